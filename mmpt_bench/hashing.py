@@ -1,0 +1,39 @@
+"""Content keys: the same request has the same key on every machine, in every process."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+
+def canonical_json(value: Any) -> str:
+    """Returns JSON with sorted keys and no blanks; refuses NaN, and anything JSON cannot hold."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def content_key(value: Any, length: int = 16) -> str:
+    """Returns the first `length` hex digits of the SHA-256 of `value`'s canonical JSON."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:length]
+
+
+def file_sha256(path: Path) -> str:
+    """Returns the SHA-256 of a file's bytes, as hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def files_sha256(paths: Iterable[Path]) -> str:
+    """Returns one SHA-256 over several files' names and bytes, in the order of their names."""
+    return content_key([[path.name, file_sha256(path)] for path in sorted(paths, key=lambda p: p.name)], 64)
+
+
+def derive(seed: int, purpose: str) -> int:
+    """Returns the seed of one stream of randomness of a run, in [0, 2**63).
+
+    One integer names a run; every method at that seed sees the same examples in the same order, because
+    `derive(seed, "data")` does not depend on how much randomness initialisation or dropout drew.
+    """
+    return int.from_bytes(hashlib.sha256(f"{seed}/{purpose}".encode()).digest()[:8], "big") >> 1

@@ -1,0 +1,139 @@
+"""The words of evaluation: a task turns rows into samples, replies into choices, and predictions into scores.
+
+A task is the same for real and for generated data: only where the rows come from differs (`source.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL.Image import Image
+
+Decode = Literal["generate", "rank"]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture that is opened when it is needed, and known by its key before that."""
+
+    key: str
+    """Identity: equal keys are equal pictures. Caches and clusters use it."""
+    open: Callable[[], Image]
+    """Returns the picture as RGB."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One question about one picture."""
+
+    id: str
+    """Unique within the task's split."""
+    image: Picture
+    question: str
+    """What the user of the model would type, without the chat frame."""
+    choices: tuple[str, ...]
+    """The legal answers."""
+    answer: str
+    """The right one of `choices`."""
+    group: str = ""
+    """Subtask or strategy the scores are broken down by; empty where there is none."""
+    cluster: str = ""
+    """The picture, for errors that are taken over pictures; MME's pairs are read off it."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model said to one sample, and how it ranked the legal answers."""
+
+    id: str
+    reply: str
+    """The greedy reply, untouched."""
+    parsed: str | None
+    """The choice that the task's parse rule reads from the reply; None where it reads none."""
+    ranked: str
+    """The most probable legal answer."""
+    logprobs: tuple[float, ...]
+    """Natural log-probability of each of the sample's choices, in their order."""
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Counts per picture from which every figure of a task follows: resampling pictures is resampling rows."""
+
+    clusters: tuple[str, ...]
+    """The pictures, one a row of `counts`."""
+    strata: tuple[str, ...]
+    """What each picture is resampled within (MME: its subtask); all equal where the benchmark fixes nothing."""
+    columns: tuple[str, ...]
+    """What is counted, one a column of `counts`."""
+    counts: np.ndarray
+    """Float64, (pictures, columns)."""
+
+
+class Metric(Protocol):
+    """Turns choices into counts per picture, and sums of such counts into figures."""
+
+    def tally(self, samples: Sequence[Sample], choices: Sequence[str | None]) -> Tally:
+        """Returns the counts of `choices` (None: unreadable) against `samples`, which are in the same order."""
+        ...
+
+    def values(self, sums: np.ndarray, columns: Sequence[str]) -> dict[str, np.ndarray]:
+        """Returns every figure by name for `sums` of counts, (..., columns) -> (...); an undefined one is absent.
+
+        The names are those of the field: "total", "acc_plus/count", "f1/random", "accuracy".
+        """
+        ...
+
+    def ceiling(self, samples: Sequence[Sample]) -> float:
+        """Returns the most that the task's headline figure can reach on these samples."""
+        ...
+
+    def chance(self, samples: Sequence[Sample]) -> float:
+        """Returns what the headline figure is, in expectation, when legal answers are drawn at random."""
+        ...
+
+
+@dataclass(frozen=True)
+class Task:
+    """A benchmark: where its rows are, how a row becomes a sample, and what counts as right."""
+
+    name: str
+    title: str
+    """As people write it: "MME", "SNLI-VE"."""
+    headline: str
+    """Name in `Metric.values` of the figure that the leaderboard shows."""
+    unit: Literal["points", "fraction"]
+    dataset: str
+    """Name on the Hugging Face hub."""
+    revision: str
+    """Commit, tag or branch on the hub."""
+    config: str | None
+    split: str
+    columns: tuple[str, ...]
+    """Columns that a row must have."""
+    sample: Callable[[Mapping[str, Any], int, Sequence[str]], Sample]
+    """(row, row number, label names) -> sample; raises ValueError naming the column of a bad value."""
+    metric: Metric
+    parse: Callable[[str, Sequence[str]], str | None]
+    """(reply, choices) -> choice, or None where the reply is unreadable."""
+    decode: Decode
+    """Which of a prediction's two answers the headline is computed from."""
+    max_new_tokens: int
+    version: int
+    """Rises when prompts, parsing or scoring change: results of two versions are never mixed."""
+    metric_names: tuple[str, ...] = field(default=())
+    """Other figures worth a column, names in `Metric.values`."""
+    label_column: str | None = None
+    """Column whose integers are names of classes, where the data has one."""
+    image_column: str = "image"
+    official_rows: int | None = None
+    """Rows of the official split, where known."""
+
+
+def chosen(prediction: Prediction, decode: Decode) -> str | None:
+    """Returns the answer that counts under a decoding: the reply as parsed, or the best-ranked legal answer."""
+    return prediction.parsed if decode == "generate" else prediction.ranked
