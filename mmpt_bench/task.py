@@ -132,6 +132,14 @@ class Task:
     image_column: str = "image"
     official_rows: int | None = None
     """Rows of the official split, where known."""
+    unreadable: Callable[[str, Sequence[str]], bool] | None = None
+    """(reply, choices) -> the reply gives no legal answer, though `parse` reads one; None: ask `parse`."""
+
+    def reads(self, reply: str, choices: Sequence[str]) -> bool:
+        """Returns whether a reply gives a legal answer; the share of those that do not stands beside every score."""
+        if self.unreadable is not None:
+            return not self.unreadable(reply, choices)
+        return self.parse(reply, choices) is not None
 
 
 def chosen(prediction: Prediction, decode: Decode) -> str | None:

@@ -1,0 +1,147 @@
+"""Pre-training rows: one picture and as many questions as fit, each seeing the picture and itself alone.
+
+A block mask and restarted positions make the packed row exactly the chat prompts it stands for, at a fraction of the
+cost: the picture and the frame before it are computed once for all of its questions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mmpt_bench.embedded import language, world
+from mmpt_bench.embedded.language import Asked
+from mmpt_bench.embedded.model import INSTRUCTIONS
+from mmpt_bench.embedded.world import Scene
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+IMAGE_TOKENS = (world.SIDE // world.CELL) ** 2
+PREFIX = (2, None, None, *[4] * IMAGE_TOKENS)
+"""`<s> user :` and the image tokens; the two words are looked up when a `Packer` is made."""
+
+
+@dataclass
+class Packed:
+    """A batch of packed rows; (rows, length) each unless said otherwise."""
+
+    input_ids: Tensor
+    positions: Tensor
+    segments: Tensor
+    """0 for the prefix, 1.. for the questions, -1 for padding."""
+    labels: Tensor
+    """The next token where it belongs to an answer, else -100."""
+    pixels: Tensor
+    """(rows, 3, 48, 48), normalised."""
+    firsts: list[list[int]]
+    """For each row, the positions that predict the first token of each answer."""
+    asked: list[list[Asked]]
+    """The questions that fitted."""
+
+    def mask(self) -> Tensor:
+        """Returns who sees whom, bool, (rows, 1, length, length)."""
+        import torch
+
+        s = self.segments
+        same = (s[:, None, :] == s[:, :, None]) | (s[:, None, :] == 0)
+        return (same & torch.ones(s.shape[1], s.shape[1], dtype=torch.bool).tril())[:, None]
+
+
+class Packer:
+    """Draws scenes and packs their questions into rows."""
+
+    def __init__(self, tokenizer: Any, length: int = 128) -> None:
+        self.vocabulary: dict[str, int] = tokenizer.get_vocab()
+        self.length = length
+        self.prefix = [v if v is not None else self.vocabulary[w] for v, w in zip(PREFIX, ["", "user", ":", *[""] * 9], strict=True)]
+
+    def encode(self, text: str) -> list[int]:
+        """Returns token ids of text whose words stand apart; raises KeyError on a word outside the vocabulary."""
+        return [self.vocabulary[word] for word in text.split()]
+
+    def segment(self, asked: Asked, rng: np.random.Generator) -> tuple[list[int], int]:
+        """Returns (token ids, length of the question's part); in the chat frame, or now and then without it."""
+        question = asked.question
+        if rng.random() < 0.1:
+            question = f"{rng.choice(INSTRUCTIONS)} {question}"
+        framed = f"{question} assistant :" if rng.random() < 0.75 else f"question : {question} answer :"
+        head, tail = self.encode(framed), self.encode(asked.answer)
+        return [*head, *tail, 3], len(head)
+
+    def pack(self, rows: list[tuple[Scene, list[Asked]]], rng: np.random.Generator, noise: float) -> Packed:
+        """Returns a batch; a question that does not fit into its row any more is left out.
+
+        Args:
+            noise: standard deviation of the grain on the pictures, in 0..1 of full brightness.
+        """
+        import torch
+
+        shape = (len(rows), self.length)
+        ids, labels = np.zeros(shape, np.int64), np.full(shape, -100, np.int64)
+        positions, segments = np.zeros(shape, np.int64), np.full(shape, -1, np.int64)
+        firsts: list[list[int]] = []
+        kept: list[list[Asked]] = []
+        start = len(self.prefix)
+        for row, (_, questions) in enumerate(rows):
+            ids[row, :start], positions[row, :start], segments[row, :start] = self.prefix, range(start), 0
+            at, number = start, 0
+            firsts.append([])
+            kept.append([])
+            for asked in questions:
+                tokens, head = self.segment(asked, rng)
+                end = at + len(tokens)
+                if end > self.length:
+                    continue
+                number += 1
+                ids[row, at:end], segments[row, at:end] = tokens, number
+                positions[row, at:end] = range(start, start + len(tokens))
+                labels[row, at + head - 1 : end - 1] = tokens[head:]
+                firsts[row].append(at + head - 1)
+                kept[row].append(asked)
+                at = end
+        pixels = normalise(np.stack([world.draw(scene) for scene, _ in rows]), rng, noise)
+        return Packed(*map(torch.from_numpy, (ids, positions, segments, labels, pixels)), firsts, kept)
+
+
+def normalise(pictures: np.ndarray, rng: np.random.Generator, noise: float) -> np.ndarray:
+    """Returns uint8 pictures (n, 48, 48, 3) as the image processor would, float32 (n, 3, 48, 48), with grain added."""
+    x = pictures.astype(np.float32) / 255
+    if noise:
+        x = (x + rng.normal(0, noise, x.shape).astype(np.float32) + rng.normal(0, noise, (len(x), 1, 1, 3))).clip(0, 1)
+    return np.ascontiguousarray(((x - 0.5) / 0.25).transpose(0, 3, 1, 2), dtype=np.float32)
+
+
+THING_SKILLS = ("existence", "existence", "count", "color", "location", "relation", "relation")
+OPEN_SKILLS = ("?count", "?color", "?location", "?at", "?at", "?relation", "?size", "?texture")
+
+
+def draw_rows(rng: np.random.Generator, n: int, most_things: int) -> list[tuple[Scene, list[Asked]]]:
+    """Returns scenes of all kinds with questions in pre-training's wordings.
+
+    Args:
+        most_things: largest number of objects in a scene, 1..4: the curriculum.
+    """
+    rows = []
+    for _ in range(n):
+        kind = str(rng.choice(("things", "text", "sum", "big", "digit"), p=(0.7, 0.07, 0.09, 0.06, 0.08)))
+        if kind == "things":
+            scene = world.random_scene(rng, range(1, most_things + 1))
+            skills = [*rng.choice(THING_SKILLS, 6), *rng.choice(OPEN_SKILLS, 3)]
+            if rng.random() < 0.3:
+                skills = ["?caption", *skills]
+            rng.shuffle(skills)
+            questions = language.ask_things(scene, rng, "pretrain", [str(skill) for skill in skills])
+        elif kind == "big":
+            scene = world.random_big(rng)
+            questions = [a for _ in range(2) for a in language.ask_big(scene, rng, "pretrain")]
+        elif kind == "digit":
+            scene = world.random_digit(rng, "train")
+            questions = [a for _ in range(3) for a in language.ask_digit(scene, rng, "pretrain")]
+        else:
+            scene = world.random_text(rng, sums=kind == "sum")
+            questions = [a for _ in range(3) for a in language.ask_text(scene, rng, "pretrain")]
+        rows.append((scene, questions))
+    return rows

@@ -1,0 +1,288 @@
+"""Pre-training of the embedded base, from a seed: first the eyes, then the words.
+
+Stage 0 teaches the vision tower to tell what is in each cell. Stage 1 trains tower, projector and language model on
+packed questions (packing.py) with a curriculum: one object a picture first, then up to four. Every step's data follow
+from (seed, stage, step, process), so an interrupted run goes on where its checkpoint stands, with the same examples.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mmpt_bench.embedded import model as embedded_model
+from mmpt_bench.embedded import world
+from mmpt_bench.embedded.packing import Packed, Packer, draw_rows, normalise
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and how fast."""
+
+    seed: int = 0
+    vision_steps: int = 1000
+    vision_batch: int = 128
+    vision_rate: float = 1.5e-3
+    steps: int = 7600
+    batch: int = 16
+    """Pictures a step and process."""
+    rate: float = 2e-3
+    decay_steps: int = 1200
+    """The learning rate falls to zero over the last so many steps."""
+    grow: tuple[int, int, int] = (400, 800, 1200)
+    """Steps at which scenes may have two, three and four objects."""
+    noise: float = 0.02
+    processes: int = 2
+    checkpoint_every: int = 250
+
+
+def learning_rate(step: int, steps: int, peak: float, warmup: int, decay: int) -> float:
+    """Returns the rate of a step: a linear rise, a plateau, a linear fall to zero."""
+    return peak * min(1.0, (step + 1) / warmup, (steps - step) / decay)
+
+
+class CellHeads:
+    """What stage 0 asks of the vision tower, by linear heads that are thrown away afterwards."""
+
+    def __init__(self, width: int) -> None:
+        from torch import nn
+
+        sizes = {"shape": 11, "color": 8, "size": 2, "texture": 3, "glyph": len(world.GLYPHS) + 1}
+        wholes = {"whole_shape": 10, "whole_color": 8, "digit": 10}
+        self.heads = nn.ModuleDict({name: nn.Linear(width, n) for name, n in (sizes | wholes).items()})
+
+    def loss(self, features: Tensor, targets: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+        """Returns (summed cross-entropy, accuracies) of features (pictures, 9, width)."""
+        from torch.nn.functional import cross_entropy
+
+        total, right = features.new_zeros(()), {}
+        pooled = features.mean(1)
+        for name, head in self.heads.items():
+            target = targets[name]
+            logits = head(pooled if name in ("whole_shape", "whole_color", "digit") else features).flatten(0, -2)
+            known = target.flatten() >= 0
+            if known.any():
+                total = total + cross_entropy(logits[known], target.flatten()[known])
+                right[name] = (logits[known].argmax(-1) == target.flatten()[known]).float().mean().item()
+        return total, right
+
+
+def cell_batch(rng: np.random.Generator, n: int, noise: float) -> tuple[Tensor, dict[str, Tensor]]:
+    """Returns pictures (n, 3, 48, 48) and what each cell, or the whole, is; -1 where a head has nothing to say."""
+    import torch
+
+    scenes = []
+    for kind in rng.choice(4, n, p=(0.55, 0.2, 0.1, 0.15)):
+        scenes.append(
+            world.random_scene(rng, (2, 3, 4))
+            if kind == 0
+            else world.random_text(rng, bool(rng.random() < 0.4))
+            if kind == 1
+            else world.random_big(rng)
+            if kind == 2
+            else world.random_digit(rng, "train")
+        )
+    cells = {k: np.full((n, 9), -1) for k in ("shape", "color", "size", "texture", "glyph")}
+    wholes = {k: np.full(n, -1) for k in ("whole_shape", "whole_color", "digit")}
+    for i, scene in enumerate(scenes):
+        if scene.big is not None:
+            wholes["whole_shape"][i] = world.SHAPES.index(scene.big.shape)
+            wholes["whole_color"][i] = world.COLOR_NAMES.index(scene.big.color)
+        elif scene.digit_row is not None:
+            wholes["digit"][i] = world.digit_label(scene.digit_row)
+        else:
+            cells["shape"][i], cells["glyph"][i] = len(world.SHAPES), len(world.GLYPHS)
+        for thing in scene.things:
+            cells["shape"][i, thing.cell] = world.SHAPES.index(thing.shape)
+            cells["color"][i, thing.cell] = world.COLOR_NAMES.index(thing.color)
+            cells["size"][i, thing.cell] = world.SIZES.index(thing.size)
+            cells["texture"][i, thing.cell] = world.TEXTURES.index(thing.texture)
+        for cell, glyph in scene.glyphs:
+            cells["glyph"][i, cell] = world.GLYPHS.index(glyph)
+    pixels = normalise(np.stack([world.draw(scene) for scene in scenes]), rng, noise)
+    return torch.from_numpy(pixels), {k: torch.from_numpy(v) for k, v in (cells | wholes).items()}
+
+
+def features(model: Any, pixels: Tensor) -> Tensor:
+    """Returns what the projector is given, (pictures, 9, width): the last block's patch states."""
+    return model.model.vision_tower(pixels, output_hidden_states=True).hidden_states[-1][:, 1:]
+
+
+def packed_loss(model: Any, batch: Packed) -> Tensor:
+    """Returns the mean cross-entropy of the answer tokens of packed rows."""
+    from torch.nn.functional import cross_entropy
+
+    hidden = packed_hidden(model, batch)
+    known = batch.labels >= 0
+    return cross_entropy(model.lm_head(hidden[known]), batch.labels[known])
+
+
+def packed_hidden(model: Any, batch: Packed) -> Tensor:
+    """Returns the decoder's last states, (rows, length, width)."""
+    seen = model.model.multi_modal_projector(features(model, batch.pixels))
+    embedded = model.get_input_embeddings()(batch.input_ids)
+    embedded = embedded.masked_scatter((batch.input_ids == 4)[..., None], seen.to(embedded.dtype))
+    decoder = model.model.language_model
+    return decoder(
+        inputs_embeds=embedded, attention_mask=batch.mask(), position_ids=batch.positions, use_cache=False
+    ).last_hidden_state
+
+
+def _average_gradients(parameters: list[nn.Parameter], processes: int) -> None:
+    import torch
+    import torch.distributed as dist
+
+    if processes == 1:
+        return
+    flat = torch.cat([p.grad.flatten() if p.grad is not None else torch.zeros(p.numel()) for p in parameters])
+    dist.all_reduce(flat)
+    flat /= processes
+    at = 0
+    for p in parameters:
+        p.grad = flat[at : at + p.numel()].view_as(p)
+        at += p.numel()
+
+
+def _optimizer(named: list[tuple[str, nn.Parameter]], rate: float) -> torch.optim.AdamW:
+    """Returns AdamW; once the tower has been taught to see, it follows the language model at a quarter of its rate."""
+    import torch
+
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in named:
+        decay = 0.05 if parameter.ndim >= 2 and "embed" not in name else 0.0
+        groups.setdefault((decay, 0.25 if name.startswith("model.vision_tower") else 1.0), []).append(parameter)
+    return torch.optim.AdamW(
+        [{"params": p, "weight_decay": decay, "scale": scale} for (decay, scale), p in groups.items()],
+        lr=rate,
+        betas=(0.9, 0.98),
+        fused=True,
+    )
+
+
+@dataclass
+class _Stage:
+    """One stage's loop: what it trains, on what, for how long."""
+
+    name: str
+    parameters: list[tuple[str, nn.Parameter]]
+    steps: int
+    peak: float
+    warmup: int
+    decay: int
+    loss: Callable[[int], Tensor]
+    modules: dict[str, nn.Module]
+    """Whose values a checkpoint holds."""
+
+
+def _run_stage(stage: _Stage, plan: Plan, folder: Path, rank: int, say: Callable[[str], None]) -> None:
+    """Trains a stage from its last checkpoint to its end."""
+    import torch
+
+    optimizer = _optimizer(stage.parameters, stage.peak)
+    tensors = [p for _, p in stage.parameters]
+    path = folder / f"{stage.name}.pt"
+    first = 0
+    if path.exists():
+        state = torch.load(path, weights_only=True)
+        first = state["step"]
+        optimizer.load_state_dict(state["optimizer"])
+        for name, module in stage.modules.items():
+            module.load_state_dict(state[name])
+        say(f"{stage.name}: goes on from step {first}")
+    since, seen, mean = time.perf_counter(), first, 0.0
+    for step in range(first, stage.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = group["scale"] * learning_rate(step, stage.steps, stage.peak, stage.warmup, stage.decay)
+        loss = stage.loss(step)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        _average_gradients(tensors, plan.processes)
+        torch.nn.utils.clip_grad_norm_(tensors, 1.0)
+        optimizer.step()
+        mean = loss.item() if not mean else 0.98 * mean + 0.02 * loss.item()
+        if rank == 0 and (step + 1) % 50 == 0:
+            pace = (time.perf_counter() - since) / (step + 1 - seen)
+            left = pace * (stage.steps - step - 1) / 60
+            say(f"{stage.name}: step {step + 1}/{stage.steps}, loss {mean:.4f}, {pace:.2f} s a step, {left:.0f} min left")
+            since, seen = time.perf_counter(), step + 1
+        if rank == 0 and ((step + 1) % plan.checkpoint_every == 0 or step + 1 == stage.steps):
+            state = {"step": step + 1, "optimizer": optimizer.state_dict()}
+            state |= {name: module.state_dict() for name, module in stage.modules.items()}
+            torch.save(state, path.with_suffix(".part"))
+            os.replace(path.with_suffix(".part"), path)
+
+
+def _work(rank: int, plan: Plan, folder: Path, say: Callable[[str], None]) -> None:
+    import torch
+    import torch.distributed as dist
+
+    torch.set_num_threads(1)
+    if plan.processes > 1:
+        dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=plan.processes)
+    model = embedded_model.build_model(plan.seed)
+    tower = model.model.vision_tower
+    heads = CellHeads(model.config.vision_config.hidden_size)
+
+    def vision_loss(step: int) -> Tensor:
+        rng = np.random.default_rng([plan.seed, 0, step, rank])
+        pixels, targets = cell_batch(rng, plan.vision_batch, plan.noise)
+        loss, right = heads.loss(features(model, pixels), targets)
+        if rank == 0 and (step + 1) % 100 == 0:
+            say("vision: " + ", ".join(f"{name} {value:.2f}" for name, value in right.items()))
+        return loss
+
+    used = [(n, p) for n, p in tower.named_parameters() if "post_layernorm" not in n]
+    parameters = [*used, *heads.heads.named_parameters()]
+    modules = {"tower": tower, "heads": heads.heads}
+    eyes = _Stage("vision", parameters, plan.vision_steps, plan.vision_rate, 100, plan.vision_steps // 3, vision_loss, modules)
+    _run_stage(eyes, plan, folder, rank, say)
+
+    packer = Packer(embedded_model.build_tokenizer())
+
+    def language_loss(step: int) -> Tensor:
+        rng = np.random.default_rng([plan.seed, 1, step, rank])
+        most = 1 + sum(step >= at for at in plan.grow)
+        return packed_loss(model, packer.pack(draw_rows(rng, plan.batch, most), rng, plan.noise))
+
+    parameters = [(n, p) for n, p in model.named_parameters() if "post_layernorm" not in n]
+    words = _Stage("language", parameters, plan.steps, plan.rate, 200, plan.decay_steps, language_loss, {"model": model})
+    _run_stage(words, plan, folder, rank, say)
+    if rank == 0:
+        embedded_model.save(model, folder / "weights")
+        (folder / "weights" / "pretraining.json").write_text(json.dumps(asdict(plan), indent=1) + "\n")
+    if plan.processes > 1:
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+def _log(message: str) -> None:
+    print(message, flush=True)
+
+
+def pretrain(plan: Plan, folder: Path) -> Path:
+    """Trains the base and returns the folder of its weights, in Hugging Face form.
+
+    Run again with the same folder, it goes on from the last checkpoint; fewer `steps` than before end it sooner,
+    with the same fall of the learning rate.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "meet").unlink(missing_ok=True)
+    os.environ.update(MALLOC_TRIM_THRESHOLD_="2147483647", MALLOC_MMAP_THRESHOLD_="1073741824", OMP_NUM_THREADS="1")
+    if plan.processes == 1:
+        _work(0, plan, folder, _log)
+    else:
+        import torch.multiprocessing as mp
+
+        mp.start_processes(_work, (plan, folder, _log), nprocs=plan.processes, start_method="spawn")
+    return folder / "weights"

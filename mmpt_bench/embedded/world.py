@@ -1,0 +1,306 @@
+"""The worlds: small scenes drawn from a seed, as the base model was taught them, and as evaluation shows them.
+
+A scene is 48 x 48 RGB pixels: a grid of 3 x 3 cells of 16 pixels that hold objects (shape, colour, size, texture) or
+glyphs, or one big object, or one handwritten digit (scikit-learn's, real). Drawing depends on the scene and on
+nothing else. The *clean* world is what pre-training sees; the *shifted* world (`shift`) has another light, contrast
+and focus, grain and a woven texture: tuning and evaluation happen there.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+VERSION = 1
+"""Rises when a scene of the same description is drawn differently."""
+
+SIDE, CELL = 48, 16
+SHAPES = ("circle", "square", "triangle", "diamond", "cross", "ring", "star", "heart", "moon", "arrow")
+COLORS = {
+    "red": (214, 40, 40),
+    "green": (40, 160, 60),
+    "blue": (40, 80, 210),
+    "yellow": (235, 215, 50),
+    "purple": (140, 50, 170),
+    "orange": (240, 130, 30),
+    "white": (245, 245, 245),
+    "black": (20, 20, 20),
+}
+COLOR_NAMES = tuple(COLORS)
+SIZES = ("small", "big")
+TEXTURES = ("plain", "striped", "dotted")
+LETTERS = tuple("bcdefghklmnprstuvxyz")
+DIGITS = tuple("0123456789")
+GLYPHS = (*LETTERS, *DIGITS, "+")
+ROWS, COLUMNS = ("top", "middle", "bottom"), ("left", "center", "right")
+CELLS = tuple(f"{row} {column}" for row in ROWS for column in COLUMNS)
+THEMES = ("gray", "sand", "sea", "grass")
+_BACKGROUND = {"gray": (128, 128, 128), "sand": (196, 178, 140), "sea": (110, 150, 170), "grass": (120, 150, 110)}
+THEME_SHAPES = {
+    "gray": ("square", "cross", "ring", "arrow"),
+    "sand": ("star", "diamond", "circle", "moon"),
+    "sea": ("moon", "ring", "heart", "triangle"),
+    "grass": ("heart", "circle", "triangle", "star"),
+}
+"""Shapes that are common in a theme: what usually appears together, for POPE's adversarial questions."""
+
+HELD_OUT = frozenset((SHAPES[i], COLOR_NAMES[(3 * i + k) % 8]) for i in range(10) for k in ((0, 4) if i % 2 else (1,)))
+"""15 of the 80 shapes-in-a-colour that occur in evaluation scenes alone: never in pre-training, tuning or validation."""
+
+DIGIT_ROWS = {"train": range(0, 748), "validation": range(748, 898), "test": range(898, 1797)}
+"""Rows of scikit-learn's digits that each part may show."""
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One object of a scene."""
+
+    cell: int
+    """0..8, row by row."""
+    shape: str
+    color: str
+    size: str
+    texture: str
+    dx: int = 0
+    dy: int = 0
+    """Pixels off the middle of its cell, -1..1."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What there is to see, before it is drawn."""
+
+    theme: str
+    things: tuple[Thing, ...] = ()
+    glyphs: tuple[tuple[int, str], ...] = ()
+    """(cell, character)."""
+    font: int = 0
+    ink: str = "black"
+    """Colour of the glyphs."""
+    big: Thing | None = None
+    """An object of three cells' width, which stands alone."""
+    digit_row: int | None = None
+    """A row of scikit-learn's digits, which stands alone."""
+    turn: float = 0.0
+    """Degrees a digit is rotated by; 0 in evaluation."""
+    seed: int = 0
+    """Of the noise of the shifted world."""
+
+
+def draw(scene: Scene) -> np.ndarray:
+    """Returns the scene in the clean world, uint8, (48, 48, 3)."""
+    if scene.digit_row is not None:
+        return _draw_digit(scene)
+    picture = np.empty((SIDE, SIDE, 3), np.float32)
+    picture[:] = _BACKGROUND[scene.theme]
+    for thing in scene.things:
+        top, left = CELL * (thing.cell // 3) + thing.dy, CELL * (thing.cell % 3) + thing.dx
+        _paint(picture, _sprite(thing.shape, thing.size, CELL), thing, top, left)
+    if scene.big is not None:
+        _paint(picture, _sprite(scene.big.shape, scene.big.size, SIDE), scene.big, 2 * scene.big.dy, 2 * scene.big.dx)
+    for cell, glyph in scene.glyphs:
+        rows, columns = slice(CELL * (cell // 3), CELL * (cell // 3 + 1)), slice(CELL * (cell % 3), CELL * (cell % 3 + 1))
+        alpha = _glyph(glyph, scene.font)[:, :, None]
+        picture[rows, columns] = picture[rows, columns] * (1 - alpha) + alpha * np.asarray(COLORS[scene.ink], np.float32)
+    return picture.round().astype(np.uint8)
+
+
+def shift(picture: np.ndarray, seed: int, strength: float = 1.0) -> np.ndarray:
+    """Returns a clean picture as the shifted world shows it, uint8, (48, 48, 3).
+
+    Args:
+        picture: uint8, (48, 48, 3).
+        seed: of the grain and of the weave's phase; the light, contrast and focus are the same everywhere.
+        strength: 0 changes nothing, 1 is the world of tuning and evaluation.
+    """
+    rng = np.random.default_rng([seed, 77])
+    x = picture.astype(np.float32) / 255
+    cast = np.array([[0.55, 0.35, 0.10], [0.10, 0.50, 0.40], [0.45, 0.05, 0.50]], np.float32)
+    x = (1 - strength) * x + strength * (x @ cast.T)
+    blurred = _blur(x)
+    x = (1 - 0.9 * strength) * x + 0.9 * strength * blurred
+    x = 0.5 + (x - 0.5) * (1 - 0.45 * strength) + 0.06 * strength
+    phase = rng.uniform(0, 2 * np.pi, 2)
+    grid = np.arange(SIDE, dtype=np.float32)
+    weave = np.sin(grid[:, None] * 1.3 + phase[0]) + np.sin(grid[None, :] * 1.3 + phase[1])
+    x = x + strength * (0.05 * weave[:, :, None] + rng.normal(0, 0.05, x.shape).astype(np.float32))
+    return (x.clip(0, 1) * 255).round().astype(np.uint8)
+
+
+def random_thing(rng: np.random.Generator, cell: int, theme: str, held_out: float) -> Thing:
+    """Returns an object; its shape is one of the theme's own with probability 0.7.
+
+    Args:
+        held_out: probability that its shape-in-a-colour is one of `HELD_OUT`; 0 everywhere but in evaluation.
+    """
+    shape = str(rng.choice(THEME_SHAPES[theme] if rng.random() < 0.7 else SHAPES))
+    out = rng.random() < held_out
+    colors = [color for color in COLOR_NAMES if ((shape, color) in HELD_OUT) == out]
+    return Thing(
+        cell,
+        shape,
+        str(rng.choice(colors)),
+        str(rng.choice(SIZES)),
+        str(rng.choice(TEXTURES)),
+        int(rng.integers(-1, 2)),
+        int(rng.integers(-1, 2)),
+    )
+
+
+def random_scene(rng: np.random.Generator, counts: Sequence[int], held_out: float = 0.0) -> Scene:
+    """Returns a scene of objects; now and then several share a shape, so that counting means something."""
+    theme = str(rng.choice(THEMES))
+    n = int(rng.choice(counts))
+    cells = rng.choice(9, n, replace=False)
+    things = [random_thing(rng, int(cell), theme, held_out) for cell in cells]
+    if n > 1 and rng.random() < 0.5:
+        copies = int(rng.integers(2, n + 1))
+        model = things[0]
+        for k in range(1, copies):
+            other = random_thing(rng, things[k].cell, theme, 0)
+            color = model.color if rng.random() < 0.5 or (model.shape, other.color) in HELD_OUT else other.color
+            things[k] = Thing(other.cell, model.shape, color, other.size, other.texture, other.dx, other.dy)
+    return Scene(theme, tuple(sorted(things, key=lambda t: t.cell)), seed=_fresh(rng))
+
+
+def random_text(rng: np.random.Generator, sums: bool) -> Scene:
+    """Returns a scene of glyphs in a row: two or three letters, or a sum of two digits ("3 + 4")."""
+    theme, row = str(rng.choice(THEMES)), int(rng.integers(3))
+    if sums:
+        texts = [str(rng.integers(10)), "+", str(rng.integers(10))]
+    else:
+        texts = [str(letter) for letter in rng.choice(LETTERS, int(rng.integers(2, 4)))]
+    glyphs = tuple((3 * row + column, text) for column, text in enumerate(texts))
+    ink = str(rng.choice(("black", "white", "blue", "red")))
+    return Scene(theme, glyphs=glyphs, font=int(rng.integers(len(_FONTS))), ink=ink, seed=_fresh(rng))
+
+
+def random_big(rng: np.random.Generator, held_out: float = 0.0) -> Scene:
+    """Returns a scene of one big object, every shape equally likely."""
+    theme, shape = str(rng.choice(THEMES)), str(rng.choice(SHAPES))
+    out = rng.random() < held_out
+    color = str(rng.choice([color for color in COLOR_NAMES if ((shape, color) in HELD_OUT) == out]))
+    size, texture = str(rng.choice(SIZES)), str(rng.choice(TEXTURES))
+    dx, dy = (int(v) for v in rng.integers(-2, 3, 2))
+    return Scene(theme, big=Thing(4, shape, color, size, texture, dx, dy), seed=_fresh(rng))
+
+
+def random_digit(rng: np.random.Generator, part: str) -> Scene:
+    """Returns a scene of one handwritten digit of "train", "validation" or "test"; training ones are slightly turned."""
+    rows = DIGIT_ROWS[part]
+    turn = float(rng.uniform(-12, 12)) if part == "train" else 0.0
+    return Scene("gray", digit_row=int(rng.integers(rows.start, rows.stop)), turn=turn, seed=_fresh(rng))
+
+
+def digit_label(row: int) -> int:
+    """Returns which digit a row of scikit-learn's digits is."""
+    return int(_digits()[1][row])
+
+
+def _fresh(rng: np.random.Generator) -> int:
+    return int(rng.integers(2**31))
+
+
+def _paint(picture: np.ndarray, alpha: np.ndarray, thing: Thing, top: int, left: int) -> None:
+    """Blends an object into the picture; what lies beyond the edge is cut."""
+    height, width = alpha.shape
+    rows, columns = slice(max(top, 0), min(top + height, SIDE)), slice(max(left, 0), min(left + width, SIDE))
+    cut = (slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left))
+    mask = alpha[cut][:, :, None]
+    ink = np.asarray(COLORS[thing.color], np.float32) * _texture(thing.texture, height)[cut][:, :, None]
+    if thing.texture != "plain" and thing.color == "black":
+        ink = ink + 150 * (1 - _texture(thing.texture, height)[cut][:, :, None])
+    picture[rows, columns] = picture[rows, columns] * (1 - mask) + mask * ink
+
+
+@functools.cache
+def _texture(name: str, side: int) -> np.ndarray:
+    """Returns brightness factors, (side, side): stripes or dots whose pitch grows with the object."""
+    pitch = 4 if side == CELL else 8
+    y, x = np.mgrid[0:side, 0:side]
+    if name == "striped":
+        dark = (y % pitch) < pitch // 2
+    elif name == "dotted":
+        dark = ((y % pitch) < pitch // 2) & ((x % pitch) < pitch // 2)
+    else:
+        dark = np.zeros((side, side), bool)
+    return np.where(dark, 0.45, 1.0).astype(np.float32)
+
+
+@functools.cache
+def _sprite(shape: str, size: str, side: int) -> np.ndarray:
+    """Returns a shape's coverage of each pixel, (side, side) in 0..1, from 4 x 4 points a pixel."""
+    radius = side / 2 * (0.95 if size == "big" else 0.62)
+    points = ((np.arange(side * 4) + 0.5) / 4 - side / 2) / radius
+    y, x = points[:, None], points[None, :]
+    inside = _inside(shape, x, y)
+    return inside.reshape(side, 4, side, 4).mean((1, 3)).astype(np.float32)
+
+
+def _inside(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Returns whether points of the plane, y downwards, lie in a shape of radius about 1."""
+    r = np.hypot(x, y)
+    angle = np.arctan2(x, -y)
+    lobe = np.abs((angle / (2 * np.pi / 5) + 0.5) % 1 - 0.5) * 2
+    forms = {
+        "circle": r < 0.92,
+        "square": np.maximum(abs(x), abs(y)) < 0.8,
+        "triangle": (y < 0.75) & (abs(x) < (y + 0.9) * 0.58),
+        "diamond": abs(x) * 1.35 + abs(y) < 0.98,
+        "cross": (np.minimum(abs(x), abs(y)) < 0.28) & (np.maximum(abs(x), abs(y)) < 0.9),
+        "ring": (r < 0.95) & (r > 0.52),
+        "star": r < 0.98 - 0.6 * lobe,
+        "heart": (x * 1.1) ** 2 + ((-y + 0.05) * 1.15 - 0.65 * np.sqrt(abs(x))) ** 2 < 0.72,
+        "moon": (r < 0.95) & (np.hypot(x - 0.5, y) > 0.78),
+        "arrow": ((abs(y) < 0.25) & (x > -0.9) & (x < 0.2)) | ((x >= 0.0) & (abs(y) < (0.95 - x) * 0.85)),
+    }
+    return forms[shape]
+
+
+_FONTS = ("DejaVuSans-Bold.ttf", "DejaVuSerif-Bold.ttf", "DejaVuSansMono-Bold.ttf")
+
+
+@functools.cache
+def _glyph(character: str, font: int) -> np.ndarray:
+    """Returns a glyph's coverage, (16, 16) in 0..1, from the fonts bundled with matplotlib; letters are capitals."""
+    import matplotlib
+    from PIL import Image, ImageDraw, ImageFont
+
+    path = f"{matplotlib.get_data_path()}/fonts/ttf/{_FONTS[font]}"
+    sheet = Image.new("L", (CELL * 4, CELL * 4))
+    ImageDraw.Draw(sheet).text(
+        (CELL * 2, CELL * 2), character.upper(), fill=255, font=ImageFont.truetype(path, 58), anchor="mm"
+    )
+    return np.asarray(sheet, np.float32).reshape(CELL, 4, CELL, 4).mean((1, 3)) / 255
+
+
+@functools.cache
+def _digits() -> tuple[np.ndarray, np.ndarray]:
+    """Returns scikit-learn's 1,797 digits, uint8 (1797, 8, 8) in 0..16, and their labels."""
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    return data.images.astype(np.uint8), data.target
+
+
+def _draw_digit(scene: Scene) -> np.ndarray:
+    from PIL import Image
+
+    assert scene.digit_row is not None
+    small = Image.fromarray((_digits()[0][scene.digit_row] * 15.9).astype(np.uint8))
+    large = small.resize((40, 40), Image.Resampling.BICUBIC)
+    if scene.turn:
+        large = large.rotate(scene.turn, Image.Resampling.BILINEAR)
+    picture = np.zeros((SIDE, SIDE, 3), np.uint8)
+    picture[4:44, 4:44] = np.asarray(large)[:, :, None]
+    return picture
+
+
+def _blur(x: np.ndarray) -> np.ndarray:
+    """Returns `x` under the 3 x 3 binomial filter, edges repeated."""
+    p = np.pad(x, ((1, 1), (1, 1), (0, 0)), mode="edge")
+    p = (p[:-2] + 2 * p[1:-1] + p[2:]) / 4
+    return (p[:, :-2] + 2 * p[:, 1:-1] + p[:, 2:]) / 4

@@ -1,0 +1,251 @@
+"""What answers are worth: counts per picture, and the published scores that follow from sums of them.
+
+A figure is a function of sums of counts over pictures, so that resampling pictures (stats.py) is one matrix product.
+An unreadable answer (None) is wrong. A figure without a denominator is absent; among several sums, its value is NaN
+where it alone is undefined, and it is absent where it is undefined in all.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import lgamma, log
+
+import numpy as np
+
+from mmpt_bench.task import Sample, Tally
+
+MME_PERCEPTION = (
+    "existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark", "artwork", "OCR",
+)  # fmt: skip
+MME_COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
+MME_POINTS = 200.0
+"""Most points of one subtask: 100 for acc and 100 for acc+ (Fu et al. 2023, arXiv:2306.13394, section 2.3)."""
+
+
+@dataclass(frozen=True)
+class MMEMetric:
+    """MME points: 100 (acc + acc+) a subtask, added up over perception, cognition and both.
+
+    acc is the share of questions answered rightly, acc+ that of pictures whose two questions both are. `acc/<subtask>`
+    and `acc_plus/<subtask>` are fractions; `score/<subtask>`, `perception`, `cognition` and `total` are points. The
+    sums run over the subtasks that are present: one that is absent is absent, not zero, and the ceiling says so.
+    """
+
+    def tally(self, samples: Sequence[Sample], choices: Sequence[str | None]) -> Tally:
+        """Returns, per picture and subtask, its questions, right answers, pairs, and pairs that are right throughout.
+
+        Raises:
+            ValueError: a picture has not exactly two questions, or a subtask is not one of MME's fourteen.
+        """
+        right_by_picture: dict[tuple[str, str], list[bool]] = defaultdict(list)
+        for sample, right in zip(samples, _right(samples, choices), strict=True):
+            right_by_picture[sample.group, sample.cluster].append(right)
+        _check_pairs(right_by_picture)
+        subtasks = _mme_subtasks(samples)
+        columns = tuple(f"{what}/{name}" for name in subtasks for what in ("asked", "right", "pairs", "both"))
+        counts = np.zeros((len(right_by_picture), len(columns)))
+        for row, ((subtask, _), rights) in enumerate(right_by_picture.items()):
+            start = 4 * subtasks.index(subtask)
+            counts[row, start : start + 4] = len(rights), sum(rights), 1, all(rights)
+        keys = tuple(right_by_picture)
+        return Tally(tuple(cluster for _, cluster in keys), tuple(subtask for subtask, _ in keys), columns, counts)
+
+    def values(self, sums: np.ndarray, columns: Sequence[str]) -> dict[str, np.ndarray]:
+        """Returns acc, acc+ and points per subtask, and the points of perception, cognition and total."""
+        count = _by_name(sums, columns)
+        figures: dict[str, np.ndarray] = {}
+        for subtask in (*MME_PERCEPTION, *MME_COGNITION):
+            if f"asked/{subtask}" not in count:
+                continue
+            acc = _ratio(count[f"right/{subtask}"], count[f"asked/{subtask}"])
+            acc_plus = _ratio(count[f"both/{subtask}"], count[f"pairs/{subtask}"])
+            figures |= {f"acc/{subtask}": acc, f"acc_plus/{subtask}": acc_plus}
+            figures[f"score/{subtask}"] = 100 * (acc + acc_plus)
+        for name, parts in (
+            ("perception", MME_PERCEPTION),
+            ("cognition", MME_COGNITION),
+            ("total", MME_PERCEPTION + MME_COGNITION),
+        ):
+            present = [figures[f"score/{part}"] for part in parts if f"score/{part}" in figures]
+            if present:
+                figures[name] = np.sum(present, axis=0)
+        return _defined(figures)
+
+    def ceiling(self, samples: Sequence[Sample]) -> float:
+        """Returns 200 points for each subtask that is present."""
+        return MME_POINTS * len(_mme_subtasks(samples))
+
+    def chance(self, samples: Sequence[Sample]) -> float:
+        """Returns 75 points for each subtask that is present: a coin gives acc .5 and acc+ .25."""
+        return 75.0 * len(_mme_subtasks(samples))
+
+
+@dataclass(frozen=True)
+class POPEMetric:
+    """POPE's figures of "yes" as the positive answer: per strategy, pooled over all, and the mean F1 of strategies.
+
+    `f1_mean` is the headline: each strategy is a test of its own, papers print their mean, and the 1,500 questions
+    with the answer "yes" are the same in all three, so that pooling would count them three times against three kinds
+    of "no". F1 is 0 when nothing was answered with "yes" although something should have been; precision has no
+    denominator then, and is absent. `yes_ratio` is of the answers given, not of the right ones. An unreadable answer
+    is wrong and is no "yes".
+    """
+
+    def tally(self, samples: Sequence[Sample], choices: Sequence[str | None]) -> Tally:
+        """Returns, per picture and strategy, questions, right answers, true and false "yes", and due "yes"."""
+        groups = tuple(dict.fromkeys(sample.group for sample in samples))
+        columns = tuple(f"{what}/{g}" for g in groups for what in ("asked", "right", "tp", "fp", "positive"))
+        clusters, counts = _empty(samples, columns)
+        for sample, choice in zip(samples, choices, strict=True):
+            said, due = _is_yes(choice), _is_yes(sample.answer)
+            start = 5 * groups.index(sample.group)
+            counts[clusters[sample.cluster], start : start + 5] += (
+                1, choice == sample.answer, said and due, said and not due, due,
+            )  # fmt: skip
+        return Tally(tuple(clusters), ("",) * len(clusters), columns, counts)
+
+    def values(self, sums: np.ndarray, columns: Sequence[str]) -> dict[str, np.ndarray]:
+        """Returns accuracy, precision, recall, F1 and yes-ratio: "f1/random", "f1" (pooled), "f1_mean"."""
+        count = _by_name(sums, columns)
+        groups = [column.removeprefix("asked/") for column in columns if column.startswith("asked/")]
+        figures: dict[str, np.ndarray] = {}
+        for suffix, members in [*((f"/{g}" if g else "", [g]) for g in groups), ("", groups)]:
+            asked, right, tp, fp, positive = (
+                np.sum([count[f"{what}/{g}"] for g in members], axis=0)
+                for what in ("asked", "right", "tp", "fp", "positive")
+            )
+            figures |= {
+                f"accuracy{suffix}": _ratio(right, asked),
+                f"precision{suffix}": _ratio(tp, tp + fp),
+                f"recall{suffix}": _ratio(tp, positive),
+                f"f1{suffix}": _ratio(2 * tp, tp + fp + positive),
+                f"yes_ratio{suffix}": _ratio(tp + fp, asked),
+            }
+        figures["f1_mean"] = np.mean([figures[f"f1/{g}" if g else "f1"] for g in groups], axis=0)
+        return _defined(figures)
+
+    def ceiling(self, samples: Sequence[Sample]) -> float:
+        """Returns 1: every answer right."""
+        return 1.0
+
+    def chance(self, samples: Sequence[Sample]) -> float:
+        """Returns the exact expectation of the mean F1 when a fair coin answers: .4998 at 1,500 "yes" of 3,000."""
+        due: dict[str, list[bool]] = defaultdict(list)
+        for sample in samples:
+            due[sample.group].append(_is_yes(sample.answer))
+        return float(np.mean([_coin_f1(len(answers), sum(answers)) for answers in due.values()]))
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Share of right answers: over all, per group and per class, with balanced accuracy and macro F1.
+
+    `balanced_accuracy` is the mean recall and `macro_f1` the mean F1 of the classes that are the right answer of at
+    least one sample; an unreadable answer is a miss of its class and nobody's false alarm.
+    """
+
+    def tally(self, samples: Sequence[Sample], choices: Sequence[str | None]) -> Tally:
+        """Returns, per picture, questions and right answers per group; due, given and right answers per class."""
+        groups = tuple(dict.fromkeys(sample.group for sample in samples))
+        classes = tuple(dict.fromkeys(choice for sample in samples for choice in sample.choices))
+        columns = tuple(f"{what}/{g}" for g in groups for what in ("asked", "right"))
+        columns += tuple(f"{what}/{c}" for c in classes for what in ("class_due", "class_given", "class_right"))
+        column = {name: number for number, name in enumerate(columns)}
+        clusters, counts = _empty(samples, columns)
+        for sample, choice in zip(samples, choices, strict=True):
+            row, right = counts[clusters[sample.cluster]], choice == sample.answer
+            row[column[f"asked/{sample.group}"]] += 1
+            row[column[f"right/{sample.group}"]] += right
+            row[column[f"class_due/{sample.answer}"]] += 1
+            row[column[f"class_right/{sample.answer}"]] += right
+            if choice is not None:
+                row[column[f"class_given/{choice}"]] += 1
+        return Tally(tuple(clusters), ("",) * len(clusters), columns, counts)
+
+    def values(self, sums: np.ndarray, columns: Sequence[str]) -> dict[str, np.ndarray]:
+        """Returns "accuracy", "accuracy/<group>", "recall/<class>", "balanced_accuracy" and "macro_f1"."""
+        count = _by_name(sums, columns)
+        groups = [name.removeprefix("asked/") for name in columns if name.startswith("asked/")]
+        classes = [name.removeprefix("class_due/") for name in columns if name.startswith("class_due/")]
+        figures = {f"accuracy/{g}": _ratio(count[f"right/{g}"], count[f"asked/{g}"]) for g in groups if g}
+        asked, right = (np.sum([count[f"{what}/{g}"] for g in groups], axis=0) for what in ("asked", "right"))
+        figures["accuracy"] = _ratio(right, asked)
+        recalls, f1s = [], []
+        for name in classes:
+            due, given, hit = (count[f"class_{what}/{name}"] for what in ("due", "given", "right"))
+            recalls.append(_ratio(hit, due))
+            f1s.append(np.where(due > 0, _ratio(2 * hit, due + given), np.nan))
+            figures[f"recall/{name}"] = recalls[-1]
+        figures |= {"balanced_accuracy": _mean_of_defined(recalls), "macro_f1": _mean_of_defined(f1s)}
+        return _defined(figures)
+
+    def ceiling(self, samples: Sequence[Sample]) -> float:
+        """Returns 1: every answer right."""
+        return 1.0
+
+    def chance(self, samples: Sequence[Sample]) -> float:
+        """Returns the mean of one over the number of legal answers."""
+        return float(np.mean([1 / len(sample.choices) for sample in samples]))
+
+
+def _right(samples: Sequence[Sample], choices: Sequence[str | None]) -> list[bool]:
+    return [choice == sample.answer for sample, choice in zip(samples, choices, strict=True)]
+
+
+def _is_yes(answer: str | None) -> bool:
+    return answer is not None and answer.lower() == "yes"
+
+
+def _empty(samples: Sequence[Sample], columns: Sequence[str]) -> tuple[dict[str, int], np.ndarray]:
+    """Returns each picture's row number, in order of appearance, and zeros (pictures, columns)."""
+    clusters: dict[str, int] = {}
+    for sample in samples:
+        clusters.setdefault(sample.cluster, len(clusters))
+    return clusters, np.zeros((len(clusters), len(columns)))
+
+
+def _by_name(sums: np.ndarray, columns: Sequence[str]) -> dict[str, np.ndarray]:
+    return {name: np.asarray(sums, dtype=np.float64)[..., number] for number, name in enumerate(columns)}
+
+
+def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """Returns numerator / denominator, NaN where there is nothing to divide by."""
+    undefined = np.full(np.shape(denominator), np.nan)
+    return np.divide(numerator, denominator, out=undefined, where=np.asarray(denominator) > 0)
+
+
+def _mean_of_defined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns the mean over those parts that are defined, element by element."""
+    stacked = np.asarray(parts)
+    known = ~np.isnan(stacked)
+    return _ratio(np.where(known, stacked, 0.0).sum(axis=0), known.sum(axis=0))
+
+
+def _defined(figures: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: value for name, value in figures.items() if not np.isnan(value).all()}
+
+
+def _mme_subtasks(samples: Sequence[Sample]) -> tuple[str, ...]:
+    present = {sample.group for sample in samples}
+    known = (*MME_PERCEPTION, *MME_COGNITION)
+    if unknown := sorted(present - set(known)):
+        raise ValueError(f"MME has no subtask `{unknown[0]}`. Its fourteen: {', '.join(known)}.")
+    return tuple(name for name in known if name in present)
+
+
+def _check_pairs(right_by_picture: dict[tuple[str, str], list[bool]]) -> None:
+    odd = [(cluster, len(rights)) for (_, cluster), rights in right_by_picture.items() if len(rights) != 2]
+    if odd:
+        named = ", ".join(f"`{cluster}` has {n}" for cluster, n in odd[:10])
+        raise ValueError(f"acc+ needs two questions a picture; {len(odd)} pictures have not two: {named}")
+
+
+def _coin_f1(n: int, positive: int) -> float:
+    """Returns E[F1] of fair coins: given k "yes" in all, k positive / n of them are right, so F1 is 2kp / n(k + p)."""
+    if not positive:
+        return 0.0
+    k = np.arange(n + 1)
+    log_share = np.array([lgamma(n + 1) - lgamma(i + 1) - lgamma(n - i + 1) - n * log(2) for i in k])
+    return float(np.exp(log_share) @ (2 * k * positive / (n * (k + positive))))

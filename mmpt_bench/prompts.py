@@ -1,0 +1,334 @@
+"""One engine for every prompt method: trained rows inside an unchanged model, put in and taken out by hooks.
+
+Vision side: rows are appended behind the patches of each block and cut off behind it, so that the tower's width in
+tokens never changes; appending equals standing behind the class token, because position embeddings are added before
+the first block. Text side: rows stand before the caller's first token, at positions 0, 1, ...; they are put in when the
+cache is empty, lie in the cache from then on, and are cut from the decoder's output: labels, logits and lengths never
+see them. Order: textual prompts (or key-value placeholders), then interaction tokens, then the caller's sequence.
+
+Interaction tokens are the visual prompts' states behind the last block that is read. They are left in its output, pass
+through the projector with the patches, and are split off where picture and text meet, so picture features cached from
+`get_image_features` carry them. They stand in front of the sequence and not amid it: a place beside the image tokens
+would move with padding and template.
+
+No hook keeps anything between two calls. The number of rows travels as a keyword argument, because a recomputed
+(checkpointed) or repeated forward must not depend on what ran before it.
+
+Limits, each refused: a cache of fixed size; several pictures a sequence with interaction; beam search with interaction
+(transformers counts features against image tokens); decoders with a sliding window; `generate` continued from a
+returned cache (its own slicing counts the prompts as text: call the model itself).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mmpt_bench.anatomy import Anatomy
+from mmpt_bench.attach import Attachment, xavier
+from mmpt_bench.errors import RequestError
+from mmpt_bench.hashing import derive
+from mmpt_bench.rows import extend_mask, extend_positions
+
+Interaction = Literal["none", "output", "parameters"]
+Rows = Float[Tensor, "batch tokens dim"]
+
+
+@dataclass(frozen=True)
+class PromptPlan:
+    """Which prompts go where; a length of 0 leaves a side out."""
+
+    visual: int = 0
+    """Rows in each vision block that is read."""
+    visual_deep: bool = True
+    """A new set before every block; else one set before the first, which flows through all."""
+    text: int = 0
+    """Rows in front of the decoder's sequence."""
+    text_deep: bool = True
+    """A new set before every layer; else one set before the first."""
+    interaction: Interaction = "none"
+    """What of the visual prompts reaches the decoder: their output states, or the last set's raw parameters."""
+    keys: int = 0
+    """Rows whose keys and values are parameters, in every decoder layer (prefix tuning); excludes `text`."""
+
+
+class PromptBank(nn.Module):
+    """Owns all prompt parameters of a model, stacked, and the hooks that use them.
+
+    Attributes:
+        mmpt_visual: (blocks or 1, visual, vision_dim).
+        mmpt_text: (layers or 1, text, text_dim).
+        mmpt_key, mmpt_value: (layers, keys, key_dim). A key is what `k_proj` would have written: the model rotates it to
+            its row's position, 0 to keys - 1.
+    """
+
+    def __init__(self, anatomy: Anatomy, plan: PromptPlan, seed: int) -> None:
+        """Draws the parameters, each tensor from its own stream of `seed`."""
+        super().__init__()
+        self.plan, self.anatomy = plan, anatomy
+        blocks, layers = anatomy.vision_used, len(anatomy.decoder_layers)
+        for name, sets, length, dim in (
+            ("mmpt_visual", blocks if plan.visual_deep else 1, plan.visual, anatomy.vision_dim),
+            ("mmpt_text", layers if plan.text_deep else 1, plan.text, anatomy.text_dim),
+            ("mmpt_key", layers, plan.keys, anatomy.key_dim),
+            ("mmpt_value", layers, plan.keys, anatomy.key_dim),
+        ):
+            if length:
+                self.register_parameter(name, nn.Parameter(xavier(sets, length, dim, derive(seed, name))))
+
+    @property
+    def flowing(self) -> int:
+        """Interaction tokens a picture; the raw parameters of the released code bring the class token along."""
+        if self.plan.interaction == "none":
+            return 0
+        return self.plan.visual + (self.plan.interaction == "parameters" and self.anatomy.drops_first)
+
+    @property
+    def rows(self) -> int:
+        """Rows in front of the decoder's sequence."""
+        return self.plan.text + self.plan.keys + self.flowing
+
+    # Vision side
+
+    def _append(self, block: int, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        hidden, masked = _hidden(args, kwargs), kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
+        if masked is not None:
+            raise ValueError("visual prompts do not support a vision tower with an attention mask")
+        prompts = _spread(self.mmpt_visual[block], hidden)
+        return _with_hidden(args, kwargs, torch.cat([hidden, prompts], dim=1))
+
+    def _cut_block(self, module: nn.Module, args: tuple, output: Any) -> Any:
+        return _with_output(output, lambda hidden: hidden[:, : -self.plan.visual])
+
+    def _leave_parameters(self, module: nn.Module, args: tuple, output: Any) -> Any:
+        def swap(hidden: Rows) -> Rows:
+            kept = hidden[:, : -self.plan.visual]
+            first = [hidden[:, :1]] if self.anatomy.drops_first else []
+            return torch.cat([kept, _spread(self.mmpt_visual[-1], hidden), *first], dim=1)
+
+        return _with_output(output, swap)
+
+    def _cut_unread(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        return _with_hidden(args, kwargs, _hidden(args, kwargs)[:, : -self.flowing])
+
+    # Where picture and text meet
+
+    def _split_features(self, module: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+        if len(args) > 1:
+            raise ValueError("with interaction, give pictures and masks by keyword")
+        encoded = (kwargs.get("mm_encoder_outputs") or {}).get("image")
+        if encoded is None:
+            if kwargs.get("pixel_values") is None:
+                return args, kwargs
+            chosen = ("pixel_values", "vision_feature_layer", "vision_feature_select_strategy", "image_sizes")
+            encoded = module.get_image_features(**{k: kwargs[k] for k in chosen if k in kwargs}, return_dict=True)
+            kwargs = {k: v for k, v in kwargs.items() if k not in chosen}
+        # A new object: `generate` without a cache hands the same features in again at every step.
+        features = BaseModelOutputWithPooling(pooler_output=[one[: -self.flowing] for one in encoded.pooler_output])
+        states = torch.stack([one[-self.flowing :] for one in encoded.pooler_output])
+        return args, {**kwargs, "mm_encoder_outputs": {"image": features}, "prompt_states": states}
+
+    # Text side
+
+    def _enter_decoder(self, module: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        if args:
+            raise ValueError("with prompts, call the decoder with keyword arguments")
+        kwargs = dict(kwargs)
+        states, cache = kwargs.pop("prompt_states", None), kwargs.get("past_key_values")
+        _refuse(module, cache)
+        seen = int(cache.get_seq_length()) if cache is not None else 0
+        if 0 < seen < self.rows:
+            raise ValueError(f"a cache of {seen} tokens cannot hold the {self.rows} prompt rows; it was filled without them")
+        embeds = kwargs.get("inputs_embeds")
+        if embeds is None:
+            embeds = module.get_input_embeddings()(kwargs.pop("input_ids"))
+        mask, length = kwargs.get("attention_mask"), embeds.shape[1]
+        kwargs["position_ids"] = extend_positions(kwargs.get("position_ids"), mask, self.rows, seen, length)
+        kwargs["attention_mask"] = extend_mask(mask, self.rows, seen, length)
+        if not seen:
+            embeds = torch.cat([*self._front(embeds, states), embeds], dim=1)
+            kwargs["prompt_rows"] = self.rows
+        kwargs["inputs_embeds"] = embeds
+        return args, kwargs
+
+    def _front(self, embeds: Rows, states: Rows | None) -> list[Rows]:
+        """Returns what stands in front of the sequence, in order, each (batch, rows, text_dim)."""
+        front = []
+        if self.plan.text:
+            front.append(_spread(self.mmpt_text[0], embeds))
+        if self.plan.keys:
+            front.append(embeds.new_zeros(embeds.shape[0], self.plan.keys, embeds.shape[2]))
+        if self.flowing:
+            if states is None or len(states) != len(embeds):
+                pictures = 0 if states is None else len(states)
+                raise ValueError(f"interaction needs one picture a sequence: {pictures} for {len(embeds)} sequences")
+            front.append(states.to(embeds))
+        return front
+
+    def _enter_layer(self, layer: int, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        if not kwargs.get("prompt_rows", 0):
+            return args, kwargs
+        if not self.plan.keys:
+            # Attention functions need not accept an argument that they do not know.
+            kwargs = {k: v for k, v in kwargs.items() if k != "prompt_rows"}
+        if not self.plan.text or not self.plan.text_deep or layer == 0:
+            return args, kwargs
+        hidden = _hidden(args, kwargs)
+        prompts = _spread(self.mmpt_text[layer], hidden)
+        return _with_hidden(args, kwargs, torch.cat([prompts, hidden[:, self.plan.text :]], dim=1))
+
+    def _mark_attention(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        if not kwargs.get("prompt_rows", 0):
+            return args, kwargs
+        kwargs = {k: v for k, v in kwargs.items() if k != "prompt_rows"}
+        hidden = _hidden(args, kwargs)
+        # `k_proj` and `v_proj` take one tensor and no keywords, so the tensor itself says that its first rows are ours.
+        marked = hidden.view_as(hidden)
+        marked.prompt_rows = self.plan.keys  # type: ignore[attr-defined]
+        return _with_hidden(args, kwargs, marked)
+
+    def _write(self, name: str, layer: int, module: nn.Module, args: tuple, output: Rows) -> Rows:
+        rows = getattr(args[0], "prompt_rows", 0)
+        if not rows:
+            return output
+        return torch.cat([_spread(getattr(self, name)[layer], output), output[:, rows:]], dim=1)
+
+    def _leave_decoder(self, module: nn.Module, args: tuple, kwargs: dict, output: Any) -> Any:
+        rows = kwargs.get("prompt_rows", 0)
+        if not rows:
+            return output
+        if isinstance(output, tuple):
+            raise ValueError("with prompts, the decoder's output must be an object: leave `return_dict` on")
+        output.last_hidden_state = output.last_hidden_state[:, rows:]
+        if output.hidden_states is not None:
+            output.hidden_states = tuple(None if one is None else one[:, rows:] for one in output.hidden_states)
+        if output.attentions is not None:
+            output.attentions = tuple(None if one is None else one[:, :, rows:] for one in output.attentions)
+        return output
+
+
+def attach_prompts(attachment: Attachment, plan: PromptPlan, seed: int) -> PromptBank:
+    """Puts a prompt bank on the attachment's model as `prompt_bank`; its parameters become trainable.
+
+    Raises:
+        RequestError: the plan does not fit the model, or the model already has prompts.
+    """
+    model, anatomy = attachment.backbone.model, attachment.backbone.anatomy
+    check_plan(model, anatomy, plan)
+    device = next(model.parameters()).device
+    bank = PromptBank(anatomy, plan, seed).to(device)
+    hooks: list[Any] = []
+    if plan.visual:
+        hooks += _hook_vision(model, anatomy, bank)
+    if bank.rows:
+        hooks += _hook_decoder(model, anatomy, bank)
+    if bank.flowing:
+        core = model.get_submodule(anatomy.core)
+        hooks.append(core.register_forward_pre_hook(bank._split_features, with_kwargs=True))
+    model.add_module("prompt_bank", bank)
+
+    def detach() -> None:
+        for hook in hooks:
+            hook.remove()
+        del model.prompt_bank
+
+    attachment.undo_with(detach)
+    for name, parameter in bank.named_parameters():
+        attachment.add(f"prompt_bank.{name}", parameter)
+    return bank
+
+
+def check_plan(model: nn.Module, anatomy: Anatomy, plan: PromptPlan) -> None:
+    """Raises RequestError where prompts of this plan cannot be right on this model."""
+    if not plan.visual and not plan.text and not plan.keys:
+        raise RequestError("A prompt method of length 0 trains no prompt: give at least one length above 0.")
+    if plan.text and plan.keys:
+        raise RequestError("Textual prompts and a key-value prefix do not go together.")
+    if plan.interaction != "none" and not plan.visual:
+        raise RequestError("Interaction needs visual prompts: raise `visual_length` or switch `interaction` off.")
+    if plan.visual and (anatomy.layout != "batched" or not anatomy.vision_layers):
+        raise RequestError(f"Visual prompts do not support the `{anatomy.layout}` vision tower of `{anatomy.family}`.")
+    if anatomy.sliding_window and (plan.text or plan.keys or plan.interaction != "none"):
+        raise RequestError("Prompts in the decoder would slide out of its attention window.")
+    if hasattr(model, "prompt_bank"):
+        raise RequestError("The backbone already carries prompts: remove them first.")
+    if plan.keys:
+        names = dict(model.named_modules())
+        for layer in anatomy.decoder_layers:
+            if f"{layer}.self_attn.k_proj" not in names or f"{layer}.self_attn.v_proj" not in names:
+                raise RequestError(f"A key-value prefix needs `self_attn.k_proj` and `v_proj`; `{layer}` has none.")
+
+
+def _hook_vision(model: nn.Module, anatomy: Anatomy, bank: PromptBank) -> list[Any]:
+    """Registers the hooks of the vision blocks.
+
+    They run before those by which transformers captures hidden states, which otherwise would see the prompts.
+    """
+    hooks: list[Any] = []
+    for block in range(anatomy.vision_used):
+        module = model.get_submodule(anatomy.vision_layers[block])
+        if bank.plan.visual_deep or block == 0:
+            hooks.append(module.register_forward_pre_hook(partial(bank._append, block), with_kwargs=True))
+        if block == anatomy.vision_used - 1 and bank.plan.interaction == "parameters":
+            hooks.append(module.register_forward_hook(bank._leave_parameters, prepend=True))
+        elif block == anatomy.vision_used - 1 and bank.plan.interaction == "none":
+            hooks.append(module.register_forward_hook(bank._cut_block, prepend=True))
+        elif block < anatomy.vision_used - 1 and bank.plan.visual_deep:
+            hooks.append(module.register_forward_hook(bank._cut_block, prepend=True))
+    if bank.flowing and anatomy.vision_used < len(anatomy.vision_layers):
+        module = model.get_submodule(anatomy.vision_layers[anatomy.vision_used])
+        hooks.append(module.register_forward_pre_hook(bank._cut_unread, with_kwargs=True))
+    return hooks
+
+
+def _hook_decoder(model: nn.Module, anatomy: Anatomy, bank: PromptBank) -> list[Any]:
+    """Registers the hooks of the decoder and its layers."""
+    decoder = model.get_submodule(anatomy.decoder)
+    hooks: list[Any] = [
+        decoder.register_forward_pre_hook(bank._enter_decoder, with_kwargs=True),
+        decoder.register_forward_hook(bank._leave_decoder, with_kwargs=True),
+    ]
+    for index, name in enumerate(anatomy.decoder_layers):
+        layer = model.get_submodule(name)
+        hooks.append(layer.register_forward_pre_hook(partial(bank._enter_layer, index), with_kwargs=True))
+        if bank.plan.keys:
+            attention = model.get_submodule(f"{name}.self_attn")
+            hooks.append(attention.register_forward_pre_hook(bank._mark_attention, with_kwargs=True))
+            for projection, parameter in (("k_proj", "mmpt_key"), ("v_proj", "mmpt_value")):
+                target = attention.get_submodule(projection)
+                hooks.append(target.register_forward_hook(partial(bank._write, parameter, index)))
+    return hooks
+
+
+def _refuse(decoder: Any, cache: Any) -> None:
+    """Raises ValueError for a setting under which prompts would be silently wrong."""
+    if getattr(cache, "is_compileable", False):
+        raise ValueError("prompts do not fit a cache of fixed size: use the default (dynamic) cache")
+    checkpoint = getattr(decoder, "_gradient_checkpointing_func", None)
+    reentrant = getattr(checkpoint, "keywords", {}).get("use_reentrant", False)
+    if decoder.training and getattr(decoder, "gradient_checkpointing", False) and reentrant:
+        raise ValueError("prompts get no gradient under reentrant checkpointing: set `use_reentrant=False`")
+
+
+def _spread(prompts: Float[Tensor, "rows dim"], like: Rows) -> Rows:
+    """Returns prompts for every row of a batch, in the batch's dtype."""
+    return prompts.to(like).expand(like.shape[0], -1, -1)
+
+
+def _hidden(args: tuple, kwargs: dict) -> Rows:
+    return args[0] if args else kwargs["hidden_states"]
+
+
+def _with_hidden(args: tuple, kwargs: dict, hidden: Rows) -> tuple[tuple, dict]:
+    return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
+
+
+def _with_output(output: Any, change: Any) -> Any:
+    return (change(output[0]), *output[1:]) if isinstance(output, tuple) else change(output)

@@ -1,0 +1,208 @@
+"""Where a task's rows come from: a local folder in the hub's form, or the hub itself at a pinned commit.
+
+Both are read by the same code from the same Parquet or JSON-lines files, so that a copy of the hub's files on a disk
+has the hub's fingerprint. Nothing of a data set is ever run. The embedded suite makes its rows itself.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from mmpt_bench import tables
+from mmpt_bench.errors import MachineError, RequestError
+from mmpt_bench.hashing import content_key, file_sha256, files_sha256
+from mmpt_bench.pixels import decoded, rgb
+from mmpt_bench.task import Picture, Sample, Task
+
+FOLDERS = {"vsr": "vsr_zeroshot"}
+"""Folder of a task's data where it is not called like the task: VSR has two data sets of the same form."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A task's rows, and what identifies them."""
+
+    rows: Sequence[Mapping[str, Any]]
+    label_names: tuple[str, ...]
+    """Names of the classes, in the order of the label column's integers; empty where the data names none."""
+    fingerprint: str
+    """Of the files' names and bytes: two sets of rows with one fingerprint are the same."""
+    origin: str
+    """Where they were read, for people: "lmms-lab/POPE at 4db12766 (Full, test)", or a folder's name."""
+    suite: Literal["real", "embedded"]
+    notes: tuple[str, ...] = ()
+    """What a reader of the score must know: "14,740 rows; the official split has 17,901"."""
+
+
+def folder_rows(task: Task, data_dir: Path) -> Rows:
+    """Returns a task's rows from a folder in the hub's form: the task's own, or one that holds a folder for each task.
+
+    Pictures stand in the image column as bytes, or as file names that are looked for in the folder and in its
+    `images/`. Tables are read whole; pictures are decoded when they are used.
+
+    Raises:
+        RequestError: no such folder or split, a missing column, a picture that is not there, a bad value.
+    """
+    named = data_dir / FOLDERS.get(task.name, task.name)
+    folder = named if named.is_dir() else data_dir
+    if not folder.is_dir():
+        raise RequestError(f"There is no folder `{data_dir}`.")
+    origin = f"folder `{folder.name}`"
+    files = tables.split_files(_file_names(folder), _readme(folder), task.config, task.split, origin)
+    return _read(task, folder, files, origin)
+
+
+def hub_rows(task: Task, offline: bool = False) -> Rows:
+    """Returns a task's rows from the hub at the task's revision, through the hub's own verified cache.
+
+    Raises:
+        MachineError: the files are not in the cache, and the hub cannot be reached or must not be (`offline`).
+        RequestError: the hub has no such data set, revision or split, or its pictures are not with it.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import RevisionNotFoundError as NoRevision
+
+    origin = f"`{task.dataset}` at {task.revision[:8]}"
+    try:
+        folder = _snapshot(task, ["README.md"], offline)
+        names = _file_names(folder) if offline else _hub_names(HfApi(), task)
+        files = tables.split_files(names, _readme(folder), task.config, task.split, origin)
+        folder = _snapshot(task, files, offline)
+    except (RepositoryNotFoundError, NoRevision) as error:
+        raise RequestError(f"The hub has no data set {origin}, or it is not open to you.") from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        why = "and `--offline` forbids asking the hub" if offline else "and the hub could not be reached"
+        raise MachineError(
+            f"The data set {origin} is not in the local cache, {why}. "
+            f"Pass `--data DIR` with a copy of it, or fetch it once with a network."
+        ) from error
+    return _read(task, folder, files, origin)
+
+
+def samples(task: Task, source: Rows, limit: int | None = None) -> list[Sample]:
+    """Returns the samples of the first `limit` rows (all by default); every bad row is looked for before one is named.
+
+    Raises:
+        RequestError: bad values (the first ten rows and the count), or an id that is there twice.
+    """
+    made: list[Sample] = []
+    faults: list[str] = []
+    for number in range(len(source.rows) if limit is None else min(limit, len(source.rows))):
+        try:
+            made.append(task.sample(source.rows[number], number, source.label_names))
+        except ValueError as error:
+            faults.append(f"row {number}: {error}")
+    if faults:
+        raise tables.bad_rows(source.origin, "rows cannot be used", faults)
+    twice = [f"`{name}`" for name, times in Counter(sample.id for sample in made).items() if times > 1]
+    if twice:
+        raise tables.bad_rows(source.origin, "ids are there more than once", twice)
+    return made
+
+
+def picture(value: Any, key: str, where: str) -> Picture:
+    """Returns a picture that is opened when it is needed.
+
+    Args:
+        value: a PIL image, the hub's {"bytes", "path"}, or the path of a file.
+        key: the picture's identity; equal keys must be equal pictures.
+        where: id of the sample, for messages.
+
+    Raises:
+        ValueError: `value` is none of these, or an empty one of them.
+    """
+    name = "bytes of the row"
+    if isinstance(value, Mapping):
+        name = value.get("path") or name
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, (str, Path)) and str(value):
+        path = Path(value)
+        return Picture(key, lambda: decoded(path, "/".join(path.parts[-2:]), where))
+    if isinstance(value, bytes) and value:
+        return Picture(key, lambda: decoded(value, Path(name).name, where))
+    if hasattr(value, "convert"):
+        return Picture(key, lambda: rgb(value, name, where))
+    raise ValueError(f"column `image` holds {_shown(value)}, not a picture, in sample `{where}`")
+
+
+def text(row: Mapping[str, Any], column: str) -> str:
+    """Returns a row's text; ValueError naming the column where it is missing, empty or no text."""
+    value = row.get(column)
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"column `{column}` holds {_shown(value)}, not text")
+    return value
+
+
+def label(row: Mapping[str, Any], column: str, names: Sequence[str]) -> str:
+    """Returns the name of a row's class; ValueError naming the column where its number is none of the names'."""
+    value = row.get(column)
+    if not names:
+        raise ValueError(f"column `{column}` has no class names; the data must give them, as the hub's does")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < len(names):
+        raise ValueError(f"column `{column}` holds {_shown(value)}, not a class number from 0 to {len(names) - 1}")
+    return names[value]
+
+
+def one_of(row: Mapping[str, Any], column: str, legal: Sequence[str]) -> str:
+    """Returns the legal answer that a row's text is, whatever its case; ValueError naming the column."""
+    value = text(row, column).strip().lower()
+    for choice in legal:
+        if choice.lower() == value:
+            return choice
+    raise ValueError(f"column `{column}` holds {_shown(row[column])}, not one of {', '.join(legal)}")
+
+
+def _read(task: Task, folder: Path, files: Sequence[str], origin: str) -> Rows:
+    paths = [folder / name for name in files]
+    table = tables.read_tables(paths)
+    tables.check_columns(table, (*task.columns, task.image_column), origin)
+    names = tables.class_names(table, task.label_column)
+    if task.label_column is not None:
+        tables.check_labels(table, task.label_column, names, origin)
+    pictures = tables.picture_files(table, task.image_column, folder, origin)
+    fingerprint = files_sha256(paths)
+    if pictures:
+        fingerprint = content_key([fingerprint, [[n, file_sha256(p)] for n, p in sorted(pictures.items())]], 64)
+    official, there = task.official_rows, table.num_rows
+    notes = () if official in (None, there) else (f"{there:,} rows; the official split has {official:,}",)
+    part = ", ".join(name for name in (task.config, task.split) if name)
+    rows = tables.TableRows(table, task.image_column, pictures)
+    return Rows(rows, names, fingerprint, f"{origin} ({part})", "real", notes)
+
+
+def _file_names(folder: Path) -> list[str]:
+    return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+
+
+def _readme(folder: Path) -> str:
+    path = folder / "README.md"
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
+def _hub_names(api: Any, task: Task) -> list[str]:
+    return list(api.list_repo_files(task.dataset, repo_type="dataset", revision=task.revision))
+
+
+def _snapshot(task: Task, files: Sequence[str], offline: bool) -> Path:
+    from huggingface_hub import snapshot_download
+
+    return Path(
+        snapshot_download(
+            task.dataset,
+            repo_type="dataset",
+            revision=task.revision,
+            allow_patterns=list(files),
+            local_files_only=offline,
+        )
+    )
+
+
+def _shown(value: Any) -> str:
+    """Returns a value for a message, cut to 40 characters."""
+    shown = repr(value)
+    return f"`{shown if len(shown) <= 40 else shown[:37] + '...'}`"

@@ -1,0 +1,50 @@
+"""MNIST: which handwritten digit is this? (LeCun, Bottou, Bengio and Haffner 1998, Proceedings of the IEEE 86)
+
+10,000 test pictures of 28 x 28 grey pixels, white on black. Instruction mixtures built on Vision-Flan hold MNIST-M, the
+same digits on photographs: "zero-shot" means an unseen task then, not unseen digits.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmpt_bench.metrics import Accuracy
+from mmpt_bench.parse import first_choice
+from mmpt_bench.source import label, picture
+from mmpt_bench.task import Sample, Task
+
+QUESTION = "Which digit is in the image?"
+
+
+def sample(row: Mapping[str, Any], number: int, label_names: Sequence[str]) -> Sample:
+    """Returns a row's sample; the legal answers are the data's own class names, "0" to "9"."""
+    sample_id, answer = str(number), label(row, "label", label_names)
+    return Sample(
+        id=sample_id,
+        image=picture(row["image"], f"mnist/{number}", sample_id),
+        question=QUESTION,
+        choices=tuple(label_names),
+        answer=answer,
+        cluster=sample_id,
+    )
+
+
+TASK = Task(
+    name="mnist",
+    title="MNIST",
+    headline="accuracy",
+    unit="fraction",
+    dataset="ylecun/mnist",
+    revision="77f3279092a1c1579b2250db8eafed0ad422088c",
+    config="mnist",
+    split="test",
+    columns=("image", "label"),
+    sample=sample,
+    metric=Accuracy(),
+    parse=first_choice,
+    decode="rank",
+    max_new_tokens=8,
+    version=1,
+    metric_names=("balanced_accuracy", "macro_f1"),
+    label_column="label",
+    official_rows=10000,
+)

@@ -1,0 +1,54 @@
+"""SNLI-VE: does the picture prove a sentence, refute it, or neither? (Xie et al. 2019, arXiv:1901.06706)
+
+17,901 sentences on 1,000 Flickr30k images in three classes: entailment, neutral, contradiction. The caption (premise)
+is not shown. The hub's copy is a script, which is never run, over JSON files without pictures: pass a folder with the
+columns below with `--data`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmpt_bench.metrics import Accuracy
+from mmpt_bench.parse import first_choice
+from mmpt_bench.source import label, picture, text
+from mmpt_bench.task import Sample, Task
+
+CHOICES = ("entailment", "neutral", "contradiction")
+QUESTION = "{hypothesis} Is the statement entailment, neutral or contradiction, given the image?"
+
+
+def sample(row: Mapping[str, Any], number: int, label_names: Sequence[str]) -> Sample:
+    """Returns a row's sample; the same sentence can be said of one picture twice, so its row number names it."""
+    image_name, sample_id = text(row, "filename"), str(number)
+    if set(label_names) != set(CHOICES):
+        raise ValueError(f"column `label` has the classes {', '.join(label_names)}, not {', '.join(CHOICES)}")
+    return Sample(
+        id=sample_id,
+        image=picture(row["image"], f"snli_ve/{image_name}", sample_id),
+        question=QUESTION.format(hypothesis=text(row, "hypothesis")),
+        choices=CHOICES,
+        answer=label(row, "label", label_names),
+        cluster=image_name,
+    )
+
+
+TASK = Task(
+    name="snli_ve",
+    title="SNLI-VE",
+    headline="accuracy",
+    unit="fraction",
+    dataset="HuggingFaceM4/SNLI-VE",
+    revision="f0d60584d7b71b3c891aa24b69bc609b3c90be43",
+    config=None,
+    split="test",
+    columns=("image", "filename", "hypothesis", "label"),
+    sample=sample,
+    metric=Accuracy(),
+    parse=first_choice,
+    decode="rank",
+    max_new_tokens=8,
+    version=1,
+    metric_names=("balanced_accuracy", "macro_f1"),
+    label_column="label",
+    official_rows=17901,
+)

@@ -1,0 +1,53 @@
+"""VSR: is what a sentence says about two objects' places true? (Liu et al. 2023, arXiv:2205.00363)
+
+1,222 sentences with 65 spatial relations on COCO images, the zero-shot split: concepts of its test are not in its
+training data. (Of the random split 56 % of the test sentences use an image seen in training.) The hub holds file names
+alone, which are looked for in `images/` beside the data.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmpt_bench.metrics import Accuracy
+from mmpt_bench.parse import first_choice
+from mmpt_bench.source import label, picture, text
+from mmpt_bench.task import Sample, Task
+
+CHOICES = ("false", "true")
+QUESTION = "{caption} Is the statement true or false?"
+
+
+def sample(row: Mapping[str, Any], number: int, label_names: Sequence[str]) -> Sample:
+    """Returns a row's sample; the picture is known by the last part of its link, which is its COCO file name."""
+    image_name, sample_id = text(row, "image_link").rsplit("/", 1)[-1], str(number)
+    return Sample(
+        id=sample_id,
+        image=picture(row["image"], f"vsr/{image_name}", sample_id),
+        question=QUESTION.format(caption=text(row, "caption")),
+        choices=CHOICES,
+        answer=label(row, "label", CHOICES),
+        group=text(row, "relation"),
+        cluster=image_name,
+    )
+
+
+TASK = Task(
+    name="vsr",
+    title="VSR",
+    headline="accuracy",
+    unit="fraction",
+    dataset="cambridgeltl/vsr_zeroshot",
+    revision="148b3777ceef4a1bfe46377614980836db7d12f2",
+    config=None,
+    split="test",
+    columns=("image", "image_link", "caption", "label", "relation"),
+    sample=sample,
+    metric=Accuracy(),
+    parse=first_choice,
+    decode="rank",
+    max_new_tokens=8,
+    version=1,
+    metric_names=("balanced_accuracy", "macro_f1"),
+    label_column="label",
+    official_rows=1222,
+)
