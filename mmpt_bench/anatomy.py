@@ -1,12 +1,12 @@
 """Where the parts of an image-text model are, and how large: found structurally, checked, never guessed.
 
-Module paths change between versions of transformers; what stays is that there is a decoder (`get_decoder()`), a stack of
-vision blocks outside it, and a projector that carries one width to the other. A family is one line of `FAMILIES`.
+Module paths change between versions of transformers; what stays is that there is a decoder (`get_decoder()`), a stack
+of vision blocks outside it, and a projector that carries one width to the other. A family is one line of `FAMILIES`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from mmpt_bench.errors import RequestError
@@ -56,7 +56,7 @@ class Anatomy:
     key_dim: int
     """Width of one layer's keys, and of its values: key-value heads x head width."""
     head_dim: int
-    decoder_linears: tuple[Linear, ...]
+    decoder_linears: tuple[Linear, ...] = field(repr=False)
     """Every linear map inside `decoder_layers`."""
     vision: str | None
     vision_layers: tuple[str, ...]
@@ -72,7 +72,7 @@ class Anatomy:
     """The first token of the tower is cut off before the projector."""
     sliding_window: bool
     """Some decoder layer sees a window only, out of which a prefix would slide."""
-    vision_used_names: tuple[str, ...]
+    vision_used_names: tuple[str, ...] = field(repr=False)
     """Parameters of the tower that its read hidden state depends on."""
     language_parameters: int
     """Decoder and lm_head, shared weights once."""
@@ -159,17 +159,18 @@ def find_anatomy(model: Any) -> Anatomy:
         known = ", ".join(sorted(FAMILIES))
         raise RequestError(f"No anatomy for models of type `{config.model_type}`. Supported: {known}.")
     core, decoder, head = model.base_model, model.get_decoder(), model.get_output_embeddings()
-    tower, projector = getattr(core, family.vision, None), getattr(core, family.projector, None)
-    _require(tower is not None and projector is not None, f"no `{family.vision}` or no `{family.projector}`.")
+    parts = dict(core.named_children())
+    _require({family.vision, family.projector} <= parts.keys(), f"no `{family.vision}` or no `{family.projector}`.")
+    tower, projector = parts[family.vision], parts[family.projector]
     stack, layers = _longest_stack(decoder, "decoder")
     vision_stack, blocks = _longest_stack(tower, "vision tower")
     text, vision = config.get_text_config(), config.vision_config
-    _require(len(layers) == text.num_hidden_layers, f"{len(layers)} decoder layers, {text.num_hidden_layers} configured.")
-    _require(len(blocks) == vision.num_hidden_layers, f"{len(blocks)} vision blocks, {vision.num_hidden_layers} configured.")
+    _require(len(layers) == text.num_hidden_layers, f"{len(layers)} decoder layers.")
+    _require(len(blocks) == vision.num_hidden_layers, f"{len(blocks)} vision blocks.")
     _check_widths(projector, vision.hidden_size, text.hidden_size)
     used = _used_blocks(config, family, len(blocks))
-    names, tower_name, decoder_name = set(), _name_of(model, tower), _name_of(model, decoder)
-    names.update(_used_vision_names(tower, vision_stack, used))
+    names = set(_used_vision_names(tower, vision_stack, used))
+    tower_name, decoder_name = _name_of(model, tower), _name_of(model, decoder)
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     linears = tuple(
         Linear(f"{decoder_name}.{stack}.{name}", module.in_features, module.out_features)

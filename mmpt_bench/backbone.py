@@ -51,7 +51,9 @@ class Backbone:
         )
         found = text.count(self.processor.image_token)
         if found != 1:
-            raise RequestError(f"A prompt must hold one `{self.processor.image_token}`, not {found}: {question[:80]!r}.")
+            raise RequestError(
+                f"A prompt must hold one `{self.processor.image_token}`, not {found}: {question[:80]!r}."
+            )
         return text
 
     def pixels(self, pictures: Sequence[Image]) -> Float[Tensor, "batch channels height width"]:
@@ -196,7 +198,7 @@ def _read(folder: Any, dtype: Any) -> tuple[Any, Any]:
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     try:
-        model, info = AutoModelForImageTextToText.from_pretrained(
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(
             folder,
             dtype=dtype,
             use_safetensors=True,
@@ -209,6 +211,7 @@ def _read(folder: Any, dtype: Any) -> tuple[Any, Any]:
         raise UntrustedRecord(f"The weights in `{folder}` are damaged ({error}). Fetch or build them again.") from error
     except (OSError, ValueError, KeyError) as error:
         raise RequestError(f"`{folder}` does not load as an image-text model: {str(error).splitlines()[0]}") from error
+    model, info = loaded
     # Where a weight is missing, transformers draws a random one and warns; such a model answers, and wrongly.
     lacking = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
     if lacking:

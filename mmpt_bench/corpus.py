@@ -35,15 +35,16 @@ class Corpus:
     validation: Callable[[int], Example]
     """Returns validation example 0..validation_size-1; selection may use these, and no test split ever."""
 
-    def batches(self, seed: int, steps: int, batch_size: int) -> Iterator[list[Example]]:
-        """Yields a run's batches: every epoch in a new order, which follows from the seed alone."""
+    def batches(self, seed: int, steps: int, batch_size: int, first: int = 0) -> Iterator[list[Example]]:
+        """Yields a run's batches from step `first` on: every epoch in a new order, which follows from the seed alone."""
         rng = np.random.default_rng(derive(seed, "data"))
         order: list[int] = []
-        for _ in range(steps):
+        for step in range(steps):
             while len(order) < batch_size:
                 order.extend(int(i) for i in rng.permutation(self.size))
             taken, order = order[:batch_size], order[batch_size:]
-            yield [self.example(i) for i in taken]
+            if step >= first:
+                yield [self.example(i) for i in taken]
 
 
 def load_corpus(name: str) -> Corpus:

@@ -22,7 +22,6 @@ returned cache (its own slicing counts the prompts as text: call the model itsel
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -30,8 +29,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmpt_bench.anatomy import Anatomy
-from mmpt_bench.attach import Attachment, xavier
-from mmpt_bench.errors import RequestError
+from mmpt_bench.attach import xavier
 from mmpt_bench.hashing import derive
 from mmpt_bench.rows import extend_mask, extend_positions
 
@@ -63,14 +61,16 @@ class PromptBank(nn.Module):
     Attributes:
         mmpt_visual: (blocks or 1, visual, vision_dim).
         mmpt_text: (layers or 1, text, text_dim).
-        mmpt_key, mmpt_value: (layers, keys, key_dim). A key is what `k_proj` would have written: the model rotates it to
-            its row's position, 0 to keys - 1.
+        mmpt_key, mmpt_value: (layers, keys, key_dim). A key is what `k_proj` would have written: the model rotates it
+            to its row's position, 0 to keys - 1.
     """
 
     def __init__(self, anatomy: Anatomy, plan: PromptPlan, seed: int) -> None:
         """Draws the parameters, each tensor from its own stream of `seed`."""
         super().__init__()
         self.plan, self.anatomy = plan, anatomy
+        self.mmpt_visual: nn.Parameter
+        self.mmpt_text: nn.Parameter
         blocks, layers = anatomy.vision_used, len(anatomy.decoder_layers)
         for name, sets, length, dim in (
             ("mmpt_visual", blocks if plan.visual_deep else 1, plan.visual, anatomy.vision_dim),
@@ -95,17 +95,21 @@ class PromptBank(nn.Module):
 
     # Vision side
 
-    def _append(self, block: int, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    def append(self, block: int, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        """Before a vision block: appends the block's prompts to its input."""
         hidden, masked = _hidden(args, kwargs), kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
         if masked is not None:
             raise ValueError("visual prompts do not support a vision tower with an attention mask")
         prompts = _spread(self.mmpt_visual[block], hidden)
         return _with_hidden(args, kwargs, torch.cat([hidden, prompts], dim=1))
 
-    def _cut_block(self, module: nn.Module, args: tuple, output: Any) -> Any:
+    def cut_block(self, module: nn.Module, args: tuple, output: Any) -> Any:
+        """Behind a vision block: cuts the prompts off."""
         return _with_output(output, lambda hidden: hidden[:, : -self.plan.visual])
 
-    def _leave_parameters(self, module: nn.Module, args: tuple, output: Any) -> Any:
+    def leave_parameters(self, module: nn.Module, args: tuple, output: Any) -> Any:
+        """Behind the last block that is read: puts raw parameters (and the class token) in the prompts' place."""
+
         def swap(hidden: Rows) -> Rows:
             kept = hidden[:, : -self.plan.visual]
             first = [hidden[:, :1]] if self.anatomy.drops_first else []
@@ -113,12 +117,14 @@ class PromptBank(nn.Module):
 
         return _with_output(output, swap)
 
-    def _cut_unread(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    def cut_unread(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        """Before the first block that is not read: cuts what was left for the projector."""
         return _with_hidden(args, kwargs, _hidden(args, kwargs)[:, : -self.flowing])
 
     # Where picture and text meet
 
-    def _split_features(self, module: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    def split_features(self, module: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        """Before picture and text meet: parts the projected prompt states from the projected patches."""
         from transformers.modeling_outputs import BaseModelOutputWithPooling
 
         if len(args) > 1:
@@ -131,13 +137,15 @@ class PromptBank(nn.Module):
             encoded = module.get_image_features(**{k: kwargs[k] for k in chosen if k in kwargs}, return_dict=True)
             kwargs = {k: v for k, v in kwargs.items() if k not in chosen}
         # A new object: `generate` without a cache hands the same features in again at every step.
-        features = BaseModelOutputWithPooling(pooler_output=[one[: -self.flowing] for one in encoded.pooler_output])
+        patches: Any = [one[: -self.flowing] for one in encoded.pooler_output]
+        features = BaseModelOutputWithPooling(pooler_output=patches)
         states = torch.stack([one[-self.flowing :] for one in encoded.pooler_output])
         return args, {**kwargs, "mm_encoder_outputs": {"image": features}, "prompt_states": states}
 
     # Text side
 
-    def _enter_decoder(self, module: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    def enter_decoder(self, module: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        """Before the decoder: puts the rows in front where the cache is empty; mask and positions always follow."""
         if args:
             raise ValueError("with prompts, call the decoder with keyword arguments")
         kwargs = dict(kwargs)
@@ -145,7 +153,9 @@ class PromptBank(nn.Module):
         _refuse(module, cache)
         seen = int(cache.get_seq_length()) if cache is not None else 0
         if 0 < seen < self.rows:
-            raise ValueError(f"a cache of {seen} tokens cannot hold the {self.rows} prompt rows; it was filled without them")
+            raise ValueError(
+                f"a cache of {seen} tokens cannot hold the {self.rows} prompt rows; it was filled without them"
+            )
         embeds = kwargs.get("inputs_embeds")
         if embeds is None:
             embeds = module.get_input_embeddings()(kwargs.pop("input_ids"))
@@ -172,7 +182,8 @@ class PromptBank(nn.Module):
             front.append(states.to(embeds))
         return front
 
-    def _enter_layer(self, layer: int, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    def enter_layer(self, layer: int, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        """Before a decoder layer: overwrites the textual prompts' rows with the layer's own."""
         if not kwargs.get("prompt_rows", 0):
             return args, kwargs
         if not self.plan.keys:
@@ -184,7 +195,8 @@ class PromptBank(nn.Module):
         prompts = _spread(self.mmpt_text[layer], hidden)
         return _with_hidden(args, kwargs, torch.cat([prompts, hidden[:, self.plan.text :]], dim=1))
 
-    def _mark_attention(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    def mark_attention(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        """Before attention: marks the input whose first rows take trained keys and values."""
         if not kwargs.get("prompt_rows", 0):
             return args, kwargs
         kwargs = {k: v for k, v in kwargs.items() if k != "prompt_rows"}
@@ -194,13 +206,15 @@ class PromptBank(nn.Module):
         marked.prompt_rows = self.plan.keys  # type: ignore[attr-defined]
         return _with_hidden(args, kwargs, marked)
 
-    def _write(self, name: str, layer: int, module: nn.Module, args: tuple, output: Rows) -> Rows:
+    def write(self, name: str, layer: int, module: nn.Module, args: tuple, output: Rows) -> Rows:
+        """Behind `k_proj` or `v_proj`: writes the trained keys or values over the placeholders' own."""
         rows = getattr(args[0], "prompt_rows", 0)
         if not rows:
             return output
-        return torch.cat([_spread(getattr(self, name)[layer], output), output[:, rows:]], dim=1)
+        return torch.cat([_spread(self.get_parameter(name)[layer], output), output[:, rows:]], dim=1)
 
-    def _leave_decoder(self, module: nn.Module, args: tuple, kwargs: dict, output: Any) -> Any:
+    def leave_decoder(self, module: nn.Module, args: tuple, kwargs: dict, output: Any) -> Any:
+        """Behind the decoder: cuts the rows off everything that it returns."""
         rows = kwargs.get("prompt_rows", 0)
         if not rows:
             return output
@@ -212,99 +226,6 @@ class PromptBank(nn.Module):
         if output.attentions is not None:
             output.attentions = tuple(None if one is None else one[:, :, rows:] for one in output.attentions)
         return output
-
-
-def attach_prompts(attachment: Attachment, plan: PromptPlan, seed: int) -> PromptBank:
-    """Puts a prompt bank on the attachment's model as `prompt_bank`; its parameters become trainable.
-
-    Raises:
-        RequestError: the plan does not fit the model, or the model already has prompts.
-    """
-    model, anatomy = attachment.backbone.model, attachment.backbone.anatomy
-    check_plan(model, anatomy, plan)
-    device = next(model.parameters()).device
-    bank = PromptBank(anatomy, plan, seed).to(device)
-    hooks: list[Any] = []
-    if plan.visual:
-        hooks += _hook_vision(model, anatomy, bank)
-    if bank.rows:
-        hooks += _hook_decoder(model, anatomy, bank)
-    if bank.flowing:
-        core = model.get_submodule(anatomy.core)
-        hooks.append(core.register_forward_pre_hook(bank._split_features, with_kwargs=True))
-    model.add_module("prompt_bank", bank)
-
-    def detach() -> None:
-        for hook in hooks:
-            hook.remove()
-        del model.prompt_bank
-
-    attachment.undo_with(detach)
-    for name, parameter in bank.named_parameters():
-        attachment.add(f"prompt_bank.{name}", parameter)
-    return bank
-
-
-def check_plan(model: nn.Module, anatomy: Anatomy, plan: PromptPlan) -> None:
-    """Raises RequestError where prompts of this plan cannot be right on this model."""
-    if not plan.visual and not plan.text and not plan.keys:
-        raise RequestError("A prompt method of length 0 trains no prompt: give at least one length above 0.")
-    if plan.text and plan.keys:
-        raise RequestError("Textual prompts and a key-value prefix do not go together.")
-    if plan.interaction != "none" and not plan.visual:
-        raise RequestError("Interaction needs visual prompts: raise `visual_length` or switch `interaction` off.")
-    if plan.visual and (anatomy.layout != "batched" or not anatomy.vision_layers):
-        raise RequestError(f"Visual prompts do not support the `{anatomy.layout}` vision tower of `{anatomy.family}`.")
-    if anatomy.sliding_window and (plan.text or plan.keys or plan.interaction != "none"):
-        raise RequestError("Prompts in the decoder would slide out of its attention window.")
-    if hasattr(model, "prompt_bank"):
-        raise RequestError("The backbone already carries prompts: remove them first.")
-    if plan.keys:
-        names = dict(model.named_modules())
-        for layer in anatomy.decoder_layers:
-            if f"{layer}.self_attn.k_proj" not in names or f"{layer}.self_attn.v_proj" not in names:
-                raise RequestError(f"A key-value prefix needs `self_attn.k_proj` and `v_proj`; `{layer}` has none.")
-
-
-def _hook_vision(model: nn.Module, anatomy: Anatomy, bank: PromptBank) -> list[Any]:
-    """Registers the hooks of the vision blocks.
-
-    They run before those by which transformers captures hidden states, which otherwise would see the prompts.
-    """
-    hooks: list[Any] = []
-    for block in range(anatomy.vision_used):
-        module = model.get_submodule(anatomy.vision_layers[block])
-        if bank.plan.visual_deep or block == 0:
-            hooks.append(module.register_forward_pre_hook(partial(bank._append, block), with_kwargs=True))
-        if block == anatomy.vision_used - 1 and bank.plan.interaction == "parameters":
-            hooks.append(module.register_forward_hook(bank._leave_parameters, prepend=True))
-        elif block == anatomy.vision_used - 1 and bank.plan.interaction == "none":
-            hooks.append(module.register_forward_hook(bank._cut_block, prepend=True))
-        elif block < anatomy.vision_used - 1 and bank.plan.visual_deep:
-            hooks.append(module.register_forward_hook(bank._cut_block, prepend=True))
-    if bank.flowing and anatomy.vision_used < len(anatomy.vision_layers):
-        module = model.get_submodule(anatomy.vision_layers[anatomy.vision_used])
-        hooks.append(module.register_forward_pre_hook(bank._cut_unread, with_kwargs=True))
-    return hooks
-
-
-def _hook_decoder(model: nn.Module, anatomy: Anatomy, bank: PromptBank) -> list[Any]:
-    """Registers the hooks of the decoder and its layers."""
-    decoder = model.get_submodule(anatomy.decoder)
-    hooks: list[Any] = [
-        decoder.register_forward_pre_hook(bank._enter_decoder, with_kwargs=True),
-        decoder.register_forward_hook(bank._leave_decoder, with_kwargs=True),
-    ]
-    for index, name in enumerate(anatomy.decoder_layers):
-        layer = model.get_submodule(name)
-        hooks.append(layer.register_forward_pre_hook(partial(bank._enter_layer, index), with_kwargs=True))
-        if bank.plan.keys:
-            attention = model.get_submodule(f"{name}.self_attn")
-            hooks.append(attention.register_forward_pre_hook(bank._mark_attention, with_kwargs=True))
-            for projection, parameter in (("k_proj", "mmpt_key"), ("v_proj", "mmpt_value")):
-                target = attention.get_submodule(projection)
-                hooks.append(target.register_forward_hook(partial(bank._write, parameter, index)))
-    return hooks
 
 
 def _refuse(decoder: Any, cache: Any) -> None:

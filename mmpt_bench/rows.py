@@ -45,12 +45,10 @@ def extend_mask(mask: Any, rows: int, seen: int, length: int) -> Any:
 
 def _extend_4d(mask: Mask4D, rows: int, at_prefill: bool) -> Mask4D:
     """Returns a 4D mask with the prompts visible to every row, and causal prompt rows on top at prefill."""
-    if mask.dtype == torch.bool:
-        visible, hidden = True, False
-    elif mask.is_floating_point():
-        visible, hidden = 0.0, torch.finfo(mask.dtype).min
-    else:
+    if mask.dtype != torch.bool and not mask.is_floating_point():
         raise ValueError(f"a 4D attention mask must be boolean or additive, not {mask.dtype}")
+    boolean = mask.dtype == torch.bool
+    visible, hidden = (1.0, 0.0) if boolean else (0.0, torch.finfo(mask.dtype).min)
     batch, heads, queries, keys = mask.shape
     grown = torch.cat([mask.new_full((batch, heads, queries, rows), visible), mask], dim=-1)
     if not at_prefill:

@@ -138,9 +138,8 @@ def picture_files(table: pa.Table, column: str, folder: Path, origin: str) -> di
             else:
                 files[name] = found
     if empty:
-        raise bad_rows(
-            origin, "pictures are missing", empty, f"Write the pictures' bytes, or file names, to `{column}`."
-        )
+        advice = f"Write the pictures' bytes, or names of files in `images/`, to `{column}` and pass it with `--data`."
+        raise bad_rows(origin, "rows have no picture", empty, advice)
     if absent:
         advice = "Put the files into the folder `images/` of a copy and pass that with `--data`."
         raise bad_rows(origin, "pictures are missing", absent, advice)

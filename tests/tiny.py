@@ -27,7 +27,7 @@ TEMPLATE = (
     "{% if part['type'] == 'image' %}<image>\n{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endfor %}"
     "{% if add_generation_prompt %} ASSISTANT:{% endif %}"
 )
-WORDS = "USER : ASSISTANT is there a red blue circle square how many what colour yes no one two three ? .".split()
+SPOKEN = "USER : ASSISTANT is there a red blue circle square how many what colour yes no one two three ? ."
 SIDE, PATCH = 16, 4
 
 
@@ -35,7 +35,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     """Returns a word-level tokenizer that begins a text with <s>."""
     from tokenizers.processors import TemplateProcessing
 
-    words = ["<pad>", "<s>", "</s>", "<unk>", "<image>", *WORDS]
+    words = ["<pad>", "<s>", "</s>", "<unk>", "<image>", *SPOKEN.split()]
     inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     inner.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()])
     inner.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
@@ -45,7 +45,12 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 def config(feature_layer: int = -2, siglip: bool = False, words: int = 64) -> LlavaConfig:
     """Returns the configuration: 4 vision blocks of width 16, 3 decoder layers of width 32 with grouped queries."""
-    size: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2}
+    size: dict[str, Any] = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 2,
+    }
     size |= {"image_size": SIDE, "patch_size": PATCH}
     text = LlamaConfig(
         hidden_size=32,

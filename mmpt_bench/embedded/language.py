@@ -90,6 +90,7 @@ QUESTIONS: dict[str, dict[str, Sequence[str]]] = {
         "caption": ("describe the picture .", "what is in the picture ?", "name all objects ."),
         "text": ("what letters are in the picture ?", "read the text .", "what does the text say ?"),
         "sum": ("what is the sum ?", "do the sum in the picture .", "what is the answer to the sum ?"),
+        "options": ("is it a {options} ?", "choose one : {options} .", "{options} , which one do you see ?"),
         "big": ("what is the big object ?", "name the shape .", "which shape is this ?", "what is the class of it ?"),
         "digit": ("which digit is this ?", "what number is it ?", "read the number .", "name the digit ."),
     },
@@ -103,6 +104,7 @@ QUESTIONS: dict[str, dict[str, Sequence[str]]] = {
         "texture": ("tell me the texture of the {ref} .",),
         "text": ("tell me what the text says .", "say the letters in the image ."),
         "sum": ("tell me the answer to the sum .", "say what the sum is ."),
+        "options": ("say which it is , {options} .", "look at it and decide : {options} ?"),
         "big": ("tell me which shape you see .", "the image shows which class of object ?"),
         "digit": ("tell me which digit you see .", "the image shows which number ?"),
     },
@@ -118,6 +120,7 @@ SENTENCES = {
     "caption": "{short} .",
     "text": "{short} .",
     "sum": "{short} .",
+    "options": "{short} .",
     "big": "{short} .",
     "digit": "{short} .",
 }
@@ -352,7 +355,10 @@ def ask_big(scene: Scene, rng: np.random.Generator, part: str) -> list[Asked]:
     truth = bool(rng.random() < 0.5)
     said = shape if truth else str(rng.choice([s for s in world.SHAPES if s != shape]))
     claims = str(rng.choice(YES_NO[part])).format(claim=f"this is a {said}")
-    asked = [_open(scene, rng, part, "big", shape), _open(scene, rng, part, "color", color, ref=shape)]
+    shapes = [str(s) for s in rng.permutation([s for s in world.SHAPES if s != shape])[: int(rng.integers(2, 10))]]
+    shapes.insert(int(rng.integers(len(shapes) + 1)), shape)
+    options = f"{' , '.join(shapes[:-1])} or {shapes[-1]}"
+    asked = [_open(scene, rng, part, "big", shape), _open(scene, rng, part, "options", shape, options=options), _open(scene, rng, part, "color", color, ref=shape)]
     return [*asked, Asked("claim_big", claims, ("yes" if truth else "no") + _stop(part))]
 
 

@@ -34,6 +34,7 @@ INSTRUCTIONS = (
     'is the text in the image " b c " or not ? is the answer to the arithmetic question in the image 3 ?',
     "how are the objects related ? is there any on the left or right side of it ?",
     "at the top of the photo , at the bottom , by the side , with a total of two : any kind of thing , please .",
+    "would you think so ? please check what it shows and says .",
     "is the relation between image and hypothesis entailment ? the sentence describes the scene correctly .",
 )
 """Sentences whose words evaluation may use. Pre-training puts them before its questions, so that none is a stranger."""

@@ -1,0 +1,43 @@
+"""No training: the aligned base as it is. Every gain is measured from here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from mmpt_bench.adapter import Handle
+    from mmpt_bench.anatomy import Anatomy
+    from mmpt_bench.backbone import Backbone
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """Trains nothing; scores are those of the base."""
+
+    name: ClassVar[str] = "frozen"
+    color: ClassVar[str] = "#000000"
+    lr_range: ClassVar[tuple[float, float]] = (0.0, 0.0)
+
+    learning_rate: float = 0.0
+    train_projector: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises RequestError where training is asked for."""
+        if self.train_projector or self.learning_rate:
+            from mmpt_bench.errors import RequestError
+
+            raise RequestError("`frozen` trains nothing. The projector alone is the method `projector`.")
+
+    def attach(self, backbone: Backbone, seed: int) -> Handle:
+        """Freezes every parameter and changes nothing."""
+        from mmpt_bench.attach import Attachment
+
+        return Attachment(backbone).handle(self)
+
+    def count(self, anatomy: Anatomy) -> int:
+        """Returns 0."""
+        return 0
+
+
+ADAPTER = Frozen

@@ -1,0 +1,107 @@
+"""LoRA on every linear map of the language model, by PEFT (Hu et al. 2021, arXiv:2106.09685).
+
+Targets are named outright: PEFT has no default for LLaVA, and its "all-linear" would also take the vision tower, the
+projector, and the one vision block that never reaches the loss.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from mmpt_bench.errors import RequestError
+
+if TYPE_CHECKING:
+    from mmpt_bench.adapter import Handle
+    from mmpt_bench.anatomy import Anatomy
+    from mmpt_bench.backbone import Backbone
+
+_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+@dataclass(frozen=True)
+class LoRA:
+    """Low-rank updates of the decoder's linear maps, scaled by `alpha / rank`, without dropout.
+
+    The projector is trained too by default: LLaVA's own LoRA recipe does, and the published "0.63 %" counts it.
+    """
+
+    name: ClassVar[str] = "lora"
+    color: ClassVar[str] = "#0072B2"
+    lr_range: ClassVar[tuple[float, float]] = (1e-5, 1e-2)
+
+    rank: int = 16
+    alpha: int = 32
+    train_projector: bool = True
+    learning_rate: float = 2e-4
+    """What LLaVA-1.5's LoRA recipe uses for the language model."""
+
+    def __post_init__(self) -> None:
+        """Raises RequestError for a rank or scale that would train nothing."""
+        if self.rank < 1 or self.alpha < 1:
+            raise RequestError(f"`rank` {self.rank} and `alpha` {self.alpha} must be at least 1.")
+
+    def attach(self, backbone: Backbone, seed: int) -> Handle:
+        """Injects the updates; A is uniform in +-1/sqrt(inputs) from `seed` and the layer's name alone, B is 0."""
+        from mmpt_bench.attach import Attachment
+
+        if hasattr(backbone.model, "peft_config"):
+            raise RequestError("The backbone already carries an adapter of PEFT: remove it first.")
+        targets = self._targets(backbone.anatomy)
+        attachment = Attachment(backbone)
+        config = self._inject(attachment, targets, seed)
+        if self.train_projector:
+            attachment.open(backbone.anatomy.projector)
+            config["modules_to_save"] = [backbone.anatomy.projector.rsplit(".", 1)[-1]]
+        return attachment.handle(self, config)
+
+    def count(self, anatomy: Anatomy) -> int:
+        """Returns rank x (inputs + outputs) over all targets, and the projector."""
+        pairs = [(m.inputs, m.outputs) for m in anatomy.decoder_linears if m.name.rsplit(".", 1)[-1] in _TARGETS]
+        projector = anatomy.projector_parameters if self.train_projector else 0
+        return self.rank * sum(inputs + outputs for inputs, outputs in pairs) + projector
+
+    def _targets(self, anatomy: Anatomy) -> list[str]:
+        names = [m.name for m in anatomy.decoder_linears if m.name.rsplit(".", 1)[-1] in _TARGETS]
+        if not names:
+            raise RequestError(f"The decoder of `{anatomy.family}` has none of {', '.join(_TARGETS)}.")
+        return names
+
+    def _inject(self, attachment: Any, targets: list[str], seed: int) -> dict[str, Any]:
+        """Puts LoRA layers in the place of the targets and opens them; returns PEFT's configuration as plain values."""
+        import torch
+        from peft import LoraConfig, inject_adapter_in_model
+
+        from mmpt_bench.attach import uniform
+        from mmpt_bench.hashing import derive
+
+        model, decoder = attachment.backbone.model, attachment.backbone.anatomy.decoder
+        pattern = rf"{re.escape(decoder)}\..*\.({'|'.join(_TARGETS)})"
+        config = LoraConfig(r=self.rank, lora_alpha=self.alpha, lora_dropout=0.0, bias="none", target_modules=pattern)
+        plain = {key: sorted(v) if isinstance(v, set) else v for key, v in config.to_dict().items()}
+        # PEFT draws its own values from the global generator, whose state is not ours to move.
+        with torch.random.fork_rng(devices=[]):
+            inject_adapter_in_model(config, model)
+        attachment.undo_with(lambda: _take_out(model, targets))
+        for name in targets:
+            for part in ("lora_A", "lora_B"):
+                weight = model.get_submodule(f"{name}.{part}.default").weight
+                if part == "lora_A":
+                    values = uniform(weight.shape, 1 / math.sqrt(weight.shape[1]), derive(seed, name))
+                    with torch.no_grad():
+                        weight.copy_(values)
+                attachment.add(f"{name}.{part}.default.weight", weight)
+        return plain
+
+
+def _take_out(model: Any, targets: list[str]) -> None:
+    """Puts the base's own layers back, which injected updates never change."""
+    for name in targets:
+        parent, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(parent), leaf, model.get_submodule(name).base_layer)
+    del model.peft_config
+
+
+ADAPTER = LoRA

@@ -1,0 +1,60 @@
+"""VPT: prompts in the vision tower only (Jia et al. 2022, arXiv:2203.12119), deep by default, shallow by a switch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from mmpt_bench.errors import RequestError
+
+if TYPE_CHECKING:
+    from mmpt_bench.adapter import Handle
+    from mmpt_bench.anatomy import Anatomy
+    from mmpt_bench.backbone import Backbone
+
+
+@dataclass(frozen=True)
+class VPT:
+    """Visual prompts in every vision block that is read; none of them enters the language model.
+
+    Like every method of the field it trains the projector too by default, so that methods differ in what they add.
+    """
+
+    name: ClassVar[str] = "vpt"
+    color: ClassVar[str] = "#56B4E9"
+    lr_range: ClassVar[tuple[float, float]] = (1e-4, 3e-2)
+
+    visual_length: int = 20
+    """Prompts a block: MMPT's own length."""
+    visual_deep: bool = True
+    """VPT-deep; else VPT-shallow, one set in front of the first block."""
+    train_projector: bool = True
+    learning_rate: float = 7e-4
+    """MMPT's, as a starting value."""
+
+    def __post_init__(self) -> None:
+        """Raises RequestError for a length that adds no prompt."""
+        if self.visual_length < 1:
+            raise RequestError(f"`visual_length` must be at least 1, not {self.visual_length}.")
+
+    def attach(self, backbone: Backbone, seed: int) -> Handle:
+        """Puts the prompts on the vision tower, xavier-uniform from `seed` alone."""
+        from mmpt_bench.attach import Attachment
+        from mmpt_bench.hooks import attach_prompts, check_plan
+        from mmpt_bench.prompts import PromptPlan
+
+        plan = PromptPlan(visual=self.visual_length, visual_deep=self.visual_deep)
+        check_plan(backbone.model, backbone.anatomy, plan)
+        attachment = Attachment(backbone)
+        attach_prompts(attachment, plan, seed)
+        if self.train_projector:
+            attachment.open(backbone.anatomy.projector)
+        return attachment.handle(self)
+
+    def count(self, anatomy: Anatomy) -> int:
+        """Returns the number of trainable parameters."""
+        prompts = self.visual_length * anatomy.vision_dim * (anatomy.vision_used if self.visual_deep else 1)
+        return prompts + (anatomy.projector_parameters if self.train_projector else 0)
+
+
+ADAPTER = VPT

@@ -1,0 +1,106 @@
+"""MMPT: deep prompts in the vision tower and in the language model, joined by the projector (arXiv:2409.15657).
+
+Each vision block that is read gets `visual_length` prompts of its own, each decoder layer `text_length`. The visual
+prompts' states pass through the projector, which is trained too, and enter the language model as further tokens. Where
+the paper and the authors' code differ, a switch chooses, and the default is the paper's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from mmpt_bench.errors import RequestError
+
+if TYPE_CHECKING:
+    from mmpt_bench.adapter import Handle
+    from mmpt_bench.anatomy import Anatomy
+    from mmpt_bench.backbone import Backbone
+
+
+@dataclass(frozen=True)
+class MMPT:
+    """Multimodal prompt tuning with the paper's best lengths.
+
+    Parameters are built for the blocks that are read and no others: behind the hidden state that LLaVA takes (-2), a
+    set of prompts would count and never get a gradient. So `count` has `visual_length` x width x 23 at LLaVA-7B where
+    the published arithmetic has 24; `paper_count` is that arithmetic, for comparison with printed figures.
+    """
+
+    name: ClassVar[str] = "mmpt"
+    color: ClassVar[str] = "#D55E00"
+    lr_range: ClassVar[tuple[float, float]] = (1e-4, 3e-2)
+
+    visual_length: int = 20
+    """Prompts in each vision block; 0 leaves the vision side alone (then switch `interaction` off)."""
+    text_length: int = 10
+    """Prompts in each decoder layer; 0 leaves the text side alone."""
+    interaction: bool = True
+    """The visual prompts reach the language model as tokens of their own."""
+    visual_deep: bool = True
+    """A new set before every block, as in the paper; else one set that flows through all."""
+    text_deep: bool = True
+    """A new set before every layer, as in the paper; else one set in front of the first."""
+    visual_states: Literal["output", "parameters"] = "output"
+    """What reaches the language model: the prompts' output states (paper), or the last set's raw parameters and the
+    class token (released code)."""
+    train_projector: bool = True
+    train_lm_head: bool = False
+    """The released code trains it, the paper does not."""
+    learning_rate: float = 7e-4
+    """The paper's, for 7 billion parameters; a starting value elsewhere."""
+
+    def __post_init__(self) -> None:
+        """Raises RequestError for values that no training could use."""
+        if self.visual_length < 0 or self.text_length < 0 or self.visual_length + self.text_length == 0:
+            raise RequestError(
+                f"`visual_length` {self.visual_length} and `text_length` {self.text_length}: "
+                "lengths are 0 or more, and one is above 0."
+            )
+        if self.visual_states not in ("output", "parameters"):
+            raise RequestError(f"`visual_states` is `output` or `parameters`, not `{self.visual_states}`.")
+        if self.interaction and not self.visual_length:
+            raise RequestError("`interaction` needs visual prompts: raise `visual_length` or switch it off.")
+
+    def attach(self, backbone: Backbone, seed: int) -> Handle:
+        """Puts the prompts on the backbone, xavier-uniform from `seed` alone; text and vision draw independently."""
+        from mmpt_bench.attach import Attachment
+        from mmpt_bench.hooks import attach_prompts, check_plan
+        from mmpt_bench.prompts import PromptPlan
+
+        plan = PromptPlan(
+            visual=self.visual_length,
+            visual_deep=self.visual_deep,
+            text=self.text_length,
+            text_deep=self.text_deep,
+            interaction=self.visual_states if self.interaction else "none",
+        )
+        check_plan(backbone.model, backbone.anatomy, plan)
+        attachment = Attachment(backbone)
+        attach_prompts(attachment, plan, seed)
+        if self.train_projector:
+            attachment.open(backbone.anatomy.projector)
+        if self.train_lm_head:
+            attachment.open(backbone.anatomy.lm_head)
+        return attachment.handle(self)
+
+    def count(self, anatomy: Anatomy) -> int:
+        """Returns the number of trainable parameters."""
+        return self._count(anatomy, anatomy.vision_used)
+
+    def paper_count(self, anatomy: Anatomy) -> int:
+        """Returns the published arithmetic: prompts in every vision block, also in one that is never read.
+
+        131,072 n_t + 24,576 n_v + 4,198,400 at LLaVA-7B with a linear projector: 6,000,640 at the default lengths,
+        which the paper prints as 0.09 % of 7,045,793,792.
+        """
+        return self._count(anatomy, len(anatomy.vision_layers))
+
+    def _count(self, anatomy: Anatomy, vision_blocks: int) -> int:
+        visual = self.visual_length * anatomy.vision_dim * (vision_blocks if self.visual_deep else 1)
+        text = self.text_length * anatomy.text_dim * (len(anatomy.decoder_layers) if self.text_deep else 1)
+        projector = anatomy.projector_parameters if self.train_projector else 0
+        return visual + text + projector + (anatomy.lm_head_parameters if self.train_lm_head else 0)
+
+
+ADAPTER = MMPT

@@ -1,0 +1,173 @@
+"""Resampling of pictures and of seeds: what a figure could have been, on other pictures and with other seeds.
+
+Pictures are drawn with replacement within their stratum, seeds among the seeds, both at once and independently
+(crossed, or pigeonhole, bootstrap: Owen 2007, doi:10.1214/07-AOAS122). Every method of a comparison sees the same
+draws. Pictures with the same counts everywhere are interchangeable and are drawn as one row with a multiplicity:
+the distribution is the same, and 10,000 pictures become about a hundred rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mmpt_bench.hashing import derive
+from mmpt_bench.task import Tally
+
+Values = Callable[[np.ndarray, Sequence[str]], dict[str, np.ndarray]]
+"""`Metric.values`: (sums of counts, columns) -> figures by name."""
+Runs = Tally | Mapping[int, Tally]
+"""A method's tallies by seed; one tally alone is a method without seeds (frozen), the same at each of them."""
+CHUNK = 2**22
+"""Numbers that are held at once: 32 MB."""
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """A figure of several methods on common resamples of pictures and seeds."""
+
+    methods: tuple[str, ...]
+    seeds: tuple[int, ...]
+    """The seeds that all methods have; empty where none of them has seeds."""
+    by_seed: np.ndarray
+    """The figure on all pictures, (methods, seeds); one column where there are no seeds."""
+    draws: np.ndarray
+    """Mean over the seeds drawn of the figure on the pictures drawn, (resamples, methods)."""
+
+    @property
+    def estimates(self) -> np.ndarray:
+        """The figure on all pictures, mean over seeds, (methods,)."""
+        return self.by_seed.mean(axis=1)
+
+    def column(self, method: str) -> int:
+        """Returns the method's place in `methods` (ValueError where it has none)."""
+        return self.methods.index(method)
+
+
+def resample(
+    runs: Mapping[str, Runs], values: Values, figure: str, n_resamples: int = 2000, seed: int = 0
+) -> Resampled:
+    """Returns a figure of every method on the same resamples.
+
+    Args:
+        runs: the tallies of each method; all of the same pictures.
+        values: the metric's `values`.
+        figure: a name in what `values` returns.
+        n_resamples: number of resamples.
+        seed: of the draws; the draws of seeds do not depend on the pictures, so that tasks can be averaged.
+
+    Raises:
+        ValueError: tallies of other pictures, no seed that all methods share, or a figure that is undefined for one
+            of the methods or in one of the resamples.
+    """
+    seeds = _common_seeds(runs)
+    tallies = [[tally for tally in _at_seeds(run, seeds)] for run in runs.values()]
+    flat = [tally for method in tallies for tally in method]
+    stacked, strata = _side_by_side(flat)
+    by_tally = np.stack(
+        [figure_of(values, part.sum(axis=0), flat[0].columns, figure) for part in _parts(stacked, flat)]
+    )
+    shape = (len(runs), max(1, len(seeds)))
+    draws = np.empty((n_resamples, *shape))
+    start = 0
+    for sums in _picture_sums(stacked, strata, n_resamples, derive(seed, "pictures")):
+        figures = [figure_of(values, part, flat[0].columns, figure) for part in _parts(sums, flat)]
+        draws[start : start + len(sums)] = np.stack(figures, axis=-1).reshape(-1, *shape)
+        start += len(sums)
+    return Resampled(tuple(runs), seeds, by_tally.reshape(shape), _over_seeds(draws, seed))
+
+
+def average(parts: Sequence[tuple[Resampled, float, float]]) -> Resampled:
+    """Returns the mean over tasks of the chance-centred figure, (figure - chance) / (ceiling - chance).
+
+    Args:
+        parts: (figure, chance, ceiling) of each task, for the same methods and seeds, resampled with the same `seed`:
+            a seed that is drawn is drawn in all tasks, pictures are drawn in each task for itself.
+    """
+    first = parts[0][0]
+    for part, _, _ in parts:
+        if (part.methods, part.seeds, len(part.draws)) != (first.methods, first.seeds, len(first.draws)):
+            raise ValueError("tasks can be averaged over the same methods, seeds and number of resamples only")
+    by_seed = np.mean([(part.by_seed - chance) / (ceiling - chance) for part, chance, ceiling in parts], axis=0)
+    draws = np.mean([(part.draws - chance) / (ceiling - chance) for part, chance, ceiling in parts], axis=0)
+    return Resampled(first.methods, first.seeds, by_seed, draws)
+
+
+def picture_draws(tally: Tally, values: Values, n_resamples: int, seed: int) -> dict[str, np.ndarray]:
+    """Returns every figure of one tally on resamples of its pictures, (resamples,); NaN where it is undefined."""
+    chunks = _picture_sums(tally.counts, tally.strata, n_resamples, derive(seed, "pictures"))
+    parts = [(len(sums), values(sums, tally.columns)) for sums in chunks]
+    names = dict.fromkeys(name for _, part in parts for name in part)
+    return {name: np.concatenate([part.get(name, np.full(length, np.nan)) for length, part in parts]) for name in names}
+
+
+def figure_of(values: Values, sums: np.ndarray, columns: Sequence[str], name: str) -> np.ndarray:
+    """Returns one figure of sums of counts; ValueError where it is undefined for any of them."""
+    figures = values(sums, columns)
+    if name not in figures or np.isnan(figures[name]).any():
+        raise ValueError(f"`{name}` is undefined for some of the methods or resamples: too few pictures to resample")
+    return np.asarray(figures[name])
+
+
+def check_same_pictures(tallies: Sequence[Tally]) -> None:
+    """Refuses tallies that do not count the same things on the same pictures in the same order (ValueError)."""
+    first = tallies[0]
+    for tally in tallies[1:]:
+        if tally.columns != first.columns:
+            raise ValueError(f"tallies count different things: {first.columns[:4]} and {tally.columns[:4]}")
+        if tally.clusters != first.clusters or tally.strata != first.strata:
+            unlike = [(a, b) for a, b in zip(first.clusters, tally.clusters, strict=False) if a != b][:1]
+            where = f"`{unlike[0][0]}` and `{unlike[0][1]}`" if unlike else "their strata or their numbers"
+            sizes = f"{len(first.clusters)} and {len(tally.clusters)}"
+            raise ValueError(f"tallies of {sizes} pictures are not of the same ones in one order: {where} differ")
+
+
+def _picture_sums(counts: np.ndarray, strata: Sequence[str], n_resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """Yields sums of counts over pictures that are drawn with replacement within strata, (some resamples, columns)."""
+    rng = np.random.default_rng(seed)
+    names, stratum = np.unique(np.asarray(strata), return_inverse=True)
+    groups = [np.unique(counts[stratum == number], axis=0, return_counts=True) for number in range(len(names))]
+    width = counts.shape[1] + max(len(rows) for rows, _ in groups)
+    step = max(1, CHUNK // width)
+    for start in range(0, n_resamples, step):
+        size = min(step, n_resamples - start)
+        sums = np.zeros((size, counts.shape[1]))
+        for rows, times in groups:
+            sums += rng.multinomial(times.sum(), times / times.sum(), size).astype(np.float64) @ rows
+        yield sums
+
+
+def _over_seeds(draws: np.ndarray, seed: int) -> np.ndarray:
+    """Returns the means over seeds drawn with replacement, (resamples, methods), of (resamples, methods, seeds)."""
+    n_resamples, _, n_seeds = draws.shape
+    rng = np.random.default_rng(derive(seed, "seeds"))
+    weights = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), n_resamples) / n_seeds
+    return np.einsum("rms,rs->rm", draws, weights)
+
+
+def _common_seeds(runs: Mapping[str, Runs]) -> tuple[int, ...]:
+    each = {method: set(run) for method, run in runs.items() if not isinstance(run, Tally)}
+    if not each:
+        return ()
+    common = set.intersection(*each.values())
+    if not common:
+        raise ValueError(f"the methods {', '.join(each)} have no seed in common")
+    return tuple(sorted(common))
+
+
+def _at_seeds(run: Runs, seeds: Sequence[int]) -> list[Tally]:
+    if isinstance(run, Tally):
+        return [run] * max(1, len(seeds))
+    return [run[seed] for seed in seeds]
+
+
+def _side_by_side(tallies: Sequence[Tally]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Returns all tallies' counts beside each other, (pictures, tallies x columns), and the strata."""
+    check_same_pictures(tallies)
+    return np.concatenate([tally.counts for tally in tallies], axis=1), tallies[0].strata
+
+
+def _parts(stacked: np.ndarray, tallies: Sequence[Tally]) -> list[np.ndarray]:
+    return np.split(stacked, len(tallies), axis=-1)

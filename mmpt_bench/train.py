@@ -1,0 +1,213 @@
+"""Training of one adapter: the same examples in the same order for every method at a seed, checkpoints, no surprises."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmpt_bench.corpus import Corpus, Example
+from mmpt_bench.errors import RunFailed, UntrustedRecord
+from mmpt_bench.hashing import derive, file_sha256
+from mmpt_bench.machine import PeakMemory, steady_malloc
+from mmpt_bench.recipe import Budget
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from mmpt_bench.adapter import Handle
+    from mmpt_bench.backbone import Backbone
+
+CHECKPOINT_SECONDS = 20.0
+
+
+class Interrupted(BaseException):
+    """Training was asked to stop; what it had learnt is in a checkpoint."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is known after an optimiser step."""
+
+    step: int
+    """1..steps."""
+    loss: float
+    rate: float
+    grad_norm: float
+    seconds: float
+    """Since training began, earlier sittings included."""
+    peak_bytes: int
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a finished training cost."""
+
+    seconds: float
+    peak_bytes: int
+    final_loss: float
+    """Mean over the last tenth of the steps."""
+    micro_batch: int
+
+
+def learning_rate(step: int, budget: Budget, peak: float) -> float:
+    """Returns the rate of step 0..steps-1: a linear rise over the warm-up, then a cosine to 0, or a plateau."""
+    warm = max(1, round(budget.warmup * budget.steps))
+    if step < warm:
+        return peak * (step + 1) / warm
+    if budget.schedule == "constant":
+        return peak
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, budget.steps - warm)))
+
+
+def loss_of(backbone: Backbone, examples: list[Example], max_length: int) -> tuple[Tensor, int]:
+    """Returns (sum of the answer tokens' cross-entropy, number of those tokens) of a batch."""
+    import torch
+
+    prompts = [backbone.prompt_text(example.prompt) for example in examples]
+    pictures = [example.image.open() for example in examples]
+    batch = backbone.batch(pictures, prompts, [example.target for example in examples], max_length=max_length)
+    labels = batch.pop("labels")
+    logits = backbone.model(**batch, use_cache=False).logits[:, :-1]
+    known = labels[:, 1:] != -100
+    loss = torch.nn.functional.cross_entropy(logits[known].float(), labels[:, 1:][known], reduction="sum")
+    return loss, int(known.sum())
+
+
+def validation_loss(backbone: Backbone, corpus: Corpus, batch_size: int, max_length: int) -> float:
+    """Returns the mean cross-entropy, in nats a token, of the validation part: what selection may look at."""
+    import torch
+
+    total, tokens = 0.0, 0
+    with torch.no_grad():
+        for first in range(0, corpus.validation_size, batch_size):
+            last = min(first + batch_size, corpus.validation_size)
+            loss, n = loss_of(backbone, [corpus.validation(i) for i in range(first, last)], max_length)
+            total, tokens = total + loss.item(), tokens + n
+    return total / tokens
+
+
+def train(
+    backbone: Backbone,
+    handle: Handle,
+    corpus: Corpus,
+    budget: Budget,
+    rate: float,
+    seed: int,
+    checkpoint: Path | None = None,
+    on_step: Callable[[Step], None] = lambda step: None,
+    stopping: Callable[[], bool] = lambda: False,
+) -> Trained:
+    """Trains an attached adapter to the end of its budget, from its checkpoint where there is one.
+
+    Args:
+        handle: of the adapter, attached with the run's seed.
+        rate: peak learning rate.
+        checkpoint: file to write checkpoints to, and to go on from; None keeps none.
+        on_step: told of every step.
+        stopping: asked after every step; when it says so, a checkpoint is written and `Interrupted` raised.
+
+    Raises:
+        RunFailed: the loss or a gradient is not finite, or memory runs out at one example a step.
+        UntrustedRecord: the checkpoint's bytes are not those that were written.
+    """
+    import torch
+
+    steady_malloc()
+    peak = PeakMemory(backbone.device)
+    parameters = list(handle.trainable.values())
+    fused = all(p.device.type in ("cpu", "cuda") for p in parameters)
+    optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=budget.weight_decay, fused=fused)
+    torch.manual_seed(derive(seed, "dropout"))
+    done, before, tail, micro = 0, 0.0, [], budget.batch_size
+    if checkpoint is not None and checkpoint.exists():
+        state = _read(checkpoint)
+        handle.load(state["adapter"])
+        optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["rng"])
+        done, before, tail, micro = state["step"], state["seconds"], state["tail"], state["micro"]
+    backbone.model.train()
+    began = saved = time.perf_counter()
+    try:
+        for step, examples in enumerate(corpus.batches(seed, budget.steps, budget.batch_size, done), start=done):
+            now = learning_rate(step, budget, rate)
+            for group in optimizer.param_groups:
+                group["lr"] = now
+            optimizer.zero_grad(set_to_none=True)
+            loss, micro = _backward(backbone, examples, budget.max_length, micro)
+            norm = torch.nn.utils.clip_grad_norm_(parameters, budget.max_grad_norm).item()
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                raise RunFailed(
+                    f"step {step + 1}: loss {loss}, gradient norm {norm} at learning rate {now:.3g}: not finite"
+                )
+            optimizer.step()
+            seconds = before + time.perf_counter() - began
+            tail = [*tail, loss][-max(1, budget.steps // 10) :]
+            on_step(Step(step + 1, loss, now, norm, seconds, peak.note()))
+            stop = stopping()
+            if checkpoint is not None and (stop or time.perf_counter() - saved > CHECKPOINT_SECONDS):
+                state = {"step": step + 1, "seconds": seconds, "tail": tail, "micro": micro}
+                state |= {"adapter": handle.state(), "optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}
+                _write(checkpoint, state)
+                saved = time.perf_counter()
+            if stop:
+                raise Interrupted(f"stopped after step {step + 1} of {budget.steps}")
+    finally:
+        backbone.model.eval()
+        for parameter in parameters:
+            parameter.grad = None
+    seconds = before + time.perf_counter() - began
+    return Trained(seconds, peak.note(), sum(tail) / len(tail), micro)
+
+
+def _backward(backbone: Backbone, examples: list[Example], max_length: int, micro: int) -> tuple[float, int]:
+    """Returns (mean loss, micro-batch) after leaving the batch's gradients; memory that runs out halves the micro-batch.
+
+    The gradient is that of the whole batch's mean over answer tokens, however it is cut.
+    """
+    import torch
+
+    while True:
+        try:
+            total, tokens = 0.0, 0
+            for first in range(0, len(examples), micro):
+                loss, n = loss_of(backbone, examples[first : first + micro], max_length)
+                loss.backward()
+                total, tokens = total + loss.item(), tokens + n
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            backbone.model.zero_grad(set_to_none=True)
+            if micro == 1:
+                raise RunFailed(f"out of memory with one example a step: {str(error).splitlines()[0]}") from error
+            micro = (micro + 1) // 2
+            continue
+        for parameter in backbone.model.parameters():
+            if parameter.grad is not None:
+                parameter.grad /= tokens
+        return total / tokens, micro
+
+
+def _write(path: Path, state: dict[str, Any]) -> None:
+    """Writes a checkpoint and its checksum, so that a partial or damaged one is never gone on from."""
+    import torch
+
+    part = path.with_suffix(".part")
+    torch.save(state, part)
+    with part.open("rb") as stream:
+        os.fsync(stream.fileno())
+    path.with_suffix(".sha256").write_text(file_sha256(part))
+    os.replace(part, path)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    import torch
+
+    said = path.with_suffix(".sha256")
+    if not said.exists() or said.read_text() != file_sha256(path):
+        raise UntrustedRecord(f"The checkpoint `{path.name}` in `{path.parent.name}` is damaged. Delete it to start over.")
+    state: dict[str, Any] = torch.load(path, weights_only=True)
+    return state
