@@ -63,17 +63,15 @@ def resample(
             of the methods or in one of the resamples.
     """
     seeds = _common_seeds(runs)
-    tallies = [[tally for tally in _at_seeds(run, seeds)] for run in runs.values()]
-    flat = [tally for method in tallies for tally in method]
+    flat = [tally for run in runs.values() for tally in _at_seeds(run, seeds)]
     stacked, strata = _side_by_side(flat)
-    by_tally = np.stack(
-        [figure_of(values, part.sum(axis=0), flat[0].columns, figure) for part in _parts(stacked, flat)]
-    )
+    columns = flat[0].columns
+    by_tally = np.stack([figure_of(values, part, columns, figure) for part in _parts(stacked.sum(axis=0), flat)])
     shape = (len(runs), max(1, len(seeds)))
     draws = np.empty((n_resamples, *shape))
     start = 0
     for sums in _picture_sums(stacked, strata, n_resamples, derive(seed, "pictures")):
-        figures = [figure_of(values, part, flat[0].columns, figure) for part in _parts(sums, flat)]
+        figures = [figure_of(values, part, columns, figure) for part in _parts(sums, flat)]
         draws[start : start + len(sums)] = np.stack(figures, axis=-1).reshape(-1, *shape)
         start += len(sums)
     return Resampled(tuple(runs), seeds, by_tally.reshape(shape), _over_seeds(draws, seed))

@@ -183,7 +183,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def chance_centred(score: float, chance: float, ceiling: float) -> float:
-    """Returns where a score stands between chance (0) and the most that can be reached (1); below chance is negative."""
+    """Returns where a score stands between chance (0) and the ceiling (1); it is negative below chance."""
     return (score - chance) / (ceiling - chance)
 
 
@@ -237,6 +237,6 @@ def _flips(n: int, n_resamples: int, seed: int) -> tuple[np.ndarray, bool]:
 
 
 def _share_as_far(draws: np.ndarray, estimate: float, exact: bool) -> float:
-    """Returns the share of draws as far from 0 as the estimate, which counts as one of them where not all were drawn."""
+    """Returns the share of draws as far from 0 as the estimate, which is itself a draw where not all were made."""
     as_far = int(np.sum(np.abs(draws) >= abs(estimate) * (1 - 1e-12)))
     return as_far / len(draws) if exact else (1 + as_far) / (1 + len(draws))

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
 
+    from mmpt_bench.source import Rows
+
 Decode = Literal["generate", "rank"]
 
 
@@ -132,6 +134,8 @@ class Task:
     image_column: str = "image"
     official_rows: int | None = None
     """Rows of the official split, where known."""
+    rows: Callable[[], Rows] | None = None
+    """Makes the task's rows itself: for a task of your own whose data is neither on the hub nor in a folder."""
     unreadable: Callable[[str, Sequence[str]], bool] | None = None
     """(reply, choices) -> the reply gives no legal answer, though `parse` reads one; None: ask `parse`."""
 

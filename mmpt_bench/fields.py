@@ -1,0 +1,71 @@
+"""Dataclasses from plain values: a field that is unknown, missing or of another type is refused by its name."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class FieldError(ValueError):
+    """A field does not fit; `field` is its name."""
+
+    def __init__(self, field: str, message: str) -> None:
+        """Keeps the field's name beside the message."""
+        super().__init__(message)
+        self.field = field
+
+
+def from_plain(cls: type[T], row: Mapping[str, Any]) -> T:
+    """Returns a dataclass from JSON or YAML values; lists become tuples, nested mappings become nested dataclasses.
+
+    Raises:
+        FieldError: a field is unknown (with the nearest known one), missing, or not of its type; numbers are not
+            made from text, nor integers from fractions.
+    """
+    hints = typing.get_type_hints(cls)
+    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for name in row:
+        if name not in fields:
+            near = difflib.get_close_matches(str(name), fields, n=1, cutoff=0.5)
+            guess = f" Did you mean `{near[0]}`?" if near else ""
+            raise FieldError(str(name), f"there is no field `{name}`.{guess}")
+    values = {}
+    for name, field in fields.items():
+        if name in row:
+            values[name] = _fitted(name, row[name], hints[name])
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise FieldError(name, f"the field `{name}` is missing.")
+    return cls(**values)
+
+
+def _fitted(name: str, value: Any, hint: Any) -> Any:
+    """Returns a value as its field's type, or raises FieldError."""
+    origin, options = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        return from_plain(typing.cast(type, hint), value)
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in options:
+            return None
+        return _fitted(name, value, next(option for option in options if option is not type(None)))
+    if origin is tuple and isinstance(value, list | tuple) and len(value) == len(options):
+        return tuple(_fitted(name, each, option) for each, option in zip(value, options, strict=True))
+    if origin is dict and isinstance(value, Mapping):
+        return {_fitted(name, key, options[0]): _fitted(name, each, options[1]) for key, each in value.items()}
+    if origin is typing.Literal and value in options:
+        return value
+    if hint is float and type(value) is int:
+        return float(value)
+    if hint is Any or (isinstance(hint, type) and type(value) is hint):
+        return value
+    kind = " or ".join(repr(option) for option in options) if origin is typing.Literal else _name(hint)
+    raise FieldError(name, f"the field `{name}` is {str(value)[:60]!r}, which is not {kind}.")
+
+
+def _name(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) else str(hint)

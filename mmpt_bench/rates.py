@@ -1,0 +1,101 @@
+"""Which learning rate a method trains with, and how it was chosen: the same number of tries for every method.
+
+A search draws rates from the method's documented range, log-uniform and quasi-random, trains each with the run's own
+budget and keeps the one with the lowest loss on the validation part. Its result is a JSON file beside the results, or,
+for the embedded backbone, in the package.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmpt_bench.recipe import Budget
+
+FILE = "learning_rates.json"
+SEED = 1000
+"""Of every trial: none that a board shows."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A searched learning rate."""
+
+    method: str
+    params: dict[str, Any]
+    """The hyperparameters it was searched with, without the rate."""
+    backbone_fingerprint: str
+    corpus_fingerprint: str
+    budget: dict[str, Any]
+    trials: tuple[tuple[float, float | None], ...]
+    """(rate, validation loss), in the order tried; None where training failed."""
+
+    @property
+    def best(self) -> float:
+        """Returns the rate with the lowest validation loss."""
+        return min((loss, rate) for rate, loss in self.trials if loss is not None)[1]
+
+    @property
+    def at_edge(self) -> bool:
+        """Returns whether the best rate is the lowest or the highest that was tried: the true one may lie beyond."""
+        rates = sorted(rate for rate, _ in self.trials)
+        return self.best in (rates[0], rates[-1])
+
+
+def candidates(lowest: float, highest: float, n: int) -> list[float]:
+    """Returns `n` rates, log-uniform over the range: van der Corput's sequence in base 2, three significant digits."""
+    rates = []
+    for i in range(1, n + 1):
+        fraction, scale, k = 0.0, 0.5, i
+        while k:
+            fraction, scale, k = fraction + scale * (k % 2), scale / 2, k // 2
+        rate = math.exp(math.log(lowest) + fraction * (math.log(highest) - math.log(lowest)))
+        rates.append(float(f"{rate:.3g}"))
+    return rates
+
+
+def read(path: Path) -> list[Choice]:
+    """Returns the choices of a file; none where there is no file."""
+    if not path.is_file():
+        return []
+    return [
+        Choice(**(entry | {"trials": tuple((rate, loss) for rate, loss in entry["trials"])}))
+        for entry in json.loads(path.read_text(encoding="utf-8"))
+    ]
+
+
+def dump(choices: Sequence[Choice]) -> str:
+    """Returns the text of a file of choices."""
+    ordered = sorted(choices, key=lambda c: (c.method, json.dumps(c.params, sort_keys=True), c.backbone_fingerprint))
+    return json.dumps([dataclasses.asdict(choice) for choice in ordered], indent=1, sort_keys=True) + "\n"
+
+
+def shipped() -> Path:
+    """Returns the file of the embedded backbone's searched rates."""
+    return Path(__file__).parent / "embedded" / FILE
+
+
+def look_up(
+    known: Sequence[Choice], method: str, params: dict[str, Any], backbone: str, corpus: str, budget: Budget
+) -> tuple[float, str] | None:
+    """Returns (rate, how it was chosen) of the search that fits best; None where this method was never searched here.
+
+    A search fits where backbone and corpus agree. One with other hyperparameters or another budget still says more than
+    a default, and the answer says so.
+    """
+    plain = {name: value for name, value in params.items() if name != "learning_rate"}
+    fits = [c for c in known if (c.method, c.backbone_fingerprint, c.corpus_fingerprint) == (method, backbone, corpus)]
+    if not fits:
+        return None
+    fits.sort(key=lambda c: (c.params != plain, c.budget != dataclasses.asdict(budget)))
+    choice = fits[0]
+    said = f"searched: {len(choice.trials)} rates on validation data"
+    said += "" if choice.params == plain else ", with other hyperparameters"
+    said += "" if choice.budget == dataclasses.asdict(budget) else f", at {choice.budget['steps']} steps"
+    said += ", best at the edge" if choice.at_edge else ""
+    return choice.best, said

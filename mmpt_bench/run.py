@@ -1,0 +1,414 @@
+"""The main job: what was asked for becomes runs, what is recorded already is left alone, the rest is done and recorded."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmpt_bench import artifacts, rates, registry
+from mmpt_bench.corpus import Corpus, load_corpus
+from mmpt_bench.errors import RequestError, RunFailed, UntrustedRecord, unknown_name
+from mmpt_bench.hashing import content_key, derive, file_sha256
+from mmpt_bench.machine import environment
+from mmpt_bench.recipe import Budget, Recipe, Record, track_key
+from mmpt_bench.registry import Entry
+from mmpt_bench.scoring import scored
+from mmpt_bench.store import Store
+from mmpt_bench.task import Prediction, Sample, Task
+from mmpt_bench.weights import EMBEDDED, backbone_fingerprint
+
+if TYPE_CHECKING:
+    from mmpt_bench.backbone import Backbone
+    from mmpt_bench.source import Rows
+
+
+LOCK_SECONDS = 24 * 3600.0
+"""How long a run that another process is doing is waited for."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asked for, names checked and values typed."""
+
+    methods: tuple[Entry, ...]
+    overrides: dict[str, dict[str, str]]
+    """Method name -> field -> text, from `--set lora.r=16`."""
+    tasks: tuple[Entry, ...]
+    seeds: tuple[int, ...]
+    backbone: str
+    corpus: str
+    budget: Budget
+    dtype: str
+    out: Path
+    data: Path | None = None
+    """Folder of real data in the hub's schema."""
+    limit: int | None = None
+    offline: bool = False
+    eval_batch: int = 64
+    device: str | None = None
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """A task and its samples, loaded once for all runs."""
+
+    task: Task
+    rows: Rows
+    samples: list[Sample]
+    limit: int | None
+
+    @property
+    def key(self) -> list[Any]:
+        """Returns what an `eval_key` adds to a `train_key`."""
+        t = self.task
+        return [t.name, t.version, self.rows.fingerprint, t.split, t.decode, t.max_new_tokens, self.limit]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: a recipe, and what of it is still to be done."""
+
+    recipe: Recipe
+    adapter: Any
+    rate_source: str
+    trained: bool
+    """An adapter of this recipe is stored."""
+    todo: tuple[str, ...]
+    """Tasks to evaluate."""
+    done: tuple[str, ...]
+
+
+def suite_of(request: Request) -> str:
+    """Returns "embedded" for generated tasks, "real" for public data: figures of the two never meet."""
+    return "real" if request.data is not None or request.backbone != EMBEDDED else "embedded"
+
+
+def load_data(request: Request) -> dict[str, TaskData]:
+    """Returns every task's samples; raises RequestError for data that cannot be used, before any model is loaded."""
+    from mmpt_bench import source
+
+    loaded = {}
+    for entry in request.tasks:
+        task = registry.load_task(entry)
+        if request.data is not None:
+            rows = source.folder_rows(task, request.data)
+        elif suite_of(request) == "real":
+            rows = source.hub_rows(task, request.offline)
+        else:
+            rows = embedded_rows(task)
+        loaded[task.name] = TaskData(task, rows, source.samples(task, rows, request.limit), request.limit)
+    return loaded
+
+
+def embedded_rows(task: Task) -> Rows:
+    """Returns a task's rows of the embedded suite, or those that a user's own task makes itself.
+
+    Raises:
+        RequestError: the suite has no such task.
+    """
+    from mmpt_bench.embedded import suite
+
+    if task.rows is not None:
+        return task.rows()
+    if task.name not in suite.PICTURES:
+        raise RequestError(
+            f"The embedded suite has no task `{task.name}`: pass `--data DIR` with its rows, or give the task `rows`."
+        )
+    return suite.source(task.name)
+
+
+def adapter_of(entry: Entry, overrides: dict[str, str]) -> Any:
+    """Returns a method's adapter with a user's hyperparameters; raises RequestError for one that does not fit."""
+    registry.check_fields(entry, list(overrides))
+    adapter = registry.load_method(entry)
+    try:
+        return adapter(**registry.coerce(adapter, overrides))
+    except (TypeError, ValueError) as error:
+        raise RequestError(f"`{entry.name}` cannot be made with {overrides}: {error}") from error
+
+
+def plan(request: Request, store: Store, data: dict[str, TaskData]) -> list[Job]:
+    """Returns the runs that the request names, in its order, with what of each is recorded already."""
+    fingerprint = backbone_fingerprint(request.backbone, request.offline)
+    corpus = load_corpus(request.corpus)
+    known = [*rates.read(request.out / rates.FILE), *rates.read(rates.shipped())]
+    recorded = {record.eval_key for record in store.records() if record.status == "ok"}
+    jobs = []
+    for seed in request.seeds:
+        for entry in request.methods:
+            texts = request.overrides.get(entry.name, {})
+            adapter = adapter_of(entry, texts)
+            adapter, source = with_rate(adapter, texts, known, fingerprint, corpus, request.budget)
+            trains = adapter.lr_range[1] > 0
+            budget = request.budget
+            recipe = Recipe(
+                backbone=request.backbone,
+                backbone_fingerprint=fingerprint,
+                corpus=corpus.name,
+                corpus_fingerprint=corpus.fingerprint,
+                method=entry.name,
+                params=dataclasses.asdict(adapter),
+                budget=budget,
+                # What does not train has one result, whatever the seed.
+                seed=seed if trains else 0,
+                dtype=request.dtype,
+                method_fingerprint=registry.own_fingerprint(entry),
+            )
+            if any(job.recipe.train_key == recipe.train_key for job in jobs):
+                continue
+            keys = {name: eval_key(recipe, item) for name, item in data.items()}
+            done = tuple(name for name in data if keys[name] in recorded)
+            todo = tuple(name for name in data if name not in done)
+            trained = not trains or artifacts.training(store, recipe.run_name) is not None
+            jobs.append(Job(recipe, adapter, source, trained, todo, done))
+    return jobs
+
+
+def with_rate(
+    adapter: Any, texts: dict[str, str], known: Sequence[rates.Choice], fingerprint: str, corpus: Corpus, budget: Budget
+) -> tuple[Any, str]:
+    """Returns (adapter with its learning rate, how that was chosen)."""
+    if adapter.lr_range[1] == 0:
+        return adapter, "does not train"
+    if "learning_rate" in texts:
+        return adapter, "set by the user"
+    found = rates.look_up(known, adapter.name, dataclasses.asdict(adapter), fingerprint, corpus.fingerprint, budget)
+    if found is None:
+        return adapter, "documented default, not searched"
+    return dataclasses.replace(adapter, learning_rate=found[0]), found[1]
+
+
+def eval_key(recipe: Recipe, item: TaskData) -> str:
+    """Names one task's result of one run."""
+    return content_key([recipe.train_key, *item.key])
+
+
+@dataclass
+class Reporter:
+    """What the outside is told while runs go on; each call is one event."""
+
+    train_step: Callable[[Job, Any], None] = lambda job, step: None
+    evaluated: Callable[[Job, str, int, int], None] = lambda job, task, done, total: None
+    finished: Callable[[Record], None] = lambda record: None
+    said: Callable[[str], None] = lambda text: None
+
+
+def execute(
+    request: Request,
+    jobs: Sequence[Job],
+    data: dict[str, TaskData],
+    store: Store,
+    report: Reporter,
+    stopping: Callable[[], bool] = lambda: False,
+) -> Iterator[Record]:
+    """Does what is still to be done, and yields each record as it is written; a failed run is recorded and passed over."""
+    from mmpt_bench.backbone import load_backbone
+
+    open_jobs = [job for job in jobs if job.todo]
+    if not open_jobs:
+        return
+    corpus = load_corpus(request.corpus)
+    backbone = load_backbone(request.backbone, request.dtype, request.device, request.offline)
+    if backbone.fingerprint != open_jobs[0].recipe.backbone_fingerprint:
+        raise UntrustedRecord(f"The files of backbone `{request.backbone}` changed while the run was planned.")
+    for job in open_jobs:
+        with store.run_lock(job.recipe.run_name, wait_seconds=LOCK_SECONDS):
+            for record in _do(request, job, data, store, backbone, corpus, report, stopping):
+                report.finished(record)
+                yield record
+
+
+def _do(
+    request: Request,
+    job: Job,
+    data: dict[str, TaskData],
+    store: Store,
+    backbone: Backbone,
+    corpus: Corpus,
+    report: Reporter,
+    stopping: Callable[[], bool],
+) -> Iterator[Record]:
+    recipe, name = job.recipe, job.recipe.run_name
+    # Another process may have done some of it while this one waited for the lock.
+    recorded = {record.eval_key for record in store.records() if record.status == "ok"}
+    todo = [task for task in job.todo if eval_key(recipe, data[task]) not in recorded]
+    if not todo:
+        return
+    store.write_recipe(recipe)
+    handle = job.adapter.attach(backbone, derive(recipe.seed, "init"))
+    try:
+        base = _base_record(request, job, backbone, handle)
+        try:
+            trained = _trained(job, handle, store, backbone, corpus, report, stopping)
+            for task in todo:
+                yield _evaluated(job, base, trained, data[task], store, backbone, report, request.eval_batch)
+        except RunFailed as error:
+            failed = dataclasses.replace(base, eval_key=content_key([recipe.train_key, "failed"]), reason=str(error))
+            failed = dataclasses.replace(failed, time=_now())
+            store.append_record(failed)
+            yield failed
+    finally:
+        handle.remove()
+
+
+def _trained(
+    job: Job,
+    handle: Any,
+    store: Store,
+    backbone: Backbone,
+    corpus: Corpus,
+    report: Reporter,
+    stopping: Callable[[], bool],
+) -> dict[str, Any]:
+    """Returns what training cost, after training or after loading what was trained before."""
+    from mmpt_bench.train import Step, train
+
+    name, recipe = job.recipe.run_name, job.recipe
+    if not handle.trainable:
+        return {"seconds": 0.0, "peak_bytes": 0, "final_loss": None, "adapter_bytes": 0}
+    known = artifacts.training(store, name)
+    if known is not None:
+        _load(store.run_path(name) / "adapter", known["sha256"], handle)
+        return known
+    log: list[dict[str, Any]] = []
+
+    def on_step(step: Step) -> None:
+        report.train_step(job, step)
+        log.append(dataclasses.asdict(step))
+        if len(log) >= 25:
+            artifacts.log_steps(store, name, log)
+            log.clear()
+
+    checkpoint = store.run_path(name) / "checkpoint.pt"
+    try:
+        result = train(
+            backbone, handle, corpus, recipe.budget, job.adapter.learning_rate, recipe.seed, checkpoint, on_step, stopping
+        )
+    finally:
+        artifacts.log_steps(store, name, log)
+    part = store.run_path(name) / "adapter.part"
+    handle.save(part)
+    tensors = part / "adapter_model.safetensors"
+    known = dataclasses.asdict(result) | {"adapter_bytes": tensors.stat().st_size, "sha256": file_sha256(tensors)}
+    artifacts.finish_training(store, name, part, known)
+    for leftover in (checkpoint, checkpoint.with_suffix(".sha256")):
+        leftover.unlink(missing_ok=True)
+    return known
+
+
+def _load(folder: Path, sha256: str, handle: Any) -> None:
+    """Puts a stored adapter's values into an attached one; raises UntrustedRecord where its bytes have changed."""
+    from mmpt_bench.attach import load_adapter
+
+    if file_sha256(folder / "adapter_model.safetensors") != sha256:
+        raise UntrustedRecord(f"The adapter in `{folder.parent.name}` is damaged. Delete that folder to train it again.")
+    handle.load(load_adapter(folder))
+
+
+def _evaluated(
+    job: Job,
+    base: Record,
+    trained: dict[str, Any],
+    item: TaskData,
+    store: Store,
+    backbone: Backbone,
+    report: Reporter,
+    batch_size: int,
+) -> Record:
+    """Returns the record of one task, written to the store, after asking what is not answered yet."""
+    from mmpt_bench.predict import predict
+
+    key, name, task = eval_key(job.recipe, item), job.recipe.run_name, item.task
+    began = time.perf_counter()
+    answered: dict[str, Prediction] = artifacts.predictions(store, name, task.name, key)
+    left = [sample for sample in item.samples if sample.id not in answered]
+    report.evaluated(job, task.name, len(answered), len(item.samples))
+    for batch in predict(backbone, task, left, batch_size):
+        artifacts.append_predictions(store, name, task.name, key, batch)
+        answered |= {prediction.id: prediction for prediction in batch}
+        report.evaluated(job, task.name, len(answered), len(item.samples))
+    predictions = [answered[sample.id] for sample in item.samples]
+    record = dataclasses.replace(
+        base,
+        eval_key=key,
+        status="ok",
+        reason="",
+        task=task.name,
+        task_version=task.version,
+        dataset=item.rows.origin,
+        data_fingerprint=item.rows.fingerprint,
+        split=task.split,
+        limit=item.limit,
+        samples=store.write_samples(item.samples),
+        train_seconds=trained["seconds"],
+        eval_seconds=time.perf_counter() - began,
+        peak_bytes=trained["peak_bytes"],
+        adapter_bytes=trained["adapter_bytes"],
+        final_loss=trained["final_loss"],
+        time=_now(),
+        **scored(task, item.samples, predictions),
+    )
+    store.append_record(record)
+    return record
+
+
+def _base_record(request: Request, job: Job, backbone: Backbone, handle: Any) -> Record:
+    from mmpt_bench.attach import public_name
+
+    recipe = job.recipe
+    return Record(
+        eval_key="",
+        train_key=recipe.train_key,
+        track=track_key(recipe, suite_of(request)),
+        suite=suite_of(request),
+        run=recipe.run_name,
+        method=recipe.method,
+        params=recipe.params,
+        seed=recipe.seed,
+        backbone=public_name(recipe.backbone),
+        backbone_fingerprint=recipe.backbone_fingerprint,
+        corpus=recipe.corpus,
+        corpus_fingerprint=recipe.corpus_fingerprint,
+        budget=dataclasses.asdict(recipe.budget),
+        dtype=recipe.dtype,
+        learning_rate_source=job.rate_source,
+        task="",
+        status="failed",
+        reason="",
+        trainable=sum(p.numel() for p in handle.trainable.values()),
+        total=sum(p.numel() for p in backbone.model.parameters()),
+        environment=environment() | {"device": backbone.device},
+    )
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def parse_overrides(texts: Sequence[str], methods: Sequence[Entry]) -> dict[str, dict[str, str]]:
+    """Returns method -> field -> text of `--set` options: `lora.r=16`, or `r=16` where one method is named.
+
+    Raises:
+        RequestError: a text of another form, a method that is not part of the request, an unknown field.
+    """
+    by_name = {entry.name: entry for entry in methods}
+    found: dict[str, dict[str, str]] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        method, dot, field = name.strip().rpartition(".")
+        if not equals or not field:
+            raise RequestError(f"`--set {text}`: write METHOD.FIELD=VALUE, as in `lora.r=16`.")
+        if not dot:
+            if len(methods) != 1:
+                raise RequestError(f"`--set {text}`: say whose field it is, as in `{methods[0].name}.{text}`.")
+            method = methods[0].name
+        if method not in by_name:
+            raise unknown_name("method", method, by_name, f"`--set {text}` names one that `--method` does not.")
+        registry.check_fields(by_name[method], [field])
+        found.setdefault(method, {})[field] = value.strip()
+    return found

@@ -1,0 +1,55 @@
+"""From predictions to the figures of a record: under the task's own decoding, and under both."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mmpt_bench.stats import cluster_bootstrap
+from mmpt_bench.store import choices_text
+from mmpt_bench.task import Prediction, Sample, Tally, Task, chosen
+
+DEGENERATE = 0.99
+"""Share of one and the same answer above which a model does not look at its pictures any more."""
+
+
+def figures(task: Task, tally: Tally) -> dict[str, float]:
+    """Returns every figure of a tally that is defined."""
+    values = task.metric.values(tally.counts.sum(axis=0), tally.columns)
+    return {name: float(value) for name, value in values.items() if not np.isnan(value)}
+
+
+def scored(task: Task, samples: Sequence[Sample], predictions: Sequence[Prediction]) -> dict[str, Any]:
+    """Returns the fields of a record that follow from a task's predictions, which are in the order of the samples.
+
+    Raises:
+        ValueError: a prediction is of another sample, or the task's metric refuses the samples.
+    """
+    if [p.id for p in predictions] != [s.id for s in samples]:
+        raise ValueError("predictions and samples are not of the same questions in the same order")
+    by_way = {"strict": [p.parsed for p in predictions], "constrained": [p.ranked for p in predictions]}
+    own = [chosen(p, task.decode) for p in predictions]
+    tally = task.metric.tally(samples, own)
+    values = figures(task, tally)
+    intervals = cluster_bootstrap(tally, task.metric.values)
+    said = Counter(own).most_common(1)[0][1] / len(own)
+    due = Counter(s.answer for s in samples).most_common(1)[0][1] / len(samples)
+    return {
+        "decode": task.decode,
+        "headline": task.headline,
+        "score": values[task.headline],
+        **{way: figures(task, task.metric.tally(samples, c)).get(task.headline) for way, c in by_way.items()},
+        "interval": intervals.get(task.headline),
+        "ceiling": task.metric.ceiling(samples),
+        "chance": task.metric.chance(samples),
+        "values": values,
+        "n": len(samples),
+        "n_pictures": len(set(tally.clusters)),
+        "n_unparsed": sum(not task.reads(p.reply, s.choices) for p, s in zip(predictions, samples, strict=True)),
+        "degenerate": said > DEGENERATE >= due,
+        "parsed_choices": choices_text(samples, by_way["strict"]),
+        "ranked_choices": choices_text(samples, by_way["constrained"]),
+    }
