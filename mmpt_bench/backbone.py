@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from mmpt_bench.errors import RequestError, UntrustedRecord, unknown_name
-from mmpt_bench.weights import backbone_fingerprint, backbone_folder, folder_fingerprint, verify_folder
+from mmpt_bench.weights import DTYPES, backbone_fingerprint, backbone_folder, folder_fingerprint, verify_folder
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["IGNORED", "Backbone", "backbone_fingerprint", "load_backbone"]
 
-DTYPES = ("float32", "bfloat16", "float16")
 IGNORED = -100
 """Label of a token that the loss leaves out (torch.nn.functional.cross_entropy)."""
 

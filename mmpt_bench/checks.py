@@ -10,26 +10,30 @@ import dataclasses
 import json
 import re
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmpt_bench.adapter import Handle, params
+from mmpt_bench.adapter import params
 from mmpt_bench.attach import CONFIG_FILE, TENSOR_FILE, read_adapter
 from mmpt_bench.hashing import canonical_json
+from mmpt_bench.probe import (
+    NEW_TOKENS,
+    QUESTIONS,
+    attached,
+    logits_of,
+    noise_pictures,
+    replies,
+    snapshot,
+    train_briefly,
+)
 from mmpt_bench.task_checks import CheckFailed, CheckResult, check_task, outcome, require
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from mmpt_bench.backbone import Backbone
 
 __all__ = ["CheckFailed", "CheckResult", "check_method", "check_task"]
 
-QUESTIONS = ("is there a circle ?", "how many red squares are there in this picture ?", "is it blue ?")
-ANSWERS = ("yes", "no", "yes")
-NEW_TOKENS = 6
 UNTRAINED = "not applicable: the method trains nothing"
 
 
@@ -63,55 +67,8 @@ def _interface(adapter_class: type) -> str:
     return f"{len(named)} hyperparameters"
 
 
-@contextmanager
-def _attached(adapter: Any, backbone: Backbone, seed: int = 0) -> Iterator[Handle]:
-    handle = adapter.attach(backbone, seed)
-    try:
-        yield handle
-    finally:
-        handle.remove()
-
-
-def _batch(backbone: Backbone, targets: bool = True) -> dict[str, Tensor]:
-    """Returns three examples of unequal length, with pictures of noise."""
-    prompts = [backbone.prompt_text(question) for question in QUESTIONS]
-    return backbone.batch(_pictures(backbone), prompts, ANSWERS if targets else None)
-
-
-def _pictures(backbone: Backbone) -> list[Any]:
-    import numpy as np
-    from PIL import Image
-
-    size = backbone.model.config.vision_config.image_size
-    noise = np.random.default_rng(0).integers(0, 256, (len(QUESTIONS), size, size, 3), dtype=np.uint8)
-    return [Image.fromarray(one) for one in noise]
-
-
-def _train(adapter: Any, backbone: Backbone, handle: Handle, steps: int) -> list[float]:
-    """Returns the loss before each step of AdamW on one batch, at the method's own learning rate, and after the last."""
-    import torch
-
-    batch, losses = _batch(backbone), []
-    optimiser = torch.optim.AdamW(handle.trainable.values(), lr=adapter.learning_rate, weight_decay=0.0)
-    for _ in range(steps):
-        optimiser.zero_grad()
-        loss = backbone.model(**batch).loss
-        loss.backward()
-        optimiser.step()
-        losses.append(loss.item())
-    with torch.no_grad():
-        return [*losses, backbone.model(**batch).loss.item()]
-
-
-def _logits(backbone: Backbone) -> Tensor:
-    import torch
-
-    with torch.no_grad():
-        return backbone.model(**_batch(backbone)).logits
-
-
 def _count(adapter: Any, backbone: Backbone) -> str:
-    with _attached(adapter, backbone) as handle:
+    with attached(adapter, backbone) as handle:
         built = sum(parameter.numel() for parameter in handle.trainable.values())
         open_ids = {id(p) for p in backbone.model.parameters() if p.requires_grad}
         require(open_ids == {id(p) for p in handle.trainable.values()}, "`trainable` is not what requires a gradient")
@@ -127,7 +84,7 @@ def _same_seed(adapter: Any, backbone: Backbone) -> str:
     for moved in (0, 1):
         torch.manual_seed(moved)
         before = torch.get_rng_state()
-        with _attached(adapter, backbone, seed=5) as handle:
+        with attached(adapter, backbone, seed=5) as handle:
             states.append(handle.state())
         require(torch.equal(before, torch.get_rng_state()), "`attach` moves torch's global random state")
     torch.set_rng_state(generator)
@@ -139,12 +96,12 @@ def _same_seed(adapter: Any, backbone: Backbone) -> str:
 def _frozen_stays(adapter: Any, backbone: Backbone) -> str:
     import torch
 
-    with _attached(adapter, backbone) as handle:
+    with attached(adapter, backbone) as handle:
         if not handle.trainable:
             return UNTRAINED
         own = {id(p) for p in handle.trainable.values()}
         before = {n: p.detach().clone() for n, p in backbone.model.named_parameters() if id(p) not in own}
-        _train(adapter, backbone, handle, steps=1)
+        train_briefly(adapter, backbone, handle, steps=1)
         now = dict(backbone.model.named_parameters())
         moved = [name for name, value in before.items() if not torch.equal(value, now[name])]
     require(not moved, f"a step changed {len(moved)} frozen parameters, first `{moved[0] if moved else ''}`")
@@ -152,12 +109,12 @@ def _frozen_stays(adapter: Any, backbone: Backbone) -> str:
 
 
 def _gradients(adapter: Any, backbone: Backbone) -> str:
-    with _attached(adapter, backbone) as handle:
+    with attached(adapter, backbone) as handle:
         if not handle.trainable:
             return UNTRAINED
         waiting = {(name, i) for name, p in handle.trainable.items() for i in range(len(p) if p.dim() == 3 else 1)}
         for _ in range(2):
-            _train(adapter, backbone, handle, steps=1)
+            train_briefly(adapter, backbone, handle, steps=1)
             for name, parameter in handle.trainable.items():
                 if parameter.grad is not None:
                     # Three dimensions are a stack: each of its sets must reach the loss.
@@ -169,95 +126,64 @@ def _gradients(adapter: Any, backbone: Backbone) -> str:
 
 
 def _learns(adapter: Any, backbone: Backbone) -> str:
-    with _attached(adapter, backbone) as handle:
+    with attached(adapter, backbone) as handle:
         if not handle.trainable:
             return UNTRAINED
-        losses = _train(adapter, backbone, handle, steps=10)
+        losses = train_briefly(adapter, backbone, handle, steps=10)
     require(losses[-1] < losses[0], f"ten steps on one batch took the loss from {losses[0]:.4f} to {losses[-1]:.4f}")
     return f"loss {losses[0]:.4f} to {losses[-1]:.4f} in ten steps"
-
-
-def _snapshot(backbone: Backbone) -> dict[str, Any]:
-    """Returns everything that `remove` must restore."""
-    model = backbone.model
-    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return {
-        "hooks": {name: [len(getattr(m, kind)) for kind in kinds] for name, m in model.named_modules()},
-        "modules": [(name, type(module)) for name, module in model.named_modules()],
-        "attributes": {name: sorted(vars(module)) for name, module in model.named_modules()},
-        "flags": {name: p.requires_grad for name, p in model.named_parameters()},
-        "training modes": {name: module.training for name, module in model.named_modules()},
-    }
 
 
 def _restores(adapter: Any, backbone: Backbone) -> str:
     import torch
 
-    logits = _logits(backbone)
-    before, values = _snapshot(backbone), {k: v.clone() for k, v in backbone.model.state_dict().items()}
-    with _attached(adapter, backbone) as handle:
+    logits = logits_of(backbone)
+    before, values = snapshot(backbone), {k: v.clone() for k, v in backbone.model.state_dict().items()}
+    with attached(adapter, backbone) as handle:
         if handle.trainable:
-            _train(adapter, backbone, handle, steps=2)
-    after, now = _snapshot(backbone), backbone.model.state_dict()
+            train_briefly(adapter, backbone, handle, steps=2)
+    after, now = snapshot(backbone), backbone.model.state_dict()
     for kind in before:
         require(before[kind] == after[kind], f"`remove` does not restore the model's {kind}")
     require(list(values) == list(now), "`remove` leaves other names in the state_dict")
     changed = [name for name in values if not torch.equal(values[name], now[name])]
     require(not changed, f"`remove` leaves {len(changed)} tensors changed, first `{changed[0] if changed else ''}`")
-    require(torch.equal(logits, _logits(backbone)), "the base answers otherwise after `remove`")
+    require(torch.equal(logits, logits_of(backbone)), "the base answers otherwise after `remove`")
     return "bit for bit"
 
 
 def _round_trip(adapter: Any, backbone: Backbone) -> str:
     import torch
 
-    with _attached(adapter, backbone, seed=1) as handle:
+    with attached(adapter, backbone, seed=1) as handle:
         if handle.trainable:
-            _train(adapter, backbone, handle, steps=2)
-        state, wanted = handle.state(), _logits(backbone)
-    with _attached(adapter, backbone, seed=2) as handle:
+            train_briefly(adapter, backbone, handle, steps=2)
+        state, wanted = handle.state(), logits_of(backbone)
+    with attached(adapter, backbone, seed=2) as handle:
         handle.load(state)
-        require(torch.equal(wanted, _logits(backbone)), "a state loaded into a fresh attachment answers otherwise")
+        require(torch.equal(wanted, logits_of(backbone)), "a state loaded into a fresh attachment answers otherwise")
     return "same logits, bit for bit"
 
 
 def _place_in_batch(adapter: Any, backbone: Backbone) -> str:
-    with _attached(adapter, backbone) as handle:
+    with attached(adapter, backbone) as handle:
         if handle.trainable:
-            _train(adapter, backbone, handle, steps=2)
-        pictures, prompts = _pictures(backbone), [backbone.prompt_text(question) for question in QUESTIONS]
-        together = _replies(backbone, pictures, prompts)
-        turned = _replies(backbone, pictures[::-1], prompts[::-1])[::-1]
-        alone = [_replies(backbone, [picture], [text])[0] for picture, text in zip(pictures, prompts, strict=True)]
-        uncached = _replies(backbone, pictures, prompts, use_cache=False)
+            train_briefly(adapter, backbone, handle, steps=2)
+        pictures, prompts = noise_pictures(backbone), [backbone.prompt_text(question) for question in QUESTIONS]
+        together = replies(backbone, pictures, prompts)
+        turned = replies(backbone, pictures[::-1], prompts[::-1])[::-1]
+        alone = [replies(backbone, [picture], [text])[0] for picture, text in zip(pictures, prompts, strict=True)]
+        uncached = replies(backbone, pictures, prompts, use_cache=False)
     require(together == alone, "a left-padded batch answers otherwise than its examples one by one")
     require(together == turned, "an answer depends on its place in the batch")
     require(together == uncached, "answers with and without a cache differ")
     return f"{len(alone)} replies of {NEW_TOKENS} tokens agree"
 
 
-def _replies(backbone: Backbone, pictures: list[Any], prompts: list[str], use_cache: bool = True) -> list[list[int]]:
-    """Returns greedy replies as tokens, all of the same length."""
-    import torch
-
-    batch = backbone.batch(pictures, prompts)
-    with torch.no_grad():
-        tokens = backbone.model.generate(
-            **batch,
-            do_sample=False,
-            min_new_tokens=NEW_TOKENS,
-            max_new_tokens=NEW_TOKENS,
-            use_cache=use_cache,
-            # A small model may well say "<image>", which without a cache would ask for another picture.
-            suppress_tokens=[backbone.processor.image_token_id],
-        )
-    return tokens[:, batch["input_ids"].shape[1] :].tolist()
-
-
 def _saves(adapter: Any, backbone: Backbone) -> str:
     import torch
 
-    with _attached(adapter, backbone) as handle, tempfile.TemporaryDirectory() as place:
+    with attached(adapter, backbone) as handle, tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "adapter"
         handle.save(folder)
         for file in (CONFIG_FILE, TENSOR_FILE):

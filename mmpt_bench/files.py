@@ -21,7 +21,7 @@ MAX_NAME = 200
 """Characters of a name; file systems take 255 bytes, and temporary names are longer than the name."""
 BLOCK = 2**16
 """Bytes that are read at once when the end of a file is looked for."""
-SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSW|API_?KEY|ACCESS_?KEY|CREDENTIAL|AUTH", re.IGNORECASE)
+SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSW|API_?KEY|ACCESS_?KEY|CREDENTIAL|AUTH(?!OR)", re.IGNORECASE)
 SECRET_VALUE = re.compile(
     r"\b(?:hf_[A-Za-z0-9]{16,}|gh[opsu]_[A-Za-z0-9]{16,}|github_pat_\w{16,}|sk-[\w-]{16,})|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
 )
@@ -145,7 +145,7 @@ def _hidden() -> list[tuple[re.Pattern[str], str]]:
     return [
         *((re.compile(re.escape(value)), HIDDEN) for value in values),
         (SECRET_VALUE, HIDDEN),
-        *((re.compile(rf"(?<![\w.-]){re.escape(home)}(?![\w.-])"), "~") for home in sorted(homes, key=len)[::-1]),
+        *((re.compile(rf"(?<![\w.-]){re.escape(home)}(?!\.?[\w-])"), "~") for home in sorted(homes, key=len)[::-1]),
     ]
 
 

@@ -136,6 +136,8 @@ class PromptBank(nn.Module):
             chosen = ("pixel_values", "vision_feature_layer", "vision_feature_select_strategy", "image_sizes")
             encoded = module.get_image_features(**{k: kwargs[k] for k in chosen if k in kwargs}, return_dict=True)
             kwargs = {k: v for k, v in kwargs.items() if k not in chosen}
+        if not len(encoded.pooler_output):
+            raise ValueError("interaction does not support beam search: transformers loses the pictures' features")
         # A new object: `generate` without a cache hands the same features in again at every step.
         patches: Any = [one[: -self.flowing] for one in encoded.pooler_output]
         features = BaseModelOutputWithPooling(pooler_output=patches)

@@ -99,6 +99,8 @@ def load_method(entry: Entry) -> Any:
             f"`{entry.path}` exports no method: it needs a line `ADAPTER = MyAdapter`, a frozen dataclass with "
             "`attach` and `count`; see baselines/_template.py."
         )
+    if getattr(adapter, "name", None) != entry.name:
+        raise RequestError(f"`{entry.path}` holds a method called `{getattr(adapter, 'name', None)}`: give both one name.")
     return adapter
 
 

@@ -33,6 +33,8 @@ class Resampled:
     """The seeds that all methods have; empty where none of them has seeds."""
     by_seed: np.ndarray
     """The figure on all pictures, (methods, seeds); one column where there are no seeds."""
+    pictures_drawn: np.ndarray
+    """The figure on the pictures drawn, at every seed, (resamples, methods, seeds)."""
     draws: np.ndarray
     """Mean over the seeds drawn of the figure on the pictures drawn, (resamples, methods)."""
 
@@ -74,7 +76,7 @@ def resample(
         figures = [figure_of(values, part, columns, figure) for part in _parts(sums, flat)]
         draws[start : start + len(sums)] = np.stack(figures, axis=-1).reshape(-1, *shape)
         start += len(sums)
-    return Resampled(tuple(runs), seeds, by_tally.reshape(shape), _over_seeds(draws, seed))
+    return Resampled(tuple(runs), seeds, by_tally.reshape(shape), draws, _over_seeds(draws, seed))
 
 
 def average(parts: Sequence[tuple[Resampled, float, float]]) -> Resampled:
@@ -88,9 +90,13 @@ def average(parts: Sequence[tuple[Resampled, float, float]]) -> Resampled:
     for part, _, _ in parts:
         if (part.methods, part.seeds, len(part.draws)) != (first.methods, first.seeds, len(first.draws)):
             raise ValueError("tasks can be averaged over the same methods, seeds and number of resamples only")
-    by_seed = np.mean([(part.by_seed - chance) / (ceiling - chance) for part, chance, ceiling in parts], axis=0)
-    draws = np.mean([(part.draws - chance) / (ceiling - chance) for part, chance, ceiling in parts], axis=0)
-    return Resampled(first.methods, first.seeds, by_seed, draws)
+
+    def mean(field: str) -> np.ndarray:
+        return np.mean(
+            [(getattr(part, field) - chance) / (ceiling - chance) for part, chance, ceiling in parts], axis=0
+        )
+
+    return Resampled(first.methods, first.seeds, mean("by_seed"), mean("pictures_drawn"), mean("draws"))
 
 
 def picture_draws(tally: Tally, values: Values, n_resamples: int, seed: int) -> dict[str, np.ndarray]:

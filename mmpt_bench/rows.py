@@ -71,9 +71,8 @@ def extend_positions(positions: Any, mask: Any, rows: int, seen: int, length: in
     if positions is None:
         if mask is None or isinstance(mask, dict) or mask.dim() != 2:
             return None
-        counted = mask.long().cumsum(-1) - 1
+        counted = (mask.long().cumsum(-1) - 1).clamp(min=0)[:, -length:]
         moved = counted if seen and mask.shape[-1] == seen + length else counted + rows
-        moved = moved.clamp(min=0)[:, -length:]
     else:
         if not seen and mask is None and bool((positions.diff(dim=-1) != 1).any()):
             raise ValueError("positions restart inside a row: packed sequences need a 4D attention mask with prompts")

@@ -14,6 +14,7 @@ from mmpt_bench import artifacts, rates, registry
 from mmpt_bench.corpus import Corpus, load_corpus
 from mmpt_bench.errors import RequestError, RunFailed, UntrustedRecord, unknown_name
 from mmpt_bench.hashing import content_key, derive, file_sha256
+from mmpt_bench.interrupt import Interrupted
 from mmpt_bench.machine import environment
 from mmpt_bench.recipe import Budget, Recipe, Record, track_key
 from mmpt_bench.registry import Entry
@@ -246,7 +247,7 @@ def _do(
         try:
             trained = _trained(job, handle, store, backbone, corpus, report, stopping)
             for task in todo:
-                yield _evaluated(job, base, trained, data[task], store, backbone, report, request.eval_batch)
+                yield _evaluated(job, base, trained, data[task], store, backbone, report, stopping, request.eval_batch)
         except RunFailed as error:
             failed = dataclasses.replace(base, eval_key=content_key([recipe.train_key, "failed"]), reason=str(error))
             failed = dataclasses.replace(failed, time=_now())
@@ -303,11 +304,11 @@ def _trained(
 
 def _load(folder: Path, sha256: str, handle: Any) -> None:
     """Puts a stored adapter's values into an attached one; raises UntrustedRecord where its bytes have changed."""
-    from mmpt_bench.attach import load_adapter
+    from mmpt_bench.attach import read_adapter
 
     if file_sha256(folder / "adapter_model.safetensors") != sha256:
         raise UntrustedRecord(f"The adapter in `{folder.parent.name}` is damaged. Delete that folder to train it again.")
-    handle.load(load_adapter(folder))
+    handle.load(read_adapter(folder))
 
 
 def _evaluated(
@@ -318,6 +319,7 @@ def _evaluated(
     store: Store,
     backbone: Backbone,
     report: Reporter,
+    stopping: Callable[[], bool],
     batch_size: int,
 ) -> Record:
     """Returns the record of one task, written to the store, after asking what is not answered yet."""
@@ -332,6 +334,8 @@ def _evaluated(
         artifacts.append_predictions(store, name, task.name, key, batch)
         answered |= {prediction.id: prediction for prediction in batch}
         report.evaluated(job, task.name, len(answered), len(item.samples))
+        if stopping() and len(answered) < len(item.samples):
+            raise Interrupted(f"{len(answered):,} of {len(item.samples):,} questions of {task.title} are answered")
     predictions = [answered[sample.id] for sample in item.samples]
     record = dataclasses.replace(
         base,

@@ -48,7 +48,9 @@ def folder_rows(task: Task, data_dir: Path) -> Rows:
         RequestError: no such folder or split, a missing column, a picture that is not there, a bad value.
     """
     named = data_dir / FOLDERS.get(task.name, task.name)
-    folder = named if named.is_dir() else data_dir
+    # MNIST's own folder holds a folder `mnist` too, that of its config; the README is what tells them apart.
+    is_own = not named.is_dir() or ((data_dir / "README.md").is_file() and not (named / "README.md").is_file())
+    folder = data_dir if is_own else named
     if not folder.is_dir():
         raise RequestError(f"There is no folder `{data_dir}`.")
     origin = f"folder `{folder.name}`"

@@ -146,9 +146,9 @@ def paired_difference(
 def method_difference(resampled: Resampled, first: str, second: str, level: float = 0.95) -> Difference:
     """Returns how far method `first` is above `second`, over seeds and pictures.
 
-    The interval is that of the crossed bootstrap. p is of a t test with the crossed bootstrap's error, enlarged by
-    n / (n - 1) because n seeds were drawn from n, and n - 1 degrees of freedom. The sign-flip p stands beside it: it
-    assumes less, holds the pictures fixed, and with 8 seeds could never pass a correction for 21 pairs.
+    Interval and p are Student's, with the error and degrees of freedom of `crossed_error`: the percentiles of the
+    crossed bootstrap held a true difference in 90 % of cases at 3 seeds (simulated). The sign-flip p stands beside
+    it: it assumes less and holds the pictures fixed, but with 8 seeds it could never pass a correction for 21 pairs.
 
     Raises:
         ValueError: fewer than two seeds.
@@ -160,10 +160,34 @@ def method_difference(resampled: Resampled, first: str, second: str, level: floa
         raise ValueError(f"a difference of methods needs two seeds or more, not {n}; compare checkpoints instead")
     i, j = resampled.column(first), resampled.column(second)
     by_seed = resampled.by_seed[i] - resampled.by_seed[j]
-    draws = resampled.draws[:, i] - resampled.draws[:, j]
-    estimate, error = float(by_seed.mean()), float(draws.std(ddof=1)) * sqrt(n / (n - 1))
-    p = 2 * float(t.sf(abs(estimate) / error, n - 1)) if error > 0 else float(estimate == 0)
-    return Difference(estimate, percentile(draws, level), p, sign_flip(by_seed))
+    drawn = resampled.pictures_drawn[:, i] - resampled.pictures_drawn[:, j]
+    estimate, (error, freedom) = float(by_seed.mean()), crossed_error(by_seed, drawn)
+    p = 2 * float(t.sf(abs(estimate) / error, freedom)) if error > 0 else float(estimate == 0)
+    half = float(t.ppf((1 + level) / 2, freedom)) * error
+    return Difference(estimate, (estimate - half, estimate + half), p, sign_flip(by_seed))
+
+
+def crossed_error(by_seed: np.ndarray, pictures_drawn: np.ndarray) -> tuple[float, float]:
+    """Returns the standard error of a mean over seeds, on other seeds and other pictures, and its degrees of freedom.
+
+    Three variances: of seeds S, of pictures P, and of their interaction I (a seed's own luck with a picture). Between
+    n seeds one sees (S + I) / n, between resamples of pictures P + I / n, and between resamples of the seeds'
+    deviations from their mean I alone; the error is that of S / n + P + I / n, never less than either of the first
+    two. Degrees of freedom after Satterthwaite, with those of the pictures taken as many.
+
+    Args:
+        by_seed: the figure at each seed, (seeds,), two or more.
+        pictures_drawn: the same on resamples of the pictures, (resamples, seeds).
+    """
+    n = len(by_seed)
+    between_seeds = float(by_seed.var(ddof=1)) / n
+    between_pictures = float(pictures_drawn.mean(axis=1).var(ddof=1))
+    deviations = pictures_drawn - pictures_drawn.mean(axis=1, keepdims=True)
+    interaction = float(deviations.var(axis=0, ddof=1).sum()) / (n - 1)
+    total = max(between_seeds + between_pictures - interaction / n, between_seeds, between_pictures)
+    if between_seeds == 0:
+        return sqrt(total), float("inf")
+    return sqrt(total), (n - 1) * (total / between_seeds) ** 2
 
 
 def sign_flip(differences: Sequence[float] | np.ndarray, n_resamples: int = 10_000, seed: int = 0) -> float:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mmpt_bench.corpus import Corpus, Example
 from mmpt_bench.errors import RunFailed, UntrustedRecord
 from mmpt_bench.hashing import derive, file_sha256
+from mmpt_bench.interrupt import Interrupted
 from mmpt_bench.machine import PeakMemory, steady_malloc
 from mmpt_bench.recipe import Budget
 
@@ -24,10 +25,6 @@ if TYPE_CHECKING:
     from mmpt_bench.backbone import Backbone
 
 CHECKPOINT_SECONDS = 20.0
-
-
-class Interrupted(BaseException):
-    """Training was asked to stop; what it had learnt is in a checkpoint."""
 
 
 @dataclass(frozen=True)

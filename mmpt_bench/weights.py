@@ -8,15 +8,16 @@ import re
 import struct
 from pathlib import Path
 
-from mmpt_bench.errors import MachineError, RequestError, UntrustedRecord
+from mmpt_bench.errors import MachineError, RequestError, UntrustedRecord, unknown_name
 from mmpt_bench.hashing import content_key, file_sha256
 
 EMBEDDED = "embedded"
 CHECKSUM_FILE = "checksums.json"
+DTYPES = ("float32", "bfloat16", "float16")
 PATTERNS = ("*.safetensors", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
 """Files that decide what a backbone answers: weights, configuration, tokenizer, processor, chat template."""
 
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w.-]+)?")
 
 
 def backbone_folder(name: str, offline: bool = False) -> Path:
@@ -47,16 +48,24 @@ def backbone_folder(name: str, offline: bool = False) -> Path:
     return folder
 
 
+def check_backbone(name: str) -> None:
+    """Raises RequestError for a name that can be none: neither embedded, nor a folder, nor of the hub's form."""
+    if name != EMBEDDED and not Path(name).is_dir() and not _HUB_NAME.fullmatch(name):
+        raise unknown_name("backbone", name, [EMBEDDED], "A folder, or `owner/model` of the hub, is one too.")
+
+
 def _from_hub(name: str, offline: bool) -> Path:
     """Returns the local snapshot of a hub model."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     repository, _, revision = name.partition("@")
     try:
         path = snapshot_download(
             repository, revision=revision or None, allow_patterns=list(PATTERNS), local_files_only=offline
         )
+    except HFValidationError as error:
+        raise RequestError(f"There is no backbone folder `{name}`, and the hub has no such names.") from error
     except LocalEntryNotFoundError as error:
         hint = "Run once without --offline." if offline else "Check the network and the name."
         raise MachineError(f"`{name}` is neither a folder here nor in the local cache of the hub. {hint}") from error

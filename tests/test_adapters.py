@@ -158,7 +158,7 @@ def test_adapter_of_another_backbone_is_refused(backbones: dict[Any, Any], tmp_p
     handle = method("projector")().attach(backbones["clip-1"], 0)
     handle.save(tmp_path)
     handle.remove()
-    with pytest.raises(RequestError, match="clip-1.*clip-2"):
+    with pytest.raises(RequestError, match=r"clip-1.*clip-2"):
         read_adapter(tmp_path, backbones["clip-2"])
 
 

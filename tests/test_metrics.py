@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from mmpt_bench.errors import RequestError
 from mmpt_bench.metrics import Accuracy, MMEMetric, POPEMetric
 from mmpt_bench.parse import YES_NO_RULES, first_choice, says_neither, yes_no
 from mmpt_bench.task import Metric, Picture, Sample, Task
-from PIL import Image
 
 REPOSITORY = Path(__file__).parents[1]
 PUBLISHED = Path(__file__).parents[2] / "shared" / "data" / "published"

@@ -36,10 +36,6 @@ class Packed:
     """The next token where it belongs to an answer, else -100."""
     pixels: Tensor
     """(rows, 3, 48, 48), normalised."""
-    firsts: list[list[int]]
-    """For each row, the positions that predict the first token of each answer."""
-    asked: list[list[Asked]]
-    """The questions that fitted."""
 
     def mask(self) -> Tensor:
         """Returns who sees whom, bool, (rows, 1, length, length)."""
@@ -82,14 +78,10 @@ class Packer:
         shape = (len(rows), self.length)
         ids, labels = np.zeros(shape, np.int64), np.full(shape, -100, np.int64)
         positions, segments = np.zeros(shape, np.int64), np.full(shape, -1, np.int64)
-        firsts: list[list[int]] = []
-        kept: list[list[Asked]] = []
         start = len(self.prefix)
         for row, (_, questions) in enumerate(rows):
             ids[row, :start], positions[row, :start], segments[row, :start] = self.prefix, range(start), 0
             at, number = start, 0
-            firsts.append([])
-            kept.append([])
             for asked in questions:
                 tokens, head = self.segment(asked, rng)
                 end = at + len(tokens)
@@ -99,11 +91,15 @@ class Packer:
                 ids[row, at:end], segments[row, at:end] = tokens, number
                 positions[row, at:end] = range(start, start + len(tokens))
                 labels[row, at + head - 1 : end - 1] = tokens[head:]
-                firsts[row].append(at + head - 1)
-                kept[row].append(asked)
                 at = end
-        pixels = normalise(np.stack([world.draw(scene) for scene, _ in rows]), rng, noise)
-        return Packed(*map(torch.from_numpy, (ids, positions, segments, labels, pixels)), firsts, kept)
+        pixels = self.pixels([scene for scene, _ in rows], rng, noise)
+        return Packed(*map(torch.from_numpy, (ids, positions, segments, labels)), pixels)
+
+    def pixels(self, scenes: list[Scene], rng: np.random.Generator, noise: float) -> Tensor:
+        """Returns scenes as the tower reads them, clean but for grain, (scenes, 3, 48, 48)."""
+        import torch
+
+        return torch.from_numpy(normalise(np.stack([world.draw(scene) for scene in scenes]), rng, noise))
 
 
 def normalise(pictures: np.ndarray, rng: np.random.Generator, noise: float) -> np.ndarray:

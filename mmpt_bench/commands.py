@@ -1,0 +1,282 @@
+"""What the commands of the command line do, once their options are understood."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mmpt_bench import rates, registry
+from mmpt_bench.corpus import load_corpus
+from mmpt_bench.errors import RequestError
+from mmpt_bench.files import write_atomic
+from mmpt_bench.interrupt import Interrupted
+from mmpt_bench.progress import duration, reporting
+from mmpt_bench.recipe import Record
+from mmpt_bench.run import Job, Request, TaskData, adapter_of, execute, load_data, plan, suite_of
+from mmpt_bench.store import Store
+
+if TYPE_CHECKING:
+    from mmpt_bench.leaderboard import Leaderboard
+
+
+def run(request: Request, only_plan: bool, as_json: bool) -> int:
+    """Does what is asked and not yet recorded, writes the leaderboard; returns the exit code."""
+    store = Store(request.out)
+    for entry in request.methods:
+        adapter_of(entry, request.overrides.get(entry.name, {}))
+    if not only_plan:
+        store.check_writable()
+    data = load_data(request)
+    jobs = plan(request, store, data)
+    if only_plan:
+        _print_plan(request, jobs, data, store, as_json)
+        return 0
+    for note in (f"{item.task.title}: {text}" for item in data.values() for text in item.rows.notes):
+        click.echo(note, err=True)
+    _announce(jobs, data)
+    made: list[Record] = []
+    with stopping() as stop, reporting() as report:
+        try:
+            for record in execute(request, jobs, data, store, report, stop):
+                made.append(record)
+        except Interrupted as reason:
+            click.echo(f"Stopped: {reason}. What is done is recorded; the same command goes on from there.", err=True)
+            return 130
+    _show_board(store, as_json, {entry.name: entry for entry in request.tasks})
+    failed = [record for record in made if record.status == "failed"]
+    if failed:
+        click.echo(f"{len(failed)} of {len(jobs)} runs failed; the board lists them, unranked.", err=True)
+        return 4
+    if not as_json:
+        _next_step(request)
+    return 0
+
+
+def _announce(jobs: Sequence[Job], data: dict[str, TaskData]) -> None:
+    todo = [job for job in jobs if job.todo]
+    recorded = sum(len(job.done) for job in jobs)
+    if not todo:
+        click.echo(f"Everything asked for is recorded already ({recorded} results).", err=True)
+        return
+    training = sum(not job.trained for job in todo)
+    evaluations = sum(len(job.todo) for job in todo)
+    click.echo(f"{training} to train, {evaluations} evaluations to do, {recorded} recorded already.", err=True)
+
+
+def _next_step(request: Request) -> None:
+    names = [entry.name for entry in request.methods]
+    if len(names) == 1:
+        click.echo("Next: compare it, `mmpt-bench run --method all --tasks all`.", err=True)
+    elif len(request.seeds) < 6:
+        click.echo("Next: six seeds or more tell methods apart, `--seeds 0,1,2,3,4,5`; what is recorded is not redone.", err=True)
+
+
+def _print_plan(request: Request, jobs: Sequence[Job], data: dict[str, TaskData], store: Store, as_json: bool) -> None:
+    """Prints what would run, what it would cost by what earlier runs of the track cost, and what it could tell apart."""
+    from mmpt_bench.stats import detectable_difference
+
+    seconds, peak = _measured(jobs, store)
+    rows = [
+        {
+            "method": job.recipe.method,
+            "seed": job.recipe.seed,
+            "run": job.recipe.run_name,
+            "train": not job.trained and bool(job.todo),
+            "evaluate": list(job.todo),
+            "recorded": list(job.done),
+            "learning_rate": job.adapter.learning_rate,
+            "learning_rate_source": job.rate_source,
+        }
+        for job in jobs
+    ]
+    tasks = [
+        {
+            "task": name,
+            "suite": suite_of(request),
+            "questions": len(item.samples),
+            "pictures": (pictures := len({s.cluster for s in item.samples})),
+            "detectable_difference": detectable_difference(pictures, len(item.samples) / pictures),
+        }
+        for name, item in data.items()
+    ]
+    if as_json:
+        click.echo(json.dumps({"runs": rows, "tasks": tasks, "seconds": seconds, "peak_bytes": peak}, indent=1))
+        return
+    for row in rows:
+        todo = ("train, " if row["train"] else "") + (f"evaluate {', '.join(row['evaluate'])}" if row["evaluate"] else "nothing to do")
+        known = f"; recorded: {', '.join(row['recorded'])}" if row["recorded"] else ""
+        click.echo(f"{row['method']} seed {row['seed']}: {todo}{known} (learning rate {row['learning_rate']:g}, {row['learning_rate_source']})")
+    for task in tasks:
+        click.echo(
+            f"{task['task']} ({task['suite']}): {task['questions']:,} questions on {task['pictures']:,} pictures; "
+            f"two checkpoints differ detectably from about {task['detectable_difference']:.1%} accuracy on"
+        )
+    if seconds is None:
+        click.echo("How long: not known before the first run of this budget on this machine.")
+    else:
+        click.echo(f"How long: about {duration(seconds)}, by recorded runs; peak memory {peak / 2**20:,.0f} MiB.")
+
+
+def _measured(jobs: Sequence[Job], store: Store) -> tuple[float | None, int]:
+    """Returns (seconds for what is to be done, peak bytes) by the mean of records with the same budget and backbone."""
+    if not jobs:
+        return 0.0, 0
+    recipe = jobs[0].recipe
+    same = [
+        r for r in store.records()
+        if r.status == "ok" and r.budget == dataclasses.asdict(recipe.budget) and r.backbone_fingerprint == recipe.backbone_fingerprint
+    ]  # fmt: skip
+    trained = [r for r in same if r.train_seconds > 0]
+    if not trained:
+        return None, 0
+    per_training = {r.run: r.train_seconds for r in trained}
+    train = sum(per_training.values()) / len(per_training)
+    evaluate = sum(r.eval_seconds for r in same) / len(same)
+    total = sum(train * (not job.trained) + evaluate * len(job.todo) for job in jobs if job.todo)
+    return total, max(r.peak_bytes for r in same)
+
+
+@contextmanager
+def stopping() -> Iterator[Callable[[], bool]]:
+    """Yields a function that says whether to stop: after Ctrl-C or SIGTERM once; a second Ctrl-C ends at once."""
+    asked: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number: int, _frame: Any) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+        click.echo("\nStopping after this step; once more to stop at once.", err=True)
+
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def leaderboard(out: Path, as_json: bool) -> int:
+    """Rebuilds the leaderboard's files from the records and prints it."""
+    store = Store(out)
+    if not store.records():
+        raise RequestError(f"There are no records in `{out}`: `mmpt-bench run --method mmpt --tasks mme,pope --out {out}` makes some.")
+    _show_board(store, as_json, {})
+    return 0
+
+
+def _show_board(store: Store, as_json: bool, own: dict[str, registry.Entry]) -> None:
+    board = build(store, own)
+    write_board(board, store.root)
+    if as_json:
+        from mmpt_bench.render import as_data
+
+        click.echo(json.dumps(as_data(board), indent=1))
+        return
+    from rich.console import Console
+
+    from mmpt_bench.render import print_board
+
+    print_board(board, Console())
+    click.echo(f"Written: {store.root}/leaderboard.csv, leaderboard.md, leaderboard.html", err=True)
+
+
+def build(store: Store, own: dict[str, registry.Entry]) -> Leaderboard:
+    """Returns the leaderboard of a store; tasks are looked up among the built-in ones and the user's own."""
+    from mmpt_bench.leaderboard import Leaderboard
+
+    raise NotImplementedError(Leaderboard)
+
+
+def write_board(board: Leaderboard, root: Path) -> None:
+    """Writes the leaderboard's files, each whole or not at all."""
+    from mmpt_bench import render
+
+    raise NotImplementedError(render, write_atomic)
+
+
+def tune(request: Request, trials: int) -> int:
+    """Searches learning rates, keeping every trial, and says what was found."""
+    from mmpt_bench.backbone import load_backbone
+    from mmpt_bench.tune import search
+
+    store = Store(request.out)
+    store.check_writable()
+    path = request.out / rates.FILE
+    corpus = load_corpus(request.corpus)
+    adapters = [adapter_of(entry, request.overrides.get(entry.name, {})) for entry in request.methods]
+    backbone = load_backbone(request.backbone, request.dtype, request.device, request.offline)
+    for adapter in adapters:
+        if adapter.lr_range[1] == 0:
+            continue
+        known = rates.read(path)
+        params = {k: v for k, v in dataclasses.asdict(adapter).items() if k != "learning_rate"}
+        same = [
+            c for c in known
+            if (c.method, c.params, c.backbone_fingerprint, c.corpus_fingerprint, c.budget)
+            == (adapter.name, params, backbone.fingerprint, corpus.fingerprint, dataclasses.asdict(request.budget))
+        ]  # fmt: skip
+
+        def tell(rate: float, loss: float | None, why: str, name: str = adapter.name) -> None:
+            click.echo(f"{name}: learning rate {rate:g}: " + (f"validation loss {loss:.4f}" if loss is not None else f"failed: {why}"), err=True)
+
+        tried = same[0].trials if same else ()
+        choice = search(backbone, corpus, adapter, request.budget, trials, tried, tell)
+        write_atomic(path, rates.dump([*(c for c in known if c not in same), choice]).encode())
+        edge = ": at the edge of what was tried, a better one may lie beyond" if choice.at_edge else ""
+        click.echo(f"{adapter.name}: {choice.best:g} of {len(choice.trials)}{edge}")
+    return 0
+
+
+def check(file: Path, backbone: str, as_json: bool) -> int:
+    """Runs the conformance suite on a file and prints a line a check; returns 0 where all pass, else 4."""
+    from mmpt_bench.checks import check_method, check_task
+    from mmpt_bench.listings import is_method
+    from mmpt_bench.run import embedded_rows
+
+    if not file.is_file():
+        raise RequestError(f"There is no file `{file}` to check.")
+    if is_method(file):
+        from mmpt_bench.backbone import load_backbone
+
+        results = check_method(registry.load_method(registry.find("method", str(file))[0]), load_backbone(backbone))
+    else:
+        task = registry.load_task(registry.find("task", str(file))[0])
+        rows = embedded_rows(task)
+        results = check_task(task, rows.rows, rows.label_names)
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(result) for result in results], indent=1))
+    else:
+        for result in results:
+            click.echo(f"{'pass' if result.ok else 'FAIL'} {result.name}{': ' + result.detail if result.detail else ''}")
+    return 0 if all(result.ok for result in results) else 4
+
+
+def pretrain(folder: Path, seed: int, steps: int | None, processes: int, probe: bool, backbone: str, as_json: bool) -> int:
+    """Rebuilds the embedded weights, or prints what a model sees on fresh clean scenes."""
+    if probe:
+        from mmpt_bench.backbone import load_backbone
+        from mmpt_bench.embedded.probe import probe as look
+
+        loaded = load_backbone(backbone)
+        found = look(loaded.model, loaded.processor.tokenizer)
+        if as_json:
+            click.echo(json.dumps(found, indent=1))
+        else:
+            for skill, accuracy in found.items():
+                click.echo(f"{skill:<12} {accuracy:.1%}")
+        return 0
+    from mmpt_bench.embedded.pretrain import Plan, pretrain as build_weights
+
+    chosen = dataclasses.replace(Plan(), seed=seed, processes=processes)
+    weights = build_weights(dataclasses.replace(chosen, steps=steps) if steps is not None else chosen, folder)
+    click.echo(f"Written: {weights}. Use it: `mmpt-bench run --backbone {weights}`.")
+    return 0

@@ -1,0 +1,227 @@
+"""A board as a figure for print: methods as rows, a panel for the overall score and for each task, with intervals."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from mmpt_bench import shown
+from mmpt_bench.board import Board, Column, Row
+from mmpt_bench.errors import RequestError
+from mmpt_bench.escape import plain_text
+from mmpt_bench.files import write_atomic
+from mmpt_bench.ranking import FROZEN
+from mmpt_bench.stats import Interval
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+EMBEDDED_CAPTION = "Embedded suite: generated miniature tasks, not the public benchmarks."
+UNKNOWN_COLOR = "#777777"
+"""Of a method that the colours do not name."""
+PANELS_A_LINE = 4
+LABEL_WIDTH = 30
+"""Characters of a row's label on one line."""
+TITLE_WIDTH = 22
+"""Characters of a panel's title."""
+PANEL_INCHES, LABEL_INCHES, LINE_INCHES, FRAME_INCHES, HEAD_INCHES, FOOT_INCHES = 1.75, 2.0, 0.14, 0.6, 0.12, 0.75
+STYLE: dict[str, Any] = {
+    "font.family": "DejaVu Sans", "font.size": 8.0, "axes.titlesize": 8.5, "axes.linewidth": 0.6,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.spines.left": False, "xtick.major.width": 0.6,
+    "svg.fonttype": "path",
+    # Names of clip paths are random without a salt, and the files would differ each time.
+    "svg.hashsalt": "mmpt-bench",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """One score of every method, on one axis."""
+
+    title: str
+    points: Mapping[str, tuple[float, Interval | None]]
+    """By label: the score and its interval, in the unit of the axis."""
+
+
+def leaderboard_picture(board: Board, path: Path, colors: Mapping[str, str]) -> tuple[Path, Path]:
+    """Draws a board to `path` as PNG and as SVG, the same bytes for the same board, and returns both paths.
+
+    Args:
+        board: what to draw; it must have a row.
+        path: without suffix, or with one that is replaced.
+        colors: hex colour by method; methods without one are grey.
+
+    Raises:
+        RequestError: no run of the board succeeded.
+        MachineError: the files cannot be written.
+    """
+    import matplotlib.style
+
+    targets = path.with_suffix(".png"), path.with_suffix(".svg")
+    with matplotlib.style.context(["default", STYLE]):
+        figure = board_figure(board, colors)
+        for target in targets:
+            stream = io.BytesIO()
+            metadata = {"Software": None} if target.suffix == ".png" else {"Date": None, "Creator": None}
+            figure.savefig(stream, format=target.suffix[1:], dpi=200, metadata=metadata, facecolor="white")
+            write_atomic(target, stream.getvalue())
+    return targets
+
+
+def board_figure(board: Board, colors: Mapping[str, str]) -> Figure:
+    """Returns the figure of a board, in the style that is set; RequestError where no run of it succeeded."""
+    from matplotlib.figure import Figure
+
+    if not board.rows:
+        raise RequestError(f"There is nothing to draw: no run of {board.title} succeeded.")
+    panels = _panels(board)
+    per_line = min(PANELS_A_LINE, len(panels))
+    n_lines = -(-len(panels) // per_line)
+    body = LINE_INCHES * sum(_lines(row) for row in board.rows)
+    width = LABEL_INCHES + PANEL_INCHES * per_line
+    title = textwrap.wrap(plain_text(f"Leaderboard: {board.title}"), int(width * 11))
+    head = HEAD_INCHES + 0.19 * len(title)
+    height = head + FOOT_INCHES + (body + FRAME_INCHES) * n_lines
+    figure = Figure(figsize=(width, height))
+    for number, panel in enumerate(panels):
+        line, place = divmod(number, per_line)
+        bottom = FOOT_INCHES + (body + FRAME_INCHES) * (n_lines - 1 - line) + 0.28
+        left = LABEL_INCHES + PANEL_INCHES * place + 0.12
+        axes = figure.add_axes((left / width, bottom / height, (PANEL_INCHES - 0.3) / width, body / height))
+        _draw(axes, board, panel, colors)
+        if place == 0:
+            _write_labels(axes, board.rows)
+    text = _safe("\n".join(title), keep_lines=True)
+    figure.text(0.1 / width, 1 - 0.1 / height, text, size=10, weight="bold", va="top")
+    _foot(figure, board, colors)
+    return figure
+
+
+def _panels(board: Board) -> list[_Panel]:
+    overall = {
+        row.label: (100 * row.overall, _scaled(row.overall_interval, 100))
+        for row in board.rows
+        if row.overall is not None
+    }
+    panels = [_Panel("Overall, chance-centred (%)", overall)] if overall else []
+    for column in board.columns:
+        scale = 1.0 if column.unit == "points" else 100.0
+        cells = {row.label: row.cells[column.task] for row in board.rows if column.task in row.cells}
+        points = {label: (scale * cell.score, _scaled(cell.interval, scale)) for label, cell in cells.items()}
+        panels.append(_Panel(_panel_title(column), points))
+    return panels
+
+
+def _panel_title(column: Column) -> str:
+    unit = f" (of {column.ceiling:.0f})" if column.unit == "points" else " (%)"
+    return textwrap.shorten(plain_text(column.title), TITLE_WIDTH - len(unit), placeholder="…") + unit
+
+
+def _scaled(interval: Interval | None, scale: float) -> Interval | None:
+    return None if interval is None else (scale * interval[0], scale * interval[1])
+
+
+def _draw(axes: Axes, board: Board, panel: _Panel, colors: Mapping[str, str]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    heights = _heights(board.rows)
+    for label, _, style, color in _references(board, colors):
+        if label in panel.points:
+            axes.axvline(panel.points[label][0], color=color, linestyle=style, linewidth=0.8, alpha=0.7, zorder=1)
+    for row in board.rows:
+        axes.axhline(heights[row.label], color="#eeeeee", linewidth=0.6, zorder=0)
+        if row.label not in panel.points:
+            continue
+        score, interval = panel.points[row.label]
+        color = colors.get(row.method, UNKNOWN_COLOR)
+        if interval is not None:
+            axes.plot(interval, [heights[row.label]] * 2, color=color, linewidth=1.6, solid_capstyle="butt", zorder=2)
+        fill = color if row.rank is not None else "white"
+        axes.plot(score, heights[row.label], "o", markersize=4.5, color=color, markerfacecolor=fill, zorder=3)
+    axes.set_ylim(sum(_lines(row) for row in board.rows), 0)
+    axes.set_yticks([])
+    axes.tick_params(axis="x", labelsize=7, length=2)
+    axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10], min_n_ticks=3))
+    axes.margins(x=0.12)
+    axes.set_title(_safe(panel.title), loc="left", pad=4)
+
+
+def _write_labels(axes: Axes, rows: Sequence[Row]) -> None:
+    """Writes, left of a panel, each row's label, and below it, smaller, the share of parameters that is trained."""
+    for row in rows:
+        name = _wrapped(row)
+        trained = f"{shown.share(row)} trained" if row.trains else "not trained"
+        top = _heights(rows)[row.label] - (len(name) + 0.9) / 2
+        for number, (text, size, color) in enumerate(
+            [*((line, 8, "black") for line in name), (trained, 6.5, "#666666")]
+        ):
+            axes.text(
+                -0.06, top + number, _safe(text), size=size, color=color, ha="right", va="top",
+                transform=axes.get_yaxis_transform(),
+            )  # fmt: skip
+
+
+def _heights(rows: Sequence[Row]) -> dict[str, float]:
+    """Returns where each row stands, in lines of text from the top."""
+    heights, above = {}, 0.0
+    for row in rows:
+        heights[row.label] = above + _lines(row) / 2
+        above += _lines(row)
+    return heights
+
+
+def _references(board: Board, colors: Mapping[str, str]) -> list[tuple[str, str, Literal[":", "--"], str]]:
+    """Returns (label, name in the legend, line style, colour) of the frozen model and of full fine-tuning."""
+    frozen = sorted(row.label for row in board.rows if row.method == FROZEN)[:1]
+    found: list[tuple[str, str, Literal[":", "--"], str]]
+    found = [(label, "not trained", ":", colors.get(FROZEN, UNKNOWN_COLOR)) for label in frozen]
+    if board.reference:
+        method = next(row.method for row in board.rows if row.label == board.reference)
+        found.append((board.reference, "full fine-tuning", "--", colors.get(method, UNKNOWN_COLOR)))
+    return found
+
+
+def _foot(figure: Figure, board: Board, colors: Mapping[str, str]) -> None:
+    from matplotlib.lines import Line2D
+
+    width, height = figure.get_size_inches()
+    references = _references(board, colors)
+    lines = [Line2D([], [], color=color, linestyle=style, linewidth=1) for _, _, style, color in references]
+    names = [f"{name}, for reference" for _, name, _, _ in references]
+    if any(row.rank is None for row in board.rows):
+        lines.append(Line2D([], [], color="#444444", marker="o", markerfacecolor="white", linestyle="", markersize=4.5))
+        names.append("not ranked")
+    if lines:
+        place = (0.05 / width, 0.5 / height)
+        figure.legend(lines, names, loc="lower left", bbox_to_anchor=place, ncols=3, frameon=False, fontsize=7,
+                      borderaxespad=0)  # fmt: skip
+    budget = shown.budget(board)
+    seeds = f"{len(board.seeds)} seeds" if len(board.seeds) > 1 else "one seed"
+    text = (
+        "Points: mean over seeds. Bars: 95 % interval over seeds and pictures, over pictures alone where there is one "
+        f"seed. Overall: mean over tasks, chance is 0. {budget[0].upper()}{budget[1:]}; {seeds}"
+        f"{', exploratory: too few to separate methods' if board.exploratory else ''}. "
+        f"{EMBEDDED_CAPTION if board.suite == 'embedded' else ''}"
+    )
+    wrapped = "\n".join(textwrap.wrap(text, int(width * 21)))
+    figure.text(0.1 / width, 0.44 / height, _safe(wrapped, keep_lines=True), size=6.5, color="#444444", va="top")
+
+
+def _wrapped(row: Row) -> list[str]:
+    return textwrap.wrap(plain_text(row.label), LABEL_WIDTH, max_lines=3, placeholder=" …")
+
+
+def _lines(row: Row) -> float:
+    """Returns the height of a row in lines of text, with room to its neighbours."""
+    return len(_wrapped(row)) + 1.5
+
+
+def _safe(text: str, keep_lines: bool = False) -> str:
+    """Returns text that is drawn as it stands: a dollar sign would begin a formula."""
+    lines = text.split("\n") if keep_lines else [text]
+    return "\n".join(plain_text(line).replace("$", r"\$") for line in lines)

@@ -1,0 +1,133 @@
+"""Scores anew from what a record stores, its answers and its samples: a table never trusts a number it can check."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from mmpt_bench.errors import UntrustedRecord
+from mmpt_bench.hashing import content_key
+from mmpt_bench.recipe import Record
+from mmpt_bench.scoring import figures
+from mmpt_bench.store import Store, choices_from
+from mmpt_bench.task import Sample, Tally, Task
+
+TOLERANCE = 1e-9
+"""Relative: sums of the same counts in another order; a wrong answer moves a score by 1e-5 of the ceiling or more."""
+K = TypeVar("K")
+
+
+@dataclass(frozen=True)
+class Rescored:
+    """A record, and its counts under the decoding that its score is of."""
+
+    record: Record
+    tally: Tally
+    values: dict[str, float]
+    """Every figure that is defined."""
+
+
+def check_track(record: Record) -> None:
+    """Refuses a record whose track is not that of its backbone, corpus, budget, dtype and suite (UntrustedRecord)."""
+    parts = [record.backbone_fingerprint, record.corpus_fingerprint, record.budget, record.dtype, record.suite]
+    if content_key(parts, 8) != record.track:
+        raise UntrustedRecord(
+            f"A record of `{record.run}` says it belongs to track `{record.track}`, but its backbone, corpus, budget, "
+            f"dtype and suite make `{content_key(parts, 8)}`: it was changed. Run it again."
+        )
+
+
+def edition(record: Record) -> tuple[str, ...]:
+    """Returns what two results of a task must share to be compared: data, split, decoding and samples."""
+    return record.data_fingerprint, record.split, record.decode, record.samples
+
+
+def one_edition(records: Sequence[Record], tasks: Mapping[str, Task]) -> tuple[list[Record], list[str]]:
+    """Returns the records that can stand in one table, and what was left out and why.
+
+    Of each task the current version counts, and of its editions the one that most records are of.
+    """
+    kept: list[Record] = []
+    left_out: list[str] = []
+    for name, group in sorted(by(records, [record.task for record in records]).items()):
+        if name not in tasks:
+            left_out.append(f"{len(group)} of `{name}`: there is no such task here, so they cannot be scored again.")
+            continue
+        now = [record for record in group if record.task_version == tasks[name].version]
+        if len(now) < len(group):
+            old = sorted({record.task_version for record in group} - {tasks[name].version})
+            numbers = ", ".join(str(version) for version in old)
+            left_out.append(
+                f"{len(group) - len(now)} of `{name}` at version {numbers}: it is at version "
+                f"{tasks[name].version} now. Run them again."
+            )
+        editions = sorted(by(now, [edition(record) for record in now]).items(), key=lambda e: (-len(e[1]), e[0]))
+        for number, (key, of_edition) in enumerate(editions):
+            if number == 0:
+                kept += of_edition
+            else:
+                main = editions[0][0]
+                left_out.append(
+                    f"{len(of_edition)} of `{name}` on other data: {_edition_text(key)}; shown are those on "
+                    f"{_edition_text(main)}."
+                )
+    return kept, left_out
+
+
+def rescored(record: Record, task: Task, samples: Sequence[Sample]) -> Rescored:
+    """Returns a record's counts and figures, made from its stored answers.
+
+    Raises:
+        UntrustedRecord: they do not give the score that the record says, or do not fit its samples.
+    """
+    if record.score is None:
+        raise UntrustedRecord(f"The record of `{record.task}` in `{record.run}` has no score and no reason for that.")
+    values = {}
+    tallies = {}
+    for way, text in (("generate", record.parsed_choices), ("rank", record.ranked_choices)):
+        tallies[way] = task.metric.tally(samples, choices_from(samples, text))
+        values[way] = figures(task, tallies[way])
+    if record.decode not in values:
+        raise UntrustedRecord(f"The record of `{record.task}` in `{record.run}` has no decoding `{record.decode}`.")
+    claims = (
+        ("score", record.score, values[record.decode]),
+        ("strict", record.strict, values["generate"]),
+        ("constrained", record.constrained, values["rank"]),
+    )
+    for name, said, found in claims:
+        is_so = found.get(task.headline)
+        if said != is_so and (said is None or is_so is None or abs(said - is_so) > TOLERANCE * max(1.0, abs(is_so))):
+            raise UntrustedRecord(
+                f"`{record.run}` says that its {name} on `{record.task}` is {said}, but its answers give {is_so}. "
+                "Remove that line of its records.jsonl and run it again."
+            )
+    return Rescored(record, tallies[record.decode], values[record.decode])
+
+
+class Samples:
+    """The samples files of a store, each read and verified once."""
+
+    def __init__(self, store: Store) -> None:
+        """Reads nothing yet."""
+        self._store = store
+        self._known: dict[str, list[Sample]] = {}
+
+    def __call__(self, name: str) -> list[Sample]:
+        """Returns the samples of a file; raises as `Store.read_samples` does."""
+        if name not in self._known:
+            self._known[name] = self._store.read_samples(name)
+        return self._known[name]
+
+
+def by(records: Sequence[Record], keys: Sequence[K]) -> dict[K, list[Record]]:
+    """Returns the records of each key, in order of appearance."""
+    found: dict[K, list[Record]] = {}
+    for record, key in zip(records, keys, strict=True):
+        found.setdefault(key, []).append(record)
+    return found
+
+
+def _edition_text(key: tuple[str, ...]) -> str:
+    fingerprint, split, decode, samples = key
+    return f"data {fingerprint[:12]}, split {split}, decoding {decode}, samples {samples}"
