@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -21,10 +21,6 @@ from mmpt_bench.progress import duration, reporting
 from mmpt_bench.recipe import Record
 from mmpt_bench.run import Job, Request, TaskData, adapter_of, execute, load_data, plan, suite_of
 from mmpt_bench.store import Store
-
-if TYPE_CHECKING:
-    from mmpt_bench.leaderboard import Leaderboard
-
 
 def run(request: Request, only_plan: bool, as_json: bool) -> int:
     """Does what is asked and not yet recorded, writes the leaderboard; returns the exit code."""
@@ -49,7 +45,7 @@ def run(request: Request, only_plan: bool, as_json: bool) -> int:
         except Interrupted as reason:
             click.echo(f"Stopped: {reason}. What is done is recorded; the same command goes on from there.", err=True)
             return 130
-    _show_board(store, as_json, {entry.name: entry for entry in request.tasks})
+    _show_board(store, as_json, request.tasks)
     failed = [record for record in made if record.status == "failed"]
     if failed:
         click.echo(f"{len(failed)} of {len(jobs)} runs failed; the board lists them, unranked.", err=True)
@@ -169,38 +165,40 @@ def leaderboard(out: Path, as_json: bool) -> int:
     store = Store(out)
     if not store.records():
         raise RequestError(f"There are no records in `{out}`: `mmpt-bench run --method mmpt --tasks mme,pope --out {out}` makes some.")
-    _show_board(store, as_json, {})
+    _show_board(store, as_json, ())
     return 0
 
 
-def _show_board(store: Store, as_json: bool, own: dict[str, registry.Entry]) -> None:
-    board = build(store, own)
-    write_board(board, store.root)
-    if as_json:
-        from mmpt_bench.render import as_data
+def _show_board(store: Store, as_json: bool, own: Sequence[registry.Entry]) -> None:
+    """Builds the boards, writes leaderboard.csv, .md and pictures, and prints them."""
+    from mmpt_bench.leaderboard import boards
+    from mmpt_bench.leaderboard_csv import leaderboard_csv
+    from mmpt_bench.plots import leaderboard_picture
+    from mmpt_bench.published import read_published
+    from mmpt_bench.render import leaderboard_json, leaderboard_md
 
-        click.echo(json.dumps(as_data(board), indent=1))
+    entries = [*registry.task_entries().values(), *(entry for entry in own if entry.own)]
+    tasks = {entry.name: registry.load_task(entry) for entry in entries}
+    made = boards(store, tasks)
+    published = read_published(registry.folder("results") / "published.csv")
+    write_atomic(store.path("leaderboard.csv"), leaderboard_csv(made))
+    write_atomic(store.path("leaderboard.md"), leaderboard_md(made, published))
+    store.publish()
+    colors = {entry.name: registry.load_method(entry).color for entry in registry.method_entries().values()}
+    figures = [board for board in made if board.limit is None and any(row.cells for row in board.rows)]
+    for board in figures:
+        leaderboard_picture(board, store.path("figures") / f"leaderboard-{board.suite}-{board.track}.png", colors)
+    if as_json:
+        click.echo(json.dumps(leaderboard_json(made, published), indent=1))
         return
     from rich.console import Console
 
-    from mmpt_bench.render import print_board
+    from mmpt_bench.terminal import leaderboard_tables
 
-    print_board(board, Console())
-    click.echo(f"Written: {store.root}/leaderboard.csv, leaderboard.md, leaderboard.html", err=True)
-
-
-def build(store: Store, own: dict[str, registry.Entry]) -> Leaderboard:
-    """Returns the leaderboard of a store; tasks are looked up among the built-in ones and the user's own."""
-    from mmpt_bench.leaderboard import Leaderboard
-
-    raise NotImplementedError(Leaderboard)
-
-
-def write_board(board: Leaderboard, root: Path) -> None:
-    """Writes the leaderboard's files, each whole or not at all."""
-    from mmpt_bench import render
-
-    raise NotImplementedError(render, write_atomic)
+    console = Console()
+    for table in leaderboard_tables(made):
+        console.print(table)
+    click.echo(f"Written: leaderboard.csv, leaderboard.md, records.jsonl and figures/ in {store.root}/", err=True)
 
 
 def tune(request: Request, trials: int) -> int:

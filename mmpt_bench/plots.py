@@ -29,7 +29,7 @@ LABEL_WIDTH = 30
 """Characters of a row's label on one line."""
 TITLE_WIDTH = 22
 """Characters of a panel's title."""
-PANEL_INCHES, LABEL_INCHES, LINE_INCHES, FRAME_INCHES, HEAD_INCHES, FOOT_INCHES = 1.75, 2.0, 0.14, 0.6, 0.12, 0.75
+PANEL_INCHES, LABEL_INCHES, LINE_INCHES, FRAME_INCHES, HEAD_INCHES, FOOT_INCHES = 1.75, 2.0, 0.14, 0.6, 0.12, 0.42
 STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans", "font.size": 8.0, "axes.titlesize": 8.5, "axes.linewidth": 0.6,
     "axes.spines.top": False, "axes.spines.right": False, "axes.spines.left": False, "xtick.major.width": 0.6,
@@ -85,12 +85,13 @@ def board_figure(board: Board, colors: Mapping[str, str]) -> Figure:
     body = LINE_INCHES * sum(_lines(row) for row in board.rows)
     width = LABEL_INCHES + PANEL_INCHES * per_line
     title = textwrap.wrap(plain_text(f"Leaderboard: {board.title}"), int(width * 11))
-    head = HEAD_INCHES + 0.19 * len(title)
-    height = head + FOOT_INCHES + (body + FRAME_INCHES) * n_lines
+    caption = textwrap.wrap(_caption(board), int(width * 18))
+    head, foot = HEAD_INCHES + 0.19 * len(title), FOOT_INCHES + 0.12 * len(caption)
+    height = head + foot + (body + FRAME_INCHES) * n_lines
     figure = Figure(figsize=(width, height))
     for number, panel in enumerate(panels):
         line, place = divmod(number, per_line)
-        bottom = FOOT_INCHES + (body + FRAME_INCHES) * (n_lines - 1 - line) + 0.28
+        bottom = foot + (body + FRAME_INCHES) * (n_lines - 1 - line) + 0.28
         left = LABEL_INCHES + PANEL_INCHES * place + 0.12
         axes = figure.add_axes((left / width, bottom / height, (PANEL_INCHES - 0.3) / width, body / height))
         _draw(axes, board, panel, colors)
@@ -98,7 +99,9 @@ def board_figure(board: Board, colors: Mapping[str, str]) -> Figure:
             _write_labels(axes, board.rows)
     text = _safe("\n".join(title), keep_lines=True)
     figure.text(0.1 / width, 1 - 0.1 / height, text, size=10, weight="bold", va="top")
-    _foot(figure, board, colors)
+    _legend(figure, board, colors, (0.05 / width, (foot - 0.25) / height))
+    caption_text = _safe("\n".join(caption), keep_lines=True)
+    figure.text(0.1 / width, (foot - 0.3) / height, caption_text, size=6.5, color="#444444", va="top")
     return figure
 
 
@@ -108,7 +111,7 @@ def _panels(board: Board) -> list[_Panel]:
         for row in board.rows
         if row.overall is not None
     }
-    panels = [_Panel("Overall, chance-centred (%)", overall)] if overall else []
+    panels = [_Panel("Overall (%)", overall)] if overall else []
     for column in board.columns:
         scale = 1.0 if column.unit == "points" else 100.0
         cells = {row.label: row.cells[column.task] for row in board.rows if column.task in row.cells}
@@ -154,14 +157,12 @@ def _draw(axes: Axes, board: Board, panel: _Panel, colors: Mapping[str, str]) ->
 def _write_labels(axes: Axes, rows: Sequence[Row]) -> None:
     """Writes, left of a panel, each row's label, and below it, smaller, the share of parameters that is trained."""
     for row in rows:
-        name = _wrapped(row)
+        name = [(line, 8.0, "black") for line in _wrapped(row)]
         trained = f"{shown.share(row)} trained" if row.trains else "not trained"
-        top = _heights(rows)[row.label] - (len(name) + 0.9) / 2
-        for number, (text, size, color) in enumerate(
-            [*((line, 8, "black") for line in name), (trained, 6.5, "#666666")]
-        ):
+        top = _heights(rows)[row.label] - (len(name) + 1) / 2
+        for number, (text, size, color) in enumerate([*name, (trained, 6.5, "#666666")]):
             axes.text(
-                -0.06, top + number, _safe(text), size=size, color=color, ha="right", va="top",
+                -0.06, top + 1.1 * number, _safe(text), size=size, color=color, ha="right", va="top",
                 transform=axes.get_yaxis_transform(),
             )  # fmt: skip
 
@@ -186,10 +187,9 @@ def _references(board: Board, colors: Mapping[str, str]) -> list[tuple[str, str,
     return found
 
 
-def _foot(figure: Figure, board: Board, colors: Mapping[str, str]) -> None:
+def _legend(figure: Figure, board: Board, colors: Mapping[str, str], place: tuple[float, float]) -> None:
     from matplotlib.lines import Line2D
 
-    width, height = figure.get_size_inches()
     references = _references(board, colors)
     lines = [Line2D([], [], color=color, linestyle=style, linewidth=1) for _, _, style, color in references]
     names = [f"{name}, for reference" for _, name, _, _ in references]
@@ -197,19 +197,20 @@ def _foot(figure: Figure, board: Board, colors: Mapping[str, str]) -> None:
         lines.append(Line2D([], [], color="#444444", marker="o", markerfacecolor="white", linestyle="", markersize=4.5))
         names.append("not ranked")
     if lines:
-        place = (0.05 / width, 0.5 / height)
         figure.legend(lines, names, loc="lower left", bbox_to_anchor=place, ncols=3, frameon=False, fontsize=7,
                       borderaxespad=0)  # fmt: skip
+
+
+def _caption(board: Board) -> str:
     budget = shown.budget(board)
     seeds = f"{len(board.seeds)} seeds" if len(board.seeds) > 1 else "one seed"
-    text = (
+    return (
         "Points: mean over seeds. Bars: 95 % interval over seeds and pictures, over pictures alone where there is one "
-        f"seed. Overall: mean over tasks, chance is 0. {budget[0].upper()}{budget[1:]}; {seeds}"
+        "seed. Overall: mean over tasks of (score − chance) / (ceiling − chance). "
+        f"{budget[0].upper()}{budget[1:]}; {seeds}"
         f"{', exploratory: too few to separate methods' if board.exploratory else ''}. "
         f"{EMBEDDED_CAPTION if board.suite == 'embedded' else ''}"
     )
-    wrapped = "\n".join(textwrap.wrap(text, int(width * 21)))
-    figure.text(0.1 / width, 0.44 / height, _safe(wrapped, keep_lines=True), size=6.5, color="#444444", va="top")
 
 
 def _wrapped(row: Row) -> list[str]:
@@ -218,7 +219,7 @@ def _wrapped(row: Row) -> list[str]:
 
 def _lines(row: Row) -> float:
     """Returns the height of a row in lines of text, with room to its neighbours."""
-    return len(_wrapped(row)) + 1.5
+    return 1.1 * len(_wrapped(row)) + 1.5
 
 
 def _safe(text: str, keep_lines: bool = False) -> str:

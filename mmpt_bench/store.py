@@ -51,7 +51,7 @@ class Store:
         except OSError as error:
             raise RequestError(
                 f"The results folder `{scrub(str(self.root))}` cannot be written to: {error.strerror}. "
-                "Name another one with `--results`."
+                "Name another one with `--out`."
             ) from error
         self.path("runs")
         self.path("samples")

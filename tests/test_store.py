@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import os
 import resource
 import signal
 import socket
@@ -163,7 +162,6 @@ def test_full_disk_damages_nothing_and_says_where_and_how_much(tmp_path: Path) -
     assert file.read_bytes() == b'{"a":1}\n'
     assert table.read_bytes() == b"old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["rows.jsonl", "table.csv"]
-
 
 
 def test_results_folder_that_cannot_be_written_is_refused_with_its_path(tmp_path: Path) -> None:

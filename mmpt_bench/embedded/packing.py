@@ -110,23 +110,37 @@ def normalise(pictures: np.ndarray, rng: np.random.Generator, noise: float) -> n
     return np.ascontiguousarray(((x - 0.5) / 0.25).transpose(0, 3, 1, 2), dtype=np.float32)
 
 
-THING_SKILLS = ("existence", "existence", "count", "color", "location", "relation", "relation")
+CLAIM_SKILLS = ("existence", "existence", "count", "color", "location", "relation", "relation")
 OPEN_SKILLS = ("?count", "?color", "?location", "?at", "?at", "?relation", "?size", "?texture")
 
 
-def draw_rows(rng: np.random.Generator, n: int, most_things: int) -> list[tuple[Scene, list[Asked]]]:
-    """Returns scenes of all kinds with questions in pre-training's wordings.
+@dataclass(frozen=True)
+class Phase:
+    """A part of the curriculum."""
 
-    Args:
-        most_things: largest number of objects in a scene, 1..4: the curriculum.
-    """
+    start: int
+    """First step."""
+    things: tuple[int, ...]
+    """Numbers of objects a scene may have."""
+    claims: int
+    """Claims asked of a scene of objects; true or false is learnt late, and on one object first."""
+    open: int
+    """Open questions asked of it."""
+    captions: float
+    """Probability that it is also to be described."""
+    kinds: tuple[float, float, float, float, float]
+    """Shares of scenes of objects, letters, sums, one big object and one digit."""
+
+
+def draw_rows(rng: np.random.Generator, n: int, phase: Phase) -> list[tuple[Scene, list[Asked]]]:
+    """Returns scenes of a phase with questions in pre-training's wordings."""
     rows = []
     for _ in range(n):
-        kind = str(rng.choice(("things", "text", "sum", "big", "digit"), p=(0.7, 0.07, 0.09, 0.06, 0.08)))
+        kind = str(rng.choice(("things", "text", "sum", "big", "digit"), p=phase.kinds))
         if kind == "things":
-            scene = world.random_scene(rng, range(1, most_things + 1))
-            skills = [*rng.choice(THING_SKILLS, 6), *rng.choice(OPEN_SKILLS, 3)]
-            if rng.random() < 0.3:
+            scene = world.random_scene(rng, phase.things)
+            skills = [*rng.choice(CLAIM_SKILLS, phase.claims), *rng.choice(OPEN_SKILLS, phase.open)]
+            if rng.random() < phase.captions:
                 skills = ["?caption", *skills]
             rng.shuffle(skills)
             questions = language.ask_things(scene, rng, "pretrain", [str(skill) for skill in skills])

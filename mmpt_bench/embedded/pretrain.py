@@ -19,11 +19,22 @@ import numpy as np
 
 from mmpt_bench.embedded import model as embedded_model
 from mmpt_bench.embedded import world
-from mmpt_bench.embedded.packing import Packed, Packer, draw_rows, normalise
+from mmpt_bench.embedded.packing import Packed, Packer, Phase, draw_rows, normalise
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
+
+
+MIXED = {"claims": 6, "open": 3, "captions": 0.3, "kinds": (0.7, 0.07, 0.09, 0.06, 0.08)}
+CLAIMS = {"claims": 10, "open": 1, "captions": 0.0, "kinds": (0.9, 0.025, 0.025, 0.025, 0.025)}
+PHASES = (
+    Phase(0, (1,), **MIXED),
+    Phase(400, (1, 2), **MIXED),
+    Phase(800, (1, 2, 3), **MIXED),
+    Phase(1200, (1, 2, 3, 4), **MIXED),
+    Phase(1250, (1,), **CLAIMS),
+)
 
 
 @dataclass(frozen=True)
@@ -40,8 +51,7 @@ class Plan:
     rate: float = 2e-3
     decay_steps: int = 1200
     """The learning rate falls to zero over the last so many steps."""
-    grow: tuple[int, int, int] = (400, 800, 1200)
-    """Steps at which scenes may have two, three and four objects."""
+    phases: tuple[Phase, ...] = PHASES
     noise: float = 0.02
     processes: int = 2
     checkpoint_every: int = 250
@@ -252,8 +262,8 @@ def _work(rank: int, plan: Plan, folder: Path, say: Callable[[str], None]) -> No
 
     def language_loss(step: int) -> Tensor:
         rng = np.random.default_rng([plan.seed, 1, step, rank])
-        most = 1 + sum(step >= at for at in plan.grow)
-        return packed_loss(model, packer.pack(draw_rows(rng, plan.batch, most), rng, plan.noise))
+        phase = [phase for phase in plan.phases if step >= phase.start][-1]
+        return packed_loss(model, packer.pack(draw_rows(rng, plan.batch, phase), rng, plan.noise))
 
     parameters = [(n, p) for n, p in model.named_parameters() if "post_layernorm" not in n]
     words = _Stage("language", parameters, plan.steps, plan.rate, 200, plan.decay_steps, language_loss, {"model": model})
