@@ -23,7 +23,7 @@ _TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "dow
 
 @dataclass(frozen=True)
 class LoRA:
-    """Low-rank updates of the decoder's linear maps, scaled by `alpha / rank`, without dropout.
+    """Low-rank updates of the decoder's linear maps, scaled by `alpha / r`, without dropout.
 
     The projector is trained too by default: LLaVA's own LoRA recipe does, and the published "0.63 %" counts it.
     """
@@ -32,7 +32,7 @@ class LoRA:
     color: ClassVar[str] = "#0072B2"
     lr_range: ClassVar[tuple[float, float]] = (1e-5, 1e-2)
 
-    rank: int = 16
+    r: int = 16
     alpha: int = 32
     train_projector: bool = True
     learning_rate: float = 2e-4
@@ -40,8 +40,8 @@ class LoRA:
 
     def __post_init__(self) -> None:
         """Raises RequestError for a rank or scale that would train nothing."""
-        if self.rank < 1 or self.alpha < 1:
-            raise RequestError(f"`rank` {self.rank} and `alpha` {self.alpha} must be at least 1.")
+        if self.r < 1 or self.alpha < 1:
+            raise RequestError(f"`r` {self.r} and `alpha` {self.alpha} must be at least 1.")
 
     def attach(self, backbone: Backbone, seed: int) -> Handle:
         """Injects the updates; A is uniform in +-1/sqrt(inputs) from `seed` and the layer's name alone, B is 0."""
@@ -58,10 +58,10 @@ class LoRA:
         return attachment.handle(self, config)
 
     def count(self, anatomy: Anatomy) -> int:
-        """Returns rank x (inputs + outputs) over all targets, and the projector."""
+        """Returns r x (inputs + outputs) over all targets, and the projector."""
         pairs = [(m.inputs, m.outputs) for m in anatomy.decoder_linears if m.name.rsplit(".", 1)[-1] in _TARGETS]
         projector = anatomy.projector_parameters if self.train_projector else 0
-        return self.rank * sum(inputs + outputs for inputs, outputs in pairs) + projector
+        return self.r * sum(inputs + outputs for inputs, outputs in pairs) + projector
 
     def _targets(self, anatomy: Anatomy) -> list[str]:
         names = [m.name for m in anatomy.decoder_linears if m.name.rsplit(".", 1)[-1] in _TARGETS]
@@ -79,7 +79,7 @@ class LoRA:
 
         model, decoder = attachment.backbone.model, attachment.backbone.anatomy.decoder
         pattern = rf"{re.escape(decoder)}\..*\.({'|'.join(_TARGETS)})"
-        config = LoraConfig(r=self.rank, lora_alpha=self.alpha, lora_dropout=0.0, bias="none", target_modules=pattern)
+        config = LoraConfig(r=self.r, lora_alpha=self.alpha, lora_dropout=0.0, bias="none", target_modules=pattern)
         plain = {key: sorted(v) if isinstance(v, set) else v for key, v in config.to_dict().items()}
         # PEFT draws its own values from the global generator, whose state is not ours to move.
         with torch.random.fork_rng(devices=[]):

@@ -63,7 +63,7 @@ def _budget_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--set", "overrides", multiple=True, metavar="METHOD.FIELD=VALUE", help="A hyperparameter; repeatable.")
 @BACKBONE
 @click.option("--data", type=click.Path(path_type=Path), help="Folder of real data in the hub's schema.")
-@click.option("--limit", type=click.IntRange(min=1), help="First so many rows of each task: for a try, never ranked with full runs.")
+@click.option("--limit", type=click.IntRange(min=1), help="The first so many questions of each task, and the others on the same pictures: a try, never ranked with full runs.")
 @click.option("--plan", "only_plan", is_flag=True, help="Say what would run, how long, and what it could tell; run nothing.")
 @OUT
 @JSON

@@ -87,14 +87,16 @@ def hub_rows(task: Task, offline: bool = False) -> Rows:
 
 
 def samples(task: Task, source: Rows, limit: int | None = None) -> list[Sample]:
-    """Returns the samples of the first `limit` rows (all by default); every bad row is looked for before one is named.
+    """Returns all samples, or the first `limit` and the others on the same pictures, so that pairs stay whole.
+
+    Every bad row is looked for before one is named.
 
     Raises:
         RequestError: bad values (the first ten rows and the count), or an id that is there twice.
     """
     made: list[Sample] = []
     faults: list[str] = []
-    for number in range(len(source.rows) if limit is None else min(limit, len(source.rows))):
+    for number in range(len(source.rows)):
         try:
             made.append(task.sample(source.rows[number], number, source.label_names))
         except ValueError as error:
@@ -104,16 +106,20 @@ def samples(task: Task, source: Rows, limit: int | None = None) -> list[Sample]:
     twice = [f"`{name}`" for name, times in Counter(sample.id for sample in made).items() if times > 1]
     if twice:
         raise tables.bad_rows(source.origin, "ids are there more than once", twice)
-    return made
+    if limit is None:
+        return made
+    pictures = {sample.cluster for sample in made[:limit]}
+    return [sample for sample in made if sample.cluster in pictures]
 
 
-def picture(value: Any, key: str, where: str) -> Picture:
+def picture(value: Any, key: str, where: str, column: str = "image") -> Picture:
     """Returns a picture that is opened when it is needed.
 
     Args:
         value: a PIL image, the hub's {"bytes", "path"}, or the path of a file.
         key: the picture's identity; equal keys must be equal pictures.
         where: id of the sample, for messages.
+        column: that the value is from, for messages.
 
     Raises:
         ValueError: `value` is none of these, or an empty one of them.
@@ -129,7 +135,7 @@ def picture(value: Any, key: str, where: str) -> Picture:
         return Picture(key, lambda: decoded(value, Path(name).name, where))
     if hasattr(value, "convert"):
         return Picture(key, lambda: rgb(value, name, where))
-    raise ValueError(f"column `image` holds {_shown(value)}, not a picture, in sample `{where}`")
+    raise ValueError(f"column `{column}` holds {_shown(value)}, not a picture, in sample `{where}`")
 
 
 def text(row: Mapping[str, Any], column: str) -> str:

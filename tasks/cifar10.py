@@ -20,7 +20,7 @@ def sample(row: Mapping[str, Any], number: int, label_names: Sequence[str]) -> S
     sample_id, answer = str(number), label(row, "label", label_names)
     return Sample(
         id=sample_id,
-        image=picture(row["img"], f"cifar10/{number}", sample_id),
+        image=picture(row["img"], f"cifar10/{number}", sample_id, "img"),
         question=QUESTION.format(all_but_last=", ".join(label_names[:-1]), last=label_names[-1]),
         choices=tuple(label_names),
         answer=answer,

@@ -56,7 +56,7 @@ VARIANTS = {
     "mmpt-visual": lambda: variant(MMPT, text_length=0, train_projector=False),
     "vpt-shallow": lambda: variant(method("vpt"), visual_deep=False),
     "full-vision": lambda: variant(method("full"), train_vision=True),
-    "lora-r1": lambda: variant(method("lora"), rank=1, train_projector=False),
+    "lora-r1": lambda: variant(method("lora"), r=1, train_projector=False),
     **{name: lambda name=name: method(name) for name in METHODS},
 }
 

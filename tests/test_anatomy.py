@@ -59,8 +59,8 @@ def test_mmpt_trains_no_prompts_that_are_never_read(llava_7b: Any) -> None:
 def test_lora_counts_as_published(llava_7b: Any) -> None:
     lora = method("lora")
     assert lora().count(llava_7b) == 44_175_360
-    assert lora(rank=1, train_projector=False).count(llava_7b) == 2_498_560
-    assert lora(rank=1).count(llava_7b) == 6_696_960
+    assert lora(r=1, train_projector=False).count(llava_7b) == 2_498_560
+    assert lora(r=1).count(llava_7b) == 6_696_960
 
 
 def test_projector_and_full_count_as_published(llava_7b: Any) -> None:

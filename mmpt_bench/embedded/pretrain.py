@@ -28,12 +28,14 @@ if TYPE_CHECKING:
 
 MIXED = {"claims": 6, "open": 3, "captions": 0.3, "kinds": (0.7, 0.07, 0.09, 0.06, 0.08)}
 CLAIMS = {"claims": 10, "open": 1, "captions": 0.0, "kinds": (0.9, 0.025, 0.025, 0.025, 0.025)}
+TOLD = {"claims": 6, "open": 3, "captions": 1.0, "kinds": (0.9, 0.025, 0.025, 0.025, 0.025)}
 PHASES = (
     Phase(0, (1,), **MIXED),
     Phase(400, (1, 2), **MIXED),
     Phase(800, (1, 2, 3), **MIXED),
     Phase(1200, (1, 2, 3, 4), **MIXED),
     Phase(1250, (1,), **CLAIMS),
+    Phase(1600, (1,), **TOLD),
 )
 
 

@@ -278,11 +278,14 @@ def _snli_ve(rng: np.random.Generator) -> list[Row]:
 
 
 def _cifar10(rng: np.random.Generator) -> list[Row]:
+    left = dict.fromkeys(world.SHAPES, PICTURES["cifar10"] // len(world.SHAPES))
     made = []
-    for _ in range(PICTURES["cifar10"]):
+    while any(left.values()):
         scene = world.random_big(rng, HELD_OUT_SHARE)
         assert scene.big is not None
-        made.append({"img": show(scene), "label": world.SHAPES.index(scene.big.shape)})
+        if left[scene.big.shape]:
+            left[scene.big.shape] -= 1
+            made.append({"img": show(scene), "label": world.SHAPES.index(scene.big.shape)})
     return made
 
 

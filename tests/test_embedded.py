@@ -1,0 +1,169 @@
+"""The embedded suite: what separates its parts, and that its pictures and rows are what their version says."""
+
+import hashlib
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from mmpt_bench import registry, source
+from mmpt_bench.embedded import language, model, packing, suite, world
+from mmpt_bench.embedded.pretrain import PHASES
+from mmpt_bench.metrics import MME_COGNITION, MME_PERCEPTION
+
+TASKS = tuple(suite.PICTURES)
+
+
+def normal(question: str) -> str:
+    return " ".join(model.build_tokenizer().tokenize(question))
+
+
+@pytest.fixture(scope="module")
+def samples() -> dict[str, list]:
+    entries = registry.task_entries()
+    tasks = {name: registry.load_task(entries[name]) for name in TASKS}
+    return {name: source.samples(task, suite.source(name)) for name, task in tasks.items()}
+
+
+@pytest.fixture(scope="module")
+def evaluation_prompts(samples: dict[str, list]) -> set[str]:
+    return {normal(question) for question in {s.question for group in samples.values() for s in group}}
+
+
+def test_no_evaluation_prompt_is_asked_in_pretraining(evaluation_prompts: set[str]) -> None:
+    rng = np.random.default_rng(1)
+    asked = {
+        asked.question for phase in PHASES for _, questions in packing.draw_rows(rng, 300, phase) for asked in questions
+    }
+    assert len(asked) > 3000
+    assert not {" ".join(question.split()) for question in asked} & evaluation_prompts
+
+
+@pytest.mark.parametrize("part", ["train", "validation"])
+def test_no_evaluation_prompt_is_asked_in_tuning(part: str, evaluation_prompts: set[str]) -> None:
+    asked = {suite.tuning_question(part, index)[1].question for index in range(1500)}
+    assert not asked & evaluation_prompts
+
+
+def wordings(asked: str) -> str:
+    """Returns a question with everything that a scene decides blanked out."""
+    slots = {*world.SHAPES, *map(language.plural, world.SHAPES), *world.COLOR_NAMES, *language.NUMBERS, *world.GLYPHS}
+    slots |= {str(n) for n in range(19)} | {"is", "are"}
+    return " ".join("_" if word in slots else word for word in asked.lower().replace("?", " ?").replace(".", " .").split())
+
+
+def test_the_wordings_of_evaluation_and_tuning_are_others(samples: dict[str, list]) -> None:
+    tuned = {wordings(suite.tuning_question("train", index)[1].question) for index in range(3000)}
+    asked = {wordings(s.question) for group in samples.values() for s in group}
+    assert not tuned & asked
+
+
+def test_held_out_combinations_occur_in_evaluation_alone() -> None:
+    rng = np.random.default_rng(2)
+    drawn = [world.random_scene(rng, (1, 2, 3, 4)) for _ in range(3000)]
+    drawn += [suite.tuning_question(part, index)[0] for part in ("train", "validation") for index in range(1500)]
+    seen = {(thing.shape, thing.color) for scene in drawn for thing in scene.things}
+    seen |= {(scene.big.shape, scene.big.color) for scene in drawn if scene.big}
+    assert len(seen) == 80 - len(world.HELD_OUT)
+    assert not seen & world.HELD_OUT
+    shown = {(t.shape, t.color) for _ in range(500) for t in world.random_scene(rng, (4,), suite.HELD_OUT_SHARE).things}
+    assert shown >= world.HELD_OUT
+
+
+def test_digits_of_evaluation_training_and_validation_are_other_rows() -> None:
+    train, validation, test = (set(world.DIGIT_ROWS[part]) for part in ("train", "validation", "test"))
+    assert not train & validation
+    assert not (train | validation) & test
+    assert len(train | validation | test) == 1797
+
+
+def test_no_evaluation_picture_occurs_in_tuning_or_validation(samples: dict[str, list]) -> None:
+    def digest(picture: object) -> str:
+        return hashlib.sha256(np.asarray(picture).tobytes()).hexdigest()
+
+    shown = {digest(s.image.open()) for name in TASKS for s in samples[name][:150]}
+    tuned = {digest(suite.show(suite.tuning_question(part, i)[0])) for part in ("train", "validation") for i in range(400)}
+    assert not shown & tuned
+
+
+def test_every_word_that_tuning_and_evaluation_use_is_taught_in_pretraining(evaluation_prompts: set[str]) -> None:
+    rng = np.random.default_rng(3)
+    taught = {
+        word
+        for phase in PHASES
+        for _, questions in packing.draw_rows(rng, 400, phase)
+        for asked in questions
+        for word in f"{asked.question} {asked.answer}".split()
+    }
+    taught |= {word for sentence in model.INSTRUCTIONS for word in sentence.split()}
+    tuned = {w for i in range(2000) for w in " ".join(vars(suite.tuning_question("train", i)[1]).values()).split()[1:]}
+    asked = {word for prompt in evaluation_prompts for word in prompt.split()}
+    assert asked <= taught
+    assert {word for word in tuned if word in model.words()} <= taught
+
+
+def test_a_packed_row_is_the_chat_prompts_it_stands_for() -> None:
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    tiny, processor = model.build_model(0).eval(), model.build_processor()
+    rng = np.random.default_rng(4)
+    packer = packing.Packer(processor.tokenizer)
+    scene = world.random_scene(rng, (3,))
+    asked = language.ask_things(scene, rng, "tune", ["existence", "color", "?count"])
+    packer.segment = lambda one, _rng: (  # the chat frame alone, without instructions
+        [*(head := packer.encode(f"{one.question} assistant :")), *packer.encode(one.answer), 3],
+        len(head),
+    )
+    packed = packer.pack([(scene, asked)], rng, 0.0)
+    from mmpt_bench.embedded.pretrain import packed_hidden
+
+    with torch.no_grad():
+        together = tiny.lm_head(packed_hidden(tiny, packed))[0]
+        for number, one in enumerate(asked, start=1):
+            content = [{"type": "image"}, {"type": "text", "text": one.question}]
+            chat = [{"role": "user", "content": content}]
+            text = processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+            ids = processor.tokenizer(text.replace("<image>", "<image>" * 9) + " " + one.answer, return_tensors="pt")
+            alone = tiny(input_ids=ids["input_ids"], pixel_values=packed.pixels).logits[0]
+            own = together[packed.segments[0] == number][:-1]
+            torch.testing.assert_close(own, alone[len(packer.prefix) :], atol=1e-5, rtol=1e-4)
+
+
+def test_pictures_as_processed_for_pretraining_are_those_of_the_processor() -> None:
+    scene = world.random_scene(np.random.default_rng(5), (4,))
+    packer = packing.Packer(model.build_tokenizer())
+    own = packer.pixels([scene], np.random.default_rng(0), 0.0).numpy()
+    from PIL import Image
+
+    processed = model.build_processor().image_processor(Image.fromarray(world.draw(scene)), return_tensors="np")
+    np.testing.assert_allclose(own, processed["pixel_values"], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_labels_are_balanced_and_pictures_are_enough(name: str, samples: dict[str, list]) -> None:
+    answers = Counter(sample.answer for sample in samples[name])
+    assert len({sample.cluster for sample in samples[name]}) >= 200
+    if name in ("mme", "pope", "snli_ve", "cifar10"):
+        assert len(set(answers.values())) == 1
+    else:
+        assert max(answers.values()) < 2 * min(answers.values())
+
+
+def test_mme_has_six_of_the_fourteen_subtasks_in_pairs(samples: dict[str, list]) -> None:
+    groups = Counter(sample.group for sample in samples["mme"])
+    assert set(groups) == {"existence", "count", "position", "color", "OCR", "numerical_calculation"}
+    assert set(groups) <= {*MME_PERCEPTION, *MME_COGNITION}
+    pairs = Counter(sample.cluster for sample in samples["mme"])
+    assert set(pairs.values()) == {2}
+    assert registry.load_task(registry.task_entries()["mme"]).metric.ceiling(samples["mme"]) == 1200
+
+
+def test_pope_asks_the_same_yes_questions_in_all_three_strategies(samples: dict[str, list]) -> None:
+    by_strategy = {
+        strategy: {(s.cluster, s.question) for s in samples["pope"] if s.group == strategy and s.answer == "yes"}
+        for strategy in suite.STRATEGIES
+    }
+    assert by_strategy["random"] == by_strategy["popular"] == by_strategy["adversarial"]
+
+

@@ -1,0 +1,96 @@
+"""Training: the schedule by hand, and an interrupted run that ends where an uninterrupted one does, bit for bit."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import tiny_backbone
+
+from mmpt_bench import registry, train
+from mmpt_bench.backbone import Backbone
+from mmpt_bench.corpus import Corpus, load_corpus
+from mmpt_bench.errors import RunFailed, UntrustedRecord
+from mmpt_bench.interrupt import Interrupted
+from mmpt_bench.recipe import Budget
+
+BUDGET = Budget(steps=6, batch_size=4)
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    torch.set_num_threads(1)
+    return tiny_backbone(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def corpus() -> Corpus:
+    return load_corpus("embedded")
+
+
+def trained(backbone: Backbone, corpus: Corpus, checkpoint: Path | None = None, stop_at: int | None = None, **changes: object):
+    handle = registry.load_method(registry.method_entries()["projector"])().attach(backbone, 1)
+    steps: list[train.Step] = []
+    try:
+        train.train(
+            backbone, handle, corpus, changes.get("budget", BUDGET), changes.get("rate", 1e-2), 0, checkpoint, steps.append,
+            lambda: len(steps) == stop_at,
+        )  # fmt: skip
+        return handle.state(), steps
+    finally:
+        handle.remove()
+
+
+def test_the_rate_rises_over_the_warm_up_and_falls_by_a_cosine_to_zero() -> None:
+    budget = Budget(steps=10, warmup=0.2)
+    rates = [train.learning_rate(step, budget, 1.0) for step in range(10)]
+    assert rates[:3] == [0.5, 1.0, 1.0]
+    assert rates[6] == pytest.approx(0.5)
+    assert 0 < rates[9] < 0.04
+    assert train.learning_rate(9, Budget(steps=10, schedule="constant"), 0.3) == 0.3
+
+
+def test_an_interrupted_training_goes_on_to_the_same_bits(backbone: Backbone, corpus: Corpus, tmp_path: Path) -> None:
+    whole, steps = trained(backbone, corpus)
+    with pytest.raises(Interrupted, match="step 3 of 6"):
+        trained(backbone, corpus, tmp_path / "checkpoint.pt", stop_at=3)
+    resumed, later = trained(backbone, corpus, tmp_path / "checkpoint.pt")
+    assert [step.step for step in later] == [4, 5, 6]
+    assert [step.loss for step in later] == [step.loss for step in steps[3:]]
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_a_damaged_checkpoint_is_not_gone_on_from(backbone: Backbone, corpus: Corpus, tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    with pytest.raises(Interrupted):
+        trained(backbone, corpus, path, stop_at=2)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(UntrustedRecord, match="damaged"):
+        trained(backbone, corpus, path)
+
+
+def test_a_loss_that_is_not_finite_stops_within_one_step(backbone: Backbone, corpus: Corpus) -> None:
+    with pytest.raises(RunFailed, match=r"step \d: .* at learning rate"):
+        trained(backbone, corpus, rate=1e30)
+
+
+def test_a_smaller_micro_batch_gives_the_gradient_of_the_whole_batch(backbone: Backbone, corpus: Corpus) -> None:
+    examples = next(corpus.batches(0, 1, 6))
+    handle = registry.load_method(registry.method_entries()["projector"])().attach(backbone, 1)
+    gradients = []
+    for micro in (6, 2, 1):
+        backbone.model.zero_grad(set_to_none=True)
+        train._backward(backbone, examples, 512, micro)
+        gradients.append([p.grad.clone() for p in handle.trainable.values()])
+    handle.remove()
+    for other in gradients[1:]:
+        for a, b in zip(gradients[0], other, strict=True):
+            torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
+
+
+def test_every_method_sees_the_same_examples_in_the_same_order_at_a_seed(corpus: Corpus) -> None:
+    one = [e.prompt for batch in corpus.batches(3, 4, 5) for e in batch]
+    assert one == [e.prompt for batch in corpus.batches(3, 4, 5) for e in batch]
+    assert one[10:] == [e.prompt for batch in corpus.batches(3, 4, 5, first=2) for e in batch]
+    assert one != [e.prompt for batch in corpus.batches(4, 4, 5) for e in batch]
