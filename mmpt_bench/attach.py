@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 CONFIG_FILE = "adapter_config.json"
 TENSOR_FILE = "adapter_model.safetensors"
+HEADER = "mmpt_bench"
+"""Entry of the tensor file's header that names the method, its hyperparameters and the backbone."""
 _PREFIX = "base_model.model."
 
 
@@ -116,13 +118,14 @@ def save_adapter(
     folder.mkdir(parents=True, exist_ok=True)
     plain = {"method": adapter.name, "params": dataclasses.asdict(adapter)}
     written = {**(config or plain), "base_model_name_or_path": public_name(backbone.name)}
-    header = {
-        "format": "pt",
+    made_by = {
         "method": adapter.name,
-        "params": json.dumps(dataclasses.asdict(adapter), sort_keys=True),
+        "params": dataclasses.asdict(adapter),
         "backbone": public_name(backbone.name),
         "backbone_fingerprint": backbone.fingerprint,
     }
+    # One entry: safetensors writes several in an order that changes, and with it the file's bytes.
+    header = {HEADER: json.dumps(made_by, sort_keys=True)}
     (folder / CONFIG_FILE).write_text(json.dumps(written, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     save_file({_outer_name(name): tensor.contiguous() for name, tensor in state.items()}, folder / TENSOR_FILE, header)
 
@@ -141,7 +144,7 @@ def read_adapter(folder: Path, backbone: Backbone | None = None) -> dict[str, Te
         raise RequestError(f"There is no `{TENSOR_FILE}` in `{folder}`.")
     try:
         with safe_open(path, "pt") as stream:
-            header = stream.metadata() or {}
+            header = json.loads((stream.metadata() or {}).get(HEADER, "{}"))
             state = {_inner_name(name): stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise UntrustedRecord(f"`{path}` is damaged ({error}). Train the adapter again.") from error

@@ -118,15 +118,15 @@ def shift(picture: np.ndarray, seed: int, strength: float = 1.0) -> np.ndarray:
     """
     rng = np.random.default_rng([seed, 77])
     x = picture.astype(np.float32) / 255
-    cast = np.array([[0.55, 0.35, 0.10], [0.10, 0.50, 0.40], [0.45, 0.05, 0.50]], np.float32)
+    cast = np.array([[0.60, 0.40, 0.00], [0.00, 0.60, 0.40], [0.40, 0.00, 0.60]], np.float32)
     x = (1 - strength) * x + strength * (x @ cast.T)
     blurred = _blur(x)
-    x = (1 - 0.9 * strength) * x + 0.9 * strength * blurred
-    x = 0.5 + (x - 0.5) * (1 - 0.45 * strength) + 0.06 * strength
+    x = (1 - 0.6 * strength) * x + 0.6 * strength * blurred
+    x = 0.5 + (x - 0.5) * (1 - 0.3 * strength) + 0.08 * strength
     phase = rng.uniform(0, 2 * np.pi, 2)
     grid = np.arange(SIDE, dtype=np.float32)
     weave = np.sin(grid[:, None] * 1.3 + phase[0]) + np.sin(grid[None, :] * 1.3 + phase[1])
-    x = x + strength * (0.05 * weave[:, :, None] + rng.normal(0, 0.05, x.shape).astype(np.float32))
+    x = x + strength * (0.03 * weave[:, :, None] + rng.normal(0, 0.03, x.shape).astype(np.float32))
     return (x.clip(0, 1) * 255).round().astype(np.uint8)
 
 
