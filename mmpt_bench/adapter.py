@@ -34,7 +34,7 @@ class Handle:
         return {name: p.detach().to("cpu", copy=True) for name, p in self.trainable.items()}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Writes values back; refuses a state whose names or shapes are not this adapter's (ValueError, naming both)."""
+        """Writes values back; refuses a state with other names or shapes (ValueError, naming them)."""
         import torch
 
         missing, extra = self.trainable.keys() - state.keys(), state.keys() - self.trainable.keys()

@@ -25,7 +25,9 @@ def training(store: Store, run: str) -> dict[str, Any] | None:
     try:
         known: dict[str, Any] = loads(path.read_bytes())
     except ValueError as error:
-        raise UntrustedRecord(f"`{COSTS}` of `{run}` is damaged: {error}. Delete the run's folder to do it again.") from error
+        raise UntrustedRecord(
+            f"`{COSTS}` of `{run}` is damaged: {error}. Delete the run's folder to do it again."
+        ) from error
     return known
 
 

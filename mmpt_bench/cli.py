@@ -57,18 +57,32 @@ def _budget_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @cli.command()
-@click.option("--method", default="mmpt", show_default=True, help="Names or files, comma-separated; `all` for every one.")
-@click.option("--tasks", default="mme,pope", show_default=True, help="Names or files, comma-separated; `all` for all six.")
-@click.option("--seeds", default="0", show_default=True, help="Comma-separated; six or more before a method is called better.")
+@click.option(
+    "--method", default="mmpt", show_default=True, help="Names or files, comma-separated; `all` for every one."
+)
+@click.option(
+    "--tasks", default="mme,pope", show_default=True, help="Names or files, comma-separated; `all` for all six."
+)
+@click.option(
+    "--seeds", default="0", show_default=True, help="Comma-separated; six or more before a method is called better."
+)
 @click.option("--set", "overrides", multiple=True, metavar="METHOD.FIELD=VALUE", help="A hyperparameter; repeatable.")
 @BACKBONE
 @click.option("--data", type=click.Path(path_type=Path), help="Folder of real data in the hub's schema.")
-@click.option("--limit", type=click.IntRange(min=1), help="The first so many questions of each task, and the others on the same pictures: a try, never ranked with full runs.")
-@click.option("--plan", "only_plan", is_flag=True, help="Say what would run, how long, and what it could tell; run nothing.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    help="The first so many questions of each task, and the others on their pictures; not ranked with full runs.",
+)
+@click.option(
+    "--plan", "only_plan", is_flag=True, help="Say what would run, how long, and what it could tell; run nothing."
+)
 @OUT
 @JSON
 @_budget_options
-def run(method: str, tasks: str, overrides: tuple[str, ...], seeds: str, only_plan: bool, as_json: bool, **options: Any) -> None:
+def run(
+    method: str, tasks: str, overrides: tuple[str, ...], seeds: str, only_plan: bool, as_json: bool, **options: Any
+) -> None:
     """Train methods, evaluate them on tasks, and write the leaderboard.
 
     What is recorded already is not done again: the same command goes on after an interruption, and a new task
@@ -128,8 +142,12 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 
 @cli.command()
-@click.option("--method", default="all", show_default=True, help="Names or files, comma-separated; `all` for every one.")
-@click.option("--trials", default=5, show_default=True, type=click.IntRange(min=2), help="Learning rates for each method.")
+@click.option(
+    "--method", default="all", show_default=True, help="Names or files, comma-separated; `all` for every one."
+)
+@click.option(
+    "--trials", default=5, show_default=True, type=click.IntRange(min=2), help="Learning rates for each method."
+)
 @BACKBONE
 @OUT
 @_budget_options
@@ -179,13 +197,16 @@ def check(file: Path, backbone: str, as_json: bool) -> None:
 
 
 @cli.command()
+@click.option(
+    "--publish", is_flag=True, help="Also keep all records in records.jsonl, from which the board can be rebuilt."
+)
 @OUT
 @JSON
-def leaderboard(out: Path, as_json: bool) -> None:
+def leaderboard(out: Path, publish: bool, as_json: bool) -> None:
     """Rebuild and print the leaderboard from what is recorded."""
     from mmpt_bench import commands
 
-    sys.exit(commands.leaderboard(out, as_json))
+    sys.exit(commands.leaderboard(out, publish, as_json))
 
 
 @cli.command()
@@ -199,14 +220,24 @@ def doctor(out: Path, as_json: bool) -> None:
 
 
 @cli.command()
-@click.option("--folder", default="pretraining", show_default=True, type=click.Path(path_type=Path), help="Checkpoints and result.")
+@click.option(
+    "--folder",
+    default="pretraining",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Checkpoints and result.",
+)
 @click.option("--seed", default=0, show_default=True)
-@click.option("--steps", type=click.IntRange(min=1), help="Of the language stage; by default as the shipped weights were made.")
+@click.option(
+    "--steps", type=click.IntRange(min=1), help="Of the language stage; by default as the shipped weights were made."
+)
 @click.option("--processes", default=2, show_default=True, type=click.IntRange(min=1), help="Each on one core.")
 @click.option("--probe", is_flag=True, help="Train nothing: print what a model sees on fresh clean scenes.")
 @BACKBONE
 @JSON
-def pretrain(folder: Path, seed: int, steps: int | None, processes: int, probe: bool, backbone: str, as_json: bool) -> None:
+def pretrain(
+    folder: Path, seed: int, steps: int | None, processes: int, probe: bool, backbone: str, as_json: bool
+) -> None:
     """Rebuild the embedded model's weights from a seed, with checkpoints; or probe a model."""
     from mmpt_bench import commands
 

@@ -22,6 +22,7 @@ from mmpt_bench.recipe import Record
 from mmpt_bench.run import Job, Request, TaskData, adapter_of, execute, load_data, plan, suite_of
 from mmpt_bench.store import Store
 
+
 def run(request: Request, only_plan: bool, as_json: bool) -> int:
     """Does what is asked and not yet recorded, writes the leaderboard; returns the exit code."""
     store = Store(request.out)
@@ -71,11 +72,14 @@ def _next_step(request: Request) -> None:
     if len(names) == 1:
         click.echo("Next: compare it, `mmpt-bench run --method all --tasks all`.", err=True)
     elif len(request.seeds) < 6:
-        click.echo("Next: six seeds or more tell methods apart, `--seeds 0,1,2,3,4,5`; what is recorded is not redone.", err=True)
+        click.echo(
+            "Next: six seeds or more tell methods apart, `--seeds 0,1,2,3,4,5`; what is recorded is not redone.",
+            err=True,
+        )
 
 
 def _print_plan(request: Request, jobs: Sequence[Job], data: dict[str, TaskData], store: Store, as_json: bool) -> None:
-    """Prints what would run, what it would cost by what earlier runs of the track cost, and what it could tell apart."""
+    """Prints what would run, what it would cost by what earlier runs cost, and what it could tell apart."""
     from mmpt_bench.stats import detectable_difference
 
     seconds, peak = _measured(jobs, store)
@@ -106,9 +110,12 @@ def _print_plan(request: Request, jobs: Sequence[Job], data: dict[str, TaskData]
         click.echo(json.dumps({"runs": rows, "tasks": tasks, "seconds": seconds, "peak_bytes": peak}, indent=1))
         return
     for row in rows:
-        todo = ("train, " if row["train"] else "") + (f"evaluate {', '.join(row['evaluate'])}" if row["evaluate"] else "nothing to do")
+        todo = ("train, " if row["train"] else "") + (
+            f"evaluate {', '.join(row['evaluate'])}" if row["evaluate"] else "nothing to do"
+        )
         known = f"; recorded: {', '.join(row['recorded'])}" if row["recorded"] else ""
-        click.echo(f"{row['method']} seed {row['seed']}: {todo}{known} (learning rate {row['learning_rate']:g}, {row['learning_rate_source']})")
+        rate = f"learning rate {row['learning_rate']:g}, {row['learning_rate_source']}"
+        click.echo(f"{row['method']} seed {row['seed']}: {todo}{known} ({rate})")
     for task in tasks:
         click.echo(
             f"{task['task']} ({task['suite']}): {task['questions']:,} questions on {task['pictures']:,} pictures; "
@@ -125,10 +132,8 @@ def _measured(jobs: Sequence[Job], store: Store) -> tuple[float | None, int]:
     if not jobs:
         return 0.0, 0
     recipe = jobs[0].recipe
-    same = [
-        r for r in store.records()
-        if r.status == "ok" and r.budget == dataclasses.asdict(recipe.budget) and r.backbone_fingerprint == recipe.backbone_fingerprint
-    ]  # fmt: skip
+    like = (dataclasses.asdict(recipe.budget), recipe.backbone_fingerprint)
+    same = [r for r in store.records() if r.status == "ok" and (r.budget, r.backbone_fingerprint) == like]
     trained = [r for r in same if r.train_seconds > 0]
     if not trained:
         return None, 0
@@ -160,11 +165,15 @@ def stopping() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def leaderboard(out: Path, as_json: bool) -> int:
-    """Rebuilds the leaderboard's files from the records and prints it."""
+def leaderboard(out: Path, publish: bool, as_json: bool) -> int:
+    """Rebuilds the leaderboard's files from the records and prints it; keeps the records in one file if asked to."""
     store = Store(out)
     if not store.records():
-        raise RequestError(f"There are no records in `{out}`: `mmpt-bench run --method mmpt --tasks mme,pope --out {out}` makes some.")
+        raise RequestError(
+            f"There are no records in `{out}`: `mmpt-bench run --method mmpt --tasks mme,pope --out {out}` makes some."
+        )
+    if publish:
+        store.publish()
     _show_board(store, as_json, ())
     return 0
 
@@ -183,7 +192,6 @@ def _show_board(store: Store, as_json: bool, own: Sequence[registry.Entry]) -> N
     published = read_published(registry.folder("results") / "published.csv")
     write_atomic(store.path("leaderboard.csv"), leaderboard_csv(made))
     write_atomic(store.path("leaderboard.md"), leaderboard_md(made, published))
-    store.publish()
     colors = {entry.name: registry.load_method(entry).color for entry in registry.method_entries().values()}
     figures = [board for board in made if board.limit is None and any(row.cells for row in board.rows)]
     for board in figures:
@@ -198,7 +206,7 @@ def _show_board(store: Store, as_json: bool, own: Sequence[registry.Entry]) -> N
     console = Console()
     for table in leaderboard_tables(made):
         console.print(table)
-    click.echo(f"Written: leaderboard.csv, leaderboard.md, records.jsonl and figures/ in {store.root}/", err=True)
+    click.echo(f"Written: leaderboard.csv, leaderboard.md and figures/ in {store.root}/", err=True)
 
 
 def tune(request: Request, trials: int) -> int:
@@ -224,7 +232,11 @@ def tune(request: Request, trials: int) -> int:
         ]  # fmt: skip
 
         def tell(rate: float, loss: float | None, why: str, name: str = adapter.name) -> None:
-            click.echo(f"{name}: learning rate {rate:g}: " + (f"validation loss {loss:.4f}" if loss is not None else f"failed: {why}"), err=True)
+            click.echo(
+                f"{name}: learning rate {rate:g}: "
+                + (f"validation loss {loss:.4f}" if loss is not None else f"failed: {why}"),
+                err=True,
+            )
 
         tried = same[0].trials if same else ()
         choice = search(backbone, corpus, adapter, request.budget, trials, tried, tell)
@@ -254,11 +266,15 @@ def check(file: Path, backbone: str, as_json: bool) -> int:
         click.echo(json.dumps([dataclasses.asdict(result) for result in results], indent=1))
     else:
         for result in results:
-            click.echo(f"{'pass' if result.ok else 'FAIL'} {result.name}{': ' + result.detail if result.detail else ''}")
+            click.echo(
+                f"{'pass' if result.ok else 'FAIL'} {result.name}{': ' + result.detail if result.detail else ''}"
+            )
     return 0 if all(result.ok for result in results) else 4
 
 
-def pretrain(folder: Path, seed: int, steps: int | None, processes: int, probe: bool, backbone: str, as_json: bool) -> int:
+def pretrain(
+    folder: Path, seed: int, steps: int | None, processes: int, probe: bool, backbone: str, as_json: bool
+) -> int:
     """Rebuilds the embedded weights, or prints what a model sees on fresh clean scenes."""
     if probe:
         from mmpt_bench.backbone import load_backbone
@@ -272,7 +288,8 @@ def pretrain(folder: Path, seed: int, steps: int | None, processes: int, probe: 
             for skill, accuracy in found.items():
                 click.echo(f"{skill:<12} {accuracy:.1%}")
         return 0
-    from mmpt_bench.embedded.pretrain import Plan, pretrain as build_weights
+    from mmpt_bench.embedded.pretrain import Plan
+    from mmpt_bench.embedded.pretrain import pretrain as build_weights
 
     chosen = dataclasses.replace(Plan(), seed=seed, processes=processes)
     weights = build_weights(dataclasses.replace(chosen, steps=steps) if steps is not None else chosen, folder)

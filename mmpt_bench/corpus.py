@@ -1,4 +1,4 @@
-"""What is trained on: examples in a fixed order by seed, the same for every method, and a validation part for selection."""
+"""What is trained on: examples in an order fixed by the seed, the same for every method; and a validation part."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Corpus:
     """Returns validation example 0..validation_size-1; selection may use these, and no test split ever."""
 
     def batches(self, seed: int, steps: int, batch_size: int, first: int = 0) -> Iterator[list[Example]]:
-        """Yields a run's batches from step `first` on: every epoch in a new order, which follows from the seed alone."""
+        """Yields a run's batches from step `first` on; each epoch has an order of its own, from the seed alone."""
         rng = np.random.default_rng(derive(seed, "data"))
         order: list[int] = []
         for step in range(steps):

@@ -16,7 +16,14 @@ import click
 
 from mmpt_bench.errors import BenchError
 
-NEEDED = {"torch": "2.6", "transformers": "5.0", "peft": "0.18", "datasets": "4.0", "pandas": "2.2", "matplotlib": "3.9"}
+NEEDED = {
+    "torch": "2.6",
+    "transformers": "5.0",
+    "peft": "0.18",
+    "datasets": "4.0",
+    "pandas": "2.2",
+    "matplotlib": "3.9",
+}
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,9 @@ def report(out: Path, as_json: bool) -> int:
 def findings(out: Path) -> Iterator[Finding]:
     """Yields a finding for each thing that a run needs."""
     version = ".".join(map(str, sys.version_info[:3]))
-    yield Finding("Python", sys.version_info >= (3, 11), version, "" if sys.version_info >= (3, 11) else "Install 3.11 or newer.")
+    yield Finding(
+        "Python", sys.version_info >= (3, 11), version, "" if sys.version_info >= (3, 11) else "Install 3.11 or newer."
+    )
     for name, least in NEEDED.items():
         yield _package(name, least)
     if importlib.util.find_spec("torch"):
@@ -52,7 +61,9 @@ def findings(out: Path) -> Iterator[Finding]:
     yield _tried("embedded model", _embedded, "Install the package again: its weights are part of it.")
     yield _tried("results folder", lambda: _results(out), "Name another one with `--out`.")
     free = shutil.disk_usage(next(p for p in (out.resolve(), *out.resolve().parents) if p.exists())).free
-    yield Finding("free disk", free > 2**30, f"{free / 2**30:.1f} GiB", "" if free > 2**30 else "Runs want at least 1 GiB.")
+    yield Finding(
+        "free disk", free > 2**30, f"{free / 2**30:.1f} GiB", "" if free > 2**30 else "Runs want at least 1 GiB."
+    )
 
 
 def _package(name: str, least: str) -> Finding:
@@ -73,7 +84,9 @@ def _accelerator() -> Finding:
 
     if torch.cuda.is_available():
         name, memory = torch.cuda.get_device_name(), torch.cuda.get_device_properties(0).total_memory / 2**30
-        return Finding("accelerator", True, f"{name}, {memory:.0f} GiB, bf16 {'yes' if torch.cuda.is_bf16_supported() else 'no'}")
+        return Finding(
+            "accelerator", True, f"{name}, {memory:.0f} GiB, bf16 {'yes' if torch.cuda.is_bf16_supported() else 'no'}"
+        )
     return Finding("accelerator", True, "none: the embedded backbone runs on the processor, a 7B one does not")
 
 

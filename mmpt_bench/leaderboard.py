@@ -135,17 +135,22 @@ def _labels(records: Sequence[Record]) -> dict[str, str]:
         variants.setdefault(record.method, {})[_variant(record)] = record
     labels = {}
     for method, of_method in variants.items():
-        names = sorted({name for record in of_method.values() for name in record.params})
-        texts = {name: {canonical_json(r.params.get(name)) for r in of_method.values()} for name in names}
+        names = sorted({name for record in of_method.values() for name in _told(record)})
+        texts = {name: {canonical_json(_told(r).get(name)) for r in of_method.values()} for name in names}
         telling = [name for name in names if len(texts[name]) > 1]
         for variant, record in of_method.items():
-            told = ", ".join(f"{name}={record.params.get(name)}" for name in telling)
+            told = ", ".join(f"{name}={_told(record).get(name)}" for name in telling)
             labels[variant] = f"{method} ({told})" if told else method
     return labels
 
 
 def _variant(record: Record) -> str:
-    return canonical_json([record.method, record.params])
+    return canonical_json([record.method, _told(record)])
+
+
+def _told(record: Record) -> dict[str, object]:
+    """Returns what tells variants apart: the hyperparameters, and the file where the method is a user's own."""
+    return record.params | ({"file": record.method_fingerprint[:8]} if record.method_fingerprint else {})
 
 
 def _column(task: Task, record: Record, samples: Samples) -> Column:

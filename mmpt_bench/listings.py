@@ -23,7 +23,10 @@ def show_list(what: str, out: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows, indent=1))
     elif not rows:
-        click.echo(f"There are no runs in `{out}` yet: `mmpt-bench run --method mmpt --tasks mme,pope` makes the first.", err=True)
+        click.echo(
+            f"There are no runs in `{out}` yet: `mmpt-bench run --method mmpt --tasks mme,pope` makes the first.",
+            err=True,
+        )
     else:
         _print(rows)
 
@@ -67,7 +70,10 @@ def _methods() -> list[Row]:
 
 def _backbones() -> list[Row]:
     return [
-        {"backbone": "embedded", "summary": "3.7 M parameters, LLaVA architecture, in the package; knows generated scenes alone"},
+        {
+            "backbone": "embedded",
+            "summary": "3.7 M parameters, LLaVA architecture, in the package; knows generated scenes alone",
+        },
         {"backbone": "FOLDER", "summary": "any folder with a LLaVA model in Hugging Face form (safetensors)"},
         {"backbone": "OWNER/MODEL", "summary": "the same on the Hugging Face hub, with @REVISION where one is meant"},
     ]
@@ -165,4 +171,6 @@ def _print_fields(shown: Row, indent: str = "") -> None:
         elif isinstance(value, int) and not isinstance(value, bool):
             click.echo(f"{indent}{name}: {value:,}")
         else:
-            click.echo(f"{indent}{name}: {value if not isinstance(value, tuple | list) else ', '.join(map(str, value))}")
+            click.echo(
+                f"{indent}{name}: {value if not isinstance(value, tuple | list) else ', '.join(map(str, value))}"
+            )

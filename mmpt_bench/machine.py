@@ -26,7 +26,13 @@ def environment() -> dict[str, Any]:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             versions[name] = "absent"
-    return {"versions": versions, "commit": commit(), "system": platform.system(), "processor": processor(), "cores": os.cpu_count()}
+    return {
+        "versions": versions,
+        "commit": commit(),
+        "system": platform.system(),
+        "processor": processor(),
+        "cores": os.cpu_count(),
+    }
 
 
 def commit() -> str:

@@ -29,7 +29,9 @@ class _Asked:
     samples: list[Sample]
 
 
-def predict(backbone: Backbone, task: Task, samples: Sequence[Sample], batch_size: int = 64) -> Iterator[list[Prediction]]:
+def predict(
+    backbone: Backbone, task: Task, samples: Sequence[Sample], batch_size: int = 64
+) -> Iterator[list[Prediction]]:
     """Yields predictions, a batch at a time; a sample's do not depend on what else is in its batch.
 
     Raises:
@@ -82,7 +84,9 @@ class _Pixels:
         if need:
             made = self.backbone.pixels([s.image.open() for s in need.values()])
             fresh = dict(zip(need, made, strict=True))
-        rows = torch.stack([self.kept[s.image.key] if s.image.key in self.kept else fresh[s.image.key] for s in samples])
+        rows = torch.stack(
+            [self.kept[s.image.key] if s.image.key in self.kept else fresh[s.image.key] for s in samples]
+        )
         for key, row in fresh.items():
             size = row.numel() * row.element_size()
             if self.bytes + size <= PIXEL_CACHE_BYTES:

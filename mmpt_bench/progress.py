@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
     from mmpt_bench.recipe import Record
     from mmpt_bench.run import Job, Reporter
@@ -52,7 +52,8 @@ class _Bars:
     """One bar for the training under way, or the task under way."""
 
     def __init__(self, bars: Progress) -> None:
-        self.bars, self.current, self.id = bars, "", None
+        self.bars, self.current = bars, ""
+        self.id: TaskID | None = None
 
     def _show(self, label: str, total: int, done: int, note: str) -> None:
         if label != self.current:

@@ -59,9 +59,16 @@ class Recipe:
 
 
 def track_key(recipe: Recipe, suite: str) -> str:
-    """Names the track: runs are ranked against each other only where backbone, corpus, budget, dtype and suite agree."""
+    """Names the track: runs are ranked together only where backbone, corpus, budget, dtype and suite agree."""
     return content_key(
-        [recipe.backbone_fingerprint, recipe.corpus_fingerprint, dataclasses.asdict(recipe.budget), recipe.dtype, suite], 8
+        [
+            recipe.backbone_fingerprint,
+            recipe.corpus_fingerprint,
+            dataclasses.asdict(recipe.budget),
+            recipe.dtype,
+            suite,
+        ],
+        8,
     )
 
 
@@ -86,7 +93,7 @@ class Record:
     budget: dict[str, Any]
     dtype: str
     learning_rate_source: str
-    """How the learning rate was chosen: "searched: 6 trials on ...", "set by the user", "documented default, not searched"."""
+    """How it was chosen: "searched: 5 rates on ...", "set by the user", "documented default, not searched"."""
     task: str
     """Empty for a training that failed: there is nothing to score."""
     status: Literal["ok", "failed"]
@@ -120,7 +127,7 @@ class Record:
     samples: str = ""
     """Name of the file in results/samples/ that lists id, group, picture and right answer of each sample."""
     parsed_choices: str = ""
-    """One character a sample, in the order of the samples file: index of the parsed choice in base 36, `-` where unreadable."""
+    """A character a sample, in the order of the samples file: the choice's index in base 36, `-` where unreadable."""
     ranked_choices: str = ""
     """The same for the best-ranked legal answer."""
     trainable: int = 0
@@ -133,5 +140,8 @@ class Record:
     final_loss: float | None = None
     time: str = ""
     """UTC, ISO 8601, when the record was written."""
+    world_size: int = 1
+    method_fingerprint: str = ""
+    """Of the method's file, where it is a user's own."""
     environment: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Commit, versions, device, processor, threads: recorded, never part of a key."""

@@ -86,7 +86,9 @@ def load_task(entry: Entry) -> Task:
     """Imports a task's file and returns the `Task` it exports; raises RequestError where it exports none."""
     task = getattr(_import(entry, "tasks"), "TASK", None)
     if not isinstance(task, Task):
-        raise RequestError(f"`{entry.path}` exports no task: it needs a line `TASK = Task(...)`; see tasks/_template.py.")
+        raise RequestError(
+            f"`{entry.path}` exports no task: it needs a line `TASK = Task(...)`; see tasks/_template.py."
+        )
     return task if task.name == entry.name else dataclasses.replace(task, name=entry.name)
 
 
@@ -100,7 +102,9 @@ def load_method(entry: Entry) -> Any:
             "`attach` and `count`; see baselines/_template.py."
         )
     if getattr(adapter, "name", None) != entry.name:
-        raise RequestError(f"`{entry.path}` holds a method called `{getattr(adapter, 'name', None)}`: give both one name.")
+        raise RequestError(
+            f"`{entry.path}` holds a method called `{getattr(adapter, 'name', None)}`: give both one name."
+        )
     return adapter
 
 
@@ -108,15 +112,22 @@ def fields_of(path: Path) -> dict[str, str]:
     """Returns name and annotation of the dataclass fields in a method's file, read without importing it."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     name = next(
-        (n.value.id for n in tree.body if isinstance(n, ast.Assign) and isinstance(n.value, ast.Name)
-         and any(isinstance(t, ast.Name) and t.id == "ADAPTER" for t in n.targets)),
+        (
+            n.value.id
+            for n in tree.body
+            if isinstance(n, ast.Assign)
+            and isinstance(n.value, ast.Name)
+            and any(isinstance(t, ast.Name) and t.id == "ADAPTER" for t in n.targets)
+        ),
         None,
     )
     body = next((n.body for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name), [])
     return {
         n.target.id: ast.unparse(n.annotation)
         for n in body
-        if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name) and "ClassVar" not in ast.unparse(n.annotation)
+        if isinstance(n, ast.AnnAssign)
+        and isinstance(n.target, ast.Name)
+        and "ClassVar" not in ast.unparse(n.annotation)
     }
 
 

@@ -1,4 +1,4 @@
-"""The main job: what was asked for becomes runs, what is recorded already is left alone, the rest is done and recorded."""
+"""The main job: what was asked for becomes runs; what is recorded already is left alone, the rest is done."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def plan(request: Request, store: Store, data: dict[str, TaskData]) -> list[Job]
     corpus = load_corpus(request.corpus)
     known = [*rates.read(request.out / rates.FILE), *rates.read(rates.shipped())]
     recorded = {record.eval_key for record in store.records() if record.status == "ok"}
-    jobs = []
+    jobs: list[Job] = []
     for seed in request.seeds:
         for entry in request.methods:
             texts = request.overrides.get(entry.name, {})
@@ -207,7 +207,7 @@ def execute(
     report: Reporter,
     stopping: Callable[[], bool] = lambda: False,
 ) -> Iterator[Record]:
-    """Does what is still to be done, and yields each record as it is written; a failed run is recorded and passed over."""
+    """Does what is still to be done and yields each record as it is written; a failed run is recorded too."""
     from mmpt_bench.backbone import load_backbone
 
     open_jobs = [job for job in jobs if job.todo]
@@ -234,7 +234,7 @@ def _do(
     report: Reporter,
     stopping: Callable[[], bool],
 ) -> Iterator[Record]:
-    recipe, name = job.recipe, job.recipe.run_name
+    recipe = job.recipe
     # Another process may have done some of it while this one waited for the lock.
     recorded = {record.eval_key for record in store.records() if record.status == "ok"}
     todo = [task for task in job.todo if eval_key(recipe, data[task]) not in recorded]
@@ -288,7 +288,15 @@ def _trained(
     checkpoint = store.run_path(name) / "checkpoint.pt"
     try:
         result = train(
-            backbone, handle, corpus, recipe.budget, job.adapter.learning_rate, recipe.seed, checkpoint, on_step, stopping
+            backbone,
+            handle,
+            corpus,
+            recipe.budget,
+            job.adapter.learning_rate,
+            recipe.seed,
+            checkpoint,
+            on_step,
+            stopping,
         )
     finally:
         artifacts.log_steps(store, name, log)
@@ -307,7 +315,9 @@ def _load(folder: Path, sha256: str, handle: Any) -> None:
     from mmpt_bench.attach import read_adapter
 
     if file_sha256(folder / "adapter_model.safetensors") != sha256:
-        raise UntrustedRecord(f"The adapter in `{folder.parent.name}` is damaged. Delete that folder to train it again.")
+        raise UntrustedRecord(
+            f"The adapter in `{folder.parent.name}` is damaged. Delete that folder to train it again."
+        )
     handle.load(read_adapter(folder))
 
 
@@ -380,6 +390,8 @@ def _base_record(request: Request, job: Job, backbone: Backbone, handle: Any) ->
         corpus_fingerprint=recipe.corpus_fingerprint,
         budget=dataclasses.asdict(recipe.budget),
         dtype=recipe.dtype,
+        world_size=recipe.world_size,
+        method_fingerprint=recipe.method_fingerprint,
         learning_rate_source=job.rate_source,
         task="",
         status="failed",

@@ -30,7 +30,10 @@ def scored(task: Task, samples: Sequence[Sample], predictions: Sequence[Predicti
     """
     if [p.id for p in predictions] != [s.id for s in samples]:
         raise ValueError("predictions and samples are not of the same questions in the same order")
-    by_way = {"strict": [p.parsed for p in predictions], "constrained": [p.ranked for p in predictions]}
+    by_way: dict[str, list[str | None]] = {
+        "strict": [p.parsed for p in predictions],
+        "constrained": [p.ranked for p in predictions],
+    }
     own = [chosen(p, task.decode) for p in predictions]
     tally = task.metric.tally(samples, own)
     values = figures(task, tally)

@@ -1,4 +1,4 @@
-"""Training of one adapter: the same examples in the same order for every method at a seed, checkpoints, no surprises."""
+"""Training of one adapter: the same examples in the same order for every method at a seed; checkpoints."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from mmpt_bench.machine import PeakMemory, steady_malloc
 from mmpt_bench.recipe import Budget
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from mmpt_bench.adapter import Handle
@@ -163,7 +162,7 @@ def train(
 
 
 def _backward(backbone: Backbone, examples: list[Example], max_length: int, micro: int) -> tuple[float, int]:
-    """Returns (mean loss, micro-batch) after leaving the batch's gradients; memory that runs out halves the micro-batch.
+    """Returns (mean loss, micro-batch), leaving the batch's gradients; memory that runs out halves the micro-batch.
 
     The gradient is that of the whole batch's mean over answer tokens, however it is cut.
     """
@@ -205,6 +204,8 @@ def _read(path: Path) -> dict[str, Any]:
 
     said = path.with_suffix(".sha256")
     if not said.exists() or said.read_text() != file_sha256(path):
-        raise UntrustedRecord(f"The checkpoint `{path.name}` in `{path.parent.name}` is damaged. Delete it to start over.")
+        raise UntrustedRecord(
+            f"The checkpoint `{path.name}` in `{path.parent.name}` is damaged. Delete it to start over."
+        )
     state: dict[str, Any] = torch.load(path, weights_only=True)
     return state

@@ -36,7 +36,8 @@ def search(
     from mmpt_bench.train import train, validation_loss
 
     made = dict(known)
-    for rate in rates.candidates(*adapter.lr_range, n_trials):
+    lowest, highest = adapter.lr_range
+    for rate in rates.candidates(lowest, highest, n_trials):
         if rate in made:
             continue
         handle = dataclasses.replace(adapter, learning_rate=rate).attach(backbone, derive(rates.SEED, "init"))
@@ -56,5 +57,5 @@ def search(
         backbone_fingerprint=backbone.fingerprint,
         corpus_fingerprint=corpus.fingerprint,
         budget=dataclasses.asdict(budget),
-        trials=tuple((rate, made[rate]) for rate in rates.candidates(*adapter.lr_range, n_trials)),
+        trials=tuple((rate, made[rate]) for rate in rates.candidates(lowest, highest, n_trials)),
     )

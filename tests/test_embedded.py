@@ -1,7 +1,6 @@
 """The embedded suite: what separates its parts, and that its pictures and rows are what their version says."""
 
 import hashlib
-
 from collections import Counter
 
 import numpy as np
@@ -50,7 +49,9 @@ def wordings(asked: str) -> str:
     """Returns a question with everything that a scene decides blanked out."""
     slots = {*world.SHAPES, *map(language.plural, world.SHAPES), *world.COLOR_NAMES, *language.NUMBERS, *world.GLYPHS}
     slots |= {str(n) for n in range(19)} | {"is", "are"}
-    return " ".join("_" if word in slots else word for word in asked.lower().replace("?", " ?").replace(".", " .").split())
+    return " ".join(
+        "_" if word in slots else word for word in asked.lower().replace("?", " ?").replace(".", " .").split()
+    )
 
 
 def test_the_wordings_of_evaluation_and_tuning_are_others(samples: dict[str, list]) -> None:
@@ -83,7 +84,9 @@ def test_no_evaluation_picture_occurs_in_tuning_or_validation(samples: dict[str,
         return hashlib.sha256(np.asarray(picture).tobytes()).hexdigest()
 
     shown = {digest(s.image.open()) for name in TASKS for s in samples[name][:150]}
-    tuned = {digest(suite.show(suite.tuning_question(part, i)[0])) for part in ("train", "validation") for i in range(400)}
+    tuned = {
+        digest(suite.show(suite.tuning_question(part, i)[0])) for part in ("train", "validation") for i in range(400)
+    }
     assert not shown & tuned
 
 
@@ -165,5 +168,3 @@ def test_pope_asks_the_same_yes_questions_in_all_three_strategies(samples: dict[
         for strategy in suite.STRATEGIES
     }
     assert by_strategy["random"] == by_strategy["popular"] == by_strategy["adversarial"]
-
-

@@ -25,7 +25,9 @@ def test_the_best_rate_has_the_lowest_validation_loss_and_failures_do_not_count(
     assert choice(trials=((1e-3, 0.5), (3e-3, None))).best == 1e-3
 
 
-@pytest.mark.parametrize(("trials", "edge"), [(((1e-3, 0.5), (3e-3, 0.4), (1e-2, 0.6)), False), (((1e-3, 0.3), (3e-3, 0.4)), True)])
+@pytest.mark.parametrize(
+    ("trials", "edge"), [(((1e-3, 0.5), (3e-3, 0.4), (1e-2, 0.6)), False), (((1e-3, 0.3), (3e-3, 0.4)), True)]
+)
 def test_a_best_rate_at_the_edge_is_flagged(trials: tuple, edge: bool) -> None:
     assert choice(trials=trials).at_edge is edge
 

@@ -31,7 +31,9 @@ def test_names_keep_their_order_and_stand_once() -> None:
     assert [entry.name for entry in registry.find("task", "pope,mme,pope")] == ["pope", "mme"]
 
 
-@pytest.mark.parametrize(("kind", "name", "nearest"), [("task", "mee", "mme"), ("task", "POPE", "pope"), ("method", "loar", "lora")])
+@pytest.mark.parametrize(
+    ("kind", "name", "nearest"), [("task", "mee", "mme"), ("task", "POPE", "pope"), ("method", "loar", "lora")]
+)
 def test_an_unknown_name_is_told_its_nearest(kind: str, name: str, nearest: str) -> None:
     with pytest.raises(RequestError, match=f"Did you mean `{nearest}`"):
         registry.find(kind, name)

@@ -8,12 +8,45 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ABOVE = (
-    "errors", "hashing", "task", "metrics", "parse", "stats", "resample", "claims", "recipe", "recipe_file", "registry",
-    "store", "files", "lock", "source", "tables", "pixels", "rates", "corpus", "scoring", "run", "leaderboard", "ranking",
-    "render", "terminal", "plots", "commands", "listings", "doctor", "progress", "machine", "weights", "cli", "backbone",
-    "mmpt", "adapter", "artifacts",
-)  # fmt: skip
+ABOVE = [
+    "errors",
+    "hashing",
+    "task",
+    "metrics",
+    "parse",
+    "stats",
+    "resample",
+    "claims",
+    "recipe",
+    "recipe_file",
+    "registry",
+    "store",
+    "files",
+    "lock",
+    "source",
+    "tables",
+    "pixels",
+    "rates",
+    "corpus",
+    "scoring",
+    "run",
+    "leaderboard",
+    "ranking",
+    "render",
+    "terminal",
+    "plots",
+    "commands",
+    "listings",
+    "doctor",
+    "progress",
+    "machine",
+    "weights",
+    "cli",
+    "backbone",
+    "mmpt",
+    "adapter",
+    "artifacts",
+]
 BELOW = {"train", "predict", "prompts", "hooks", "rows", "attach", "anatomy", "checks", "probe", "tune"}
 
 
@@ -29,7 +62,8 @@ def test_tasks_and_baselines_import_without_torch(folder: str) -> None:
     code = (
         f"import importlib.util, sys\nfor name in {files!r}:\n"
         f"    spec = importlib.util.spec_from_file_location(name, f'{folder}/{{name}}.py')\n"
-        "    module = importlib.util.module_from_spec(spec); sys.modules[name] = module; spec.loader.exec_module(module)\n"
+        "    module = importlib.util.module_from_spec(spec)\n"
+        "    sys.modules[name] = module\n    spec.loader.exec_module(module)\n"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

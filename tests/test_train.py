@@ -27,14 +27,15 @@ def corpus() -> Corpus:
     return load_corpus("embedded")
 
 
-def trained(backbone: Backbone, corpus: Corpus, checkpoint: Path | None = None, stop_at: int | None = None, **changes: object):
+def trained(
+    backbone: Backbone, corpus: Corpus, checkpoint: Path | None = None, stop_at: int | None = None, **changes: object
+):
     handle = registry.load_method(registry.method_entries()["projector"])().attach(backbone, 1)
     steps: list[train.Step] = []
     try:
-        train.train(
-            backbone, handle, corpus, changes.get("budget", BUDGET), changes.get("rate", 1e-2), 0, checkpoint, steps.append,
-            lambda: len(steps) == stop_at,
-        )  # fmt: skip
+        rate = changes.get("rate", 1e-2)
+        at_end = lambda: len(steps) == stop_at  # noqa: E731
+        train.train(backbone, handle, corpus, BUDGET, rate, 0, checkpoint, steps.append, at_end)
         return handle.state(), steps
     finally:
         handle.remove()

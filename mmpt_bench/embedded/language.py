@@ -331,7 +331,11 @@ def ask_text(scene: Scene, rng: np.random.Generator, part: str) -> list[Asked]:
     truth, form = bool(rng.random() < 0.5), YES_NO[part]
     if "+" in text:
         total = int(text[0]) + int(text[2])
-        said = total if truth else int(rng.choice([k for k in range(max(0, total - 3), min(18, total + 3) + 1) if k != total]))
+        said = (
+            total
+            if truth
+            else int(rng.choice([k for k in range(max(0, total - 3), min(18, total + 3) + 1) if k != total]))
+        )
         right = f"the sum is {total}"
         asked = [_open(scene, rng, part, "sum", str(total))]
         if part == "pretrain":
@@ -358,7 +362,11 @@ def ask_big(scene: Scene, rng: np.random.Generator, part: str) -> list[Asked]:
     shapes = [str(s) for s in rng.permutation([s for s in world.SHAPES if s != shape])[: int(rng.integers(2, 10))]]
     shapes.insert(int(rng.integers(len(shapes) + 1)), shape)
     options = f"{' , '.join(shapes[:-1])} or {shapes[-1]}"
-    asked = [_open(scene, rng, part, "big", shape), _open(scene, rng, part, "options", shape, options=options), _open(scene, rng, part, "color", color, ref=shape)]
+    asked = [
+        _open(scene, rng, part, "big", shape),
+        _open(scene, rng, part, "options", shape, options=options),
+        _open(scene, rng, part, "color", color, ref=shape),
+    ]
     return [*asked, Asked("claim_big", claims, ("yes" if truth else "no") + _stop(part))]
 
 

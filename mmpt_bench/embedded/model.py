@@ -6,6 +6,7 @@ written down here, not collected at run time: the order of the words is part of 
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,7 @@ INSTRUCTIONS = (
 """Sentences whose words evaluation may use. Pre-training puts them before its questions, so that none is a stranger."""
 REAL_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 """CIFAR-10's: known to the tokenizer, so that the real task can be asked at all; the base never saw one."""
-PUNCTUATION = tuple('.,?:;"+()-=!') + ("'",)
+PUNCTUATION = (*".,?:;+()-=!", "'", '"')
 
 
 def words() -> list[str]:
@@ -135,9 +136,6 @@ def build_model(seed: int) -> LlavaForConditionalGeneration:
         vision_feature_layer=-1,
         vision_feature_select_strategy="default",
         image_seq_length=(world.SIDE // world.CELL) ** 2,
-        pad_token_id=0,
-        bos_token_id=2,
-        eos_token_id=3,
         tie_word_embeddings=False,
     )
     return LlavaForConditionalGeneration(config)
@@ -147,7 +145,7 @@ def save(model: LlavaForConditionalGeneration, folder: Path) -> None:
     """Writes the model as float16 safetensors, with tokenizer, processor and chat template, in Hugging Face form."""
     import torch
 
-    half = type(model)(model.config)
-    half.load_state_dict(model.state_dict())
-    half.to(torch.float16).save_pretrained(folder)
+    half: Any = copy.deepcopy(model)
+    half.to(torch.float16)
+    half.save_pretrained(folder)
     build_processor().save_pretrained(folder)

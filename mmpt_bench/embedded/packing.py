@@ -52,7 +52,10 @@ class Packer:
     def __init__(self, tokenizer: Any, length: int = 128) -> None:
         self.vocabulary: dict[str, int] = tokenizer.get_vocab()
         self.length = length
-        self.prefix = [v if v is not None else self.vocabulary[w] for v, w in zip(PREFIX, ["", "user", ":", *[""] * 9], strict=True)]
+        self.prefix = [
+            v if v is not None else self.vocabulary[w]
+            for v, w in zip(PREFIX, ["", "user", ":", *[""] * 9], strict=True)
+        ]
 
     def encode(self, text: str) -> list[int]:
         """Returns token ids of text whose words stand apart; raises KeyError on a word outside the vocabulary."""
@@ -93,7 +96,8 @@ class Packer:
                 labels[row, at + head - 1 : end - 1] = tokens[head:]
                 at = end
         pixels = self.pixels([scene for scene, _ in rows], rng, noise)
-        return Packed(*map(torch.from_numpy, (ids, positions, segments, labels)), pixels)
+        made = [torch.from_numpy(array) for array in (ids, positions, segments, labels)]
+        return Packed(made[0], made[1], made[2], made[3], pixels)
 
     def pixels(self, scenes: list[Scene], rng: np.random.Generator, noise: float) -> Tensor:
         """Returns scenes as the tower reads them, clean but for grain, (scenes, 3, 48, 48)."""

@@ -26,18 +26,18 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-MIXED = {"claims": 6, "open": 3, "captions": 0.3, "kinds": (0.7, 0.07, 0.09, 0.06, 0.08)}
-CLAIMS = {"claims": 10, "open": 1, "captions": 0.0, "kinds": (0.9, 0.025, 0.025, 0.025, 0.025)}
-TOLD = {"claims": 6, "open": 3, "captions": 1.0, "kinds": (0.9, 0.025, 0.025, 0.025, 0.025)}
+MIXED = (6, 3, 0.3, (0.7, 0.07, 0.09, 0.06, 0.08))
+CLAIMS = (10, 1, 0.0, (0.9, 0.025, 0.025, 0.025, 0.025))
+TOLD = (6, 3, 1.0, (0.9, 0.025, 0.025, 0.025, 0.025))
 PHASES = (
-    Phase(0, (1,), **MIXED),
-    Phase(400, (1, 2), **MIXED),
-    Phase(800, (1, 2, 3), **MIXED),
-    Phase(1200, (1, 2, 3, 4), **MIXED),
-    Phase(1250, (1,), **CLAIMS),
-    Phase(1600, (1,), **TOLD),
-    Phase(2800, (1, 2), **TOLD),
-    Phase(3400, (1, 2, 3), **TOLD),
+    Phase(0, (1,), *MIXED),
+    Phase(400, (1, 2), *MIXED),
+    Phase(800, (1, 2, 3), *MIXED),
+    Phase(1200, (1, 2, 3, 4), *MIXED),
+    Phase(1250, (1,), *CLAIMS),
+    Phase(1600, (1,), *TOLD),
+    Phase(2800, (1, 2), *TOLD),
+    Phase(3400, (1, 2, 3), *TOLD),
     Phase(4000, (1, 2, 3, 4), 7, 3, 0.5, (0.72, 0.06, 0.08, 0.06, 0.08)),
 )
 
@@ -229,7 +229,8 @@ def _run_stage(stage: _Stage, plan: Plan, folder: Path, rank: int, say: Callable
         if rank == 0 and (step + 1) % 50 == 0:
             pace = (time.perf_counter() - since) / (step + 1 - seen)
             left = pace * (stage.steps - step - 1) / 60
-            say(f"{stage.name}: step {step + 1}/{stage.steps}, loss {mean:.4f}, {pace:.2f} s a step, {left:.0f} min left")
+            done = f"step {step + 1}/{stage.steps}, loss {mean:.4f}"
+            say(f"{stage.name}: {done}, {pace:.2f} s a step, {left:.0f} min left")
             since, seen = time.perf_counter(), step + 1
         if rank == 0 and ((step + 1) % plan.checkpoint_every == 0 or step + 1 == stage.steps):
             state = {"step": step + 1, "optimizer": optimizer.state_dict()}
@@ -247,7 +248,7 @@ def _work(rank: int, plan: Plan, folder: Path, say: Callable[[str], None]) -> No
         dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=plan.processes)
     model = embedded_model.build_model(plan.seed)
     tower = model.model.vision_tower
-    heads = CellHeads(model.config.vision_config.hidden_size)
+    heads = CellHeads(tower.config.hidden_size)
 
     def vision_loss(step: int) -> Tensor:
         rng = np.random.default_rng([plan.seed, 0, step, rank])
@@ -260,7 +261,9 @@ def _work(rank: int, plan: Plan, folder: Path, say: Callable[[str], None]) -> No
     used = [(n, p) for n, p in tower.named_parameters() if "post_layernorm" not in n]
     parameters = [*used, *heads.heads.named_parameters()]
     modules = {"tower": tower, "heads": heads.heads}
-    eyes = _Stage("vision", parameters, plan.vision_steps, plan.vision_rate, 100, plan.vision_steps // 3, vision_loss, modules)
+    eyes = _Stage(
+        "vision", parameters, plan.vision_steps, plan.vision_rate, 100, plan.vision_steps // 3, vision_loss, modules
+    )
     _run_stage(eyes, plan, folder, rank, say)
 
     packer = Packer(embedded_model.build_tokenizer())
@@ -271,7 +274,9 @@ def _work(rank: int, plan: Plan, folder: Path, say: Callable[[str], None]) -> No
         return packed_loss(model, packer.pack(draw_rows(rng, plan.batch, phase), rng, plan.noise))
 
     parameters = [(n, p) for n, p in model.named_parameters() if "post_layernorm" not in n]
-    words = _Stage("language", parameters, plan.steps, plan.rate, 200, plan.decay_steps, language_loss, {"model": model})
+    words = _Stage(
+        "language", parameters, plan.steps, plan.rate, 200, plan.decay_steps, language_loss, {"model": model}
+    )
     _run_stage(words, plan, folder, rank, say)
     if rank == 0:
         embedded_model.save(model, folder / "weights")

@@ -29,7 +29,8 @@ def probe(model: Any, tokenizer: Any, n: int = 400, seed: int = 10_000) -> dict[
     """
     import torch
 
-    packer, found = Packer(tokenizer), {}
+    packer = Packer(tokenizer)
+    found: dict[str, float] = {}
     model.eval()
     with torch.no_grad():
         for skill in (*CLAIMS, *(f"?{name}" for name in OPEN)):

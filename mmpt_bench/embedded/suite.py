@@ -100,7 +100,9 @@ def tuning_question(part: str, index: int) -> tuple[Scene, Asked]:
         kind = str(rng.choice(tuple(MIX), p=tuple(MIX.values())))
         if kind == "things":
             scene = world.random_scene(rng, (1, 2, 3, 4))
-            skill = str(rng.choice((*language.CLAIMS, *language.CLAIMS, "relation", "?count", "?color", "?location", "?at")))
+            skill = str(
+                rng.choice((*language.CLAIMS, *language.CLAIMS, "relation", "?count", "?color", "?location", "?at"))
+            )
             found = language.ask_things(scene, rng, "tune", [skill])
         else:
             scene = _other_scene(rng, kind, part)
@@ -117,7 +119,9 @@ def _other_scene(rng: np.random.Generator, kind: str, part: str) -> Scene:
     return world.random_text(rng, sums=kind == "sum")
 
 
-def _scenes(rng: np.random.Generator, n: int, allows: Callable[[Scene], Any], counts: Sequence[int] = (2, 3, 4)) -> list[Any]:
+def _scenes(
+    rng: np.random.Generator, n: int, allows: Callable[[Scene], Any], counts: Sequence[int] = (2, 3, 4)
+) -> list[Any]:
     """Returns what `allows` makes of `n` scenes, passing over those of which it makes nothing."""
     made: list[Any] = []
     while len(made) < n:
@@ -168,18 +172,19 @@ def _existence(rng: np.random.Generator, scene: Scene) -> tuple[Scene, str, str]
     yes, no = language.existence(scene, rng, True), language.existence(scene, rng, False)
     if yes is None or no is None:
         return None
-    return scene, *(f"Is there {article(words)} in this image?" for words in (yes[0], no[0]))
+    return scene, f"Is there {article(yes[0])} in this image?", f"Is there {article(no[0])} in this image?"
 
 
 def _count(rng: np.random.Generator, scene: Scene) -> tuple[Scene, str, str]:
     shape = str(rng.choice([t.shape for t in scene.things]))
     n = len(language.matches(scene, shape))
     wrong = int(rng.choice([k for k in (n - 1, n + 1) if 1 <= k <= 5]))
-    return scene, *(
-        f"{'Is' if k == 1 else 'Are'} there a total of {language.NUMBERS[k]} "
-        f"{shape if k == 1 else language.plural(shape)} in the image?"
-        for k in (n, wrong)
-    )
+
+    def asked(k: int) -> str:
+        noun = shape if k == 1 else language.plural(shape)
+        return f"{'Is' if k == 1 else 'Are'} there a total of {language.NUMBERS[k]} {noun} in the image?"
+
+    return scene, asked(n), asked(wrong)
 
 
 def _position(rng: np.random.Generator, scene: Scene) -> tuple[Scene, str, str] | None:
@@ -188,7 +193,8 @@ def _position(rng: np.random.Generator, scene: Scene) -> tuple[Scene, str, str] 
         return None
     (a, thing), (b, other) = named[:2]
     word = language.relation(thing, other, rng)
-    return scene, *(f"Is the {a} {w} the {b} in this image?" for w in (word, language.OPPOSITE[word]))
+    wrong = language.OPPOSITE[word]
+    return scene, f"Is the {a} {word} the {b} in this image?", f"Is the {a} {wrong} the {b} in this image?"
 
 
 def _color(rng: np.random.Generator, scene: Scene) -> tuple[Scene, str, str] | None:
@@ -198,7 +204,7 @@ def _color(rng: np.random.Generator, scene: Scene) -> tuple[Scene, str, str] | N
     thing = single[int(rng.integers(len(single)))]
     others = [c for c in (*[t.color for t in scene.things], *world.COLOR_NAMES) if c != thing.color]
     wrong = str(rng.choice(others))
-    return scene, *(f"Is the {thing.shape} in this image {color}?" for color in (thing.color, wrong))
+    return scene, f"Is the {thing.shape} in this image {thing.color}?", f"Is the {thing.shape} in this image {wrong}?"
 
 
 STRATEGIES = ("adversarial", "popular", "random")
@@ -218,7 +224,9 @@ def _pope(rng: np.random.Generator) -> list[Row]:
         image, present = show(scene), sorted({t.shape for t in scene.things})
         yes = [str(shape) for shape in rng.choice(present, 2, replace=False)]
         for strategy in STRATEGIES:
-            likely = {"random": world.SHAPES, "popular": popular, "adversarial": world.THEME_SHAPES[scene.theme]}[strategy]
+            likely = {"random": world.SHAPES, "popular": popular, "adversarial": world.THEME_SHAPES[scene.theme]}[
+                strategy
+            ]
             absent = [shape for shape in likely if shape not in present]
             rest = [shape for shape in world.SHAPES if shape not in present and shape not in absent]
             no = [str(s) for s in rng.permutation(absent)][:2]

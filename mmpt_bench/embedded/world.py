@@ -48,7 +48,7 @@ THEME_SHAPES = {
 """Shapes that are common in a theme: what usually appears together, for POPE's adversarial questions."""
 
 HELD_OUT = frozenset((SHAPES[i], COLOR_NAMES[(3 * i + k) % 8]) for i in range(10) for k in ((0, 4) if i % 2 else (1,)))
-"""15 of the 80 shapes-in-a-colour that occur in evaluation scenes alone: never in pre-training, tuning or validation."""
+"""15 of the 80 shapes-in-a-colour occur in evaluation alone: never in pre-training, tuning or validation."""
 
 DIGIT_ROWS = {"train": range(0, 748), "validation": range(748, 898), "test": range(898, 1797)}
 """Rows of scikit-learn's digits that each part may show."""
@@ -102,9 +102,14 @@ def draw(scene: Scene) -> np.ndarray:
     if scene.big is not None:
         _paint(picture, _sprite(scene.big.shape, scene.big.size, SIDE), scene.big, 2 * scene.big.dy, 2 * scene.big.dx)
     for cell, glyph in scene.glyphs:
-        rows, columns = slice(CELL * (cell // 3), CELL * (cell // 3 + 1)), slice(CELL * (cell % 3), CELL * (cell % 3 + 1))
+        rows, columns = (
+            slice(CELL * (cell // 3), CELL * (cell // 3 + 1)),
+            slice(CELL * (cell % 3), CELL * (cell % 3 + 1)),
+        )
         alpha = _glyph(glyph, scene.font)[:, :, None]
-        picture[rows, columns] = picture[rows, columns] * (1 - alpha) + alpha * np.asarray(COLORS[scene.ink], np.float32)
+        picture[rows, columns] = picture[rows, columns] * (1 - alpha) + alpha * np.asarray(
+            COLORS[scene.ink], np.float32
+        )
     return picture.round().astype(np.uint8)
 
 
@@ -189,7 +194,7 @@ def random_big(rng: np.random.Generator, held_out: float = 0.0) -> Scene:
 
 
 def random_digit(rng: np.random.Generator, part: str) -> Scene:
-    """Returns a scene of one handwritten digit of "train", "validation" or "test"; training ones are slightly turned."""
+    """Returns a scene of one handwritten digit of a part of `DIGIT_ROWS`; those of "train" are slightly turned."""
     rows = DIGIT_ROWS[part]
     turn = float(rng.uniform(-12, 12)) if part == "train" else 0.0
     return Scene("gray", digit_row=int(rng.integers(rows.start, rows.stop)), turn=turn, seed=_fresh(rng))
