@@ -195,7 +195,11 @@ def _read(folder: Any, dtype: Any) -> tuple[Any, Any]:
     """Returns model and processor of a folder whose files are known to be whole."""
     from safetensors import SafetensorError
     from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers.utils import logging
 
+    # Its bar for reading weights would stand in the middle of ours.
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
     try:
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
             folder,
@@ -210,6 +214,9 @@ def _read(folder: Any, dtype: Any) -> tuple[Any, Any]:
         raise UntrustedRecord(f"The weights in `{folder}` are damaged ({error}). Fetch or build them again.") from error
     except (OSError, ValueError, KeyError) as error:
         raise RequestError(f"`{folder}` does not load as an image-text model: {str(error).splitlines()[0]}") from error
+    finally:
+        if shown:
+            logging.enable_progress_bar()
     model, info = loaded
     # Where a weight is missing, transformers draws a random one and warns; such a model answers, and wrongly.
     lacking = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])

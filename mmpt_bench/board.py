@@ -156,7 +156,7 @@ class Board:
     def title(self) -> str:
         """Returns the board's name for people."""
         limit = f", first {self.limit:,} questions a task only" if self.limit is not None else ""
-        return f"{self.suite} suite, {self.backbone}, trained on {self.corpus}{limit}"
+        return f"{self.suite} suite, backbone {self.backbone}, corpus {self.corpus}{limit}"
 
 
 def plain(value: Any) -> Any:

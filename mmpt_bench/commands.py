@@ -195,7 +195,9 @@ def _show_board(store: Store, as_json: bool, own: Sequence[registry.Entry]) -> N
     colors = {entry.name: registry.load_method(entry).color for entry in registry.method_entries().values()}
     figures = [board for board in made if board.limit is None and any(row.cells for row in board.rows)]
     for board in figures:
-        leaderboard_picture(board, store.path("figures") / f"leaderboard-{board.suite}-{board.track}.png", colors)
+        alone = sum(other.suite == board.suite for other in figures) == 1
+        name = f"leaderboard-{board.suite}" + ("" if alone else f"-{board.track}")
+        leaderboard_picture(board, store.path("figures") / f"{name}.png", colors)
     if as_json:
         click.echo(json.dumps(leaderboard_json(made, published), indent=1))
         return

@@ -62,12 +62,15 @@ class TaskData:
     rows: Rows
     samples: list[Sample]
     limit: int | None
+    own: str = ""
+    """SHA-256 of the task's file where it is a user's own, which may change without a new version."""
 
     @property
     def key(self) -> list[Any]:
         """Returns what an `eval_key` adds to a `train_key`."""
         t = self.task
-        return [t.name, t.version, self.rows.fingerprint, t.split, t.decode, t.max_new_tokens, self.limit]
+        key = [t.name, t.version, self.rows.fingerprint, t.split, t.decode, t.max_new_tokens, self.limit]
+        return [*key, self.own] if self.own else key
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,9 @@ def load_data(request: Request) -> dict[str, TaskData]:
             rows = source.hub_rows(task, request.offline)
         else:
             rows = embedded_rows(task)
-        loaded[task.name] = TaskData(task, rows, source.samples(task, rows, request.limit), request.limit)
+        loaded[task.name] = TaskData(
+            task, rows, source.samples(task, rows, request.limit), request.limit, registry.own_fingerprint(entry)
+        )
     return loaded
 
 

@@ -168,3 +168,15 @@ def test_pope_asks_the_same_yes_questions_in_all_three_strategies(samples: dict[
         for strategy in suite.STRATEGIES
     }
     assert by_strategy["random"] == by_strategy["popular"] == by_strategy["adversarial"]
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_built_in_task_passes_the_conformance_suite(name: str) -> None:
+    from mmpt_bench.task_checks import check_task
+
+    rows = suite.source(name)
+    few = rows.rows if name in ("mme", "pope") else rows.rows[:60]
+    failed = [
+        r for r in check_task(registry.load_task(registry.task_entries()[name]), few, rows.label_names) if not r.ok
+    ]
+    assert not failed

@@ -200,11 +200,15 @@ def claim(scene: Scene, rng: np.random.Generator, truth: bool, skill: str) -> tu
     """Returns (claim, correction) about a scene, true or false as asked; None where the scene does not allow it.
 
     Args:
-        skill: "existence", "count", "color", "location" or "relation".
+        skill: "existence", "shape" (existence by the shape alone), "count", "color", "location" or "relation".
     """
     if skill == "existence":
         found = existence(scene, rng, truth)
         return found and (f"there is a {found[0]}", f"there is {'a' if truth else 'no'} {found[0]}")
+    if skill == "shape":
+        shapes = [t.shape for t in scene.things]
+        name = str(rng.choice(shapes if truth else [s for s in world.SHAPES if s not in shapes]))
+        return f"there is a {name}", f"there is {'a' if truth else 'no'} {name}"
     if skill == "count":
         shape = str(rng.choice([t.shape for t in scene.things] if rng.random() < 0.85 else world.SHAPES))
         n = len(matches(scene, shape))

@@ -134,6 +134,8 @@ class Phase:
     """Probability that it is also to be described."""
     kinds: tuple[float, float, float, float, float]
     """Shares of scenes of objects, letters, sums, one big object and one digit."""
+    skills: tuple[str, ...] = CLAIM_SKILLS
+    """What the claims are about, each as often as it stands here."""
 
 
 def draw_rows(rng: np.random.Generator, n: int, phase: Phase) -> list[tuple[Scene, list[Asked]]]:
@@ -143,7 +145,7 @@ def draw_rows(rng: np.random.Generator, n: int, phase: Phase) -> list[tuple[Scen
         kind = str(rng.choice(("things", "text", "sum", "big", "digit"), p=phase.kinds))
         if kind == "things":
             scene = world.random_scene(rng, phase.things)
-            skills = [*rng.choice(CLAIM_SKILLS, phase.claims), *rng.choice(OPEN_SKILLS, phase.open)]
+            skills = [*rng.choice(phase.skills, phase.claims), *rng.choice(OPEN_SKILLS, phase.open)]
             if rng.random() < phase.captions:
                 skills = ["?caption", *skills]
             rng.shuffle(skills)

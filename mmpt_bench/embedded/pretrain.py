@@ -19,7 +19,8 @@ import numpy as np
 
 from mmpt_bench.embedded import model as embedded_model
 from mmpt_bench.embedded import world
-from mmpt_bench.embedded.packing import Packed, Packer, Phase, draw_rows, normalise
+from mmpt_bench.embedded.packing import CLAIM_SKILLS, Packed, Packer, Phase, draw_rows, normalise
+from mmpt_bench.weights import write_checksums
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +39,9 @@ PHASES = (
     Phase(1600, (1,), *TOLD),
     Phase(2800, (1, 2), *TOLD),
     Phase(3400, (1, 2, 3), *TOLD),
-    Phase(4000, (1, 2, 3, 4), 7, 3, 0.5, (0.72, 0.06, 0.08, 0.06, 0.08)),
+    Phase(3600, (1,), *TOLD, ("shape", "shape", "shape", "existence", "location")),
+    Phase(4150, (1, 2), *TOLD, ("shape", "existence", "existence", "location", "color", "count", "relation")),
+    Phase(4600, (1, 2, 3, 4), 7, 3, 0.5, (0.72, 0.06, 0.08, 0.06, 0.08), ("shape", *CLAIM_SKILLS, "location")),
 )
 
 
@@ -60,6 +63,7 @@ class Plan:
     noise: float = 0.02
     processes: int = 2
     checkpoint_every: int = 250
+    report_every: int = 50
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: int, decay: int) -> float:
@@ -226,7 +230,7 @@ def _run_stage(stage: _Stage, plan: Plan, folder: Path, rank: int, say: Callable
         torch.nn.utils.clip_grad_norm_(tensors, 1.0)
         optimizer.step()
         mean = loss.item() if not mean else 0.98 * mean + 0.02 * loss.item()
-        if rank == 0 and (step + 1) % 50 == 0:
+        if rank == 0 and (step + 1) % plan.report_every == 0:
             pace = (time.perf_counter() - since) / (step + 1 - seen)
             left = pace * (stage.steps - step - 1) / 60
             done = f"step {step + 1}/{stage.steps}, loss {mean:.4f}"
@@ -262,7 +266,14 @@ def _work(rank: int, plan: Plan, folder: Path, say: Callable[[str], None]) -> No
     parameters = [*used, *heads.heads.named_parameters()]
     modules = {"tower": tower, "heads": heads.heads}
     eyes = _Stage(
-        "vision", parameters, plan.vision_steps, plan.vision_rate, 100, plan.vision_steps // 3, vision_loss, modules
+        "vision",
+        parameters,
+        plan.vision_steps,
+        plan.vision_rate,
+        100,
+        max(1, plan.vision_steps // 3),
+        vision_loss,
+        modules,
     )
     _run_stage(eyes, plan, folder, rank, say)
 
@@ -280,18 +291,28 @@ def _work(rank: int, plan: Plan, folder: Path, say: Callable[[str], None]) -> No
     _run_stage(words, plan, folder, rank, say)
     if rank == 0:
         embedded_model.save(model, folder / "weights")
-        (folder / "weights" / "pretraining.json").write_text(json.dumps(asdict(plan), indent=1) + "\n")
+        finish(plan, folder / "weights")
     if plan.processes > 1:
         dist.barrier()
         dist.destroy_process_group()
+
+
+def finish(plan: Plan, weights: Path) -> None:
+    """Writes beside the weights how they were made, and the checksums by which a flipped bit is found."""
+    (weights / "pretraining.json").write_text(json.dumps(asdict(plan), indent=1) + "\n", encoding="utf-8")
+    for path in weights.iterdir():
+        path.chmod(0o644)
+    write_checksums(weights)
 
 
 def _log(message: str) -> None:
     print(message, flush=True)
 
 
-def pretrain(plan: Plan, folder: Path) -> Path:
+def pretrain(plan: Plan, folder: Path, say: Callable[[str], None] = _log) -> Path:
     """Trains the base and returns the folder of its weights, in Hugging Face form.
+
+    `say` is told of every fiftieth step; with several processes it must be a function of a module.
 
     Run again with the same folder, it goes on from the last checkpoint; fewer `steps` than before end it sooner,
     with the same fall of the learning rate.
@@ -300,9 +321,9 @@ def pretrain(plan: Plan, folder: Path) -> Path:
     (folder / "meet").unlink(missing_ok=True)
     os.environ.update(MALLOC_TRIM_THRESHOLD_="2147483647", MALLOC_MMAP_THRESHOLD_="1073741824", OMP_NUM_THREADS="1")
     if plan.processes == 1:
-        _work(0, plan, folder, _log)
+        _work(0, plan, folder, say)
     else:
         import torch.multiprocessing as mp
 
-        mp.start_processes(_work, (plan, folder, _log), nprocs=plan.processes, start_method="spawn")
+        mp.start_processes(_work, (plan, folder, say), nprocs=plan.processes, start_method="spawn")
     return folder / "weights"

@@ -1,0 +1,58 @@
+"""Pre-training: what it makes loads as any backbone does, and an interruption changes nothing."""
+
+from pathlib import Path
+
+import pytest
+
+from mmpt_bench.backbone import load_backbone
+from mmpt_bench.embedded.pretrain import PHASES, Plan, learning_rate, pretrain
+from mmpt_bench.embedded.probe import probe
+
+SMALL = Plan(
+    vision_steps=2, vision_batch=8, steps=3, batch=2, decay_steps=2, processes=1, checkpoint_every=1, report_every=1
+)
+
+
+def quiet(_message: str) -> None:
+    """Says nothing."""
+
+
+def test_an_interrupted_pretraining_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+    whole = pretrain(SMALL, tmp_path / "whole", quiet)
+
+    def stop(message: str) -> None:
+        if message.startswith("language: step 2/3"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(SMALL, tmp_path / "cut", stop)
+    cut = pretrain(SMALL, tmp_path / "cut", quiet)
+    assert (cut / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
+def test_what_it_makes_is_loaded_like_any_other_backbone_and_can_be_probed(tmp_path: Path) -> None:
+    backbone = load_backbone(str(pretrain(SMALL, tmp_path, quiet)), offline=True)
+    assert 3_500_000 < sum(p.numel() for p in backbone.model.parameters()) < 8_000_000
+    found = probe(backbone.model, backbone.processor.tokenizer, n=4)
+    assert {"existence", "count", "color", "location", "relation", "?digit"} <= found.keys()
+    assert all(0 <= share <= 1 for share in found.values())
+
+
+def test_the_rate_rises_stays_and_falls_to_zero() -> None:
+    rates = [learning_rate(step, 100, 1.0, 10, 20) for step in range(100)]
+    assert rates[0] == 0.1
+    assert rates[9] == rates[80] == 1.0
+    assert rates[90] == pytest.approx(0.5)
+    assert rates[99] == pytest.approx(0.05)
+
+
+def test_the_curriculum_is_in_order() -> None:
+    assert [phase.start for phase in PHASES] == sorted({phase.start for phase in PHASES})
+    assert PHASES[-1].things == (1, 2, 3, 4)
+
+
+@pytest.mark.slow
+def test_the_shipped_model_sees() -> None:
+    backbone = load_backbone("embedded")
+    found = probe(backbone.model, backbone.processor.tokenizer)
+    assert min(found["existence"], found["count"], found["color"]) > 0.85
