@@ -21,8 +21,11 @@ QUESTION = "{question} Answer with one of: {choices}."
 
 
 def rows() -> Rows:
-    """Returns rows that need no download. Delete this, and `rows=rows` below, if your data is on the hub or in a folder:
-    then `dataset` and `revision` say where on the hub, and `--data DIR` names a folder in the same form."""
+    """Returns rows that need no download.
+
+    Delete this, and `rows=rows` below, if your data is on the hub or in a folder: then `dataset` and `revision` say
+    where on the hub, and `--data DIR` names a folder in the same form.
+    """
     from PIL import Image
 
     made = [

@@ -9,7 +9,15 @@ from mmpt_bench.embedded.pretrain import PHASES, Plan, learning_rate, pretrain
 from mmpt_bench.embedded.probe import probe
 
 SMALL = Plan(
-    vision_steps=2, vision_batch=8, steps=3, batch=2, decay_steps=2, processes=1, checkpoint_every=1, report_every=1
+    vision_steps=2,
+    vision_batch=8,
+    vision_decay=1,
+    steps=3,
+    batch=2,
+    decay_steps=2,
+    processes=1,
+    checkpoint_every=1,
+    report_every=1,
 )
 
 

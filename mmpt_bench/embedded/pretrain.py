@@ -53,6 +53,7 @@ class Plan:
     vision_steps: int = 1000
     vision_batch: int = 128
     vision_rate: float = 1.5e-3
+    vision_decay: int = 333
     steps: int = 7600
     batch: int = 16
     """Pictures a step and process."""
