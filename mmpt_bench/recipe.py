@@ -13,7 +13,7 @@ from mmpt_bench.hashing import content_key
 class Budget:
     """What every method is given alike."""
 
-    steps: int = 400
+    steps: int = 200
     """Optimiser steps."""
     batch_size: int = 24
     """Examples a step, over all processes."""

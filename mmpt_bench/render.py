@@ -70,7 +70,8 @@ def _board_md(board: Board) -> list[str]:
     if board.limit is not None:
         parts.append(f"**A trial**: only the first {board.limit:,} questions of each task were asked.")
     if board.rows:
-        parts += [_ranks_md(board), "### Scores by task", *(_task_md(board, column) for column in board.columns)]
+        parts += [_ranks_md(board), "### Scores by task"]
+        parts += [part for column in board.columns for part in (_task_md(board, column), _figures_md(board, column))]
         parts += ["### Costs", _costs_md(board)]
     if board.failures:
         header = ("Method", "Seed", "Learning rate", "Why")
@@ -136,6 +137,20 @@ def _task_md(board: Board, column: Column) -> str:
         f"version {column.version}, data {markdown(column.data_fingerprint[:12])}."
     )
     return f"{head}\n\n{_table(header, lines)}"
+
+
+def _figures_md(board: Board, column: Column) -> str:
+    """Returns every figure of a task by method, mean over seeds, folded away."""
+    rows = [row for row in board.rows if column.task in row.cells]
+    names = list(dict.fromkeys(name for row in rows for name in row.cells[column.task].values))
+
+    def text(name: str, value: float | None) -> str:
+        points = column.unit == "points" and not name.startswith(("acc/", "acc_plus/"))
+        return shown.NOTHING if value is None else f"{value:.1f}" if points else shown.percent(value)
+
+    lines = [(name, *(text(name, row.cells[column.task].values.get(name)) for row in rows)) for name in names]
+    table = _table(["Figure", *(row.label for row in rows)], lines)
+    return f"<details><summary>All figures of {markdown(column.title)}</summary>\n\n{table}\n\n</details>"
 
 
 def _costs_md(board: Board) -> str:
