@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 MIXED = (6, 3, 0.3, (0.7, 0.07, 0.09, 0.06, 0.08))
 CLAIMS = (10, 1, 0.0, (0.9, 0.025, 0.025, 0.025, 0.025))
 TOLD = (6, 3, 1.0, (0.9, 0.025, 0.025, 0.025, 0.025))
+HARD = ("existence", "existence", "shape", "count", "count", "color", "color", "location", "relation")
 PHASES = (
     Phase(0, (1,), *MIXED),
     Phase(400, (1, 2), *MIXED),
@@ -42,6 +43,7 @@ PHASES = (
     Phase(3600, (1,), *TOLD, ("shape", "shape", "shape", "existence", "location")),
     Phase(4150, (1, 2), *TOLD, ("shape", "existence", "existence", "location", "color", "count", "relation")),
     Phase(4600, (1, 2, 3, 4), 7, 3, 0.5, (0.72, 0.06, 0.08, 0.06, 0.08), ("shape", *CLAIM_SKILLS, "location")),
+    Phase(5100, (1, 2, 3, 4), 9, 1, 0.1, (0.8, 0.05, 0.05, 0.05, 0.05), HARD),
 )
 
 
