@@ -13,7 +13,7 @@ from mmpt_bench import __version__
 from mmpt_bench.errors import BenchError, RequestError
 
 if TYPE_CHECKING:
-    from mmpt_bench.run import Request
+    from mmpt_bench.plan import Request
 
 OUT = click.option(
     "--out", default="results", show_default=True, type=click.Path(path_type=Path), help="Folder of the results."
@@ -97,8 +97,8 @@ def run(
 def _request(method: str, tasks: str, seeds: str, overrides: tuple[str, ...], options: dict[str, Any]) -> Request:
     """Returns the request that options stand for; raises RequestError before anything costly is imported."""
     from mmpt_bench import registry
+    from mmpt_bench.plan import Request, parse_overrides
     from mmpt_bench.recipe import Budget
-    from mmpt_bench.run import Request, parse_overrides
     from mmpt_bench.weights import DTYPES, check_backbone
 
     methods = registry.find("method", method)

@@ -17,9 +17,10 @@ from mmpt_bench.corpus import load_corpus
 from mmpt_bench.errors import RequestError
 from mmpt_bench.files import write_atomic
 from mmpt_bench.interrupt import Interrupted
+from mmpt_bench.plan import Job, Request, TaskData, adapter_of, load_data, plan, suite_of
 from mmpt_bench.progress import duration, reporting
 from mmpt_bench.recipe import Record
-from mmpt_bench.run import Job, Request, TaskData, adapter_of, execute, load_data, plan, suite_of
+from mmpt_bench.run import execute
 from mmpt_bench.store import Store
 
 
@@ -252,7 +253,7 @@ def check(file: Path, backbone: str, as_json: bool) -> int:
     """Runs the conformance suite on a file and prints a line a check; returns 0 where all pass, else 4."""
     from mmpt_bench.checks import check_method, check_task
     from mmpt_bench.listings import is_method
-    from mmpt_bench.run import embedded_rows
+    from mmpt_bench.plan import embedded_rows
 
     if not file.is_file():
         raise RequestError(f"There is no file `{file}` to check.")

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+    from mmpt_bench.plan import Job
     from mmpt_bench.recipe import Record
-    from mmpt_bench.run import Job, Reporter
+    from mmpt_bench.run import Reporter
 
 
 def _label(job: Job) -> str:

@@ -1,4 +1,4 @@
-"""The main job: what was asked for becomes runs; what is recorded already is left alone, the rest is done."""
+"""Doing what is planned: train or load an adapter, ask what is not answered yet, score, record."""
 
 from __future__ import annotations
 
@@ -10,188 +10,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmpt_bench import artifacts, rates, registry
+from mmpt_bench import artifacts
 from mmpt_bench.corpus import Corpus, load_corpus
-from mmpt_bench.errors import RequestError, RunFailed, UntrustedRecord, unknown_name
+from mmpt_bench.errors import RunFailed, UntrustedRecord
 from mmpt_bench.hashing import content_key, derive, file_sha256
 from mmpt_bench.interrupt import Interrupted
 from mmpt_bench.machine import environment
-from mmpt_bench.recipe import Budget, Recipe, Record, track_key
-from mmpt_bench.registry import Entry
+from mmpt_bench.plan import Job, Request, TaskData, eval_key, suite_of
+from mmpt_bench.recipe import Record, track_key
 from mmpt_bench.scoring import scored
 from mmpt_bench.store import Store
-from mmpt_bench.task import Prediction, Sample, Task
-from mmpt_bench.weights import EMBEDDED, backbone_fingerprint
+from mmpt_bench.task import Prediction
 
 if TYPE_CHECKING:
     from mmpt_bench.backbone import Backbone
-    from mmpt_bench.source import Rows
-
 
 LOCK_SECONDS = 24 * 3600.0
 """How long a run that another process is doing is waited for."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a user asked for, names checked and values typed."""
-
-    methods: tuple[Entry, ...]
-    overrides: dict[str, dict[str, str]]
-    """Method name -> field -> text, from `--set lora.r=16`."""
-    tasks: tuple[Entry, ...]
-    seeds: tuple[int, ...]
-    backbone: str
-    corpus: str
-    budget: Budget
-    dtype: str
-    out: Path
-    data: Path | None = None
-    """Folder of real data in the hub's schema."""
-    limit: int | None = None
-    offline: bool = False
-    eval_batch: int = 64
-    device: str | None = None
-
-
-@dataclass(frozen=True)
-class TaskData:
-    """A task and its samples, loaded once for all runs."""
-
-    task: Task
-    rows: Rows
-    samples: list[Sample]
-    limit: int | None
-    own: str = ""
-    """SHA-256 of the task's file where it is a user's own, which may change without a new version."""
-
-    @property
-    def key(self) -> list[Any]:
-        """Returns what an `eval_key` adds to a `train_key`."""
-        t = self.task
-        key = [t.name, t.version, self.rows.fingerprint, t.split, t.decode, t.max_new_tokens, self.limit]
-        return [*key, self.own] if self.own else key
-
-
-@dataclass(frozen=True)
-class Job:
-    """One run: a recipe, and what of it is still to be done."""
-
-    recipe: Recipe
-    adapter: Any
-    rate_source: str
-    trained: bool
-    """An adapter of this recipe is stored."""
-    todo: tuple[str, ...]
-    """Tasks to evaluate."""
-    done: tuple[str, ...]
-
-
-def suite_of(request: Request) -> str:
-    """Returns "embedded" for generated tasks, "real" for public data: figures of the two never meet."""
-    return "real" if request.data is not None or request.backbone != EMBEDDED else "embedded"
-
-
-def load_data(request: Request) -> dict[str, TaskData]:
-    """Returns every task's samples; raises RequestError for data that cannot be used, before any model is loaded."""
-    from mmpt_bench import source
-
-    loaded = {}
-    for entry in request.tasks:
-        task = registry.load_task(entry)
-        if request.data is not None:
-            rows = source.folder_rows(task, request.data)
-        elif suite_of(request) == "real":
-            rows = source.hub_rows(task, request.offline)
-        else:
-            rows = embedded_rows(task)
-        loaded[task.name] = TaskData(
-            task, rows, source.samples(task, rows, request.limit), request.limit, registry.own_fingerprint(entry)
-        )
-    return loaded
-
-
-def embedded_rows(task: Task) -> Rows:
-    """Returns a task's rows of the embedded suite, or those that a user's own task makes itself.
-
-    Raises:
-        RequestError: the suite has no such task.
-    """
-    from mmpt_bench.embedded import suite
-
-    if task.rows is not None:
-        return task.rows()
-    if task.name not in suite.PICTURES:
-        raise RequestError(
-            f"The embedded suite has no task `{task.name}`: pass `--data DIR` with its rows, or give the task `rows`."
-        )
-    return suite.source(task.name)
-
-
-def adapter_of(entry: Entry, overrides: dict[str, str]) -> Any:
-    """Returns a method's adapter with a user's hyperparameters; raises RequestError for one that does not fit."""
-    registry.check_fields(entry, list(overrides))
-    adapter = registry.load_method(entry)
-    try:
-        return adapter(**registry.coerce(adapter, overrides))
-    except (TypeError, ValueError) as error:
-        raise RequestError(f"`{entry.name}` cannot be made with {overrides}: {error}") from error
-
-
-def plan(request: Request, store: Store, data: dict[str, TaskData]) -> list[Job]:
-    """Returns the runs that the request names, in its order, with what of each is recorded already."""
-    fingerprint = backbone_fingerprint(request.backbone, request.offline)
-    corpus = load_corpus(request.corpus)
-    known = [*rates.read(request.out / rates.FILE), *rates.read(rates.shipped())]
-    recorded = {record.eval_key for record in store.records() if record.status == "ok"}
-    jobs: list[Job] = []
-    for seed in request.seeds:
-        for entry in request.methods:
-            texts = request.overrides.get(entry.name, {})
-            adapter = adapter_of(entry, texts)
-            adapter, source = with_rate(adapter, texts, known, fingerprint, corpus, request.budget)
-            trains = adapter.lr_range[1] > 0
-            budget = request.budget
-            recipe = Recipe(
-                backbone=request.backbone,
-                backbone_fingerprint=fingerprint,
-                corpus=corpus.name,
-                corpus_fingerprint=corpus.fingerprint,
-                method=entry.name,
-                params=dataclasses.asdict(adapter),
-                budget=budget,
-                # What does not train has one result, whatever the seed.
-                seed=seed if trains else 0,
-                dtype=request.dtype,
-                method_fingerprint=registry.own_fingerprint(entry),
-            )
-            if any(job.recipe.train_key == recipe.train_key for job in jobs):
-                continue
-            keys = {name: eval_key(recipe, item) for name, item in data.items()}
-            done = tuple(name for name in data if keys[name] in recorded)
-            todo = tuple(name for name in data if name not in done)
-            trained = not trains or artifacts.training(store, recipe.run_name) is not None
-            jobs.append(Job(recipe, adapter, source, trained, todo, done))
-    return jobs
-
-
-def with_rate(
-    adapter: Any, texts: dict[str, str], known: Sequence[rates.Choice], fingerprint: str, corpus: Corpus, budget: Budget
-) -> tuple[Any, str]:
-    """Returns (adapter with its learning rate, how that was chosen)."""
-    if adapter.lr_range[1] == 0:
-        return adapter, "does not train"
-    if "learning_rate" in texts:
-        return adapter, "set by the user"
-    found = rates.look_up(known, adapter.name, dataclasses.asdict(adapter), fingerprint, corpus.fingerprint, budget)
-    if found is None:
-        return adapter, "documented default, not searched"
-    return dataclasses.replace(adapter, learning_rate=found[0]), found[1]
-
-
-def eval_key(recipe: Recipe, item: TaskData) -> str:
-    """Names one task's result of one run."""
-    return content_key([recipe.train_key, *item.key])
 
 
 @dataclass
@@ -409,27 +244,3 @@ def _base_record(request: Request, job: Job, backbone: Backbone, handle: Any) ->
 
 def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def parse_overrides(texts: Sequence[str], methods: Sequence[Entry]) -> dict[str, dict[str, str]]:
-    """Returns method -> field -> text of `--set` options: `lora.r=16`, or `r=16` where one method is named.
-
-    Raises:
-        RequestError: a text of another form, a method that is not part of the request, an unknown field.
-    """
-    by_name = {entry.name: entry for entry in methods}
-    found: dict[str, dict[str, str]] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        method, dot, field = name.strip().rpartition(".")
-        if not equals or not field:
-            raise RequestError(f"`--set {text}`: write METHOD.FIELD=VALUE, as in `lora.r=16`.")
-        if not dot:
-            if len(methods) != 1:
-                raise RequestError(f"`--set {text}`: say whose field it is, as in `{methods[0].name}.{text}`.")
-            method = methods[0].name
-        if method not in by_name:
-            raise unknown_name("method", method, by_name, f"`--set {text}` names one that `--method` does not.")
-        registry.check_fields(by_name[method], [field])
-        found.setdefault(method, {})[field] = value.strip()
-    return found

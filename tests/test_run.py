@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mmpt_bench import registry, run
+from mmpt_bench import plan, registry
 from mmpt_bench.recipe import Budget
 from mmpt_bench.store import Store
 
@@ -152,18 +152,18 @@ def test_real_mnist_and_cifar_pictures_are_evaluated_from_a_folder(tmp_path: Pat
 
 def test_a_plan_runs_nothing(tmp_path: Path) -> None:
     done = bench("run", "--method", "all", "--tasks", "all", "--seeds", "0,1", "--plan", "--json", cwd=tmp_path)
-    plan = json.loads(done.stdout)
-    assert len(plan["runs"]) == 13
-    assert {task["task"] for task in plan["tasks"]} == set(registry.task_entries())
+    said = json.loads(done.stdout)
+    assert len(said["runs"]) == 13
+    assert {task["task"] for task in said["tasks"]} == set(registry.task_entries())
     assert not (tmp_path / "results").exists()
 
 
 def test_what_does_not_train_is_one_run_whatever_the_seeds(tmp_path: Path) -> None:
-    request = run.Request(
+    request = plan.Request(
         tuple(registry.find("method", "frozen,lora")), {}, tuple(registry.find("task", "mnist")), (0, 1, 2), "embedded",
         "embedded", Budget(steps=1), "float32", tmp_path,
     )  # fmt: skip
-    jobs = run.plan(request, Store(tmp_path), run.load_data(request))
+    jobs = plan.plan(request, Store(tmp_path), plan.load_data(request))
     assert [(job.recipe.method, job.recipe.seed) for job in jobs] == [
         ("frozen", 0),
         ("lora", 0),

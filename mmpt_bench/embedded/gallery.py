@@ -8,13 +8,14 @@ from __future__ import annotations
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mmpt_bench import registry, source
 from mmpt_bench.embedded import suite, world
 
-STYLE = {"svg.hashsalt": "mmpt-bench", "font.size": 8}
+STYLE: Any = {"svg.hashsalt": "mmpt-bench", "font.size": 8}
 
 
 def draw_worlds(path: Path) -> None:
