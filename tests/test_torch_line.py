@@ -29,6 +29,7 @@ ABOVE = [
     "rates",
     "corpus",
     "scoring",
+    "plan",
     "run",
     "leaderboard",
     "ranking",

@@ -56,7 +56,7 @@ class Plan:
     vision_batch: int = 128
     vision_rate: float = 1.5e-3
     vision_decay: int = 333
-    steps: int = 7600
+    steps: int = 7200
     batch: int = 16
     """Pictures a step and process."""
     rate: float = 2e-3
