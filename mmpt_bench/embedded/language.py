@@ -247,7 +247,7 @@ def _claimed(scene: Scene, rng: np.random.Generator, part: str, skill: str) -> A
     if form == "entail" and rng.random() < 1 / 3:
         thing = scene.things[int(rng.integers(len(scene.things)))]
         words = f"the {thing.shape} {rng.choice(UNSEEN)}"
-        return Asked("neutral", str(rng.choice(ENTAIL[part])).format(claim=words), "neutral" + _stop(part))
+        return Asked("neutral", str(rng.choice(ENTAIL[part])).format(claim=words), "neutral .")
     found = claim(scene, rng, truth, skill)
     if found is None:
         return None
@@ -263,18 +263,14 @@ def _claimed(scene: Scene, rng: np.random.Generator, part: str, skill: str) -> A
         question = f"is {said.removeprefix('there is ')} in the picture ?"
     if part == "pretrain" and rng.random() < 0.5:
         return Asked(skill, question, f"{answer} , {correct} .")
-    return Asked(skill, question, answer + _stop(part))
-
-
-def _stop(part: str) -> str:
-    return " ." if part == "pretrain" else ""
+    return Asked(skill, question, answer + " .")
 
 
 def _open(scene: Scene, rng: np.random.Generator, part: str, skill: str, short: str, **fields: str) -> Asked:
     """Returns an open question of a skill; in pre-training most answers are sentences, in tuning all are short."""
     question = str(rng.choice(QUESTIONS[part][skill])).format(**fields)
     if part == "tune":
-        return Asked(skill, question, short)
+        return Asked(skill, question, f"{short} .")
     if rng.random() < 0.3 and skill != "caption":
         return Asked(skill, str(rng.choice(SHORT_CUES)) + question, f"{short} .")
     return Asked(skill, question, SENTENCES[skill].format(short=short, **fields))
@@ -353,7 +349,7 @@ def ask_text(scene: Scene, rng: np.random.Generator, part: str) -> list[Asked]:
         asked = [_open(scene, rng, part, "text", " ".join(text))]
     question, answer = str(rng.choice(form)).format(claim=wrong), "yes" if truth else "no"
     full = part == "pretrain" and rng.random() < 0.6
-    return [*asked, Asked("claim_text", question, f"{answer} , {right} ." if full else answer + _stop(part))]
+    return [*asked, Asked("claim_text", question, f"{answer} , {right} ." if full else answer + " .")]
 
 
 def ask_big(scene: Scene, rng: np.random.Generator, part: str) -> list[Asked]:
@@ -371,7 +367,7 @@ def ask_big(scene: Scene, rng: np.random.Generator, part: str) -> list[Asked]:
         _open(scene, rng, part, "options", shape, options=options),
         _open(scene, rng, part, "color", color, ref=shape),
     ]
-    return [*asked, Asked("claim_big", claims, ("yes" if truth else "no") + _stop(part))]
+    return [*asked, Asked("claim_big", claims, ("yes" if truth else "no") + " .")]
 
 
 def ask_digit(scene: Scene, rng: np.random.Generator, part: str) -> list[Asked]:

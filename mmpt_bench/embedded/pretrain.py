@@ -44,6 +44,7 @@ PHASES = (
     Phase(4150, (1, 2), *TOLD, ("shape", "existence", "existence", "location", "color", "count", "relation")),
     Phase(4600, (1, 2, 3, 4), 7, 3, 0.5, (0.72, 0.06, 0.08, 0.06, 0.08), ("shape", *CLAIM_SKILLS, "location")),
     Phase(5100, (1, 2, 3, 4), 9, 1, 0.1, (0.8, 0.05, 0.05, 0.05, 0.05), HARD),
+    Phase(7200, (1, 2, 3, 4), 9, 1, 0.1, (0.8, 0.05, 0.05, 0.05, 0.05), ("color", "color", *HARD, "location")),
 )
 
 
@@ -56,7 +57,7 @@ class Plan:
     vision_batch: int = 128
     vision_rate: float = 1.5e-3
     vision_decay: int = 333
-    steps: int = 7200
+    steps: int = 7600
     batch: int = 16
     """Pictures a step and process."""
     rate: float = 2e-3
