@@ -1,6 +1,7 @@
 """Learning rates: as many tries for each method, and an honest word on where a rate comes from."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -58,4 +59,4 @@ def test_every_shipped_choice_was_made_with_the_same_number_of_tries_for_the_shi
     assert len({len(c.trials) for c in shipped}) == 1
     assert {c.backbone_fingerprint for c in shipped} == {backbone_fingerprint("embedded")}
     assert {c.corpus_fingerprint for c in shipped} == {tuning_corpus().fingerprint}
-    assert all(c.budget == dataclasses.asdict(Budget()) for c in shipped)
+    assert len({json.dumps(c.budget, sort_keys=True) for c in shipped}) == 1
