@@ -66,6 +66,9 @@ def _budget_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--seeds", default="0", show_default=True, help="Comma-separated; six or more before a method is called better."
 )
+@click.option(
+    "--recipe", type=click.Path(path_type=Path), help="A run's recipe.yaml: repeat it, instead of naming a method."
+)
 @click.option("--set", "overrides", multiple=True, metavar="METHOD.FIELD=VALUE", help="A hyperparameter; repeatable.")
 @BACKBONE
 @click.option("--data", type=click.Path(path_type=Path), help="Folder of real data in the hub's schema.")
@@ -90,8 +93,25 @@ def run(
     """
     from mmpt_bench import commands
 
-    request = _request(method, tasks, seeds, overrides, options)
-    sys.exit(commands.run(request, only_plan, as_json))
+    recipe = options.pop("recipe")
+    if recipe is None:
+        sys.exit(commands.run(_request(method, tasks, seeds, overrides, options), only_plan, as_json))
+    _refuse_beside_recipe()
+    from mmpt_bench.plan import from_recipe
+    from mmpt_bench.recipe_file import read_recipe
+
+    wanted = read_recipe(recipe)
+    request = from_recipe(wanted, _request("frozen", tasks, "0", (), options))
+    sys.exit(commands.run(request, only_plan, as_json, wanted))
+
+
+def _refuse_beside_recipe() -> None:
+    """Raises RequestError where an option says what the recipe says already."""
+    context = click.get_current_context()
+    for name in ("method", "seeds", "overrides", "backbone", "steps", "batch_size", "dtype"):
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            option = {"overrides": "set"}.get(name, name).replace("_", "-")
+            raise RequestError(f"`--{option}` and `--recipe` do not go together: edit a copy of the recipe instead.")
 
 
 def _request(method: str, tasks: str, seeds: str, overrides: tuple[str, ...], options: dict[str, Any]) -> Request:

@@ -17,15 +17,18 @@ from mmpt_bench.corpus import load_corpus
 from mmpt_bench.errors import RequestError
 from mmpt_bench.files import write_atomic
 from mmpt_bench.interrupt import Interrupted
-from mmpt_bench.plan import Job, Request, TaskData, adapter_of, load_data, plan, suite_of
+from mmpt_bench.plan import Job, Request, TaskData, adapter_of, check_same, load_data, plan, suite_of
 from mmpt_bench.progress import duration, reporting
-from mmpt_bench.recipe import Record
+from mmpt_bench.recipe import Recipe, Record
 from mmpt_bench.run import execute
 from mmpt_bench.store import Store
 
 
-def run(request: Request, only_plan: bool, as_json: bool) -> int:
-    """Does what is asked and not yet recorded, writes the leaderboard; returns the exit code."""
+def run(request: Request, only_plan: bool, as_json: bool, wanted: Recipe | None = None) -> int:
+    """Does what is asked and not yet recorded, writes the leaderboard; returns the exit code.
+
+    `wanted` is the recipe that the request was made from, if it was: it is repeated exactly, or refused.
+    """
     store = Store(request.out)
     for entry in request.methods:
         adapter_of(entry, request.overrides.get(entry.name, {}))
@@ -33,6 +36,8 @@ def run(request: Request, only_plan: bool, as_json: bool) -> int:
         store.check_writable()
     data = load_data(request)
     jobs = plan(request, store, data)
+    if wanted is not None:
+        check_same(wanted, jobs[0].recipe)
     if only_plan:
         _print_plan(request, jobs, data, store, as_json)
         return 0

@@ -184,6 +184,37 @@ def eval_key(recipe: Recipe, item: TaskData) -> str:
     return content_key([recipe.train_key, *item.key])
 
 
+def from_recipe(recipe: Recipe, request: Request) -> Request:
+    """Returns a request for one recipe, with the tasks and folders of another request.
+
+    Raises:
+        RequestError: the recipe is of a method that is none of the built-in ones, or has unknown hyperparameters.
+    """
+    if recipe.method_fingerprint:
+        raise RequestError(f"The recipe is of a file of your own: run it with `--method ./{recipe.method}.py`.")
+    (entry,) = registry.find("method", recipe.method)
+    registry.check_fields(entry, list(recipe.params))
+    texts = {name: str(value) for name, value in recipe.params.items()}
+    return dataclasses.replace(
+        request,
+        methods=(entry,),
+        overrides={entry.name: texts},
+        seeds=(recipe.seed,),
+        backbone=recipe.backbone,
+        corpus=recipe.corpus,
+        budget=recipe.budget,
+        dtype=recipe.dtype,
+    )
+
+
+def check_same(wanted: Recipe, planned: Recipe) -> None:
+    """Raises RequestError where a recipe cannot be repeated as it was, naming what is different now."""
+    if planned.train_key != wanted.train_key:
+        before, now = dataclasses.asdict(wanted), dataclasses.asdict(planned)
+        changed = [f"`{n}` was {before[n]} and is {now[n]}" for n in before if n != "backbone" and before[n] != now[n]]
+        raise RequestError(f"The recipe cannot be repeated here: {'; '.join(changed)}.")
+
+
 def parse_overrides(texts: Sequence[str], methods: Sequence[Entry]) -> dict[str, dict[str, str]]:
     """Returns method -> field -> text of `--set` options: `lora.r=16`, or `r=16` where one method is named.
 

@@ -9,9 +9,11 @@ import pytest
 from mmpt_bench import registry, source
 from mmpt_bench.embedded import language, model, packing, suite, world
 from mmpt_bench.embedded.pretrain import PHASES
+from mmpt_bench.hashing import content_key
 from mmpt_bench.metrics import MME_COGNITION, MME_PERCEPTION
 
 TASKS = tuple(suite.PICTURES)
+GOLDEN = ["2d4eb71dd4db4be7", "c7688d77e5398964", "b4cc6af5f44e73f1"]
 
 
 def normal(question: str) -> str:
@@ -180,3 +182,15 @@ def test_every_built_in_task_passes_the_conformance_suite(name: str) -> None:
         r for r in check_task(registry.load_task(registry.task_entries()[name]), few, rows.label_names) if not r.ok
     ]
     assert not failed
+
+
+def test_the_content_of_the_suite_is_that_of_its_version() -> None:
+    """A change here means: raise VERSION in suite.py (or world.py, language.py) and write the new digests down."""
+    asked = [vars(suite.tuning_question("train", index)[1]) for index in range(200)]
+    pictures = [world.draw(suite.tuning_question("train", index)[0]).sum().item() for index in range(50)]
+    rows = {
+        name: [{k: str(v) for k, v in row.items() if k not in ("image", "img")} for row in suite.rows(name)[:100]]
+        for name in TASKS
+    }
+    assert (suite.VERSION, world.VERSION, language.VERSION) == (1, 1, 1)
+    assert [content_key(value) for value in (asked, pictures, rows)] == GOLDEN

@@ -170,3 +170,31 @@ def test_what_does_not_train_is_one_run_whatever_the_seeds(tmp_path: Path) -> No
         ("lora", 1),
         ("lora", 2),
     ]
+
+
+def test_a_recipe_repeats_its_run_and_an_edited_one_is_another(tmp_path: Path) -> None:
+    bench("run", "--method", "vpt", "--set", "learning_rate=0.01", "--tasks", "mnist", *QUICK, cwd=tmp_path)
+    (recipe,) = (tmp_path / "results" / "runs").glob("*/recipe.yaml")
+    bench("run", "--recipe", str(recipe), "--tasks", "mnist", "--limit", "8", "--out", "again", cwd=tmp_path)
+    name = "runs/*/adapter/adapter_model.safetensors"
+    (first,), (second,) = (tmp_path / "results").glob(name), (tmp_path / "again").glob(name)
+    assert first.parents[1].name == second.parents[1].name
+    assert first.read_bytes() == second.read_bytes()
+    edited = tmp_path / "edited.yaml"
+    edited.write_text(recipe.read_text().replace("seed: 0", "seed: 1"))
+    bench("run", "--recipe", str(edited), "--tasks", "mnist", "--limit", "8", "--out", "again", cwd=tmp_path)
+    assert len(list((tmp_path / "again" / "runs").iterdir())) == 2
+
+
+def test_a_recipe_of_another_backbone_is_refused_with_what_differs(tmp_path: Path) -> None:
+    from mmpt_bench.recipe import Recipe
+
+    made = Recipe(
+        "embedded", "0" * 64, "embedded", "x", "frozen", {"train_projector": False, "learning_rate": 0.0}, Budget(), 0
+    )
+    Store(tmp_path / "results").write_recipe(made)
+    (path,) = (tmp_path / "results" / "runs").glob("*/recipe.yaml")
+    done = bench("run", "--recipe", str(path), "--tasks", "mnist", cwd=tmp_path, code=2)
+    assert "`backbone_fingerprint` was 000" in done.stderr
+    refused = bench("run", "--recipe", str(path), "--seeds", "1", cwd=tmp_path, code=2)
+    assert "do not go together" in refused.stderr

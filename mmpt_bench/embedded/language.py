@@ -54,6 +54,11 @@ YES_NO: dict[str, Sequence[str]] = {
         "check this : {claim} . answer with yes or no .",
     ),
 }
+EXISTENCE: dict[str, Sequence[str]] = {
+    "pretrain": ("is {noun} in the picture ?",),
+    "tune": ("do you see {noun} in this image ?", "can you see {noun} ?", "is {noun} shown here ?"),
+}
+"""Questions that do not say which words may answer them, as POPE's do not."""
 TRUE_FALSE: dict[str, Sequence[str]] = {
     "pretrain": (
         "claim : {claim} . true or false ?",
@@ -259,8 +264,8 @@ def _claimed(scene: Scene, rng: np.random.Generator, part: str, skill: str) -> A
     }[str(form)]
     answer = right if truth else wrong
     question = str(rng.choice(forms[part])).format(claim=said)
-    if skill == "existence" and form == "yes" and part == "pretrain" and rng.random() < 0.3:
-        question = f"is {said.removeprefix('there is ')} in the picture ?"
+    if skill == "existence" and form == "yes" and rng.random() < (0.3 if part == "pretrain" else 0.6):
+        question = str(rng.choice(EXISTENCE[part])).format(noun=said.removeprefix("there is "))
     if part == "pretrain" and rng.random() < 0.5:
         return Asked(skill, question, f"{answer} , {correct} .")
     return Asked(skill, question, answer + " .")
