@@ -66,9 +66,7 @@ def _budget_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--seeds", default="0", show_default=True, help="Comma-separated; six or more before a method is called better."
 )
-@click.option(
-    "--recipe", type=click.Path(path_type=Path), help="A run's recipe.yaml: repeat it, instead of naming a method."
-)
+@click.option("--recipe", type=click.Path(path_type=Path), help="Repeat a run from its recipe.yaml.")
 @click.option("--set", "overrides", multiple=True, metavar="METHOD.FIELD=VALUE", help="A hyperparameter; repeatable.")
 @BACKBONE
 @click.option("--data", type=click.Path(path_type=Path), help="Folder of real data in the hub's schema.")

@@ -133,7 +133,7 @@ def plan(request: Request, store: Store, data: dict[str, TaskData]) -> list[Job]
     fingerprint = backbone_fingerprint(request.backbone, request.offline)
     corpus = load_corpus(request.corpus)
     known = [*rates.read(request.out / rates.FILE), *rates.read(rates.shipped())]
-    recorded = {record.eval_key for record in store.records() if record.status == "ok"}
+    recorded = {record.eval_key for record in store.records(published=False) if record.status == "ok"}
     jobs: list[Job] = []
     for seed in request.seeds:
         for entry in request.methods:

@@ -76,7 +76,7 @@ def _do(
 ) -> Iterator[Record]:
     recipe = job.recipe
     # Another process may have done some of it while this one waited for the lock.
-    recorded = {record.eval_key for record in store.records() if record.status == "ok"}
+    recorded = {record.eval_key for record in store.records(published=False) if record.status == "ok"}
     todo = [task for task in job.todo if eval_key(recipe, data[task]) not in recorded]
     if not todo:
         return

@@ -117,15 +117,16 @@ class Store:
         """Appends a record to its run's records.jsonl; it is on the disk when this returns."""
         append_jsonl(self.run_path(record.run, "records.jsonl"), dataclasses.asdict(record))
 
-    def records(self) -> list[Record]:
+    def records(self, published: bool = True) -> list[Record]:
         """Returns the records of all runs, in the order of run, task and key; of several with one key, the last.
 
-        Those published in results/records.jsonl count too, and before those of the runs' own folders.
+        Those published in results/records.jsonl count too, and before those of the runs' own folders; without
+        `published`, those that this folder's own runs made are returned alone.
 
         Raises:
             UntrustedRecord: a damaged line, an unknown field, a wrong type, or a record in another run's folder.
         """
-        found = {record.eval_key: record for record in _records(self.path("records.jsonl"))}
+        found = {r.eval_key: r for r in _records(self.path("records.jsonl"))} if published else {}
         folder = self.path("runs")
         for run in sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []:
             for record in _records(self.run_path(run, "records.jsonl")):

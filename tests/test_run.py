@@ -198,3 +198,13 @@ def test_a_recipe_of_another_backbone_is_refused_with_what_differs(tmp_path: Pat
     assert "`backbone_fingerprint` was 000" in done.stderr
     refused = bench("run", "--recipe", str(path), "--seeds", "1", cwd=tmp_path, code=2)
     assert "do not go together" in refused.stderr
+
+
+def test_published_records_stand_on_the_board_and_do_not_stand_for_a_run_of_ones_own(tmp_path: Path) -> None:
+    words = ("run", "--method", "frozen", "--tasks", "mnist", *QUICK)
+    bench(*words, cwd=tmp_path)
+    bench("leaderboard", "--publish", cwd=tmp_path)
+    (tmp_path / "results" / "runs").rename(tmp_path / "elsewhere")
+    board = json.loads(bench("leaderboard", "--json", cwd=tmp_path).stdout)["boards"][0]
+    assert [row["method"] for row in board["rows"]] == ["frozen"]
+    assert "1 evaluations to do, 0 recorded already" in bench(*words, cwd=tmp_path).stderr
