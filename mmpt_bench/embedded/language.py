@@ -1,8 +1,7 @@
-"""The language: what is asked about a scene, in many wordings, and what is true of it.
+"""The language: what is asked about a scene and what is true of it; the wordings are in wordings.py.
 
-Three sets of wordings never meet: `pretrain` (answers in sentences, now and then in a word), `tune` (answers in a
-word), and the evaluation's own, which the suite and the task files hold. Every word of all three occurs in
-pre-training: a word that does not has a random embedding, which no prompt can repair.
+Pre-training answers in sentences, now and then in a word; tuning answers in a word. Every word that tuning or
+evaluation uses occurs in pre-training: one that does not has a random embedding, which no prompt can repair.
 """
 
 from __future__ import annotations
@@ -13,9 +12,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from mmpt_bench.embedded import world
+from mmpt_bench.embedded.wordings import (
+    DIRECT,
+    ENTAIL,
+    HEADS,
+    QUESTIONS,
+    SENTENCES,
+    SHORT_CUES,
+    SYNONYMS,
+    TAILS,
+    TRUE_FALSE,
+    YES_NO,
+)
 from mmpt_bench.embedded.world import Scene, Thing
 
-VERSION = 1
+VERSION = 2
 """Rises when the questions to a scene change."""
 
 NUMBERS = ("zero", "one", "two", "three", "four", "five")
@@ -23,6 +34,9 @@ RELATIONS = ("left of", "right of", "above", "below")
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 UNSEEN = ("is heavy", "is old", "is warm", "belongs to a child", "was made by hand", "is new", "is for sale")
 """What no picture tells: the neutral hypotheses."""
+ABSENT = 0.3
+"""Share of pre-training's questions after a colour or a place that are about a shape which is not there."""
+CLAIMS = ("existence", "count", "color", "location", "relation")
 
 
 @dataclass(frozen=True)
@@ -34,105 +48,20 @@ class Asked:
     answer: str
 
 
-Wording = tuple[str, str]
-"""(question, answer) with named fields."""
+@dataclass(frozen=True)
+class Claim:
+    """A statement about a scene, true or false."""
 
-YES_NO: dict[str, Sequence[str]] = {
-    "pretrain": (
-        "is it true that {claim} ?",
-        "tell me if {claim} .",
-        "do you see that {claim} ?",
-        "can we say that {claim} ?",
-        "{claim} , yes or no ?",
-        "please say yes or no : {claim} .",
-        "is this right : {claim} ?",
-    ),
-    "tune": (
-        "would you say that {claim} ? answer yes or no .",
-        "{claim} . is that so ? yes or no .",
-        "look at the image . do you think {claim} ?",
-        "check this : {claim} . answer with yes or no .",
-    ),
-}
-EXISTENCE: dict[str, Sequence[str]] = {
-    "pretrain": ("is {noun} in the picture ?",),
-    "tune": ("do you see {noun} in this image ?", "can you see {noun} ?", "is {noun} shown here ?"),
-}
-"""Questions that do not say which words may answer them, as POPE's do not."""
-TRUE_FALSE: dict[str, Sequence[str]] = {
-    "pretrain": (
-        "claim : {claim} . true or false ?",
-        "{claim} . is the claim true or false ?",
-        "true or false : {claim} .",
-        "say true or false : {claim} .",
-    ),
-    "tune": (
-        "look and decide , true or false : {claim} .",
-        "{claim} . decide if it is true or false .",
-        "is this sentence true or false ? {claim} .",
-    ),
-}
-ENTAIL: dict[str, Sequence[str]] = {
-    "pretrain": (
-        "claim : {claim} . entailment , neutral or contradiction ?",
-        "does the picture show that {claim} ? say entailment , neutral or contradiction .",
-        "{claim} . is this entailment , neutral or contradiction ?",
-    ),
-    "tune": (
-        "read the claim and look : {claim} . entailment , neutral or contradiction .",
-        "what is right for this claim , entailment , neutral or contradiction ? {claim} .",
-    ),
-}
-QUESTIONS: dict[str, dict[str, Sequence[str]]] = {
-    "pretrain": {
-        "color": ("what color is the {ref} ?", "what is the color of the {ref} ?", "name the color of the {ref} ."),
-        "location": ("where is the {ref} ?", "in which place is the {ref} ?", "say where the {ref} is ."),
-        "at": ("what is in the {cell} ?", "name the object in the {cell} .", "which object is in the {cell} ?"),
-        "count": ("how many {refs} are there ?", "count the {refs} .", "what is the number of {refs} ?"),
-        "relation": ("where is the {a} from the {b} ?", "how does the {a} stand to the {b} ?"),
-        "size": ("is the {ref} small or big ?", "what size is the {ref} ?"),
-        "texture": ("what texture has the {ref} ?", "is the {ref} plain , striped or dotted ?"),
-        "caption": ("describe the picture .", "what is in the picture ?", "name all objects ."),
-        "text": ("what letters are in the picture ?", "read the text .", "what does the text say ?"),
-        "sum": ("what is the sum ?", "do the sum in the picture .", "what is the answer to the sum ?"),
-        "options": ("is it a {options} ?", "choose one : {options} .", "{options} , which one do you see ?"),
-        "big": ("what is the big object ?", "name the shape .", "which shape is this ?", "what is the class of it ?"),
-        "digit": ("which digit is this ?", "what number is it ?", "read the number .", "name the digit ."),
-    },
-    "tune": {
-        "color": ("tell me the color of the {ref} .", "the {ref} has which color ?"),
-        "location": ("tell me where the {ref} is .", "the {ref} is in which place ?"),
-        "at": ("tell me which object the {cell} has .", "the {cell} shows what ?"),
-        "count": ("tell me how many {refs} you see .", "say the number of {refs} in the image ."),
-        "relation": ("tell me where the {a} is from the {b} .",),
-        "size": ("tell me the size of the {ref} .",),
-        "texture": ("tell me the texture of the {ref} .",),
-        "text": ("tell me what the text says .", "say the letters in the image ."),
-        "sum": ("tell me the answer to the sum .", "say what the sum is ."),
-        "options": ("say which it is , {options} .", "look at it and decide : {options} ?"),
-        "big": ("tell me which shape you see .", "the image shows which class of object ?"),
-        "digit": ("tell me which digit you see .", "the image shows which number ?"),
-    },
-}
-SENTENCES = {
-    "color": "the {ref} is {short} .",
-    "location": "the {ref} is in the {short} .",
-    "at": "in the {cell} is {short} .",
-    "count": "there {counted} .",
-    "relation": "the {a} is {short} the {b} .",
-    "size": "the {ref} is {short} .",
-    "texture": "the {ref} is {short} .",
-    "caption": "{short} .",
-    "text": "{short} .",
-    "sum": "{short} .",
-    "options": "{short} .",
-    "big": "{short} .",
-    "digit": "{short} .",
-}
-"""How pre-training answers, most of the time."""
+    statement: str
+    correction: str
+    """What is true; the statement itself where that is."""
+    fields: dict[str, str]
+    """The words that the skill's direct questions are filled with."""
 
-SHORT_CUES = ("in short , ", "in a word : ", "answer with a word . ")
-"""What tells the base, in pre-training, that the answer is to be a word."""
+
+def article(noun: str) -> str:
+    """Returns the noun with its indefinite article."""
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def plural(noun: str) -> str:
@@ -201,83 +130,119 @@ def existence(scene: Scene, rng: np.random.Generator, truth: bool) -> tuple[str,
     return None
 
 
-def claim(scene: Scene, rng: np.random.Generator, truth: bool, skill: str) -> tuple[str, str] | None:
-    """Returns (claim, correction) about a scene, true or false as asked; None where the scene does not allow it.
+def claim(scene: Scene, rng: np.random.Generator, truth: bool, skill: str) -> Claim | None:
+    """Returns a claim about a scene, true or false as asked; None where the scene does not allow it.
 
     Args:
         skill: "existence", "shape" (existence by the shape alone), "count", "color", "location" or "relation".
     """
-    if skill == "existence":
-        found = existence(scene, rng, truth)
-        return found and (f"there is a {found[0]}", f"there is {'a' if truth else 'no'} {found[0]}")
-    if skill == "shape":
-        shapes = [t.shape for t in scene.things]
-        name = str(rng.choice(shapes if truth else [s for s in world.SHAPES if s not in shapes]))
-        return f"there is a {name}", f"there is {'a' if truth else 'no'} {name}"
+    if skill in ("existence", "shape"):
+        return _claim_existence(scene, rng, truth, skill)
     if skill == "count":
         shape = str(rng.choice([t.shape for t in scene.things] if rng.random() < 0.85 else world.SHAPES))
         n = len(matches(scene, shape))
         said = n if truth else int(rng.choice([k for k in range(max(0, n - 2), n + 3) if k != n and k < 6]))
-        return f"there {counted(said, shape)}", f"there {counted(n, shape)}"
+        fields = {"counted": counted(said, shape), "n": NUMBERS[said], "refs": plural(shape) if said != 1 else shape}
+        verb, rest = fields["counted"].split(" ", 1)
+        fields["counted"] = f"{verb} there {rest}"
+        return Claim(f"there {counted(said, shape)}", f"there {counted(n, shape)}", fields)
     named = single_out(scene, rng)
     if not named:
         return None
     ref, thing = named[0]
     if skill == "color":
-        ref = thing.shape if len(matches(scene, thing.shape)) == 1 else f"{ref} in the {world.CELLS[thing.cell]}"
-        if " in the " in ref:
+        if len(matches(scene, thing.shape)) > 1:
             return None
         others = [c for c in (*[t.color for t in scene.things], *world.COLOR_NAMES) if c != thing.color]
-        said_color = thing.color if truth else str(rng.choice(others))
-        return f"the {ref} is {said_color}", f"the {ref} is {thing.color}"
+        color = thing.color if truth else str(rng.choice(others))
+        said = f"the {thing.shape} is {color}"
+        return Claim(said, f"the {thing.shape} is {thing.color}", {"ref": thing.shape, "color": color})
     if skill == "location":
         near = [c for c in range(9) if c != thing.cell and (c // 3 == thing.cell // 3 or c % 3 == thing.cell % 3)]
-        cell = thing.cell if truth else int(rng.choice(near))
-        return f"the {ref} is in the {world.CELLS[cell]}", f"the {ref} is in the {world.CELLS[thing.cell]}"
+        cell = world.CELLS[thing.cell if truth else int(rng.choice(near))]
+        right = f"the {ref} is in the {world.CELLS[thing.cell]}"
+        return Claim(f"the {ref} is in the {cell}", right, {"ref": ref, "cell": cell})
     if len(named) < 2:
         return None
     other_ref, other = named[1]
     word = relation(thing, other, rng)
     said_word = word if truth else OPPOSITE[word]
-    return f"the {ref} is {said_word} the {other_ref}", f"the {ref} is {word} the {other_ref}"
+    fields = {"a": ref, "b": other_ref, "word": said_word}
+    return Claim(f"the {ref} is {said_word} the {other_ref}", f"the {ref} is {word} the {other_ref}", fields)
 
 
-CLAIMS = ("existence", "count", "color", "location", "relation")
+def _claim_existence(scene: Scene, rng: np.random.Generator, truth: bool, skill: str) -> Claim | None:
+    if skill == "shape":
+        shapes = [t.shape for t in scene.things]
+        words = str(rng.choice(shapes if truth else [s for s in world.SHAPES if s not in shapes]))
+    else:
+        found = existence(scene, rng, truth)
+        if found is None:
+            return None
+        words = found[0]
+    said = f"there is {article(words)}"
+    return Claim(said, said if truth else f"there is no {words}", {"noun": article(words)})
 
 
-def _claimed(scene: Scene, rng: np.random.Generator, part: str, skill: str) -> Asked | None:
-    """Returns a claim to be judged, as yes or no, true or false, or entailment, neutral or contradiction."""
-    truth = bool(rng.random() < 0.5)
-    form = rng.choice(("yes", "true", "entail"), p=(0.55, 0.25, 0.2))
-    if form == "entail" and rng.random() < 1 / 3:
-        thing = scene.things[int(rng.integers(len(scene.things)))]
-        words = f"the {thing.shape} {rng.choice(UNSEEN)}"
-        return Asked("neutral", str(rng.choice(ENTAIL[part])).format(claim=words), "neutral .")
-    found = claim(scene, rng, truth, skill)
-    if found is None:
-        return None
-    said, correct = found
+def judged(made: Claim, truth: bool, rng: np.random.Generator, part: str, skill: str, full: float) -> Asked:
+    """Returns the question whether a claim holds, to be answered by yes or no, or by one of two or three names.
+
+    Args:
+        full: probability, in pre-training, that the answer goes on to say what is true.
+    """
+    form = "yes" if part == "primer" else str(rng.choice(("yes", "true", "entail"), p=(0.6, 0.22, 0.18)))
     forms, right, wrong = {
         "yes": (YES_NO, "yes", "no"),
         "true": (TRUE_FALSE, "true", "false"),
         "entail": (ENTAIL, "entailment", "contradiction"),
-    }[str(form)]
+    }[form]
     answer = right if truth else wrong
-    question = str(rng.choice(forms[part])).format(claim=said)
-    if skill == "existence" and form == "yes" and rng.random() < (0.3 if part == "pretrain" else 0.6):
-        question = str(rng.choice(EXISTENCE[part])).format(noun=said.removeprefix("there is "))
-    if part == "pretrain" and rng.random() < 0.5:
-        return Asked(skill, question, f"{answer} , {correct} .")
-    return Asked(skill, question, answer + " .")
+    direct = DIRECT[part].get("existence" if skill == "shape" else skill.removeprefix("claim_"))
+    if form == "yes" and direct and rng.random() < 0.55:
+        question = _pick(direct, rng).format(**made.fields)
+    else:
+        question = _pick(forms[part], rng).format(claim=made.statement)
+    if part == "pretrain":
+        question = _varied(question, rng, form == "yes")
+    if part != "tune" and rng.random() < full:
+        return Asked(skill, question, f"{answer} , {made.correction} .")
+    return Asked(skill, question, f"{answer} .")
+
+
+def _varied(question: str, rng: np.random.Generator, yes_no: bool) -> str:
+    """Returns a question with words before or after it, and another word for the picture, now and then."""
+    if rng.random() < 0.3:
+        question = question.replace("picture", _pick(SYNONYMS, rng))
+    if rng.random() < 0.2:
+        question = _pick(HEADS, rng) + question
+    if yes_no and "yes or no" not in question and rng.random() < 0.3:
+        question += _pick(TAILS, rng)
+    return question
+
+
+def _pick(words: Sequence[str], rng: np.random.Generator) -> str:
+    return words[int(rng.integers(len(words)))]
+
+
+def _claimed(scene: Scene, rng: np.random.Generator, part: str, skill: str) -> Asked | None:
+    """Returns a claim to be judged; one that no picture can decide, for "neutral"."""
+    truth = bool(rng.random() < 0.5)
+    if skill == "neutral":
+        thing = scene.things[int(rng.integers(len(scene.things)))]
+        question = _pick(ENTAIL[part], rng).format(claim=f"the {thing.shape} {_pick(UNSEEN, rng)}")
+        return Asked("neutral", _varied(question, rng, False) if part == "pretrain" else question, "neutral .")
+    made = claim(scene, rng, truth, skill)
+    return made and judged(made, truth, rng, part, skill, 0.5)
 
 
 def _open(scene: Scene, rng: np.random.Generator, part: str, skill: str, short: str, **fields: str) -> Asked:
     """Returns an open question of a skill; in pre-training most answers are sentences, in tuning all are short."""
-    question = str(rng.choice(QUESTIONS[part][skill])).format(**fields)
+    question = _pick(QUESTIONS[part][skill], rng).format(**fields)
     if part == "tune":
         return Asked(skill, question, f"{short} .")
+    question = _varied(question, rng, False) if part == "pretrain" else question
     if rng.random() < 0.3 and skill != "caption":
-        return Asked(skill, str(rng.choice(SHORT_CUES)) + question, f"{short} .")
+        return Asked(skill, _pick(SHORT_CUES, rng) + question, f"{short} .")
     return Asked(skill, question, SENTENCES[skill].format(short=short, **fields))
 
 
@@ -302,7 +267,7 @@ def _open_things(scene: Scene, rng: np.random.Generator, part: str, skill: str) 
     """Returns an open question about the objects of a scene, None where it allows none of this skill."""
     if skill == "caption":
         words = " , ".join(
-            f"a {phrase(t, ('size', 'texture', 'color'))} in the {world.CELLS[t.cell]}" for t in scene.things
+            f"{article(phrase(t, ('size', 'texture', 'color')))} in the {world.CELLS[t.cell]}" for t in scene.things
         )
         return _open(scene, rng, part, skill, words)
     if skill == "count":
@@ -313,8 +278,13 @@ def _open_things(scene: Scene, rng: np.random.Generator, part: str, skill: str) 
         cell = int(rng.integers(9)) if rng.random() < 0.3 else scene.things[int(rng.integers(len(scene.things)))].cell
         here = [t for t in scene.things if t.cell == cell]
         return _open(
-            scene, rng, part, skill, f"a {phrase(here[0], ('color',))}" if here else "nothing", cell=world.CELLS[cell]
+            scene, rng, part, skill, article(phrase(here[0], ("color",))) if here else "nothing", cell=world.CELLS[cell]
         )
+    if part != "tune" and skill in ("color", "location") and rng.random() < ABSENT:
+        # What is not there: the step from finding an object to saying that there is none, which claims build on.
+        absent = str(rng.choice([shape for shape in world.SHAPES if not matches(scene, shape)]))
+        question = _pick(QUESTIONS[part][skill], rng).format(ref=absent)
+        return Asked(skill, _varied(question, rng, False) if part == "pretrain" else question, f"no {absent} .")
     named = single_out(scene, rng)
     if skill == "relation":
         if len(named) < 2:
@@ -333,28 +303,22 @@ def _open_things(scene: Scene, rng: np.random.Generator, part: str, skill: str) 
 def ask_text(scene: Scene, rng: np.random.Generator, part: str) -> list[Asked]:
     """Returns questions about the glyphs of a scene: what they say, and whether they say something else."""
     text = [character for _, character in scene.glyphs]
-    truth, form = bool(rng.random() < 0.5), YES_NO[part]
+    truth = bool(rng.random() < 0.5)
     if "+" in text:
         total = int(text[0]) + int(text[2])
-        said = (
-            total
-            if truth
-            else int(rng.choice([k for k in range(max(0, total - 3), min(18, total + 3) + 1) if k != total]))
-        )
-        right = f"the sum is {total}"
+        near = [k for k in range(max(0, total - 3), min(18, total + 3) + 1) if k != total]
+        said = str(total if truth else int(rng.choice(near)))
         asked = [_open(scene, rng, part, "sum", str(total))]
-        if part == "pretrain":
+        if part != "tune":
             asked.append(Asked("sum", "read the sum .", f"{' '.join(text)} is {total} ."))
-        wrong = f"the sum is {said}"
-    else:
-        shown = list(text)
-        if not truth:
-            shown[int(rng.integers(len(shown)))] = str(rng.choice([c for c in world.LETTERS if c not in text]))
-        right, wrong = f"the text says {' '.join(text)}", f"the text says {' '.join(shown)}"
-        asked = [_open(scene, rng, part, "text", " ".join(text))]
-    question, answer = str(rng.choice(form)).format(claim=wrong), "yes" if truth else "no"
-    full = part == "pretrain" and rng.random() < 0.6
-    return [*asked, Asked("claim_text", question, f"{answer} , {right} ." if full else answer + " .")]
+        made = Claim(f"the sum is {said}", f"the sum is {total}", {"said": said})
+        return [*asked, judged(made, truth, rng, part, "claim_sum", 0.6)]
+    shown = list(text)
+    if not truth:
+        shown[int(rng.integers(len(shown)))] = str(rng.choice([c for c in world.LETTERS if c not in text]))
+    said = " ".join(shown)
+    made = Claim(f"the text says {said}", f"the text says {' '.join(text)}", {"said": said})
+    return [_open(scene, rng, part, "text", " ".join(text)), judged(made, truth, rng, part, "claim_text", 0.6)]
 
 
 def ask_big(scene: Scene, rng: np.random.Generator, part: str) -> list[Asked]:
@@ -363,16 +327,16 @@ def ask_big(scene: Scene, rng: np.random.Generator, part: str) -> list[Asked]:
     shape, color = scene.big.shape, scene.big.color
     truth = bool(rng.random() < 0.5)
     said = shape if truth else str(rng.choice([s for s in world.SHAPES if s != shape]))
-    claims = str(rng.choice(YES_NO[part])).format(claim=f"this is a {said}")
+    made = Claim(f"this is {article(said)}", f"this is {article(shape)}", {"noun": article(said)})
     shapes = [str(s) for s in rng.permutation([s for s in world.SHAPES if s != shape])[: int(rng.integers(2, 10))]]
     shapes.insert(int(rng.integers(len(shapes) + 1)), shape)
     options = f"{' , '.join(shapes[:-1])} or {shapes[-1]}"
-    asked = [
+    return [
         _open(scene, rng, part, "big", shape),
         _open(scene, rng, part, "options", shape, options=options),
         _open(scene, rng, part, "color", color, ref=shape),
+        judged(made, truth, rng, part, "claim_big", 0.3),
     ]
-    return [*asked, Asked("claim_big", claims, ("yes" if truth else "no") + " .")]
 
 
 def ask_digit(scene: Scene, rng: np.random.Generator, part: str) -> list[Asked]:

@@ -10,7 +10,7 @@ import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmpt_bench.embedded import language, world
+from mmpt_bench.embedded import language, wordings, world
 
 if TYPE_CHECKING:
     from transformers import LlavaForConditionalGeneration, LlavaProcessor
@@ -46,11 +46,12 @@ PUNCTUATION = (*".,?:;+()-=!", "'", '"')
 
 def words() -> list[str]:
     """Returns the vocabulary's words, sorted."""
-    texts = [*INSTRUCTIONS, *language.SHORT_CUES, *language.UNSEEN, *language.RELATIONS, *language.SENTENCES.values()]
-    for forms in (language.YES_NO, language.TRUE_FALSE, language.ENTAIL):
+    texts = [*INSTRUCTIONS, *language.UNSEEN, *language.RELATIONS, *wordings.SENTENCES.values()]
+    texts += [*wordings.SHORT_CUES, *wordings.HEADS, *wordings.TAILS, *wordings.SYNONYMS]
+    for forms in (wordings.YES_NO, wordings.TRUE_FALSE, wordings.ENTAIL):
         texts += [wording for part in forms.values() for wording in part]
-    for part in language.QUESTIONS.values():
-        texts += [wording for wordings in part.values() for wording in wordings]
+    for part in (*wordings.QUESTIONS.values(), *wordings.DIRECT.values()):
+        texts += [wording for group in part.values() for wording in group]
     texts += [*language.NUMBERS, *world.SHAPES, *map(language.plural, world.SHAPES), *world.COLOR_NAMES, *world.SIZES]
     texts += [*world.TEXTURES, *world.GLYPHS, *map(str, range(19)), *world.CELLS, *REAL_CLASSES, *PUNCTUATION]
     texts += ["user : assistant : a an no yes nothing question answer there is are"]
@@ -107,15 +108,17 @@ def build_model(seed: int) -> LlavaForConditionalGeneration:
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
     vision = CLIPVisionConfig(
-        hidden_size=192,
-        intermediate_size=768,
+        hidden_size=224,
+        intermediate_size=896,
         num_hidden_layers=4,
-        num_attention_heads=6,
+        num_attention_heads=7,
         image_size=world.SIDE,
         patch_size=world.CELL,
-        projection_dim=192,
+        projection_dim=224,
     )
     text = LlamaConfig(
+        initializer_range=0.06,
+        rope_theta=1e6,
         vocab_size=8 * ((len(SPECIAL) + len(words()) + 7) // 8),
         hidden_size=160,
         intermediate_size=448,
@@ -138,7 +141,12 @@ def build_model(seed: int) -> LlavaForConditionalGeneration:
         image_seq_length=(world.SIDE // world.CELL) ** 2,
         tie_word_embeddings=False,
     )
-    return LlavaForConditionalGeneration(config)
+    model = LlavaForConditionalGeneration(config)
+    # What a word attends to, at first, is the like of it: a picture's patches are named in the words' own vectors.
+    with torch.no_grad():
+        for layer in model.model.language_model.layers:
+            layer.self_attn.k_proj.weight.copy_(layer.self_attn.q_proj.weight)
+    return model
 
 
 def save(model: LlavaForConditionalGeneration, folder: Path) -> None:

@@ -49,7 +49,7 @@ class Packed:
 class Packer:
     """Draws scenes and packs their questions into rows."""
 
-    def __init__(self, tokenizer: Any, length: int = 128) -> None:
+    def __init__(self, tokenizer: Any, length: int = 160) -> None:
         self.vocabulary: dict[str, int] = tokenizer.get_vocab()
         self.length = length
         self.prefix = [
@@ -114,7 +114,6 @@ def normalise(pictures: np.ndarray, rng: np.random.Generator, noise: float) -> n
     return np.ascontiguousarray(((x - 0.5) / 0.25).transpose(0, 3, 1, 2), dtype=np.float32)
 
 
-CLAIM_SKILLS = ("existence", "existence", "count", "color", "location", "relation", "relation")
 OPEN_SKILLS = ("?count", "?color", "?location", "?at", "?at", "?relation", "?size", "?texture")
 
 
@@ -126,38 +125,44 @@ class Phase:
     """First step."""
     things: tuple[int, ...]
     """Numbers of objects a scene may have."""
+    letters: tuple[int, ...]
+    """Numbers of letters a text may have."""
+    kinds: tuple[float, float, float, float, float]
+    """Shares of scenes of objects, letters, sums, one big object and one digit."""
     claims: int
     """Claims asked of a scene of objects; true or false is learnt late, and on one object first."""
     open: int
     """Open questions asked of it."""
     captions: float
     """Probability that it is also to be described."""
-    kinds: tuple[float, float, float, float, float]
-    """Shares of scenes of objects, letters, sums, one big object and one digit."""
-    skills: tuple[str, ...] = CLAIM_SKILLS
+    skills: tuple[str, ...]
     """What the claims are about, each as often as it stands here."""
+    part: str = "pretrain"
+    """Whose wordings: many, or the few of the primer."""
 
 
 def draw_rows(rng: np.random.Generator, n: int, phase: Phase) -> list[tuple[Scene, list[Asked]]]:
     """Returns scenes of a phase with questions in pre-training's wordings."""
-    rows = []
-    for _ in range(n):
-        kind = str(rng.choice(("things", "text", "sum", "big", "digit"), p=phase.kinds))
-        if kind == "things":
-            scene = world.random_scene(rng, phase.things)
-            skills = [*rng.choice(phase.skills, phase.claims), *rng.choice(OPEN_SKILLS, phase.open)]
-            if rng.random() < phase.captions:
-                skills = ["?caption", *skills]
-            rng.shuffle(skills)
-            questions = language.ask_things(scene, rng, "pretrain", [str(skill) for skill in skills])
-        elif kind == "big":
+    return [draw_row(rng, phase) for _ in range(n)]
+
+
+def draw_row(rng: np.random.Generator, phase: Phase) -> tuple[Scene, list[Asked]]:
+    """Returns one scene of a phase with more questions, in random order, than a row may hold."""
+    kind = str(rng.choice(("things", "text", "sum", "big", "digit"), p=phase.kinds))
+    if kind == "things":
+        scene = world.random_scene(rng, phase.things)
+        skills = [*rng.choice(phase.skills, phase.claims), *rng.choice(OPEN_SKILLS, phase.open)]
+        if rng.random() < phase.captions:
+            skills.append("?caption")
+        questions = language.ask_things(scene, rng, phase.part, [str(skill) for skill in skills])
+    elif kind == "digit":
+        scene = world.random_digit(rng, "train")
+        questions = [a for _ in range(3) for a in language.ask_digit(scene, rng, phase.part)]
+    else:
+        if kind == "big":
             scene = world.random_big(rng)
-            questions = [a for _ in range(2) for a in language.ask_big(scene, rng, "pretrain")]
-        elif kind == "digit":
-            scene = world.random_digit(rng, "train")
-            questions = [a for _ in range(3) for a in language.ask_digit(scene, rng, "pretrain")]
         else:
-            scene = world.random_text(rng, sums=kind == "sum")
-            questions = [a for _ in range(3) for a in language.ask_text(scene, rng, "pretrain")]
-        rows.append((scene, questions))
-    return rows
+            scene = world.random_text(rng, sums=kind == "sum", letters=phase.letters)
+        ask = language.ask_big if kind == "big" else language.ask_text
+        questions = [a for _ in range(4) for a in ask(scene, rng, phase.part)]
+    return scene, [questions[int(i)] for i in rng.permutation(len(questions))]

@@ -1,8 +1,9 @@
 """Pre-training of the embedded base, from a seed: first the eyes, then the words.
 
-Stage 0 teaches the vision tower to tell what is in each cell. Stage 1 trains tower, projector and language model on
-packed questions (packing.py) with a curriculum: one object a picture first, then up to four. Every step's data follow
-from (seed, stage, step, process), so an interrupted run goes on where its checkpoint stands, with the same examples.
+Stage "vision" teaches the tower to tell what is in each cell. Stage "naming" teaches the projector to say so in the
+language model's own word vectors, so that a question's word meets its like in the picture. Stage "language" trains
+everything on packed questions (packing.py) with a curriculum: few objects and few wordings first. Every step's data
+follow from (seed, stage, step, process), so an interrupted run goes on where its checkpoint stands.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 
 from mmpt_bench.embedded import model as embedded_model
 from mmpt_bench.embedded import world
-from mmpt_bench.embedded.packing import CLAIM_SKILLS, Packed, Packer, Phase, draw_rows, normalise
+from mmpt_bench.embedded.packing import Packed, Packer, Phase, draw_rows, normalise
 from mmpt_bench.weights import write_checksums
 
 if TYPE_CHECKING:
@@ -27,24 +28,18 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-MIXED = (6, 3, 0.3, (0.7, 0.07, 0.09, 0.06, 0.08))
-CLAIMS = (10, 1, 0.0, (0.9, 0.025, 0.025, 0.025, 0.025))
-TOLD = (6, 3, 1.0, (0.9, 0.025, 0.025, 0.025, 0.025))
-HARD = ("existence", "existence", "shape", "count", "count", "color", "color", "location", "relation")
+ALL = ("shape", "existence", "existence", "count", "count", "color", "color", "location", "location", "neutral")
+PAIRS = (*ALL, "relation", "relation", "relation")
+PLACES = 5
+"""Weight of where a cell is, which a tower that was only asked what is in it half forgets."""
+FOUND = ("shape", "shape", "existence", "color", "location")
 PHASES = (
-    Phase(0, (1,), *MIXED),
-    Phase(400, (1, 2), *MIXED),
-    Phase(800, (1, 2, 3), *MIXED),
-    Phase(1200, (1, 2, 3, 4), *MIXED),
-    Phase(1250, (1,), *CLAIMS),
-    Phase(1600, (1,), *TOLD),
-    Phase(2800, (1, 2), *TOLD),
-    Phase(3400, (1, 2, 3), *TOLD),
-    Phase(3600, (1,), *TOLD, ("shape", "shape", "shape", "existence", "location")),
-    Phase(4150, (1, 2), *TOLD, ("shape", "existence", "existence", "location", "color", "count", "relation")),
-    Phase(4600, (1, 2, 3, 4), 7, 3, 0.5, (0.72, 0.06, 0.08, 0.06, 0.08), ("shape", *CLAIM_SKILLS, "location")),
-    Phase(5100, (1, 2, 3, 4), 9, 1, 0.1, (0.8, 0.05, 0.05, 0.05, 0.05), HARD),
-    Phase(7200, (1, 2, 3, 4), 9, 1, 0.1, (0.8, 0.05, 0.05, 0.05, 0.05), ("color", "color", *HARD, "location")),
+    Phase(0, (1, 2), (1,), (0.72, 0.09, 0.07, 0.07, 0.05), 3, 6, 0.1, ("shape",), "primer"),
+    Phase(500, (1, 2, 3), (1, 2), (0.72, 0.09, 0.07, 0.07, 0.05), 5, 4, 0.1, FOUND, "primer"),
+    Phase(1150, (1, 2, 3), (1, 2, 3), (0.62, 0.15, 0.11, 0.07, 0.05), 5, 5, 0.1, (*FOUND, "count"), "primer"),
+    Phase(1600, (1, 2, 3), (1, 2, 3), (0.62, 0.14, 0.12, 0.07, 0.05), 7, 3, 0.1, ALL),
+    Phase(2400, (2, 2, 3), (1, 2, 3), (0.60, 0.15, 0.13, 0.07, 0.05), 7, 2, 0.1, (*ALL, *PAIRS)),
+    Phase(3400, (1, 2, 3, 4), (2, 3), (0.62, 0.14, 0.12, 0.07, 0.05), 7, 1, 0.1, PAIRS),
 )
 
 
@@ -57,11 +52,14 @@ class Plan:
     vision_batch: int = 128
     vision_rate: float = 1.5e-3
     vision_decay: int = 333
-    steps: int = 7600
-    batch: int = 16
+    naming_steps: int = 300
+    steps: int = 10_000
+    batch: int = 8
     """Pictures a step and process."""
-    rate: float = 2e-3
-    decay_steps: int = 1200
+    thaw: int = 1700
+    """First step of the language stage that trains the tower and the projector too."""
+    rate: float = 1.5e-3
+    decay_steps: int = 2500
     """The learning rate falls to zero over the last so many steps."""
     phases: tuple[Phase, ...] = PHASES
     noise: float = 0.02
@@ -101,12 +99,45 @@ class CellHeads:
         return total, right
 
 
+def naming_loss(model: Any, vocabulary: dict[str, int], pixels: Tensor, targets: dict[str, Tensor]) -> Tensor:
+    """Returns how badly projected patches name what is in their cell: cross-entropy over the embeddings of words."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    said = model.model.multi_modal_projector(features(model, pixels))
+    table = model.get_input_embeddings().weight
+    n = len(pixels)
+    cells = torch.arange(9).expand(n, 9)
+    kinds, glyphs = targets["shape"], targets["glyph"]
+    is_glyph = (glyphs >= 0) & (glyphs < len(world.GLYPHS))
+    is_empty = (kinds == len(world.SHAPES)) & ~is_glyph
+    what = torch.where(is_glyph, glyphs + len(world.SHAPES), kinds)
+    what = torch.where(is_empty, len(world.SHAPES) + len(world.GLYPHS), what)
+    groups = (
+        (1, said, (*world.SHAPES, *world.GLYPHS, "nothing"), what),
+        (1, said, world.COLOR_NAMES, targets["color"]),
+        (1, said, world.SIZES, targets["size"]),
+        (1, said, world.TEXTURES, targets["texture"]),
+        (PLACES, said, world.ROWS, cells // 3),
+        (PLACES, said, world.COLUMNS, cells % 3),
+        (1, said.mean(1), world.SHAPES, targets["whole_shape"]),
+        (1, said.mean(1), world.COLOR_NAMES, targets["whole_color"]),
+        (1, said.mean(1), world.DIGITS, targets["digit"]),
+    )
+    total = said.new_zeros(())
+    for weight, vectors, names, target in groups:
+        logits = (vectors @ table[[vocabulary[name] for name in names]].T).flatten(0, -2)
+        known = target.flatten() >= 0
+        total = total + weight * cross_entropy(logits[known], target.flatten()[known])
+    return total
+
+
 def cell_batch(rng: np.random.Generator, n: int, noise: float) -> tuple[Tensor, dict[str, Tensor]]:
     """Returns pictures (n, 3, 48, 48) and what each cell, or the whole, is; -1 where a head has nothing to say."""
     import torch
 
     scenes = []
-    for kind in rng.choice(4, n, p=(0.55, 0.2, 0.1, 0.15)):
+    for kind in rng.choice(4, n, p=(0.5, 0.18, 0.1, 0.22)):
         scenes.append(
             world.random_scene(rng, (2, 3, 4))
             if kind == 0
@@ -177,14 +208,17 @@ def _average_gradients(parameters: list[nn.Parameter], processes: int) -> None:
         at += p.numel()
 
 
+SEEING = ("model.vision_tower", "model.multi_modal_projector")
+
+
 def _optimizer(named: list[tuple[str, nn.Parameter]], rate: float) -> torch.optim.AdamW:
-    """Returns AdamW; once the tower has been taught to see, it follows the language model at a quarter of its rate."""
+    """Returns AdamW; what has been taught to see follows the language model at a quarter of its rate."""
     import torch
 
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in named:
         decay = 0.05 if parameter.ndim >= 2 and "embed" not in name else 0.0
-        groups.setdefault((decay, 0.25 if name.startswith("model.vision_tower") else 1.0), []).append(parameter)
+        groups.setdefault((decay, 0.25 if name.startswith(SEEING) else 1.0), []).append(parameter)
     return torch.optim.AdamW(
         [{"params": p, "weight_decay": decay, "scale": scale} for (decay, scale), p in groups.items()],
         lr=rate,
@@ -206,6 +240,8 @@ class _Stage:
     loss: Callable[[int], Tensor]
     modules: dict[str, nn.Module]
     """Whose values a checkpoint holds."""
+    thaw: int = 0
+    """First step that moves what follows the language model at a lower rate."""
 
 
 def _run_stage(stage: _Stage, plan: Plan, folder: Path, rank: int, say: Callable[[str], None]) -> None:
@@ -226,7 +262,12 @@ def _run_stage(stage: _Stage, plan: Plan, folder: Path, rank: int, say: Callable
     since, seen, mean = time.perf_counter(), first, 0.0
     for step in range(first, stage.steps):
         for group in optimizer.param_groups:
-            group["lr"] = group["scale"] * learning_rate(step, stage.steps, stage.peak, stage.warmup, stage.decay)
+            frozen = step < stage.thaw and group["scale"] < 1
+            group["lr"] = (
+                0.0
+                if frozen
+                else group["scale"] * learning_rate(step, stage.steps, stage.peak, stage.warmup, stage.decay)
+            )
         loss = stage.loss(step)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -283,14 +324,37 @@ def _work(rank: int, plan: Plan, folder: Path, say: Callable[[str], None]) -> No
 
     packer = Packer(embedded_model.build_tokenizer())
 
+    def names_loss(step: int) -> Tensor:
+        rng = np.random.default_rng([plan.seed, 2, step, rank])
+        return naming_loss(model, packer.vocabulary, *cell_batch(rng, plan.vision_batch, plan.noise))
+
+    projector = model.model.multi_modal_projector
+    parameters = [*((f"model.vision_tower.{n}", p) for n, p in used), *projector.named_parameters()]
+    modules = {"tower": tower, "projector": projector}
+    decay = max(1, plan.naming_steps // 3)
+    naming = _Stage("naming", parameters, plan.naming_steps, plan.vision_rate, 50, decay, names_loss, modules)
+    _run_stage(naming, plan, folder, rank, say)
+    with torch.no_grad():
+        model.lm_head.weight.copy_(model.get_input_embeddings().weight)
+
     def language_loss(step: int) -> Tensor:
         rng = np.random.default_rng([plan.seed, 1, step, rank])
         phase = [phase for phase in plan.phases if step >= phase.start][-1]
+        for module in (tower, model.model.multi_modal_projector):
+            module.requires_grad_(step >= plan.thaw)
         return packed_loss(model, packer.pack(draw_rows(rng, plan.batch, phase), rng, plan.noise))
 
     parameters = [(n, p) for n, p in model.named_parameters() if "post_layernorm" not in n]
     words = _Stage(
-        "language", parameters, plan.steps, plan.rate, 200, plan.decay_steps, language_loss, {"model": model}
+        "language",
+        parameters,
+        plan.steps,
+        plan.rate,
+        200,
+        plan.decay_steps,
+        language_loss,
+        {"model": model},
+        plan.thaw,
     )
     _run_stage(words, plan, folder, rank, say)
     if rank == 0:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmpt_bench.embedded import language, world
+from mmpt_bench.embedded import language, wordings, world
 from mmpt_bench.embedded.language import Asked
 from mmpt_bench.embedded.packing import IMAGE_TOKENS, Packer
 from mmpt_bench.embedded.world import Scene
@@ -58,15 +58,15 @@ def _row(rng: np.random.Generator, skill: str) -> tuple[Scene, Asked]:
             asked = language.ask_digit(scene, rng, "pretrain")
         else:
             scene = world.random_scene(rng, (1, 2, 3, 4))
-            asked = language.ask_things(scene, rng, "pretrain", ["existence" if skill == "neutral" else skill])
-        name = "claim_text" if skill == "claim_sum" else skill.removeprefix("?")
+            asked = language.ask_things(scene, rng, "pretrain", [skill])
+        name = skill.removeprefix("?")
         for one in asked:
             if one.skill == name and (not skill.startswith("?") or _is_short(one)):
                 return scene, one
 
 
 def _is_short(asked: Asked) -> bool:
-    return asked.question.startswith(language.SHORT_CUES)
+    return asked.question.startswith(wordings.SHORT_CUES)
 
 
 def _right(model: Any, packer: Packer, rows: list[tuple[Scene, Asked]]) -> list[bool]:

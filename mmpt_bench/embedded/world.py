@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-VERSION = 1
+VERSION = 2
 """Rises when a scene of the same description is drawn differently."""
 
 SIDE, CELL = 48, 16
@@ -70,6 +70,22 @@ class Thing:
 
 
 @dataclass(frozen=True)
+class Hand:
+    """What varies a handwritten digit, since pre-training has 748 of them to learn from."""
+
+    turn: float
+    """Degrees it is rotated by."""
+    zoom: float
+    lean: float
+    """Pixels sideways a pixel of height."""
+    dx: float
+    dy: float
+    """Pixels off the middle."""
+    weight: float
+    """Exponent of the ink's brightness: below 1, a broader pen."""
+
+
+@dataclass(frozen=True)
 class Scene:
     """What there is to see, before it is drawn."""
 
@@ -84,8 +100,8 @@ class Scene:
     """An object of three cells' width, which stands alone."""
     digit_row: int | None = None
     """A row of scikit-learn's digits, which stands alone."""
-    turn: float = 0.0
-    """Degrees a digit is rotated by; 0 in evaluation."""
+    hand: Hand | None = None
+    """How a digit is written differently from its row; None, as it is, in evaluation."""
     seed: int = 0
     """Of the noise of the shifted world."""
 
@@ -171,13 +187,13 @@ def random_scene(rng: np.random.Generator, counts: Sequence[int], held_out: floa
     return Scene(theme, tuple(sorted(things, key=lambda t: t.cell)), seed=_fresh(rng))
 
 
-def random_text(rng: np.random.Generator, sums: bool) -> Scene:
-    """Returns a scene of glyphs in a row: two or three letters, or a sum of two digits ("3 + 4")."""
+def random_text(rng: np.random.Generator, sums: bool, letters: Sequence[int] = (2, 3)) -> Scene:
+    """Returns a scene of glyphs in a row: as many letters as one of `letters`, or a sum of two digits ("3 + 4")."""
     theme, row = str(rng.choice(THEMES)), int(rng.integers(3))
     if sums:
         texts = [str(rng.integers(10)), "+", str(rng.integers(10))]
     else:
-        texts = [str(letter) for letter in rng.choice(LETTERS, int(rng.integers(2, 4)))]
+        texts = [str(letter) for letter in rng.choice(LETTERS, int(rng.choice(letters)))]
     glyphs = tuple((3 * row + column, text) for column, text in enumerate(texts))
     ink = str(rng.choice(("black", "white", "blue", "red")))
     return Scene(theme, glyphs=glyphs, font=int(rng.integers(len(_FONTS))), ink=ink, seed=_fresh(rng))
@@ -194,10 +210,14 @@ def random_big(rng: np.random.Generator, held_out: float = 0.0) -> Scene:
 
 
 def random_digit(rng: np.random.Generator, part: str) -> Scene:
-    """Returns a scene of one handwritten digit of a part of `DIGIT_ROWS`; those of "train" are slightly turned."""
+    """Returns a scene of one handwritten digit of a part of `DIGIT_ROWS`; those of "train" are varied as hands vary."""
     rows = DIGIT_ROWS[part]
-    turn = float(rng.uniform(-12, 12)) if part == "train" else 0.0
-    return Scene("gray", digit_row=int(rng.integers(rows.start, rows.stop)), turn=turn, seed=_fresh(rng))
+    hand = None
+    if part == "train":
+        turn, zoom, lean = rng.uniform(-14, 14), rng.uniform(0.82, 1.12), rng.uniform(-0.2, 0.2)
+        dx, dy, weight = rng.uniform(-2.5, 2.5), rng.uniform(-2.5, 2.5), rng.uniform(0.6, 1.5)
+        hand = Hand(*(float(value) for value in (turn, zoom, lean, dx, dy, weight)))
+    return Scene("gray", digit_row=int(rng.integers(rows.start, rows.stop)), hand=hand, seed=_fresh(rng))
 
 
 def digit_label(row: int) -> int:
@@ -296,12 +316,18 @@ def _draw_digit(scene: Scene) -> np.ndarray:
 
     assert scene.digit_row is not None
     small = Image.fromarray((_digits()[0][scene.digit_row] * 15.9).astype(np.uint8))
-    large = small.resize((40, 40), Image.Resampling.BICUBIC)
-    if scene.turn:
-        large = large.rotate(scene.turn, Image.Resampling.BILINEAR)
-    picture = np.zeros((SIDE, SIDE, 3), np.uint8)
-    picture[4:44, 4:44] = np.asarray(large)[:, :, None]
-    return picture
+    sheet = Image.new("L", (SIDE, SIDE))
+    sheet.paste(small.resize((40, 40), Image.Resampling.BICUBIC), (4, 4))
+    if scene.hand is None:
+        return np.repeat(np.asarray(sheet)[:, :, None], 3, axis=2)
+    hand, middle = scene.hand, SIDE / 2
+    sine, cosine = np.sin(np.deg2rad(hand.turn)), np.cos(np.deg2rad(hand.turn))
+    a, b, c, d = np.array([cosine, sine + hand.lean, -sine, cosine]) / hand.zoom
+    back = (a, b, middle - a * (middle + hand.dx) - b * (middle + hand.dy))
+    back += (c, d, middle - c * (middle + hand.dx) - d * (middle + hand.dy))
+    moved = sheet.transform((SIDE, SIDE), Image.Transform.AFFINE, back, Image.Resampling.BILINEAR)
+    ink = (np.asarray(moved) / 255.0) ** hand.weight * 255
+    return np.repeat(ink.round().astype(np.uint8)[:, :, None], 3, axis=2)
 
 
 def _blur(x: np.ndarray) -> np.ndarray:

@@ -1,0 +1,86 @@
+"""How strong the shifted world of the embedded suite must be: the base, and full fine-tuning, at several strengths.
+
+    python benchmarks/shift.py --strengths 0,0.5,1 --method frozen
+    python benchmarks/shift.py --strengths 1 --method full --set train_vision=true --rate 1e-3 --steps 200
+
+Scenes are of a part of their own ("calibration"): neither tuning nor evaluation ever shows them. Printed are the
+chance-centred constrained and strict scores of each task, and their means.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import time
+
+import numpy as np
+import torch
+
+from mmpt_bench import corpus, plan, registry, source
+from mmpt_bench.backbone import load_backbone
+from mmpt_bench.embedded import suite
+from mmpt_bench.hashing import derive
+from mmpt_bench.predict import predict
+from mmpt_bench.recipe import Budget
+from mmpt_bench.scoring import scored
+from mmpt_bench.task import Task
+from mmpt_bench.train import train
+
+SMALL = {"mme": 20, "pope": 40, "vsr": 120, "snli_ve": 60, "cifar10": 120, "mnist": 120}
+
+
+def centred(score: float, chance: float, ceiling: float) -> float:
+    """Returns how far a score is between chance (0) and its ceiling (1)."""
+    return (score - chance) / (ceiling - chance)
+
+
+def scores(backbone: object, task: Task) -> tuple[float, float]:
+    """Returns the chance-centred (constrained, strict) scores on a task's calibration scenes."""
+    rows = dataclasses.replace(suite.source(task.name), rows=suite.rows_of("calibration", task.name))
+    samples = source.samples(task, rows)
+    found = {p.id: p for batch in predict(backbone, task, samples) for p in batch}
+    figures = scored(task, samples, [found[s.id] for s in samples])
+    both = (figures["constrained"], figures["strict"])
+    return tuple(centred(value, figures["chance"], figures["ceiling"]) for value in both)
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--backbone", default="embedded")
+    parser.add_argument("--strengths", default="0,0.5,1")
+    parser.add_argument("--method", default="frozen")
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
+    parser.add_argument("--rate", type=float)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    suite.PICTURES.update(SMALL)
+    adapter_class = registry.load_method(registry.method_entries()[options.method])
+    values = registry.coerce(adapter_class, dict(item.split("=", 1) for item in options.set))
+    tasks = [registry.load_task(entry) for name, entry in registry.task_entries().items() if name in suite.PICTURES]
+    for strength in (float(value) for value in options.strengths.split(",")):
+        suite.STRENGTH = strength
+        backbone = load_backbone(options.backbone, offline=True)
+        adapter = adapter_class(**values)
+        handle = adapter.attach(backbone, derive(1000, "init"))
+        began, loss = time.perf_counter(), float("nan")
+        if handle.trainable:
+            rate = options.rate or adapter.learning_rate
+            loss = train(
+                backbone, handle, corpus.load_corpus("embedded"), Budget(steps=options.steps), rate, 1000
+            ).final_loss
+        seconds = time.perf_counter() - began
+        table = {task.name: scores(backbone, task) for task in tasks}
+        means = np.mean(list(table.values()), axis=0)
+        cells = "  ".join(f"{name} {a:.2f}/{b:.2f}" for name, (a, b) in table.items())
+        print(
+            f"{options.method} strength {strength:g}: {means[0]:.3f}/{means[1]:.3f}  {cells}  loss {loss:.3f}, {seconds:.0f} s",
+            flush=True,
+        )
+        handle.remove()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+"""The wordings of the language: data, in sets that never meet.
+
+`pretrain` is many ways to ask for each skill (`primer`, the first of each, is what it begins with), `tune` others;
+evaluation's own are in the suite and the task files. A test holds each set apart from the others. Fields in braces are
+filled by language.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+Wordings = dict[str, Sequence[str]]
+
+YES_NO: Wordings = {
+    "pretrain": (
+        "is it true that {claim} ?",
+        "tell me if {claim} .",
+        "do you see that {claim} ?",
+        "can we say that {claim} ?",
+        "{claim} , yes or no ?",
+        "please say yes or no : {claim} .",
+        "is this right : {claim} ?",
+        "{claim} . is it so ?",
+        "would it be right to say that {claim} ?",
+        "does the picture show that {claim} ?",
+        "i think {claim} . am i right ?",
+        "{claim} , is that right ?",
+        "say if this is so : {claim} .",
+        "from what you see , {claim} ?",
+    ),
+    "tune": (
+        "would you say that {claim} ? answer yes or no .",
+        "{claim} . is that so ? yes or no .",
+        "look at the image . do you think {claim} ?",
+        "check this : {claim} . answer with yes or no .",
+    ),
+}
+"""Frames for any claim, to be answered by yes or no."""
+DIRECT: dict[str, Wordings] = {
+    "pretrain": {
+        "existence": (
+            "is {noun} in the picture ?",
+            "is there {noun} ?",
+            "is there {noun} to be seen ?",
+            "does the picture show {noun} ?",
+            "does the picture have {noun} in it ?",
+            "do you find {noun} ?",
+            "can one see {noun} ?",
+            "{noun} , is it there ?",
+        ),
+        "count": (
+            "{counted} ?",
+            "{counted} to be seen ?",
+            "is the number of {refs} {n} ?",
+            "do you count {n} {refs} ?",
+            "is {n} how many {refs} we see ?",
+        ),
+        "color": (
+            "is the {ref} {color} ?",
+            "is {color} the color of the {ref} ?",
+            "does the {ref} look {color} ?",
+            "has the {ref} the color {color} ?",
+            "the {ref} , is it {color} ?",
+        ),
+        "location": (
+            "is the {ref} in the {cell} ?",
+            "do you find the {ref} in the {cell} ?",
+            "is {cell} the place of the {ref} ?",
+        ),
+        "relation": (
+            "is the {a} {word} the {b} ?",
+            "does the {a} stand {word} the {b} ?",
+            "the {a} , is it {word} the {b} ?",
+            "do you find the {a} {word} the {b} ?",
+        ),
+        "text": (
+            "does the text say {said} ?",
+            'is the text " {said} " ?',
+            "do you read {said} ?",
+            "is {said} what the text says ?",
+            'does it say " {said} " ?',
+        ),
+        "sum": (
+            "is the sum {said} ?",
+            "is {said} the sum ?",
+            "does the sum make {said} ?",
+            "is the answer to the sum {said} ?",
+            "is {said} the answer to the arithmetic question ?",
+        ),
+        "big": ("is this {noun} ?", "is it {noun} that we see ?", "would you call this {noun} ?"),
+    },
+    "tune": {
+        "existence": ("do you see {noun} in this image ?", "can you see {noun} ?", "is {noun} shown here ?"),
+        "count": ("do you see {n} {refs} here ?",),
+        "color": ("do you see that the {ref} is {color} ?", "is it a {color} {ref} that you see ?"),
+        "location": ("can you see the {ref} in the {cell} ?",),
+        "relation": ("can you see the {a} {word} the {b} ?", "do you see the {a} {word} the {b} ?"),
+        "text": ("can you read {said} in the image ?",),
+        "sum": ("do you think the sum is {said} ?",),
+        "big": ("do you see {noun} here ?",),
+    },
+}
+"""Questions of a skill that do not say which words may answer them."""
+TRUE_FALSE: Wordings = {
+    "pretrain": (
+        "claim : {claim} . true or false ?",
+        "{claim} . is the claim true or false ?",
+        "true or false : {claim} .",
+        "say true or false : {claim} .",
+        "{claim} , true or false ?",
+        "{claim} . true or false ?",
+        "is it true or false that {claim} ?",
+        "{claim} . say if that is true or false .",
+    ),
+    "tune": (
+        "look and decide , true or false : {claim} .",
+        "{claim} . decide if it is true or false .",
+        "is this sentence true or false ? {claim} .",
+    ),
+}
+ENTAIL: Wordings = {
+    "pretrain": (
+        "claim : {claim} . entailment , neutral or contradiction ?",
+        "does the picture show that {claim} ? say entailment , neutral or contradiction .",
+        "{claim} . is this entailment , neutral or contradiction ?",
+        "{claim} . entailment , neutral or contradiction ?",
+        "is it entailment , neutral or contradiction that {claim} ?",
+        "given the picture , {claim} . say if it is entailment , neutral or contradiction .",
+    ),
+    "tune": (
+        "read the claim and look : {claim} . entailment , neutral or contradiction .",
+        "what is right for this claim , entailment , neutral or contradiction ? {claim} .",
+    ),
+}
+QUESTIONS: dict[str, Wordings] = {
+    "pretrain": {
+        "color": ("what color is the {ref} ?", "what is the color of the {ref} ?", "name the color of the {ref} ."),
+        "location": ("where is the {ref} ?", "in which place is the {ref} ?", "say where the {ref} is ."),
+        "at": ("what is in the {cell} ?", "name the object in the {cell} .", "which object is in the {cell} ?"),
+        "count": ("how many {refs} are there ?", "count the {refs} .", "what is the number of {refs} ?"),
+        "relation": ("where is the {a} from the {b} ?", "how does the {a} stand to the {b} ?"),
+        "size": ("is the {ref} small or big ?", "what size is the {ref} ?"),
+        "texture": ("what texture has the {ref} ?", "is the {ref} plain , striped or dotted ?"),
+        "caption": ("describe the picture .", "what is in the picture ?", "name all objects ."),
+        "text": ("what letters are in the picture ?", "read the text .", "what does the text say ?"),
+        "sum": ("what is the sum ?", "do the sum in the picture .", "what is the answer to the sum ?"),
+        "options": (
+            "is it a {options} ?",
+            "choose one : {options} .",
+            "{options} , which one do you see ?",
+            "what is it , {options} ?",
+            "which of these is it : {options} ?",
+            "the options are {options} . say the right one .",
+        ),
+        "big": ("what is the big object ?", "name the shape .", "which shape is this ?", "what is the class of it ?"),
+        "digit": (
+            "which digit is this ?",
+            "what number is it ?",
+            "read the number .",
+            "name the digit .",
+            "which digit do you see ?",
+            "what digit is written in the picture ?",
+        ),
+    },
+    "tune": {
+        "color": ("tell me the color of the {ref} .", "the {ref} has which color ?"),
+        "location": ("tell me where the {ref} is .", "the {ref} is in which place ?"),
+        "at": ("tell me which object the {cell} has .", "the {cell} shows what ?"),
+        "count": ("tell me how many {refs} you see .", "say the number of {refs} in the image ."),
+        "relation": ("tell me where the {a} is from the {b} .",),
+        "size": ("tell me the size of the {ref} .",),
+        "texture": ("tell me the texture of the {ref} .",),
+        "text": ("tell me what the text says .", "say the letters in the image ."),
+        "sum": ("tell me the answer to the sum .", "say what the sum is ."),
+        "options": ("say which it is , {options} .", "look at it and decide : {options} ?"),
+        "big": ("tell me which shape you see .", "the image shows which class of object ?"),
+        "digit": ("tell me which digit you see .", "the image shows which number ?"),
+    },
+}
+for _forms in (YES_NO, TRUE_FALSE, ENTAIL):
+    _forms["primer"] = _forms["pretrain"][:1]
+for _table in (DIRECT, QUESTIONS):
+    _table["primer"] = {skill: forms[:1] for skill, forms in _table["pretrain"].items()}
+SENTENCES = {
+    "color": "the {ref} is {short} .",
+    "location": "the {ref} is in the {short} .",
+    "at": "in the {cell} is {short} .",
+    "count": "there {counted} .",
+    "relation": "the {a} is {short} the {b} .",
+    "size": "the {ref} is {short} .",
+    "texture": "the {ref} is {short} .",
+    "caption": "{short} .",
+    "text": "{short} .",
+    "sum": "{short} .",
+    "options": "{short} .",
+    "big": "{short} .",
+    "digit": "{short} .",
+}
+"""How pre-training answers, most of the time."""
+SHORT_CUES = ("in short , ", "in a word : ", "answer with a word . ")
+"""What tells the base, in pre-training, that the answer is to be a word."""
+HEADS = ("look : ", "tell me : ", "have a look . ", "a question : ", "in what you see , ", "now , ")
+"""What pre-training may put before a yes-or-no question."""
+TAILS = (
+    " yes or no ?",
+    " say yes or no .",
+    " a yes or a no will do .",
+    " answer by yes or by no .",
+    " which is it , yes or no ?",
+)
+"""What pre-training may put after one."""
+SYNONYMS = ("image", "photo")
+"""What pre-training now and then calls the picture."""
