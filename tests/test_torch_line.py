@@ -47,6 +47,16 @@ ABOVE = [
     "mmpt",
     "adapter",
     "artifacts",
+    "ablate",
+    "ablation",
+    "ablation_board",
+    "ablation_files",
+    "assemble",
+    "axes",
+    "contrast",
+    "planned",
+    "cli_options",
+    "cli_study",
 ]
 BELOW = {"train", "predict", "prompts", "hooks", "rows", "attach", "anatomy", "checks", "probe", "tune"}
 
