@@ -10,7 +10,7 @@ from mmpt_bench.claims import SEEDS_TO_CLAIM
 from mmpt_bench.errors import UntrustedRecord
 from mmpt_bench.ranking import ranked
 from mmpt_bench.recipe import Record
-from mmpt_bench.resample import resample
+from mmpt_bench.resample import Resampled, resample
 from mmpt_bench.rescore import Rescored, Samples, by, rescored
 from mmpt_bench.stats import cluster_bootstrap, percentile, seed_spread
 from mmpt_bench.task import Task
@@ -26,6 +26,8 @@ class Evidence:
 
     board: Board
     scores: Scores
+    overall: Resampled | None
+    """The chance-centred mean over tasks of the ranked rows, resampled; None where nothing is ranked."""
 
 
 def assembled(
@@ -82,7 +84,8 @@ def assembled(
         left_out=(*left_out, *repeated),
         reference="",
     )
-    return Evidence(ranked(empty, scores, tasks, n_resamples), scores)
+    board, overall = ranked(empty, scores, tasks, n_resamples)
+    return Evidence(board, scores, overall)
 
 
 def _scores(

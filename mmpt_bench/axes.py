@@ -40,6 +40,8 @@ WHY_NOT = {
     "init": "how its parameters start is fixed",
     "lr": "it has no learning rate",
 }
+NUMERIC = ("prompt-len", "visual-len", "text-len", "lr", "data-fraction")
+"""Options whose values are numbers."""
 OPTIONS = (*WHY_NOT, "data-fraction", "backbone")
 """Options of `mmpt-bench ablate` that make an axis each; `--set` makes any other."""
 

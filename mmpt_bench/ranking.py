@@ -24,8 +24,10 @@ SAME = 1e-12
 """Scores closer than this are equal: they are sums of the same counts in another order."""
 
 
-def ranked(board: Board, scores: Mapping[str, Mapping[str, Any]], tasks: Mapping[str, Task], n_resamples: int) -> Board:
-    """Returns a board with ranks and retention, per task and overall, its rows in order.
+def ranked(
+    board: Board, scores: Mapping[str, Mapping[str, Any]], tasks: Mapping[str, Task], n_resamples: int
+) -> tuple[Board, Resampled | None]:
+    """Returns a board with ranks and retention, per task and overall, its rows in order, and the overall resamples.
 
     Args:
         board: its rows without ranks.
@@ -55,9 +57,8 @@ def ranked(board: Board, scores: Mapping[str, Mapping[str, Any]], tasks: Mapping
             )
     for column in board.columns:
         rows |= _with_task_ranks(column.task, column.chance, board, rows, scores, tasks, reference, n_resamples)
-    return replace(
-        board, rows=tuple(sorted(rows.values(), key=_row_order)), comparisons=comparisons, reference=reference
-    )
+    ordered = tuple(sorted(rows.values(), key=_row_order))
+    return replace(board, rows=ordered, comparisons=comparisons, reference=reference), overall
 
 
 def _row_order(row: Row) -> tuple[bool, float, str]:
