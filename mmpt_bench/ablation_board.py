@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from mmpt_bench.ablation import Ablation, Point, variant_key
+from mmpt_bench.ablation import Ablation, Point, read_all, variant_key
 from mmpt_bench.assemble import RESAMPLES, Evidence, assembled
 from mmpt_bench.board import Row
 from mmpt_bench.contrast import Contrast, contrasts
 from mmpt_bench.leaderboard import standing_failures
+from mmpt_bench.recipe import Record
 from mmpt_bench.rescore import Samples, by, check_track, one_edition
 from mmpt_bench.store import Store
 from mmpt_bench.task import Task
@@ -46,8 +47,18 @@ def base_of(point: Point, points: Sequence[Point]) -> Point | None:
     return None if base.key == point.key else base
 
 
+def ablation_boards(store: Store, tasks: Mapping[str, Task], n_resamples: int = RESAMPLES) -> tuple[AblationBoard, ...]:
+    """Returns the boards of all ablations of a results folder, by name; raises as `ablation_board` does."""
+    records = store.records()
+    return tuple(ablation_board(store, each, tasks, n_resamples, records) for each in read_all(store))
+
+
 def ablation_board(
-    store: Store, ablation: Ablation, tasks: Mapping[str, Task], n_resamples: int = RESAMPLES
+    store: Store,
+    ablation: Ablation,
+    tasks: Mapping[str, Task],
+    n_resamples: int = RESAMPLES,
+    records: Sequence[Record] | None = None,
 ) -> AblationBoard:
     """Returns an ablation's board from whatever is recorded of its points, by seed and task.
 
@@ -56,12 +67,14 @@ def ablation_board(
         ablation: its definition.
         tasks: every task that records may be of, by name, in the order of the columns.
         n_resamples: of every interval.
+        records: what `store.records()` returned, where it is known already.
 
     Raises:
         UntrustedRecord: a record contradicts its own answers, samples or track.
     """
     keys = {point.key for point in ablation.all_points}
-    records = [record for record in store.records() if variant_key(record) in keys]
+    known = store.records() if records is None else records
+    records = [record for record in known if variant_key(record) in keys]
     for record in records:
         check_track(record)
     done = [record for record in records if record.status == "ok" and record.limit == ablation.limit]

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mmpt_bench import shown
-from mmpt_bench.ablation import FOLDER, read_all
-from mmpt_bench.ablation_board import AblationBoard, ablation_board
+from mmpt_bench.ablation import FOLDER
+from mmpt_bench.ablation_board import AblationBoard, ablation_boards
 from mmpt_bench.board import Column, plain
 from mmpt_bench.claims import SEEDS_TO_CLAIM
 from mmpt_bench.contrast import OVERALL, Contrast
@@ -33,7 +33,7 @@ NOTES = (
 
 def write_ablations(store: Store, tasks: Mapping[str, Task]) -> list[AblationBoard]:
     """Writes every ablation's table as `ablations/<name>.csv` and `.md` and returns the boards; none without one."""
-    boards = [ablation_board(store, ablation, tasks) for ablation in read_all(store)]
+    boards = list(ablation_boards(store, tasks))
     for board in boards:
         write_atomic(store.path(FOLDER, f"{board.ablation.name}.csv"), ablation_csv(board))
         write_atomic(store.path(FOLDER, f"{board.ablation.name}.md"), ablation_md(board))

@@ -10,7 +10,7 @@ import click
 
 from mmpt_bench import __version__
 from mmpt_bench.cli_options import BACKBONE, JSON, OUT, budget_options, request_of
-from mmpt_bench.cli_study import ablate
+from mmpt_bench.cli_study import ablate, compare, figures
 from mmpt_bench.errors import BenchError, RequestError
 
 
@@ -186,7 +186,7 @@ def pretrain(
     sys.exit(commands.pretrain(folder, seed, steps, processes, probe, backbone, as_json))
 
 
-for command in (ablate,):
+for command in (ablate, compare, figures):
     cli.add_command(command)
 
 

@@ -125,3 +125,40 @@ def _command() -> str:
         for each in value if isinstance(value, tuple) else (value,):
             words += [option.opts[0]] if option.is_flag else [option.opts[0], str(each)]
     return shlex.join(words)
+
+
+@click.command()
+@click.argument("names", nargs=-1, required=True)
+@click.option("--tasks", default="", help="Tasks that count, comma-separated; by default all that were run.")
+@click.option(
+    "--scope",
+    type=click.Choice(["method", "checkpoint"]),
+    help="`method`: other seeds and pictures; `checkpoint`: the models of the first common seed. By default what the "
+    "seeds allow.",
+)
+@click.option("--track", default="", help="Of the board, where several hold the names.")
+@OUT
+@JSON
+def compare(names: tuple[str, ...], tasks: str, scope: str | None, track: str, out: Path, as_json: bool) -> None:
+    """Say which of some methods is better, or that they are not separated, and what could have been found.
+
+    NAMES are methods, rows of the leaderboard or of an ablation, or runs, whose beginnings do.
+
+    \b
+    mmpt-bench compare lora mmpt
+    mmpt-bench compare lora mmpt full --tasks pope
+    """
+    from mmpt_bench import compare as comparison
+
+    sys.exit(comparison.compare(out, names, scope, tasks, track, as_json))  # type: ignore[arg-type]
+
+
+@click.command()
+@click.option("--only", default="", help="Kinds of figures, comma-separated; by default all that can be drawn.")
+@OUT
+@JSON
+def figures(only: str, out: Path, as_json: bool) -> None:
+    """Draw every figure that the records allow as SVG, PDF and PNG, each with its CSV; say what the others need."""
+    from mmpt_bench import draw
+
+    sys.exit(draw.draw(out, only, as_json))

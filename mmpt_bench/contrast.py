@@ -115,7 +115,8 @@ def _group(
     n_resamples: int,
 ) -> list[Contrast]:
     """Returns the contrasts of pairs with the same scope and seeds, from resamples that are common to all of them."""
-    labels = list(dict.fromkeys(label for pair in pairs for label in pair))
+    # In an order of their own: the draws of resamples follow it, and `a - b` must be `b - a` turned round.
+    labels = sorted({label for pair in pairs for label in pair})
     columns = {c.task: c for c in evidence.board.columns}
     figures: dict[str, Resampled] = {}
     for name in shared:

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from mmpt_bench.ablation import read_all
-from mmpt_bench.ablation_board import AblationBoard, ablation_board
+from mmpt_bench.ablation_board import AblationBoard, ablation_boards
 from mmpt_bench.assemble import RESAMPLES, Evidence
 from mmpt_bench.curves import Curve, read_curves
 from mmpt_bench.files import write_atomic
@@ -103,7 +102,7 @@ def material(
     if boards is None:
         boards = evidence(store, tasks, n_resamples)
     if ablations is None:
-        ablations = tuple(ablation_board(store, each, tasks, n_resamples) for each in read_all(store))
+        ablations = ablation_boards(store, tasks, n_resamples)
     own = read(store.root / FILE)
     return Material(boards, ablations, tuple([*own, *read(shipped())]), read_curves(store), tasks, colors)
 
