@@ -85,23 +85,47 @@ def _refuse_beside_recipe() -> None:
 
 @cli.command()
 @click.option(
-    "--method", default="all", show_default=True, help="Names or files, comma-separated; `all` for every one."
+    "--method",
+    "--methods",
+    "method",
+    default="all",
+    show_default=True,
+    help="Names or files, comma-separated; `all` for every one.",
 )
 @click.option(
-    "--trials", default=5, show_default=True, type=click.IntRange(min=2), help="Learning rates for each method."
+    "--trials",
+    default=5,
+    show_default=True,
+    type=click.IntRange(min=2),
+    help="Rates drawn from each method's own range.",
+)
+@click.option(
+    "--extend",
+    default=3,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Rates tried after these, for each method: beyond the range where the best is at its edge, else closer to it.",
+)
+@click.option(
+    "--range",
+    "ranges",
+    multiple=True,
+    metavar="METHOD=LOW,HIGH",
+    help="Another range than the method's documented one; repeatable.",
 )
 @BACKBONE
 @OUT
 @budget_options
-def tune(method: str, trials: int, **options: Any) -> None:
+def tune(method: str, trials: int, extend: int, ranges: tuple[str, ...], **options: Any) -> None:
     """Search each method's learning rate on validation data, with as many tries for each.
 
-    All trials are kept in learning_rates.json in the results folder; `run` uses the best one and says so.
+    Every trial is kept in learning_rate_trials.jsonl in the results folder, and is not made again; the choices are in
+    learning_rates.json, and `run` uses them and says so.
     """
-    from mmpt_bench import commands
+    from mmpt_bench import tuning
 
     request = request_of(method, "mme", "0", (), options)
-    sys.exit(commands.tune(request, trials))
+    sys.exit(tuning.tune(request, trials, extend, tuning.ranges_of(ranges, request.methods)))
 
 
 @cli.command()

@@ -12,8 +12,7 @@ from typing import Any
 
 import click
 
-from mmpt_bench import rates, registry
-from mmpt_bench.corpus import load_corpus
+from mmpt_bench import registry
 from mmpt_bench.errors import RequestError
 from mmpt_bench.files import write_atomic
 from mmpt_bench.interrupt import Interrupted
@@ -150,43 +149,6 @@ def _show_board(store: Store, as_json: bool, own: Sequence[registry.Entry]) -> N
     for table in leaderboard_tables(made):
         console.print(table)
     click.echo(f"Written: leaderboard.csv, leaderboard.md and figures/ in {store.root}/", err=True)
-
-
-def tune(request: Request, trials: int) -> int:
-    """Searches learning rates, keeping every trial, and says what was found."""
-    from mmpt_bench.backbone import load_backbone
-    from mmpt_bench.tune import search
-
-    store = Store(request.out)
-    store.check_writable()
-    path = request.out / rates.FILE
-    corpus = load_corpus(request.corpus)
-    adapters = [adapter_of(entry, request.overrides.get(entry.name, {})) for entry in request.methods]
-    backbone = load_backbone(request.backbone, request.dtype, request.device, request.offline)
-    for adapter in adapters:
-        if adapter.lr_range[1] == 0:
-            continue
-        known = rates.read(path)
-        params = {k: v for k, v in dataclasses.asdict(adapter).items() if k != "learning_rate"}
-        same = [
-            c for c in known
-            if (c.method, c.params, c.backbone_fingerprint, c.corpus_fingerprint, c.budget)
-            == (adapter.name, params, backbone.fingerprint, corpus.fingerprint, dataclasses.asdict(request.budget))
-        ]  # fmt: skip
-
-        def tell(rate: float, loss: float | None, why: str, name: str = adapter.name) -> None:
-            click.echo(
-                f"{name}: learning rate {rate:g}: "
-                + (f"validation loss {loss:.4f}" if loss is not None else f"failed: {why}"),
-                err=True,
-            )
-
-        tried = same[0].trials if same else ()
-        choice = search(backbone, corpus, adapter, request.budget, trials, tried, tell)
-        write_atomic(path, rates.dump([*(c for c in known if c not in same), choice]).encode())
-        edge = ": at the edge of what was tried, a better one may lie beyond" if choice.at_edge else ""
-        click.echo(f"{adapter.name}: {choice.best:g} of {len(choice.trials)}{edge}")
-    return 0
 
 
 def check(file: Path, backbone: str, as_json: bool) -> int:

@@ -27,6 +27,7 @@ ABOVE = [
     "tables",
     "pixels",
     "rates",
+    "tuning",
     "corpus",
     "scoring",
     "plan",
