@@ -37,6 +37,11 @@ class Prefix:
         if self.length < 1:
             raise RequestError(f"`length` must be at least 1, not {self.length}.")
 
+    @property
+    def decoder_rows(self) -> int:
+        """Returns how many rows stand in front of the decoder's sequence."""
+        return self.length
+
     def attach(self, backbone: Backbone, seed: int) -> Handle:
         """Puts the prefix on the decoder, xavier-uniform from `seed` alone."""
         from mmpt_bench.attach import Attachment

@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from mmpt_bench import __version__
+from mmpt_bench.cli_options import BACKBONE, JSON, OUT, budget_options, request_of
+from mmpt_bench.cli_study import ablate, compare, figures
 from mmpt_bench.errors import BenchError, RequestError
-
-if TYPE_CHECKING:
-    from mmpt_bench.plan import Request
-
-OUT = click.option(
-    "--out", default="results", show_default=True, type=click.Path(path_type=Path), help="Folder of the results."
-)
-JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout, and nothing else.")
-BACKBONE = click.option(
-    "--backbone",
-    default="embedded",
-    show_default=True,
-    help="`embedded`, a folder in Hugging Face form, or a name on the hub.",
-)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -38,22 +25,6 @@ def cli() -> None:
     mmpt-bench ls methods                             what there is to run
     mmpt-bench doctor                                 whether this machine is ready
     """
-
-
-def _budget_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds what every method is given alike."""
-    from mmpt_bench.recipe import Budget
-
-    plain = Budget()
-    for option in (
-        click.option("--steps", default=plain.steps, show_default=True, help="Optimiser steps of a training."),
-        click.option("--batch-size", default=plain.batch_size, show_default=True, help="Examples a step."),
-        click.option("--dtype", default="float32", show_default=True, help="float32, bfloat16 or float16."),
-        click.option("--device", default=None, help="As torch names it; by default the accelerator if there is one."),
-        click.option("--offline", is_flag=True, help="Open no socket: everything must be on this machine."),
-    ):
-        command = option(command)
-    return command
 
 
 @cli.command()
@@ -80,7 +51,7 @@ def _budget_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @OUT
 @JSON
-@_budget_options
+@budget_options
 def run(
     method: str, tasks: str, overrides: tuple[str, ...], seeds: str, only_plan: bool, as_json: bool, **options: Any
 ) -> None:
@@ -93,13 +64,13 @@ def run(
 
     recipe = options.pop("recipe")
     if recipe is None:
-        sys.exit(commands.run(_request(method, tasks, seeds, overrides, options), only_plan, as_json))
+        sys.exit(commands.run(request_of(method, tasks, seeds, overrides, options), only_plan, as_json))
     _refuse_beside_recipe()
     from mmpt_bench.plan import from_recipe
     from mmpt_bench.recipe_file import read_recipe
 
     wanted = read_recipe(recipe)
-    request = from_recipe(wanted, _request("frozen", tasks, "0", (), options))
+    request = from_recipe(wanted, request_of("frozen", tasks, "0", (), options))
     sys.exit(commands.run(request, only_plan, as_json, wanted))
 
 
@@ -112,72 +83,49 @@ def _refuse_beside_recipe() -> None:
             raise RequestError(f"`--{option}` and `--recipe` do not go together: edit a copy of the recipe instead.")
 
 
-def _request(method: str, tasks: str, seeds: str, overrides: tuple[str, ...], options: dict[str, Any]) -> Request:
-    """Returns the request that options stand for; raises RequestError before anything costly is imported."""
-    from mmpt_bench import registry
-    from mmpt_bench.plan import Request, parse_overrides
-    from mmpt_bench.recipe import Budget
-    from mmpt_bench.weights import DTYPES, check_backbone
-
-    methods = registry.find("method", method)
-    found = registry.find("task", tasks)
-    check_backbone(options["backbone"])
-    if options["dtype"] not in DTYPES:
-        from mmpt_bench.errors import unknown_name
-
-        raise unknown_name("dtype", options["dtype"], DTYPES)
-    for name in ("steps", "batch_size"):
-        if options[name] < 1:
-            raise RequestError(f"`--{name.replace('_', '-')} {options[name]}`: at least 1.")
-    data = options.get("data")
-    if data is not None and not data.is_dir():
-        raise RequestError(f"There is no folder `{data}` to read data from.")
-    return Request(
-        methods=tuple(methods),
-        overrides=parse_overrides(overrides, methods),
-        tasks=tuple(found),
-        seeds=_seeds(seeds),
-        backbone=options["backbone"],
-        corpus="embedded",
-        budget=Budget(steps=options["steps"], batch_size=options["batch_size"]),
-        dtype=options["dtype"],
-        out=options["out"],
-        data=data,
-        limit=options.get("limit"),
-        offline=options["offline"],
-        device=options["device"],
-    )
-
-
-def _seeds(text: str) -> tuple[int, ...]:
-    try:
-        seeds = tuple(int(part) for part in text.split(",") if part.strip())
-    except ValueError as error:
-        raise RequestError(f"`--seeds {text}`: whole numbers, comma-separated.") from error
-    if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
-        raise RequestError(f"`--seeds {text}`: one or more different numbers, none below 0.")
-    return seeds
-
-
 @cli.command()
 @click.option(
-    "--method", default="all", show_default=True, help="Names or files, comma-separated; `all` for every one."
+    "--method",
+    "--methods",
+    "method",
+    default="all",
+    show_default=True,
+    help="Names or files, comma-separated; `all` for every one.",
 )
 @click.option(
-    "--trials", default=5, show_default=True, type=click.IntRange(min=2), help="Learning rates for each method."
+    "--trials",
+    default=5,
+    show_default=True,
+    type=click.IntRange(min=2),
+    help="Rates drawn from each method's own range.",
+)
+@click.option(
+    "--extend",
+    default=3,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Rates tried after these, for each method: beyond the range where the best is at its edge, else closer to it.",
+)
+@click.option(
+    "--range",
+    "ranges",
+    multiple=True,
+    metavar="METHOD=LOW,HIGH",
+    help="Another range than the method's documented one; repeatable.",
 )
 @BACKBONE
 @OUT
-@_budget_options
-def tune(method: str, trials: int, **options: Any) -> None:
+@budget_options
+def tune(method: str, trials: int, extend: int, ranges: tuple[str, ...], **options: Any) -> None:
     """Search each method's learning rate on validation data, with as many tries for each.
 
-    All trials are kept in learning_rates.json in the results folder; `run` uses the best one and says so.
+    Every trial is kept in learning_rate_trials.jsonl in the results folder, and is not made again; the choices are in
+    learning_rates.json, and `run` uses them and says so.
     """
-    from mmpt_bench import commands
+    from mmpt_bench import tuning
 
-    request = _request(method, "mme", "0", (), options)
-    sys.exit(commands.tune(request, trials))
+    request = request_of(method, "mme", "0", (), options)
+    sys.exit(tuning.tune(request, trials, extend, tuning.ranges_of(ranges, request.methods)))
 
 
 @cli.command()
@@ -260,6 +208,10 @@ def pretrain(
     from mmpt_bench import commands
 
     sys.exit(commands.pretrain(folder, seed, steps, processes, probe, backbone, as_json))
+
+
+for command in (ablate, compare, figures):
+    cli.add_command(command)
 
 
 def main() -> None:

@@ -12,13 +12,13 @@ from typing import Any
 
 import click
 
-from mmpt_bench import rates, registry
-from mmpt_bench.corpus import load_corpus
+from mmpt_bench import registry
 from mmpt_bench.errors import RequestError
 from mmpt_bench.files import write_atomic
 from mmpt_bench.interrupt import Interrupted
-from mmpt_bench.plan import Job, Request, TaskData, adapter_of, check_same, load_data, plan, suite_of
-from mmpt_bench.progress import duration, reporting
+from mmpt_bench.plan import Job, Request, TaskData, adapter_of, check_same, load_data, plan
+from mmpt_bench.planned import announce, print_plan
+from mmpt_bench.progress import reporting
 from mmpt_bench.recipe import Recipe, Record
 from mmpt_bench.run import execute
 from mmpt_bench.store import Store
@@ -39,19 +39,14 @@ def run(request: Request, only_plan: bool, as_json: bool, wanted: Recipe | None 
     if wanted is not None:
         check_same(wanted, jobs[0].recipe)
     if only_plan:
-        _print_plan(request, jobs, data, store, as_json)
+        print_plan(request, jobs, data, store, as_json)
         return 0
     for note in (f"{item.task.title}: {text}" for item in data.values() for text in item.rows.notes):
         click.echo(note, err=True)
-    _announce(jobs, data)
+    announce(jobs, data)
     made: list[Record] = []
-    with stopping() as stop, reporting() as report:
-        try:
-            for record in execute(request, jobs, data, store, report, stop):
-                made.append(record)
-        except Interrupted as reason:
-            click.echo(f"Stopped: {reason}. What is done is recorded; the same command goes on from there.", err=True)
-            return 130
+    if not run_jobs(request, jobs, data, store, made):
+        return 130
     _show_board(store, as_json, request.tasks)
     failed = [record for record in made if record.status == "failed"]
     if failed:
@@ -62,15 +57,18 @@ def run(request: Request, only_plan: bool, as_json: bool, wanted: Recipe | None 
     return 0
 
 
-def _announce(jobs: Sequence[Job], data: dict[str, TaskData]) -> None:
-    todo = [job for job in jobs if job.todo]
-    recorded = sum(len(job.done) for job in jobs)
-    if not todo:
-        click.echo(f"Everything asked for is recorded already ({recorded} results).", err=True)
-        return
-    training = sum(not job.trained for job in todo)
-    evaluations = sum(len(job.todo) for job in todo)
-    click.echo(f"{training} to train, {evaluations} evaluations to do, {recorded} recorded already.", err=True)
+def run_jobs(
+    request: Request, jobs: Sequence[Job], data: dict[str, TaskData], store: Store, made: list[Record]
+) -> bool:
+    """Does the jobs, showing how far they are, and adds their records to `made`; returns False where it was stopped."""
+    with stopping() as stop, reporting() as report:
+        try:
+            for record in execute(request, jobs, data, store, report, stop):
+                made.append(record)
+        except Interrupted as reason:
+            click.echo(f"Stopped: {reason}. What is done is recorded; the same command goes on from there.", err=True)
+            return False
+    return True
 
 
 def _next_step(request: Request) -> None:
@@ -82,72 +80,6 @@ def _next_step(request: Request) -> None:
             "Next: six seeds or more tell methods apart, `--seeds 0,1,2,3,4,5`; what is recorded is not redone.",
             err=True,
         )
-
-
-def _print_plan(request: Request, jobs: Sequence[Job], data: dict[str, TaskData], store: Store, as_json: bool) -> None:
-    """Prints what would run, what it would cost by what earlier runs cost, and what it could tell apart."""
-    from mmpt_bench.stats import detectable_difference
-
-    seconds, peak = _measured(jobs, store)
-    rows = [
-        {
-            "method": job.recipe.method,
-            "seed": job.recipe.seed,
-            "run": job.recipe.run_name,
-            "train": not job.trained and bool(job.todo),
-            "evaluate": list(job.todo),
-            "recorded": list(job.done),
-            "learning_rate": job.adapter.learning_rate,
-            "learning_rate_source": job.rate_source,
-        }
-        for job in jobs
-    ]
-    tasks = [
-        {
-            "task": name,
-            "suite": suite_of(request),
-            "questions": len(item.samples),
-            "pictures": (pictures := len({s.cluster for s in item.samples})),
-            "detectable_difference": detectable_difference(pictures, len(item.samples) / pictures),
-        }
-        for name, item in data.items()
-    ]
-    if as_json:
-        click.echo(json.dumps({"runs": rows, "tasks": tasks, "seconds": seconds, "peak_bytes": peak}, indent=1))
-        return
-    for row in rows:
-        todo = ("train, " if row["train"] else "") + (
-            f"evaluate {', '.join(row['evaluate'])}" if row["evaluate"] else "nothing to do"
-        )
-        known = f"; recorded: {', '.join(row['recorded'])}" if row["recorded"] else ""
-        rate = f"learning rate {row['learning_rate']:g}, {row['learning_rate_source']}"
-        click.echo(f"{row['method']} seed {row['seed']}: {todo}{known} ({rate})")
-    for task in tasks:
-        click.echo(
-            f"{task['task']} ({task['suite']}): {task['questions']:,} questions on {task['pictures']:,} pictures; "
-            f"two checkpoints differ detectably from about {task['detectable_difference']:.1%} accuracy on"
-        )
-    if seconds is None:
-        click.echo("How long: not known before the first run of this budget on this machine.")
-    else:
-        click.echo(f"How long: about {duration(seconds)}, by recorded runs; peak memory {peak / 2**20:,.0f} MiB.")
-
-
-def _measured(jobs: Sequence[Job], store: Store) -> tuple[float | None, int]:
-    """Returns (seconds for what is to be done, peak bytes) by the mean of records with the same budget and backbone."""
-    if not jobs:
-        return 0.0, 0
-    recipe = jobs[0].recipe
-    like = (dataclasses.asdict(recipe.budget), recipe.backbone_fingerprint)
-    same = [r for r in store.records() if r.status == "ok" and (r.budget, r.backbone_fingerprint) == like]
-    trained = [r for r in same if r.train_seconds > 0]
-    if not trained:
-        return None, 0
-    per_training = {r.run: r.train_seconds for r in trained}
-    train = sum(per_training.values()) / len(per_training)
-    evaluate = sum(r.eval_seconds for r in same) / len(same)
-    total = sum(train * (not job.trained) + evaluate * len(job.todo) for job in jobs if job.todo)
-    return total, max(r.peak_bytes for r in same)
 
 
 @contextmanager
@@ -186,6 +118,7 @@ def leaderboard(out: Path, publish: bool, as_json: bool) -> int:
 
 def _show_board(store: Store, as_json: bool, own: Sequence[registry.Entry]) -> None:
     """Builds the boards, writes leaderboard.csv, .md and pictures, and prints them."""
+    from mmpt_bench.ablation_files import write_ablations
     from mmpt_bench.leaderboard import boards
     from mmpt_bench.leaderboard_csv import leaderboard_csv
     from mmpt_bench.plots import leaderboard_picture
@@ -196,6 +129,7 @@ def _show_board(store: Store, as_json: bool, own: Sequence[registry.Entry]) -> N
     tasks = {entry.name: registry.load_task(entry) for entry in entries}
     made = boards(store, tasks)
     published = read_published(registry.folder("results") / "published.csv")
+    write_ablations(store, tasks)
     write_atomic(store.path("leaderboard.csv"), leaderboard_csv(made))
     write_atomic(store.path("leaderboard.md"), leaderboard_md(made, published))
     colors = {entry.name: registry.load_method(entry).color for entry in registry.method_entries().values()}
@@ -215,43 +149,6 @@ def _show_board(store: Store, as_json: bool, own: Sequence[registry.Entry]) -> N
     for table in leaderboard_tables(made):
         console.print(table)
     click.echo(f"Written: leaderboard.csv, leaderboard.md and figures/ in {store.root}/", err=True)
-
-
-def tune(request: Request, trials: int) -> int:
-    """Searches learning rates, keeping every trial, and says what was found."""
-    from mmpt_bench.backbone import load_backbone
-    from mmpt_bench.tune import search
-
-    store = Store(request.out)
-    store.check_writable()
-    path = request.out / rates.FILE
-    corpus = load_corpus(request.corpus)
-    adapters = [adapter_of(entry, request.overrides.get(entry.name, {})) for entry in request.methods]
-    backbone = load_backbone(request.backbone, request.dtype, request.device, request.offline)
-    for adapter in adapters:
-        if adapter.lr_range[1] == 0:
-            continue
-        known = rates.read(path)
-        params = {k: v for k, v in dataclasses.asdict(adapter).items() if k != "learning_rate"}
-        same = [
-            c for c in known
-            if (c.method, c.params, c.backbone_fingerprint, c.corpus_fingerprint, c.budget)
-            == (adapter.name, params, backbone.fingerprint, corpus.fingerprint, dataclasses.asdict(request.budget))
-        ]  # fmt: skip
-
-        def tell(rate: float, loss: float | None, why: str, name: str = adapter.name) -> None:
-            click.echo(
-                f"{name}: learning rate {rate:g}: "
-                + (f"validation loss {loss:.4f}" if loss is not None else f"failed: {why}"),
-                err=True,
-            )
-
-        tried = same[0].trials if same else ()
-        choice = search(backbone, corpus, adapter, request.budget, trials, tried, tell)
-        write_atomic(path, rates.dump([*(c for c in known if c not in same), choice]).encode())
-        edge = ": at the edge of what was tried, a better one may lie beyond" if choice.at_edge else ""
-        click.echo(f"{adapter.name}: {choice.best:g} of {len(choice.trials)}{edge}")
-    return 0
 
 
 def check(file: Path, backbone: str, as_json: bool) -> int:

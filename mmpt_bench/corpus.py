@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from mmpt_bench.errors import unknown_name
-from mmpt_bench.hashing import derive
+from mmpt_bench.errors import RequestError, unknown_name
+from mmpt_bench.hashing import content_key, derive
 from mmpt_bench.task import Picture
 
 
@@ -34,6 +35,22 @@ class Corpus:
     validation_size: int
     validation: Callable[[int], Example]
     """Returns validation example 0..validation_size-1; selection may use these, and no test split ever."""
+    whole: str = ""
+    """Fingerprint of the corpus that this is a part of; empty where it is no part."""
+
+    def part(self, fraction: float) -> Corpus:
+        """Returns the first examples of this corpus, as a corpus of its own with the same validation part.
+
+        Raises:
+            RequestError: the fraction is not above 0 and at most 1, or leaves no example.
+        """
+        size = round(self.size * fraction)
+        if not 0 < fraction <= 1 or not size:
+            raise RequestError(f"A part of {fraction:g} of the corpus `{self.name}` ({self.size:,} examples) is none.")
+        if size == self.size:
+            return self
+        name, fingerprint = f"{self.name}@{fraction:g}", content_key([self.fingerprint, "first", size])
+        return dataclasses.replace(self, name=name, fingerprint=fingerprint, size=size, whole=self.fingerprint)
 
     def batches(self, seed: int, steps: int, batch_size: int, first: int = 0) -> Iterator[list[Example]]:
         """Yields a run's batches from step `first` on; each epoch has an order of its own, from the seed alone."""
@@ -48,9 +65,20 @@ class Corpus:
 
 
 def load_corpus(name: str) -> Corpus:
-    """Returns a corpus by name; raises RequestError for an unknown one."""
-    if name == "embedded":
-        from mmpt_bench.embedded.suite import tuning_corpus
+    """Returns a corpus by name, or the first part of it: "embedded", "embedded@0.25".
 
+    Raises:
+        RequestError: there is no such corpus, or no such part of it.
+    """
+    whole, at, fraction = name.partition("@")
+    if whole != "embedded":
+        raise unknown_name("corpus", whole, ["embedded"])
+    from mmpt_bench.embedded.suite import tuning_corpus
+
+    if not at:
         return tuning_corpus()
-    raise unknown_name("corpus", name, ["embedded"])
+    try:
+        share = float(fraction)
+    except ValueError as error:
+        raise RequestError(f"`{name}` names no part of a corpus: write a fraction, as in `{whole}@0.25`.") from error
+    return tuning_corpus().part(share)

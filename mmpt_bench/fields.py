@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import types
 import typing
 from collections.abc import Mapping
@@ -28,7 +29,7 @@ def from_plain(cls: type[T], row: Mapping[str, Any]) -> T:
         FieldError: a field is unknown (with the nearest known one), missing, or not of its type; numbers are not
             made from text, nor integers from fractions.
     """
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)  # type: ignore[arg-type]
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for name in row:
         if name not in fields:
@@ -42,6 +43,12 @@ def from_plain(cls: type[T], row: Mapping[str, Any]) -> T:
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise FieldError(name, f"the field `{name}` is missing.")
     return cls(**values)
+
+
+@functools.cache
+def _hints(cls: Any) -> dict[str, Any]:
+    """Returns the types of a class's fields; evaluated once, they cost more than all else in reading a record."""
+    return typing.get_type_hints(cls)
 
 
 def _fitted(name: str, value: Any, hint: Any) -> Any:

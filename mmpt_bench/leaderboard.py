@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
-from mmpt_bench.board import Board, Cell, Column, Failure, Row
-from mmpt_bench.claims import SEEDS_TO_CLAIM
-from mmpt_bench.errors import UntrustedRecord
+from mmpt_bench.ablation import variant_key, varied_in_ablations
+from mmpt_bench.assemble import RESAMPLES, Evidence, assembled
+from mmpt_bench.board import Board
 from mmpt_bench.hashing import canonical_json
-from mmpt_bench.ranking import ranked
 from mmpt_bench.recipe import Record
-from mmpt_bench.resample import resample
-from mmpt_bench.rescore import Rescored, Samples, by, check_track, one_edition, rescored
-from mmpt_bench.stats import cluster_bootstrap, percentile, seed_spread
+from mmpt_bench.rescore import Samples, by, check_track, one_edition
 from mmpt_bench.store import Store
 from mmpt_bench.task import Task
 
-RESAMPLES = 2000
-
 
 def boards(store: Store, tasks: Mapping[str, Task], n_resamples: int = RESAMPLES) -> tuple[Board, ...]:
+    """Returns the boards of a results folder, as `evidence` does, without what they are made from."""
+    return tuple(each.board for each in evidence(store, tasks, n_resamples))
+
+
+def evidence(store: Store, tasks: Mapping[str, Task], n_resamples: int = RESAMPLES) -> tuple[Evidence, ...]:
     """Returns the boards of a results folder, one for each track and limit; the same for the same records.
+
+    What an ablation alone asked for stands on the ablation's own board, and the leaderboard names it.
 
     Args:
         store: the results folder.
@@ -34,8 +36,9 @@ def boards(store: Store, tasks: Mapping[str, Task], n_resamples: int = RESAMPLES
     records = store.records()
     for record in records:
         check_track(record)
+    varied = varied_in_ablations(store)
     done = [record for record in records if record.status == "ok"]
-    failed = _standing_failures(records)
+    failed = standing_failures(records)
     samples = Samples(store)
     groups = by(done, [(record.track, record.limit) for record in done])
     for record in failed:
@@ -43,16 +46,25 @@ def boards(store: Store, tasks: Mapping[str, Task], n_resamples: int = RESAMPLES
             groups[record.track, None] = []
     found = []
     for (track, limit), group in groups.items():
-        of_track = [record for record in failed if record.track == track]
-        found.append(_board(group, of_track, limit, samples, tasks, n_resamples))
-    return tuple(sorted(found, key=_board_order))
+        elsewhere = [record for record in group if variant_key(record) in varied]
+        own = [record for record in group if variant_key(record) not in varied]
+        of_track = [r for r in failed if r.track == track and variant_key(r) not in varied]
+        if own or of_track:
+            found.append(_board(own, of_track, limit, samples, tasks, n_resamples, _elsewhere(elsewhere, varied)))
+    return tuple(sorted(found, key=lambda each: _board_order(each.board)))
+
+
+def _elsewhere(records: Sequence[Record], varied: Mapping[str, str]) -> list[str]:
+    """Returns what is said of records that stand on the board of an ablation."""
+    counts = Counter(varied[variant_key(record)] for record in records)
+    return [f"{n} of the ablation `{name}`: see ablations/{name}.md." for name, n in sorted(counts.items())]
 
 
 def _board_order(board: Board) -> tuple[str, str, str, str, int]:
     return board.suite, board.backbone, board.corpus, board.track, board.limit or 0
 
 
-def _standing_failures(records: Sequence[Record]) -> list[Record]:
+def standing_failures(records: Sequence[Record]) -> list[Record]:
     """Returns the failures that no later success of the same run has made history."""
     last_ok: dict[str, str] = {}
     for record in records:
@@ -68,64 +80,14 @@ def _board(
     samples: Samples,
     tasks: Mapping[str, Task],
     n_resamples: int,
-) -> Board:
+    elsewhere: Sequence[str],
+) -> Evidence:
     kept, left_out = one_edition(done, tasks)
     labels = _labels([*kept, *failed]) | _labels(kept)
-    scores, repeated = _scores(kept, labels, samples, tasks)
+    groups = by(kept, [labels[_variant(record)] for record in kept])
+    failures = by(failed, [labels[_variant(record)] for record in failed])
     first = [*done, *failed][0]
-    failures = tuple(
-        Failure(r.method, labels[_variant(r)], r.run, r.seed, r.reason, _rate(r))
-        for r in sorted(failed, key=lambda r: (labels[_variant(r)], r.seed))
-    )
-    order = {name: number for number, name in enumerate(tasks)}
-    columns = [
-        _column(tasks[name], group[0], samples)
-        for name, group in sorted(by(kept, [r.task for r in kept]).items(), key=lambda item: order[item[0]])
-    ]
-    rows = [_row(label, runs, failures, limit, tasks, n_resamples) for label, runs in sorted(scores.items())]
-    empty = Board(
-        track=first.track,
-        suite=first.suite,
-        backbone=first.backbone,
-        backbone_fingerprint=first.backbone_fingerprint,
-        corpus=first.corpus,
-        corpus_fingerprint=first.corpus_fingerprint,
-        budget=first.budget,
-        dtype=first.dtype,
-        limit=limit,
-        columns=tuple(columns),
-        rows=tuple(rows),
-        seeds=(),
-        exploratory=True,
-        comparisons=(),
-        failures=failures,
-        left_out=(*left_out, *repeated),
-        reference="",
-    )
-    return ranked(empty, scores, tasks, n_resamples)
-
-
-Scores = dict[str, dict[str, dict[int, Rescored]]]
-"""Label -> task -> seed -> result."""
-
-
-def _scores(
-    records: Sequence[Record], labels: Mapping[str, str], samples: Samples, tasks: Mapping[str, Task]
-) -> tuple[Scores, list[str]]:
-    """Returns every result in its place, and what was left out because a later one has the same place."""
-    found: Scores = {}
-    repeated = []
-    for record in sorted(records, key=lambda r: (r.time, r.eval_key)):
-        by_task = found.setdefault(labels[_variant(record)], {}).setdefault(record.task, {})
-        # What does not train has one result, whatever the seed of its recipe was.
-        seed = record.seed if record.trainable else 0
-        if seed in by_task:
-            repeated.append(
-                f"1 of `{record.task}` by `{by_task[seed].record.run}`: `{record.run}` has the same hyperparameters "
-                "and seed, and is later."
-            )
-        by_task[seed] = rescored(record, tasks[record.task], samples(record.samples))
-    return found, repeated
+    return assembled(first, groups, failures, limit, samples, tasks, n_resamples, [*left_out, *elsewhere])
 
 
 def _labels(records: Sequence[Record]) -> dict[str, str]:
@@ -151,108 +113,3 @@ def _variant(record: Record) -> str:
 def _told(record: Record) -> dict[str, object]:
     """Returns what tells variants apart: the hyperparameters, and the file where the method is a user's own."""
     return record.params | ({"file": record.method_fingerprint[:8]} if record.method_fingerprint else {})
-
-
-def _column(task: Task, record: Record, samples: Samples) -> Column:
-    asked = samples(record.samples)
-    ceiling, chance = task.metric.ceiling(asked), task.metric.chance(asked)
-    if record.ceiling not in (None, ceiling):
-        raise UntrustedRecord(f"`{record.run}` says that `{task.name}` reaches {record.ceiling}; it reaches {ceiling}.")
-    return Column(
-        task=task.name,
-        title=task.title,
-        headline=task.headline,
-        unit=task.unit,
-        ceiling=ceiling,
-        chance=chance,
-        dataset=record.dataset,
-        data_fingerprint=record.data_fingerprint,
-        split=record.split,
-        decode=record.decode,
-        version=record.task_version,
-        n=len(asked),
-        n_pictures=len({sample.cluster for sample in asked}),
-        counts=False,
-    )
-
-
-def _row(
-    label: str,
-    runs: Mapping[str, Mapping[int, Rescored]],
-    failures: Sequence[Failure],
-    limit: int | None,
-    tasks: Mapping[str, Task],
-    n_resamples: int,
-) -> Row:
-    records = [each.record for by_seed in runs.values() for _, each in sorted(by_seed.items())]
-    first, trains = records[0], any(record.trainable for record in records)
-    by_run = {record.run: record for record in records}.values()
-    n_failed = sum(failure.label == label for failure in failures)
-    row = Row(
-        label=label,
-        method=first.method,
-        params=first.params,
-        trains=trains,
-        seeds=tuple(sorted({seed for by_seed in runs.values() for seed in by_seed})) if trains else (),
-        cells={name: _cell(by_seed, tasks[name], trains, n_resamples) for name, by_seed in runs.items()},
-        trainable=first.trainable,
-        total=first.total,
-        train_seconds=sum(record.train_seconds for record in by_run) / len(by_run),
-        peak_bytes=max(record.peak_bytes for record in by_run),
-        adapter_bytes=max(record.adapter_bytes for record in by_run),
-        learning_rate=_rate(first) if trains else None,
-        learning_rate_source="; ".join(sorted({record.learning_rate_source for record in records})),
-        flags=(),
-    )
-    return replace(row, flags=tuple(_flags(row, records, n_failed, limit)))
-
-
-def _flags(row: Row, records: Sequence[Record], n_failed: int, limit: int | None) -> list[str]:
-    source = row.learning_rate_source
-    degenerate = sorted({record.task for record in records if record.degenerate})
-    return [
-        *(["exploratory"] if row.trains and len(row.seeds) < SEEDS_TO_CLAIM else []),
-        *([f"degenerate: {', '.join(degenerate)}"] if degenerate else []),
-        *([f"{n_failed} failed"] if n_failed else []),
-        *(["limit"] if limit is not None else []),
-        *(["lr not searched"] if row.trains and "searched:" not in source else []),
-        *(["lr at edge"] if "edge" in source else []),
-    ]
-
-
-def _cell(by_seed: Mapping[int, Rescored], task: Task, trains: bool, n_resamples: int) -> Cell:
-    results = [by_seed[seed] for seed in sorted(by_seed)]
-    tallies = {seed: by_seed[seed].tally for seed in sorted(by_seed)}
-    spread = seed_spread([result.values[task.headline] for result in results])
-    interval = None
-    if len(results) > 1:
-        try:
-            draws = resample({"": tallies}, task.metric.values, task.headline, n_resamples).draws[:, 0]
-            interval = percentile(draws)
-        except ValueError:
-            # The figure is undefined on some resamples (too few pictures): then it has no interval.
-            interval = None
-    else:
-        interval = cluster_bootstrap(results[0].tally, task.metric.values, n_resamples).get(task.headline)
-    shared = set.intersection(*(set(result.values) for result in results))
-    return Cell(
-        score=spread.mean,
-        interval=interval,
-        interval_of="seeds and pictures" if len(results) > 1 else "pictures",
-        by_seed={seed: by_seed[seed].values[task.headline] for seed in sorted(by_seed)} if trains else {},
-        sd=spread.sd,
-        strict=_mean([result.record.strict for result in results]),
-        constrained=_mean([result.record.constrained for result in results]),
-        unreadable=sum(result.record.n_unparsed / result.record.n for result in results) / len(results),
-        values={name: sum(r.values[name] for r in results) / len(results) for name in sorted(shared)},
-    )
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if len(known) == len(values) else None
-
-
-def _rate(record: Record) -> float | None:
-    value = record.params.get("learning_rate")
-    return float(value) if isinstance(value, int | float) and record.trainable else None

@@ -62,6 +62,11 @@ class MMPT:
         if self.interaction and not self.visual_length:
             raise RequestError("`interaction` needs visual prompts: raise `visual_length` or switch it off.")
 
+    @property
+    def decoder_rows(self) -> int:
+        """Returns how many rows stand in front of the decoder's sequence."""
+        return self.text_length + (self.visual_length if self.interaction else 0)
+
     def attach(self, backbone: Backbone, seed: int) -> Handle:
         """Puts the prompts on the backbone, xavier-uniform from `seed` alone; text and vision draw independently."""
         from mmpt_bench.attach import Attachment

@@ -16,7 +16,7 @@ from mmpt_bench.recipe import Budget, Recipe
 from mmpt_bench.registry import Entry
 from mmpt_bench.store import Store
 from mmpt_bench.task import Sample, Task
-from mmpt_bench.weights import EMBEDDED, backbone_fingerprint
+from mmpt_bench.weights import EMBEDDED, backbone_fingerprint, check_rows
 
 if TYPE_CHECKING:
     from mmpt_bench.source import Rows
@@ -75,6 +75,8 @@ class Job:
     todo: tuple[str, ...]
     """Tasks to evaluate."""
     done: tuple[str, ...]
+    label: str = ""
+    """What progress calls it, where the method's name is not enough."""
 
 
 def suite_of(request: Request) -> str:
@@ -130,53 +132,72 @@ def adapter_of(entry: Entry, overrides: dict[str, str]) -> Any:
 
 def plan(request: Request, store: Store, data: dict[str, TaskData]) -> list[Job]:
     """Returns the runs that the request names, in its order, with what of each is recorded already."""
+    return plan_all([(request, data)], store)[0]
+
+
+def plan_all(asked: Sequence[tuple[Request, dict[str, TaskData]]], store: Store) -> list[list[Job]]:
+    """Returns the runs of several requests, each as `plan` does; the store is read once."""
+    recorded = {record.eval_key for record in store.records(published=False) if record.status == "ok"}
+    known = [*rates.read(store.root / rates.FILE), *rates.read(rates.shipped())]
+    return [_planned(request, store, data, recorded, known) for request, data in asked]
+
+
+def _planned(
+    request: Request, store: Store, data: dict[str, TaskData], recorded: set[str], known: Sequence[rates.Choice]
+) -> list[Job]:
     fingerprint = backbone_fingerprint(request.backbone, request.offline)
     corpus = load_corpus(request.corpus)
-    known = [*rates.read(request.out / rates.FILE), *rates.read(rates.shipped())]
-    recorded = {record.eval_key for record in store.records(published=False) if record.status == "ok"}
-    jobs: list[Job] = []
+    jobs: dict[str, Job] = {}
     for seed in request.seeds:
         for entry in request.methods:
             texts = request.overrides.get(entry.name, {})
             adapter = adapter_of(entry, texts)
+            check_rows(adapter, request.backbone, request.offline)
             adapter, source = with_rate(adapter, texts, known, fingerprint, corpus, request.budget)
-            trains = adapter.lr_range[1] > 0
-            budget = request.budget
-            recipe = Recipe(
-                backbone=request.backbone,
-                backbone_fingerprint=fingerprint,
-                corpus=corpus.name,
-                corpus_fingerprint=corpus.fingerprint,
-                method=entry.name,
-                params=dataclasses.asdict(adapter),
-                budget=budget,
-                # What does not train has one result, whatever the seed.
-                seed=seed if trains else 0,
-                dtype=request.dtype,
-                method_fingerprint=registry.own_fingerprint(entry),
-            )
-            if any(job.recipe.train_key == recipe.train_key for job in jobs):
-                continue
+            recipe = _recipe(request, entry, adapter, seed, fingerprint, corpus)
             keys = {name: eval_key(recipe, item) for name, item in data.items()}
             done = tuple(name for name in data if keys[name] in recorded)
             todo = tuple(name for name in data if name not in done)
-            trained = not trains or artifacts.training(store, recipe.run_name) is not None
-            jobs.append(Job(recipe, adapter, source, trained, todo, done))
-    return jobs
+            trained = not trains(adapter) or artifacts.training(store, recipe.run_name) is not None
+            jobs.setdefault(recipe.train_key, Job(recipe, adapter, source, trained, todo, done))
+    return list(jobs.values())
+
+
+def trains(adapter: Any) -> bool:
+    """Returns whether an adapter is trained at all."""
+    return bool(adapter.lr_range[1] > 0)
+
+
+def _recipe(request: Request, entry: Entry, adapter: Any, seed: int, fingerprint: str, corpus: Corpus) -> Recipe:
+    return Recipe(
+        backbone=request.backbone,
+        backbone_fingerprint=fingerprint,
+        corpus=corpus.name,
+        corpus_fingerprint=corpus.fingerprint,
+        method=entry.name,
+        params=dataclasses.asdict(adapter),
+        budget=request.budget,
+        # What does not train has one result, whatever the seed.
+        seed=seed if trains(adapter) else 0,
+        dtype=request.dtype,
+        method_fingerprint=registry.own_fingerprint(entry),
+    )
 
 
 def with_rate(
     adapter: Any, texts: dict[str, str], known: Sequence[rates.Choice], fingerprint: str, corpus: Corpus, budget: Budget
 ) -> tuple[Any, str]:
     """Returns (adapter with its learning rate, how that was chosen)."""
-    if adapter.lr_range[1] == 0:
+    if not trains(adapter):
         return adapter, "does not train"
     if "learning_rate" in texts:
         return adapter, "set by the user"
-    found = rates.look_up(known, adapter.name, dataclasses.asdict(adapter), fingerprint, corpus.fingerprint, budget)
+    plain = dataclasses.asdict(adapter)
+    found = rates.look_up(known, adapter.name, plain, fingerprint, corpus.whole or corpus.fingerprint, budget)
     if found is None:
         return adapter, "documented default, not searched"
-    return dataclasses.replace(adapter, learning_rate=found[0]), found[1]
+    said = found[1] + (", on the whole corpus" if corpus.whole else "")
+    return dataclasses.replace(adapter, learning_rate=found[0]), said
 
 
 def eval_key(recipe: Recipe, item: TaskData) -> str:

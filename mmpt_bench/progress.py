@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def _label(job: Job) -> str:
-    return f"{job.recipe.method} seed {job.recipe.seed}"
+    return f"{job.label or job.recipe.method} seed {job.recipe.seed}"
 
 
 def duration(seconds: float) -> str:

@@ -24,8 +24,10 @@ SAME = 1e-12
 """Scores closer than this are equal: they are sums of the same counts in another order."""
 
 
-def ranked(board: Board, scores: Mapping[str, Mapping[str, Any]], tasks: Mapping[str, Task], n_resamples: int) -> Board:
-    """Returns a board with ranks and retention, per task and overall, its rows in order.
+def ranked(
+    board: Board, scores: Mapping[str, Mapping[str, Any]], tasks: Mapping[str, Task], n_resamples: int
+) -> tuple[Board, Resampled | None]:
+    """Returns a board with ranks and retention, per task and overall, its rows in order, and the overall resamples.
 
     Args:
         board: its rows without ranks.
@@ -36,11 +38,11 @@ def ranked(board: Board, scores: Mapping[str, Mapping[str, Any]], tasks: Mapping
     counted = [c.task for c in board.columns if 2 * sum(c.task in row.cells for row in board.rows) >= len(board.rows)]
     reasons = {row.label: _lacking(row, counted) for row in board.rows}
     complete = [row for row in board.rows if not reasons[row.label]]
-    chosen, seeds, without = _comparable({row.label: _seeds(row, counted) for row in complete})
+    chosen, seeds, without = comparable({row.label: seeds_of(row, counted) for row in complete})
     reasons |= without
     columns = tuple(replace(column, counts=column.task in counted) for column in board.columns)
     board = replace(board, columns=columns, seeds=seeds, exploratory=len(seeds) < SEEDS_TO_CLAIM)
-    parts, why_not = _overall_parts(board, chosen, scores, tasks, n_resamples)
+    parts, why_not = overall_parts(board, chosen, scores, tasks, n_resamples)
     reasons |= {label: why_not for label in chosen}
     overall = average(parts) if parts else None
     reference = _reference(board, overall)
@@ -55,9 +57,8 @@ def ranked(board: Board, scores: Mapping[str, Mapping[str, Any]], tasks: Mapping
             )
     for column in board.columns:
         rows |= _with_task_ranks(column.task, column.chance, board, rows, scores, tasks, reference, n_resamples)
-    return replace(
-        board, rows=tuple(sorted(rows.values(), key=_row_order)), comparisons=comparisons, reference=reference
-    )
+    ordered = tuple(sorted(rows.values(), key=_row_order))
+    return replace(board, rows=ordered, comparisons=comparisons, reference=reference), overall
 
 
 def _row_order(row: Row) -> tuple[bool, float, str]:
@@ -71,12 +72,12 @@ def _lacking(row: Row, counted: Sequence[str]) -> str:
     return f"lacks {', '.join(lacking)}" if lacking else ""
 
 
-def _seeds(row: Row, names: Sequence[str]) -> set[int] | None:
+def seeds_of(row: Row, names: Sequence[str]) -> set[int] | None:
     """Returns the seeds at which a row has all of some tasks; None for a method that does not train."""
     return set.intersection(*(set(row.cells[name].by_seed) for name in names)) if row.trains else None
 
 
-def _comparable(seeds: Mapping[str, set[int] | None]) -> tuple[list[str], tuple[int, ...], dict[str, str]]:
+def comparable(seeds: Mapping[str, set[int] | None]) -> tuple[list[str], tuple[int, ...], dict[str, str]]:
     """Returns (labels that can be compared, the seeds they share, why not for each other label)."""
     trained = {label: own for label, own in seeds.items() if own is not None}
     often = {
@@ -94,7 +95,7 @@ def _comparable(seeds: Mapping[str, set[int] | None]) -> tuple[list[str], tuple[
     return [label for label in seeds if label not in without], tuple(sorted(shared)), without
 
 
-def _overall_parts(
+def overall_parts(
     board: Board,
     chosen: Sequence[str],
     scores: Mapping[str, Mapping[str, Any]],
@@ -105,15 +106,15 @@ def _overall_parts(
     parts = []
     for column in board.columns if chosen else ():
         if column.counts:
-            runs = _runs(chosen, board.seeds, column.task, scores, board)
-            resampled = _resampled(runs, tasks[column.task], n_resamples)
+            runs = runs_of(chosen, board.seeds, column.task, scores, board)
+            resampled = resampled_headline(runs, tasks[column.task], n_resamples)
             if resampled is None:
                 return [], f"{column.title} has too few pictures to resample"
             parts.append((resampled, column.chance, column.ceiling))
     return parts, ""
 
 
-def _runs(
+def runs_of(
     labels: Sequence[str], seeds: Sequence[int], task: str, scores: Mapping[str, Mapping[str, Any]], board: Board
 ) -> dict[str, Runs]:
     trains = {row.label: row.trains for row in board.rows}
@@ -124,7 +125,7 @@ def _runs(
     return found
 
 
-def _resampled(runs: Mapping[str, Runs], task: Task, n_resamples: int) -> Resampled | None:
+def resampled_headline(runs: Mapping[str, Runs], task: Task, n_resamples: int) -> Resampled | None:
     """Returns the headline figure on common resamples; None where it is undefined on some of them."""
     try:
         return resample(runs, task.metric.values, task.headline, n_resamples)
@@ -157,8 +158,10 @@ def _with_task_ranks(
 ) -> dict[str, Row]:
     """Returns the rows that have a task, with its ranks and retention in their cells."""
     having = [row for row in rows.values() if task in row.cells]
-    labels, seeds, without = _comparable({row.label: _seeds(row, [task]) for row in having})
-    resampled = _resampled(_runs(labels, seeds, task, scores, board), tasks[task], n_resamples) if labels else None
+    labels, seeds, without = comparable({row.label: seeds_of(row, [task]) for row in having})
+    resampled = (
+        resampled_headline(runs_of(labels, seeds, task, scores, board), tasks[task], n_resamples) if labels else None
+    )
     found = {}
     ranking = ranks(resampled) if resampled is not None else None
     for row in having:

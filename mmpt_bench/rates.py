@@ -1,8 +1,9 @@
 """Which learning rate a method trains with, and how it was chosen: the same number of tries for every method.
 
 A search draws rates from the method's documented range, log-uniform and quasi-random, trains each with the run's own
-budget and keeps the one with the lowest loss on the validation part. Its result is a JSON file beside the results, or,
-for the embedded backbone, in the package.
+budget and keeps the one with the lowest loss on the validation part. As many further ones follow for each method:
+beyond the range where the best was at its edge, else between the best and its neighbours. The result is a JSON file
+beside the results, or, for the embedded backbone, in the package; every trial is kept as a line of another file.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from typing import Any
 from mmpt_bench.recipe import Budget
 
 FILE = "learning_rates.json"
+TRIALS = "learning_rate_trials.jsonl"
+BEYOND = math.sqrt(10)
+"""How far beyond the edge the next rate lies."""
 SEED = 1000
 """Of every trial: none that a board shows."""
 
@@ -34,10 +38,17 @@ class Choice:
     budget: dict[str, Any]
     trials: tuple[tuple[float, float | None], ...]
     """(rate, validation loss), in the order tried; None where training failed."""
+    extended: int = 0
+    """How many of them, the last, followed from those before instead of being drawn."""
+
+    @property
+    def drawn(self) -> tuple[tuple[float, float | None], ...]:
+        """Returns the trials that were drawn from the range."""
+        return self.trials[: len(self.trials) - self.extended]
 
     @property
     def best(self) -> float:
-        """Returns the rate with the lowest validation loss."""
+        """Returns the rate with the lowest validation loss (ValueError where every trial failed)."""
         return min((loss, rate) for rate, loss in self.trials if loss is not None)[1]
 
     @property
@@ -57,6 +68,46 @@ def candidates(lowest: float, highest: float, n: int) -> list[float]:
         rate = math.exp(math.log(lowest) + fraction * (math.log(highest) - math.log(lowest)))
         rates.append(float(f"{rate:.3g}"))
     return rates
+
+
+def next_rate(trials: Sequence[tuple[float, float | None]]) -> float:
+    """Returns the rate to try after some trials: the same rule for every method, from the trials alone.
+
+    Beyond the best by a factor of `BEYOND` where it is the lowest or highest tried; else in the middle (of the
+    logarithms) of the wider gap beside it. Where all failed, below the lowest.
+    """
+    losses = dict(trials)
+    known = sorted(losses)
+    finished = [rate for rate in known if losses[rate] is not None]
+    if not finished:
+        return float(f"{known[0] / BEYOND:.3g}")
+    best = min(finished, key=lambda rate: (losses[rate], rate))
+    place = known.index(best)
+    if place == len(known) - 1:
+        return float(f"{best * BEYOND:.3g}")
+    if place == 0:
+        return float(f"{best / BEYOND:.3g}")
+    below, above = known[place - 1], known[place + 1]
+    other = above if above / best >= best / below else below
+    return float(f"{math.sqrt(best * other):.3g}")
+
+
+def expected_best(trials: Sequence[tuple[float, float | None]]) -> list[float | None]:
+    """Returns the lowest validation loss to be expected from 1, 2, ... of these trials, drawn without replacement.
+
+    The mean over all subsets of a size, in closed form: sum over the sorted losses of loss x C(n - i, k - 1) / C(n, k).
+    It is unbiased, unlike the estimate of Dodge et al. (2019, arXiv:1909.03004), as Tang et al. show (2020,
+    arXiv:2004.13705). A trial that failed gives nothing to choose: subsets of such alone are left out, and a size is
+    None where all its subsets are.
+    """
+    losses = sorted(loss for _, loss in trials if loss is not None)
+    n = len(trials)
+    found: list[float | None] = []
+    for k in range(1, n + 1):
+        weights = [math.comb(n - i, k - 1) for i in range(1, len(losses) + 1)]
+        total = sum(weights)
+        found.append(sum(w * loss for w, loss in zip(weights, losses, strict=True)) / total if total else None)
+    return found
 
 
 def read(path: Path) -> list[Choice]:
@@ -90,6 +141,7 @@ def look_up(
     """
     plain = {name: value for name, value in params.items() if name != "learning_rate"}
     fits = [c for c in known if (c.method, c.backbone_fingerprint, c.corpus_fingerprint) == (method, backbone, corpus)]
+    fits = [choice for choice in fits if any(loss is not None for _, loss in choice.trials)]
     if not fits:
         return None
     fits.sort(key=lambda c: (c.params != plain, c.budget != dataclasses.asdict(budget)))

@@ -64,19 +64,35 @@ def resample(
         ValueError: tallies of other pictures, no seed that all methods share, or a figure that is undefined for one
             of the methods or in one of the resamples.
     """
+    return resample_all(runs, values, [figure], n_resamples, seed)[figure]
+
+
+def resample_all(
+    runs: Mapping[str, Runs], values: Values, figures: Sequence[str], n_resamples: int = 2000, seed: int = 0
+) -> dict[str, Resampled]:
+    """Returns several figures of every method, all on the same resamples; arguments and errors as of `resample`."""
     seeds = _common_seeds(runs)
     flat = [tally for run in runs.values() for tally in _at_seeds(run, seeds)]
     stacked, strata = _side_by_side(flat)
     columns = flat[0].columns
-    by_tally = np.stack([figure_of(values, part, columns, figure) for part in _parts(stacked.sum(axis=0), flat)])
     shape = (len(runs), max(1, len(seeds)))
-    draws = np.empty((n_resamples, *shape))
+
+    def each_figure(sums: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns each figure of sums, (..., methods x seeds)."""
+        found = [values(part, columns) for part in _parts(sums, flat)]
+        return {name: np.stack([_defined(part, name) for part in found], axis=-1) for name in figures}
+
+    by_tally = each_figure(stacked.sum(axis=0))
+    draws = {name: np.empty((n_resamples, *shape)) for name in figures}
     start = 0
     for sums in _picture_sums(stacked, strata, n_resamples, derive(seed, "pictures")):
-        figures = [figure_of(values, part, columns, figure) for part in _parts(sums, flat)]
-        draws[start : start + len(sums)] = np.stack(figures, axis=-1).reshape(-1, *shape)
+        for name, drawn in each_figure(sums).items():
+            draws[name][start : start + len(sums)] = drawn.reshape(-1, *shape)
         start += len(sums)
-    return Resampled(tuple(runs), seeds, by_tally.reshape(shape), draws, _over_seeds(draws, seed))
+    return {
+        name: Resampled(tuple(runs), seeds, by_tally[name].reshape(shape), draws[name], _over_seeds(draws[name], seed))
+        for name in figures
+    }
 
 
 def average(parts: Sequence[tuple[Resampled, float, float]]) -> Resampled:
@@ -109,7 +125,10 @@ def picture_draws(tally: Tally, values: Values, n_resamples: int, seed: int) -> 
 
 def figure_of(values: Values, sums: np.ndarray, columns: Sequence[str], name: str) -> np.ndarray:
     """Returns one figure of sums of counts; ValueError where it is undefined for any of them."""
-    figures = values(sums, columns)
+    return _defined(values(sums, columns), name)
+
+
+def _defined(figures: Mapping[str, np.ndarray], name: str) -> np.ndarray:
     if name not in figures or np.isnan(figures[name]).any():
         raise ValueError(f"`{name}` is undefined for some of the methods or resamples: too few pictures to resample")
     return np.asarray(figures[name])

@@ -133,14 +133,34 @@ def paired_difference(
         return figure_of(values, first, a.columns, figure) - figure_of(values, second, a.columns, figure)
 
     draws = picture_draws(both, lambda sums, columns: {figure: difference(sums)}, n_resamples, seed)[figure]
-    total = both.counts.sum(axis=0)
-    change = b.counts - a.counts
+    swapped, exact = swapped_differences(a, b, values, figure, n_resamples, seed)
+    estimate = float(difference(both.counts.sum(axis=0)))
+    return Difference(estimate, percentile(draws, level), share_as_far(swapped, estimate, exact))
+
+
+def swapped_differences(
+    a: Tally, b: Tally, values: Values, figure: str, n_resamples: int, seed: int, exhaustive: bool = True
+) -> tuple[np.ndarray, bool]:
+    """Returns the differences of two checkpoints with their answers to each picture exchanged or not, at random.
+
+    Args:
+        a, b: counts of the two on the same pictures.
+        values: the metric's `values`.
+        figure: a name in what `values` returns.
+        n_resamples: number of draws.
+        seed: of the draws.
+        exhaustive: goes through all exchanges instead where they are few.
+
+    Returns:
+        The differences, and whether they are all there are.
+    """
+    total, change = np.stack([a.counts.sum(axis=0), b.counts.sum(axis=0)]), b.counts - a.counts
     change = change[np.any(change != 0, axis=1)]
-    swapped, exact = _flips(len(change), n_resamples, derive(seed, "swaps"))
+    limit = EXACT_FLIPS if exhaustive else -1
+    swapped, exact = _flips(len(change), n_resamples, derive(seed, "swaps"), limit)
     moved = swapped @ change
-    estimate = float(difference(total))
-    p = _share_as_far(difference(total + np.concatenate([moved, -moved], axis=1)), estimate, exact)
-    return Difference(estimate, percentile(draws, level), p)
+    first, second = (figure_of(values, total[i] + sign * moved, a.columns, figure) for i, sign in ((0, 1), (1, -1)))
+    return first - second, exact
 
 
 def method_difference(resampled: Resampled, first: str, second: str, level: float = 0.95) -> Difference:
@@ -155,16 +175,35 @@ def method_difference(resampled: Resampled, first: str, second: str, level: floa
     """
     from scipy.stats import t
 
+    by_seed, error, freedom = _paired(resampled, first, second)
+    estimate = float(by_seed.mean())
+    p = 2 * float(t.sf(abs(estimate) / error, freedom)) if error > 0 else float(estimate == 0)
+    half = float(t.ppf((1 + level) / 2, freedom)) * error
+    return Difference(estimate, (estimate - half, estimate + half), p, sign_flip(by_seed))
+
+
+def detectable_by_seeds(
+    resampled: Resampled, first: str, second: str, comparisons: int = 1, power: float = 0.8, level: float = 0.95
+) -> float:
+    """Returns the difference of two methods that these seeds and pictures would have found with `power`.
+
+    (t_level + t_power) x error, with the error and degrees of freedom of `method_difference`, and the level of the
+    smallest p among `comparisons` after Holm. It is an estimate from the runs themselves, made after the fact.
+    """
+    from scipy.stats import t
+
+    _, error, freedom = _paired(resampled, first, second)
+    return float(t.ppf(1 - (1 - level) / (2 * comparisons), freedom) + t.ppf(power, freedom)) * error
+
+
+def _paired(resampled: Resampled, first: str, second: str) -> tuple[np.ndarray, float, float]:
+    """Returns (difference at each seed, standard error of their mean, degrees of freedom)."""
     n = len(resampled.seeds)
     if n < 2:
         raise ValueError(f"a difference of methods needs two seeds or more, not {n}; compare checkpoints instead")
     i, j = resampled.column(first), resampled.column(second)
     by_seed = resampled.by_seed[i] - resampled.by_seed[j]
-    drawn = resampled.pictures_drawn[:, i] - resampled.pictures_drawn[:, j]
-    estimate, (error, freedom) = float(by_seed.mean()), crossed_error(by_seed, drawn)
-    p = 2 * float(t.sf(abs(estimate) / error, freedom)) if error > 0 else float(estimate == 0)
-    half = float(t.ppf((1 + level) / 2, freedom)) * error
-    return Difference(estimate, (estimate - half, estimate + half), p, sign_flip(by_seed))
+    return by_seed, *crossed_error(by_seed, resampled.pictures_drawn[:, i] - resampled.pictures_drawn[:, j])
 
 
 def crossed_error(by_seed: np.ndarray, pictures_drawn: np.ndarray) -> tuple[float, float]:
@@ -194,7 +233,7 @@ def sign_flip(differences: Sequence[float] | np.ndarray, n_resamples: int = 10_0
     """Returns the two-sided p of paired differences: how often their mean is as far from 0 with signs at random."""
     values = np.asarray(differences, dtype=np.float64)
     flipped, exact = _flips(len(values), n_resamples, seed)
-    return _share_as_far((1 - 2 * flipped) @ values / len(values), float(values.mean()), exact)
+    return share_as_far((1 - 2 * flipped) @ values / len(values), float(values.mean()), exact)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -253,14 +292,14 @@ def detectable_difference(
     return z * sqrt(disagreement * design / questions)
 
 
-def _flips(n: int, n_resamples: int, seed: int) -> tuple[np.ndarray, bool]:
+def _flips(n: int, n_resamples: int, seed: int, limit: int = EXACT_FLIPS) -> tuple[np.ndarray, bool]:
     """Returns zeros and ones, (resamples, n), all 2**n of them where n is small, and whether these are all."""
-    if n <= EXACT_FLIPS:
+    if n <= limit:
         return np.array(list(product((0.0, 1.0), repeat=n))).reshape(2**n, n), True
     return np.random.default_rng(seed).integers(0, 2, (n_resamples, n)).astype(np.float64), False
 
 
-def _share_as_far(draws: np.ndarray, estimate: float, exact: bool) -> float:
+def share_as_far(draws: np.ndarray, estimate: float, exact: bool) -> float:
     """Returns the share of draws as far from 0 as the estimate, which is itself a draw where not all were made."""
     as_far = int(np.sum(np.abs(draws) >= abs(estimate) * (1 - 1e-12)))
     return as_far / len(draws) if exact else (1 + as_far) / (1 + len(draws))

@@ -7,6 +7,7 @@ import json
 import re
 import struct
 from pathlib import Path
+from typing import Any
 
 from mmpt_bench.errors import MachineError, RequestError, UntrustedRecord, unknown_name
 from mmpt_bench.hashing import content_key, file_sha256
@@ -52,6 +53,31 @@ def check_backbone(name: str) -> None:
     """Raises RequestError for a name that can be none: neither embedded, nor a folder, nor of the hub's form."""
     if name != EMBEDDED and not Path(name).is_dir() and not _HUB_NAME.fullmatch(name):
         raise unknown_name("backbone", name, [EMBEDDED], "A folder, or `owner/model` of the hub, is one too.")
+
+
+def check_rows(adapter: Any, name: str, offline: bool = False) -> None:
+    """Refuses prompts that leave a backbone no room for a picture and a word, by its configuration alone.
+
+    Raises:
+        RequestError: prompt rows and image tokens fill the decoder's context, or a length is above all of it.
+    """
+    rows = getattr(adapter, "decoder_rows", 0)
+    lengths = [v for n, v in vars(adapter).items() if n.endswith("length")]
+    if not rows and not lengths:
+        return
+    config = json.loads((backbone_folder(name, offline) / "config.json").read_text(encoding="utf-8"))
+    context = config.get("text_config", config).get("max_position_embeddings")
+    if context is None:
+        return
+    vision = config.get("vision_config", {})
+    size, patch = vision.get("image_size"), vision.get("patch_size")
+    picture = (size // patch) ** 2 if isinstance(size, int) and isinstance(patch, int) else 0
+    longest = max([rows, *lengths])
+    if longest + picture + 1 > context:
+        raise RequestError(
+            f"`{adapter.name}` with prompts of {longest:,} rows does not fit `{name}`: its context holds {context:,} "
+            f"tokens, {picture:,} of them the picture. The most is {context - picture - 1:,}."
+        )
 
 
 def _from_hub(name: str, offline: bool) -> Path:

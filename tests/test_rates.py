@@ -2,9 +2,12 @@
 
 import dataclasses
 import json
+from itertools import combinations
 from pathlib import Path
 
+import numpy as np
 import pytest
+from test_run import bench
 
 from mmpt_bench import rates, registry
 from mmpt_bench.rates import Choice
@@ -60,3 +63,65 @@ def test_every_shipped_choice_was_made_with_the_same_number_of_tries_for_the_shi
     assert {c.backbone_fingerprint for c in shipped} == {backbone_fingerprint("embedded")}
     assert {c.corpus_fingerprint for c in shipped} == {tuning_corpus().fingerprint}
     assert len({json.dumps(c.budget, sort_keys=True) for c in shipped}) == 1
+
+
+def test_the_next_rate_lies_beyond_the_edge_or_between_the_best_and_its_neighbour() -> None:
+    assert rates.next_rate([(1e-3, 0.5), (1e-2, 0.4)]) == 0.0316
+    assert rates.next_rate([(1e-3, 0.4), (1e-2, 0.5)]) == 0.000316
+    assert rates.next_rate([(1e-4, 0.5), (1e-3, 0.4), (1e-1, 0.6)]) == 1e-2
+    assert rates.next_rate([(1e-3, 0.4), (1e-2, None)]) == 0.000316
+    assert rates.next_rate([(1e-3, None), (1e-2, None)]) == 0.000316
+
+
+def test_the_expected_best_is_the_mean_over_all_subsets_that_have_a_result() -> None:
+    losses = [0.9, 0.4, None, 0.7, 0.5]
+    found = rates.expected_best([(float(i), loss) for i, loss in enumerate(losses)])
+    for k in range(1, 6):
+        best = [min(kept) for s in combinations(losses, k) if (kept := [v for v in s if v is not None])]
+        assert found[k - 1] == pytest.approx(np.mean(best), abs=1e-12)
+
+
+def test_the_expected_best_of_failures_alone_is_nothing() -> None:
+    assert rates.expected_best([(1.0, None), (2.0, None)]) == [None, None]
+
+
+def test_a_search_in_which_everything_failed_is_not_used() -> None:
+    assert rates.look_up([choice(trials=((1e-3, None),))], "lora", {"r": 16}, "b", "c", Budget()) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--range", "lora"), "write METHOD=LOW,HIGH"),
+        (("--range", "lora=1,2,3"), "write METHOD=LOW,HIGH"),
+        (("--range", "lora=0,1"), "above 0"),
+        (("--range", "lora=1e-2,1e-3"), "below the highest"),
+        (("--range", "lorra=1e-4,1e-3"), "Did you mean `lora`"),
+        (("--methods", "frozen"), "None of these methods"),
+        (("--trials", "1"), "--trials"),
+    ],
+)
+def test_a_search_that_cannot_be_made_is_refused(words: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    assert said in bench("tune", *words, cwd=tmp_path, code=2).stderr
+    assert not (tmp_path / "results").exists()
+
+
+def test_every_method_gets_as_many_trials_each_is_kept_and_none_is_made_twice(tmp_path: Path) -> None:
+    words = ("tune", "--methods", "projector,frozen,lora", "--trials", "2", "--extend", "1", "--steps", "2",
+             "--batch-size", "2", "--range", "lora=1e-4,1e-3")  # fmt: skip
+    bench(*words, cwd=tmp_path)
+    log = tmp_path / "results" / rates.TRIALS
+    kept = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [row["method"] for row in kept] == ["projector"] * 3 + ["lora"] * 3
+    made = {each.method: each for each in rates.read(tmp_path / "results" / rates.FILE)}
+    assert {name: (len(each.trials), each.extended) for name, each in made.items()} == {
+        "projector": (3, 1),
+        "lora": (3, 1),
+    }
+    assert made["lora"].drawn == made["lora"].trials[:2]
+    assert [rate for rate, _ in made["lora"].drawn] == rates.candidates(1e-4, 1e-3, 2)
+    before = log.read_bytes()
+    bench(*words, cwd=tmp_path)
+    assert log.read_bytes() == before
+    said = bench("run", "--method", "lora", "--plan", "--steps", "2", "--batch-size", "2", cwd=tmp_path).stdout
+    assert "searched: 3 rates on validation data" in said

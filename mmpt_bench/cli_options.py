@@ -1,0 +1,88 @@
+"""Options that several commands share, and the request that they stand for, checked before anything costly starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mmpt_bench.errors import RequestError
+
+if TYPE_CHECKING:
+    from mmpt_bench.plan import Request
+
+OUT = click.option(
+    "--out", default="results", show_default=True, type=click.Path(path_type=Path), help="Folder of the results."
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout, and nothing else.")
+BACKBONE = click.option(
+    "--backbone",
+    default="embedded",
+    show_default=True,
+    help="`embedded`, a folder in Hugging Face form, or a name on the hub.",
+)
+
+
+def budget_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds what every method is given alike."""
+    from mmpt_bench.recipe import Budget
+
+    plain = Budget()
+    for option in (
+        click.option("--steps", default=plain.steps, show_default=True, help="Optimiser steps of a training."),
+        click.option("--batch-size", default=plain.batch_size, show_default=True, help="Examples a step."),
+        click.option("--dtype", default="float32", show_default=True, help="float32, bfloat16 or float16."),
+        click.option("--device", default=None, help="As torch names it; by default the accelerator if there is one."),
+        click.option("--offline", is_flag=True, help="Open no socket: everything must be on this machine."),
+    ):
+        command = option(command)
+    return command
+
+
+def request_of(method: str, tasks: str, seeds: str, overrides: tuple[str, ...], options: dict[str, Any]) -> Request:
+    """Returns the request that options stand for; raises RequestError before anything costly is imported."""
+    from mmpt_bench import registry
+    from mmpt_bench.plan import Request, parse_overrides
+    from mmpt_bench.recipe import Budget
+    from mmpt_bench.weights import DTYPES, check_backbone
+
+    methods = registry.find("method", method)
+    found = registry.find("task", tasks)
+    check_backbone(options["backbone"])
+    if options["dtype"] not in DTYPES:
+        from mmpt_bench.errors import unknown_name
+
+        raise unknown_name("dtype", options["dtype"], DTYPES)
+    for name in ("steps", "batch_size"):
+        if options[name] < 1:
+            raise RequestError(f"`--{name.replace('_', '-')} {options[name]}`: at least 1.")
+    data = options.get("data")
+    if data is not None and not data.is_dir():
+        raise RequestError(f"There is no folder `{data}` to read data from.")
+    return Request(
+        methods=tuple(methods),
+        overrides=parse_overrides(overrides, methods),
+        tasks=tuple(found),
+        seeds=_seeds(seeds),
+        backbone=options["backbone"],
+        corpus="embedded",
+        budget=Budget(steps=options["steps"], batch_size=options["batch_size"]),
+        dtype=options["dtype"],
+        out=options["out"],
+        data=data,
+        limit=options.get("limit"),
+        offline=options["offline"],
+        device=options["device"],
+    )
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    try:
+        seeds = tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise RequestError(f"`--seeds {text}`: whole numbers, comma-separated.") from error
+    if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
+        raise RequestError(f"`--seeds {text}`: one or more different numbers, none below 0.")
+    return seeds

@@ -1,0 +1,125 @@
+"""Two numbers at once, as visual and textual length: a heat map of scores with the figures in the cells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from mmpt_bench.ablation import Point
+from mmpt_bench.ablation_board import AblationBoard
+from mmpt_bench.board import Row
+from mmpt_bench.figures import Drawn, Material, Missing
+from mmpt_bench.figures.lengths import AXIS_TITLES, Mark, mark, numeric, shown_tasks
+from mmpt_bench.figures.style import (
+    exploratory_note,
+    file_name,
+    panels,
+    percent_or_points,
+    safe,
+    spanned,
+    suite_note,
+    table,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+TITLE = "Score over two lengths"
+CELL = (0.5, 0.36)
+"""Inches of a cell."""
+Cells = dict[tuple[float, float], Mark]
+
+
+def draw(of: Material) -> list[Drawn | Missing]:
+    """Returns a figure for each method of each ablation over two axes of numbers."""
+    made: list[Drawn | Missing] = []
+    for each in of.ablations:
+        axes = each.ablation.axes
+        grid = [p for p in each.ablation.points if len(p.values) == 2 and list(p.values) == list(axes)]
+        if len(axes) != 2 or not all(numeric(values) for values in axes.values()) or not grid:
+            continue
+        for method in dict.fromkeys(point.method for point in grid):
+            name = f"heat-map-{file_name(each.ablation.name)}" + (
+                f"-{method}" if f"{method}-" not in name_parts(each) else ""
+            )
+            title = f"{TITLE}: {' and '.join(axes)} of {method}"
+            rows = [(point, row) for point, row in each.rows if point in grid and point.method == method]
+            if each.evidence is None or len(rows) < 2:
+                reason = f"{len(rows)} of its points has a result: `{each.ablation.command}`."
+                made.append(Missing("heat-map", name, title, reason))
+            else:
+                made.append(_drawn(each, rows, name, title))
+    if not made:
+        reason = "No grid of two lengths is recorded: `mmpt-bench ablate --visual-len 5,10,20 --text-len 5,10,20`."
+        made.append(Missing("heat-map", "heat-map", TITLE, reason))
+    return made
+
+
+def name_parts(board: AblationBoard) -> str:
+    """Returns an ablation's name where it names its only method already."""
+    methods = {point.method for point in board.ablation.points}
+    return f"{next(iter(methods))}-" if len(methods) == 1 else ""
+
+
+def _drawn(board: AblationBoard, rows: Sequence[tuple[Point, Row]], name: str, title: str) -> Drawn:
+    assert board.evidence is not None
+    across, down = board.ablation.axes
+    columns = {column.task: column for column in board.evidence.board.columns}
+    tasks = shown_tasks(board)
+    xs, ys = (sorted({float(point.values[axis]) for point, _ in rows}) for axis in (across, down))
+    size = (max(1.4, CELL[0] * len(xs)), max(1.0, CELL[1] * len(ys)))
+    figure, axes = panels(len(tasks), size=size, left=0.55, below=0.52, gap=0.45)
+    lines: list[dict[str, Any]] = []
+    for number, (panel, task) in enumerate(zip(axes, tasks, strict=True)):
+        column = columns.get(task)
+        scale, unit = percent_or_points(column)
+        cells: Cells = {}
+        for point, row in rows:
+            found = mark(row, task, 0.0, scale)
+            place = (float(point.values[across]), float(point.values[down]))
+            if found is not None:
+                cells[place] = found
+                lines.append(
+                    {across: place[0], down: place[1], "label": row.label, "task": task or "overall", "unit": unit,
+                     "score": found.score, **spanned(found.interval), "n_seeds": len(row.seeds)}
+                )  # fmt: skip
+        _panel(panel, cells, xs, ys)
+        panel.set_title(safe(f"{column.title if column else 'Overall'} ({unit})"))
+        panel.set_xlabel(safe(AXIS_TITLES.get(across, across)))
+        if number % 4 == 0:
+            panel.set_ylabel(safe(AXIS_TITLES.get(down, down)))
+    best = max((line for line in lines if line["task"] == (tasks[0] or "overall")), key=lambda line: line["score"])
+    return Drawn(
+        "heat-map", name, title,
+        "Mean over seeds; the highest of each panel is framed, and cells whose interval holds it are marked with a "
+        f"dot. {exploratory_note(board.exploratory)}{suite_note(board.evidence.board)}",
+        f"Scores over {across} and {down}: the highest is at {across} {best[across]:g} and {down} {best[down]:g}.",
+        figure, table(lines),
+    )  # fmt: skip
+
+
+def _panel(axes: Axes, cells: Cells, xs: Sequence[float], ys: Sequence[float]) -> None:
+    from matplotlib import colormaps
+    from matplotlib.patches import Rectangle
+
+    scores = [m.score for m in cells.values()]
+    low, high = min(scores), max(scores)
+    top = max(cells, key=lambda place: cells[place].score)
+    for (x, y), found in cells.items():
+        share = (found.score - low) / (high - low) if high > low else 0.5
+        corner = (xs.index(x) - 0.5, ys.index(y) - 0.5)
+        axes.add_patch(Rectangle(corner, 1, 1, color=colormaps["cividis"](share), linewidth=0))
+        ink = "white" if share < 0.55 else "black"
+        axes.text(xs.index(x), ys.index(y), f"{found.score:.1f}", ha="center", va="center", color=ink, size=7)
+        holds = found.interval is not None and found.interval[0] <= high <= found.interval[1]
+        if holds and (x, y) != top:
+            axes.plot(xs.index(x) + 0.4, ys.index(y) + 0.32, "o", color=ink, markersize=2)
+    axes.add_patch(Rectangle((xs.index(top[0]) - 0.46, ys.index(top[1]) - 0.46), 0.92, 0.92, fill=False,
+                             edgecolor="#D55E00", linewidth=1.6))  # fmt: skip
+    axes.set_xlim(-0.5, len(xs) - 0.5)
+    axes.set_ylim(-0.5, len(ys) - 0.5)
+    axes.set_xticks(range(len(xs)), [f"{x:g}" for x in xs])
+    axes.set_yticks(range(len(ys)), [f"{y:g}" for y in ys])
+    axes.tick_params(length=0)
+    for side in axes.spines.values():
+        side.set_visible(False)

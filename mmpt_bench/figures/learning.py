@@ -1,0 +1,91 @@
+"""Learning curves: the training loss of each method, a thin line a seed and a thick one for their mean."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mmpt_bench.assemble import Evidence
+from mmpt_bench.curves import Curve
+from mmpt_bench.figures import Drawn, Material, Missing
+from mmpt_bench.figures.style import (
+    color_of,
+    columns_for,
+    legend_below,
+    legend_height,
+    name_of,
+    panels,
+    suite_note,
+    table,
+)
+
+TITLE = "Learning curves"
+
+
+def draw(of: Material) -> list[Drawn | Missing]:
+    """Returns a figure a board."""
+    made: list[Drawn | Missing] = []
+    boards = [each.board for each in of.boards]
+    for each in of.boards:
+        name, title = name_of("learning-curves", each.board, boards), f"{TITLE}: {each.board.title}"
+        curves = _curves(each, of)
+        if curves:
+            made.append(_drawn(each, curves, of, name, title))
+        else:
+            reason = (
+                "No training log of these runs is here: the folders in runs/ hold them, and "
+                "`mmpt-bench leaderboard --publish` keeps them in learning_curves.jsonl."
+            )
+            made.append(Missing("learning-curves", name, title, reason))
+    reason = "No run is recorded: `mmpt-bench run --method all --tasks all` makes some."
+    return made or [Missing("learning-curves", "learning-curves", TITLE, reason)]
+
+
+def _curves(of: Evidence, material: Material) -> dict[str, dict[int, Curve]]:
+    """Returns label -> seed -> curve, of the rows that train and have logs."""
+    found: dict[str, dict[int, Curve]] = {}
+    for row in of.board.rows:
+        for by_seed in of.scores[row.label].values() if row.trains else ():
+            for seed, result in sorted(by_seed.items()):
+                curve = material.curves.get(result.record.run)
+                if curve is not None:
+                    found.setdefault(row.label, {})[seed] = curve
+    return found
+
+
+def _drawn(of: Evidence, curves: dict[str, dict[int, Curve]], material: Material, name: str, title: str) -> Drawn:
+    from matplotlib.lines import Line2D
+
+    methods = {row.label: row.method for row in of.board.rows}
+    names = list(curves)
+    n_columns = columns_for(names, 5.0)
+    figure, (axes,) = panels(1, size=(4.4, 2.5), left=0.65, below=0.5, legend=legend_height(len(names), n_columns))
+    lines: list[dict[str, Any]] = []
+    ends = {}
+    for label, by_seed in curves.items():
+        color = color_of(methods[label], material.colors)
+        for seed, curve in by_seed.items():
+            if len(by_seed) > 1:
+                axes.plot(curve.steps, curve.losses, color=color, linewidth=0.5, alpha=0.35, zorder=1)
+            lines += [
+                {"label": label, "method": methods[label], "seed": seed, "step": step, "loss": loss}
+                for step, loss in zip(curve.steps, curve.losses, strict=True)
+            ]
+        alike = [c.losses for c in by_seed.values() if c.steps == next(iter(by_seed.values())).steps]
+        mean = np.mean(alike, axis=0)
+        ends[label] = float(mean[-1])
+        axes.plot(next(iter(by_seed.values())).steps, mean, color=color, linewidth=1.5, zorder=2)
+    axes.set_xlabel("Optimiser step")
+    axes.set_ylabel("Training loss (nats a token)")
+    axes.margins(x=0.02)
+    handles = [Line2D([], [], color=color_of(methods[label], material.colors), linewidth=1.5) for label in names]
+    legend_below(figure, handles, names, n_columns)
+    lowest = min(ends, key=lambda label: ends[label])
+    return Drawn(
+        "learning-curves", name, title,
+        "Thick: mean over seeds; thin: seeds. Each point is the mean of the steps since the one before. The loss is of "
+        f"training: it says how fast a method fits, not how well it generalises. {suite_note(of.board)}",
+        f"Training loss of {len(names)} methods by step. {lowest} ends lowest, at {ends[lowest]:.3f}.",
+        figure, table(lines),
+    )  # fmt: skip

@@ -1,0 +1,223 @@
+"""Score along one number: prompt length, learning rate, share of the data, with every seed as a dot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mmpt_bench.ablation import Point
+from mmpt_bench.ablation_board import AblationBoard
+from mmpt_bench.ablation_files import title as title_of
+from mmpt_bench.board import Row
+from mmpt_bench.contrast import OVERALL
+from mmpt_bench.figures import Drawn, Material, Missing
+from mmpt_bench.figures.style import (
+    color_of,
+    columns_for,
+    exploratory_note,
+    file_name,
+    legend_below,
+    legend_height,
+    panels,
+    percent_or_points,
+    safe,
+    scaled,
+    spanned,
+    suite_note,
+    table,
+)
+from mmpt_bench.ranking import FROZEN, FULL
+from mmpt_bench.stats import Interval
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+TITLE = "Score along a length"
+AXIS_TITLES = {
+    "prompt-len": "Prompts a layer, each side", "visual-len": "Visual prompts a layer",
+    "text-len": "Textual prompts a layer", "lr": "Learning rate", "data-fraction": "Share of the corpus",
+}  # fmt: skip
+REFERENCES = {FROZEN: ":", FULL: "--", "projector": "-."}
+"""Methods that are drawn as lines where they were run beside the points, and how."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One point of a curve, in the unit of its panel."""
+
+    at: float
+    score: float
+    interval: Interval | None
+    by_seed: dict[int, float]
+
+
+def draw(of: Material) -> list[Drawn | Missing]:
+    """Returns a figure for each axis of numbers that an ablation goes along with all else equal."""
+    made: list[Drawn | Missing] = []
+    for each in of.ablations:
+        for axis, values in each.ablation.axes.items():
+            if numeric(values) and alone(each, axis):
+                made.append(_axis_figure(each, axis, of))
+    if not made:
+        reason = "No ablation of a length is recorded: `mmpt-bench ablate --prompt-len 5,10,20` makes one."
+        made.append(Missing("lengths", "lengths", TITLE, reason))
+    return made
+
+
+def numeric(values: Sequence[str]) -> bool:
+    """Returns whether values are two numbers or more."""
+    try:
+        return len({float(value) for value in values}) > 1
+    except ValueError:
+        return False
+
+
+def alone(board: AblationBoard, axis: str) -> bool:
+    """Returns whether points go along an axis while nothing else is changed."""
+    return any(list(point.values) == [axis] for point in board.ablation.points)
+
+
+def shown_tasks(board: AblationBoard) -> list[str]:
+    """Returns what has a panel: the mean over tasks where there are several, and each task."""
+    assert board.evidence is not None
+    columns = [column.task for column in board.evidence.board.columns]
+    overall = len(columns) > 1 and any(row.overall is not None for _, row in board.rows)
+    return [*([OVERALL] if overall else []), *columns]
+
+
+def mark(row: Row, task: str, at: float, scale: float) -> Mark | None:
+    """Returns a row's score on a task or overall; None where it has none."""
+    if task == OVERALL:
+        if row.overall is None:
+            return None
+        return Mark(at, scale * row.overall, scaled(row.overall_interval, scale), {})
+    cell = row.cells.get(task)
+    if cell is None:
+        return None
+    by_seed = {seed: scale * score for seed, score in cell.by_seed.items()}
+    return Mark(at, scale * cell.score, scaled(cell.interval, scale), by_seed)
+
+
+def reference_rows(board: AblationBoard, of: Material) -> list[Row]:
+    """Returns the rows drawn as lines: those run beside the points, and those of the leaderboard of the same track."""
+    assert board.evidence is not None
+    own = board.evidence.board
+    found = {row.method: row for point, row in board.rows if point in board.ablation.references}
+    for each in of.boards:
+        if (each.board.track, each.board.limit) == (own.track, own.limit):
+            for row in each.board.rows:
+                if row.label == row.method:
+                    found.setdefault(row.method, row)
+    return [found[method] for method in REFERENCES if method in found]
+
+
+def _axis_figure(board: AblationBoard, axis: str, of: Material) -> Drawn | Missing:
+    ablation = board.ablation
+    name = f"lengths-{file_name(ablation.name)}" + (f"-{file_name(axis)}" if len(ablation.axes) > 1 else "")
+    title = f"{TITLE}: {axis} of {', '.join(dict.fromkeys(p.method for p in ablation.points))}"
+    rows = [(point, row) for point, row in board.rows if list(point.values) == [axis]]
+    if board.evidence is None or len({point.values[axis] for point, _ in rows}) < 2:
+        reason = f"{len(rows)} of its points has a result, a curve needs two: `{ablation.command}`."
+        return Missing("lengths", name, title, reason)
+    return _drawn(board, axis, rows, of, name, title)
+
+
+def _drawn(
+    board: AblationBoard, axis: str, rows: Sequence[tuple[Point, Row]], of: Material, name: str, title: str
+) -> Drawn:
+    from matplotlib.lines import Line2D
+
+    assert board.evidence is not None
+    columns = {column.task: column for column in board.evidence.board.columns}
+    references, tasks = reference_rows(board, of), shown_tasks(board)
+    methods = list(dict.fromkeys(point.method for point, _ in rows))
+    names = [*methods, *(f"{row.label}, for reference" for row in references)]
+    width = 0.5 + 2.4 * min(len(tasks), 4)
+    n_columns = columns_for(names, width)
+    figure, axes = panels(
+        len(tasks), size=(1.85, 1.7), left=0.55, below=0.5, legend=legend_height(len(names), n_columns)
+    )
+    lines: list[dict[str, Any]] = []
+    for panel, task in zip(axes, tasks, strict=True):
+        column = columns.get(task)
+        scale, unit = percent_or_points(column)
+        for row in references:
+            found = mark(row, task, 0.0, scale)
+            if found is not None and (task != OVERALL or _same_tasks(row, columns)):
+                panel.axhline(found.score, color=color_of(row.method, of.colors), linestyle=REFERENCES[row.method],
+                              linewidth=1, zorder=1)  # fmt: skip
+        for number, method in enumerate(methods):
+            marks = [
+                m for p, row in rows if p.method == method
+                if (m := mark(row, task, float(p.values[axis]), scale)) is not None
+            ]  # fmt: skip
+            _curve(panel, sorted(marks, key=lambda m: m.at), color_of(method, of.colors), number, len(methods))
+            lines += [
+                {"method": method, axis: m.at, "task": task or "overall", "unit": unit, "score": m.score,
+                 **spanned(m.interval), "by_seed": " ".join(f"{s}:{v!r}" for s, v in m.by_seed.items())}
+                for m in marks
+            ]  # fmt: skip
+        _ticks(panel, sorted({float(point.values[axis]) for point, _ in rows}))
+        panel.set_title(safe(column.title if column else "Overall"))
+        panel.set_xlabel(safe(AXIS_TITLES.get(axis, axis)))
+        panel.set_ylabel("Points" if unit == "points" else "%", labelpad=2)
+    handles = [Line2D([], [], color=color_of(method, of.colors), marker="o", markersize=4) for method in methods]
+    handles += [
+        Line2D([], [], color=color_of(r.method, of.colors), linestyle=REFERENCES[r.method], linewidth=1)
+        for r in references
+    ]
+    legend_below(figure, handles, names, n_columns)
+    return Drawn(
+        "lengths", name, title,
+        "Line: mean over seeds; band: 95 % interval over seeds and pictures, over pictures alone where there is one "
+        f"seed; dots: seeds. {exploratory_note(board.exploratory)}{suite_note(board.evidence.board)}",
+        _words(rows, axis, tasks[0], title_of(board)), figure, table(lines),
+    )  # fmt: skip
+
+
+def _same_tasks(row: Row, columns: dict[str, Any]) -> bool:
+    """Returns whether a row's mean is over the same tasks as the points' means."""
+    return set(row.cells) == set(columns)
+
+
+def _curve(axes: Axes, marks: Sequence[Mark], color: str, number: int, of: int) -> None:
+    at = [m.at for m in marks]
+    if all(m.interval is not None for m in marks):
+        low, high = ([m.interval[end] for m in marks if m.interval is not None] for end in (0, 1))
+        axes.fill_between(at, low, high, color=color, alpha=0.16, linewidth=0, zorder=2)
+    axes.plot(at, [m.score for m in marks], color=color, marker="o", markersize=4, zorder=4)
+    for m in marks:
+        values = list(m.by_seed.values())
+        axes.plot([m.at] * len(values), values, "o", color=color, markersize=2, alpha=0.55, markeredgewidth=0, zorder=3)
+
+
+def _ticks(axes: Axes, values: Sequence[float]) -> None:
+    """Sets ticks at the values themselves, on a logarithmic axis where they spread over a factor of six."""
+    from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, NullLocator
+
+    if values[-1] / values[0] >= 6:
+        axes.set_xscale("log", base=2)
+    places = np.log(values) if values[-1] / values[0] >= 6 else np.asarray(values)
+    room = (places - places[0]) / (places[-1] - places[0])
+    kept, last = [], -1.0
+    for value, place in zip(values, room, strict=True):
+        if place - last >= 0.16:
+            kept.append(value)
+            last = float(place)
+    axes.xaxis.set_major_locator(FixedLocator(kept))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xticklabels([f"{value:g}" for value in kept])
+    axes.yaxis.set_major_locator(MaxNLocator(5, min_n_ticks=3))
+    axes.margins(x=0.08, y=0.1)
+
+
+def _words(rows: Sequence[tuple[Point, Row]], axis: str, task: str, title: str) -> str:
+    scores = [(m.score, p) for p, row in rows if (m := mark(row, task, 0.0, 1.0)) is not None]
+    if not scores:
+        return f"Scores along {title}."
+    best = max(scores, key=lambda each: each[0])[1]
+    return f"Scores along {title}: the highest is at {axis} {best.values[axis]} ({best.method})."

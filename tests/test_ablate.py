@@ -1,0 +1,254 @@
+"""Ablations: what can be varied, what is refused and why, and that they share everything with other runs."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from synthetic import record, samples, store_in, task
+from test_run import bench
+
+from mmpt_bench import ablation, registry
+from mmpt_bench.ablation import Ablation, Point, combinations, label_of, variant_key
+from mmpt_bench.ablation_board import ablation_board
+from mmpt_bench.ablation_files import ablation_csv, ablation_md
+from mmpt_bench.axes import axes_of
+from mmpt_bench.corpus import load_corpus
+from mmpt_bench.errors import RequestError, UntrustedRecord
+from mmpt_bench.leaderboard import boards
+from mmpt_bench.planned import estimate
+from mmpt_bench.recipe import Budget, Recipe
+from mmpt_bench.store import Store
+
+ROOT = Path(__file__).parents[1]
+QUICK = ("--steps", "2", "--batch-size", "2", "--limit", "4")
+
+
+def changed(method: str, one_at_a_time: bool = False, sets: tuple[str, ...] = (), **options: str) -> list[dict]:
+    """Returns what each point of a method sets, field by field."""
+    axes, _ = axes_of({k.replace("_", "-"): v for k, v in options.items()}, sets, registry.find("method", method))
+    found = []
+    for combination in combinations(axes, method, one_at_a_time):
+        fields: dict[str, str] = {}
+        for setting in combination.values():
+            fields |= setting.fields.get(method, {})
+        found.append(fields)
+    return found
+
+
+def test_one_length_is_set_on_every_side_that_a_method_has() -> None:
+    assert changed("mmpt", prompt_len="5,10") == [
+        {"visual_length": "5", "text_length": "5"},
+        {"visual_length": "10", "text_length": "10"},
+    ]
+    assert changed("prefix", prompt_len="5") == [{"length": "5"}]
+    assert changed("vpt", prompt_len="7") == [{"visual_length": "7"}]
+
+
+def test_several_axes_make_a_grid_or_one_change_at_a_time() -> None:
+    grid = changed("mmpt", visual_len="5,10", text_len="1,2,3")
+    assert [(p["visual_length"], p["text_length"]) for p in grid] == [(v, t) for v in ("5", "10") for t in "123"]
+    alone = changed("mmpt", one_at_a_time=True, visual_len="5,10", text_len="1")
+    assert alone == [{}, {"visual_length": "5"}, {"visual_length": "10"}, {"text_length": "1"}]
+
+
+def test_parts_leave_a_side_out_whatever_the_lengths_are() -> None:
+    points = changed("mmpt", parts="text,both", prompt_len="5")
+    assert points == [
+        {"visual_length": "0", "text_length": "5", "interaction": "false"},
+        {"visual_length": "5", "text_length": "5", "interaction": "true"},
+    ]
+
+
+def test_depth_sets_the_sides_that_there_are() -> None:
+    assert changed("mmpt", depth="text-deep") == [{"visual_deep": "false", "text_deep": "true"}]
+    assert changed("vpt", depth="shallow") == [{"visual_deep": "false"}]
+
+
+def test_any_field_of_any_method_is_varied_by_set_and_one_value_is_fixed() -> None:
+    methods = registry.find("method", "lora,mmpt")
+    axes, fixed = axes_of({}, ["lora.r=4,8", "lora.alpha=16", "mmpt.text_length=1,2"], methods)
+    assert [axis.name for axis in axes] == ["lora.r", "mmpt.text_length"]
+    assert fixed == ["lora.alpha=16"]
+    assert [label_of("lora", c) for c in combinations(axes, "lora", False)] == ["lora (r=4)", "lora (r=8)"]
+
+
+def test_a_share_of_the_corpus_is_its_beginning_with_the_same_validation_part() -> None:
+    whole, half = load_corpus("embedded"), load_corpus("embedded@0.5")
+    assert half.size == whole.size // 2
+    assert half.fingerprint != whole.fingerprint
+    assert half.whole == whole.fingerprint
+    assert half.validation(0).prompt == whole.validation(0).prompt
+    assert half.example(3).prompt == whole.example(3).prompt
+    assert load_corpus("embedded@1").fingerprint == whole.fingerprint
+
+
+def test_a_share_that_leaves_nothing_is_refused() -> None:
+    for name in ("embedded@0", "embedded@1.5", "embedded@half", "embedded@1e-9"):
+        with pytest.raises(RequestError, match="corpus"):
+            load_corpus(name)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "Nothing would be varied in `mmpt`"),
+        (("--prompt-len", "0,5"), "a length of 0 is no prompt"),
+        (("--prompt-len", "-5"), "a length of -5 is no prompt"),
+        (("--prompt-len", "5,many"), "`many` is none; write whole numbers"),
+        (("--prompt-len", "5,2.5"), "`2.5` is none"),
+        (("--prompt-len", "5,,10"), "`` is none"),
+        (("--prompt-len", "5,10,5"), "a value stands twice"),
+        (("--prompt-len", "5,600"), "its context holds 512 tokens"),
+        (("--prompt-len", "300"), "prompts of 600 rows does not fit `embedded`"),
+        (("--method", "vpt", "--visual-len", "100000"), "does not fit `embedded`"),
+        (("--prompt-len", "5", "--visual-len", "5"), "both set `mmpt.visual_length`"),
+        (("--prompt-len", "5", "--set", "mmpt.text_length=5,6"), "both set `mmpt.text_length`"),
+        (("--method", "lora", "--prompt-len", "5"), "cannot vary `lora`: it has no prompts. Its fields: `r`, `alpha`"),
+        (("--method", "vpt", "--text-len", "5"), "no textual prompts"),
+        (("--method", "vpt", "--parts", "both"), "no two sides"),
+        (("--method", "vpt", "--depth", "text-deep"), "one side"),
+        (("--method", "frozen", "--lr", "1e-3"), "trains nothing"),
+        (("--placement", "middle"), "cannot vary `mmpt`: where its parameters stand is fixed. Its fields:"),
+        (("--init", "zero"), "cannot vary `mmpt`: how its parameters start is fixed"),
+        (("--parts", "visuel"), "Did you mean `visual`"),
+        (("--depth", "depe"), "Did you mean `deep`"),
+        (("--lr", "0"), "above 0"),
+        (("--lr", "inf"), "not a number to use"),
+        (("--lr", "nan"), "above 0"),
+        (("--lr", "1e-3,0.001"), "stands twice"),
+        (("--data-fraction", "0.5,1.5"), "above 0 and at most 1"),
+        (("--set", "mmpt.text_lenght=1,2"), "Did you mean `text_length`"),
+        (("--set", "lora.r=1,2"), "names one that `--method` does not"),
+        (("--set", "text_length=5,05"), "stands twice"),
+        (("--set", "text_length=5,x"), "type int"),
+        (("--prompt-len", "5", "--budget-hours", "0"), "above 0"),
+        (("--prompt-len", "5", "--budget-hours", "1"), "1 trainings and 4 evaluations are to be done"),
+        (("--prompt-len", "5", "--with", "lorra"), "Did you mean `lora`"),
+        (("--backbone", "embedded,owner/model", "--offline"), "not the same ones"),
+        (("--backbone", "embedded,embeded"), "Did you mean `embedded`"),
+    ],
+)
+def test_a_wrong_request_is_refused_with_the_reason_before_torch_is_imported(
+    words: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    code = (
+        "import sys\nfrom mmpt_bench.cli import main\n"
+        "try:\n    main()\nfinally:\n    assert 'torch' not in sys.modules, 'torch was imported'\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "ablate", *words],
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "results" / "runs").exists()
+    assert not (tmp_path / "results" / "ablations").exists()
+
+
+def test_an_ablation_shares_what_is_recorded_and_stays_off_the_leaderboard(tmp_path: Path) -> None:
+    bench("run", "--method", "mmpt", "--tasks", "cifar10", *QUICK, cwd=tmp_path)
+    words = ("ablate", "--text-len", "5,10", "--tasks", "cifar10", *QUICK)
+    first = bench(*words, cwd=tmp_path)
+    # `--text-len 10` is MMPT as it is: trained by `run` already.
+    assert "1 to train, 2 evaluations to do, 1 recorded already" in first.stderr
+    assert "recorded already (3 results)" in bench(*words, cwd=tmp_path).stderr
+    (table,) = (tmp_path / "results" / "ablations").glob("*.csv")
+    with table.open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["label"] for row in rows] == ["mmpt (text-len=5)", "mmpt (text-len=10)", "frozen"]
+    assert [row["compared_with"] for row in rows] == ["mmpt (text-len=10)", "", ""]
+    assert {row["exploratory"] for row in rows} == {"True", "False"}
+    board = json.loads(bench("leaderboard", "--json", cwd=tmp_path).stdout)["boards"][0]
+    assert [row["label"] for row in board["rows"]] == ["frozen", "mmpt"]
+    assert any("of the ablation `mmpt-text-len-" in text for text in board["left_out"])
+
+
+def test_a_grid_beyond_the_hours_given_is_refused_with_the_count(tmp_path: Path) -> None:
+    bench("run", "--method", "frozen,projector", "--tasks", "cifar10", *QUICK, cwd=tmp_path)
+    words = ("--prompt-len", "5,10,20", "--tasks", "cifar10", *QUICK, "--budget-hours", "0.000001")
+    done = bench("ablate", *words, cwd=tmp_path, code=2)
+    assert "3 trainings and 3 evaluations are to be done. How long: about" in done.stderr
+
+
+def test_a_plan_says_points_and_runs_nothing(tmp_path: Path) -> None:
+    plan = json.loads(bench("ablate", "--parts", "visual,both", *QUICK, "--plan", "--json", cwd=tmp_path).stdout)
+    assert plan["points"] == ["mmpt (parts=visual)", "mmpt (parts=both)", "frozen"]
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> tuple[Store, Ablation]:
+    """Returns a store with two points of made-up runs at eight seeds, and their ablation."""
+    store, of, asked = store_in(tmp_path), task(), samples(40)
+    points = []
+    for length, right in ((5, "10"), (10, "1110")):
+        for seed in range(8):
+            by = Recipe("tiny", "b" * 8, "scenes", "c" * 8, "mmpt", {"text_length": length}, Budget(), seed)
+            store.append_record(record(store, of, asked, right, by))
+        points.append(Point(f"mmpt (text-len={length})", "mmpt", {"text-len": str(length)}, variant_key(by), False))
+    found = Ablation("made", {"text-len": ["5", "10"]}, points, [], None, "mmpt-bench ablate --text-len 5,10")
+    ablation.write(store, found)
+    return store, found
+
+
+def test_definition_is_read_as_it_was_written(made: tuple[Store, Ablation]) -> None:
+    store, found = made
+    assert ablation.read_all(store) == [found]
+
+
+def test_a_damaged_definition_is_said_with_what_to_do(made: tuple[Store, Ablation]) -> None:
+    store, _ = made
+    store.path("ablations", "made.json").write_text('{"name": "made"}')
+    with pytest.raises(UntrustedRecord, match="run the ablation again"):
+        ablation.read_all(store)
+
+
+def test_points_are_compared_over_seeds_with_the_first_one(made: tuple[Store, Ablation]) -> None:
+    store, found = made
+    board = ablation_board(store, found, {"colours": task()}, 200)
+    (contrast,) = board.contrasts
+    assert (contrast.first, contrast.second) == ("mmpt (text-len=10)", "mmpt (text-len=5)")
+    assert contrast.scope == "method"
+    assert contrast.difference.estimate == pytest.approx(0.25)
+    assert board.missing == ()
+    assert b"| mmpt (text-len=10) |" in ablation_md(board)
+    assert ablation_csv(board) == ablation_csv(ablation_board(store, found, {"colours": task()}, 200))
+
+
+def test_points_without_a_result_are_named_with_the_command(made: tuple[Store, Ablation]) -> None:
+    store, found = made
+    lost = Point("mmpt (text-len=20)", "mmpt", {"text-len": "20"}, "none", False)
+    board = ablation_board(
+        store, Ablation(**(vars(found) | {"points": [*found.points, lost]})), {"colours": task()}, 50
+    )
+    assert board.missing == ("mmpt (text-len=20) has no result: `mmpt-bench ablate --text-len 5,10` makes it.",)
+    empty = ablation_board(store, Ablation(**(vars(found) | {"points": [lost]})), {"colours": task()}, 50)
+    assert empty.evidence is None
+    assert b"Missing" in ablation_md(empty)
+
+
+def test_runs_of_an_ablation_alone_make_no_leaderboard(made: tuple[Store, Ablation]) -> None:
+    store, _ = made
+    assert boards(store, {"colours": task()}, 50) == ()
+
+
+def test_time_is_estimated_by_method_and_scaled_from_another_budget(made: tuple[Store, Ablation]) -> None:
+    store, _ = made
+    from mmpt_bench.plan import Job
+
+    recipe = Recipe("tiny", "b" * 8, "scenes", "c" * 8, "mmpt", {}, Budget(steps=400), 0)
+    cost = estimate([Job(recipe, None, "", False, ("colours",), ())], {"colours": _Asked()}, store)  # type: ignore[dict-item]
+    # 60 s for 200 steps, 5 s for 40 questions.
+    assert cost.seconds == pytest.approx(120 + 10)
+    assert not cost.is_same_budget
+
+
+class _Asked:
+    samples = samples(80)
