@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mmpt_bench import __version__
+from mmpt_bench import __version__, cli_data
 from mmpt_bench.errors import BenchError, RequestError
 
 if TYPE_CHECKING:
@@ -260,6 +260,9 @@ def pretrain(
     from mmpt_bench import commands
 
     sys.exit(commands.pretrain(folder, seed, steps, processes, probe, backbone, as_json))
+
+
+cli.add_command(cli_data.score)
 
 
 def main() -> None:
