@@ -75,6 +75,7 @@ def _budget_options(command: Callable[..., Any]) -> Callable[..., Any]:
     type=click.IntRange(min=1),
     help="The first so many questions of each task, and the others on their pictures; not ranked with full runs.",
 )
+@cli_data.PARSE
 @click.option(
     "--plan", "only_plan", is_flag=True, help="Say what would run, how long, and what it could tell; run nothing."
 )
@@ -144,6 +145,7 @@ def _request(method: str, tasks: str, seeds: str, overrides: tuple[str, ...], op
         out=options["out"],
         data=data,
         limit=options.get("limit"),
+        rule=options.get("rule", "official"),
         offline=options["offline"],
         device=options["device"],
     )
