@@ -13,7 +13,7 @@ from mmpt_bench.recipe import Record
 from mmpt_bench.resample import Resampled, resample
 from mmpt_bench.rescore import Rescored, Samples, by, rescored
 from mmpt_bench.stats import cluster_bootstrap, percentile, seed_spread
-from mmpt_bench.task import Task
+from mmpt_bench.task import OFFICIAL, Task
 
 RESAMPLES = 2000
 Scores = dict[str, dict[str, dict[int, Rescored]]]
@@ -128,7 +128,7 @@ def _column(task: Task, record: Record, samples: Samples) -> Column:
         dataset=record.dataset,
         data_fingerprint=record.data_fingerprint,
         split=record.split,
-        decode=record.decode,
+        decode=record.decode + ("" if record.parse_rule == OFFICIAL else f", parse rule {record.parse_rule}"),
         version=record.task_version,
         n=len(asked),
         n_pictures=len({sample.cluster for sample in asked}),

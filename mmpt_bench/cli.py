@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from mmpt_bench import __version__
+from mmpt_bench import __version__, cli_data
 from mmpt_bench.cli_options import BACKBONE, JSON, OUT, budget_options, request_of
 from mmpt_bench.cli_study import ablate, compare, figures
 from mmpt_bench.errors import BenchError, RequestError
@@ -46,6 +46,7 @@ def cli() -> None:
     type=click.IntRange(min=1),
     help="The first so many questions of each task, and the others on their pictures; not ranked with full runs.",
 )
+@cli_data.PARSE
 @click.option(
     "--plan", "only_plan", is_flag=True, help="Say what would run, how long, and what it could tell; run nothing."
 )
@@ -212,6 +213,7 @@ def pretrain(
 
 for command in (ablate, compare, figures):
     cli.add_command(command)
+cli.add_command(cli_data.score)
 
 
 def main() -> None:

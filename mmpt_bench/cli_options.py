@@ -73,6 +73,7 @@ def request_of(method: str, tasks: str, seeds: str, overrides: tuple[str, ...], 
         out=options["out"],
         data=data,
         limit=options.get("limit"),
+        rule=options.get("rule", "official"),
         offline=options["offline"],
         device=options["device"],
     )

@@ -142,8 +142,9 @@ class POPEMetric:
 class Accuracy:
     """Share of right answers: over all, per group and per class, with balanced accuracy and macro F1.
 
-    `balanced_accuracy` is the mean recall and `macro_f1` the mean F1 of the classes that are the right answer of at
-    least one sample; an unreadable answer is a miss of its class and nobody's false alarm.
+    `balanced_accuracy` is the mean recall, `macro_precision` the mean precision and `macro_f1` the mean F1 of the
+    classes that are the right answer of at least one sample; a class that was never given has precision 0, as in
+    scikit-learn. An unreadable answer is a miss of its class and nobody's false alarm.
     """
 
     def tally(self, samples: Sequence[Sample], choices: Sequence[str | None]) -> Tally:
@@ -165,20 +166,23 @@ class Accuracy:
         return Tally(tuple(clusters), ("",) * len(clusters), columns, counts)
 
     def values(self, sums: np.ndarray, columns: Sequence[str]) -> dict[str, np.ndarray]:
-        """Returns "accuracy", "accuracy/<group>", "recall/<class>", "balanced_accuracy" and "macro_f1"."""
+        """Returns "accuracy", "accuracy/<group>", "recall/<class>", "balanced_accuracy" and macro figures."""
         count = _by_name(sums, columns)
         groups = [name.removeprefix("asked/") for name in columns if name.startswith("asked/")]
         classes = [name.removeprefix("class_due/") for name in columns if name.startswith("class_due/")]
         figures = {f"accuracy/{g}": _ratio(count[f"right/{g}"], count[f"asked/{g}"]) for g in groups if g}
         asked, right = (np.sum([count[f"{what}/{g}"] for g in groups], axis=0) for what in ("asked", "right"))
         figures["accuracy"] = _ratio(right, asked)
-        recalls, f1s = [], []
+        recalls, precisions, f1s = [], [], []
         for name in classes:
             due, given, hit = (count[f"class_{what}/{name}"] for what in ("due", "given", "right"))
             recalls.append(_ratio(hit, due))
+            precision = np.where(given > 0, _ratio(hit, given), 0.0)
+            precisions.append(np.where(due > 0, precision, np.nan))
             f1s.append(np.where(due > 0, _ratio(2 * hit, due + given), np.nan))
             figures[f"recall/{name}"] = recalls[-1]
         figures |= {"balanced_accuracy": _mean_of_defined(recalls), "macro_f1": _mean_of_defined(f1s)}
+        figures["macro_precision"] = _mean_of_defined(precisions)
         return _defined(figures)
 
     def ceiling(self, samples: Sequence[Sample]) -> float:

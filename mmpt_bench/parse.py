@@ -10,9 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from mmpt_bench.errors import unknown_name
-
-Parse = Callable[[str, Sequence[str]], str | None]
-"""(reply, legal answers) -> the answer that the reply gives, or None."""
+from mmpt_bench.task import Parse
 
 
 def mme_official(reply: str) -> str | None:

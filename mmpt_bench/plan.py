@@ -15,7 +15,7 @@ from mmpt_bench.hashing import content_key
 from mmpt_bench.recipe import Budget, Recipe
 from mmpt_bench.registry import Entry
 from mmpt_bench.store import Store
-from mmpt_bench.task import Sample, Task
+from mmpt_bench.task import OFFICIAL, Sample, Task
 from mmpt_bench.weights import EMBEDDED, backbone_fingerprint, check_rows
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ class Request:
     data: Path | None = None
     """Folder of real data in the hub's schema."""
     limit: int | None = None
+    rule: str = OFFICIAL
+    """Parse rule of every task."""
     offline: bool = False
     eval_batch: int = 64
     device: str | None = None
@@ -56,11 +58,17 @@ class TaskData:
     """SHA-256 of the task's file where it is a user's own, which may change without a new version."""
 
     @property
-    def key(self) -> list[Any]:
-        """Returns what an `eval_key` adds to a `train_key`."""
+    def asked_key(self) -> list[Any]:
+        """Returns what names the replies: an `eval_key` without the rule that reads them."""
         t = self.task
         key = [t.name, t.version, self.rows.fingerprint, t.split, t.decode, t.max_new_tokens, self.limit]
         return [*key, self.own] if self.own else key
+
+    @property
+    def key(self) -> list[Any]:
+        """Returns what an `eval_key` adds to a `train_key`."""
+        rule = self.task.rule
+        return self.asked_key if rule == OFFICIAL else [*self.asked_key, f"parse rule {rule}"]
 
 
 @dataclass(frozen=True)
@@ -90,7 +98,7 @@ def load_data(request: Request) -> dict[str, TaskData]:
 
     loaded = {}
     for entry in request.tasks:
-        task = registry.load_task(entry)
+        task = registry.load_task(entry).with_rule(request.rule)
         if request.data is not None:
             rows = source.folder_rows(task, request.data)
         elif suite_of(request) == "real":

@@ -143,5 +143,7 @@ class Record:
     world_size: int = 1
     method_fingerprint: str = ""
     """Of the method's file, where it is a user's own."""
+    parse_rule: str = "official"
+    """Name of the rule that replies were read by."""
     environment: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Commit, versions, device, processor, threads: recorded, never part of a key."""

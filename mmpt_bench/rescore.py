@@ -39,8 +39,8 @@ def check_track(record: Record) -> None:
 
 
 def edition(record: Record) -> tuple[str, ...]:
-    """Returns what two results of a task must share to be compared: data, split, decoding and samples."""
-    return record.data_fingerprint, record.split, record.decode, record.samples
+    """Returns what two results of a task must share to be compared: data, split, decoding, samples and parse rule."""
+    return record.data_fingerprint, record.split, record.decode, record.samples, record.parse_rule
 
 
 def one_edition(records: Sequence[Record], tasks: Mapping[str, Task]) -> tuple[list[Record], list[str]]:
@@ -129,5 +129,5 @@ def by(records: Sequence[Record], keys: Sequence[K]) -> dict[K, list[Record]]:
 
 
 def _edition_text(key: tuple[str, ...]) -> str:
-    fingerprint, split, decode, samples = key
-    return f"data {fingerprint[:12]}, split {split}, decoding {decode}, samples {samples}"
+    fingerprint, split, decode, samples, rule = key
+    return f"data {fingerprint[:12]}, split {split}, decoding {decode}, samples {samples}, parse rule {rule}"

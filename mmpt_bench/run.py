@@ -177,11 +177,17 @@ def _evaluated(
 
     key, name, task = eval_key(job.recipe, item), job.recipe.run_name, item.task
     began = time.perf_counter()
-    answered: dict[str, Prediction] = artifacts.predictions(store, name, task.name, key)
+    # Replies are kept under what was asked: another parse rule reads them anew and asks nothing.
+    asked_key = content_key([job.recipe.train_key, *item.asked_key])
+    choices = {sample.id: sample.choices for sample in item.samples}
+    answered: dict[str, Prediction] = {
+        known.id: dataclasses.replace(known, parsed=task.parse(known.reply, choices[known.id]))
+        for known in artifacts.predictions(store, name, task.name, asked_key).values()
+    }
     left = [sample for sample in item.samples if sample.id not in answered]
     report.evaluated(job, task.name, len(answered), len(item.samples))
     for batch in predict(backbone, task, left, batch_size):
-        artifacts.append_predictions(store, name, task.name, key, batch)
+        artifacts.append_predictions(store, name, task.name, asked_key, batch)
         answered |= {prediction.id: prediction for prediction in batch}
         report.evaluated(job, task.name, len(answered), len(item.samples))
         if stopping() and len(answered) < len(item.samples):
@@ -194,6 +200,7 @@ def _evaluated(
         reason="",
         task=task.name,
         task_version=task.version,
+        parse_rule=task.rule,
         dataset=item.rows.origin,
         data_fingerprint=item.rows.fingerprint,
         split=task.split,

@@ -22,6 +22,17 @@ FOLDERS = {"vsr": "vsr_zeroshot"}
 """Folder of a task's data where it is not called like the task: VSR has two data sets of the same form."""
 
 
+class _NoPicture:
+    """Takes a picture's place where questions and labels are wanted alone."""
+
+    def convert(self, mode: str) -> None:
+        """Makes `picture` take this for one; nobody opens it."""
+        raise AssertionError(f"this stands for a picture that nobody needs, least of all as {mode}")
+
+
+NO_PICTURE = _NoPicture()
+
+
 @dataclass(frozen=True)
 class Rows:
     """A task's rows, and what identifies them."""

@@ -6,8 +6,10 @@ A task is the same for real and for generated data: only where the rows come fro
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from mmpt_bench.errors import unknown_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,6 +18,10 @@ if TYPE_CHECKING:
     from mmpt_bench.source import Rows
 
 Decode = Literal["generate", "rank"]
+Parse = Callable[[str, Sequence[str]], str | None]
+"""(reply, legal answers) -> the answer that the reply gives, or None."""
+OFFICIAL = "official"
+"""Name of a task's own parse rule."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,20 @@ class Metric(Protocol):
 
 
 @dataclass(frozen=True)
+class PictureFolder:
+    """Where a task's pictures are, whose rows on the hub hold names alone."""
+
+    collection: str
+    """What `--images` calls it: "coco", "flickr30k", "mme"."""
+    column: str
+    """Column that names a row's picture."""
+    suffix: str = ""
+    """What the name lacks: ".jpg"."""
+    subfolders: tuple[str, ...] = ()
+    """Where in the folder it is looked for too, as the collection is laid out when it is unpacked."""
+
+
+@dataclass(frozen=True)
 class Task:
     """A benchmark: where its rows are, how a row becomes a sample, and what counts as right."""
 
@@ -120,7 +140,7 @@ class Task:
     sample: Callable[[Mapping[str, Any], int, Sequence[str]], Sample]
     """(row, row number, label names) -> sample; raises ValueError naming the column of a bad value."""
     metric: Metric
-    parse: Callable[[str, Sequence[str]], str | None]
+    parse: Parse
     """(reply, choices) -> choice, or None where the reply is unreadable."""
     decode: Decode
     """Which of a prediction's two answers the headline is computed from."""
@@ -138,6 +158,25 @@ class Task:
     """Makes the task's rows itself: for a task of your own whose data is neither on the hub nor in a folder."""
     unreadable: Callable[[str, Sequence[str]], bool] | None = None
     """(reply, choices) -> the reply gives no legal answer, though `parse` reads one; None: ask `parse`."""
+    other_rules: Mapping[str, Parse] = field(default_factory=dict, hash=False)
+    """Parse rules of other harnesses, by the name that `--parse` takes: "lmms-eval", "vlmevalkit"."""
+    rule: str = OFFICIAL
+    """Name of the rule that `parse` is."""
+    classes: tuple[str, ...] = ()
+    """Names of the official data's classes in the order of their numbers, for files that say neither."""
+    official_groups: tuple[tuple[str, int], ...] = ()
+    """Subtasks or strategies of the official split, and the rows of each."""
+    pictures: PictureFolder | None = None
+    """Where pictures are that do not come with the rows."""
+
+    def with_rule(self, name: str) -> Task:
+        """Returns the task with another parse rule; raises RequestError where it has none of that name."""
+        if name == self.rule:
+            return self
+        if name not in self.other_rules:
+            known = [self.rule, *self.other_rules]
+            raise unknown_name("parse rule", name, known, f"{self.title} has {', '.join(f'`{k}`' for k in known)}.")
+        return replace(self, parse=self.other_rules[name], rule=name, unreadable=None)
 
     def reads(self, reply: str, choices: Sequence[str]) -> bool:
         """Returns whether a reply gives a legal answer; the share of those that do not stands beside every score."""

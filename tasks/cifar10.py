@@ -48,4 +48,5 @@ TASK = Task(
     label_column="label",
     image_column="img",
     official_rows=10000,
+    classes=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
 )

@@ -12,9 +12,14 @@ from mmpt_bench.hashing import content_key
 from mmpt_bench.metrics import MMEMetric
 from mmpt_bench.parse import yes_no
 from mmpt_bench.source import one_of, picture, text
-from mmpt_bench.task import Sample, Task
+from mmpt_bench.task import PictureFolder, Sample, Task
 
 CHOICES = ("Yes", "No")
+QUESTIONS = (
+    ("existence", 60), ("count", 60), ("position", 60), ("color", 60), ("posters", 294), ("celebrity", 340),
+    ("scene", 400), ("landmark", 400), ("artwork", 400), ("OCR", 40), ("commonsense_reasoning", 140),
+    ("numerical_calculation", 40), ("text_translation", 40), ("code_reasoning", 40),
+)  # fmt: skip
 
 
 def sample(row: Mapping[str, Any], number: int, label_names: Sequence[str]) -> Sample:
@@ -52,4 +57,7 @@ TASK = Task(
     version=1,
     metric_names=("perception", "cognition"),
     official_rows=2374,
+    other_rules={"lmms-eval": yes_no("mme_lmms"), "vlmevalkit": yes_no("yorn_vlmeval")},
+    official_groups=QUESTIONS,
+    pictures=PictureFolder("mme", "question_id"),
 )

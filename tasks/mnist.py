@@ -47,4 +47,5 @@ TASK = Task(
     metric_names=("balanced_accuracy", "macro_f1"),
     label_column="label",
     official_rows=10000,
+    classes=tuple("0123456789"),
 )

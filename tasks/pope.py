@@ -10,7 +10,7 @@ from typing import Any
 from mmpt_bench.metrics import POPEMetric
 from mmpt_bench.parse import says_neither, yes_no
 from mmpt_bench.source import one_of, picture, text
-from mmpt_bench.task import Sample, Task
+from mmpt_bench.task import PictureFolder, Sample, Task
 
 CHOICES = ("yes", "no")
 
@@ -49,5 +49,8 @@ TASK = Task(
     version=1,
     metric_names=("f1/random", "f1/popular", "f1/adversarial", "accuracy", "precision", "recall", "yes_ratio"),
     official_rows=9000,
+    other_rules={"lmms-eval": yes_no("pope_lmms"), "vlmevalkit": yes_no("yorn_vlmeval")},
+    official_groups=(("adversarial", 3000), ("popular", 3000), ("random", 3000)),
+    pictures=PictureFolder("coco", "image_source", ".jpg", ("val2014",)),
     unreadable=says_neither,
 )

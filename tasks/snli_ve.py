@@ -11,7 +11,7 @@ from typing import Any
 from mmpt_bench.metrics import Accuracy
 from mmpt_bench.parse import first_choice
 from mmpt_bench.source import label, picture, text
-from mmpt_bench.task import Sample, Task
+from mmpt_bench.task import PictureFolder, Sample, Task
 
 CHOICES = ("entailment", "neutral", "contradiction")
 QUESTION = "{hypothesis} Is the statement entailment, neutral or contradiction, given the image?"
@@ -51,4 +51,6 @@ TASK = Task(
     metric_names=("balanced_accuracy", "macro_f1"),
     label_column="label",
     official_rows=17901,
+    classes=CHOICES,
+    pictures=PictureFolder("flickr30k", "filename", "", ("flickr30k-images", "flickr30k_images")),
 )

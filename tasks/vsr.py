@@ -11,7 +11,7 @@ from typing import Any
 from mmpt_bench.metrics import Accuracy
 from mmpt_bench.parse import first_choice
 from mmpt_bench.source import label, picture, text
-from mmpt_bench.task import Sample, Task
+from mmpt_bench.task import PictureFolder, Sample, Task
 
 CHOICES = ("false", "true")
 QUESTION = "{caption} Is the statement true or false?"
@@ -50,4 +50,6 @@ TASK = Task(
     metric_names=("balanced_accuracy", "macro_f1"),
     label_column="label",
     official_rows=1222,
+    classes=CHOICES,
+    pictures=PictureFolder("coco", "image", "", ("train2017", "val2017")),
 )
