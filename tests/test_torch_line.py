@@ -44,11 +44,14 @@ ABOVE = [
     "weights",
     "cli",
     "backbone",
+    "encoded",
+    "families",
+    "loading",
     "mmpt",
     "adapter",
     "artifacts",
 ]
-BELOW = {"train", "predict", "prompts", "hooks", "rows", "attach", "anatomy", "checks", "probe", "tune"}
+BELOW = {"train", "predict", "prompts", "hooks", "rows", "packed", "attach", "anatomy", "checks", "probe", "tune"}
 
 
 def test_modules_above_the_line_import_without_torch() -> None:
