@@ -1,37 +1,19 @@
 """Where the parts of an image-text model are, and how large: found structurally, checked, never guessed.
 
 Module paths change between versions of transformers; what stays is that there is a decoder (`get_decoder()`), a stack
-of vision blocks outside it, and a projector that carries one width to the other. A family is one line of `FAMILIES`.
+of vision blocks outside it, and a projector that carries one width to the other. The rest is a line of `families`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.errors import RequestError
+from mmpt_bench.families import FAMILIES, Family, Layout
 
 if TYPE_CHECKING:
     from torch import nn
-
-
-@dataclass(frozen=True)
-class Family:
-    """What cannot be found structurally in one family of models."""
-
-    vision: str
-    """Attribute of the core model that holds the vision tower."""
-    projector: str
-    """Attribute of the core model that carries vision features to the width of the text."""
-    feature_layer: str | None
-    """Field of the configuration that says which hidden state of the tower is read; None: the last one."""
-    layout: Literal["batched", "packed"] = "batched"
-
-
-FAMILIES: dict[str, Family] = {
-    "llava": Family("vision_tower", "multi_modal_projector", "vision_feature_layer"),
-}
-"""By `config.model_type`."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +47,13 @@ class Anatomy:
     vision_dim: int
     projector: str
     lm_head: str
-    layout: Literal["batched", "packed"]
+    layout: Layout
     has_cls: bool
     """The tower puts a class token before the patches."""
     drops_first: bool
     """The first token of the tower is cut off before the projector."""
-    sliding_window: bool
-    """Some decoder layer sees a window only, out of which a prefix would slide."""
+    window: int | None
+    """Tokens that some decoder layer sees at most, out of which a prefix would slide; None: all of them."""
     vision_used_names: tuple[str, ...] = field(repr=False)
     """Parameters of the tower that its read hidden state depends on."""
     language_parameters: int
@@ -116,23 +98,39 @@ def _used_blocks(config: Any, family: Family, depth: int) -> int:
     return used
 
 
-def _used_vision_names(tower: nn.Module, stack: str, used: int) -> tuple[str, ...]:
-    """Returns the tower's parameters up to block `used`; towers register their parts in the order they run them."""
-    names = [name for name, _ in tower.named_parameters()]
-    last = max(i for i, name in enumerate(names) if name.startswith(f"{stack}.{used - 1}."))
-    return tuple(names[: last + 1])
+def _used_vision_names(tower: nn.Module, projector: nn.Module, stack: str, used: int, last: bool) -> set[str]:
+    """Returns the tower's parameters that reach the projector; towers register their parts in the order they run them.
+
+    Args:
+        tower: the vision tower, of which the projector may be a part.
+        projector: left out.
+        stack: name of the blocks in the tower.
+        used: blocks that are read.
+        last: what is read is the tower's output, with its last norm, and not the state behind a block.
+    """
+    projected = {id(p) for p in projector.parameters()}
+    names = [name for name, p in tower.named_parameters() if id(p) not in projected]
+    if not last:
+        end = max(i for i, name in enumerate(names) if name.startswith(f"{stack}.{used - 1}."))
+        names = names[: end + 1]
+    # SigLIP's pooling head stands behind all patches.
+    return {name for name in names if not name.startswith("head.") and ".head." not in name}
 
 
 def _check_widths(projector: nn.Module, vision_dim: int, text_dim: int) -> None:
-    """Raises RequestError unless the projector's first linear map reads `vision_dim` and its last writes `text_dim`."""
+    """Raises RequestError unless the projector reads `vision_dim`, of one patch or several, and writes `text_dim`."""
     from torch import nn
 
-    maps = [module for module in projector.modules() if isinstance(module, nn.Linear)]
+    maps = [
+        (module.in_features, module.out_features) for module in projector.modules() if isinstance(module, nn.Linear)
+    ]
+    # Gemma 3 multiplies by a bare parameter, (inputs, outputs).
+    maps = maps or [(p.shape[0], p.shape[1]) for p in projector.parameters() if p.dim() == 2]
     _require(bool(maps), "the projector has no linear map.")
+    inputs, outputs = maps[0][0], maps[-1][1]
     _require(
-        maps[0].in_features == vision_dim and maps[-1].out_features == text_dim,
-        f"the projector maps {maps[0].in_features} to {maps[-1].out_features}, "
-        f"but the tower is {vision_dim} wide and the decoder {text_dim}.",
+        inputs % vision_dim == 0 and outputs == text_dim,
+        f"the projector maps {inputs} to {outputs}, but the tower is {vision_dim} wide and the decoder {text_dim}.",
     )
 
 
@@ -154,22 +152,21 @@ def find_anatomy(model: Any) -> Anatomy:
     from torch import nn
 
     config = model.config
-    family = FAMILIES.get(config.model_type)
-    if family is None:
-        known = ", ".join(sorted(FAMILIES))
-        raise RequestError(f"No anatomy for models of type `{config.model_type}`. Supported: {known}.")
+    family = family_of(config)
     core, decoder, head = model.base_model, model.get_decoder(), model.get_output_embeddings()
-    parts = dict(core.named_children())
+    parts = dict(core.named_modules())
     _require({family.vision, family.projector} <= parts.keys(), f"no `{family.vision}` or no `{family.projector}`.")
     tower, projector = parts[family.vision], parts[family.projector]
     stack, layers = _longest_stack(decoder, "decoder")
     vision_stack, blocks = _longest_stack(tower, "vision tower")
     text, vision = config.get_text_config(), config.vision_config
+    # Qwen2-VL calls the width of the projector's output `hidden_size`.
+    vision_dim = getattr(vision, "embed_dim", None) or vision.hidden_size
     _require(len(layers) == text.num_hidden_layers, f"{len(layers)} decoder layers.")
     _require(len(blocks) == vision.num_hidden_layers, f"{len(blocks)} vision blocks.")
-    _check_widths(projector, vision.hidden_size, text.hidden_size)
+    _check_widths(projector, vision_dim, text.hidden_size)
     used = _used_blocks(config, family, len(blocks))
-    names = set(_used_vision_names(tower, vision_stack, used))
+    names = _used_vision_names(tower, projector, vision_stack, used, _reads_output(config, family))
     tower_name, decoder_name = _name_of(model, tower), _name_of(model, decoder)
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     linears = tuple(
@@ -189,13 +186,13 @@ def find_anatomy(model: Any) -> Anatomy:
         vision=tower_name,
         vision_layers=tuple(f"{tower_name}.{vision_stack}.{i}" for i in range(len(blocks))),
         vision_used=used,
-        vision_dim=vision.hidden_size,
+        vision_dim=vision_dim,
         projector=_name_of(model, projector),
         lm_head=_name_of(model, head),
         layout=family.layout,
-        has_cls=any(name.endswith("class_embedding") for name in names),
+        has_cls=any(name.endswith(("class_embedding", "cls_token")) for name in names),
         drops_first=getattr(config, "vision_feature_select_strategy", "full") == "default",
-        sliding_window=_slides(text),
+        window=_window(text),
         vision_used_names=tuple(f"{tower_name}.{n}" for n, _ in tower.named_parameters() if n in names),
         language_parameters=_size(decoder, head),
         lm_head_parameters=_size(head),
@@ -205,9 +202,24 @@ def find_anatomy(model: Any) -> Anatomy:
     )
 
 
-def _slides(config: Any) -> bool:
-    """Returns whether some layer of the decoder attends to a window only."""
+def family_of(config: Any) -> Family:
+    """Returns the family of a configuration; raises RequestError for one that is not supported."""
+    if config.model_type not in FAMILIES:
+        known = ", ".join(sorted(FAMILIES))
+        raise RequestError(f"No anatomy for models of type `{config.model_type}`. Supported: {known}.")
+    return FAMILIES[config.model_type]
+
+
+def _reads_output(config: Any, family: Family) -> bool:
+    """Returns whether the projector reads the tower's output behind its last norm."""
+    # InternVL takes the output where it says -1, LLaVA the state before the norm.
+    return family.feature_layer is None or (
+        config.model_type == "internvl" and getattr(config, family.feature_layer) == -1
+    )
+
+
+def _window(config: Any) -> int | None:
+    """Returns how many tokens the decoder's layers see that see the fewest; None where each sees all."""
     kinds = getattr(config, "layer_types", None)
-    if kinds:
-        return any("sliding" in kind for kind in kinds)
-    return bool(getattr(config, "sliding_window", None)) and getattr(config, "use_sliding_window", True)
+    slides = any("sliding" in kind for kind in kinds) if kinds else getattr(config, "use_sliding_window", True)
+    return (getattr(config, "sliding_window", None) or None) if slides else None

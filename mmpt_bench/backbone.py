@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from mmpt_bench.encoded import Encoded, collated, encoded
 from mmpt_bench.errors import RequestError, UntrustedRecord, unknown_name
+from mmpt_bench.families import FAMILIES
 from mmpt_bench.weights import DTYPES, backbone_fingerprint, backbone_folder, folder_fingerprint, verify_folder
 
 if TYPE_CHECKING:
@@ -44,10 +46,7 @@ class Backbone:
         Raises:
             RequestError: the text does not hold exactly one image token, as when the question brings its own.
         """
-        content = [{"type": "image"}, {"type": "text", "text": question}]
-        text = self.processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
-        )
+        text = self._chat(question)
         found = text.count(self.processor.image_token)
         if found != 1:
             raise RequestError(
@@ -55,12 +54,35 @@ class Backbone:
             )
         return text
 
+    def _chat(self, question: str) -> str:
+        processor, family = self.processor, FAMILIES[self.anatomy.family]
+        if getattr(processor, "chat_template", None) is not None:
+            content = [{"type": "image"}, {"type": "text", "text": question}]
+            return processor.apply_chat_template(
+                [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+            )
+        if family.prompt is None:
+            raise RequestError(f"The processor of `{self.name}` has no chat template: add chat_template.jinja to it.")
+        bos = processor.tokenizer.bos_token or ""
+        return family.prompt.format(image=processor.image_token, bos=bos, question=question)
+
+    def encode(self, pictures: Sequence[Image]) -> list[Encoded]:
+        """Returns each picture by itself, as the model takes it, worth caching."""
+        if FAMILIES[self.anatomy.family].one_size:
+            values = self.pixels(pictures)
+            text = self.processor.image_token * self.image_tokens(values)
+            return [Encoded({"pixel_values": row[None]}, text) for row in values]
+        return [encoded(self.processor, picture) for picture in pictures]
+
     def pixels(self, pictures: Sequence[Image]) -> Float[Tensor, "batch channels height width"]:
-        """Returns RGB pictures as the tower reads them: float32, in main memory, worth caching."""
+        """Returns RGB pictures as the tower reads them: float32, in main memory; for families whose pictures stack."""
         return self.processor.image_processor(images=list(pictures), return_tensors="pt")["pixel_values"]
 
     def image_tokens(self, pixel_values: Tensor | None = None) -> int:
-        """Returns how many tokens one picture becomes in the decoder, by default at the tower's own size."""
+        """Returns how many tokens one picture becomes in the decoder, by default at the tower's own size.
+
+        It is one number in families whose pictures have one size (`Family.one_size`) alone.
+        """
         if pixel_values is None:
             size = self.model.config.vision_config.image_size
             height, width = (size, size) if isinstance(size, int) else size
@@ -78,11 +100,13 @@ class Backbone:
         n_image_tokens: int | None = None,
         padding_side: Literal["left", "right"] | None = None,
         max_length: int | None = None,
+        image_texts: Sequence[str] | None = None,
     ) -> dict[str, Tensor]:
         """Returns `input_ids` and `attention_mask` (batch, tokens), int64, and `labels` where targets are given.
 
-        With targets, a text is prompt + " " + target + end-of-sequence, padded on the right; labels are -100 except on
-        the target's tokens and the end-of-sequence token. Without, prompts are padded on the left, for generation.
+        With targets, a text is prompt + target + end-of-sequence, padded on the right, with a space before a target
+        whose prompt does not end in white space; labels are -100 except on the target's tokens and the end-of-sequence
+        token. Without, prompts are padded on the left, for generation.
 
         Args:
             prompts: from `prompt_text`, each with one image token.
@@ -90,15 +114,18 @@ class Backbone:
             n_image_tokens: what the image token stands for; by default `image_tokens()`.
             padding_side: another side than the default.
             max_length: longest text allowed, in tokens.
+            image_texts: what each prompt's image token stands for, in place of `n_image_tokens`.
 
         Raises:
             RequestError: a text is longer than `max_length`; nothing is ever cut.
             ValueError: the tokenizer merges prompt and target into one token, so that no boundary exists.
         """
-        count = self.image_tokens() if n_image_tokens is None else n_image_tokens
         image = self.processor.image_token
-        texts = [prompt.replace(image, image * count) for prompt in prompts]
-        rows: list[list[int]] = self.processor.tokenizer(texts)["input_ids"]
+        if image_texts is None:
+            count = self.image_tokens() if n_image_tokens is None else n_image_tokens
+            image_texts = [image * count] * len(prompts)
+        texts = [prompt.replace(image, own) for prompt, own in zip(prompts, image_texts, strict=True)]
+        rows = self._ids(texts)
         starts = [len(row) for row in rows]
         if targets is not None:
             rows = self._with_targets(texts, rows, targets)
@@ -112,14 +139,22 @@ class Backbone:
         side = padding_side or ("left" if targets is None else "right")
         return self._pad(rows, starts if targets is not None else None, longest, side)
 
+    def _ids(self, texts: list[str]) -> list[list[int]]:
+        """Returns the tokens of texts, with a beginning-of-sequence token where the text brings none of its own."""
+        tokenizer = self.processor.tokenizer
+        bos = tokenizer.bos_token
+        own = bos is not None and all(text.startswith(bos) for text in texts)
+        rows: list[list[int]] = tokenizer(texts, add_special_tokens=not own)["input_ids"]
+        return rows
+
     def _with_targets(self, texts: list[str], heads: list[list[int]], targets: Sequence[str]) -> list[list[int]]:
         """Returns the tokens of whole examples, each of which must begin with its prompt's own tokens."""
-        tokenizer = self.processor.tokenizer
-        whole = tokenizer([f"{text} {target}" for text, target in zip(texts, targets, strict=True)])["input_ids"]
+        pairs = zip(texts, targets, strict=True)
+        whole = self._ids([f"{text}{target}" if text[-1:].isspace() else f"{text} {target}" for text, target in pairs])
         for head, row, target in zip(heads, whole, targets, strict=True):
             if row[: len(head)] != head or len(row) == len(head):
                 raise ValueError(f"the tokenizer finds no boundary between the prompt and the target {target[:80]!r}")
-        return [[*row, tokenizer.eos_token_id] for row in whole]
+        return [[*row, self.processor.tokenizer.eos_token_id] for row in whole]
 
     def _pad(
         self, rows: list[list[int]], starts: list[int] | None, longest: int, side: Literal["left", "right"]
@@ -142,22 +177,37 @@ class Backbone:
         batch = {"input_ids": ids, "attention_mask": mask}
         if starts is not None:
             batch["labels"] = labels
+        marked = FAMILIES[self.anatomy.family].type_ids
+        if marked is not None:
+            name, kind = marked
+            batch[name] = (labels != IGNORED if kind == "answer" else ids == self.model.config.image_token_id).long()
         return {key: value.to(self.device) for key, value in batch.items()}
 
     def batch(
         self,
-        pictures: Sequence[Image] | Tensor,
+        pictures: Sequence[Image] | Sequence[Encoded] | Tensor,
         prompts: Sequence[str],
         targets: Sequence[str] | None = None,
         padding_side: Literal["left", "right"] | None = None,
         max_length: int | None = None,
     ) -> dict[str, Tensor]:
-        """Returns the model's inputs for pictures (or the pixel values of a cache) and prompts: see `tokenize`."""
+        """Returns the model's inputs for prompts and pictures, also from `encode` or `pixels`: see `tokenize`."""
         import torch
 
-        pixel_values = pictures if isinstance(pictures, torch.Tensor) else self.pixels(pictures)
-        text = self.tokenize(prompts, targets, self.image_tokens(pixel_values), padding_side, max_length)
-        return {**text, "pixel_values": pixel_values.to(self.device, getattr(torch, self.dtype))}
+        if isinstance(pictures, torch.Tensor) or (FAMILIES[self.anatomy.family].one_size and not _encoded(pictures)):
+            values = pictures if isinstance(pictures, torch.Tensor) else self.pixels(pictures)  # type: ignore[arg-type]
+            text = self.tokenize(prompts, targets, self.image_tokens(values), padding_side, max_length)
+            return {**text, "pixel_values": values.to(self.device, getattr(torch, self.dtype))}
+        made: Any = pictures if _encoded(pictures) else self.encode(pictures)  # type: ignore[arg-type]
+        texts = [one.text for one in made]
+        text = self.tokenize(prompts, targets, None, padding_side, max_length, texts)
+        kind = getattr(torch, self.dtype)
+        inputs = {name: value.to(self.device) for name, value in collated([one.tensors for one in made]).items()}
+        return {**text, **{n: v.to(kind) if v.is_floating_point() else v for n, v in inputs.items()}}
+
+
+def _encoded(pictures: Sequence[Any]) -> bool:
+    return bool(pictures) and isinstance(pictures[0], Encoded)
 
 
 def load_backbone(name: str, dtype: str = "float32", device: str | None = None, offline: bool = False) -> Backbone:
@@ -181,45 +231,13 @@ def load_backbone(name: str, dtype: str = "float32", device: str | None = None, 
     import torch
 
     from mmpt_bench.anatomy import find_anatomy
+    from mmpt_bench.loading import read_model, read_processor
 
-    model, processor = _read(folder, getattr(torch, dtype))
+    model = read_model(folder, getattr(torch, dtype))
+    processor = read_processor(folder, model.config.model_type)
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     model = model.to(place).eval()
     for weight_name, weight in model.named_parameters():
         if not torch.isfinite(weight).all():
             raise UntrustedRecord(f"`{weight_name}` of backbone `{name}` holds values that are not finite.")
     return Backbone(name, model, processor, find_anatomy(model), folder_fingerprint(folder), place, dtype)
-
-
-def _read(folder: Any, dtype: Any) -> tuple[Any, Any]:
-    """Returns model and processor of a folder whose files are known to be whole."""
-    from safetensors import SafetensorError
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-    from transformers.utils import logging
-
-    # Its bar for reading weights would stand in the middle of ours.
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        loaded: Any = AutoModelForImageTextToText.from_pretrained(
-            folder,
-            dtype=dtype,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            output_loading_info=True,
-        )
-        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except SafetensorError as error:
-        raise UntrustedRecord(f"The weights in `{folder}` are damaged ({error}). Fetch or build them again.") from error
-    except (OSError, ValueError, KeyError) as error:
-        raise RequestError(f"`{folder}` does not load as an image-text model: {str(error).splitlines()[0]}") from error
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-    model, info = loaded
-    # Where a weight is missing, transformers draws a random one and warns; such a model answers, and wrongly.
-    lacking = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
-    if lacking:
-        raise UntrustedRecord(f"The weights in `{folder}` lack or misfit {len(lacking)} tensors, first `{lacking[0]}`.")
-    return model, processor

@@ -7,9 +7,11 @@ from typing import Any
 
 from torch import nn
 
+from mmpt_bench import packed
 from mmpt_bench.anatomy import Anatomy
 from mmpt_bench.attach import Attachment
 from mmpt_bench.errors import RequestError
+from mmpt_bench.families import FAMILIES
 from mmpt_bench.prompts import PromptBank, PromptPlan
 
 
@@ -52,10 +54,17 @@ def check_plan(model: nn.Module, anatomy: Anatomy, plan: PromptPlan) -> None:
         raise RequestError("Textual prompts and a key-value prefix do not go together.")
     if plan.interaction != "none" and not plan.visual:
         raise RequestError("Interaction needs visual prompts: raise `visual_length` or switch `interaction` off.")
-    if plan.visual and (anatomy.layout != "batched" or not anatomy.vision_layers):
-        raise RequestError(f"Visual prompts do not support the `{anatomy.layout}` vision tower of `{anatomy.family}`.")
-    if anatomy.sliding_window and (plan.text or plan.keys or plan.interaction != "none"):
-        raise RequestError("Prompts in the decoder would slide out of its attention window.")
+    family = FAMILIES[anatomy.family]
+    if plan.interaction != "none" and family.mixes_patches:
+        raise RequestError(
+            f"Visual prompts cannot enter the language model of {family.title}: {family.mixes_patches}, where a prompt "
+            "has no place. Switch `interaction` off."
+        )
+    if plan.visual and not plan.visual_deep and anatomy.layout == "packed":
+        raise RequestError(
+            f"Visual prompts cannot flow through the tower of {family.title}, whose blocks group patches anew: "
+            "leave `visual_deep` on."
+        )
     if hasattr(model, "prompt_bank"):
         raise RequestError("The backbone already carries prompts: remove them first.")
     if plan.keys:
@@ -71,9 +80,15 @@ def _hook_vision(model: nn.Module, anatomy: Anatomy, bank: PromptBank) -> list[A
     They run before those by which transformers captures hidden states, which otherwise would see the prompts.
     """
     hooks: list[Any] = []
+    masked = FAMILIES[anatomy.family].masks_pictures
     for block in range(anatomy.vision_used):
         module = model.get_submodule(anatomy.vision_layers[block])
-        if bank.plan.visual_deep or block == 0:
+        if anatomy.layout == "packed":
+            hooks.append(module.register_forward_pre_hook(partial(_enter_packed, bank, block), with_kwargs=True))
+            leave = partial(packed.leave_block, bank.plan.visual)
+            hooks.append(module.register_forward_hook(leave, with_kwargs=True, prepend=True))
+            continue
+        if bank.plan.visual_deep or block == 0 or masked:
             hooks.append(module.register_forward_pre_hook(partial(bank.append, block), with_kwargs=True))
         last = block == anatomy.vision_used - 1
         if last and bank.plan.interaction == "parameters":
@@ -86,6 +101,11 @@ def _hook_vision(model: nn.Module, anatomy: Anatomy, bank: PromptBank) -> list[A
     return hooks
 
 
+def _enter_packed(bank: PromptBank, block: int, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    # The parameter is looked up at each call, because loading may put another in its place.
+    return packed.enter_block(bank.mmpt_visual[block], module, args, kwargs)
+
+
 def _hook_decoder(model: nn.Module, anatomy: Anatomy, bank: PromptBank) -> list[Any]:
     """Registers the hooks of the decoder and its layers."""
     decoder = model.get_submodule(anatomy.decoder)
@@ -93,6 +113,9 @@ def _hook_decoder(model: nn.Module, anatomy: Anatomy, bank: PromptBank) -> list[
         decoder.register_forward_pre_hook(bank.enter_decoder, with_kwargs=True),
         decoder.register_forward_hook(bank.leave_decoder, with_kwargs=True),
     ]
+    if FAMILIES[anatomy.family].core_builds_masks:
+        core = model.get_submodule(anatomy.core)
+        hooks.append(core.register_forward_pre_hook(bank.widen_mask, with_kwargs=True))
     for index, name in enumerate(anatomy.decoder_layers):
         layer = model.get_submodule(name)
         hooks.append(layer.register_forward_pre_hook(partial(bank.enter_layer, index), with_kwargs=True))

@@ -12,6 +12,7 @@ import click
 
 from mmpt_bench import registry
 from mmpt_bench.errors import unknown_name
+from mmpt_bench.families import FAMILIES
 from mmpt_bench.recipe import Record
 
 Row = dict[str, Any]
@@ -74,7 +75,10 @@ def _backbones() -> list[Row]:
             "backbone": "embedded",
             "summary": "3.7 M parameters, LLaVA architecture, in the package; knows generated scenes alone",
         },
-        {"backbone": "FOLDER", "summary": "any folder with a LLaVA model in Hugging Face form (safetensors)"},
+        {
+            "backbone": "FOLDER",
+            "summary": f"a model in Hugging Face form (safetensors): {', '.join(f.title for f in FAMILIES.values())}",
+        },
         {"backbone": "OWNER/MODEL", "summary": "the same on the Hugging Face hub, with @REVISION where one is meant"},
     ]
 
@@ -123,16 +127,12 @@ def _method(entry: registry.Entry, backbone: str) -> Row:
 
 def _anatomy(backbone: str) -> tuple[Any, int]:
     """Returns (anatomy, parameters) of a backbone, from its configuration alone: no weight is read."""
-    import torch
-    from transformers import AutoConfig, AutoModelForImageTextToText
-
     from mmpt_bench.anatomy import find_anatomy
+    from mmpt_bench.loading import empty_model
     from mmpt_bench.weights import backbone_folder, check_backbone
 
     check_backbone(backbone)
-    config = AutoConfig.from_pretrained(backbone_folder(backbone), local_files_only=True)
-    with torch.device("meta"):
-        model = AutoModelForImageTextToText.from_config(config)
+    model = empty_model(backbone_folder(backbone, weights=False))
     return find_anatomy(model), sum(p.numel() for p in model.parameters())
 
 

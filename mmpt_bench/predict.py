@@ -9,12 +9,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mmpt_bench.encoded import Encoded
 from mmpt_bench.errors import RunFailed
 from mmpt_bench.task import Prediction, Sample, Task
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from mmpt_bench.backbone import Backbone
 
 PIXEL_CACHE_BYTES = 512 * 2**20
@@ -72,26 +71,22 @@ class _Pixels:
 
     def __init__(self, backbone: Backbone) -> None:
         self.backbone = backbone
-        self.kept: dict[str, Tensor] = {}
+        self.kept: dict[str, Encoded] = {}
         self.bytes = 0
 
-    def __call__(self, samples: Sequence[Sample]) -> Tensor:
-        """Returns the samples' pixel values, (samples, channels, height, width)."""
-        import torch
-
+    def __call__(self, samples: Sequence[Sample]) -> list[Encoded]:
+        """Returns the samples' pictures as the model takes them."""
         need = {s.image.key: s for s in samples if s.image.key not in self.kept}
-        fresh: dict[str, Tensor] = {}
+        fresh: dict[str, Encoded] = {}
         if need:
-            made = self.backbone.pixels([s.image.open() for s in need.values()])
+            made = self.backbone.encode([s.image.open() for s in need.values()])
             fresh = dict(zip(need, made, strict=True))
-        rows = torch.stack(
-            [self.kept[s.image.key] if s.image.key in self.kept else fresh[s.image.key] for s in samples]
-        )
-        for key, row in fresh.items():
-            size = row.numel() * row.element_size()
-            if self.bytes + size <= PIXEL_CACHE_BYTES:
-                self.kept[key] = row.clone()
-                self.bytes += size
+        rows = [self.kept[s.image.key] if s.image.key in self.kept else fresh[s.image.key] for s in samples]
+        for key, one in fresh.items():
+            if self.bytes + one.n_bytes <= PIXEL_CACHE_BYTES:
+                # A view of a batch's tensor would keep the whole batch.
+                self.kept[key] = Encoded({name: value.clone() for name, value in one.tensors.items()}, one.text)
+                self.bytes += one.n_bytes
         return rows
 
 
@@ -99,8 +94,8 @@ def _answer(
     backbone: Backbone, task: Task, batch: Sequence[_Asked], pixels: _Pixels
 ) -> list[tuple[str, tuple[float, ...]]]:
     """Returns (reply, log-probability of each choice) of each question."""
-    values = pixels([one.first for one in batch])
-    inputs = backbone.batch(values, [one.prompt for one in batch])
+    pictures = pixels([one.first for one in batch])
+    inputs = backbone.batch(pictures, [one.prompt for one in batch])
     out = backbone.model.generate(
         **inputs,
         max_new_tokens=task.max_new_tokens,
@@ -117,7 +112,7 @@ def _answer(
     if all(len(ids) == 1 for row in encoded for ids in row):
         ranks = [tuple(first[i, ids[0]].item() for ids in row) for i, row in enumerate(encoded)]
     else:
-        ranks = _score(backbone, batch, values)
+        ranks = _score(backbone, batch, pictures)
     return list(zip(replies, ranks, strict=True))
 
 
@@ -135,7 +130,7 @@ def _choice_ids(backbone: Backbone, one: _Asked) -> list[list[int]]:
     return rows
 
 
-def _score(backbone: Backbone, batch: Sequence[_Asked], values: Tensor) -> list[tuple[float, ...]]:
+def _score(backbone: Backbone, batch: Sequence[_Asked], pictures: list[Encoded]) -> list[tuple[float, ...]]:
     """Returns the summed log-probability of each choice's tokens, for answers of more than one token."""
     import torch
 
@@ -143,7 +138,8 @@ def _score(backbone: Backbone, batch: Sequence[_Asked], values: Tensor) -> list[
     for column in range(max(len(one.first.choices) for one in batch)):
         rows = [i for i, one in enumerate(batch) if column < len(one.first.choices)]
         prompts = [batch[i].prompt for i in rows]
-        inputs: dict[str, Any] = backbone.batch(values[rows], prompts, [batch[i].first.choices[column] for i in rows])
+        targets = [batch[i].first.choices[column] for i in rows]
+        inputs: dict[str, Any] = backbone.batch([pictures[i] for i in rows], prompts, targets)
         labels = inputs.pop("labels")[:, 1:]
         logits = backbone.model(**inputs, use_cache=False).logits[:, :-1].float().log_softmax(-1)
         known = labels != -100

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.adapter import Handle
+from mmpt_bench.families import FAMILIES
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 QUESTIONS = ("is there a circle ?", "how many red squares are there in this picture ?", "is it blue ?")
 ANSWERS = ("yes", "no", "yes")
 NEW_TOKENS = 6
+NOISE_SIDE = 16
+"""Pixels of a picture's side, for towers that have no size of their own."""
 
 
 @contextmanager
@@ -35,13 +38,19 @@ def batch_of(backbone: Backbone, targets: bool = True) -> dict[str, Tensor]:
 
 
 def noise_pictures(backbone: Backbone) -> list[Any]:
-    """Returns one picture a question, of the tower's own size, always the same."""
+    """Returns one picture a question, always the same: of the tower's own size, or of shapes that differ."""
     import numpy as np
     from PIL import Image
 
-    size = backbone.model.config.vision_config.image_size
-    noise = np.random.default_rng(0).integers(0, 256, (len(QUESTIONS), size, size, 3), dtype=np.uint8)
-    return [Image.fromarray(one) for one in noise]
+    size = getattr(backbone.model.config.vision_config, "image_size", None) or NOISE_SIDE
+    side = size if isinstance(size, int) else size[0]
+    # Families that take a picture in its own shape must cope with a batch of several.
+    shapes = [(1, 1)] * 3 if FAMILIES[backbone.anatomy.family].one_size else [(1, 1), (2, 1), (1, 2)]
+    generator = np.random.default_rng(0)
+    return [
+        Image.fromarray(generator.integers(0, 256, (high * side, wide * side, 3), dtype=np.uint8))
+        for high, wide in shapes
+    ]
 
 
 def train_briefly(adapter: Any, backbone: Backbone, handle: Handle, steps: int) -> list[float]:

@@ -15,8 +15,8 @@ No hook keeps anything between two calls. The number of rows travels as a keywor
 (checkpointed) or repeated forward must not depend on what ran before it.
 
 Limits, each refused: a cache of fixed size; several pictures a sequence with interaction; beam search with interaction
-(transformers counts features against image tokens); decoders with a sliding window; `generate` continued from a
-returned cache (its own slicing counts the prompts as text: call the model itself).
+(transformers counts features against image tokens); more tokens than a sliding window holds; `generate` continued from
+a returned cache (its own slicing counts the prompts as text: call the model itself).
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ from torch import Tensor, nn
 
 from mmpt_bench.anatomy import Anatomy
 from mmpt_bench.attach import xavier
+from mmpt_bench.errors import RequestError
 from mmpt_bench.hashing import derive
-from mmpt_bench.rows import extend_mask, extend_positions
+from mmpt_bench.rows import extend_mask, extend_mask_right, extend_positions
 
 Interaction = Literal["none", "output", "parameters"]
 Rows = Float[Tensor, "batch tokens dim"]
@@ -97,11 +98,15 @@ class PromptBank(nn.Module):
 
     def append(self, block: int, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         """Before a vision block: appends the block's prompts to its input."""
-        hidden, masked = _hidden(args, kwargs), kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
-        if masked is not None:
-            raise ValueError("visual prompts do not support a vision tower with an attention mask")
-        prompts = _spread(self.mmpt_visual[block], hidden)
-        return _with_hidden(args, kwargs, torch.cat([hidden, prompts], dim=1))
+        mask = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
+        if mask is not None:
+            # Where prompts flow, only the first block lengthens the sequence, and each one's mask must follow.
+            grown = extend_mask_right(mask, self.plan.visual)
+            args, kwargs = (args[0], *args[2:]) if len(args) > 1 else args, {**kwargs, "attention_mask": grown}
+        if block and not self.plan.visual_deep:
+            return args, kwargs
+        hidden = _hidden(args, kwargs)
+        return _with_hidden(args, kwargs, torch.cat([hidden, _spread(self.mmpt_visual[block], hidden)], dim=1))
 
     def cut_block(self, module: nn.Module, args: tuple, output: Any) -> Any:
         """Behind a vision block: cuts the prompts off."""
@@ -140,6 +145,8 @@ class PromptBank(nn.Module):
             raise ValueError("interaction does not support beam search: transformers loses the pictures' features")
         # A new object: `generate` without a cache hands the same features in again at every step.
         patches: Any = [one[: -self.flowing] for one in encoded.pooler_output]
+        if isinstance(encoded.pooler_output, Tensor):
+            patches = torch.stack(patches)
         features = BaseModelOutputWithPooling(pooler_output=patches)
         states = torch.stack([one[-self.flowing :] for one in encoded.pooler_output])
         return args, {**kwargs, "mm_encoder_outputs": {"image": features}, "prompt_states": states}
@@ -162,6 +169,7 @@ class PromptBank(nn.Module):
         if embeds is None:
             embeds = module.get_input_embeddings()(kwargs.pop("input_ids"))
         mask, length = kwargs.get("attention_mask"), embeds.shape[1]
+        self._check_window(seen + length + (0 if seen else self.rows))
         kwargs["position_ids"] = extend_positions(kwargs.get("position_ids"), mask, self.rows, seen, length)
         kwargs["attention_mask"] = extend_mask(mask, self.rows, seen, length)
         if not seen:
@@ -169,6 +177,26 @@ class PromptBank(nn.Module):
             kwargs["prompt_rows"] = self.rows
         kwargs["inputs_embeds"] = embeds
         return args, kwargs
+
+    def _check_window(self, tokens: int) -> None:
+        """Raises RequestError where the decoder's window would no longer hold the prompts."""
+        window = self.anatomy.window
+        if window is not None and tokens > window:
+            raise RequestError(
+                f"{tokens} tokens with {self.rows} prompts: some layers of this decoder see the last {window} tokens, "
+                "and the prompts would slide out. Shorten the examples, or use a method without prompts."
+            )
+
+    def widen_mask(self, module: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        """Before a core model that builds masks of pairs: while decoding, it must see the prompts in the cache.
+
+        It would fill a mask of tokens that is shorter than the cache up on the right, and hide the newest tokens.
+        """
+        cache, mask = kwargs.get("past_key_values"), kwargs.get("attention_mask")
+        seen = int(cache.get_seq_length()) if cache is not None else 0
+        if seen < self.rows or not seen or not isinstance(mask, Tensor) or mask.dim() != 2:
+            return args, kwargs
+        return args, {**kwargs, "attention_mask": extend_mask(mask, self.rows, seen, mask.shape[1] - seen + self.rows)}
 
     def _front(self, embeds: Rows, states: Rows | None) -> list[Rows]:
         """Returns what stands in front of the sequence, in order, each (batch, rows, text_dim)."""

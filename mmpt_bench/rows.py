@@ -58,6 +58,14 @@ def _extend_4d(mask: Mask4D, rows: int, at_prefill: bool) -> Mask4D:
     return torch.cat([own.expand(batch, heads, -1, -1), grown], dim=-2)
 
 
+def extend_mask_right(mask: Mask4D, rows: int) -> Mask4D:
+    """Returns a 4D mask without order for `rows` more at the end: they see what the first row sees, all see them."""
+    visible = True if mask.dtype == torch.bool else 0.0
+    own = mask[:, :, :1].expand(-1, -1, rows, -1)
+    grown = torch.cat([mask, own], dim=-2)
+    return torch.cat([grown, grown.new_full((*grown.shape[:-1], rows), visible)], dim=-1)
+
+
 def extend_positions(positions: Any, mask: Any, rows: int, seen: int, length: int) -> Any:
     """Returns position ids for the prompts (0 to rows - 1, at prefill only) and the caller's tokens, moved by `rows`.
 
@@ -74,7 +82,10 @@ def extend_positions(positions: Any, mask: Any, rows: int, seen: int, length: in
         counted = (mask.long().cumsum(-1) - 1).clamp(min=0)[:, -length:]
         moved = counted if seen and mask.shape[-1] == seen + length else counted + rows
     else:
-        if not seen and mask is None and bool((positions.diff(dim=-1) != 1).any()):
+        # Positions in several dimensions (M-RoPE) stand still within a picture; transformers looks at the text's alone.
+        text = positions[0] if positions.dim() == 3 else positions
+        plain = positions.dim() == 2 or len(positions) == 4
+        if not seen and mask is None and plain and bool((text.diff(dim=-1) != 1).any()):
             raise ValueError("positions restart inside a row: packed sequences need a 4D attention mask with prompts")
         moved = positions + rows
     if seen:

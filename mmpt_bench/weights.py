@@ -6,6 +6,7 @@ import functools
 import json
 import re
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,13 @@ PATTERNS = ("*.safetensors", "*.json", "*.jinja", "*.model", "merges.txt", "voca
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w.-]+)?")
 
 
-def backbone_folder(name: str, offline: bool = False) -> Path:
+def backbone_folder(name: str, offline: bool = False, weights: bool = True) -> Path:
     """Returns the folder of a backbone's files, after fetching them where the name is one of the hub.
 
     Args:
         name: "embedded", a folder, or `owner/model` on the Hugging Face hub, with `@revision` where one is meant.
         offline: opens no socket; a hub model must then be in the local cache.
+        weights: else its configuration is enough, and no weights are fetched.
 
     Raises:
         RequestError: there is no such folder, or the name is none of the three.
@@ -39,12 +41,12 @@ def backbone_folder(name: str, offline: bool = False) -> Path:
     elif Path(name).is_dir():
         folder = Path(name)
     elif _HUB_NAME.fullmatch(name):
-        folder = _from_hub(name, offline)
+        folder = _from_hub(name, offline, PATTERNS if weights else PATTERNS[1:])
     else:
         raise RequestError(f"There is no backbone folder `{name}`. Give a folder, `owner/model`, or `{EMBEDDED}`.")
     if not (folder / "config.json").is_file():
         raise RequestError(f"`{folder}` is not a backbone: it has no config.json.")
-    if not list(folder.glob("*.safetensors")):
+    if weights and not list(folder.glob("*.safetensors")):
         raise RequestError(f"`{folder}` has no .safetensors file; other formats are not loaded.")
     return folder
 
@@ -80,7 +82,7 @@ def check_rows(adapter: Any, name: str, offline: bool = False) -> None:
         )
 
 
-def _from_hub(name: str, offline: bool) -> Path:
+def _from_hub(name: str, offline: bool, patterns: Sequence[str]) -> Path:
     """Returns the local snapshot of a hub model."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -88,7 +90,7 @@ def _from_hub(name: str, offline: bool) -> Path:
     repository, _, revision = name.partition("@")
     try:
         path = snapshot_download(
-            repository, revision=revision or None, allow_patterns=list(PATTERNS), local_files_only=offline
+            repository, revision=revision or None, allow_patterns=list(patterns), local_files_only=offline
         )
     except HFValidationError as error:
         raise RequestError(f"There is no backbone folder `{name}`, and the hub has no such names.") from error

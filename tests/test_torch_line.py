@@ -50,6 +50,9 @@ ABOVE = [
     "score",
     "scorecard",
     "backbone",
+    "encoded",
+    "families",
+    "loading",
     "mmpt",
     "adapter",
     "artifacts",
@@ -71,7 +74,7 @@ ABOVE = [
     "cli_options",
     "cli_study",
 ]
-BELOW = {"train", "predict", "prompts", "hooks", "rows", "attach", "anatomy", "checks", "probe", "tune"}
+BELOW = {"train", "predict", "prompts", "hooks", "rows", "packed", "attach", "anatomy", "checks", "probe", "tune"}
 
 
 def test_modules_above_the_line_import_without_torch() -> None:

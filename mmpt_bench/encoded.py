@@ -1,0 +1,60 @@
+"""One picture as a family's own processor makes it: tensors of any shape, and what its token becomes in the text.
+
+Families differ in both: tiles (LLaVA-NeXT, Idefics3, InternVL), a sequence of patches with its grid (Qwen2-VL), one
+square (PaliGemma, Gemma 3). What they share is that pictures join along the first dimension. Imports without torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+_TEXT = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "labels", "text_replacement_offsets")
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One picture, ready for the model."""
+
+    tensors: dict[str, Tensor]
+    """Inputs of the model by name, in main memory; the first dimension is that along which pictures join."""
+    text: str
+    """What the image token of a prompt is replaced by."""
+
+    @property
+    def n_bytes(self) -> int:
+        """Returns the size of the tensors."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors.values())
+
+
+def encoded(processor: Any, picture: Image) -> Encoded:
+    """Returns a picture as the processor makes it of a text that is the image token alone."""
+    image: str = processor.image_token
+    made = processor(text=[image], images=[[picture]], return_tensors="pt", return_text_replacement_offsets=True)
+    (found,) = made["text_replacement_offsets"][0]
+    return Encoded({name: value for name, value in made.items() if name not in _TEXT}, found["replacement"])
+
+
+def collated(pictures: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Returns pictures' tensors joined along the first dimension, others filled up with zeros to the largest.
+
+    Zeros are what the processors themselves fill tiles up with, and what the models take for no tile.
+    """
+    import torch
+
+    joined = {}
+    for name in pictures[0]:
+        values = [picture[name] for picture in pictures]
+        widest = [max(sizes) for sizes in zip(*(value.shape[1:] for value in values), strict=True)]
+        filled = []
+        for value in values:
+            room = [pad for have, want in zip(reversed(value.shape[1:]), reversed(widest), strict=True)
+                    for pad in (0, want - have)]  # fmt: skip
+            filled.append(torch.nn.functional.pad(value, room) if any(room) else value)
+        joined[name] = torch.cat(filled)
+    return joined
