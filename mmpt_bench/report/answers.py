@@ -1,4 +1,4 @@
-"""Raw answers, packed for the page: every record's choices beside what was asked, compressed, within a budget of bytes."""
+"""Raw answers, packed for the page: each record's choices beside what was asked, compressed, within a size."""
 
 from __future__ import annotations
 

@@ -31,9 +31,11 @@ class Found:
     """What was found in a task's questions and pictures."""
 
     repeated: int
-    """Questions that ask what an earlier one asks about an equal picture."""
+    """Questions that ask what an earlier one of their group asks about an equal picture."""
+    across: int
+    """Questions that are new to their group, but not to the task: POPE asks its positive ones in all three."""
     contradicted: int
-    """Of these, those with another right answer than the earlier one."""
+    """Repeated questions of either kind with another right answer than the earlier one."""
     equal_pictures: int
     """Pictures that equal an earlier one of the task."""
     elsewhere: int
@@ -92,7 +94,9 @@ def audit(
     return tuple(audits)
 
 
-def look(tasks: Mapping[str, Sequence[Sample]], corpus: Corpus | None, say: Say = lambda text: None) -> dict[str, Found]:
+def look(
+    tasks: Mapping[str, Sequence[Sample]], corpus: Corpus | None, say: Say = lambda text: None
+) -> dict[str, Found]:
     """Returns what is found in each task's samples, beside the others and beside a corpus."""
     digests = {task: {sample.cluster: _digest(sample.image) for sample in of} for task, of in tasks.items()}
     shown = {task: set(of.values()) for task, of in digests.items()}
@@ -100,15 +104,8 @@ def look(tasks: Mapping[str, Sequence[Sample]], corpus: Corpus | None, say: Say 
     found = {}
     for task, of in tasks.items():
         elsewhere = set().union(*(shown[other] for other in shown if other != task))
-        answers: dict[tuple[str, str], str] = {}
-        repeated = contradicted = 0
-        for sample in of:
-            key = digests[task][sample.cluster], sample.question
-            repeated += key in answers
-            contradicted += answers.setdefault(key, sample.answer) != sample.answer
         found[task] = Found(
-            repeated=repeated,
-            contradicted=contradicted,
+            **_repeats(of, digests[task]),
             equal_pictures=len(digests[task]) - len(shown[task]),
             elsewhere=sum(digest in elsewhere for digest in digests[task].values()),
             trained_on=None if corpus is None else sum(digest in pictures for digest in digests[task].values()),
@@ -117,6 +114,21 @@ def look(tasks: Mapping[str, Sequence[Sample]], corpus: Corpus | None, say: Say 
             ),
         )  # fmt: skip
     return found
+
+
+def _repeats(samples: Sequence[Sample], digests: Mapping[str, str]) -> dict[str, int]:
+    answers: dict[tuple[str, str], str] = {}
+    of_group: set[tuple[str, str, str]] = set()
+    counts = {"repeated": 0, "across": 0, "contradicted": 0}
+    for sample in samples:
+        key = digests[sample.cluster], sample.question
+        if (sample.group, *key) in of_group:
+            counts["repeated"] += 1
+        elif key in answers:
+            counts["across"] += 1
+        counts["contradicted"] += answers.setdefault(key, sample.answer) != sample.answer
+        of_group.add((sample.group, *key))
+    return counts
 
 
 def _kept_or_found(board: Board, questions: Mapping[str, Questions], store: Store, say: Say) -> dict[str, Found]:

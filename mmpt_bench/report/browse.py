@@ -111,7 +111,9 @@ def _one_a_method(board: Board) -> list[Row]:
     return list(best.values())[:METHODS_SHOWN]
 
 
-def _choices(row: Row, column: Column, records: Mapping[str, Record], known: Sequence[Sample]) -> list[list[str | None]]:
+def _choices(
+    row: Row, column: Column, records: Mapping[str, Record], known: Sequence[Sample]
+) -> list[list[str | None]]:
     """Returns the answers of each seed, in the order of the samples."""
     found = []
     for key in row.cells[column.task].eval_keys.values():

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import click
 
+from mmpt_bench import registry
 from mmpt_bench.errors import RequestError
+from mmpt_bench.escape import plain_text
 from mmpt_bench.files import check_name, write_atomic
 from mmpt_bench.report.content import Content, gather
 from mmpt_bench.report.missing import Gap
-from mmpt_bench.report.write import Page, page
+from mmpt_bench.report.write import LONG, Page, page
 from mmpt_bench.store import Store
 
 FILE = "report.html"
@@ -35,7 +37,8 @@ def report(results: Path, out: Path | None, images: Path | None, as_json: bool) 
         raise RequestError(f"`{target}` is a folder: name the file, as in `--out {target / FILE}`.")
     check_name(target.name)
     store = Store(results)
-    content = gather(store, images, lambda text: click.echo(text, err=True))
+    tasks = {name: registry.load_task(entry) for name, entry in registry.task_entries().items()}
+    content = gather(store, tasks, images, lambda text: click.echo(text, err=True))
     made = page(content, store)
     write_atomic(target, made.data)
     gaps = [content.empty] if content.empty else [gap for section in content.sections for gap in section.gaps]
@@ -43,7 +46,7 @@ def report(results: Path, out: Path | None, images: Path | None, as_json: bool) 
         click.echo(json.dumps(_as_json(target, made, content, gaps), indent=1))
         return 0
     for gap in gaps:
-        click.echo(f"Missing: {gap.what}\n  {gap.command}", err=True)
+        click.echo(f"Missing: {plain_text(gap.what, LONG)}\n  {plain_text(gap.command, LONG)}", err=True)
     if made.answers_left_out:
         click.echo(f"Left out for its size: the raw answers of {made.answers_left_out:,} records.", err=True)
     if made.figures_left_out:

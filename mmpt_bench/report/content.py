@@ -24,10 +24,11 @@ from mmpt_bench.report.rerun import out_option, reproduce
 from mmpt_bench.report.verdict import verdict
 from mmpt_bench.rescore import Samples
 from mmpt_bench.store import Store
+from mmpt_bench.task import Task
 
 PAIRS_SHOWN = 60
 """Comparisons in the table; beyond, those with the highest score and with the method under study are shown."""
-CARDS = 96
+CARDS = 48
 """Samples with pictures, over all boards."""
 
 
@@ -90,21 +91,28 @@ class Content:
     samples: Samples
 
 
-def gather(store: Store, images: Path | None = None, say: Callable[[str], None] = lambda text: None) -> Content:
+def gather(
+    store: Store,
+    tasks: Mapping[str, Task],
+    images: Path | None = None,
+    say: Callable[[str], None] = lambda text: None,
+    n_resamples: int = RESAMPLES,
+) -> Content:
     """Returns the report of a results folder.
 
     Args:
         store: the results folder; it may be empty.
+        tasks: every task that records may be of, by name, in the order of the columns.
         images: folder of real data, for questions and pictures of boards on them.
         say: told what takes long.
+        n_resamples: of every interval.
 
     Raises:
         UntrustedRecord: a record contradicts its own answers, samples or track.
     """
-    tasks = {name: registry.load_task(entry) for name, entry in registry.task_entries().items()}
     colors = {entry.name: registry.load_method(entry).color for entry in registry.method_entries().values()}
     records = {record.eval_key: record for record in store.records()}
-    made = sorted(boards(store, tasks), key=_main_first)
+    made = sorted(boards(store, tasks, n_resamples), key=_main_first)
     samples, asked = Samples(store), Asked(tasks, images)
     sections = tuple(_section(board, len(made), records, store, samples, asked, say) for board in made)
     out = out_option(store, "--out")
@@ -116,7 +124,7 @@ def gather(store: Store, images: Path | None = None, say: Callable[[str], None] 
         settings=_settings(list(records.values())),
         records=records,
         colors=colors,
-        n_resamples=RESAMPLES,
+        n_resamples=n_resamples,
         closing=(
             " ".join(["mmpt-bench leaderboard", *out]),
             " ".join(["mmpt-bench report", *out_option(store, "--results")]),

@@ -9,9 +9,9 @@ from mmpt_bench.board import Board, Row
 from mmpt_bench.recipe import Record
 
 FLOPS = (
-    "FLOPs of a training step relative to full fine-tuning are estimated as (4 P + 2 T) / (4 P + 2 T of full): P all "
-    "parameters (2 P to go forward, 2 P to carry gradients back), T the trained ones (2 T for their gradients). Prompts "
-    "lengthen the sequence and a method whose lowest trained layer is high carries gradients less far: neither is in it."
+    "a training step takes at most 4 P + 2 T FLOPs a token, P all parameters (2 P to go forward, at most 2 P to carry "
+    "gradients back), T the trained ones (2 T for their gradients); attention over the sequence and the tokens that "
+    "prompts add are not in it. The share of parameters that is trained is therefore not the share of the work."
 )
 
 
@@ -26,8 +26,8 @@ class Cost:
     """Evaluation, measured: all questions by the seconds of all evaluations."""
     time_to_full: float | None
     """Training seconds over those of full fine-tuning, both measured."""
-    flops_to_full: float | None
-    """Estimated; see `FLOPS`."""
+    flops: float | None
+    """Of a training step, a token, at most; estimated, see `FLOPS`."""
 
 
 def costs(board: Board, records: Mapping[str, Record]) -> tuple[Cost, ...]:
@@ -49,14 +49,10 @@ def costs(board: Board, records: Mapping[str, Record]) -> tuple[Cost, ...]:
                 examples_per_second=examples / row.train_seconds if row.train_seconds else None,
                 questions_per_second=sum(record.n for record in own) / seconds if seconds else None,
                 time_to_full=_ratio(row.train_seconds, full.train_seconds) if full is not None and row.trains else None,
-                flops_to_full=_ratio(_flops(row), _flops(full)) if full is not None and row.trains else None,
+                flops=4.0 * row.total + 2.0 * row.trainable if row.trains else None,
             )
         )
     return tuple(found)
-
-
-def _flops(row: Row) -> float:
-    return 4.0 * row.total + 2.0 * row.trainable
 
 
 def _ratio(value: float, reference: float) -> float | None:

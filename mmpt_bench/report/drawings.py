@@ -6,9 +6,14 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from mmpt_bench import shown
 from mmpt_bench.board import Board
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 NUMBER = re.compile(r"-?\d*\.\d{3,}")
 COORDINATES = re.compile(r' (d|x|y|points)="([^"]*)"')
@@ -23,8 +28,10 @@ class Drawing:
     name: str
     """Of its files, without suffix."""
     title: str
-    text: str
-    """What is drawn, for those who cannot see it and for the caption."""
+    caption: str
+    """What is shown, and how its uncertainty is; below the figure."""
+    alt: str
+    """What the figure says, in words, for those who do not see it."""
     svg: bytes
     csv: bytes = b""
     """The figures behind it; empty where a table of the page holds them."""
@@ -38,22 +45,33 @@ class Drawing:
 
 
 def drawings(boards: Sequence[Board], colors: Mapping[str, str]) -> list[Drawing]:
-    """Returns every figure that can be drawn of boards; nothing of a board without a row."""
+    """Returns the figure of every board that has a row."""
     import matplotlib.style
 
     from mmpt_bench.plots import STYLE, board_figure
 
     found = []
-    for number, board in enumerate(boards):
-        if not any(row.cells for row in board.rows):
-            continue
-        stream = io.BytesIO()
-        with matplotlib.style.context(["default", STYLE]):
-            figure = board_figure(board, colors)
-            figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None}, facecolor="white")
-        text = "Overall score and score on each task by method, with 95 % intervals; the table above holds the figures."
-        found.append(Drawing(f"leaderboard-{number}", f"Leaderboard: {board.title}", text, stream.getvalue()))
+    with matplotlib.style.context(["default", STYLE]):
+        for number, board in enumerate(boards):
+            if any(row.cells for row in board.rows):
+                caption = "Overall score and score on each task by method, with 95 % intervals."
+                svg = svg_of(board_figure(board, colors))
+                title = f"Leaderboard: {board.title}"
+                found.append(Drawing(f"leaderboard-{number}", title, caption, _in_words(board), svg))
     return found
+
+
+def svg_of(figure: Figure) -> bytes:
+    """Returns a figure as SVG, in the style that is set, the same bytes for the same figure."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None}, facecolor="white")
+    return stream.getvalue()
+
+
+def _in_words(board: Board) -> str:
+    scores = [f"{row.label} {shown.percent(row.overall)} ({shown.percents(row.overall_interval)})"
+              for row in board.rows if row.overall is not None]  # fmt: skip
+    return f"Overall scores: {'; '.join(scores) or 'none'}. The table of the leaderboard holds every figure."
 
 
 def smaller_svg(svg: bytes) -> str:

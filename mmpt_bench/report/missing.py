@@ -13,7 +13,6 @@ from mmpt_bench.report.rerun import overrides, run_command
 from mmpt_bench.report.verdict import listed, number, plural
 from mmpt_bench.store import Store
 
-
 SHOWN = 5
 """Gaps of one kind that are named; the rest are counted."""
 

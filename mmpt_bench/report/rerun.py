@@ -18,7 +18,11 @@ OPTIONS = ("steps", "batch_size")
 
 
 def run_command(
-    board: Board | None, store: Store, methods: Sequence[str], tasks: Sequence[str], seeds: Sequence[int],
+    board: Board | None,
+    store: Store,
+    methods: Sequence[str],
+    tasks: Sequence[str],
+    seeds: Sequence[int],
     sets: Mapping[str, str] | None = None,
 ) -> str:
     """Returns the `run` command for methods, tasks and seeds under a board's conditions; None: under the default ones.

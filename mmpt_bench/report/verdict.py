@@ -42,12 +42,10 @@ def _first(board: Board, ranked: Sequence[Row]) -> str:
     best = [row for row in ranked if row.rank == 1]
     top = max(ranked, key=lambda row: row.overall or 0.0)
     if board.exploratory:
-        others = ", ".join(
-            f"{row.label} {shown.percent(row.overall)}" for row in sorted(ranked, key=_by_score)[1:3]
-        )
+        others = ", ".join(f"{row.label} {shown.percent(row.overall)}" for row in sorted(ranked, key=_by_score)[1:3])
         return (
-            f"No method can be called better than another with {_seeds(board)} ({SEEDS_TO_CLAIM} are needed): by score "
-            f"alone {top.label} leads with {_overall(top)} of the way from guessing to everything right over "
+            f"No method can be called better than another with {_seeds(board)} ({number(SEEDS_TO_CLAIM)} are needed): "
+            f"by score alone {top.label} leads with {_overall(top)} of the way from guessing to everything right over "
             f"{number(sum(c.counts for c in board.columns))} tasks, before {others}."
         )
     if len(best) == len(ranked):
@@ -57,17 +55,22 @@ def _first(board: Board, ranked: Sequence[Row]) -> str:
         )
     rest = len(ranked) - len(best)
     if len(best) == 1:
-        beaten = sum(pair.better == best[0].label for pair in board.comparisons)
-        return (
-            f"{best[0].label} stands first: over {_over(board)} it reaches {_overall(best[0])} of the way from guessing "
-            f"to everything right, significantly more than {number(beaten)} of the {number(rest)} other "
-            f"{plural(rest, 'method', 'methods')}."
-        )
+        return _leader(board, best[0], ranked)
     return (
         f"{listed([row.label for row in best])} share the first rank over {_over(board)}, {top.label} with the highest "
         f"score, {_overall(top)} of the way from guessing to everything right; {number(rest)} "
         f"{plural(rest, 'method is', 'methods are')} significantly worse than one of them."
     )
+
+
+def _leader(board: Board, best: Row, ranked: Sequence[Row]) -> str:
+    rest, beaten = len(ranked) - 1, sum(pair.better == best.label for pair in board.comparisons)
+    stands = f"over {_over(board)} it reaches {_overall(best)} of the way from guessing to everything right"
+    if rest == 1:
+        other = next(row.label for row in ranked if row.label != best.label)
+        return f"{best.label} is better than {other}: {stands}."
+    whom = "all" if beaten == rest else f"{number(beaten)} of the"
+    return f"{best.label} stands first: {stands}, significantly more than {whom} {number(rest)} other methods."
 
 
 def _second(board: Board, ranked: Sequence[Row]) -> str:
@@ -102,7 +105,7 @@ def _against(board: Board, subject: Row, full: Row) -> str:
         )
     sign = 1 if forth else -1
     low, high = sorted(100 * sign * end for end in pair.difference.interval)
-    far = f"{100 * sign * pair.difference.estimate:+.1f} points, {low:+.1f} to {high:+.1f}"
+    far = f"{100 * sign * pair.difference.estimate:+.1f} points, {low:+.1f} to {high:+.1f}".replace("-", "−")
     if pair.better is None:
         return f"is not separated from it ({far})"
     return f"is significantly {'better' if pair.better == subject.label else 'worse'} than it ({far})"

@@ -34,6 +34,8 @@ FIGURE_BYTES = 800_000
 """Of all figures; a results folder holds those that do not fit."""
 ANSWER_BYTES = 600_000
 """Of the raw answers, at most."""
+TOO_DARK = 0.05
+"""Relative luminance below which a colour cannot be told from the dark page."""
 LONG = 2000
 """Characters of a text that are shown; a reason or a question may be longer than a table's cell."""
 
@@ -107,8 +109,20 @@ def _policy(style: str, script: str) -> str:
 
 
 def _style(colors: dict[str, str]) -> str:
+    """Returns the style sheet with the methods' colours; those too dark for a dark page are the text's colour there."""
     rules = "".join(f".m-{method}{{--c:{color}}}" for method, color in sorted(colors.items()))
+    dark = ",".join(f".m-{method}" for method, color in sorted(colors.items()) if _luminance(color) < TOO_DARK)
+    if dark:
+        rules += f"[data-theme=dark] :is({dark}){{--c:var(--ink)}}@media (prefers-color-scheme:dark)"
+        rules += f"{{:root:not([data-theme=light]) :is({dark}){{--c:var(--ink)}}}}"
     return (FOLDER / "report.css").read_text(encoding="utf-8") + f":root{{--c:{UNKNOWN_COLOR}}}{rules}"
+
+
+def _luminance(color: str) -> float:
+    """Returns the relative luminance of "#rrggbb", 0 to 1 (WCAG 2.2)."""
+    parts = (int(color[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 @cache
