@@ -205,6 +205,7 @@ def _cell(by_seed: Mapping[int, Rescored], task: Task, trains: bool, n_resamples
         constrained=_mean([result.record.constrained for result in results]),
         unreadable=sum(result.record.n_unparsed / result.record.n for result in results) / len(results),
         values={name: sum(r.values[name] for r in results) / len(results) for name in sorted(shared)},
+        eval_keys={seed: by_seed[seed].record.eval_key for seed in sorted(by_seed)},
     )
 
 

@@ -56,6 +56,8 @@ class Cell:
     """Share of replies without a legal answer, mean over seeds."""
     values: dict[str, float]
     """Every figure of the task that all seeds have, mean over seeds."""
+    eval_keys: dict[int, str] = dataclasses.field(default_factory=dict)
+    """Seed -> `eval_key` of the record that it is made from; 0 for a method that does not train."""
     rank: int | None = None
     """1 + number of methods that are significantly better on this task."""
     rank_interval: tuple[int, int] | None = None

@@ -31,7 +31,8 @@ def leaderboard_csv(boards: Sequence[Board]) -> bytes:
 
 
 def _csv_row(board: Board, row: Row, column: Column, cell: Cell) -> dict[str, Any]:
-    of_cell = {name: value for name, value in plain(cell).items() if name not in ("values", "retention", "by_seed")}
+    apart = ("values", "retention", "by_seed", "eval_keys")
+    of_cell = {name: value for name, value in plain(cell).items() if name not in apart}
     ratios = {
         f"retention_{name}{suffix}": value
         for name, ratio in cell.retention.items()

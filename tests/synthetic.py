@@ -43,11 +43,11 @@ def samples(n: int, group: str = "", per_picture: int = 1) -> list[Sample]:
 
 def answers(of: Sequence[Sample], right: str) -> list[str | None]:
     """Returns choices: `1` answers a sample rightly, `0` wrongly, `-` not at all; the pattern is repeated."""
-    other = {"yes": "no", "no": "yes"}
     marks = (right[i % len(right)] for i in range(len(of)))
     return [
-        {"1": s.answer, "0": other[s.answer], "-": None}[m] for s, m in zip(of, marks, strict=True)
-    ]  # fmt: skip
+        {"1": s.answer, "0": next(c for c in s.choices if c != s.answer), "-": None}[m]
+        for s, m in zip(of, marks, strict=True)
+    ]
 
 
 def recipe(method: str = "lora", seed: int = 0, params: Mapping[str, Any] | None = None, **changes: Any) -> Recipe:

@@ -1,0 +1,69 @@
+"""What `mmpt-bench report` does: check what was named, write the page, say what is missing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from mmpt_bench import registry
+from mmpt_bench.errors import RequestError
+from mmpt_bench.escape import plain_text
+from mmpt_bench.files import check_name, write_atomic
+from mmpt_bench.report.content import Content, gather
+from mmpt_bench.report.missing import Gap
+from mmpt_bench.report.write import LONG, Page, page
+from mmpt_bench.store import Store
+
+FILE = "report.html"
+
+
+def report(results: Path, out: Path | None, images: Path | None, as_json: bool) -> int:
+    """Writes the report of a results folder and says what is missing; returns the exit code.
+
+    Raises:
+        RequestError: there is no such results folder or folder of pictures, or `out` is none to write to.
+    """
+    if not results.is_dir():
+        raise RequestError(
+            f"There is no results folder `{results}`: `mmpt-bench run --method all --tasks all --out {results}` makes "
+            "it; or name another one with `--results`."
+        )
+    if images is not None and not images.is_dir():
+        raise RequestError(f"There is no folder `{images}` to read pictures from.")
+    target = out if out is not None else results / FILE
+    if target.is_dir():
+        raise RequestError(f"`{target}` is a folder: name the file, as in `--out {target / FILE}`.")
+    check_name(target.name)
+    store = Store(results)
+    tasks = {name: registry.load_task(entry) for name, entry in registry.task_entries().items()}
+    content = gather(store, tasks, images, lambda text: click.echo(text, err=True))
+    made = page(content, store)
+    write_atomic(target, made.data)
+    gaps = [content.empty] if content.empty else [gap for section in content.sections for gap in section.gaps]
+    if as_json:
+        click.echo(json.dumps(_as_json(target, made, content, gaps), indent=1))
+        return 0
+    for gap in gaps:
+        click.echo(f"Missing: {plain_text(gap.what, LONG)}\n  {plain_text(gap.command, LONG)}", err=True)
+    if made.answers_left_out:
+        click.echo(f"Left out for its size: the raw answers of {made.answers_left_out:,} records.", err=True)
+    if made.figures_left_out:
+        click.echo(f"Left out for its size: the figures {', '.join(made.figures_left_out)}.", err=True)
+    click.echo(f"Written: {target} ({len(made.data) / 1000:,.0f} kB). Open it in a browser; it needs nothing else.")
+    return 0
+
+
+def _as_json(target: Path, made: Page, content: Content, gaps: list[Gap]) -> dict[str, object]:
+    return {
+        "report": str(target),
+        "bytes": len(made.data),
+        "boards": [
+            {"title": section.board.title, "track": section.board.track, "verdict": list(section.verdict)}
+            for section in content.sections
+        ],
+        "missing": [{"what": gap.what, "command": gap.command} for gap in gaps],
+        "answers_left_out": made.answers_left_out,
+        "figures_left_out": list(made.figures_left_out),
+    }

@@ -1,0 +1,104 @@
+"""Figures for the page: drawn anew from the boards, as SVG that is small enough for one file to hold all of them."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from mmpt_bench import shown
+from mmpt_bench.board import Board
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+NUMBER = re.compile(r"-?\d*\.\d{3,}")
+COORDINATES = re.compile(r' (d|x|y|points)="([^"]*)"')
+SAFE = " /:;,.()=?!-_@+*&'|~[]{}"
+"""Characters that stay as they are in a data URI."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure and what it shows."""
+
+    name: str
+    """Of its files, without suffix."""
+    title: str
+    caption: str
+    """What is shown, and how its uncertainty is; below the figure."""
+    alt: str
+    """What the figure says, in words, for those who do not see it."""
+    svg: bytes
+    csv: bytes = b""
+    """The figures behind it; empty where a table of the page holds them."""
+    kind: str = "board"
+    """"ablation" for a figure of the section on ablations."""
+
+    @property
+    def uri(self) -> str:
+        """Returns the picture as a data URI."""
+        return f"data:image/svg+xml,{quote(smaller_svg(self.svg).replace(chr(34), chr(39)), safe=SAFE)}"
+
+
+def drawings(boards: Sequence[Board], colors: Mapping[str, str]) -> list[Drawing]:
+    """Returns the figure of every board that has a row."""
+    import matplotlib.style
+
+    from mmpt_bench.plots import STYLE, board_figure
+
+    found = []
+    with matplotlib.style.context(["default", STYLE]):
+        for number, board in enumerate(boards):
+            if any(row.cells for row in board.rows):
+                caption = "Overall score and score on each task by method, with 95 % intervals."
+                svg = svg_of(board_figure(board, colors))
+                title = f"Leaderboard: {board.title}"
+                found.append(Drawing(f"leaderboard-{number}", title, caption, _in_words(board), svg))
+    return found
+
+
+def svg_of(figure: Figure) -> bytes:
+    """Returns a figure as SVG, in the style that is set, the same bytes for the same figure."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None}, facecolor="white")
+    return stream.getvalue()
+
+
+def _in_words(board: Board) -> str:
+    scores = [f"{row.label} {shown.percent(row.overall)} ({shown.percents(row.overall_interval)})"
+              for row in board.rows if row.overall is not None]  # fmt: skip
+    return f"Overall scores: {'; '.join(scores) or 'none'}. The table of the leaderboard holds every figure."
+
+
+def smaller_svg(svg: bytes) -> str:
+    """Returns an SVG of matplotlib that looks the same: coordinates to a hundredth of a point, nothing unseen.
+
+    Scales keep their digits, because they multiply; ids that nothing refers to, comments and metadata go.
+    """
+    text = svg.decode()
+    text = re.sub(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<!--.*?-->|<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', text))
+    text = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", text)
+    text = COORDINATES.sub(lambda found: f' {found[1]}="{_shorter(found[2])}"', text)
+    text = re.sub(r"translate\([^)]*\)", lambda found: NUMBER.sub(_rounded, found[0]), text)
+    text = re.sub(r' transform="translate\(([^ )]+) 0\)"/>', r' x="\1"/>', text)
+    text = re.sub(r"([:;]) +", r"\1", text)
+    short = {name: f"{chr(97 + number % 26)}{number // 26 or ''}" for number, name in enumerate(sorted(used))}
+    text = re.sub(r' id="([^"]*)"', lambda found: f' id="{short[found[1]]}"', text)
+    text = re.sub(r'xlink:href="#([^"]*)"', lambda found: f'href="#{short[found[1]]}"', text)
+    text = re.sub(r"url\(#([^)]*)\)", lambda found: f"url(#{short[found[1]]})", text)
+    return re.sub(r">\s+<", "><", text).strip()
+
+
+def _shorter(path: str) -> str:
+    path = NUMBER.sub(_rounded, " ".join(path.split()))
+    return re.sub(r" ?([A-Za-z]) ?", r"\1", path)
+
+
+def _rounded(found: re.Match[str]) -> str:
+    text = f"{float(found[0]):.2f}".rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text

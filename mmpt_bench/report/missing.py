@@ -1,0 +1,134 @@
+"""What a results folder lacks for its figures to say more, and the command that gets it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mmpt_bench import registry
+from mmpt_bench.board import Board, Row
+from mmpt_bench.claims import SEEDS_TO_CLAIM
+from mmpt_bench.ranking import FROZEN, FULL
+from mmpt_bench.report.rerun import overrides, run_command
+from mmpt_bench.report.verdict import listed, number, plural
+from mmpt_bench.store import Store
+
+SHOWN = 5
+"""Gaps of one kind that are named; the rest are counted."""
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Something that is not there."""
+
+    what: str
+    """A sentence: what is missing, and what cannot be said without it."""
+    command: str
+    """What gets it."""
+
+
+def nothing_recorded(store: Store) -> Gap:
+    """Returns the gap of a results folder without a record."""
+    return Gap(
+        "Nothing is recorded in this folder yet, so there is no board, no figure and no sample to show.",
+        run_command(None, store, list(registry.method_entries()), list(registry.task_entries()), range(SEEDS_TO_CLAIM)),
+    )
+
+
+def gaps(board: Board, store: Store) -> list[Gap]:
+    """Returns what a board lacks, what matters most first."""
+    return [*_failed(board, store), *_tasks(board, store), *_methods(board, store), *_cells(board, store),
+            *_seeds(board, store), *_searches(board, store)]  # fmt: skip
+
+
+def _failed(board: Board, store: Store) -> list[Gap]:
+    found = []
+    for failure in board.failures:
+        tasks = [column.task for column in board.columns] or list(registry.task_entries())
+        found.append(
+            Gap(
+                f"{failure.label}, seed {failure.seed}, failed and is not ranked: {failure.reason}.",
+                run_command(board, store, [failure.method], tasks, [failure.seed]),
+            )
+        )
+    return found
+
+
+def _tasks(board: Board, store: Store) -> list[Gap]:
+    """Returns the gap of tasks without any finished run."""
+    there = {column.task for column in board.columns}
+    absent = [name for name in registry.task_entries() if name not in there]
+    methods = sorted({row.method for row in board.rows} or {failure.method for failure in board.failures})
+    if not absent or not methods:
+        return []
+    one = plural(len(absent), "has", "have")
+    text = f"{listed(absent)} {one} no finished run on this board."
+    return [Gap(text, run_command(board, store, methods, absent, _all_seeds(board)))]
+
+
+def _methods(board: Board, store: Store) -> list[Gap]:
+    there = {row.method for row in board.rows}
+    tasks = [column.task for column in board.columns]
+    if not tasks:
+        return []
+    if len(there) == 1:
+        others = [name for name in registry.method_entries() if name not in there]
+        text = f"Only {listed(sorted(there))} was run, so there is nothing to compare it with."
+        return [Gap(text, run_command(board, store, others, tasks, _all_seeds(board)))]
+    found = []
+    for name, use in ((FROZEN, "what training gained cannot be told"), (FULL, "retention has no reference")):
+        if name not in there:
+            seeds = _all_seeds(board) if name == FULL else ()
+            found.append(Gap(f"{name} was not run: {use}.", run_command(board, store, [name], tasks, seeds)))
+    return found
+
+
+def _cells(board: Board, store: Store) -> list[Gap]:
+    """Returns a gap for each method that lacks a task which others have."""
+    found = []
+    for row in board.rows:
+        absent = [column for column in board.columns if column.task not in row.cells]
+        if absent:
+            text = f"{row.label} has no finished run on {listed([column.title for column in absent])}."
+            tasks, sets = [column.task for column in absent], overrides(row, board, store)
+            found.append(Gap(text, run_command(board, store, [row.method], tasks, row.seeds, sets)))
+    return _first(found, "methods lack a task")
+
+
+def _seeds(board: Board, store: Store) -> list[Gap]:
+    """Returns a gap for the methods with few seeds, those with hyperparameters of their own each for itself."""
+    groups: dict[tuple[tuple[str, str], ...], list[Row]] = {}
+    for row in board.rows:
+        if row.trains and len(row.seeds) < SEEDS_TO_CLAIM:
+            groups.setdefault(tuple(overrides(row, board, store).items()), []).append(row)
+    tasks, found = [column.task for column in board.columns], []
+    for sets, few in groups.items():
+        text = (
+            f"{listed([row.label for row in few])} {plural(len(few), 'has', 'have')} fewer than "
+            f"{number(SEEDS_TO_CLAIM)} seeds: nothing about {plural(len(few), 'it', 'them')} can be separated from "
+            "chance in training."
+        )
+        methods = list(dict.fromkeys(row.method for row in few))
+        found.append(Gap(text, run_command(board, store, methods, tasks, range(SEEDS_TO_CLAIM), dict(sets))))
+    return _first(found, "sets of hyperparameters have too few seeds")
+
+
+def _first(found: list[Gap], what: str) -> list[Gap]:
+    """Returns the first few gaps of a kind, the last of them saying how many more there are."""
+    if len(found) <= SHOWN:
+        return found
+    last = found[SHOWN - 1]
+    more = f" {len(found) - SHOWN:,} more {what}."
+    return [*found[: SHOWN - 1], Gap(last.what + more, last.command)]
+
+
+def _searches(board: Board, store: Store) -> list[Gap]:
+    unsearched = list(dict.fromkeys(row.method for row in board.rows if "lr not searched" in row.flags))
+    if not unsearched:
+        return []
+    text = f"The learning rate of {listed(unsearched)} was not searched: a worse score may be a worse rate."
+    return [Gap(text, f"mmpt-bench tune --method {','.join(unsearched)}")]
+
+
+def _all_seeds(board: Board) -> Sequence[int]:
+    return sorted({seed for row in board.rows for seed in row.seeds} | {failure.seed for failure in board.failures})

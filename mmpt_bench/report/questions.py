@@ -1,0 +1,64 @@
+"""What was asked, where it can still be had: the records keep ids and answers, not questions and pictures.
+
+The embedded suite makes its rows again; real data are read from the folder that `--images` names. Either counts only
+where it is what the records were made from: same fingerprint, same ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmpt_bench import source
+from mmpt_bench.board import Board, Column
+from mmpt_bench.errors import RequestError
+from mmpt_bench.plan import embedded_rows
+from mmpt_bench.task import Sample, Task
+
+
+@dataclass(frozen=True)
+class Questions:
+    """A task's samples with question and picture, or why there are none."""
+
+    samples: dict[str, Sample]
+    """By id; empty where they cannot be had."""
+    reason: str = ""
+    """Why they are missing, and what to do; empty where they are there."""
+
+
+class Asked:
+    """The questions of the tasks of boards, each data set read once."""
+
+    def __init__(self, tasks: Mapping[str, Task], images: Path | None) -> None:
+        """Reads nothing yet; `images` is a folder of real data as `run --data` takes it."""
+        self._tasks, self._images = tasks, images
+        self._known: dict[tuple[str, str], Questions] = {}
+
+    def __call__(self, board: Board, column: Column) -> Questions:
+        """Returns what a column of a board asked."""
+        key = board.suite, column.task
+        if key not in self._known:
+            self._known[key] = self._read(board.suite, column)
+        return self._known[key]
+
+    def _read(self, suite: str, column: Column) -> Questions:
+        task = self._tasks[column.task]
+        try:
+            if suite == "embedded":
+                rows = embedded_rows(task)
+            elif self._images is not None:
+                rows = source.folder_rows(task, self._images)
+            else:
+                return Questions({}, "real data are not read without `--images DIR`, the folder that `--data` named")
+            if rows.fingerprint != column.data_fingerprint:
+                return Questions({}, _other(suite, rows.fingerprint, column))
+            return Questions({sample.id: sample for sample in source.samples(task, rows)})
+        except RequestError as error:
+            return Questions({}, str(error))
+
+
+def _other(suite: str, found: str, column: Column) -> str:
+    here = "the embedded suite of this version" if suite == "embedded" else "the data in that folder"
+    then = "run again to compare with it" if suite == "embedded" else "name the folder that was evaluated"
+    return f"{here} ({found[:12]}) is not what was asked ({column.data_fingerprint[:12]}): {then}"

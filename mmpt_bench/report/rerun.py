@@ -1,0 +1,117 @@
+"""The commands that make a board again, and those that make what it lacks."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Mapping, Sequence
+
+from mmpt_bench import rates, registry
+from mmpt_bench.board import Board, Row
+from mmpt_bench.recipe import Budget
+from mmpt_bench.store import Store
+from mmpt_bench.weights import EMBEDDED
+
+PROGRAM = "mmpt-bench"
+OPTIONS = ("steps", "batch_size")
+"""Fields of a budget that `run` has an option for."""
+
+
+def run_command(
+    board: Board | None,
+    store: Store,
+    methods: Sequence[str],
+    tasks: Sequence[str],
+    seeds: Sequence[int],
+    sets: Mapping[str, str] | None = None,
+) -> str:
+    """Returns the `run` command for methods, tasks and seeds under a board's conditions; None: under the default ones.
+
+    Args:
+        board: whose backbone, budget, precision, data and limit are kept.
+        store: the results folder, named by `--out` where it is not the default one.
+        methods: names; one that is not built in is written as a file.
+        tasks: names, all built in ones as `all`.
+        seeds: empty where nothing trains.
+        sets: "method.field" -> value.
+    """  # fmt: skip
+    known = registry.method_entries()
+    words = [PROGRAM, "run", "--method", ",".join(name if name in known else f"./{name}.py" for name in methods)]
+    words += ["--tasks", "all" if set(tasks) == set(registry.task_entries()) else ",".join(tasks)]
+    words += ["--seeds", ",".join(map(str, seeds))] if seeds and tuple(seeds) != (0,) else []
+    for name, value in (sets or {}).items():
+        words += ["--set", f"{name}={value}"]
+    words += _conditions(board) if board is not None else []
+    return shlex.join([*words, *out_option(store, "--out")])
+
+
+def out_option(store: Store, option: str) -> list[str]:
+    """Returns the option that names the results folder, nothing where it is the default one; never a whole path."""
+    return [] if store.root.name in ("results", "") else [option, store.root.name]
+
+
+def reproduce(board: Board, store: Store) -> list[str]:
+    """Returns the commands that train and evaluate everything a board shows, a line for each set of hyperparameters.
+
+    Methods with the hyperparameters that they have by default here share one line; a row whose budget no option can
+    give is repeated from the recipe of its run.
+    """
+    groups: dict[tuple[tuple[str, ...], tuple[int, ...], tuple[tuple[str, str], ...]], list[str]] = {}
+    for row in board.rows:
+        tasks = tuple(column.task for column in board.columns if column.task in row.cells)
+        groups.setdefault((tasks, row.seeds, tuple(overrides(row, board, store).items())), []).append(row.method)
+    # What does not train needs no seeds of its own: it joins a line with the same tasks.
+    for (tasks, seeds, sets), methods in list(groups.items()):
+        hosts = [key for key in groups if key[0] == tasks and key[1] and not key[2]]
+        if not seeds and not sets and hosts:
+            groups[hosts[0]] = [*methods, *groups[hosts[0]]]
+            del groups[tasks, seeds, sets]
+    lines = [
+        run_command(board, store, _in_order(methods), tasks, seeds, dict(sets))
+        for (tasks, seeds, sets), methods in groups.items()
+    ]
+    if not _has_options(board):
+        others = sorted(set(board.budget) - set(OPTIONS))
+        lines.insert(0, f"# {', '.join(others)} of the budget have no option: use `--recipe` with a run's recipe.yaml.")
+    return lines
+
+
+def overrides(row: Row, board: Board, store: Store) -> dict[str, str]:
+    """Returns the `--set` options of a row: hyperparameters that the method would not have by itself."""
+    entries = registry.method_entries()
+    if row.method not in entries:
+        return {}
+    plain = dataclasses.asdict(registry.load_method(entries[row.method])())
+    own = {k: v for k, v in row.params.items() if k != "learning_rate" and v != plain.get(k)}
+    if row.trains:
+        known = [*rates.read(store.root / rates.FILE), *rates.read(rates.shipped())]
+        budget = Budget(**board.budget)
+        found = rates.look_up(
+            known, row.method, row.params, board.backbone_fingerprint, board.corpus_fingerprint, budget
+        )
+        if row.learning_rate != (found[0] if found is not None else plain["learning_rate"]):
+            own["learning_rate"] = row.learning_rate
+    return {f"{row.method}.{name}": str(value) for name, value in sorted(own.items())}
+
+
+def _in_order(methods: Sequence[str]) -> list[str]:
+    order = list(registry.method_entries())
+    return sorted(set(methods), key=lambda name: (order.index(name) if name in order else len(order), name))
+
+
+def _conditions(board: Board) -> list[str]:
+    plain = dataclasses.asdict(Budget())
+    words: list[str] = []
+    for name in OPTIONS:
+        if board.budget.get(name) != plain[name]:
+            words += [f"--{name.replace('_', '-')}", str(board.budget.get(name))]
+    words += ["--dtype", board.dtype] if board.dtype != "float32" else []
+    words += ["--backbone", board.backbone] if board.backbone != EMBEDDED else []
+    words += ["--limit", str(board.limit)] if board.limit is not None else []
+    from_folder = board.suite == "real" and any(column.dataset.startswith("folder ") for column in board.columns)
+    return words + (["--data", "FOLDER"] if from_folder else [])
+
+
+def _has_options(board: Board) -> bool:
+    plain = dataclasses.asdict(Budget())
+    return all(value == plain.get(name) for name, value in board.budget.items() if name not in OPTIONS)

@@ -1,0 +1,159 @@
+"""The page as bytes: templates filled in, everything escaped, nothing loaded from anywhere, and a limit to its size."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from mmpt_bench import __version__, shown
+from mmpt_bench.claims import SEEDS_TO_CLAIM
+from mmpt_bench.errors import RequestError
+from mmpt_bench.escape import plain_text
+from mmpt_bench.plots import UNKNOWN_COLOR
+from mmpt_bench.published import REMARK
+from mmpt_bench.render import EMBEDDED_REMARK, RATIO_TITLES
+from mmpt_bench.report.answers import Packed, pack
+from mmpt_bench.report.browse import METHODS_SHOWN
+from mmpt_bench.report.content import Content
+from mmpt_bench.report.costs import FLOPS
+from mmpt_bench.report.drawings import Drawing
+from mmpt_bench.report.verdict import listed, number, plural
+from mmpt_bench.store import Store
+
+FOLDER = Path(__file__).parent / "page"
+MAX_BYTES = 1_500_000
+"""Of the whole page: it has to go by mail, and open at once."""
+FIGURE_BYTES = 800_000
+"""Of all figures; a results folder holds those that do not fit."""
+ANSWER_BYTES = 600_000
+"""Of the raw answers, at most."""
+TOO_DARK = 0.05
+"""Relative luminance below which a colour cannot be told from the dark page."""
+LONG = 2000
+"""Characters of a text that are shown; a reason or a question may be longer than a table's cell."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """The report as a file."""
+
+    data: bytes
+    answers_left_out: int
+    """Records whose raw answers did not fit."""
+    figures_left_out: tuple[str, ...]
+
+
+def page(content: Content, store: Store) -> Page:
+    """Returns the report as one HTML file, the same bytes for the same content.
+
+    Figures, then raw answers, are left out where the page would grow beyond its limit; the page says so.
+
+    Raises:
+        RequestError: the tables alone are larger than the limit.
+    """
+    figures, dropped = _fitting(content.drawings)
+    content = replace(content, drawings=tuple(figures))
+    bare = len(_filled(content, Packed("", 0), dropped))
+    room = min(ANSWER_BYTES, MAX_BYTES - bare)
+    if room < 0:
+        raise RequestError(
+            f"The tables of this report alone take {bare / 1e6:.1f} MB, more than {MAX_BYTES / 1e6:.1f}: "
+            "copy the runs that belong together into a results folder of their own."
+        )
+    boards = [section.board for section in content.sections]
+    packed = pack(boards, content.records, store, content.samples, content.asked, room)
+    return Page(_filled(content, packed, dropped), packed.left_out, tuple(dropped))
+
+
+def _fitting(drawings: tuple[Drawing, ...]) -> tuple[list[Drawing], list[str]]:
+    kept: list[Drawing] = []
+    dropped, room = [], FIGURE_BYTES
+    for drawing in drawings:
+        size = len(drawing.uri) + len(drawing.csv)
+        if size <= room:
+            kept.append(drawing)
+            room -= size
+        else:
+            dropped.append(drawing.name)
+    return kept, dropped
+
+
+def _filled(content: Content, packed: Packed, dropped: list[str]) -> bytes:
+    style, script = _style(content.colors), (FOLDER / "report.js").read_text(encoding="utf-8")
+    text = _environment().get_template("report.html").render(
+        content=content, packed=packed, dropped=dropped, version=__version__, style=Markup(style),
+        script=Markup(script), policy=_policy(style, script), flops=FLOPS, remark=REMARK,
+        embedded_remark=EMBEDDED_REMARK, ratio_titles=RATIO_TITLES, needed_seeds=SEEDS_TO_CLAIM,
+        methods_shown=METHODS_SHOWN,
+    )  # fmt: skip
+    return text.encode()
+
+
+def _policy(style: str, script: str) -> str:
+    """Returns the content security policy: this style, this script, pictures in the page, and nothing from outside."""
+
+    def digest(text: str) -> str:
+        return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+    return (
+        f"default-src 'none'; img-src data: blob:; style-src {digest(style)}; script-src {digest(script)}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _style(colors: dict[str, str]) -> str:
+    """Returns the style sheet with the methods' colours; those too dark for a dark page are the text's colour there."""
+    rules = "".join(f".m-{method}{{--c:{color}}}" for method, color in sorted(colors.items()))
+    dark = ",".join(f".m-{method}" for method, color in sorted(colors.items()) if _luminance(color) < TOO_DARK)
+    if dark:
+        rules += f"[data-theme=dark] :is({dark}){{--c:var(--ink)}}@media (prefers-color-scheme:dark)"
+        rules += f"{{:root:not([data-theme=light]) :is({dark}){{--c:var(--ink)}}}}"
+    return (FOLDER / "report.css").read_text(encoding="utf-8") + f":root{{--c:{UNKNOWN_COLOR}}}{rules}"
+
+
+def _luminance(color: str) -> float:
+    """Returns the relative luminance of "#rrggbb", 0 to 1 (WCAG 2.2)."""
+    parts = (int(color[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True, finalize=_final,
+    )  # fmt: skip
+    environment.globals |= {"shown": shown, "number": number, "plural": plural, "listed": listed, "span": _span}
+    environment.filters |= {"csv_rows": _csv_rows, "uri": lambda text: Markup(escape(text))}
+    return environment
+
+
+def _final(value: Any) -> Any:
+    """Returns what a template prints: texts as one printable line, so that no escape sequence reaches a terminal."""
+    if isinstance(value, Markup) or not isinstance(value, str):
+        return value
+    return plain_text(value, LONG)
+
+
+def _span(interval: tuple[float, float], value: float, low: float, high: float, width: float) -> dict[str, str]:
+    """Returns where an interval and its figure stand on an axis from `low` to `high` of `width` units."""
+
+    def at(x: float) -> str:
+        return f"{(min(max(x, low), high) - low) / ((high - low) or 1.0) * width:.1f}"
+
+    return {"low": at(interval[0]), "high": at(interval[1]), "at": at(value)}
+
+
+def _csv_rows(data: bytes) -> list[list[str]]:
+    import csv
+    import io
+
+    return list(csv.reader(io.StringIO(data.decode())))
