@@ -137,6 +137,8 @@ class Phase:
     """Probability that it is also to be described."""
     skills: tuple[str, ...]
     """What the claims are about, each as often as it stands here."""
+    opens: tuple[str, ...] = OPEN_SKILLS
+    """What the open questions are about."""
     part: str = "pretrain"
     """Whose wordings: many, or the few of the primer."""
 
@@ -151,7 +153,7 @@ def draw_row(rng: np.random.Generator, phase: Phase) -> tuple[Scene, list[Asked]
     kind = str(rng.choice(("things", "text", "sum", "big", "digit"), p=phase.kinds))
     if kind == "things":
         scene = world.random_scene(rng, phase.things)
-        skills = [*rng.choice(phase.skills, phase.claims), *rng.choice(OPEN_SKILLS, phase.open)]
+        skills = [*rng.choice(phase.skills, phase.claims), *rng.choice(phase.opens, phase.open)]
         if rng.random() < phase.captions:
             skills.append("?caption")
         questions = language.ask_things(scene, rng, phase.part, [str(skill) for skill in skills])
@@ -164,5 +166,7 @@ def draw_row(rng: np.random.Generator, phase: Phase) -> tuple[Scene, list[Asked]
         else:
             scene = world.random_text(rng, sums=kind == "sum", letters=phase.letters)
         ask = language.ask_big if kind == "big" else language.ask_text
-        questions = [a for _ in range(4) for a in ask(scene, rng, phase.part)]
+        questions = [a for _ in range(6) for a in ask(scene, rng, phase.part)]
+        # What is seen is soon named; whether it is what somebody says takes longer to learn.
+        questions = [a for a in questions if a.skill.startswith("claim_") or rng.random() < 0.4]
     return scene, [questions[int(i)] for i in rng.permutation(len(questions))]
