@@ -79,6 +79,7 @@ def ablation_board(
         check_track(record)
     done = [record for record in records if record.status == "ok" and record.limit == ablation.limit]
     kept, left_out = one_edition(done, tasks)
+    kept = _of_its_tasks(kept, {point.key for point in ablation.points})
     of_key = by(kept, [variant_key(record) for record in kept])
     failed = standing_failures(records)
     failed_of = by(failed, [variant_key(record) for record in failed])
@@ -102,3 +103,15 @@ def ablation_board(
         if base is not None and point.label in groups and base.label in groups
     ]
     return AblationBoard(ablation, evidence, contrasts(evidence, tasks, pairs, None, n_resamples), missing)
+
+
+def _of_its_tasks(records: Sequence[Record], keys: set[str]) -> list[Record]:
+    """Returns the records of the tasks that two points have; of all tasks, where no task is that of two.
+
+    A method as it is by default is a point of many ablations, and was perhaps run on tasks that none of them asked for.
+    """
+    having: dict[str, set[str]] = {}
+    for record in records:
+        having.setdefault(record.task, set()).update({variant_key(record)} & keys)
+    shared = {task for task, points in having.items() if len(points) > 1}
+    return [record for record in records if record.task in shared or not shared]

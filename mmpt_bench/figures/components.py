@@ -8,18 +8,20 @@ from typing import TYPE_CHECKING, Any
 from mmpt_bench.ablation import Point
 from mmpt_bench.ablation_board import AblationBoard
 from mmpt_bench.board import Row
-from mmpt_bench.contrast import OVERALL
 from mmpt_bench.figures import Drawn, Material, Missing
-from mmpt_bench.figures.lengths import REFERENCES, mark, numeric, reference_rows, shown_tasks
+from mmpt_bench.figures.lengths import REFERENCES, mark, numeric, reference_rows, reference_score, shown_tasks
 from mmpt_bench.figures.style import (
     PALE,
     color_of,
+    columns_for,
     exploratory_note,
     file_name,
     label_room,
     legend_below,
+    legend_height,
     panels,
     percent_or_points,
+    row_inches,
     safe,
     spanned,
     suite_note,
@@ -67,16 +69,21 @@ def _drawn(board: AblationBoard, rows: Sequence[tuple[Point, Row]], of: Material
     tasks, references = shown_tasks(board), reference_rows(board, of)
     several = len({point.method for point, _ in rows}) > 1
     labels = [_label(point, several) for point, _ in rows]
-    size = (1.75, LINE_INCHES * len(rows) + 0.1)
-    figure, axes = panels(len(tasks), size=size, left=label_room(labels), gap=0.25, below=0.5, legend=0.3)
+    names = ["base, or separated from it", "not separated from the base"]
+    names += [f"{row.label}, for reference" for row in references]
+    room = label_room(labels)
+    n_columns = columns_for(names, room + 2.0 * min(len(tasks), 4))
+    size = (1.75, row_inches(labels, LINE_INCHES) * len(rows) + 0.1)
+    figure, axes = panels(len(tasks), size=size, left=room, gap=0.25, below=0.35,
+                          legend=legend_height(len(names), n_columns))  # fmt: skip
     lines: list[dict[str, Any]] = []
     for number, (panel, task) in enumerate(zip(axes, tasks, strict=True)):
         column = columns.get(task)
         scale, unit = percent_or_points(column)
         for row in references:
-            found = mark(row, task, 0.0, scale)
-            if found is not None and (task != OVERALL or set(row.cells) == set(columns)):
-                panel.axvline(found.score, color=color_of(row.method, of.colors), linestyle=REFERENCES[row.method],
+            level = reference_score(row, task, columns)
+            if level is not None:
+                panel.axvline(scale * level, color=color_of(row.method, of.colors), linestyle=REFERENCES[row.method],
                               linewidth=1, zorder=1)  # fmt: skip
         for place, (point, row) in enumerate(rows):
             found = mark(row, task, float(place), scale)
@@ -102,9 +109,8 @@ def _drawn(board: AblationBoard, rows: Sequence[tuple[Point, Row]], of: Material
         Line2D([], [], color="#444444", marker="o", linestyle="", markersize=4.5),
         Line2D([], [], color="#444444", marker="o", markerfacecolor="white", linestyle="", markersize=4.5),
     ]
-    names = ["base, or separated from it", "not separated from the base"]
     handles += [Line2D([], [], color=color_of(r.method, of.colors), linestyle=REFERENCES[r.method]) for r in references]
-    legend_below(figure, handles, [*names, *(f"{row.label}, for reference" for row in references)], len(handles))
+    legend_below(figure, handles, names, n_columns)
     return Drawn(
         "components", name, title,
         "Points: mean over seeds. Bars: 95 % interval over seeds and pictures, over pictures alone where there is one "

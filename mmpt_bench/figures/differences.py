@@ -18,6 +18,7 @@ from mmpt_bench.figures.style import (
     name_of,
     panels,
     percent_or_points,
+    row_inches,
     safe,
     suite_note,
     table,
@@ -68,7 +69,7 @@ def _drawn(of: Evidence, found: Sequence[Contrast], base: str, material: Materia
     shown_tasks = list(dict.fromkeys(each.task for each in found))
     labels = [row.label for row in board.rows if any(each.first == row.label for each in found)]
     methods = {row.label: row.method for row in board.rows}
-    height = LINE_INCHES * len(labels) + 0.1
+    height = row_inches(labels, LINE_INCHES) * len(labels) + 0.1
     figure, axes = panels(
         len(shown_tasks), size=(1.75, height), left=label_room(labels), gap=0.25, below=0.5, legend=0.3
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from mmpt_bench.ablation import Point
 from mmpt_bench.ablation_board import AblationBoard
 from mmpt_bench.ablation_files import title as title_of
-from mmpt_bench.board import Row
+from mmpt_bench.board import Column, Row
 from mmpt_bench.contrast import OVERALL
 from mmpt_bench.figures import Drawn, Material, Missing
 from mmpt_bench.figures.style import (
@@ -30,7 +30,7 @@ from mmpt_bench.figures.style import (
     table,
 )
 from mmpt_bench.ranking import FROZEN, FULL
-from mmpt_bench.stats import Interval
+from mmpt_bench.stats import Interval, chance_centred
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -145,9 +145,9 @@ def _drawn(
         column = columns.get(task)
         scale, unit = percent_or_points(column)
         for row in references:
-            found = mark(row, task, 0.0, scale)
-            if found is not None and (task != OVERALL or _same_tasks(row, columns)):
-                panel.axhline(found.score, color=color_of(row.method, of.colors), linestyle=REFERENCES[row.method],
+            level = reference_score(row, task, columns)
+            if level is not None:
+                panel.axhline(scale * level, color=color_of(row.method, of.colors), linestyle=REFERENCES[row.method],
                               linewidth=1, zorder=1)  # fmt: skip
         for number, method in enumerate(methods):
             marks = [
@@ -178,9 +178,14 @@ def _drawn(
     )  # fmt: skip
 
 
-def _same_tasks(row: Row, columns: dict[str, Any]) -> bool:
-    """Returns whether a row's mean is over the same tasks as the points' means."""
-    return set(row.cells) == set(columns)
+def reference_score(row: Row, task: str, columns: Mapping[str, Column]) -> float | None:
+    """Returns a reference's score on a task, or its mean over the tasks of the points; None where it lacks one."""
+    if task != OVERALL:
+        return row.cells[task].score if task in row.cells else None
+    counted = [column for column in columns.values() if column.counts]
+    if not counted or any(column.task not in row.cells for column in counted):
+        return None
+    return sum(chance_centred(row.cells[c.task].score, c.chance, c.ceiling) for c in counted) / len(counted)
 
 
 def _curve(axes: Axes, marks: Sequence[Mark], color: str, number: int, of: int) -> None:

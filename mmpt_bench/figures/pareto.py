@@ -19,6 +19,7 @@ from mmpt_bench.figures.style import (
     exploratory_note,
     legend_below,
     legend_height,
+    log_axis,
     name_of,
     panels,
     safe,
@@ -153,7 +154,7 @@ def _panel(
         axes.plot(costs[number], scores[number], MARKERS[number % len(MARKERS)], color=color, markersize=5.5,
                   markerfacecolor=color if on_front[number] else "white", zorder=3)  # fmt: skip
     if is_log:
-        axes.set_xscale("log")
+        log_axis(axes.xaxis, min(costs), max(costs))
     else:
         axes.xaxis.set_major_locator(MaxNLocator(4, min_n_ticks=2))
     axes.margins(x=0.12, y=0.08)

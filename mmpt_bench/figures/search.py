@@ -13,6 +13,7 @@ from mmpt_bench.figures.style import (
     columns_for,
     legend_below,
     legend_height,
+    log_axis,
     panels,
     table,
 )
@@ -78,7 +79,8 @@ def _drawn(group: Sequence[Choice], of: Material, name: str, title: str) -> Draw
     left.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=2))
     left.set_xlabel("Learning rates tried")
     left.set_ylabel("Expected lowest validation loss")
-    right.set_xscale("log")
+    tried = [rate for choice in group for rate, loss in choice.trials if loss is not None]
+    log_axis(right.xaxis, min(tried), max(tried))
     right.set_xlabel("Learning rate")
     right.set_ylabel("Validation loss")
     handles = [

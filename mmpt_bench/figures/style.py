@@ -116,6 +116,11 @@ def label_room(labels: Sequence[str], width: int = 27) -> float:
     return 0.2 + 0.067 * max(len(line) for label in labels for line in wrapped(label, width).split("\n"))
 
 
+def row_inches(labels: Sequence[str], least: float, width: int = 27) -> float:
+    """Returns the height of a row that fits the label of most lines."""
+    return max(least, 0.08 + 0.135 * max(len(wrapped(label, width).split("\n")) for label in labels))
+
+
 def color_of(method: str, colors: Mapping[str, str]) -> str:
     """Returns a method's colour."""
     return colors.get(method, UNKNOWN_COLOR)
@@ -136,6 +141,29 @@ def name_of(kind: str, board: Board, boards: Sequence[Board]) -> str:
     alone = sum(other.suite == board.suite for other in boards) == 1
     limit = "" if board.limit is None else f"-first-{board.limit}"
     return f"{kind}-{board.suite}" + ("" if alone else f"-{board.track}{limit}")
+
+
+def log_axis(axis: Any, low: float, high: float) -> None:
+    """Makes an axis logarithmic with at most six labels: of powers of ten, or also of 2 and 5 of them."""
+    from math import log10
+
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.axes.set_xscale("log")
+    decades = log10(high / low)
+    step = max(1, round(decades / 4))
+    wide = decades >= 1.8
+    axis.set_major_locator(LogLocator(10.0**step, (1.0,)) if wide else LogLocator(10.0, (1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def short(value: float) -> str:
+    """Returns a number in few characters: "0.001", "50", "200k", "1.5M"."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:g}{letter}"
+    return f"{value:g}"
 
 
 def file_name(text: str) -> str:

@@ -55,7 +55,7 @@ def _drawn(of: Evidence, material: Material, name: str) -> Drawn:
     scores = {row.label: _scores(of, row.label, material.tasks[TASK], subtasks) for row in rows}
     labels = [row.label for row in rows]
     size = (1.45, LINE_INCHES * len(rows) + 0.1)
-    figure, axes = panels(len(subtasks), size=size, left=label_room(labels), gap=0.2, below=0.32)
+    figure, axes = panels(len(subtasks), size=size, left=label_room(labels), gap=0.28, below=0.32)
     lines: list[dict[str, Any]] = []
     for number, (panel, subtask) in enumerate(zip(axes, subtasks, strict=True)):
         panel.axvline(CHANCE, color="#bbbbbb", linewidth=0.8, zorder=0)
