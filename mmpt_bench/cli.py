@@ -70,6 +70,8 @@ def _budget_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--set", "overrides", multiple=True, metavar="METHOD.FIELD=VALUE", help="A hyperparameter; repeatable.")
 @BACKBONE
 @click.option("--data", type=click.Path(path_type=Path), help="Folder of real data in the hub's schema.")
+@cli_data.IMAGES
+@cli_data.DATASET
 @click.option(
     "--limit",
     type=click.IntRange(min=1),
@@ -116,6 +118,7 @@ def _refuse_beside_recipe() -> None:
 def _request(method: str, tasks: str, seeds: str, overrides: tuple[str, ...], options: dict[str, Any]) -> Request:
     """Returns the request that options stand for; raises RequestError before anything costly is imported."""
     from mmpt_bench import registry
+    from mmpt_bench.joined import image_folders
     from mmpt_bench.plan import Request, parse_overrides
     from mmpt_bench.recipe import Budget
     from mmpt_bench.weights import DTYPES, check_backbone
@@ -144,6 +147,8 @@ def _request(method: str, tasks: str, seeds: str, overrides: tuple[str, ...], op
         dtype=options["dtype"],
         out=options["out"],
         data=data,
+        images=image_folders(options.get("images", ())),
+        datasets=cli_data.dataset_names(options.get("datasets", ()), [entry.name for entry in found]),
         limit=options.get("limit"),
         rule=options.get("rule", "official"),
         offline=options["offline"],
@@ -265,6 +270,7 @@ def pretrain(
 
 
 cli.add_command(cli_data.score)
+cli.add_command(cli_data.data)
 
 
 def main() -> None:

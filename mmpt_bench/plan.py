@@ -39,6 +39,10 @@ class Request:
     data: Path | None = None
     """Folder of real data in the hub's schema."""
     limit: int | None = None
+    images: dict[str, Path] = dataclasses.field(default_factory=dict)
+    """Collection -> folder, of pictures that do not come with the rows."""
+    datasets: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Task -> name of other data of its form."""
     rule: str = OFFICIAL
     """Parse rule of every task."""
     offline: bool = False
@@ -97,10 +101,12 @@ def load_data(request: Request) -> dict[str, TaskData]:
     loaded = {}
     for entry in request.tasks:
         task = registry.load_task(entry).with_rule(request.rule)
+        if entry.name in request.datasets:
+            task = task.with_dataset(request.datasets[entry.name])
         if request.data is not None:
-            rows = source.folder_rows(task, request.data)
+            rows = source.folder_rows(task, request.data, request.images)
         elif suite_of(request) == "real":
-            rows = source.hub_rows(task, request.offline)
+            rows = source.hub_rows(task, request.offline, request.images)
         else:
             rows = embedded_rows(task)
         loaded[task.name] = TaskData(

@@ -44,6 +44,8 @@ ABOVE = [
     "weights",
     "cli",
     "cli_data",
+    "data_check",
+    "joined",
     "answers",
     "answer_files",
     "score",
