@@ -13,6 +13,7 @@ from mmpt_bench import __version__, cli_data
 from mmpt_bench.errors import BenchError, RequestError
 
 if TYPE_CHECKING:
+    from mmpt_bench.corpus import TrainData
     from mmpt_bench.plan import Request
 
 OUT = click.option(
@@ -46,6 +47,16 @@ def _budget_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     plain = Budget()
     for option in (
+        click.option(
+            "--train-data",
+            default="embedded",
+            show_default=True,
+            help="`embedded`, `vision-flan`, a JSON in LLaVA's form, or `task:NAME` for a task's own training split.",
+        ),
+        click.option("--train-images", type=click.Path(path_type=Path), help="Folder of the training pictures."),
+        click.option(
+            "--decontaminate", is_flag=True, help="Leave out training tasks whose pictures or labels are evaluated."
+        ),
         click.option("--steps", default=plain.steps, show_default=True, help="Optimiser steps of a training."),
         click.option("--batch-size", default=plain.batch_size, show_default=True, help="Examples a step."),
         click.option("--dtype", default="float32", show_default=True, help="float32, bfloat16 or float16."),
@@ -142,7 +153,7 @@ def _request(method: str, tasks: str, seeds: str, overrides: tuple[str, ...], op
         tasks=tuple(found),
         seeds=_seeds(seeds),
         backbone=options["backbone"],
-        corpus="embedded",
+        corpus=_train_data(options),
         budget=Budget(steps=options["steps"], batch_size=options["batch_size"]),
         dtype=options["dtype"],
         out=options["out"],
@@ -154,6 +165,26 @@ def _request(method: str, tasks: str, seeds: str, overrides: tuple[str, ...], op
         offline=options["offline"],
         device=options["device"],
     )
+
+
+def _train_data(options: dict[str, Any]) -> TrainData:
+    """Returns what to train on; raises RequestError for options that can be no training data."""
+    from mmpt_bench.corpus import TrainData, check_train_data
+    from mmpt_bench.joined import image_folders
+
+    source: str = options["train_data"]
+    names = dict(text.partition("=")[::2] for text in options.get("datasets", ()))
+    wanted = TrainData(
+        source=source,
+        images=options["train_images"],
+        decontaminated=options["decontaminate"],
+        data=options.get("data"),
+        collections=tuple(image_folders(options.get("images", ())).items()),
+        dataset=names.get(source.removeprefix("task:"), ""),
+        offline=options["offline"],
+    )
+    check_train_data(wanted)
+    return wanted
 
 
 def _seeds(text: str) -> tuple[int, ...]:

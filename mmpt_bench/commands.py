@@ -41,8 +41,11 @@ def run(request: Request, only_plan: bool, as_json: bool, wanted: Recipe | None 
     if only_plan:
         _print_plan(request, jobs, data, store, as_json)
         return 0
+    corpus = load_corpus(request.corpus)
     for note in (f"{item.task.title}: {text}" for item in data.values() for text in item.rows.notes):
         click.echo(note, err=True)
+    for note in corpus.notes:
+        click.echo(f"Training data {corpus.name}: {note}", err=True)
     _announce(jobs, data)
     made: list[Record] = []
     with stopping() as stop, reporting() as report:
@@ -112,9 +115,13 @@ def _print_plan(request: Request, jobs: Sequence[Job], data: dict[str, TaskData]
         }
         for name, item in data.items()
     ]
+    corpus = load_corpus(request.corpus)
+    trained_on = {"name": corpus.name, "examples": corpus.size, "held_out": corpus.validation_size}
     if as_json:
-        click.echo(json.dumps({"runs": rows, "tasks": tasks, "seconds": seconds, "peak_bytes": peak}, indent=1))
+        told = {"runs": rows, "tasks": tasks, "corpus": trained_on, "seconds": seconds, "peak_bytes": peak}
+        click.echo(json.dumps(told, indent=1))
         return
+    click.echo(f"Trained on {corpus.name}: {corpus.size:,} examples, {corpus.validation_size:,} held out for selection")
     for row in rows:
         todo = ("train, " if row["train"] else "") + (
             f"evaluate {', '.join(row['evaluate'])}" if row["evaluate"] else "nothing to do"

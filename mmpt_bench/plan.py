@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmpt_bench import artifacts, rates, registry
-from mmpt_bench.corpus import Corpus, load_corpus
+from mmpt_bench.corpus import Corpus, TrainData, load_corpus
 from mmpt_bench.errors import RequestError, unknown_name
 from mmpt_bench.hashing import content_key
 from mmpt_bench.recipe import Budget, Recipe
@@ -32,7 +32,7 @@ class Request:
     tasks: tuple[Entry, ...]
     seeds: tuple[int, ...]
     backbone: str
-    corpus: str
+    corpus: str | TrainData
     budget: Budget
     dtype: str
     out: Path
@@ -206,6 +206,9 @@ def from_recipe(recipe: Recipe, request: Request) -> Request:
     """
     if recipe.method_fingerprint:
         raise RequestError(f"The recipe is of a file of your own: run it with `--method ./{recipe.method}.py`.")
+    wanted = TrainData(request.corpus) if isinstance(request.corpus, str) else request.corpus
+    if recipe.corpus != EMBEDDED and wanted.source == EMBEDDED:
+        raise RequestError(f"The recipe was trained on `{recipe.corpus}`: say where it is with `--train-data`.")
     (entry,) = registry.find("method", recipe.method)
     registry.check_fields(entry, list(recipe.params))
     texts = {name: str(value) for name, value in recipe.params.items()}
@@ -215,7 +218,6 @@ def from_recipe(recipe: Recipe, request: Request) -> Request:
         overrides={entry.name: texts},
         seeds=(recipe.seed,),
         backbone=recipe.backbone,
-        corpus=recipe.corpus,
         budget=recipe.budget,
         dtype=recipe.dtype,
     )

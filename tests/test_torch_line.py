@@ -46,6 +46,7 @@ ABOVE = [
     "cli_data",
     "data_check",
     "joined",
+    "conversations",
     "answers",
     "answer_files",
     "score",
