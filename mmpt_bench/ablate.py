@@ -15,6 +15,7 @@ from mmpt_bench.ablation_board import ablation_board
 from mmpt_bench.ablation_files import ablation_csv, ablation_json, ablation_md, ablation_tables
 from mmpt_bench.axes import Axis, Setting
 from mmpt_bench.commands import run_jobs
+from mmpt_bench.corpus import train_data
 from mmpt_bench.errors import RequestError
 from mmpt_bench.files import write_atomic
 from mmpt_bench.plan import Job, Request, TaskData, adapter_of, load_data, plan_all, suite_of
@@ -93,7 +94,7 @@ def _places(asked: Asked) -> list[Place]:
                 texts |= setting.fields.get(entry.name, {})
                 backbone = setting.backbone or backbone
                 if setting.fraction is not None:
-                    corpus = f"{base.corpus}@{setting.fraction:g}" if setting.fraction < 1 else base.corpus
+                    corpus = dataclasses.replace(train_data(base.corpus), fraction=setting.fraction)
             overrides = {entry.name: texts} if texts else {}
             request = dataclasses.replace(base, methods=(entry,), overrides=overrides, corpus=corpus, backbone=backbone)
             found.append((request, entry.name, changed))

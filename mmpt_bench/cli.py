@@ -41,6 +41,8 @@ def cli() -> None:
 @click.option("--set", "overrides", multiple=True, metavar="METHOD.FIELD=VALUE", help="A hyperparameter; repeatable.")
 @BACKBONE
 @click.option("--data", type=click.Path(path_type=Path), help="Folder of real data in the hub's schema.")
+@cli_data.IMAGES
+@cli_data.DATASET
 @click.option(
     "--limit",
     type=click.IntRange(min=1),
@@ -239,6 +241,7 @@ def pretrain(
 for command in (ablate, compare, figures):
     cli.add_command(command)
 cli.add_command(cli_data.score)
+cli.add_command(cli_data.data)
 
 
 def main() -> None:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mmpt_bench import cli_data
 from mmpt_bench.errors import RequestError
 
 if TYPE_CHECKING:
+    from mmpt_bench.corpus import TrainData
     from mmpt_bench.plan import Request
 
 OUT = click.option(
@@ -31,6 +33,16 @@ def budget_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     plain = Budget()
     for option in (
+        click.option(
+            "--train-data",
+            default="embedded",
+            show_default=True,
+            help="`embedded`, `vision-flan`, a JSON in LLaVA's form, or `task:NAME` for a task's own training split.",
+        ),
+        click.option("--train-images", type=click.Path(path_type=Path), help="Folder of the training pictures."),
+        click.option(
+            "--decontaminate", is_flag=True, help="Leave out training tasks whose pictures or labels are evaluated."
+        ),
         click.option("--steps", default=plain.steps, show_default=True, help="Optimiser steps of a training."),
         click.option("--batch-size", default=plain.batch_size, show_default=True, help="Examples a step."),
         click.option("--dtype", default="float32", show_default=True, help="float32, bfloat16 or float16."),
@@ -44,6 +56,7 @@ def budget_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def request_of(method: str, tasks: str, seeds: str, overrides: tuple[str, ...], options: dict[str, Any]) -> Request:
     """Returns the request that options stand for; raises RequestError before anything costly is imported."""
     from mmpt_bench import registry
+    from mmpt_bench.joined import image_folders
     from mmpt_bench.plan import Request, parse_overrides
     from mmpt_bench.recipe import Budget
     from mmpt_bench.weights import DTYPES, check_backbone
@@ -67,16 +80,38 @@ def request_of(method: str, tasks: str, seeds: str, overrides: tuple[str, ...], 
         tasks=tuple(found),
         seeds=_seeds(seeds),
         backbone=options["backbone"],
-        corpus="embedded",
+        corpus=_train_data(options),
         budget=Budget(steps=options["steps"], batch_size=options["batch_size"]),
         dtype=options["dtype"],
         out=options["out"],
         data=data,
+        images=image_folders(options.get("images", ())),
+        datasets=cli_data.dataset_names(options.get("datasets", ()), [entry.name for entry in found]),
         limit=options.get("limit"),
         rule=options.get("rule", "official"),
         offline=options["offline"],
         device=options["device"],
     )
+
+
+def _train_data(options: dict[str, Any]) -> TrainData:
+    """Returns what to train on; raises RequestError for options that can be no training data."""
+    from mmpt_bench.corpus import TrainData, check_train_data
+    from mmpt_bench.joined import image_folders
+
+    source: str = options["train_data"]
+    names = dict(text.partition("=")[::2] for text in options.get("datasets", ()))
+    wanted = TrainData(
+        source=source,
+        images=options["train_images"],
+        decontaminated=options["decontaminate"],
+        data=options.get("data"),
+        collections=tuple(image_folders(options.get("images", ())).items()),
+        dataset=names.get(source.removeprefix("task:"), ""),
+        offline=options["offline"],
+    )
+    check_train_data(wanted)
+    return wanted
 
 
 def _seeds(text: str) -> tuple[int, ...]:

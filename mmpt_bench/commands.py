@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from mmpt_bench import registry
+from mmpt_bench.corpus import load_corpus
 from mmpt_bench.errors import RequestError
 from mmpt_bench.files import write_atomic
 from mmpt_bench.interrupt import Interrupted
@@ -41,8 +42,11 @@ def run(request: Request, only_plan: bool, as_json: bool, wanted: Recipe | None 
     if only_plan:
         print_plan(request, jobs, data, store, as_json)
         return 0
+    corpus = load_corpus(request.corpus)
     for note in (f"{item.task.title}: {text}" for item in data.values() for text in item.rows.notes):
         click.echo(note, err=True)
+    for note in corpus.notes:
+        click.echo(f"Training data {corpus.name}: {note}", err=True)
     announce(jobs, data)
     made: list[Record] = []
     if not run_jobs(request, jobs, data, store, made):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmpt_bench import artifacts, rates, registry
-from mmpt_bench.corpus import Corpus, load_corpus
+from mmpt_bench.corpus import Corpus, TrainData, load_corpus, train_data
 from mmpt_bench.errors import RequestError, unknown_name
 from mmpt_bench.hashing import content_key
 from mmpt_bench.recipe import Budget, Recipe
@@ -32,13 +32,17 @@ class Request:
     tasks: tuple[Entry, ...]
     seeds: tuple[int, ...]
     backbone: str
-    corpus: str
+    corpus: str | TrainData
     budget: Budget
     dtype: str
     out: Path
     data: Path | None = None
     """Folder of real data in the hub's schema."""
     limit: int | None = None
+    images: dict[str, Path] = dataclasses.field(default_factory=dict)
+    """Collection -> folder, of pictures that do not come with the rows."""
+    datasets: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Task -> name of other data of its form."""
     rule: str = OFFICIAL
     """Parse rule of every task."""
     offline: bool = False
@@ -99,10 +103,12 @@ def load_data(request: Request) -> dict[str, TaskData]:
     loaded = {}
     for entry in request.tasks:
         task = registry.load_task(entry).with_rule(request.rule)
+        if entry.name in request.datasets:
+            task = task.with_dataset(request.datasets[entry.name])
         if request.data is not None:
-            rows = source.folder_rows(task, request.data)
+            rows = source.folder_rows(task, request.data, request.images)
         elif suite_of(request) == "real":
-            rows = source.hub_rows(task, request.offline)
+            rows = source.hub_rows(task, request.offline, request.images)
         else:
             rows = embedded_rows(task)
         loaded[task.name] = TaskData(
@@ -221,6 +227,11 @@ def from_recipe(recipe: Recipe, request: Request) -> Request:
     """
     if recipe.method_fingerprint:
         raise RequestError(f"The recipe is of a file of your own: run it with `--method ./{recipe.method}.py`.")
+    corpus = train_data(request.corpus)
+    if recipe.corpus.partition("@")[0] == EMBEDDED:
+        corpus = train_data(recipe.corpus)
+    elif corpus.source == EMBEDDED:
+        raise RequestError(f"The recipe was trained on `{recipe.corpus}`: say where it is with `--train-data`.")
     (entry,) = registry.find("method", recipe.method)
     registry.check_fields(entry, list(recipe.params))
     texts = {name: str(value) for name, value in recipe.params.items()}
@@ -230,7 +241,7 @@ def from_recipe(recipe: Recipe, request: Request) -> Request:
         overrides={entry.name: texts},
         seeds=(recipe.seed,),
         backbone=recipe.backbone,
-        corpus=recipe.corpus,
+        corpus=corpus,
         budget=recipe.budget,
         dtype=recipe.dtype,
     )

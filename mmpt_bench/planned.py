@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from mmpt_bench.corpus import load_corpus
 from mmpt_bench.plan import Job, Request, TaskData, suite_of
 from mmpt_bench.progress import duration
 from mmpt_bench.store import Store
@@ -118,10 +119,20 @@ def print_plan(
         }
         for name, item in data.items()
     ]
+    corpus = load_corpus(request.corpus)
+    trained_on = {"name": corpus.name, "examples": corpus.size, "held_out": corpus.validation_size}
     if as_json:
-        found = {"runs": rows, "tasks": tasks, "seconds": cost.seconds, "peak_bytes": cost.peak_bytes}
+        found = {
+            "runs": rows,
+            "tasks": tasks,
+            "corpus": trained_on,
+            "seconds": cost.seconds,
+            "peak_bytes": cost.peak_bytes,
+        }
         click.echo(json.dumps(more | found, indent=1))
         return
+    held_out = f"{corpus.validation_size:,} held out for selection"
+    click.echo(f"Trained on {corpus.name}: {corpus.size:,} examples, {held_out}")
     for row in rows:
         todo = ("train, " if row["train"] else "") + (
             f"evaluate {', '.join(row['evaluate'])}" if row["evaluate"] else "nothing to do"

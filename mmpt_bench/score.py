@@ -146,7 +146,8 @@ def _matched(task: Task, given: Answers, official: Sequence[Sample]) -> list[Sam
             contradictions.append(f"{answer.where} says `{said}`, `{sample.id}` is `{sample.answer}`")
         found.append(sample)
     if strangers:
-        raise bad_rows("these answers", "lines belong to no row of the official split", strangers)
+        advice = "Answers to another release can be scored without `--data`, by their own words."
+        raise bad_rows("these answers", "lines belong to no row of the official split", strangers, advice)
     if contradictions:
         raise bad_rows("these answers", "labels are not the official ones", contradictions)
     return found

@@ -12,14 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mmpt_bench import tables
+from mmpt_bench import joined, tables
 from mmpt_bench.errors import MachineError, RequestError
 from mmpt_bench.hashing import content_key, file_sha256, files_sha256
 from mmpt_bench.pixels import decoded, rgb
 from mmpt_bench.task import Picture, Sample, Task
-
-FOLDERS = {"vsr": "vsr_zeroshot"}
-"""Folder of a task's data where it is not called like the task: VSR has two data sets of the same form."""
 
 
 class _NoPicture:
@@ -47,18 +44,28 @@ class Rows:
     suite: Literal["real", "embedded"]
     notes: tuple[str, ...] = ()
     """What a reader of the score must know: "14,740 rows; the official split has 17,901"."""
+    found: joined.Found | None = None
+    """Where the pictures are, for rows from files."""
 
 
-def folder_rows(task: Task, data_dir: Path) -> Rows:
+def folder_rows(
+    task: Task, data_dir: Path, images: Mapping[str, Path] | None = None, need_pictures: bool = True
+) -> Rows:
     """Returns a task's rows from a folder in the hub's form: the task's own, or one that holds a folder for each task.
 
-    Pictures stand in the image column as bytes, or as file names that are looked for in the folder and in its
-    `images/`. Tables are read whole; pictures are decoded when they are used.
+    Pictures stand in the image column as bytes, or as file names that are looked for in the folder, in its `images/`
+    and in the collections. Tables are read whole; pictures are decoded when they are used.
+
+    Args:
+        task: whose rows; its `split` may be another than the one that is scored.
+        data_dir: the folder.
+        images: collection -> folder, of pictures that do not come with the rows.
+        need_pictures: refuses rows whose pictures are missing; otherwise something stands in for all of them.
 
     Raises:
         RequestError: no such folder or split, a missing column, a picture that is not there, a bad value.
     """
-    named = data_dir / FOLDERS.get(task.name, task.name)
+    named = data_dir / (task.folder or task.name)
     # MNIST's own folder holds a folder `mnist` too, that of its config; the README is what tells them apart.
     is_own = not named.is_dir() or ((data_dir / "README.md").is_file() and not (named / "README.md").is_file())
     folder = data_dir if is_own else named
@@ -66,11 +73,15 @@ def folder_rows(task: Task, data_dir: Path) -> Rows:
         raise RequestError(f"There is no folder `{data_dir}`.")
     origin = f"folder `{folder.name}`"
     files = tables.split_files(_file_names(folder), _readme(folder), task.config, task.split, origin)
-    return _read(task, folder, files, origin)
+    return _read(task, folder, files, origin, images or {}, need_pictures)
 
 
-def hub_rows(task: Task, offline: bool = False) -> Rows:
+def hub_rows(
+    task: Task, offline: bool = False, images: Mapping[str, Path] | None = None, need_pictures: bool = True
+) -> Rows:
     """Returns a task's rows from the hub at the task's revision, through the hub's own verified cache.
+
+    See `folder_rows` for pictures.
 
     Raises:
         MachineError: the files are not in the cache, and the hub cannot be reached or must not be (`offline`).
@@ -94,7 +105,8 @@ def hub_rows(task: Task, offline: bool = False) -> Rows:
             f"The data set {origin} is not in the local cache, {why}. "
             f"Pass `--data DIR` with a copy of it, or fetch it once with a network."
         ) from error
-    return _read(task, folder, files, origin)
+    # The snapshot's folder is called like the commit that a branch's name stands for.
+    return _read(task, folder, files, f"`{task.dataset}` at {folder.name[:8]}", images or {}, need_pictures)
 
 
 def samples(task: Task, source: Rows, limit: int | None = None) -> list[Sample]:
@@ -176,22 +188,31 @@ def one_of(row: Mapping[str, Any], column: str, legal: Sequence[str]) -> str:
     raise ValueError(f"column `{column}` holds {_shown(row[column])}, not one of {', '.join(legal)}")
 
 
-def _read(task: Task, folder: Path, files: Sequence[str], origin: str) -> Rows:
+def _read(
+    task: Task, folder: Path, files: Sequence[str], origin: str, images: Mapping[str, Path], need_pictures: bool
+) -> Rows:
     paths = [folder / name for name in files]
-    table = tables.read_tables(paths)
-    tables.check_columns(table, (*task.columns, task.image_column), origin)
-    names = tables.class_names(table, task.label_column)
+    table = tables.in_task_words(tables.read_tables(paths), task, origin)
+    can_join = task.pictures is not None and task.pictures.column != task.image_column
+    needed = [name for name in task.columns if not (can_join and name == task.image_column)]
+    tables.check_columns(table, needed if can_join else (*needed, task.image_column), origin)
+    names = tables.class_names(table, task.label_column) or task.classes
     if task.label_column is not None:
         tables.check_labels(table, task.label_column, names, origin)
-    pictures = tables.picture_files(table, task.image_column, folder, origin)
+    found = joined.find_pictures(table, task.image_column, folder, task.pictures, images)
+    if need_pictures:
+        joined.check_found(found, task.image_column, origin, task.pictures)
     fingerprint = files_sha256(paths)
-    if pictures:
-        fingerprint = content_key([fingerprint, [[n, file_sha256(p)] for n, p in sorted(pictures.items())]], 64)
+    if need_pictures and found.names:
+        fingerprint = content_key([fingerprint, [[n, file_sha256(p)] for n, p in sorted(found.names.items())]], 64)
     official, there = task.official_rows, table.num_rows
-    notes = () if official in (None, there) else (f"{there:,} rows; the official split has {official:,}",)
+    notes = (task.note,) if task.note else ()
+    if official not in (None, there):
+        notes = (*notes, f"{there:,} rows; the official split has {official:,}")
     part = ", ".join(name for name in (task.config, task.split) if name)
+    pictures = found.files if need_pictures else [NO_PICTURE] * there
     rows = tables.TableRows(table, task.image_column, pictures)
-    return Rows(rows, names, fingerprint, f"{origin} ({part})", "real", notes)
+    return Rows(rows, names, fingerprint, f"{origin} ({part})", "real", notes, found)
 
 
 def _file_names(folder: Path) -> list[str]:

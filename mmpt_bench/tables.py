@@ -13,17 +13,21 @@ from mmpt_bench.errors import RequestError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from mmpt_bench.task import Task
+
 NAMED = 10
 """Bad rows that an error names; the rest it counts."""
 
 
 class TableRows(Sequence[Mapping[str, Any]]):
-    """The rows of a table as dicts, each made when it is asked for; file names of pictures become paths."""
+    """The rows of a table as dicts, each made when it is asked for."""
 
-    def __init__(self, table: pa.Table, image_column: str, files: Mapping[str, Path]) -> None:
-        """Wraps `table`; `files` holds the path of every picture that is a file."""
-        self._columns = {name: table.column(name) for name in table.column_names}
-        self._length, self._image_column, self._files = table.num_rows, image_column, files
+    def __init__(self, table: pa.Table, image_column: str, pictures: Sequence[Any] | None) -> None:
+        """Wraps `table`; `pictures` has what stands in the image column, None where the table's own value does."""
+        replaced = pictures is not None and None not in pictures
+        names = [name for name in table.column_names if not (replaced and name == image_column)]
+        self._columns = {name: table.column(name) for name in names}
+        self._length, self._image_column, self._pictures = table.num_rows, image_column, pictures
 
     def __len__(self) -> int:
         """Returns the number of rows."""
@@ -38,8 +42,8 @@ class TableRows(Sequence[Mapping[str, Any]]):
         if isinstance(index, slice):
             return [self[number] for number in range(*index.indices(self._length))]
         row = {name: column[index].as_py() for name, column in self._columns.items()}
-        name = file_name(row.get(self._image_column))
-        return row if name is None else row | {self._image_column: self._files[name]}
+        picture = None if self._pictures is None else self._pictures[index]
+        return row if picture is None else row | {self._image_column: picture}
 
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
         """Yields the rows in order."""
@@ -50,7 +54,7 @@ def split_files(names: Sequence[str], readme: str, config: str | None, split: st
     """Returns the files that hold a split, in order.
 
     The README's `configs` decide, as on the hub; where they do not name the split, `<config>/<split>-*`,
-    `data/<split>-*` and `<split>.jsonl` are looked for.
+    `data/<split>-*`, `<split>.jsonl` and `*_<split>.jsonl` are looked for.
 
     Args:
         names: every file of the data set, relative, with `/`.
@@ -64,7 +68,9 @@ def split_files(names: Sequence[str], readme: str, config: str | None, split: st
     """
     tables = sorted(name for name in names if name.endswith((".parquet", ".jsonl")))
     fallback = [f"{config}/{split}-*"] if config else []
-    fallback += [f"data/{split}-*", f"{split}-*", f"{split}.jsonl", f"*_{split}.jsonl"]
+    # SNLI-VE and VSR call their validation file `dev`.
+    for name in (split, "dev") if split == "validation" else (split,):
+        fallback += [f"data/{name}-*", f"{name}-*", f"{name}.jsonl", f"*_{name}.jsonl"]
     for patterns in (_patterns(readme, config, split, origin), *([pattern] for pattern in fallback)):
         found = [name for name in tables if any(fnmatchcase(name, pattern) for pattern in patterns)]
         if found:
@@ -118,39 +124,26 @@ def check_labels(table: pa.Table, column: str, names: Sequence[str], origin: str
         raise bad_rows(origin, f"rows have no class from 0 to {len(legal) - 1}", bad)
 
 
-def picture_files(table: pa.Table, column: str, folder: Path, origin: str) -> dict[str, Path]:
-    """Returns where each picture that is given by name lies: in the folder, or in its `images/`.
+def in_task_words(table: pa.Table, task: Task, origin: str) -> pa.Table:
+    """Returns rows in the task's own columns, made from its other form where they are in that one.
 
     Raises:
-        RequestError: pictures that are neither in the column nor where their names point (first ten and count).
+        RequestError: rows of the other form that cannot be used (first ten and count).
     """
-    files: dict[str, Path] = {}
-    empty, absent = [], []
-    for number, value in enumerate(_without_bytes(table.column(column))):
-        name = file_name(value)
-        if name is None and not (isinstance(value, Mapping) and value.get("bytes")):
-            empty.append(f"row {number}: `{column}` is empty{_what_it_was(table, number)}")
-        elif name is not None and name not in files:
-            places = [folder / "images" / name, folder / name]
-            found = next((place for place in places if _is_inside(place, folder) and place.is_file()), None)
-            if found is None:
-                absent.append(f"row {number}: `{name}`")
-            else:
-                files[name] = found
-    if empty:
-        advice = f"Write the pictures' bytes, or names of files in `images/`, to `{column}` and pass it with `--data`."
-        raise bad_rows(origin, "rows have no picture", empty, advice)
-    if absent:
-        advice = "Put the files into the folder `images/` of a copy and pass that with `--data`."
-        raise bad_rows(origin, "pictures are missing", absent, advice)
-    return files
+    import pyarrow as pa
 
-
-def file_name(value: Any) -> str | None:
-    """Returns the file name that stands for a picture; None where the column holds the picture itself, or nothing."""
-    if isinstance(value, Mapping):
-        value = None if value.get("bytes") else value.get("path")
-    return value if isinstance(value, str) and value else None
+    known = set(table.column_names)
+    if task.raw is None or not set(task.raw.columns) <= known or set(task.columns) - {task.image_column} <= known:
+        return table
+    made, faults = [], []
+    for number, row in enumerate(table.to_pylist()):
+        try:
+            made.append(task.raw.row(row))
+        except ValueError as error:
+            faults.append(f"row {number}: {error}")
+    if faults:
+        raise bad_rows(origin, "rows cannot be used", faults)
+    return pa.Table.from_pylist(made)
 
 
 def bad_rows(origin: str, what: str, faults: Sequence[str], advice: str = "") -> RequestError:
@@ -178,29 +171,3 @@ def _patterns(readme: str, config: str | None, split: str, origin: str) -> list[
             paths = [file["path"] for file in files if isinstance(file, dict) and file.get("split") == split]
             return [path for each in paths for path in ([each] if isinstance(each, str) else each)]
     return []
-
-
-def _without_bytes(column: pa.ChunkedArray) -> Iterator[Any]:
-    """Yields a picture column's values with `bytes` as True or False, so that no gigabytes are copied."""
-    import pyarrow as pa
-    from pyarrow import compute
-
-    if not pa.types.is_struct(column.type):
-        yield from column.to_pylist()
-        return
-    has_bytes = compute.is_valid(compute.struct_field(column, "bytes")).to_pylist()
-    for there, path in zip(has_bytes, compute.struct_field(column, "path").to_pylist(), strict=True):
-        yield {"bytes": there, "path": path}
-
-
-def _what_it_was(table: pa.Table, number: int) -> str:
-    """Returns a row's name for its picture, where one of the hub's columns gives one."""
-    for name in ("question_id", "image_source", "filename"):
-        if name in table.column_names and not (name == "question_id" and "image_source" in table.column_names):
-            return f" ({table.column(name)[number].as_py()})"
-    return ""
-
-
-def _is_inside(path: Path, folder: Path) -> bool:
-    """Returns whether a path stays in a folder; the hub's cache keeps its files elsewhere and links to them."""
-    return ".." not in path.parts and path.is_relative_to(folder)

@@ -120,6 +120,31 @@ class PictureFolder:
 
 
 @dataclass(frozen=True)
+class RawForm:
+    """Rows in other words than the task's, as some data sets keep them on the hub."""
+
+    columns: tuple[str, ...]
+    """Columns by which the form is known."""
+    row: Callable[[Mapping[str, Any]], dict[str, Any]]
+    """Returns a row in the task's own columns; raises ValueError naming the column of a bad value."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Another data set of a task's form."""
+
+    name: str
+    """What `--dataset` calls it: "random"."""
+    dataset: str
+    revision: str
+    official_rows: int | None = None
+    folder: str = ""
+    """Its folder in `--data DIR`."""
+    note: str = ""
+    """What a reader of its score must know."""
+
+
+@dataclass(frozen=True)
 class Task:
     """A benchmark: where its rows are, how a row becomes a sample, and what counts as right."""
 
@@ -168,6 +193,39 @@ class Task:
     """Subtasks or strategies of the official split, and the rows of each."""
     pictures: PictureFolder | None = None
     """Where pictures are that do not come with the rows."""
+    folder: str = ""
+    """Name of its folder in `--data DIR`, where it is not called like the task."""
+    raw: RawForm | None = None
+    """Another form that its rows may come in."""
+    alternatives: tuple[Dataset, ...] = ()
+    """Other data sets of the same form, by name."""
+    note: str = ""
+    """What a reader of every score on this data must know."""
+
+    def with_dataset(self, name: str) -> Task:
+        """Returns the task on other data: the name of one of `alternatives`, or `owner/name[@revision]` on the hub.
+
+        A revision that is not given is the newest one; the commit that it is stands in what is recorded.
+
+        Raises:
+            RequestError: the name is neither.
+        """
+        for other in self.alternatives:
+            if name == other.name:
+                return replace(
+                    self,
+                    dataset=other.dataset,
+                    revision=other.revision,
+                    official_rows=other.official_rows,
+                    official_groups=(),
+                    folder=other.folder,
+                    note=other.note,
+                )
+        where, _, revision = name.partition("@")
+        if where.count("/") != 1 or not all(where.split("/")):
+            known = [other.name for other in self.alternatives]
+            raise unknown_name("data set", name, known, "Or name one of the hub: `owner/name`, with `@revision`.")
+        return replace(self, dataset=where, revision=revision or "main")
 
     def with_rule(self, name: str) -> Task:
         """Returns the task with another parse rule; raises RequestError where it has none of that name."""

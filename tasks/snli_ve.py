@@ -1,8 +1,8 @@
 """SNLI-VE: does the picture prove a sentence, refute it, or neither? (Xie et al. 2019, arXiv:1901.06706)
 
 17,901 sentences on 1,000 Flickr30k images in three classes: entailment, neutral, contradiction. The caption (premise)
-is not shown. The hub's copy is a script, which is never run, over JSON files without pictures: pass a folder with the
-columns below with `--data`.
+is not shown. The hub's copy is a script, which is never run, over JSON lines without pictures; those are read, and
+`--images flickr30k=DIR` says where the pictures are.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from typing import Any
 from mmpt_bench.metrics import Accuracy
 from mmpt_bench.parse import first_choice
 from mmpt_bench.source import label, picture, text
-from mmpt_bench.task import PictureFolder, Sample, Task
+from mmpt_bench.task import PictureFolder, RawForm, Sample, Task
 
 CHOICES = ("entailment", "neutral", "contradiction")
 QUESTION = "{hypothesis} Is the statement entailment, neutral or contradiction, given the image?"
@@ -30,6 +30,19 @@ def sample(row: Mapping[str, Any], number: int, label_names: Sequence[str]) -> S
         answer=label(row, "label", label_names),
         cluster=image_name,
     )
+
+
+def from_raw(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a row of the authors' JSON lines in the columns below; ValueError naming the column of a bad value."""
+    # The first release spelt the key wrong.
+    name = row.get("Flickr30K_ID") or row.get("Flikr30kID")
+    gold = row.get("gold_label")
+    if name is None:
+        raise ValueError("column `Flickr30K_ID` is empty")
+    if gold not in CHOICES:
+        raise ValueError(f"column `gold_label` holds `{gold}`, not one of {', '.join(CHOICES)}")
+    file = str(name) if str(name).endswith(".jpg") else f"{name}.jpg"
+    return {"filename": file, "hypothesis": row["sentence2"], "label": CHOICES.index(gold)}
 
 
 TASK = Task(
@@ -52,5 +65,6 @@ TASK = Task(
     label_column="label",
     official_rows=17901,
     classes=CHOICES,
+    raw=RawForm(("gold_label", "sentence2"), from_raw),
     pictures=PictureFolder("flickr30k", "filename", "", ("flickr30k-images", "flickr30k_images")),
 )

@@ -1,8 +1,8 @@
 """VSR: is what a sentence says about two objects' places true? (Liu et al. 2023, arXiv:2205.00363)
 
 1,222 sentences with 65 spatial relations on COCO images, the zero-shot split: concepts of its test are not in its
-training data. (Of the random split 56 % of the test sentences use an image seen in training.) The hub holds file names
-alone, which are looked for in `images/` beside the data.
+training data. `--dataset vsr=random` takes the random split, of which 56 % of the test sentences use an image seen in
+training. The hub holds file names alone: `--images coco=DIR` says where COCO's train2017 and val2017 are.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from typing import Any
 from mmpt_bench.metrics import Accuracy
 from mmpt_bench.parse import first_choice
 from mmpt_bench.source import label, picture, text
-from mmpt_bench.task import PictureFolder, Sample, Task
+from mmpt_bench.task import Dataset, PictureFolder, Sample, Task
 
 CHOICES = ("false", "true")
 QUESTION = "{caption} Is the statement true or false?"
@@ -51,5 +51,16 @@ TASK = Task(
     label_column="label",
     official_rows=1222,
     classes=CHOICES,
+    folder="vsr_zeroshot",
+    alternatives=(
+        Dataset(
+            "random",
+            "cambridgeltl/vsr_random",
+            "main",
+            official_rows=2195,
+            folder="vsr_random",
+            note="random split: 56 % of its test questions use a picture of its own training split",
+        ),
+    ),
     pictures=PictureFolder("coco", "image", "", ("train2017", "val2017")),
 )

@@ -1,0 +1,167 @@
+"""Training data in LLaVA's form: a JSON of conversations about pictures, and the folder of the pictures.
+
+Vision-Flan has this form (Xu et al. 2024, arXiv:2402.11690): 191 tasks, one exchange a picture, human-labelled.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmpt_bench.answer_files import json_rows, text_of
+from mmpt_bench.errors import MachineError, RequestError
+from mmpt_bench.hashing import content_key, file_sha256
+from mmpt_bench.tables import bad_rows
+
+PLACEHOLDER = "<image>"
+"""Stands in a question for the picture; the chat frame puts the picture there itself."""
+VISION_FLAN = ("Vision-Flan/vision-flan_191-task_1k", "24ba71985e7424afe1262bfe302b022ae1c76ce8")
+"""Data set and commit on the hub."""
+ANNOTATIONS = "annotation_191-task_1k.json"
+EVALUATED = (
+    "cinic", "cifar", "mnist", "stl10", "flickr", "coco", "vqav2", "okvqa", "visualgenome", "vsr", "snli", "pope",
+)  # fmt: skip
+"""What the name of a task holds (letters and digits alone) that shares pictures or labels with an evaluated one:
+CINIC-10 contains CIFAR-10, MNIST-M the digits of MNIST, Flickr30k the pictures of SNLI-VE, COCO (on which VQAv2,
+OK-VQA, A-OKVQA and part of Visual Genome are built) those of POPE, VSR and part of MME; STL-10 has CIFAR's classes."""
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A question about a picture, and the reply that is to be learnt."""
+
+    picture: str
+    """The picture's file name."""
+    question: str
+    reply: str
+
+
+@dataclass(frozen=True)
+class Conversations:
+    """The exchanges of a file, and what was left out of it."""
+
+    exchanges: tuple[Exchange, ...]
+    fingerprint: str
+    notes: tuple[str, ...]
+    files: dict[str, Path]
+    """Where each picture is."""
+
+
+def read_conversations(annotations: Path, pictures: Path, decontaminated: bool = False) -> Conversations:
+    """Returns the first exchange of every conversation about one picture.
+
+    Later exchanges need those before them and are left out, as are conversations about no picture or several; the
+    notes count both.
+
+    Args:
+        annotations: JSON array or JSON lines of `{id, image, conversations: [{from, value}, ...]}`, and `task_name`.
+        pictures: folder that the `image` names are relative to.
+        decontaminated: leaves out the tasks whose pictures or labels are evaluated (`EVALUATED`).
+
+    Raises:
+        RequestError: no such file or folder, entries of another form, pictures that are not there, or a mixture that
+            does not say what its tasks are and is to be decontaminated.
+    """
+    if not pictures.is_dir():
+        raise RequestError(f"There is no folder `{pictures}` to take training pictures from.")
+    rows, left_out = json_rows(text_of(annotations), annotations)
+    if left_out:
+        raise RequestError(f"`{annotations.name}` is cut short: {left_out[0]}. Fetch it again.")
+    made: list[Exchange] = []
+    faults: list[str] = []
+    counts: Counter[str] = Counter()
+    dropped: Counter[str] = Counter()
+    for number, row in rows:
+        task = _task_name(row)
+        if decontaminated and task is None:
+            raise RequestError(f"Entry {number} of `{annotations.name}` names no task: it cannot be decontaminated.")
+        if decontaminated and task is not None and is_evaluated(task):
+            dropped[task] += 1
+            continue
+        names = row.get("image")
+        names = [names] if isinstance(names, str) else names or []
+        if len(names) != 1:
+            counts["conversations about no picture" if not names else "conversations about several pictures"] += 1
+            continue
+        try:
+            question, reply, later = _first_exchange(row)
+        except ValueError as error:
+            faults.append(f"entry {number}: {error}")
+            continue
+        counts["later exchanges"] += later
+        made.append(Exchange(names[0], question, reply))
+    origin = f"`{annotations.name}`"
+    if faults:
+        raise bad_rows(origin, "entries are no conversations", faults)
+    if not made:
+        raise RequestError(f"There is no conversation about one picture in {origin}.")
+    files = _files(made, pictures, origin)
+    notes = [f"{n:,} {what} are left out" for what, n in counts.items() if n]
+    if decontaminated:
+        told = ", ".join(f"{name} ({n:,})" for name, n in sorted(dropped.items())) or "none is called like one"
+        notes.append(f"decontaminated: {sum(dropped.values()):,} examples of {len(dropped)} tasks dropped: {told}")
+    sizes = [[name, path.stat().st_size] for name, path in sorted(files.items())]
+    fingerprint = content_key(["LLaVA form 1", file_sha256(annotations), decontaminated, sizes], 64)
+    return Conversations(tuple(made), fingerprint, tuple(notes), files)
+
+
+def is_evaluated(task_name: str) -> bool:
+    """Returns whether a training task shares pictures or labels with an evaluated one, by its name."""
+    plain = re.sub(r"[^a-z0-9]", "", task_name.lower())
+    return any(part in plain for part in EVALUATED)
+
+
+def vision_flan_annotations(offline: bool) -> Path:
+    """Returns the annotation file of Vision-Flan from the hub or its cache; MachineError where it is in neither."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    name, commit = VISION_FLAN
+    try:
+        path = hf_hub_download(name, ANNOTATIONS, repo_type="dataset", revision=commit, local_files_only=offline)
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        why = "and `--offline` forbids asking the hub" if offline else "and the hub could not be reached"
+        raise MachineError(
+            f"`{ANNOTATIONS}` of `{name}` is not in the local cache, {why}. Give the file itself: `--train-data FILE`."
+        ) from error
+    return Path(path)
+
+
+def _task_name(row: Mapping[str, Any]) -> str | None:
+    """Returns the task that an entry is of; None where it names none."""
+    value = row.get("task_name") or row.get("task") or row.get("dataset")
+    return value if isinstance(value, str) and value else None
+
+
+def _first_exchange(row: Mapping[str, Any]) -> tuple[str, str, int]:
+    """Returns (question, reply, number of later exchanges); ValueError where it is no conversation."""
+    turns = row.get("conversations")
+    if not isinstance(turns, list) or len(turns) < 2 or len(turns) % 2:
+        raise ValueError("`conversations` is no list of questions with replies")
+    for turn, who in zip(turns, ("human", "gpt") * (len(turns) // 2), strict=True):
+        if not isinstance(turn, dict) or turn.get("from") != who or not isinstance(turn.get("value"), str):
+            raise ValueError(f"`conversations` holds a turn that is not `{who}` with a text `value`")
+    question = turns[0]["value"].replace(PLACEHOLDER, "").strip()
+    reply = turns[1]["value"].strip()
+    if not question or not reply:
+        raise ValueError("the first question or reply is empty")
+    return question, reply, len(turns) // 2 - 1
+
+
+def _files(made: Sequence[Exchange], folder: Path, origin: str) -> dict[str, Path]:
+    """Returns where each picture is; RequestError with count and first names where some are not there."""
+    files, absent = {}, []
+    for name in dict.fromkeys(exchange.picture for exchange in made):
+        path = folder / name
+        inside = path.is_relative_to(folder) and ".." not in Path(name).parts
+        if inside and path.is_file():
+            files[name] = path
+        else:
+            absent.append(f"`{name}`")
+    if absent:
+        raise bad_rows(origin, "pictures are missing", absent, "Name their folder with `--train-images DIR`.")
+    return files
