@@ -52,6 +52,12 @@ def cli() -> None:
 @click.option(
     "--plan", "only_plan", is_flag=True, help="Say what would run, how long, and what it could tell; run nothing."
 )
+@click.option(
+    "--log-to",
+    default="",
+    metavar="TRACKERS",
+    help="Also log to wandb, trackio, tensorboard, comma-separated; each needs its extra, none is on by default.",
+)
 @OUT
 @JSON
 @budget_options
@@ -64,17 +70,18 @@ def run(
     reuses the trained adapter.
     """
     from mmpt_bench import commands
+    from mmpt_bench.trackers import check_trackers
 
-    recipe = options.pop("recipe")
+    recipe, log_to = options.pop("recipe"), check_trackers(options.pop("log_to"))
     if recipe is None:
-        sys.exit(commands.run(request_of(method, tasks, seeds, overrides, options), only_plan, as_json))
+        sys.exit(commands.run(request_of(method, tasks, seeds, overrides, options), only_plan, as_json, log_to=log_to))
     _refuse_beside_recipe()
     from mmpt_bench.plan import from_recipe
     from mmpt_bench.recipe_file import read_recipe
 
     wanted = read_recipe(recipe)
     request = from_recipe(wanted, request_of("frozen", tasks, "0", (), options))
-    sys.exit(commands.run(request, only_plan, as_json, wanted))
+    sys.exit(commands.run(request, only_plan, as_json, wanted, log_to))
 
 
 def _refuse_beside_recipe() -> None:
@@ -169,13 +176,47 @@ def check(file: Path, backbone: str, as_json: bool) -> None:
 @click.option(
     "--publish", is_flag=True, help="Also keep all records in records.jsonl, from which the board can be rebuilt."
 )
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "latex", "csv", "markdown", "json"]),
+    default="table",
+    show_default=True,
+    help="What is printed to stdout.",
+)
 @OUT
 @JSON
-def leaderboard(out: Path, publish: bool, as_json: bool) -> None:
-    """Rebuild and print the leaderboard from what is recorded."""
+def leaderboard(out: Path, publish: bool, form: str, as_json: bool) -> None:
+    """Rebuild and print the leaderboard from what is recorded.
+
+    LaTeX is a booktabs table a board, bold where no method is significantly better.
+    """
     from mmpt_bench import commands
 
-    sys.exit(commands.leaderboard(out, publish, as_json))
+    sys.exit(commands.leaderboard(out, publish, "json" if as_json else form))
+
+
+@cli.command()
+@click.argument("run")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["model-index", "eval-results"]),
+    default="model-index",
+    show_default=True,
+    help="Of the Hugging Face hub: a model card's metadata, or a file of `.eval_results/`.",
+)
+@OUT
+def export(run: str, form: str, out: Path) -> None:
+    """Print one run's results as the Hugging Face hub takes them, as YAML.
+
+    \b
+    mmpt-bench export mmpt-58a7 > model-index.yaml     for the head of a model card
+    mmpt-bench export mmpt-58a7 --format eval-results > .eval_results/mmpt-bench.yaml
+    """
+    from mmpt_bench import commands
+
+    sys.exit(commands.export(run, form, out))
 
 
 @cli.command()

@@ -23,12 +23,20 @@ from mmpt_bench.progress import reporting
 from mmpt_bench.recipe import Recipe, Record
 from mmpt_bench.run import execute
 from mmpt_bench.store import Store
+from mmpt_bench.trackers import tracking
 
 
-def run(request: Request, only_plan: bool, as_json: bool, wanted: Recipe | None = None) -> int:
+def run(
+    request: Request,
+    only_plan: bool,
+    as_json: bool,
+    wanted: Recipe | None = None,
+    log_to: Sequence[str] = (),
+) -> int:
     """Does what is asked and not yet recorded, writes the leaderboard; returns the exit code.
 
-    `wanted` is the recipe that the request was made from, if it was: it is repeated exactly, or refused.
+    `wanted` is the recipe that the request was made from, if it was: it is repeated exactly, or refused. `log_to`
+    names the trackers that are told too.
     """
     store = Store(request.out)
     for entry in request.methods:
@@ -49,9 +57,9 @@ def run(request: Request, only_plan: bool, as_json: bool, wanted: Recipe | None 
         click.echo(f"Training data {corpus.name}: {note}", err=True)
     announce(jobs, data)
     made: list[Record] = []
-    if not run_jobs(request, jobs, data, store, made):
+    if not run_jobs(request, jobs, data, store, made, log_to):
         return 130
-    _show_board(store, as_json, request.tasks)
+    _show_board(store, "json" if as_json else "table", request.tasks)
     failed = [record for record in made if record.status == "failed"]
     if failed:
         click.echo(f"{len(failed)} of {len(jobs)} runs failed; the board lists them, unranked.", err=True)
@@ -62,10 +70,23 @@ def run(request: Request, only_plan: bool, as_json: bool, wanted: Recipe | None 
 
 
 def run_jobs(
-    request: Request, jobs: Sequence[Job], data: dict[str, TaskData], store: Store, made: list[Record]
+    request: Request,
+    jobs: Sequence[Job],
+    data: dict[str, TaskData],
+    store: Store,
+    made: list[Record],
+    log_to: Sequence[str] = (),
 ) -> bool:
-    """Does the jobs, showing how far they are, and adds their records to `made`; returns False where it was stopped."""
-    with stopping() as stop, reporting() as report:
+    """Does the jobs, showing how far they are, and adds their records to `made`; returns False where it was stopped.
+
+    Args:
+        log_to: names of trackers that are told too.
+    """
+    with (
+        stopping() as stop,
+        reporting() as shown,
+        tracking(shown, log_to, request.out, request.offline) as report,
+    ):
         try:
             for record in execute(request, jobs, data, store, report, stop):
                 made.append(record)
@@ -107,8 +128,11 @@ def stopping() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def leaderboard(out: Path, publish: bool, as_json: bool) -> int:
-    """Rebuilds the leaderboard's files from the records and prints it; keeps the records in one file if asked to."""
+def leaderboard(out: Path, publish: bool, form: str) -> int:
+    """Rebuilds the leaderboard's files from the records and prints it; keeps the records in one file if asked to.
+
+    `form` is "table", "latex", "csv", "markdown" or "json".
+    """
     store = Store(out)
     if not store.records():
         raise RequestError(
@@ -116,15 +140,26 @@ def leaderboard(out: Path, publish: bool, as_json: bool) -> int:
         )
     if publish:
         store.publish()
-    _show_board(store, as_json, ())
+    _show_board(store, form, ())
     return 0
 
 
-def _show_board(store: Store, as_json: bool, own: Sequence[registry.Entry]) -> None:
+def export(run: str, form: str, out: Path) -> int:
+    """Prints one run's results as YAML for the Hugging Face hub: "model-index" or "eval-results"."""
+    from mmpt_bench.model_card import eval_results, model_index, results_of
+
+    tasks = {name: registry.load_task(entry) for name, entry in registry.task_entries().items()}
+    records = results_of(Store(out), run, tasks)
+    click.echo((model_index if form == "model-index" else eval_results)(records, tasks), nl=False)
+    return 0
+
+
+def _show_board(store: Store, form: str, own: Sequence[registry.Entry]) -> None:
     """Builds the boards, writes leaderboard.csv, .md and pictures, and prints them."""
     from mmpt_bench.ablation_files import write_ablations
     from mmpt_bench.leaderboard import boards
     from mmpt_bench.leaderboard_csv import leaderboard_csv
+    from mmpt_bench.leaderboard_latex import leaderboard_latex
     from mmpt_bench.plots import leaderboard_picture
     from mmpt_bench.published import read_published
     from mmpt_bench.render import leaderboard_json, leaderboard_md
@@ -142,8 +177,16 @@ def _show_board(store: Store, as_json: bool, own: Sequence[registry.Entry]) -> N
         alone = sum(other.suite == board.suite for other in figures) == 1
         name = f"leaderboard-{board.suite}" + ("" if alone else f"-{board.track}")
         leaderboard_picture(board, store.path("figures") / f"{name}.png", colors)
-    if as_json:
+    if form == "json":
         click.echo(json.dumps(leaderboard_json(made, published), indent=1))
+        return
+    if form != "table":
+        writers = {
+            "latex": lambda: leaderboard_latex(made),
+            "csv": lambda: leaderboard_csv(made),
+            "markdown": lambda: leaderboard_md(made, published),
+        }
+        click.echo(writers[form]().decode(), nl=False)
         return
     from rich.console import Console
 

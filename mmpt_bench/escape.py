@@ -8,6 +8,11 @@ MAX_SHOWN = 300
 """Characters that a table shows of a text that somebody else wrote."""
 # CSI, OSC (up to BEL or ST) and two-character escapes; what is left of a broken one falls with the control characters.
 ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[@-Z\\-_]|\x9b[0-?]*[ -/]*[@-~]")
+LATEX = {
+    **{character: f"\\{character}" for character in "{}$&#_%"}, "\\": r"\textbackslash{}", "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''",
+    "−": "$-$", "≤": r"$\le$", "×": r"$\times$",
+}  # fmt: skip
 MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~!$])")
 
 
@@ -27,6 +32,11 @@ def csv_text(text: str) -> str:
     """Returns text for a cell of CSV that a spreadsheet does not run: one that begins like a formula gets a quote."""
     line = plain_text(text)
     return f"'{line}" if line[:1] in ("=", "+", "-", "@") else line
+
+
+def latex(text: str, limit: int = MAX_SHOWN) -> str:
+    """Returns text for LaTeX: it can begin no command, no formula, no comment and no cell."""
+    return "".join(LATEX.get(character, character) for character in plain_text(text, limit))
 
 
 def rich_text(text: str) -> str:

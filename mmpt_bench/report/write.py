@@ -113,7 +113,8 @@ def _style(colors: dict[str, str]) -> str:
     rules = "".join(f".m-{method}{{--c:{color}}}" for method, color in sorted(colors.items()))
     dark = ",".join(f".m-{method}" for method, color in sorted(colors.items()) if _luminance(color) < TOO_DARK)
     if dark:
-        rules += f"[data-theme=dark] :is({dark}){{--c:var(--ink)}}@media (prefers-color-scheme:dark)"
+        rules += f"@media screen{{[data-theme=dark] :is({dark}){{--c:var(--ink)}}}}"
+        rules += "@media screen and (prefers-color-scheme:dark)"
         rules += f"{{:root:not([data-theme=light]) :is({dark}){{--c:var(--ink)}}}}"
     return (FOLDER / "report.css").read_text(encoding="utf-8") + f":root{{--c:{UNKNOWN_COLOR}}}{rules}"
 
