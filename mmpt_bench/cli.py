@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -66,6 +67,7 @@ def _budget_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--seeds", default="0", show_default=True, help="Comma-separated; six or more before a method is called better."
 )
+@click.option("--adapter", metavar="DIR_OR_HUB_ID", help="Evaluate a trained adapter in PEFT's form; train nothing.")
 @click.option("--recipe", type=click.Path(path_type=Path), help="Repeat a run from its recipe.yaml.")
 @click.option("--set", "overrides", multiple=True, metavar="METHOD.FIELD=VALUE", help="A hyperparameter; repeatable.")
 @BACKBONE
@@ -91,10 +93,19 @@ def run(
     """
     from mmpt_bench import commands
 
-    recipe = options.pop("recipe")
+    recipe, adapter = options.pop("recipe"), options.pop("adapter")
+    if adapter is not None:
+        if recipe is not None:
+            raise RequestError("`--adapter` and `--recipe` do not go together: the one trains nothing.")
+        _refuse_beside("adapter", ("method", "seeds", "overrides"))
+        from mmpt_bench.loaded import adapter_entry
+
+        request = _request("frozen", tasks, "0", (), options)
+        entry = adapter_entry(adapter, request.offline)
+        sys.exit(commands.run(dataclasses.replace(request, methods=(entry,)), only_plan, as_json))
     if recipe is None:
         sys.exit(commands.run(_request(method, tasks, seeds, overrides, options), only_plan, as_json))
-    _refuse_beside_recipe()
+    _refuse_beside("recipe", ("method", "seeds", "overrides", "backbone", "steps", "batch_size", "dtype"))
     from mmpt_bench.plan import from_recipe
     from mmpt_bench.recipe_file import read_recipe
 
@@ -103,13 +114,14 @@ def run(
     sys.exit(commands.run(request, only_plan, as_json, wanted))
 
 
-def _refuse_beside_recipe() -> None:
-    """Raises RequestError where an option says what the recipe says already."""
+def _refuse_beside(what: str, names: tuple[str, ...]) -> None:
+    """Raises RequestError where an option says what the recipe or the adapter says already."""
     context = click.get_current_context()
-    for name in ("method", "seeds", "overrides", "backbone", "steps", "batch_size", "dtype"):
+    hint = ": edit a copy of the recipe instead" if what == "recipe" else ""
+    for name in names:
         if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
             option = {"overrides": "set"}.get(name, name).replace("_", "-")
-            raise RequestError(f"`--{option}` and `--recipe` do not go together: edit a copy of the recipe instead.")
+            raise RequestError(f"`--{option}` and `--{what}` do not go together{hint}.")
 
 
 def _request(method: str, tasks: str, seeds: str, overrides: tuple[str, ...], options: dict[str, Any]) -> Request:
