@@ -111,8 +111,8 @@ class LoadedAdapter:
 
     def _foreign(self, backbone: Backbone) -> Handle:
         """Returns the handle of an adapter that PEFT saved."""
-        from peft import PeftConfig
-        from peft.utils.save_and_load import load_peft_weights, set_peft_model_state_dict
+        from peft import PeftConfig, PeftModel
+        from peft.utils.save_and_load import get_peft_model_state_dict
 
         from mmpt_bench.attach import Attachment
         from mmpt_bench.peft_baseline import inject
@@ -126,22 +126,30 @@ class LoadedAdapter:
                 f"`{self.folder.name}` holds {config.peft_type.value} of PEFT, whose prompts are wrong on image-text "
                 "models with padded batches: its answers would not be its own."
             )
-        config.inference_mode = False
         attachment = Attachment(backbone)
-        inject(attachment, config, 0)
-        try:
-            weights = load_peft_weights(str(self.folder), device="cpu")
-            result: Any = set_peft_model_state_dict(backbone.model, weights)
-            named = {f".{part}." for name in attachment.trainable for part in [name]}
-            missing = [name for name in result.missing_keys if f".{name.replace('.default', '')}." in named]
-            if result.unexpected_keys or missing:
-                odd = [*result.unexpected_keys, *missing]
-                raise ValueError(f"{len(odd)} tensors are of another model, first `{odd[0]}`")
-        except (ValueError, RuntimeError, KeyError) as error:
-            attachment.remove()
-            reason = str(error).splitlines()[0]
-            raise RequestError(f"`{self.folder.name}` does not fit `{backbone.name}`: {reason}.") from error
+
+        def make() -> None:
+            loaded = PeftModel.from_pretrained(backbone.model, str(self.folder), is_trainable=True, torch_device="cpu")
+            self._same_tensors(set(get_peft_model_state_dict(loaded, save_embedding_layers=False)))
+
+        inject(attachment, config, 0, make)
         return attachment.handle(self)
+
+    def _same_tensors(self, wanted: set[str]) -> None:
+        """Raises ValueError unless the file holds as many tensors as the adapter has on this model.
+
+        Numbers and not names, because transformers renames weights of older files while they are loaded. PEFT itself
+        refuses other shapes, and loads what is missing or left over without a word that stops.
+        """
+        from safetensors import safe_open
+
+        with safe_open(self.folder / FILES[1], "pt") as stream:
+            held = set(stream.keys())
+        # Drawn from a seed, and saved or not.
+        sides = [{name for name in names if not name.endswith(("vera_A", "vera_B"))} for names in (held, wanted)]
+        if len(sides[0]) != len(sides[1]):
+            odd = sorted(sides[0] ^ sides[1])[:1]
+            raise ValueError(f"{len(sides[0])} tensors in the file and {len(sides[1])} on this model, first {odd}")
 
     def count(self, anatomy: Anatomy) -> int:
         """Returns the number of values in its file."""

@@ -10,7 +10,7 @@ import dataclasses
 import json
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -169,8 +169,8 @@ class PeftBaseline:
         return config
 
 
-def inject(attachment: Any, config: Any, seed: int) -> None:
-    """Puts a method of PEFT into the attachment's model and opens what it trains.
+def inject(attachment: Any, config: Any, seed: int, make: Callable[[], None] | None = None) -> None:
+    """Puts a method of PEFT into the attachment's model and opens what it trains; `make` puts it in in another way.
 
     Raises:
         RequestError: it finds no target, or trains what never reaches the loss.
@@ -203,13 +203,20 @@ def inject(attachment: Any, config: Any, seed: int) -> None:
         with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
             warnings.simplefilter("ignore")
             torch.manual_seed(seed)
-            PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type](model, {"default": config}, "default")
+            if make is None:
+                PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type](model, {"default": config}, "default")
+            else:
+                make()
         # Only what the injection added: a model's first forward adds attributes too, and those stay.
         added += [(m, extra) for m in before.values() for extra in vars(m).keys() - attributes[id(m)]]
         _check(anatomy, config, model, sums)
-    except (ValueError, NotImplementedError, TypeError, RuntimeError) as error:
+    except RequestError:
         attachment.remove()
-        raise RequestError(f"{config.peft_type.value} does not fit `{anatomy.family}`: {error}") from error
+        raise
+    except (ValueError, NotImplementedError, TypeError, RuntimeError, KeyError) as error:
+        attachment.remove()
+        reason = " ".join(str(error).split())
+        raise RequestError(f"{config.peft_type.value} does not fit `{anatomy.family}`: {reason[:300]}") from error
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             attachment.add(re.sub(r"\.default(?=\.|$)", "", name), parameter)
