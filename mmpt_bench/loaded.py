@@ -31,7 +31,10 @@ def adapter_entry(name: str, offline: bool) -> Entry:
     for file in FILES:
         if not (folder / file).is_file():
             raise RequestError(f"There is no adapter in `{name}`: it has no {file}. Pickled weights are not loaded.")
-    leaf = re.sub(r"[^a-z0-9_-]+", "-", Path(name).resolve().name.lower() if folder == Path(name) else name.lower())
+    path = folder.resolve()
+    # A run's own folder is called `adapter`, and the run is what tells it from others.
+    named = name if folder != Path(name) else path.parent.name if path.name == "adapter" else path.name
+    leaf = re.sub(r"[^a-z0-9_-]+", "-", named.lower())
     given = {"folder": str(folder), "sha256": files_sha256([folder / file for file in FILES])}
     return Entry(
         f"adapter-{leaf}", folder, f"the adapter `{name}`, trained elsewhere", False, "adapter", json.dumps(given)
@@ -161,7 +164,7 @@ class LoadedAdapter:
 
 def adapter_class(name: str, kind: str, given: dict[str, Any]) -> type[LoadedAdapter]:
     """Returns the adapter class of an entry from `adapter_entry`."""
-    made = dataclass(frozen=True)(
+    made: Any = dataclass(frozen=True)(
         type("Loaded", (LoadedAdapter,), {"__annotations__": {"sha256": "str"}, "sha256": given["sha256"]})
     )
     made.name, made.folder = name, Path(given["folder"])

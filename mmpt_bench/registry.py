@@ -154,9 +154,7 @@ def coerce(adapter: type, overrides: Mapping[str, str]) -> dict[str, Any]:
 
 def check_fields(entry: Entry, names: Sequence[str]) -> None:
     """Raises RequestError for a name that is not a field of the method, before anything is imported."""
-    known: Mapping[str, str] = fields_of(entry.path)
-    if entry.peft:
-        known = dict.fromkeys(load_method(entry).known_fields(), "")
+    known: Sequence[str] = load_method(entry).known_fields() if entry.peft else list(fields_of(entry.path))
     for name in names:
         if name not in known:
             raise unknown_name("field", name, known, f"`mmpt-bench show {entry.name}` lists those of {entry.name}.")

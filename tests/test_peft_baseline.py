@@ -80,7 +80,7 @@ def test_configuration_file_is_a_method(tmp_path: Path) -> None:
     VeraConfig(r=3, target_modules=["q_proj"]).save_pretrained(tmp_path)
     entry = peft_entry(str(tmp_path / "adapter_config.json"))
     assert entry.name == "peft-vera"
-    assert registry.load_method(entry)().peft_config().r == 3
+    assert adapter_of(entry, {}).peft_config().r == 3
 
 
 def test_fields_of_peft_are_set_by_name() -> None:
@@ -186,6 +186,34 @@ def test_model_card_says_how_to_load(backbone: Any, tmp_path: Path) -> None:
     assert card.startswith("---\nlibrary_name: peft\n")
     assert "import mmpt_bench.mmpt" in card
     assert json.loads((tmp_path / "adapter_config.json").read_text())["peft_type"] == "MMPT"
+
+
+def test_command_line_trains_a_method_of_peft_and_evaluates_its_adapter(tmp_path: Path) -> None:
+    from click.testing import CliRunner
+
+    from mmpt_bench.cli import cli
+    from mmpt_bench.store import Store
+
+    common = ["--tasks", "mnist", "--limit", "3", "--out", str(tmp_path), "--json"]
+    train = ["run", "--method", "peft:VERA", "--set", "peft-vera.r=4", "--steps", "2", "--batch-size", "2", *common]
+    assert CliRunner().invoke(cli, train, catch_exceptions=False).exit_code == 0
+    (folder,) = tmp_path.glob("runs/*/adapter")
+    result = CliRunner().invoke(cli, ["run", "--adapter", str(folder), *common], catch_exceptions=False)
+    assert result.exit_code == 0
+    second, first = sorted(Store(tmp_path).records(), key=lambda record: record.method)
+    assert (first.method, second.method.split("-peft")[0]) == ("peft-vera", "adapter")
+    assert (first.ranked_choices, first.trainable) == (second.ranked_choices, second.trainable)
+    assert second.train_seconds == 0
+
+
+def test_adapter_and_method_do_not_go_together(tmp_path: Path) -> None:
+    from click.testing import CliRunner
+
+    from mmpt_bench.cli import cli
+
+    result = CliRunner().invoke(cli, ["run", "--adapter", str(tmp_path), "--method", "lora"])
+    assert isinstance(result.exception, RequestError)
+    assert "--method" in str(result.exception)
 
 
 @pytest.mark.slow
