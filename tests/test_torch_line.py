@@ -46,12 +46,15 @@ ABOVE = [
     "backbone",
     "encoded",
     "families",
+    "loaded",
     "loading",
+    "peft_baseline",
+    "peft_hook",
     "mmpt",
     "adapter",
     "artifacts",
 ]
-BELOW = {"train", "predict", "prompts", "hooks", "rows", "packed", "attach", "anatomy", "checks", "probe", "tune"}
+BELOW = {"train", "predict", "prompts", "hooks", "rows", "packed", "peft_methods", "attach", "anatomy", "checks", "probe", "tune"}
 
 
 def test_modules_above_the_line_import_without_torch() -> None:
