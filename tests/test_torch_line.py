@@ -54,7 +54,20 @@ ABOVE = [
     "adapter",
     "artifacts",
 ]
-BELOW = {"train", "predict", "prompts", "hooks", "rows", "packed", "peft_methods", "attach", "anatomy", "checks", "probe", "tune"}
+BELOW = {
+    "train",
+    "predict",
+    "prompts",
+    "hooks",
+    "rows",
+    "packed",
+    "peft_methods",
+    "attach",
+    "anatomy",
+    "checks",
+    "probe",
+    "tune",
+}
 
 
 def test_modules_above_the_line_import_without_torch() -> None:
