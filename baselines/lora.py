@@ -74,13 +74,13 @@ class LoRA:
         import torch
         from peft import LoraConfig, inject_adapter_in_model
 
-        from mmpt_bench.attach import uniform
+        from mmpt_bench.attach import plain_config, uniform
         from mmpt_bench.hashing import derive
 
         model, decoder = attachment.backbone.model, attachment.backbone.anatomy.decoder
         pattern = rf"{re.escape(decoder)}\..*\.({'|'.join(_TARGETS)})"
         config = LoraConfig(r=self.r, lora_alpha=self.alpha, lora_dropout=0.0, bias="none", target_modules=pattern)
-        plain = {key: sorted(v) if isinstance(v, set) else v for key, v in config.to_dict().items()}
+        plain = plain_config(config)
         # PEFT draws its own values from the global generator, whose state is not ours to move.
         with torch.random.fork_rng(devices=[]):
             inject_adapter_in_model(config, model)
@@ -92,7 +92,7 @@ class LoRA:
                     values = uniform(weight.shape, 1 / math.sqrt(weight.shape[1]), derive(seed, name))
                     with torch.no_grad():
                         weight.copy_(values)
-                attachment.add(f"{name}.{part}.default.weight", weight)
+                attachment.add(f"{name}.{part}.weight", weight)
         return plain
 
 

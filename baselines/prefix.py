@@ -7,6 +7,7 @@ cache and without one, and every padding see the same distances.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -44,7 +45,7 @@ class Prefix:
 
     def attach(self, backbone: Backbone, seed: int) -> Handle:
         """Puts the prefix on the decoder, xavier-uniform from `seed` alone."""
-        from mmpt_bench.attach import Attachment
+        from mmpt_bench.attach import Attachment, peft_config
         from mmpt_bench.hooks import attach_prompts, check_plan
         from mmpt_bench.prompts import PromptPlan
 
@@ -54,7 +55,8 @@ class Prefix:
         attach_prompts(attachment, plan, seed)
         if self.train_projector:
             attachment.open(backbone.anatomy.projector)
-        return attachment.handle(self)
+        opened = [backbone.anatomy.projector] * self.train_projector
+        return attachment.handle(self, lambda: peft_config("KVPrefixConfig", dataclasses.asdict(self), opened))
 
     def count(self, anatomy: Anatomy) -> int:
         """Returns the number of trainable parameters."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -39,7 +40,7 @@ class VPT:
 
     def attach(self, backbone: Backbone, seed: int) -> Handle:
         """Puts the prompts on the vision tower, xavier-uniform from `seed` alone."""
-        from mmpt_bench.attach import Attachment
+        from mmpt_bench.attach import Attachment, peft_config
         from mmpt_bench.hooks import attach_prompts, check_plan
         from mmpt_bench.prompts import PromptPlan
 
@@ -49,7 +50,8 @@ class VPT:
         attach_prompts(attachment, plan, seed)
         if self.train_projector:
             attachment.open(backbone.anatomy.projector)
-        return attachment.handle(self)
+        opened = [backbone.anatomy.projector] * self.train_projector
+        return attachment.handle(self, lambda: peft_config("VPTConfig", dataclasses.asdict(self), opened))
 
     def count(self, anatomy: Anatomy) -> int:
         """Returns the number of trainable parameters."""

@@ -29,6 +29,14 @@ class Handle:
     save: Callable[[Any], None]
     """Writes the adapter to a folder (a `Path`) as safetensors plus adapter_config.json."""
 
+    given: int = 0
+    """Parameters of an adapter that was trained elsewhere, which training does not change."""
+
+    @property
+    def size(self) -> int:
+        """Returns the number of parameters that differ from the base's, or may."""
+        return self.given + sum(parameter.numel() for parameter in self.trainable.values())
+
     def state(self) -> dict[str, Tensor]:
         """Returns a detached copy of every trainable parameter, by name, on the CPU."""
         return {name: p.detach().to("cpu", copy=True) for name, p in self.trainable.items()}

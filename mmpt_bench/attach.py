@@ -9,8 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +26,8 @@ TENSOR_FILE = "adapter_model.safetensors"
 HEADER = "mmpt_bench"
 """Entry of the tensor file's header that names the method, its hyperparameters and the backbone."""
 _PREFIX = "base_model.model."
+_OURS = ("MMPT", "VPT", "KVPREFIX")
+Config = dict[str, Any] | Callable[[], dict[str, Any]]
 
 
 class Attachment:
@@ -93,12 +94,13 @@ class Attachment:
         while self._undo:
             self._undo.pop()()
 
-    def handle(self, adapter: Any, config: dict[str, Any] | None = None) -> Handle:
-        """Returns the handle of a finished attachment; `config` replaces the plain adapter_config.json."""
+    def handle(self, adapter: Any, config: Config | None = None) -> Handle:
+        """Returns the handle of a finished attachment; `config`, or what it returns, is its adapter_config.json."""
         backbone = self.backbone
 
         def save(folder: Path) -> None:
-            save_adapter(Path(folder), adapter, backbone, result.state(), config)
+            plain = config() if callable(config) else config
+            save_adapter(Path(folder), adapter, backbone, result.state(), plain)
 
         result = Handle(trainable=self.trainable, remove=self.remove, save=save)
         return result
@@ -127,7 +129,27 @@ def save_adapter(
     # One entry: safetensors writes several in an order that changes, and with it the file's bytes.
     header = {HEADER: json.dumps(made_by, sort_keys=True)}
     (folder / CONFIG_FILE).write_text(json.dumps(written, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    save_file({_outer_name(name): tensor.contiguous() for name, tensor in state.items()}, folder / TENSOR_FILE, header)
+    (folder / "README.md").write_text(model_card(made_by, written), encoding="utf-8")
+    save_file({_PREFIX + name: tensor.contiguous() for name, tensor in state.items()}, folder / TENSOR_FILE, header)
+
+
+def model_card(made_by: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """Returns the model card of an adapter: what it is, which base it belongs to, and how to use it."""
+    name, method = str(made_by["backbone"]), str(made_by["method"])
+    hub = f"base_model: {name.partition('@')[0]}\n" if "/" in name else ""
+    needs = "import mmpt_bench.mmpt  # makes PEFT know the method\n" if config.get("peft_type") in _OURS else ""
+    use = (
+        f"```python\n{needs}from peft import PeftModel\n\nmodel = PeftModel.from_pretrained(base, FOLDER)\n```"
+        if "peft_type" in config
+        else "It holds whole weights of the base, for which PEFT has no form; mmpt-bench puts them back in."
+    )
+    lines = "\n".join(f"- `{key}`: {value}" for key, value in sorted(made_by["params"].items()))
+    return (
+        f"---\nlibrary_name: peft\n{hub}tags: [mmpt-bench, {method}]\n---\n\n# {method} on {name}\n\n"
+        f"Trained by mmpt-bench, with these hyperparameters:\n\n{lines}\n\n"
+        f"It belongs to the base with fingerprint `{made_by['backbone_fingerprint']}`.\n\n{use}\n\n"
+        "```sh\nmmpt-bench run --adapter FOLDER --backbone BASE --tasks mme,pope\n```\n"
+    )
 
 
 def read_adapter(folder: Path, backbone: Backbone | None = None) -> dict[str, Tensor]:
@@ -145,7 +167,7 @@ def read_adapter(folder: Path, backbone: Backbone | None = None) -> dict[str, Te
     try:
         with safe_open(path, "pt") as stream:
             header = json.loads((stream.metadata() or {}).get(HEADER, "{}"))
-            state = {_inner_name(name): stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+            state = {name.removeprefix(_PREFIX): stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise UntrustedRecord(f"`{path}` is damaged ({error}). Train the adapter again.") from error
     if backbone is not None and header.get("backbone_fingerprint") != backbone.fingerprint:
@@ -157,12 +179,26 @@ def read_adapter(folder: Path, backbone: Backbone | None = None) -> dict[str, Te
     return state
 
 
-def _outer_name(name: str) -> str:
-    return _PREFIX + re.sub(r"\.(lora_[AB])\.default\.", r".\1.", name)
+def peft_config(kind: str, fields: Mapping[str, Any], modules_to_save: Sequence[str]) -> dict[str, Any]:
+    """Returns the adapter_config.json of a prompt method, as PEFT reads it.
+
+    Args:
+        kind: name of the configuration's class in peft_methods.py.
+        fields: the method's hyperparameters; those that the configuration has are taken.
+        modules_to_save: names of what is trained whole.
+    """
+    from mmpt_bench import peft_methods
+
+    made = getattr(peft_methods, kind)
+    own = {f.name for f in dataclasses.fields(made)}
+    leaves = [name.rsplit(".", 1)[-1] for name in modules_to_save]
+    taken = {name: value for name, value in fields.items() if name in own}
+    return plain_config(made(**taken | {"modules_to_save": leaves or None, "inference_mode": True}))
 
 
-def _inner_name(name: str) -> str:
-    return re.sub(r"\.(lora_[AB])\.(?!default\.)", r".\1.default.", name.removeprefix(_PREFIX))
+def plain_config(config: Any) -> dict[str, Any]:
+    """Returns a configuration of PEFT as plain JSON values."""
+    return {key: sorted(v) if isinstance(v, set) else v for key, v in config.to_dict().items()}
 
 
 def uniform(shape: Iterable[int], bound: float, seed: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ def cli() -> None:
 @click.option(
     "--seeds", default="0", show_default=True, help="Comma-separated; six or more before a method is called better."
 )
+@click.option("--adapter", metavar="DIR_OR_HUB_ID", help="Evaluate a trained adapter in PEFT's form; train nothing.")
 @click.option("--recipe", type=click.Path(path_type=Path), help="Repeat a run from its recipe.yaml.")
 @click.option("--set", "overrides", multiple=True, metavar="METHOD.FIELD=VALUE", help="A hyperparameter; repeatable.")
 @BACKBONE
@@ -73,9 +75,19 @@ def run(
     from mmpt_bench.trackers import check_trackers
 
     recipe, log_to = options.pop("recipe"), check_trackers(options.pop("log_to"))
+    adapter = options.pop("adapter")
+    if adapter is not None:
+        if recipe is not None:
+            raise RequestError("`--adapter` and `--recipe` do not go together: the one trains nothing.")
+        _refuse_beside("adapter", ("method", "seeds", "overrides"))
+        from mmpt_bench.loaded import adapter_entry
+
+        request = request_of("frozen", tasks, "0", (), options)
+        entry = adapter_entry(adapter, request.offline)
+        sys.exit(commands.run(dataclasses.replace(request, methods=(entry,)), only_plan, as_json, log_to=log_to))
     if recipe is None:
         sys.exit(commands.run(request_of(method, tasks, seeds, overrides, options), only_plan, as_json, log_to=log_to))
-    _refuse_beside_recipe()
+    _refuse_beside("recipe", ("method", "seeds", "overrides", "backbone", "steps", "batch_size", "dtype"))
     from mmpt_bench.plan import from_recipe
     from mmpt_bench.recipe_file import read_recipe
 
@@ -84,13 +96,14 @@ def run(
     sys.exit(commands.run(request, only_plan, as_json, wanted, log_to))
 
 
-def _refuse_beside_recipe() -> None:
-    """Raises RequestError where an option says what the recipe says already."""
+def _refuse_beside(what: str, names: tuple[str, ...]) -> None:
+    """Raises RequestError where an option says what the recipe or the adapter says already."""
     context = click.get_current_context()
-    for name in ("method", "seeds", "overrides", "backbone", "steps", "batch_size", "dtype"):
+    hint = ": edit a copy of the recipe instead" if what == "recipe" else ""
+    for name in names:
         if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
             option = {"overrides": "set"}.get(name, name).replace("_", "-")
-            raise RequestError(f"`--{option}` and `--recipe` do not go together: edit a copy of the recipe instead.")
+            raise RequestError(f"`--{option}` and `--{what}` do not go together{hint}.")
 
 
 @cli.command()

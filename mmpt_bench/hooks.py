@@ -25,14 +25,7 @@ def attach_prompts(attachment: Attachment, plan: PromptPlan, seed: int) -> Promp
     check_plan(model, anatomy, plan)
     device = next(model.parameters()).device
     bank = PromptBank(anatomy, plan, seed).to(device)
-    hooks: list[Any] = []
-    if plan.visual:
-        hooks += _hook_vision(model, anatomy, bank)
-    if bank.rows:
-        hooks += _hook_decoder(model, anatomy, bank)
-    if bank.flowing:
-        core = model.get_submodule(anatomy.core)
-        hooks.append(core.register_forward_pre_hook(bank.split_features, with_kwargs=True))
+    hooks = register_hooks(model, anatomy, bank)
     model.add_module("prompt_bank", bank)
 
     def detach() -> None:
@@ -46,8 +39,24 @@ def attach_prompts(attachment: Attachment, plan: PromptPlan, seed: int) -> Promp
     return bank
 
 
-def check_plan(model: nn.Module, anatomy: Anatomy, plan: PromptPlan) -> None:
-    """Raises RequestError where prompts of this plan cannot be right on this model."""
+def register_hooks(model: nn.Module, anatomy: Anatomy, bank: PromptBank) -> list[Any]:
+    """Hooks a bank's prompts into a model; returns the hooks' handles, each with a `remove`."""
+    hooks: list[Any] = []
+    if bank.plan.visual:
+        hooks += _hook_vision(model, anatomy, bank)
+    if bank.rows:
+        hooks += _hook_decoder(model, anatomy, bank)
+    if bank.flowing:
+        core = model.get_submodule(anatomy.core)
+        hooks.append(core.register_forward_pre_hook(bank.split_features, with_kwargs=True))
+    return hooks
+
+
+def check_plan(model: nn.Module, anatomy: Anatomy, plan: PromptPlan, occupied: bool = False) -> None:
+    """Raises RequestError where prompts of this plan cannot be right on this model, or where it carries some already.
+
+    `occupied` says that it may: those of other adapters, of which one at a time is active.
+    """
     if not plan.visual and not plan.text and not plan.keys:
         raise RequestError("A prompt method of length 0 trains no prompt: give at least one length above 0.")
     if plan.text and plan.keys:
@@ -65,7 +74,7 @@ def check_plan(model: nn.Module, anatomy: Anatomy, plan: PromptPlan) -> None:
             f"Visual prompts cannot flow through the tower of {family.title}, whose blocks group patches anew: "
             "leave `visual_deep` on."
         )
-    if hasattr(model, "prompt_bank"):
+    if hasattr(model, "prompt_bank") and not occupied:
         raise RequestError("The backbone already carries prompts: remove them first.")
     if plan.keys:
         names = dict(model.named_modules())

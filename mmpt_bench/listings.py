@@ -37,7 +37,7 @@ def show_one(name: str, backbone: str, out: Path, as_json: bool) -> None:
     tasks, methods, records = registry.task_entries(), registry.method_entries(), _records(out)
     if name in tasks or (name.endswith(".py") and not is_method(Path(name))):
         shown = _task(registry.find("task", name)[0])
-    elif name in methods or name.endswith(".py"):
+    elif name in methods or name.endswith((".py", ".json")) or name.startswith("peft:"):
         shown = _method(registry.find("method", name)[0], backbone)
     else:
         runs = sorted({record.run for record in records})
@@ -110,8 +110,10 @@ def _task(entry: registry.Entry) -> Row:
 def _method(entry: registry.Entry, backbone: str) -> Row:
     """Returns a method's fields with their defaults, and what it trains on the backbone, counted without weights."""
     adapter = registry.load_method(entry)()
-    anatomy, total = _anatomy(backbone)
+    anatomy, total, _ = anatomy_of(backbone)
     count = adapter.count(anatomy)
+    printed = {"trainable_as_published": adapter.paper_count(anatomy)} if hasattr(adapter, "paper_count") else {}
+    published = {name: {"count": number, "share": number / total} for name, number in printed.items()}
     return {
         "kind": "method",
         "file": entry.path.name,
@@ -122,18 +124,25 @@ def _method(entry: registry.Entry, backbone: str) -> Row:
         "trainable": count,
         "total": total,
         "share": count / total,
+        **published,
     }
 
 
-def _anatomy(backbone: str) -> tuple[Any, int]:
-    """Returns (anatomy, parameters) of a backbone, from its configuration alone: no weight is read."""
+def anatomy_of(backbone: str) -> tuple[Any, int, int]:
+    """Returns (anatomy, parameters, patches of one square picture) of a backbone, from its configuration alone.
+
+    Patches are 0 where the tower has no size of its own; no weight is read.
+    """
     from mmpt_bench.anatomy import find_anatomy
     from mmpt_bench.loading import empty_model
     from mmpt_bench.weights import backbone_folder, check_backbone
 
     check_backbone(backbone)
     model = empty_model(backbone_folder(backbone, weights=False))
-    return find_anatomy(model), sum(p.numel() for p in model.parameters())
+    vision = model.config.vision_config
+    sides = [getattr(vision, name, 0) for name in ("image_size", "patch_size")]
+    size, patch = (side[0] if isinstance(side, list | tuple) else side for side in sides)
+    return find_anatomy(model), sum(p.numel() for p in model.parameters()), (size // patch) ** 2
 
 
 def _docstring(entry: registry.Entry) -> str:

@@ -7,10 +7,12 @@ the paper and the authors' code differ, a switch chooses, and the default is the
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from mmpt_bench.errors import RequestError
+from mmpt_bench.peft_hook import register_with_peft
 
 if TYPE_CHECKING:
     from mmpt_bench.adapter import Handle
@@ -69,7 +71,7 @@ class MMPT:
 
     def attach(self, backbone: Backbone, seed: int) -> Handle:
         """Puts the prompts on the backbone, xavier-uniform from `seed` alone; text and vision draw independently."""
-        from mmpt_bench.attach import Attachment
+        from mmpt_bench.attach import Attachment, peft_config
         from mmpt_bench.hooks import attach_prompts, check_plan
         from mmpt_bench.prompts import PromptPlan
 
@@ -87,7 +89,8 @@ class MMPT:
             attachment.open(backbone.anatomy.projector)
         if self.train_lm_head:
             attachment.open(backbone.anatomy.lm_head)
-        return attachment.handle(self)
+        opened = [backbone.anatomy.projector] * self.train_projector + [backbone.anatomy.lm_head] * self.train_lm_head
+        return attachment.handle(self, lambda: peft_config("MMPTConfig", dataclasses.asdict(self), opened))
 
     def count(self, anatomy: Anatomy) -> int:
         """Returns the number of trainable parameters."""
@@ -109,3 +112,13 @@ class MMPT:
 
 
 ADAPTER = MMPT
+register_with_peft()
+
+
+def __getattr__(name: str) -> Any:
+    """Returns `MMPTConfig`, `VPTConfig` and `KVPrefixConfig`, for which PEFT is imported when they are asked for."""
+    if name in ("MMPTConfig", "VPTConfig", "KVPrefixConfig"):
+        from mmpt_bench import peft_methods
+
+        return getattr(peft_methods, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,6 +9,7 @@ import ast
 import dataclasses
 import importlib
 import importlib.util
+import json
 import sys
 import types
 import typing
@@ -34,6 +35,10 @@ class Entry:
     """First line of its docstring."""
     own: bool = False
     """A user's file, named by its path."""
+    peft: str = ""
+    """PEFT's name of the method, where it is one of PEFT; "adapter" where it is one that is trained already."""
+    given: str = "{}"
+    """Fields of that method's configuration, as JSON."""
 
 
 def folder(kind: str) -> Path:
@@ -70,6 +75,11 @@ def find(kind: str, text: str) -> list[Entry]:
     for word in (part.strip() for part in text.split(",")):
         if word == "all":
             found |= {name: entry for name, entry in known.items() if name not in found}
+        elif kind == "method" and (word.startswith(("peft:", "peft-")) or word.endswith(".json")):
+            entry = _peft(word)
+            if entry.name in found:
+                raise RequestError(f"`{entry.name}` is asked for twice: run one configuration of a method at a time.")
+            found[entry.name] = entry
         elif word.endswith(".py") or "/" in word:
             entry = _own(kind, word, known)
             found[entry.name] = entry
@@ -94,6 +104,9 @@ def load_task(entry: Entry) -> Task:
 
 def load_method(entry: Entry) -> Any:
     """Imports a method's file and returns the adapter class it exports; raises RequestError where it exports none."""
+    if entry.peft:
+        module = importlib.import_module("mmpt_bench.loaded" if entry.peft == "adapter" else "mmpt_bench.peft_baseline")
+        return module.adapter_class(entry.name, entry.peft, json.loads(entry.given))
     module = _import(entry, "baselines")
     adapter = getattr(module, "ADAPTER", None)
     if not (isinstance(adapter, type) and dataclasses.is_dataclass(adapter) and hasattr(adapter, "attach")):
@@ -133,13 +146,15 @@ def fields_of(path: Path) -> dict[str, str]:
 
 def coerce(adapter: type, overrides: Mapping[str, str]) -> dict[str, Any]:
     """Returns overrides as values of the adapter's field types; raises RequestError for a value that does not fit."""
+    if hasattr(adapter, "folded"):
+        overrides = adapter.folded(overrides)
     hints = typing.get_type_hints(adapter)
     return {name: _coerced(f"{name}={text}", hints[name], text) for name, text in overrides.items()}
 
 
 def check_fields(entry: Entry, names: Sequence[str]) -> None:
     """Raises RequestError for a name that is not a field of the method, before anything is imported."""
-    known = fields_of(entry.path)
+    known: Sequence[str] = load_method(entry).known_fields() if entry.peft else list(fields_of(entry.path))
     for name in names:
         if name not in known:
             raise unknown_name("field", name, known, f"`mmpt-bench show {entry.name}` lists those of {entry.name}.")
@@ -172,6 +187,22 @@ def _files(kind: str) -> list[Path]:
 def _entry(path: Path, own: bool = False) -> Entry:
     doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     return Entry(path.stem, path, doc.split("\n")[0], own)
+
+
+def _peft(word: str) -> Entry:
+    """Returns the entry of `peft:VERA`, of `peft-vera` as a recipe has it, or of a configuration's file."""
+    path, given = PACKAGE / "peft_baseline.py", "{}"
+    if word.endswith(".json"):
+        from mmpt_bench.peft_baseline import from_file
+
+        path = Path(word).resolve()
+        kind, fields = from_file(path)
+        given = json.dumps(fields, sort_keys=True)
+    else:
+        kind = word[5:].upper().replace("-", "_")
+    return Entry(
+        f"peft-{kind.lower().replace('_', '-')}", path, f"{kind.upper()} of the installed PEFT", False, kind, given
+    )
 
 
 def _own(kind: str, word: str, known: Mapping[str, Entry]) -> Entry:

@@ -243,7 +243,7 @@ def _base_record(request: Request, job: Job, backbone: Backbone, handle: Any) ->
         task="",
         status="failed",
         reason="",
-        trainable=sum(p.numel() for p in handle.trainable.values()),
+        trainable=handle.size,
         total=sum(p.numel() for p in backbone.model.parameters()),
         environment=environment() | {"device": backbone.device},
     )

@@ -151,7 +151,7 @@ def test_saved_adapter_names_its_backbone_and_no_folder(backbones: dict[Any, Any
     handle.remove()
     config = json.loads((tmp_path / CONFIG_FILE).read_text())
     assert config["base_model_name_or_path"] == "clip-2"
-    assert config["params"]["visual_length"] == 20
+    assert config["visual_length"] == 20
 
 
 def test_adapter_of_another_backbone_is_refused(backbones: dict[Any, Any], tmp_path: Path) -> None:

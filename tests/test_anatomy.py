@@ -92,6 +92,43 @@ def test_exactly_the_used_vision_weights_reach_the_output(tmp_path: Path, layer:
     assert anatomy.has_cls is not siglip
 
 
+SHOWN = {
+    "frozen": 0,
+    "projector": 4_198_400,
+    "mmpt": 6_000_640 - 20 * 1024,
+    "vpt": 23 * 20 * 1024 + 4_198_400,
+    "prefix": 32 * 2 * 10 * 4096 + 4_198_400,
+    "lora": 44_175_360,
+    "full": 6_742_614_016,
+}
+"""By hand, from the widths: 131,072 a textual prompt, 24,576 a visual one in all blocks, a projector of 4,198,400."""
+
+
+def test_configuration_of_the_papers_base_counts_as_published() -> None:
+    from mmpt_bench.listings import anatomy_of
+    from mmpt_bench.registry import load_method, method_entries
+
+    anatomy, total, patches = anatomy_of(str(Path(__file__).parent.parent / "examples" / "llava-7b-linear"))
+    assert (total, patches) == (7_045_793_792, 256)
+    assert {name: load_method(entry)().count(anatomy) for name, entry in method_entries().items()} == SHOWN
+    assert f"{MMPT().paper_count(anatomy) / total:.4%}" == "0.0852%"
+    assert f"{SHOWN['lora'] / total:.2%}" == "0.63%"
+
+
+def test_show_prints_the_counts_without_weights() -> None:
+    import json
+
+    from click.testing import CliRunner
+
+    from mmpt_bench.cli import cli
+
+    folder = Path(__file__).parent.parent / "examples" / "llava-7b-linear"
+    result = CliRunner().invoke(cli, ["show", "mmpt", "--backbone", str(folder), "--json"], catch_exceptions=False)
+    shown = json.loads(result.stdout)
+    assert shown["trainable_as_published"] == {"count": 6_000_640, "share": 6_000_640 / 7_045_793_792}
+    assert shown["trainable"] == SHOWN["mmpt"]
+
+
 def test_unknown_family_is_refused_by_name() -> None:
     model = LlavaForConditionalGeneration(config())
     model.config.model_type = "imaginary"

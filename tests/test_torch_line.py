@@ -55,7 +55,10 @@ ABOVE = [
     "backbone",
     "encoded",
     "families",
+    "loaded",
     "loading",
+    "peft_baseline",
+    "peft_hook",
     "mmpt",
     "adapter",
     "artifacts",
@@ -77,7 +80,20 @@ ABOVE = [
     "cli_options",
     "cli_study",
 ]
-BELOW = {"train", "predict", "prompts", "hooks", "rows", "packed", "attach", "anatomy", "checks", "probe", "tune"}
+BELOW = {
+    "train",
+    "predict",
+    "prompts",
+    "hooks",
+    "rows",
+    "packed",
+    "peft_methods",
+    "attach",
+    "anatomy",
+    "checks",
+    "probe",
+    "tune",
+}
 
 
 def test_modules_above_the_line_import_without_torch() -> None:

@@ -1,0 +1,52 @@
+"""The paper's setting is planned from the architecture alone."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FOLDER = Path(__file__).parent.parent / "examples"
+
+
+@pytest.fixture(scope="module")
+def paper() -> Any:
+    spec = importlib.util.spec_from_file_location("paper_example", FOLDER / "paper.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_steps_are_three_epochs(paper: Any) -> None:
+    assert paper.steps() == 4_362
+
+
+def test_plan_counts_what_the_architecture_says(paper: Any) -> None:
+    found = paper.plan(str(FOLDER / "llava-7b-linear"), seeds=3, trials=5, tflops=100.0)
+    rows = found["methods"]
+    assert found["tokens"] == 256 + 120
+    assert rows["lora"]["trainable"] == 44_175_360
+    # 4,362 steps x 128 examples x 376 tokens x (4 x 6,738,415,616 + 2 x 4,198,400) operations at 1e14 a second.
+    training = 4_362 * 128 * 376 * (4 * 6_738_415_616 + 2 * 4_198_400) / 1e14 / 3600
+    asking = 50_497 * 376 * 2 * 6_738_415_616 / 1e14 / 3600
+    assert rows["projector"]["hours"] == pytest.approx(8 * training + 3 * asking)
+    assert rows["frozen"]["hours"] == pytest.approx(asking)
+    assert rows["full"]["gib_states"] == pytest.approx((2 * 7_045_793_792 + 6 * 6_742_614_016) / 2**30)
+
+
+def test_commands_name_every_method_and_the_data(paper: Any) -> None:
+    import argparse
+
+    options = argparse.Namespace(
+        backbone="B", out=Path("O"), train_images=Path("T"), decontaminate=False, images="coco=C", data=None, seeds=3,
+        trials=5,
+    )  # fmt: skip
+    tune, run = paper.commands(options)
+    assert tune[0] == "tune"
+    assert run[run.index("--seeds") + 1] == "0,1,2"
+    assert run[run.index("--images") + 1] == "coco=C"
+    assert run[run.index("--method") + 1] == "frozen,projector,mmpt,vpt,prefix,lora,full"
