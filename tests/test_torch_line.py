@@ -47,6 +47,9 @@ ABOVE = [
     "mmpt",
     "adapter",
     "artifacts",
+    "leaderboard_latex",
+    "model_card",
+    "trackers",
 ]
 BELOW = {"train", "predict", "prompts", "hooks", "rows", "attach", "anatomy", "checks", "probe", "tune"}
 
