@@ -12,6 +12,7 @@ SMALL = Plan(
     vision_steps=2,
     vision_batch=8,
     vision_decay=1,
+    naming_steps=2,
     steps=3,
     batch=2,
     decay_steps=2,

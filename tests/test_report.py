@@ -442,6 +442,37 @@ def test_real_data_without_a_folder_says_how_to_show_them(tmp_path: Path) -> Non
     assert "real data are not read without --images DIR" in page_of(store).text.replace("`", "")
 
 
+def test_real_data_are_shown_from_the_folder_that_was_evaluated(tmp_path: Path) -> None:
+    from mmpt_bench.source import folder_rows
+    from mmpt_bench.source import samples as samples_of
+
+    folder = tmp_path / "colours"
+    (folder / "images").mkdir(parents=True)
+    lines = []
+    for i in range(4):
+        Image.new("RGB", (400, 200), (60 * i, 0, 0)).save(folder / "images" / f"{i}.png")
+        lines.append(json.dumps({"image": f"{i}.png", "question": f"Is {i} red?", "answer": ("yes", "no")[i % 2]}))
+    (folder / "test.jsonl").write_text("\n".join(lines) + "\n")
+
+    def sample(row: Any, number: int, names: Any) -> Sample:
+        picture = Picture(str(number), lambda: Image.open(row["image"]))
+        return Sample(str(number), picture, row["question"], ("yes", "no"), row["answer"], "", str(number))
+
+    of = task("colours", "Colours", sample=sample, columns=("question", "answer"))
+    rows = folder_rows(of, tmp_path)
+    store = store_in(tmp_path)
+    for method, right in (("mmpt", "1"), ("lora", "1101")):
+        changes = {"suite": "real", "data_fingerprint": rows.fingerprint, "dataset": rows.origin}
+        store.append_record(record(store, of, samples_of(of, rows), right, recipe(method), **changes))
+    page = parsed(write.page(gather(store, {"colours": of}, tmp_path, n_resamples=50), store).data)
+    (card,) = page.all("li", class_="card")
+    assert "Is 2 red?" in card.text
+    assert (card.one("img").attributes["width"], card.one("img").attributes["height"]) == ("400", "200")
+    shown = Image.open(io.BytesIO(base64.b64decode(card.one("img").attributes["src"].split(",")[1])))
+    assert shown.size == (192, 96)
+    assert "--data FOLDER" in page.text
+
+
 def test_smaller_svg_keeps_every_mark() -> None:
     svg = (
         b'<?xml version="1.0"?><!DOCTYPE svg><svg xmlns:xlink="x" viewBox="0 0 648 5"><metadata>m</metadata>'

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from mmpt_bench.board import Board, Column, Row
+from mmpt_bench.hashing import content_key
 from mmpt_bench.recipe import Record
 from mmpt_bench.report.questions import Asked, Questions
 from mmpt_bench.rescore import Samples
@@ -128,10 +129,13 @@ def _shares(said: Sequence[Sequence[str | None]], known: Sequence[Sample]) -> li
 
 
 def _most_spread(spread: np.ndarray, known: Sequence[Sample], n: int) -> list[int]:
-    """Returns the places of the `n` samples with the largest spread above 0, each of another picture."""
+    """Returns the places of the `n` samples with the largest spread above 0, each of another picture.
+
+    Of equal ones those with the lowest hash come first: the first of a file are often all of one group.
+    """
     chosen: list[int] = []
     pictures: set[str] = set()
-    for place in sorted(range(len(known)), key=lambda i: (-spread[i], i)):
+    for place in sorted(range(len(known)), key=lambda i: (-spread[i], content_key(known[i].id))):
         if len(chosen) == n or spread[place] <= 0:
             break
         if known[place].cluster not in pictures:
