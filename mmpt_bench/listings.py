@@ -73,7 +73,7 @@ def _backbones() -> list[Row]:
     return [
         {
             "backbone": "embedded",
-            "summary": "3.7 M parameters, LLaVA architecture, in the package; knows generated scenes alone",
+            "summary": "4.3 M parameters, LLaVA architecture, in the package; knows generated scenes alone",
         },
         {
             "backbone": "FOLDER",

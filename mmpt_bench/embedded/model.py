@@ -103,7 +103,7 @@ def build_processor() -> LlavaProcessor:
 
 
 def build_model(seed: int) -> LlavaForConditionalGeneration:
-    """Returns the model with random weights: a CLIP tower, a two-layer projector, a Llama, 3.7 M parameters."""
+    """Returns the model with random weights: a CLIP tower, a two-layer projector, a Llama, 4.3 M parameters."""
     import torch
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
