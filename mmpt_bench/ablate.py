@@ -15,7 +15,7 @@ from mmpt_bench.ablation_board import ablation_board
 from mmpt_bench.ablation_files import ablation_csv, ablation_json, ablation_md, ablation_tables
 from mmpt_bench.axes import Axis, Setting
 from mmpt_bench.commands import run_jobs
-from mmpt_bench.corpus import train_data
+from mmpt_bench.corpus import TrainData, train_data
 from mmpt_bench.errors import RequestError
 from mmpt_bench.files import write_atomic
 from mmpt_bench.plan import Job, Request, TaskData, adapter_of, load_data, plan_all, suite_of
@@ -114,9 +114,9 @@ def _check_suites(places: Sequence[Place]) -> None:
 
 def _grouped(places: Sequence[Place], planned: Sequence[Sequence[Job]]) -> list[tuple[Request, list[Job]]]:
     """Returns the jobs by what must be loaded for them, each training once, all points at one seed before the next."""
-    groups: dict[tuple[str, str], tuple[Request, dict[str, Job]]] = {}
+    groups: dict[tuple[str, TrainData], tuple[Request, dict[str, Job]]] = {}
     for (request, method, changed), jobs in zip(places, planned, strict=True):
-        _, known = groups.setdefault((request.backbone, request.corpus), (request, {}))
+        _, known = groups.setdefault((request.backbone, train_data(request.corpus)), (request, {}))
         for job in jobs:
             known.setdefault(job.recipe.train_key, dataclasses.replace(job, label=label_of(method, changed)))
     return [(request, sorted(jobs.values(), key=lambda j: j.recipe.seed)) for request, jobs in groups.values()]

@@ -131,16 +131,17 @@ def _matched(task: Task, given: Answers, official: Sequence[Sample]) -> list[Sam
     """Returns the official sample of each answer, by row number, by id, or by group, picture and question."""
     by_id = {sample.id: sample for sample in official}
     by_words: dict[tuple[str, str, str], list[Sample]] = defaultdict(list)
-    for sample in official:
-        by_words[_words(sample)].append(sample)
+    for each in official:
+        by_words[_words(each)].append(each)
     found: list[Sample] = []
     strangers: list[str] = []
     contradictions: list[str] = []
     for answer in given.answers:
-        sample = _match(task, given.form, answer, official, by_id, by_words)
-        if sample is None:
+        matched = _match(task, given.form, answer, official, by_id, by_words)
+        if matched is None:
             strangers.append(answer.where)
             continue
+        sample = matched
         said = _label(task, answer)
         if said is not None and said != sample.answer.lower():
             contradictions.append(f"{answer.where} says `{said}`, `{sample.id}` is `{sample.answer}`")

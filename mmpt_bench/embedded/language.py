@@ -155,8 +155,8 @@ def claim(scene: Scene, rng: np.random.Generator, truth: bool, skill: str) -> Cl
             return None
         others = [c for c in (*[t.color for t in scene.things], *world.COLOR_NAMES) if c != thing.color]
         color = thing.color if truth else str(rng.choice(others))
-        said = f"the {thing.shape} is {color}"
-        return Claim(said, f"the {thing.shape} is {thing.color}", {"ref": thing.shape, "color": color})
+        statement = f"the {thing.shape} is {color}"
+        return Claim(statement, f"the {thing.shape} is {thing.color}", {"ref": thing.shape, "color": color})
     if skill == "location":
         near = [c for c in range(9) if c != thing.cell and (c // 3 == thing.cell // 3 or c % 3 == thing.cell % 3)]
         cell = world.CELLS[thing.cell if truth else int(rng.choice(near))]
@@ -232,7 +232,7 @@ def _claimed(scene: Scene, rng: np.random.Generator, part: str, skill: str) -> A
         question = _pick(ENTAIL[part], rng).format(claim=f"the {thing.shape} {_pick(UNSEEN, rng)}")
         return Asked("neutral", _varied(question, rng, False) if part == "pretrain" else question, "neutral .")
     made = claim(scene, rng, truth, skill)
-    return made and judged(made, truth, rng, part, skill, 0.5)
+    return None if made is None else judged(made, truth, rng, part, skill, 0.5)
 
 
 def _open(scene: Scene, rng: np.random.Generator, part: str, skill: str, short: str, **fields: str) -> Asked:

@@ -118,7 +118,7 @@ def build_model(seed: int) -> LlavaForConditionalGeneration:
     )
     text = LlamaConfig(
         initializer_range=0.06,
-        rope_theta=1e6,
+        rope_parameters={"rope_theta": 1e6, "rope_type": "default"},
         vocab_size=8 * ((len(SPECIAL) + len(words()) + 7) // 8),
         hidden_size=160,
         intermediate_size=448,

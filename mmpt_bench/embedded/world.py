@@ -323,8 +323,8 @@ def _draw_digit(scene: Scene) -> np.ndarray:
     hand, middle = scene.hand, SIDE / 2
     sine, cosine = np.sin(np.deg2rad(hand.turn)), np.cos(np.deg2rad(hand.turn))
     a, b, c, d = np.array([cosine, sine + hand.lean, -sine, cosine]) / hand.zoom
-    back = (a, b, middle - a * (middle + hand.dx) - b * (middle + hand.dy))
-    back += (c, d, middle - c * (middle + hand.dx) - d * (middle + hand.dy))
+    across, down = middle + hand.dx, middle + hand.dy
+    back = (a, b, middle - a * across - b * down, c, d, middle - c * across - d * down)
     moved = sheet.transform((SIDE, SIDE), Image.Transform.AFFINE, back, Image.Resampling.BILINEAR)
     ink = (np.asarray(moved) / 255.0) ** hand.weight * 255
     return np.repeat(ink.round().astype(np.uint8)[:, :, None], 3, axis=2)

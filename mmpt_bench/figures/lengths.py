@@ -40,7 +40,7 @@ AXIS_TITLES = {
     "prompt-len": "Prompts a layer, each side", "visual-len": "Visual prompts a layer",
     "text-len": "Textual prompts a layer", "lr": "Learning rate", "data-fraction": "Share of the corpus",
 }  # fmt: skip
-REFERENCES = {FROZEN: ":", FULL: "--", "projector": "-."}
+REFERENCES: dict[str, Any] = {FROZEN: ":", FULL: "--", "projector": "-."}
 """Methods that are drawn as lines where they were run beside the points, and how."""
 
 
