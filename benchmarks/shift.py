@@ -16,7 +16,7 @@ import time
 import numpy as np
 import torch
 
-from mmpt_bench import corpus, plan, registry, source
+from mmpt_bench import corpus, registry, source
 from mmpt_bench.backbone import load_backbone
 from mmpt_bench.embedded import suite
 from mmpt_bench.hashing import derive
@@ -76,7 +76,8 @@ def main() -> None:
         means = np.mean(list(table.values()), axis=0)
         cells = "  ".join(f"{name} {a:.2f}/{b:.2f}" for name, (a, b) in table.items())
         print(
-            f"{options.method} strength {strength:g}: {means[0]:.3f}/{means[1]:.3f}  {cells}  loss {loss:.3f}, {seconds:.0f} s",
+            f"{options.method} strength {strength:g}: {means[0]:.3f}/{means[1]:.3f}  {cells}",
+            f"loss {loss:.3f}, {seconds:.0f} s",
             flush=True,
         )
         handle.remove()
