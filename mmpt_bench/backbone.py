@@ -6,10 +6,11 @@ Imports without torch, so that a fingerprint costs no second.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from mmpt_bench.errors import RequestError, UntrustedRecord, unknown_name
+from mmpt_bench.vision import FeatureCache
 from mmpt_bench.weights import DTYPES, backbone_fingerprint, backbone_folder, folder_fingerprint, verify_folder
 
 if TYPE_CHECKING:
@@ -19,10 +20,19 @@ if TYPE_CHECKING:
 
     from mmpt_bench.anatomy import Anatomy
 
-__all__ = ["IGNORED", "Backbone", "backbone_fingerprint", "load_backbone"]
+__all__ = ["IGNORED", "Backbone", "Encoded", "backbone_fingerprint", "load_backbone"]
 
 IGNORED = -100
 """Label of a token that the loss leaves out (torch.nn.functional.cross_entropy)."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One text in tokens."""
+
+    ids: list[int]
+    start: int
+    """Where the target begins; the length where there is none."""
 
 
 @dataclass
@@ -37,6 +47,8 @@ class Backbone:
     fingerprint: str
     device: str
     dtype: str
+    features: FeatureCache = field(default_factory=FeatureCache, repr=False)
+    """What a frozen vision tower made of pictures, for every method that leaves it frozen."""
 
     def prompt_text(self, question: str) -> str:
         """Returns the chat prompt of one picture and one question, up to where the answer begins.
@@ -95,6 +107,20 @@ class Backbone:
             RequestError: a text is longer than `max_length`; nothing is ever cut.
             ValueError: the tokenizer merges prompt and target into one token, so that no boundary exists.
         """
+        rows = self.encode(prompts, targets, n_image_tokens, max_length)
+        batch = self.pad(rows, padding_side or ("left" if targets is None else "right"))
+        if targets is None:
+            del batch["labels"]
+        return batch
+
+    def encode(
+        self,
+        prompts: Sequence[str],
+        targets: Sequence[str] | None = None,
+        n_image_tokens: int | None = None,
+        max_length: int | None = None,
+    ) -> list[Encoded]:
+        """Returns texts in tokens, not yet padded: see `tokenize`, whose arguments and errors these are."""
         count = self.image_tokens() if n_image_tokens is None else n_image_tokens
         image = self.processor.image_token
         texts = [prompt.replace(image, image * count) for prompt in prompts]
@@ -109,8 +135,7 @@ class Backbone:
                 f"An example has {longest} tokens and {max_length} are allowed: {prompts[index][:80]!r}. "
                 "Raise `max_length`; examples are never cut."
             )
-        side = padding_side or ("left" if targets is None else "right")
-        return self._pad(rows, starts if targets is not None else None, longest, side)
+        return [Encoded(row, start) for row, start in zip(rows, starts, strict=True)]
 
     def _with_targets(self, texts: list[str], heads: list[list[int]], targets: Sequence[str]) -> list[list[int]]:
         """Returns the tokens of whole examples, each of which must begin with its prompt's own tokens."""
@@ -121,27 +146,23 @@ class Backbone:
                 raise ValueError(f"the tokenizer finds no boundary between the prompt and the target {target[:80]!r}")
         return [[*row, tokenizer.eos_token_id] for row in whole]
 
-    def _pad(
-        self, rows: list[list[int]], starts: list[int] | None, longest: int, side: Literal["left", "right"]
-    ) -> dict[str, Tensor]:
-        """Returns padded rows as tensors; `starts` are the lengths of the prompts, which labels leave out."""
+    def pad(self, rows: Sequence[Encoded], side: Literal["left", "right"]) -> dict[str, Tensor]:
+        """Returns `input_ids`, `attention_mask` and `labels`, (rows, longest), on the backbone's device."""
         import torch
 
         fill = self.processor.tokenizer.pad_token_id
         if fill is None:
             fill = self.processor.tokenizer.eos_token_id
+        longest = max(len(row.ids) for row in rows)
         ids = torch.full((len(rows), longest), fill, dtype=torch.long)
         mask = torch.zeros_like(ids)
         labels = torch.full_like(ids, IGNORED)
         for i, row in enumerate(rows):
-            first = longest - len(row) if side == "left" else 0
-            ids[i, first : first + len(row)] = torch.tensor(row)
-            mask[i, first : first + len(row)] = 1
-            if starts is not None:
-                labels[i, first + starts[i] : first + len(row)] = torch.tensor(row[starts[i] :])
-        batch = {"input_ids": ids, "attention_mask": mask}
-        if starts is not None:
-            batch["labels"] = labels
+            first = longest - len(row.ids) if side == "left" else 0
+            ids[i, first : first + len(row.ids)] = torch.tensor(row.ids)
+            mask[i, first : first + len(row.ids)] = 1
+            labels[i, first + row.start : first + len(row.ids)] = torch.tensor(row.ids[row.start :], dtype=torch.long)
+        batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
         return {key: value.to(self.device) for key, value in batch.items()}
 
     def batch(

@@ -48,7 +48,7 @@ ABOVE = [
     "adapter",
     "artifacts",
 ]
-BELOW = {"train", "predict", "prompts", "hooks", "rows", "attach", "anatomy", "checks", "probe", "tune"}
+BELOW = {"train", "loss", "evaluate", "predict", "prompts", "hooks", "rows", "attach", "anatomy", "checks", "probe", "tune"}
 
 
 def test_modules_above_the_line_import_without_torch() -> None:
