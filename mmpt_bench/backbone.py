@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from mmpt_bench.errors import RequestError, UntrustedRecord, unknown_name
-from mmpt_bench.vision import FeatureCache
+from mmpt_bench.vision import PIXEL_BYTES, FeatureCache
 from mmpt_bench.weights import DTYPES, backbone_fingerprint, backbone_folder, folder_fingerprint, verify_folder
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class Backbone:
     dtype: str
     features: FeatureCache = field(default_factory=FeatureCache, repr=False)
     """What a frozen vision tower made of pictures, for every method that leaves it frozen."""
+    kept_pixels: FeatureCache = field(default_factory=partial(FeatureCache, PIXEL_BYTES), repr=False)
+    """Pictures of evaluation as the tower reads them."""
 
     def prompt_text(self, question: str) -> str:
         """Returns the chat prompt of one picture and one question, up to where the answer begins.

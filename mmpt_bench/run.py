@@ -180,7 +180,8 @@ def _evaluated(
     answered: dict[str, Prediction] = artifacts.predictions(store, name, task.name, key)
     left = [sample for sample in item.samples if sample.id not in answered]
     report.evaluated(job, task.name, len(answered), len(item.samples))
-    for batch in predict(backbone, task, left, batch_size):
+    pictures = content_key(item.key)
+    for batch in predict(backbone, task, left, batch_size, pictures, report.said):
         artifacts.append_predictions(store, name, task.name, key, batch)
         answered |= {prediction.id: prediction for prediction in batch}
         report.evaluated(job, task.name, len(answered), len(item.samples))

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 CACHE_BYTES = 2**30
 """Memory for kept features, by default."""
+PIXEL_BYTES = 2**29
+"""Memory for processed pictures."""
 ALONE_TOKENS = 256
 """A tower with as many tokens a picture runs in training on one picture at a time, whose features any later step may
 use; a smaller one runs on a step's pictures together. Either way a picture's features never depend on what else is in

@@ -48,7 +48,22 @@ ABOVE = [
     "adapter",
     "artifacts",
 ]
-BELOW = {"train", "loss", "evaluate", "predict", "prompts", "hooks", "rows", "attach", "anatomy", "checks", "probe", "tune"}
+BELOW = {
+    "train",
+    "loss",
+    "reference",
+    "shared",
+    "pictures",
+    "predict",
+    "prompts",
+    "hooks",
+    "rows",
+    "attach",
+    "anatomy",
+    "checks",
+    "probe",
+    "tune",
+}
 
 
 def test_modules_above_the_line_import_without_torch() -> None:
