@@ -234,6 +234,23 @@ def test_tables_larger_than_the_limit_are_refused(
         write.page(content, store)
 
 
+def test_figures_that_are_given_stand_where_they_belong(store: Store) -> None:
+    svg, csv = b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"method,score\nmmpt,0.5\n"
+    given = [
+        drawings.Drawing("pareto", "Score against cost", "A dot a method.", "mmpt is lower.", svg, csv),
+        drawings.Drawing("lengths", "Prompt length", "A line a task.", "It rises.", svg, csv, "ablation"),
+    ]
+    made = gather(store, TASKS, n_resamples=50, figures=given, undrawn=[("Heat map", "no grid was run")])
+    page = parsed(write.page(made, store).data)
+    by_id = {each.attributes["aria-labelledby"]: each for each in page.all("section")}
+    ids = {name: [f.attributes["id"] for f in by_id[name].all("figure")] for name in ("figures", "ablations")}
+    assert ids == {"figures": ["f-leaderboard-0", "f-pareto"], "ablations": ["f-lengths"]}
+    figure = page.one("figure", id="f-pareto")
+    assert figure.one("img").attributes["alt"] == "Score against cost. mmpt is lower."
+    assert [cell.text for cell in figure.one("tbody").all("td")] == ["mmpt", "0.5"]
+    assert "Heat map: no grid was run" in page.text.replace(" :", ":")
+
+
 def test_figures_beyond_the_limit_are_left_out_and_named(
     store: Store, content: Content, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -78,6 +78,9 @@ class Content:
     empty: Gap | None
     """What to do where nothing is recorded."""
     drawings: tuple[Drawing, ...]
+    """Of the boards, then those that were given."""
+    undrawn: tuple[tuple[str, str], ...]
+    """(title, reason) of figures that cannot be drawn yet."""
     published: tuple[Published, ...]
     settings: tuple[Setting, ...]
     records: dict[str, Record]
@@ -97,6 +100,8 @@ def gather(
     images: Path | None = None,
     say: Callable[[str], None] = lambda text: None,
     n_resamples: int = RESAMPLES,
+    figures: Sequence[Drawing] = (),
+    undrawn: Sequence[tuple[str, str]] = (),
 ) -> Content:
     """Returns the report of a results folder.
 
@@ -106,6 +111,8 @@ def gather(
         images: folder of real data, for questions and pictures of boards on them.
         say: told what takes long.
         n_resamples: of every interval.
+        figures: more of them, in their order, shown after those of the boards.
+        undrawn: (title, what is missing and the command that gets it) of figures that cannot be drawn yet.
 
     Raises:
         UntrustedRecord: a record contradicts its own answers, samples or track.
@@ -119,7 +126,8 @@ def gather(
     return Content(
         sections=sections,
         empty=None if made else nothing_recorded(store),
-        drawings=tuple(drawings([section.board for section in sections], colors)),
+        drawings=(*drawings([section.board for section in sections], colors), *figures),
+        undrawn=tuple(undrawn),
         published=read_published(registry.folder("results") / "published.csv"),
         settings=_settings(list(records.values())),
         records=records,
