@@ -26,7 +26,6 @@ TENSOR_FILE = "adapter_model.safetensors"
 HEADER = "mmpt_bench"
 """Entry of the tensor file's header that names the method, its hyperparameters and the backbone."""
 _PREFIX = "base_model.model."
-_OURS = ("MMPT", "VPT", "KVPREFIX")
 Config = dict[str, Any] | Callable[[], dict[str, Any]]
 
 
@@ -117,6 +116,8 @@ def save_adapter(
     """Writes adapter_config.json and adapter_model.safetensors to `folder`, which is made where it is missing."""
     from safetensors.torch import save_file
 
+    from mmpt_bench.model_card import adapter_card
+
     folder.mkdir(parents=True, exist_ok=True)
     plain = {"method": adapter.name, "params": dataclasses.asdict(adapter)}
     written = {**(config or plain), "base_model_name_or_path": public_name(backbone.name)}
@@ -129,27 +130,8 @@ def save_adapter(
     # One entry: safetensors writes several in an order that changes, and with it the file's bytes.
     header = {HEADER: json.dumps(made_by, sort_keys=True)}
     (folder / CONFIG_FILE).write_text(json.dumps(written, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(model_card(made_by, written), encoding="utf-8")
+    (folder / "README.md").write_text(adapter_card(made_by, written), encoding="utf-8")
     save_file({_PREFIX + name: tensor.contiguous() for name, tensor in state.items()}, folder / TENSOR_FILE, header)
-
-
-def model_card(made_by: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-    """Returns the model card of an adapter: what it is, which base it belongs to, and how to use it."""
-    name, method = str(made_by["backbone"]), str(made_by["method"])
-    hub = f"base_model: {name.partition('@')[0]}\n" if "/" in name else ""
-    needs = "import mmpt_bench.mmpt  # makes PEFT know the method\n" if config.get("peft_type") in _OURS else ""
-    use = (
-        f"```python\n{needs}from peft import PeftModel\n\nmodel = PeftModel.from_pretrained(base, FOLDER)\n```"
-        if "peft_type" in config
-        else "It holds whole weights of the base, for which PEFT has no form; mmpt-bench puts them back in."
-    )
-    lines = "\n".join(f"- `{key}`: {value}" for key, value in sorted(made_by["params"].items()))
-    return (
-        f"---\nlibrary_name: peft\n{hub}tags: [mmpt-bench, {method}]\n---\n\n# {method} on {name}\n\n"
-        f"Trained by mmpt-bench, with these hyperparameters:\n\n{lines}\n\n"
-        f"It belongs to the base with fingerprint `{made_by['backbone_fingerprint']}`.\n\n{use}\n\n"
-        "```sh\nmmpt-bench run --adapter FOLDER --backbone BASE --tasks mme,pope\n```\n"
-    )
 
 
 def read_adapter(folder: Path, backbone: Backbone | None = None) -> dict[str, Tensor]:

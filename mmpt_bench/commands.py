@@ -157,6 +157,7 @@ def export(run: str, form: str, out: Path) -> int:
 def _show_board(store: Store, form: str, own: Sequence[registry.Entry]) -> None:
     """Builds the boards, writes leaderboard.csv, .md and pictures, and prints them."""
     from mmpt_bench.ablation_files import write_ablations
+    from mmpt_bench.figures.style import name_of
     from mmpt_bench.leaderboard import boards
     from mmpt_bench.leaderboard_csv import leaderboard_csv
     from mmpt_bench.leaderboard_latex import leaderboard_latex
@@ -174,8 +175,7 @@ def _show_board(store: Store, form: str, own: Sequence[registry.Entry]) -> None:
     colors = {entry.name: registry.load_method(entry).color for entry in registry.method_entries().values()}
     figures = [board for board in made if board.limit is None and any(row.cells for row in board.rows)]
     for board in figures:
-        alone = sum(other.suite == board.suite for other in figures) == 1
-        name = f"leaderboard-{board.suite}" + ("" if alone else f"-{board.track}")
+        name = name_of("leaderboard", board, figures)
         leaderboard_picture(board, store.path("figures") / f"{name}.png", colors)
     if form == "json":
         click.echo(json.dumps(leaderboard_json(made, published), indent=1))

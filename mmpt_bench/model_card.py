@@ -1,4 +1,4 @@
-"""A run's results in the two forms of the Hugging Face hub: `.eval_results/*.yaml`, and `model-index` of a model card.
+"""What the Hugging Face hub is told of a run: an adapter's card, `.eval_results/*.yaml`, and a card's `model-index`.
 
 A model repository holds one checkpoint, so both are of one run, with the interval of that checkpoint. Generated
 miniatures are no public benchmark: `.eval_results`, from which the hub makes boards, are refused for them.
@@ -17,8 +17,29 @@ from mmpt_bench.task import Task
 
 PIPELINE = "image-text-to-text"
 """The hub's name for what these models do."""
+PROMPT_TYPES = ("MMPT", "VPT", "KVPREFIX")
+"""Methods that PEFT knows once `mmpt_bench.mmpt` is imported."""
 HUB_METRICS = {"accuracy": "accuracy", "f1_mean": "f1"}
 """Headline -> name of a metric of the hub; others keep their own."""
+
+
+def adapter_card(made_by: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """Returns the model card of an adapter: what it is, which base it belongs to, and how to use it."""
+    name, method = str(made_by["backbone"]), str(made_by["method"])
+    hub = f"base_model: {name.partition('@')[0]}\n" if "/" in name else ""
+    needs = "import mmpt_bench.mmpt  # makes PEFT know the method\n" if config.get("peft_type") in PROMPT_TYPES else ""
+    use = (
+        f"```python\n{needs}from peft import PeftModel\n\nmodel = PeftModel.from_pretrained(base, FOLDER)\n```"
+        if "peft_type" in config
+        else "It holds whole weights of the base, for which PEFT has no form; mmpt-bench puts them back in."
+    )
+    lines = "\n".join(f"- `{key}`: {value}" for key, value in sorted(made_by["params"].items()))
+    return (
+        f"---\nlibrary_name: peft\n{hub}tags: [mmpt-bench, {method}]\n---\n\n# {method} on {name}\n\n"
+        f"Trained by mmpt-bench, with these hyperparameters:\n\n{lines}\n\n"
+        f"It belongs to the base with fingerprint `{made_by['backbone_fingerprint']}`.\n\n{use}\n\n"
+        "```sh\nmmpt-bench run --adapter FOLDER --backbone BASE --tasks mme,pope\n```\n"
+    )
 
 
 def results_of(store: Store, run: str, tasks: Mapping[str, Task]) -> list[Record]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mmpt_bench.errors import RequestError, UntrustedRecord, unknown_name
+from mmpt_bench.errors import BenchError, RequestError, UntrustedRecord, unknown_name
 
 if TYPE_CHECKING:
     from mmpt_bench.adapter import Handle
@@ -210,7 +210,7 @@ def inject(attachment: Any, config: Any, seed: int, make: Callable[[], None] | N
         # Only what the injection added: a model's first forward adds attributes too, and those stay.
         added += [(m, extra) for m in before.values() for extra in vars(m).keys() - attributes[id(m)]]
         _check(anatomy, config, model, sums)
-    except RequestError:
+    except (BenchError, torch.OutOfMemoryError):
         attachment.remove()
         raise
     except (ValueError, NotImplementedError, TypeError, RuntimeError, KeyError) as error:
@@ -223,7 +223,7 @@ def inject(attachment: Any, config: Any, seed: int, make: Callable[[], None] | N
 
 
 def _check(anatomy: Anatomy, config: Any, model: Any, sums: dict[int, tuple[Any, float]]) -> None:
-    """Raises ValueError where training would be wrong or void."""
+    """Raises ValueError where training would be void, UntrustedRecord where the base is no longer the base."""
     if any(p.detach().double().sum().item() != total for p, total in sums.values()):
         raise UntrustedRecord(
             f"{config.peft_type.value} changed the base's own weights, and nothing after it would be measured from the "

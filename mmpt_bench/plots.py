@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from mmpt_bench import shown
 from mmpt_bench.board import Board, Column, Row
 from mmpt_bench.errors import RequestError
 from mmpt_bench.escape import plain_text
+from mmpt_bench.figures import style
 from mmpt_bench.files import write_atomic
 from mmpt_bench.ranking import FROZEN
 from mmpt_bench.stats import Interval
@@ -22,21 +22,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 EMBEDDED_CAPTION = "Embedded suite: generated miniature tasks, not the public benchmarks."
-UNKNOWN_COLOR = "#777777"
-"""Of a method that the colours do not name."""
 PANELS_A_LINE = 4
 LABEL_WIDTH = 30
 """Characters of a row's label on one line."""
 TITLE_WIDTH = 22
 """Characters of a panel's title."""
 PANEL_INCHES, LABEL_INCHES, LINE_INCHES, FRAME_INCHES, HEAD_INCHES, FOOT_INCHES = 1.75, 2.0, 0.14, 0.6, 0.12, 0.42
-STYLE: dict[str, Any] = {
-    "font.family": "DejaVu Sans", "font.size": 8.0, "axes.titlesize": 8.5, "axes.linewidth": 0.6,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.spines.left": False, "xtick.major.width": 0.6,
-    "svg.fonttype": "path",
-    # Names of clip paths are random without a salt, and the files would differ each time.
-    "svg.hashsalt": "mmpt-bench",
-}  # fmt: skip
+STYLE: dict[str, Any] = style.STYLE | {"axes.spines.left": False}
 
 
 @dataclass(frozen=True)
@@ -65,11 +57,8 @@ def leaderboard_picture(board: Board, path: Path, colors: Mapping[str, str]) -> 
     targets = path.with_suffix(".png"), path.with_suffix(".svg")
     with matplotlib.style.context(["default", STYLE]):
         figure = board_figure(board, colors)
-        for target in targets:
-            stream = io.BytesIO()
-            metadata = {"Software": None} if target.suffix == ".png" else {"Date": None, "Creator": None}
-            figure.savefig(stream, format=target.suffix[1:], dpi=200, metadata=metadata, facecolor="white")
-            write_atomic(target, stream.getvalue())
+        write_atomic(targets[0], style.rendered(figure, "png", "paths"))
+        write_atomic(targets[1], style.rendered(figure, "svg", "paths"))
     return targets
 
 
@@ -133,15 +122,15 @@ def _draw(axes: Axes, board: Board, panel: _Panel, colors: Mapping[str, str]) ->
     from matplotlib.ticker import MaxNLocator
 
     heights = _heights(board.rows)
-    for label, _, style, color in _references(board, colors):
+    for label, _, dashes, color in _references(board, colors):
         if label in panel.points:
-            axes.axvline(panel.points[label][0], color=color, linestyle=style, linewidth=0.8, alpha=0.7, zorder=1)
+            axes.axvline(panel.points[label][0], color=color, linestyle=dashes, linewidth=0.8, alpha=0.7, zorder=1)
     for row in board.rows:
         axes.axhline(heights[row.label], color="#eeeeee", linewidth=0.6, zorder=0)
         if row.label not in panel.points:
             continue
         score, interval = panel.points[row.label]
-        color = colors.get(row.method, UNKNOWN_COLOR)
+        color = colors.get(row.method, style.UNKNOWN_COLOR)
         if interval is not None:
             axes.plot(interval, [heights[row.label]] * 2, color=color, linewidth=1.6, solid_capstyle="butt", zorder=2)
         fill = color if row.rank is not None else "white"
@@ -180,10 +169,10 @@ def _references(board: Board, colors: Mapping[str, str]) -> list[tuple[str, str,
     """Returns (label, name in the legend, line style, colour) of the frozen model and of full fine-tuning."""
     frozen = sorted(row.label for row in board.rows if row.method == FROZEN)[:1]
     found: list[tuple[str, str, Literal[":", "--"], str]]
-    found = [(label, "not trained", ":", colors.get(FROZEN, UNKNOWN_COLOR)) for label in frozen]
+    found = [(label, "not trained", ":", colors.get(FROZEN, style.UNKNOWN_COLOR)) for label in frozen]
     if board.reference:
         method = next(row.method for row in board.rows if row.label == board.reference)
-        found.append((board.reference, "full fine-tuning", "--", colors.get(method, UNKNOWN_COLOR)))
+        found.append((board.reference, "full fine-tuning", "--", colors.get(method, style.UNKNOWN_COLOR)))
     return found
 
 

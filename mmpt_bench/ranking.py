@@ -19,6 +19,8 @@ from mmpt_bench.task import Task
 
 FULL, FROZEN = "full", "frozen"
 """Methods that retention is measured between."""
+SUBJECT = "mmpt"
+"""The method under study: what others are compared with where a board has it."""
 RATIOS = ("raw", "chance_corrected", "gain_recovered")
 SAME = 1e-12
 """Scores closer than this are equal: they are sums of the same counts in another order."""

@@ -145,5 +145,8 @@ class Record:
     """Of the method's file, where it is a user's own."""
     parse_rule: str = "official"
     """Name of the rule that replies were read by."""
+    replies_key: str = ""
+    """What the replies are kept under in the run's folder, where it is not `eval_key`: replies that another parse rule
+    reads anew."""
     environment: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Commit, versions, device, processor, threads: recorded, never part of a key."""

@@ -201,6 +201,7 @@ def _evaluated(
         task=task.name,
         task_version=task.version,
         parse_rule=task.rule,
+        replies_key="" if asked_key == key else asked_key,
         dataset=item.rows.origin,
         data_fingerprint=item.rows.fingerprint,
         split=task.split,

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from mmpt_bench import registry, source
-from mmpt_bench.embedded import language, model, packing, suite, world
-from mmpt_bench.embedded.pretrain import PHASES
+from mmpt_bench.embedded import claims, curriculum, language, model, packing, suite, world
+from mmpt_bench.embedded.curriculum import PHASES
 from mmpt_bench.hashing import content_key
 from mmpt_bench.metrics import MME_COGNITION, MME_PERCEPTION
 
@@ -35,7 +35,10 @@ def evaluation_prompts(samples: dict[str, list]) -> set[str]:
 def test_no_evaluation_prompt_is_asked_in_pretraining(evaluation_prompts: set[str]) -> None:
     rng = np.random.default_rng(1)
     asked = {
-        asked.question for phase in PHASES for _, questions in packing.draw_rows(rng, 300, phase) for asked in questions
+        asked.question
+        for phase in PHASES
+        for _, questions in curriculum.draw_rows(rng, 300, phase)
+        for asked in questions
     }
     assert len(asked) > 3000
     assert not {" ".join(question.split()) for question in asked} & evaluation_prompts
@@ -49,7 +52,7 @@ def test_no_evaluation_prompt_is_asked_in_tuning(part: str, evaluation_prompts: 
 
 def wordings(asked: str) -> str:
     """Returns a question with everything that a scene decides blanked out."""
-    slots = {*world.SHAPES, *map(language.plural, world.SHAPES), *world.COLOR_NAMES, *language.NUMBERS, *world.GLYPHS}
+    slots = {*world.SHAPES, *map(claims.plural, world.SHAPES), *world.COLOR_NAMES, *claims.NUMBERS, *world.GLYPHS}
     slots |= {str(n) for n in range(19)} | {"is", "are"}
     return " ".join(
         "_" if word in slots else word for word in asked.lower().replace("?", " ?").replace(".", " .").split()
@@ -97,7 +100,7 @@ def test_every_word_that_tuning_and_evaluation_use_is_taught_in_pretraining(eval
     taught = {
         word
         for phase in PHASES
-        for _, questions in packing.draw_rows(rng, 400, phase)
+        for _, questions in curriculum.draw_rows(rng, 400, phase)
         for asked in questions
         for word in f"{asked.question} {asked.answer}".split()
     }

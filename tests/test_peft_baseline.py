@@ -14,9 +14,9 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from test_adapters import method
 from tiny import ANSWERS, QUESTIONS, pictures, tiny_backbone
 
-from mmpt_bench import registry
+from mmpt_bench import peft_baseline, registry
 from mmpt_bench.checks import check_method
-from mmpt_bench.errors import RequestError
+from mmpt_bench.errors import RequestError, UntrustedRecord
 from mmpt_bench.loaded import adapter_entry
 from mmpt_bench.mmpt import MMPT, MMPTConfig
 from mmpt_bench.peft_baseline import REFUSED
@@ -102,6 +102,20 @@ def test_count_without_weights_is_what_is_trained(backbone: Any) -> None:
     trained = handle.size
     handle.remove()
     assert adapter.count(backbone.anatomy) == trained
+
+
+def test_what_is_refused_after_injection_leaves_nothing_behind(
+    backbone: Any, batch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise UntrustedRecord("the base changed")
+
+    wanted, modules = logits(backbone.model, batch), [name for name, _ in backbone.model.named_modules()]
+    monkeypatch.setattr(peft_baseline, "_check", refuse)
+    with pytest.raises(UntrustedRecord):
+        adapter_of(peft_entry("peft:VERA"), {}).attach(backbone, 0)
+    assert [name for name, _ in backbone.model.named_modules()] == modules
+    assert torch.equal(logits(backbone.model, batch), wanted)
 
 
 def test_changing_the_base_is_refused_before_it_is_changed(backbone: Any, batch: Any) -> None:

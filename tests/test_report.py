@@ -13,6 +13,7 @@ import sys
 import zlib
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,11 +21,14 @@ from pages import HEADINGS, Element, parsed
 from PIL import Image
 from synthetic import answers, failed, recipe, record, samples, store_in, task
 
+from mmpt_bench import registry
 from mmpt_bench.corpus import Corpus, Example
+from mmpt_bench.embedded import suite
 from mmpt_bench.errors import RequestError, UntrustedRecord
 from mmpt_bench.recipe import Recipe
 from mmpt_bench.report import audit, command, drawings, write
 from mmpt_bench.report.content import Content, gather
+from mmpt_bench.report.questions import Asked
 from mmpt_bench.source import Rows
 from mmpt_bench.store import Store
 from mmpt_bench.task import Picture, Sample, Task
@@ -249,6 +253,28 @@ def test_figures_that_are_given_stand_where_they_belong(store: Store) -> None:
     assert figure.one("img").attributes["alt"] == "Score against cost. mmpt is lower."
     assert [cell.text for cell in figure.one("tbody").all("td")] == ["mmpt", "0.5"]
     assert "Heat map: no grid was run" in page.text.replace(" :", ":")
+
+
+def test_the_page_of_the_command_has_the_figures_of_the_results_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two_methods(tmp_path)
+    monkeypatch.setattr(registry, "task_entries", lambda: {name: name for name in TASKS})
+    monkeypatch.setattr(registry, "load_task", lambda entry: TASKS[entry])
+    assert command.report(tmp_path, None, None, as_json=False) == 0
+    page = parsed((tmp_path / command.FILE).read_bytes())
+    drawn = {each.attributes["id"] for each in page.all("figure")}
+    assert {"f-leaderboard-0", "f-pareto-embedded", "f-differences-embedded"} <= drawn
+
+
+def test_two_boards_on_other_data_of_one_task_are_each_asked_for_their_own_questions() -> None:
+    board: Any = SimpleNamespace(suite="embedded")
+    of: list[Any] = [
+        SimpleNamespace(task="mme", data_fingerprint=print_) for print_ in ("older", suite.fingerprint("mme"))
+    ]
+    asked = Asked({"mme": registry.load_task(registry.task_entries()["mme"])}, None)
+    assert "is not what was asked" in asked(board, of[0]).reason
+    assert len(asked(board, of[1]).samples) == 480
 
 
 def test_figures_beyond_the_limit_are_left_out_and_named(

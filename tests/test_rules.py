@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mmpt_bench import registry
+from mmpt_bench.artifacts import predictions
 from mmpt_bench.plan import TaskData, embedded_rows
 from mmpt_bench.store import Store
 from mmpt_bench.task import Task
@@ -49,6 +50,9 @@ def test_another_rule_reads_the_kept_replies_and_asks_nothing(tmp_path: Path) ->
     records = {record.parse_rule: record for record in Store(tmp_path / "results").records()}
     assert records.keys() == {"official", "vlmevalkit"}
     assert records["official"].samples == records["vlmevalkit"].samples
+    store = Store(tmp_path / "results")
+    for record in records.values():
+        assert predictions(store, record.run, "pope", record.replies_key or record.eval_key)
     assert "parse rule" in (tmp_path / "results" / "leaderboard.md").read_text()
 
 

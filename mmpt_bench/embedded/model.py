@@ -10,7 +10,7 @@ import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmpt_bench.embedded import language, wordings, world
+from mmpt_bench.embedded import claims, wordings, world
 
 if TYPE_CHECKING:
     from transformers import LlavaForConditionalGeneration, LlavaProcessor
@@ -46,13 +46,13 @@ PUNCTUATION = (*".,?:;+()-=!", "'", '"')
 
 def words() -> list[str]:
     """Returns the vocabulary's words, sorted."""
-    texts = [*INSTRUCTIONS, *language.UNSEEN, *language.RELATIONS, *wordings.SENTENCES.values()]
+    texts = [*INSTRUCTIONS, *claims.UNSEEN, *claims.RELATIONS, *wordings.SENTENCES.values()]
     texts += [*wordings.SHORT_CUES, *wordings.HEADS, *wordings.TAILS, *wordings.SYNONYMS]
     for forms in (wordings.YES_NO, wordings.TRUE_FALSE, wordings.ENTAIL):
         texts += [wording for part in forms.values() for wording in part]
     for part in (*wordings.QUESTIONS.values(), *wordings.DIRECT.values()):
         texts += [wording for group in part.values() for wording in group]
-    texts += [*language.NUMBERS, *world.SHAPES, *map(language.plural, world.SHAPES), *world.COLOR_NAMES, *world.SIZES]
+    texts += [*claims.NUMBERS, *world.SHAPES, *map(claims.plural, world.SHAPES), *world.COLOR_NAMES, *world.SIZES]
     texts += [*world.TEXTURES, *world.GLYPHS, *map(str, range(19)), *world.CELLS, *REAL_CLASSES, *PUNCTUATION]
     texts += ["user : assistant : a an no yes nothing question answer there is are"]
     found = {word for text in texts for word in text.split() if "{" not in word}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmpt_bench.embedded import language, world
+from mmpt_bench.embedded import world
 from mmpt_bench.embedded.language import Asked
 from mmpt_bench.embedded.model import INSTRUCTIONS
 from mmpt_bench.embedded.world import Scene
@@ -112,61 +112,3 @@ def normalise(pictures: np.ndarray, rng: np.random.Generator, noise: float) -> n
     if noise:
         x = (x + rng.normal(0, noise, x.shape).astype(np.float32) + rng.normal(0, noise, (len(x), 1, 1, 3))).clip(0, 1)
     return np.ascontiguousarray(((x - 0.5) / 0.25).transpose(0, 3, 1, 2), dtype=np.float32)
-
-
-OPEN_SKILLS = ("?count", "?color", "?location", "?at", "?at", "?relation", "?size", "?texture")
-
-
-@dataclass(frozen=True)
-class Phase:
-    """A part of the curriculum."""
-
-    start: int
-    """First step."""
-    things: tuple[int, ...]
-    """Numbers of objects a scene may have."""
-    letters: tuple[int, ...]
-    """Numbers of letters a text may have."""
-    kinds: tuple[float, float, float, float, float]
-    """Shares of scenes of objects, letters, sums, one big object and one digit."""
-    claims: int
-    """Claims asked of a scene of objects; true or false is learnt late, and on one object first."""
-    open: int
-    """Open questions asked of it."""
-    captions: float
-    """Probability that it is also to be described."""
-    skills: tuple[str, ...]
-    """What the claims are about, each as often as it stands here."""
-    opens: tuple[str, ...] = OPEN_SKILLS
-    """What the open questions are about."""
-    part: str = "pretrain"
-    """Whose wordings: many, or the few of the primer."""
-
-
-def draw_rows(rng: np.random.Generator, n: int, phase: Phase) -> list[tuple[Scene, list[Asked]]]:
-    """Returns scenes of a phase with questions in pre-training's wordings."""
-    return [draw_row(rng, phase) for _ in range(n)]
-
-
-def draw_row(rng: np.random.Generator, phase: Phase) -> tuple[Scene, list[Asked]]:
-    """Returns one scene of a phase with more questions, in random order, than a row may hold."""
-    kind = str(rng.choice(("things", "text", "sum", "big", "digit"), p=phase.kinds))
-    if kind == "things":
-        scene = world.random_scene(rng, phase.things)
-        skills = [*rng.choice(phase.skills, phase.claims), *rng.choice(phase.opens, phase.open)]
-        if rng.random() < phase.captions:
-            skills.append("?caption")
-        questions = language.ask_things(scene, rng, phase.part, [str(skill) for skill in skills])
-    elif kind == "digit":
-        scene = world.random_digit(rng, "train")
-        questions = [a for _ in range(3) for a in language.ask_digit(scene, rng, phase.part)]
-    else:
-        if kind == "big":
-            scene = world.random_big(rng)
-        else:
-            scene = world.random_text(rng, sums=kind == "sum", letters=phase.letters)
-        ask = language.ask_big if kind == "big" else language.ask_text
-        questions = [a for _ in range(6) for a in ask(scene, rng, phase.part)]
-        # What is seen is soon named; whether it is what somebody says takes longer to learn.
-        questions = [a for a in questions if a.skill.startswith("claim_") or rng.random() < 0.4]
-    return scene, [questions[int(i)] for i in rng.permutation(len(questions))]

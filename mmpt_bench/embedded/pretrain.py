@@ -1,9 +1,9 @@
 """Pre-training of the embedded base, from a seed: first the eyes, then the words.
 
 Stage "vision" teaches the tower to tell what is in each cell. Stage "naming" teaches the projector to say so in the
-language model's own word vectors, so that a question's word meets its like in the picture. Stage "language" trains
-everything on packed questions (packing.py) with a curriculum: few objects and few wordings first. Every step's data
-follow from (seed, stage, step, process), so an interrupted run goes on where its checkpoint stands.
+language model's own word vectors, so that a question's word meets its like in the picture (both: sight.py). Stage
+"language" trains the language model on packed questions (packing.py, curriculum.py), with eyes that stay as they are.
+Every step's data follow from (seed, stage, step, process), so an interrupted run goes on where its checkpoint stands.
 """
 
 from __future__ import annotations
@@ -19,34 +19,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmpt_bench.embedded import model as embedded_model
-from mmpt_bench.embedded import world
-from mmpt_bench.embedded.packing import Packed, Packer, Phase, draw_rows, normalise
+from mmpt_bench.embedded.curriculum import PHASES, Phase, draw_rows
+from mmpt_bench.embedded.packing import Packed, Packer
+from mmpt_bench.embedded.sight import CellHeads, cell_batch, features, naming_loss
 from mmpt_bench.weights import write_checksums
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
-
-
-ALL = ("shape", "existence", "existence", "count", "count", "color", "color", "location", "location", "neutral")
-PAIRS = (*ALL, "relation", "relation", "relation")
-PLACES, PRICE = 3, 5e-4
-"""Weight of where a cell is, which a tower that was only asked what is in it half forgets."""
-FOUND = ("shape", "shape", "existence", "color", "location")
-WHERE = ("location", "location", "relation", "relation", "existence", "count", "color")
-OPEN_WHERE = ("?location", "?location", "?at", "?at", "?relation", "?color", "?count")
-PHASES = (
-    Phase(0, (1, 2), (1,), (0.72, 0.09, 0.07, 0.07, 0.05), 3, 6, 0.1, ("shape",), part="primer"),
-    Phase(500, (1, 2, 3), (1, 2), (0.72, 0.09, 0.07, 0.07, 0.05), 5, 4, 0.1, FOUND, part="primer"),
-    Phase(1150, (1, 2, 3), (1, 2, 3), (0.62, 0.15, 0.11, 0.07, 0.05), 5, 5, 0.1, (*FOUND, "count"), part="primer"),
-    Phase(1600, (1, 2, 3), (1, 2, 3), (0.62, 0.14, 0.12, 0.07, 0.05), 7, 3, 0.1, ALL),
-    Phase(2400, (2, 2, 3), (1, 2, 3), (0.60, 0.15, 0.13, 0.07, 0.05), 7, 2, 0.1, (*ALL, *PAIRS)),
-    Phase(3600, (1, 2, 3), (2, 3), (0.60, 0.14, 0.14, 0.07, 0.05), 7, 3, 0.1, (*PAIRS, "location", "relation")),
-    Phase(4100, (1, 1, 2, 3), (1, 2), (0.56, 0.20, 0.16, 0.04, 0.04), 5, 5, 0.1, WHERE, OPEN_WHERE),
-    Phase(4900, (1, 2, 3, 4), (2, 3), (0.58, 0.17, 0.15, 0.06, 0.04), 7, 2, 0.1, (*PAIRS, "location"), OPEN_WHERE),
-    Phase(6100, (1, 2, 2, 3), (2, 3), (0.62, 0.16, 0.14, 0.05, 0.03), 7, 2, 0.05, (*PAIRS, "relation"), OPEN_WHERE),
-    Phase(7600, (1, 2, 3, 4), (2, 3), (0.60, 0.16, 0.13, 0.07, 0.04), 8, 1, 0.05, PAIRS),
-)
 
 
 @dataclass(frozen=True)
@@ -57,15 +37,12 @@ class Plan:
     vision_steps: int = 1000
     vision_batch: int = 128
     vision_rate: float = 1.5e-3
-    vision_decay: int = 333
     naming_steps: int = 300
-    steps: int = 10_000
+    steps: int = 9400
     batch: int = 8
     """Pictures a step and process."""
-    thaw: int = 10**9
-    """First step of the language stage that trains the tower and the projector too."""
     rate: float = 1.5e-3
-    decay_steps: int = 2500
+    decay_steps: int = 1600
     """The learning rate falls to zero over the last so many steps."""
     phases: tuple[Phase, ...] = PHASES
     noise: float = 0.02
@@ -77,107 +54,6 @@ class Plan:
 def learning_rate(step: int, steps: int, peak: float, warmup: int, decay: int) -> float:
     """Returns the rate of a step: a linear rise, a plateau, a linear fall to zero."""
     return peak * min(1.0, (step + 1) / warmup, (steps - step) / decay)
-
-
-class CellHeads:
-    """What stage 0 asks of the vision tower, by linear heads that are thrown away afterwards."""
-
-    def __init__(self, width: int) -> None:
-        from torch import nn
-
-        sizes = {"shape": 11, "color": 8, "size": 2, "texture": 3, "glyph": len(world.GLYPHS) + 1}
-        wholes = {"whole_shape": 10, "whole_color": 8, "digit": 10}
-        self.heads = nn.ModuleDict({name: nn.Linear(width, n) for name, n in (sizes | wholes).items()})
-
-    def loss(self, features: Tensor, targets: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
-        """Returns (summed cross-entropy, accuracies) of features (pictures, 9, width)."""
-        from torch.nn.functional import cross_entropy
-
-        total, right = features.new_zeros(()), {}
-        pooled = features.mean(1)
-        for name, head in self.heads.items():
-            target = targets[name]
-            logits = head(pooled if name in ("whole_shape", "whole_color", "digit") else features).flatten(0, -2)
-            known = target.flatten() >= 0
-            if known.any():
-                total = total + cross_entropy(logits[known], target.flatten()[known])
-                right[name] = (logits[known].argmax(-1) == target.flatten()[known]).float().mean().item()
-        return total, right
-
-
-def naming_loss(model: Any, vocabulary: dict[str, int], pixels: Tensor, targets: dict[str, Tensor]) -> Tensor:
-    """Returns how badly projected patches name what is in their cell: cross-entropy over the embeddings of words."""
-    import torch
-    from torch.nn.functional import cross_entropy
-
-    said = model.model.multi_modal_projector(features(model, pixels))
-    table = model.get_input_embeddings().weight
-    n = len(pixels)
-    cells = torch.arange(9).expand(n, 9)
-    kinds, glyphs = targets["shape"], targets["glyph"]
-    is_glyph = (glyphs >= 0) & (glyphs < len(world.GLYPHS))
-    is_empty = (kinds == len(world.SHAPES)) & ~is_glyph
-    what = torch.where(is_glyph, glyphs + len(world.SHAPES), kinds)
-    what = torch.where(is_empty, len(world.SHAPES) + len(world.GLYPHS), what)
-    groups = (
-        (1, said, (*world.SHAPES, *world.GLYPHS, "nothing"), what),
-        (1, said, world.COLOR_NAMES, targets["color"]),
-        (1, said, world.SIZES, targets["size"]),
-        (1, said, world.TEXTURES, targets["texture"]),
-        (PLACES, said, world.ROWS, cells // 3),
-        (PLACES, said, world.COLUMNS, cells % 3),
-        (1, said.mean(1), world.SHAPES, targets["whole_shape"]),
-        (1, said.mean(1), world.COLOR_NAMES, targets["whole_color"]),
-        (1, said.mean(1), world.DIGITS, targets["digit"]),
-    )
-    # Without a price on length, what is easy grows until what is hard is lost beside it.
-    total = PRICE * said.square().sum(-1).mean()
-    for weight, vectors, names, target in groups:
-        logits = (vectors @ table[[vocabulary[name] for name in names]].T).flatten(0, -2)
-        known = target.flatten() >= 0
-        total = total + weight * cross_entropy(logits[known], target.flatten()[known])
-    return total
-
-
-def cell_batch(rng: np.random.Generator, n: int, noise: float) -> tuple[Tensor, dict[str, Tensor]]:
-    """Returns pictures (n, 3, 48, 48) and what each cell, or the whole, is; -1 where a head has nothing to say."""
-    import torch
-
-    scenes = []
-    for kind in rng.choice(4, n, p=(0.5, 0.18, 0.1, 0.22)):
-        scenes.append(
-            world.random_scene(rng, (2, 3, 4))
-            if kind == 0
-            else world.random_text(rng, bool(rng.random() < 0.4))
-            if kind == 1
-            else world.random_big(rng)
-            if kind == 2
-            else world.random_digit(rng, "train")
-        )
-    cells = {k: np.full((n, 9), -1) for k in ("shape", "color", "size", "texture", "glyph")}
-    wholes = {k: np.full(n, -1) for k in ("whole_shape", "whole_color", "digit")}
-    for i, scene in enumerate(scenes):
-        if scene.big is not None:
-            wholes["whole_shape"][i] = world.SHAPES.index(scene.big.shape)
-            wholes["whole_color"][i] = world.COLOR_NAMES.index(scene.big.color)
-        elif scene.digit_row is not None:
-            wholes["digit"][i] = world.digit_label(scene.digit_row)
-        else:
-            cells["shape"][i], cells["glyph"][i] = len(world.SHAPES), len(world.GLYPHS)
-        for thing in scene.things:
-            cells["shape"][i, thing.cell] = world.SHAPES.index(thing.shape)
-            cells["color"][i, thing.cell] = world.COLOR_NAMES.index(thing.color)
-            cells["size"][i, thing.cell] = world.SIZES.index(thing.size)
-            cells["texture"][i, thing.cell] = world.TEXTURES.index(thing.texture)
-        for cell, glyph in scene.glyphs:
-            cells["glyph"][i, cell] = world.GLYPHS.index(glyph)
-    pixels = normalise(np.stack([world.draw(scene) for scene in scenes]), rng, noise)
-    return torch.from_numpy(pixels), {k: torch.from_numpy(v) for k, v in (cells | wholes).items()}
-
-
-def features(model: Any, pixels: Tensor) -> Tensor:
-    """Returns what the projector is given, (pictures, 9, width): the last block's patch states."""
-    return model.model.vision_tower(pixels, output_hidden_states=True).hidden_states[-1][:, 1:]
 
 
 def packed_loss(model: Any, batch: Packed) -> Tensor:
@@ -215,17 +91,14 @@ def _average_gradients(parameters: list[nn.Parameter], processes: int) -> None:
         at += p.numel()
 
 
-SEEING = ("model.vision_tower", "model.multi_modal_projector")
-
-
 def _optimizer(named: list[tuple[str, nn.Parameter]], rate: float) -> torch.optim.AdamW:
-    """Returns AdamW; what has been taught to see follows the language model at a quarter of its rate."""
+    """Returns AdamW; a tower that has learnt to see follows its projector at a quarter of the rate."""
     import torch
 
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in named:
         decay = 0.05 if parameter.ndim >= 2 and "embed" not in name else 0.0
-        groups.setdefault((decay, 0.25 if name.startswith(SEEING) else 1.0), []).append(parameter)
+        groups.setdefault((decay, 0.25 if name.startswith("tower.") else 1.0), []).append(parameter)
     return torch.optim.AdamW(
         [{"params": p, "weight_decay": decay, "scale": scale} for (decay, scale), p in groups.items()],
         lr=rate,
@@ -247,8 +120,6 @@ class _Stage:
     loss: Callable[[int], Tensor]
     modules: dict[str, nn.Module]
     """Whose values a checkpoint holds."""
-    thaw: int = 0
-    """First step that moves what follows the language model at a lower rate."""
 
 
 def _run_stage(stage: _Stage, plan: Plan, folder: Path, rank: int, say: Callable[[str], None]) -> None:
@@ -269,12 +140,7 @@ def _run_stage(stage: _Stage, plan: Plan, folder: Path, rank: int, say: Callable
     since, seen, mean = time.perf_counter(), first, 0.0
     for step in range(first, stage.steps):
         for group in optimizer.param_groups:
-            frozen = step < stage.thaw and group["scale"] < 1
-            group["lr"] = (
-                0.0
-                if frozen
-                else group["scale"] * learning_rate(step, stage.steps, stage.peak, stage.warmup, stage.decay)
-            )
+            group["lr"] = group["scale"] * learning_rate(step, stage.steps, stage.peak, stage.warmup, stage.decay)
         loss = stage.loss(step)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -336,7 +202,7 @@ def _work(rank: int, plan: Plan, folder: Path, say: Callable[[str], None]) -> No
         return naming_loss(model, packer.vocabulary, *cell_batch(rng, plan.vision_batch, plan.noise))
 
     projector = model.model.multi_modal_projector
-    parameters = [*((f"model.vision_tower.{n}", p) for n, p in used), *projector.named_parameters()]
+    parameters = [*((f"tower.{n}", p) for n, p in used), *projector.named_parameters()]
     modules = {"tower": tower, "projector": projector}
     decay = max(1, plan.naming_steps // 3)
     naming = _Stage("naming", parameters, plan.naming_steps, plan.vision_rate, 50, decay, names_loss, modules)
@@ -347,11 +213,11 @@ def _work(rank: int, plan: Plan, folder: Path, say: Callable[[str], None]) -> No
     def language_loss(step: int) -> Tensor:
         rng = np.random.default_rng([plan.seed, 1, step, rank])
         phase = [phase for phase in plan.phases if step >= phase.start][-1]
-        for module in (tower, model.model.multi_modal_projector):
-            module.requires_grad_(step >= plan.thaw)
         return packed_loss(model, packer.pack(draw_rows(rng, plan.batch, phase), rng, plan.noise))
 
-    parameters = [(n, p) for n, p in model.named_parameters() if "post_layernorm" not in n]
+    for module in (tower, projector):
+        module.requires_grad_(False)
+    parameters = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     words = _Stage(
         "language",
         parameters,
@@ -361,7 +227,6 @@ def _work(rank: int, plan: Plan, folder: Path, say: Callable[[str], None]) -> No
         plan.decay_steps,
         language_loss,
         {"model": model},
-        plan.thaw,
     )
     _run_stage(words, plan, folder, rank, say)
     if rank == 0:

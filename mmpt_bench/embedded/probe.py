@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmpt_bench.embedded import language, wordings, world
+from mmpt_bench.embedded import claims, language, wordings, world
 from mmpt_bench.embedded.language import Asked
 from mmpt_bench.embedded.packing import IMAGE_TOKENS, Packer
 from mmpt_bench.embedded.world import Scene
@@ -17,7 +17,7 @@ from mmpt_bench.embedded.world import Scene
 if TYPE_CHECKING:
     from torch import Tensor
 
-CLAIMS = (*language.CLAIMS, "neutral", "claim_text", "claim_big", "claim_sum")
+CLAIMS = (*claims.SKILLS, "neutral", "claim_text", "claim_big", "claim_sum")
 LEGAL = (("yes", "no"), ("true", "false"), ("entailment", "neutral", "contradiction"))
 OPEN = ("color", "count", "location", "relation", "digit", "text", "sum", "big")
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmpt_bench.corpus import Corpus, Example
-from mmpt_bench.embedded import language, world
+from mmpt_bench.embedded import claims, language, world
 from mmpt_bench.embedded.language import Asked
 from mmpt_bench.embedded.world import Scene
 from mmpt_bench.hashing import content_key, derive
@@ -34,6 +34,8 @@ PICTURES = {"mme": 40, "pope": 200, "vsr": 250, "snli_ve": 200, "cifar10": 250, 
 """Pictures a task; for MME, a subtask."""
 STRENGTH = 1.0
 """Of the shifted world: docs/decisions/0008 says how it was settled."""
+ASKED_OF_THINGS = (*claims.SKILLS, *claims.SKILLS, "relation", "neutral", "?count", "?color", "?location", "?at")
+"""What the tuning mixture asks about a scene of objects, each as often as it stands here."""
 HELD_OUT_SHARE = 0.35
 """Probability that an object of an evaluation scene is in a combination that was never seen before."""
 CORPUS_SIZE, VALIDATION_SIZE = 20_000, 384
@@ -107,12 +109,7 @@ def tuning_question(part: str, index: int) -> tuple[Scene, Asked]:
         kind = str(rng.choice(tuple(MIX), p=tuple(MIX.values())))
         if kind == "things":
             scene = world.random_scene(rng, (1, 2, 3, 4))
-            skill = str(
-                rng.choice(
-                    (*language.CLAIMS, *language.CLAIMS, "relation", "neutral", "?count", "?color", "?location", "?at")
-                )
-            )
-            found = language.ask_things(scene, rng, "tune", [skill])
+            found = language.ask_things(scene, rng, "tune", [str(rng.choice(ASKED_OF_THINGS))])
         else:
             scene = _other_scene(rng, kind, part)
             found = language.ASK["text" if kind == "sum" else kind](scene, rng, "tune")
@@ -173,40 +170,40 @@ def _pair(category: str, index: int, scene: Scene, yes: str, no: str) -> list[Ro
 
 
 def _existence(rng: np.random.Generator, scene: Scene) -> tuple[Scene, str, str] | None:
-    yes, no = language.existence(scene, rng, True), language.existence(scene, rng, False)
+    yes, no = claims.existence(scene, rng, True), claims.existence(scene, rng, False)
     if yes is None or no is None:
         return None
     return (
         scene,
-        f"Is there {language.article(yes[0])} in this image?",
-        f"Is there {language.article(no[0])} in this image?",
+        f"Is there {claims.article(yes)} in this image?",
+        f"Is there {claims.article(no)} in this image?",
     )
 
 
 def _count(rng: np.random.Generator, scene: Scene) -> tuple[Scene, str, str]:
     shape = str(rng.choice([t.shape for t in scene.things]))
-    n = len(language.matches(scene, shape))
+    n = len(claims.matches(scene, shape))
     wrong = int(rng.choice([k for k in (n - 1, n + 1) if 1 <= k <= 5]))
 
     def asked(k: int) -> str:
-        noun = shape if k == 1 else language.plural(shape)
-        return f"{'Is' if k == 1 else 'Are'} there a total of {language.NUMBERS[k]} {noun} in the image?"
+        noun = shape if k == 1 else claims.plural(shape)
+        return f"{'Is' if k == 1 else 'Are'} there a total of {claims.NUMBERS[k]} {noun} in the image?"
 
     return scene, asked(n), asked(wrong)
 
 
 def _position(rng: np.random.Generator, scene: Scene) -> tuple[Scene, str, str] | None:
-    named = language.single_out(scene, rng)
+    named = claims.single_out(scene, rng)
     if len(named) < 2:
         return None
     (a, thing), (b, other) = named[:2]
-    word = language.relation(thing, other, rng)
-    wrong = language.OPPOSITE[word]
+    word = claims.relation(thing, other, rng)
+    wrong = claims.OPPOSITE[word]
     return scene, f"Is the {a} {word} the {b} in this image?", f"Is the {a} {wrong} the {b} in this image?"
 
 
 def _color(rng: np.random.Generator, scene: Scene) -> tuple[Scene, str, str] | None:
-    single = [t for t in scene.things if len(language.matches(scene, t.shape)) == 1]
+    single = [t for t in scene.things if len(claims.matches(scene, t.shape)) == 1]
     if not single:
         return None
     thing = single[int(rng.integers(len(single)))]
@@ -244,7 +241,7 @@ def _pope(rng: np.random.Generator) -> list[Row]:
                     {
                         "id": str(len(made[strategy])),
                         "question_id": str(len(made[strategy]) + 1),
-                        "question": f"Is there {language.article(shape)} in the image?",
+                        "question": f"Is there {claims.article(shape)} in the image?",
                         "answer": answer,
                         "image_source": f"scene_{index:06d}",
                         "image": image,
@@ -257,12 +254,12 @@ def _pope(rng: np.random.Generator) -> list[Row]:
 def _vsr(rng: np.random.Generator) -> list[Row]:
     def captioned(scene: Scene) -> Row | None:
         truth = bool(rng.random() < 0.5)
-        named = language.single_out(scene, rng)
+        named = claims.single_out(scene, rng)
         if len(named) < 2:
             return None
         (a, thing), (b, other) = named[:2]
-        word = language.relation(thing, other, rng)
-        said = word if truth else language.OPPOSITE[word]
+        word = claims.relation(thing, other, rng)
+        said = word if truth else claims.OPPOSITE[word]
         caption = f"The {a} is {said} the {b}."
         return {"image": show(scene), "caption": caption, "label": int(truth), "relation": said, "subj": a, "obj": b}
 
@@ -274,20 +271,20 @@ def _snli_ve(rng: np.random.Generator) -> list[Row]:
     made: list[Row] = []
 
     def stated(scene: Scene) -> list[tuple[str, int]] | None:
-        skills = [str(skill) for skill in rng.permutation(language.CLAIMS)[:2]]
-        true, false = language.claim(scene, rng, True, skills[0]), language.claim(scene, rng, False, skills[1])
+        skills = [str(skill) for skill in rng.permutation(claims.SKILLS)[:2]]
+        true, false = claims.claim(scene, rng, True, skills[0]), claims.claim(scene, rng, False, skills[1])
         if true is None or false is None:
             return None
         thing = scene.things[int(rng.integers(len(scene.things)))]
-        neutral = f"the {thing.shape} {rng.choice(language.UNSEEN)}"
-        claims = [(true.statement, 0), (neutral, 1), (false.statement, 2)]
+        neutral = f"the {thing.shape} {rng.choice(claims.UNSEEN)}"
+        hypotheses = [(true.statement, 0), (neutral, 1), (false.statement, 2)]
         image, index = show(scene), len(made) // 3
-        for hypothesis, label in claims:
+        for hypothesis, label in hypotheses:
             said = f"{hypothesis[0].upper()}{hypothesis[1:]}."
             made.append(
                 {"image": image, "filename": f"{index:06d}.jpg", "premise": None, "hypothesis": said, "label": label}
             )
-        return claims
+        return hypotheses
 
     _scenes(rng, PICTURES["snli_ve"], stated)
     return made

@@ -24,12 +24,11 @@ from mmpt_bench.figures.style import (
     table,
     wrapped,
 )
+from mmpt_bench.ranking import SUBJECT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SUBJECT = "mmpt"
-"""The method that others are compared with, where it was run."""
 TITLE = "Paired differences"
 LINE_INCHES = 0.3
 

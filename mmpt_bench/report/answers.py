@@ -101,7 +101,7 @@ def _record(record: Record, store: Store, samples: Samples) -> dict[str, Any]:
         "run": record.run,
         "task": record.task,
     }
-    replies = artifacts.predictions(store, record.run, record.task, record.eval_key)
+    replies = artifacts.predictions(store, record.run, record.task, record.replies_key or record.eval_key)
     if replies:
         texts = [
             plain_text(replies[sample.id].reply, REPLY_CHARACTERS) if sample.id in replies else ""

@@ -10,8 +10,11 @@ import click
 from mmpt_bench import registry
 from mmpt_bench.errors import RequestError
 from mmpt_bench.escape import plain_text
+from mmpt_bench.figures import figures, material
 from mmpt_bench.files import check_name, write_atomic
+from mmpt_bench.leaderboard import evidence
 from mmpt_bench.report.content import Content, gather
+from mmpt_bench.report.drawings import joined
 from mmpt_bench.report.missing import Gap
 from mmpt_bench.report.write import LONG, Page, page
 from mmpt_bench.store import Store
@@ -38,7 +41,18 @@ def report(results: Path, out: Path | None, images: Path | None, as_json: bool) 
     check_name(target.name)
     store = Store(results)
     tasks = {name: registry.load_task(entry) for name, entry in registry.task_entries().items()}
-    content = gather(store, tasks, images, lambda text: click.echo(text, err=True))
+    found = evidence(store, tasks)
+    colors = {entry.name: registry.load_method(entry).color for entry in registry.method_entries().values()}
+    drawn, undrawn = joined(figures(material(store, tasks, colors, found)))
+    content = gather(
+        store,
+        tasks,
+        images,
+        lambda text: click.echo(text, err=True),
+        known=[each.board for each in found],
+        figures=drawn,
+        undrawn=undrawn,
+    )
     made = page(content, store)
     write_atomic(target, made.data)
     gaps = [content.empty] if content.empty else [gap for section in content.sections for gap in section.gaps]

@@ -13,6 +13,7 @@ from mmpt_bench.claims import Comparison
 from mmpt_bench.hashing import canonical_json
 from mmpt_bench.leaderboard import RESAMPLES, boards
 from mmpt_bench.published import Published, read_published
+from mmpt_bench.ranking import SUBJECT
 from mmpt_bench.recipe import Record
 from mmpt_bench.report.audit import TaskAudit, audit
 from mmpt_bench.report.browse import Browser, browser
@@ -100,6 +101,7 @@ def gather(
     images: Path | None = None,
     say: Callable[[str], None] = lambda text: None,
     n_resamples: int = RESAMPLES,
+    known: Sequence[Board] | None = None,
     figures: Sequence[Drawing] = (),
     undrawn: Sequence[tuple[str, str]] = (),
 ) -> Content:
@@ -111,6 +113,7 @@ def gather(
         images: folder of real data, for questions and pictures of boards on them.
         say: told what takes long.
         n_resamples: of every interval.
+        known: the folder's boards, where they were built already.
         figures: more of them, in their order, shown after those of the boards.
         undrawn: (title, what is missing and the command that gets it) of figures that cannot be drawn yet.
 
@@ -119,7 +122,7 @@ def gather(
     """
     colors = {entry.name: registry.load_method(entry).color for entry in registry.method_entries().values()}
     records = {record.eval_key: record for record in store.records()}
-    made = sorted(boards(store, tasks, n_resamples), key=_main_first)
+    made = sorted(boards(store, tasks, n_resamples) if known is None else known, key=_main_first)
     samples, asked = Samples(store), Asked(tasks, images)
     sections = tuple(_section(board, len(made), records, store, samples, asked, say) for board in made)
     out = out_option(store, "--out")
@@ -171,7 +174,7 @@ def _section(
 def _pairs(board: Board) -> tuple[Comparison, ...]:
     if len(board.comparisons) <= PAIRS_SHOWN:
         return board.comparisons
-    own = [row.label for row in board.rows if row.method == "mmpt"][:1]
+    own = [row.label for row in board.rows if row.method == SUBJECT][:1]
     named = {board.rows[0].label, *own}
     return tuple(pair for pair in board.comparisons if pair.first in named or pair.second in named)
 

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from mmpt_bench import shown
 from mmpt_bench.board import Board
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from mmpt_bench.figures import Drawn, Missing, render
 
 NUMBER = re.compile(r"-?\d*\.\d{3,}")
 COORDINATES = re.compile(r' (d|x|y|points)="([^"]*)"')
+OF_ABLATIONS = ("lengths", "heat-map", "components")
+"""Kinds of figures that stand in the section on ablations."""
 SAFE = " /:;,.()=?!-_@+*&'|~[]{}"
 """Characters that stay as they are in a data URI."""
 
@@ -48,6 +46,7 @@ def drawings(boards: Sequence[Board], colors: Mapping[str, str]) -> list[Drawing
     """Returns the figure of every board that has a row."""
     import matplotlib.style
 
+    from mmpt_bench.figures.style import rendered
     from mmpt_bench.plots import STYLE, board_figure
 
     found = []
@@ -55,17 +54,24 @@ def drawings(boards: Sequence[Board], colors: Mapping[str, str]) -> list[Drawing
         for number, board in enumerate(boards):
             if any(row.cells for row in board.rows):
                 caption = "Overall score and score on each task by method, with 95 % intervals."
-                svg = svg_of(board_figure(board, colors))
+                svg = rendered(board_figure(board, colors), "svg", "paths")
                 title = f"Leaderboard: {board.title}"
                 found.append(Drawing(f"leaderboard-{number}", title, caption, _in_words(board), svg))
     return found
 
 
-def svg_of(figure: Figure) -> bytes:
-    """Returns a figure as SVG, in the style that is set, the same bytes for the same figure."""
-    stream = io.BytesIO()
-    figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None}, facecolor="white")
-    return stream.getvalue()
+def joined(made: Iterable[Drawn | Missing]) -> tuple[list[Drawing], list[tuple[str, str]]]:
+    """Returns the figures of a results folder for the page, and (title, reason) of those that cannot be drawn yet."""
+    found: list[Drawing] = []
+    undrawn: list[tuple[str, str]] = []
+    for each in made:
+        if isinstance(each, Missing):
+            undrawn.append((each.title, each.reason))
+        else:
+            kind = "ablation" if each.kind in OF_ABLATIONS else "board"
+            svg = render(each, "svg")
+            found.append(Drawing(each.name, each.title, each.caption, each.alt, svg, each.csv, kind))
+    return found, undrawn
 
 
 def _in_words(board: Board) -> str:

@@ -33,11 +33,11 @@ class Asked:
     def __init__(self, tasks: Mapping[str, Task], images: Path | None) -> None:
         """Reads nothing yet; `images` is a folder of real data as `run --data` takes it."""
         self._tasks, self._images = tasks, images
-        self._known: dict[tuple[str, str], Questions] = {}
+        self._known: dict[tuple[str, str, str], Questions] = {}
 
     def __call__(self, board: Board, column: Column) -> Questions:
         """Returns what a column of a board asked."""
-        key = board.suite, column.task
+        key = board.suite, column.task, column.data_fingerprint
         if key not in self._known:
             self._known[key] = self._read(board.suite, column)
         return self._known[key]

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from mmpt_bench import shown
 from mmpt_bench.board import Board, Row
 from mmpt_bench.claims import SEEDS_TO_CLAIM
+from mmpt_bench.ranking import SUBJECT
 
-SUBJECT = "mmpt"
-"""The method that the second sentence is about, where a board has it."""
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 

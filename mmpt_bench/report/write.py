@@ -16,7 +16,7 @@ from mmpt_bench import __version__, shown
 from mmpt_bench.claims import SEEDS_TO_CLAIM
 from mmpt_bench.errors import RequestError
 from mmpt_bench.escape import plain_text
-from mmpt_bench.plots import UNKNOWN_COLOR
+from mmpt_bench.figures.style import UNKNOWN_COLOR
 from mmpt_bench.published import REMARK
 from mmpt_bench.render import EMBEDDED_REMARK, RATIO_TITLES
 from mmpt_bench.report.answers import Packed, pack

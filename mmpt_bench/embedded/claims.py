@@ -1,0 +1,148 @@
+"""What is true of a scene: words that single an object out, and claims about it, true or false as asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mmpt_bench.embedded import world
+from mmpt_bench.embedded.world import Scene, Thing
+
+NUMBERS = ("zero", "one", "two", "three", "four", "five")
+RELATIONS = ("left of", "right of", "above", "below")
+OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
+UNSEEN = ("is heavy", "is old", "is warm", "belongs to a child", "was made by hand", "is new", "is for sale")
+"""What no picture tells: the neutral hypotheses."""
+SKILLS = ("existence", "count", "color", "location", "relation")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement about a scene, true or false."""
+
+    statement: str
+    correction: str
+    """What is true; the statement itself where that is."""
+    fields: dict[str, str]
+    """The words that the skill's direct questions are filled with."""
+
+
+def article(noun: str) -> str:
+    """Returns the noun with its indefinite article."""
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+def plural(noun: str) -> str:
+    """Returns the plural of a shape's name or of "object"."""
+    return noun + ("es" if noun.endswith("s") else "s")
+
+
+def counted(n: int, shape: str) -> str:
+    """Returns "is one circle", "are two circles"."""
+    return f"is one {shape}" if n == 1 else f"are {NUMBERS[n]} {plural(shape)}"
+
+
+def phrase(thing: Thing, parts: Sequence[str]) -> str:
+    """Returns the words for an object: those of size, texture and color that `parts` names, and its shape."""
+    words = {"size": thing.size, "texture": thing.texture, "color": thing.color}
+    return " ".join([words[part] for part in ("size", "texture", "color") if part in parts] + [thing.shape])
+
+
+def relation(a: Thing, b: Thing, rng: np.random.Generator) -> str:
+    """Returns a relation that holds from `a` to `b`, which stand in different cells."""
+    across, down = a.cell % 3 - b.cell % 3, a.cell // 3 - b.cell // 3
+    true = [] if not across else ["left of" if across < 0 else "right of"]
+    true += [] if not down else ["above" if down < 0 else "below"]
+    return str(rng.choice(true))
+
+
+def matches(scene: Scene, shape: str | None = None, color: str | None = None) -> list[Thing]:
+    """Returns the objects of a scene that have the given shape and colour."""
+    return [t for t in scene.things if shape in (None, t.shape) and color in (None, t.color)]
+
+
+def single_out(scene: Scene, rng: np.random.Generator) -> list[tuple[str, Thing]]:
+    """Returns, in random order, objects with words that fit them alone: the shape, else colour and shape."""
+    found = []
+    for index in rng.permutation(len(scene.things)):
+        thing = scene.things[int(index)]
+        if len(matches(scene, thing.shape)) == 1 and rng.random() < 0.7:
+            found.append((thing.shape, thing))
+        elif len(matches(scene, thing.shape, thing.color)) == 1:
+            found.append((f"{thing.color} {thing.shape}", thing))
+    return found
+
+
+def existence(scene: Scene, rng: np.random.Generator, truth: bool) -> str | None:
+    """Returns words for an object that the scene has or lacks; None where no such words were found.
+
+    Half of the absent objects mix a shape and a colour that the scene has, so that neither alone decides.
+    """
+    if truth:
+        thing = scene.things[int(rng.integers(len(scene.things)))]
+        return thing.shape if rng.random() < 0.4 else f"{thing.color} {thing.shape}"
+    for _ in range(8):
+        shapes, colors = [t.shape for t in scene.things], [t.color for t in scene.things]
+        shape = str(rng.choice(shapes if rng.random() < 0.5 else world.SHAPES))
+        color = str(rng.choice(colors if rng.random() < 0.6 else world.COLOR_NAMES))
+        if not matches(scene, shape):
+            return shape if rng.random() < 0.5 else f"{color} {shape}"
+        if not matches(scene, shape, color):
+            return f"{color} {shape}"
+    return None
+
+
+def claim(scene: Scene, rng: np.random.Generator, truth: bool, skill: str) -> Claim | None:
+    """Returns a claim about a scene, true or false as asked; None where the scene does not allow it.
+
+    Args:
+        skill: "existence", "shape" (existence by the shape alone), "count", "color", "location" or "relation".
+    """
+    if skill in ("existence", "shape"):
+        return _claim_existence(scene, rng, truth, skill)
+    if skill == "count":
+        shape = str(rng.choice([t.shape for t in scene.things] if rng.random() < 0.85 else world.SHAPES))
+        n = len(matches(scene, shape))
+        said = n if truth else int(rng.choice([k for k in range(max(0, n - 2), n + 3) if k != n and k < 6]))
+        fields = {"counted": counted(said, shape), "n": NUMBERS[said], "refs": plural(shape) if said != 1 else shape}
+        verb, rest = fields["counted"].split(" ", 1)
+        fields["counted"] = f"{verb} there {rest}"
+        return Claim(f"there {counted(said, shape)}", f"there {counted(n, shape)}", fields)
+    named = single_out(scene, rng)
+    if not named:
+        return None
+    ref, thing = named[0]
+    if skill == "color":
+        if len(matches(scene, thing.shape)) > 1:
+            return None
+        others = [c for c in (*[t.color for t in scene.things], *world.COLOR_NAMES) if c != thing.color]
+        color = thing.color if truth else str(rng.choice(others))
+        statement = f"the {thing.shape} is {color}"
+        return Claim(statement, f"the {thing.shape} is {thing.color}", {"ref": thing.shape, "color": color})
+    if skill == "location":
+        near = [c for c in range(9) if c != thing.cell and (c // 3 == thing.cell // 3 or c % 3 == thing.cell % 3)]
+        cell = world.CELLS[thing.cell if truth else int(rng.choice(near))]
+        right = f"the {ref} is in the {world.CELLS[thing.cell]}"
+        return Claim(f"the {ref} is in the {cell}", right, {"ref": ref, "cell": cell})
+    if len(named) < 2:
+        return None
+    other_ref, other = named[1]
+    word = relation(thing, other, rng)
+    said_word = word if truth else OPPOSITE[word]
+    fields = {"a": ref, "b": other_ref, "word": said_word}
+    return Claim(f"the {ref} is {said_word} the {other_ref}", f"the {ref} is {word} the {other_ref}", fields)
+
+
+def _claim_existence(scene: Scene, rng: np.random.Generator, truth: bool, skill: str) -> Claim | None:
+    if skill == "shape":
+        shapes = [t.shape for t in scene.things]
+        words = str(rng.choice(shapes if truth else [s for s in world.SHAPES if s not in shapes]))
+    else:
+        found = existence(scene, rng, truth)
+        if found is None:
+            return None
+        words = found
+    said = f"there is {article(words)}"
+    return Claim(said, said if truth else f"there is no {words}", {"noun": article(words)})
