@@ -258,11 +258,11 @@ def test_figures_that_are_given_stand_where_they_belong(store: Store) -> None:
 def test_the_page_of_the_command_has_the_figures_of_the_results_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    two_methods(tmp_path)
+    store = two_methods(tmp_path)
     monkeypatch.setattr(registry, "task_entries", lambda: {name: name for name in TASKS})
     monkeypatch.setattr(registry, "load_task", lambda entry: TASKS[entry])
-    assert command.report(tmp_path, None, None, as_json=False) == 0
-    page = parsed((tmp_path / command.FILE).read_bytes())
+    assert command.report(store.root, None, None, as_json=False) == 0
+    page = parsed((store.root / command.FILE).read_bytes())
     drawn = {each.attributes["id"] for each in page.all("figure")}
     assert {"f-leaderboard-0", "f-pareto-embedded", "f-differences-embedded"} <= drawn
 
