@@ -187,7 +187,9 @@ def check(file: Path, backbone: str, as_json: bool) -> None:
 
 @cli.command()
 @click.option(
-    "--publish", is_flag=True, help="Also keep all records in records.jsonl, from which the board can be rebuilt."
+    "--publish",
+    is_flag=True,
+    help="Also keep all records in one file, and the training losses in another: boards and figures can be rebuilt.",
 )
 @click.option(
     "--format",
@@ -277,7 +279,7 @@ def doctor(out: Path, as_json: bool) -> None:
 )
 @click.option("--seed", default=0, show_default=True)
 @click.option(
-    "--steps", type=click.IntRange(min=1), help="Of the language stage; by default as the shipped weights were made."
+    "--steps", type=click.IntRange(min=1), help="Of the language stage; by default as many as the shipped weights had."
 )
 @click.option("--processes", default=2, show_default=True, type=click.IntRange(min=1), help="Each on one core.")
 @click.option("--probe", is_flag=True, help="Train nothing: print what a model sees on fresh clean scenes.")

@@ -139,7 +139,10 @@ def leaderboard(out: Path, publish: bool, form: str) -> int:
             f"There are no records in `{out}`: `mmpt-bench run --method mmpt --tasks mme,pope --out {out}` makes some."
         )
     if publish:
+        from mmpt_bench.curves import publish_curves
+
         store.publish()
+        publish_curves(store)
     _show_board(store, form, ())
     return 0
 

@@ -41,8 +41,8 @@ Prompts in a decoder with a sliding window (Gemma 2 and 3, so PaliGemma 2 and Ge
 text fit the window together (4,096 tokens in Gemma 2, 1,024 in Gemma 3 4B); a longer example is refused with its
 length. In Qwen2.5-VL, blocks that attend within windows get a copy of their prompts in every window.
 
-Weight-delta methods of the installed `peft` (`--method peft:NAME`) work on the decoder's linear maps and so on every
-family.
+Weight-delta methods of the installed `peft` (`--method peft:NAME`) change the decoder's linear maps, which every family
+has; they are tested on LLaVA alone.
 """
 
 

@@ -116,7 +116,8 @@ def _drawn(of: Evidence, rows: Sequence[Row], material: Material, name: str, tit
     return Drawn(
         "pareto", name, title,
         f"Overall is the mean over tasks of (score − chance) / (ceiling − chance), with its 95 % interval. Filled "
-        f"marks are on the front by the scores themselves: no other method scores more at no more cost. "
+        f"marks are on the front by the scores themselves: no other method scores more at no more cost. Memory on a "
+        f"processor is that of the whole process, with what else it holds. "
         f"{exploratory_note(board.exploratory)}{suite_note(board)}",
         f"Scores of {len(rows)} trained methods against cost. {best.label} has the highest overall score, "
         f"{shown.percent(best.overall)}, with {best.trainable:,} trainable parameters.",
