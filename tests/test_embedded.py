@@ -1,5 +1,6 @@
 """The embedded suite: what separates its parts, and that its pictures and rows are what their version says."""
 
+import dataclasses
 import hashlib
 from collections import Counter
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from mmpt_bench import registry, source
-from mmpt_bench.embedded import claims, curriculum, language, model, packing, suite, world
+from mmpt_bench.embedded import claims, curriculum, language, model, packing, pointing, suite, world
 from mmpt_bench.embedded.curriculum import PHASES
 from mmpt_bench.hashing import content_key
 from mmpt_bench.metrics import MME_COGNITION, MME_PERCEPTION
@@ -120,14 +121,14 @@ def test_a_packed_row_is_the_chat_prompts_it_stands_for() -> None:
     scene = world.random_scene(rng, (3,))
     asked = language.ask_things(scene, rng, "tune", ["existence", "color", "?count"])
     packer.segment = lambda one, _rng: (  # the chat frame alone, without instructions
-        [*(head := packer.encode(f"{one.question} assistant :")), *packer.encode(one.answer), 3],
-        len(head),
+        framed := f"{one.question} assistant :",
+        [*packer.encode(framed), *packer.encode(one.answer), 3],
     )
     packed = packer.pack([(scene, asked)], rng, 0.0)
-    from mmpt_bench.embedded.pretrain import packed_hidden
+    from mmpt_bench.embedded.pretrain import packed_states
 
     with torch.no_grad():
-        together = tiny.lm_head(packed_hidden(tiny, packed))[0]
+        together = tiny.lm_head(packed_states(tiny, packed)[-1])[0]
         for number, one in enumerate(asked, start=1):
             content = [{"type": "image"}, {"type": "text", "text": one.question}]
             chat = [{"role": "user", "content": content}]
@@ -136,6 +137,21 @@ def test_a_packed_row_is_the_chat_prompts_it_stands_for() -> None:
             alone = tiny(input_ids=ids["input_ids"], pixel_values=packed.pixels).logits[0]
             own = together[packed.segments[0] == number][:-1]
             torch.testing.assert_close(own, alone[len(packer.prefix) :], atol=1e-5, rtol=1e-4)
+
+
+def test_words_point_at_the_objects_they_mean_and_at_how_they_stand_to_each_other() -> None:
+    ring, square = (
+        world.Thing(cell, s, c, "big", "plain") for s, c, cell in (("ring", "red", 0), ("square", "red", 5))
+    )
+    other = dataclasses.replace(square, color="blue", cell=6)
+    scene = world.Scene("gray", (ring, square, other))
+    words = ["ring", "above", "the", "blue", "square", "or", "squares"]
+    found = dict(zip(words, pointing.points(scene, words).tolist(), strict=True))
+    assert found["ring"] == [0, 0, 1, -1, -1]
+    assert found["square"] == [2, 0, 1, 1, 0]  # the ring stands in the same column, and above
+    assert found["squares"] == [-1, -1, 2, -1, -1]
+    assert found["blue"] == found["above"] == [-1] * 5
+    assert pointing.points(scene, ["the", "green", "square"])[2].tolist() == [-1, -1, 0, -1, -1]
 
 
 def test_pictures_as_processed_for_pretraining_are_those_of_the_processor() -> None:

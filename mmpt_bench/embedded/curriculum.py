@@ -41,20 +41,17 @@ class Phase:
 
 ALL = ("shape", "existence", "existence", "count", "count", "color", "color", "location", "location", "neutral")
 PAIRS = (*ALL, "relation", "relation", "relation")
-FOUND = ("shape", "shape", "existence", "color", "location")
-WHERE = ("location", "location", "relation", "relation", "existence", "count", "color")
-OPEN_WHERE = ("?location", "?location", "?at", "?at", "?relation", "?color", "?count")
+FOUND = ("shape", "shape", "existence", "color", "location", "relation")
+WHERE = ("location", "location", "relation", "relation", "relation", "existence", "count", "count", "color")
+OPEN_WHERE = ("?location", "?location", "?at", "?relation", "?color", "?count")
 PHASES = (
     Phase(0, (1, 2), (1,), (0.72, 0.09, 0.07, 0.07, 0.05), 3, 6, 0.1, ("shape",), part="primer"),
-    Phase(500, (1, 2, 3), (1, 2), (0.72, 0.09, 0.07, 0.07, 0.05), 5, 4, 0.1, FOUND, part="primer"),
-    Phase(1150, (1, 2, 3), (1, 2, 3), (0.62, 0.15, 0.11, 0.07, 0.05), 5, 5, 0.1, (*FOUND, "count"), part="primer"),
-    Phase(1600, (1, 2, 3), (1, 2, 3), (0.62, 0.14, 0.12, 0.07, 0.05), 7, 3, 0.1, ALL),
-    Phase(2400, (2, 2, 3), (1, 2, 3), (0.60, 0.15, 0.13, 0.07, 0.05), 7, 2, 0.1, (*ALL, *PAIRS)),
-    Phase(3600, (1, 2, 3), (2, 3), (0.60, 0.14, 0.14, 0.07, 0.05), 7, 3, 0.1, (*PAIRS, "location", "relation")),
-    Phase(4100, (1, 1, 2, 3), (1, 2), (0.56, 0.20, 0.16, 0.04, 0.04), 5, 5, 0.1, WHERE, OPEN_WHERE),
-    Phase(4900, (1, 2, 3, 4), (2, 3), (0.58, 0.17, 0.15, 0.06, 0.04), 7, 2, 0.1, (*PAIRS, "location"), OPEN_WHERE),
-    Phase(6100, (1, 2, 2, 3), (2, 3), (0.62, 0.16, 0.14, 0.05, 0.03), 7, 2, 0.05, (*PAIRS, "relation"), OPEN_WHERE),
-    Phase(7600, (1, 2, 3, 4), (2, 3), (0.60, 0.16, 0.13, 0.07, 0.04), 8, 1, 0.05, PAIRS),
+    Phase(500, (1, 2, 2, 3), (1, 2), (0.72, 0.09, 0.07, 0.07, 0.05), 5, 4, 0.1, FOUND, part="primer"),
+    Phase(1100, (1, 2, 3), (1, 2, 3), (0.62, 0.15, 0.11, 0.07, 0.05), 6, 4, 0.1, (*FOUND, "count"), part="primer"),
+    Phase(1600, (1, 2, 3), (1, 2, 3), (0.62, 0.14, 0.12, 0.07, 0.05), 7, 3, 0.1, PAIRS),
+    Phase(2600, (2, 2, 3), (2, 3), (0.64, 0.13, 0.12, 0.06, 0.05), 7, 3, 0.1, WHERE, OPEN_WHERE),
+    Phase(3600, (1, 2, 3, 4), (2, 3), (0.60, 0.14, 0.14, 0.07, 0.05), 8, 2, 0.05, (*PAIRS, *WHERE), OPEN_WHERE),
+    Phase(5400, (1, 2, 3, 4), (2, 3), (0.60, 0.15, 0.12, 0.08, 0.05), 8, 1, 0.05, PAIRS),
 )
 
 

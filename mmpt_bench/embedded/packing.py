@@ -14,6 +14,7 @@ import numpy as np
 from mmpt_bench.embedded import world
 from mmpt_bench.embedded.language import Asked
 from mmpt_bench.embedded.model import INSTRUCTIONS
+from mmpt_bench.embedded.pointing import TARGETS, points
 from mmpt_bench.embedded.world import Scene
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ class Packed:
     """The next token where it belongs to an answer, else -100."""
     pixels: Tensor
     """(rows, 3, 48, 48), normalised."""
+    points: Tensor
+    """What each word of a question points at, (rows, length, 5), see pointing.py."""
 
     def mask(self) -> Tensor:
         """Returns who sees whom, bool, (rows, 1, length, length)."""
@@ -61,14 +64,13 @@ class Packer:
         """Returns token ids of text whose words stand apart; raises KeyError on a word outside the vocabulary."""
         return [self.vocabulary[word] for word in text.split()]
 
-    def segment(self, asked: Asked, rng: np.random.Generator) -> tuple[list[int], int]:
-        """Returns (token ids, length of the question's part); in the chat frame, or now and then without it."""
+    def segment(self, asked: Asked, rng: np.random.Generator) -> tuple[str, list[int]]:
+        """Returns (question, token ids of question and answer); in the chat frame, or now and then without it."""
         question = asked.question
         if rng.random() < 0.1:
             question = f"{rng.choice(INSTRUCTIONS)} {question}"
         framed = f"{question} assistant :" if rng.random() < 0.75 else f"question : {question} answer :"
-        head, tail = self.encode(framed), self.encode(asked.answer)
-        return [*head, *tail, 3], len(head)
+        return framed, [*self.encode(framed), *self.encode(asked.answer), 3]
 
     def pack(self, rows: list[tuple[Scene, list[Asked]]], rng: np.random.Generator, noise: float) -> Packed:
         """Returns a batch; a question that does not fit into its row any more is left out.
@@ -81,23 +83,26 @@ class Packer:
         shape = (len(rows), self.length)
         ids, labels = np.zeros(shape, np.int64), np.full(shape, -100, np.int64)
         positions, segments = np.zeros(shape, np.int64), np.full(shape, -1, np.int64)
+        pointed = np.full((*shape, len(TARGETS)), -1)
         start = len(self.prefix)
-        for row, (_, questions) in enumerate(rows):
+        for row, (scene, questions) in enumerate(rows):
             ids[row, :start], positions[row, :start], segments[row, :start] = self.prefix, range(start), 0
             at, number = start, 0
             for asked in questions:
-                tokens, head = self.segment(asked, rng)
-                end = at + len(tokens)
+                framed, tokens = self.segment(asked, rng)
+                words = framed.split()
+                head, end = len(words), at + len(tokens)
                 if end > self.length:
                     continue
                 number += 1
                 ids[row, at:end], segments[row, at:end] = tokens, number
                 positions[row, at:end] = range(start, start + len(tokens))
                 labels[row, at + head - 1 : end - 1] = tokens[head:]
+                pointed[row, at : at + head] = points(scene, words)
                 at = end
         pixels = self.pixels([scene for scene, _ in rows], rng, noise)
-        made = [torch.from_numpy(array) for array in (ids, positions, segments, labels)]
-        return Packed(made[0], made[1], made[2], made[3], pixels)
+        made = [torch.from_numpy(array) for array in (ids, positions, segments, labels, pointed)]
+        return Packed(made[0], made[1], made[2], made[3], pixels, made[4])
 
     def pixels(self, scenes: list[Scene], rng: np.random.Generator, noise: float) -> Tensor:
         """Returns scenes as the tower reads them, clean but for grain, (scenes, 3, 48, 48)."""

@@ -21,6 +21,7 @@ import numpy as np
 from mmpt_bench.embedded import model as embedded_model
 from mmpt_bench.embedded.curriculum import PHASES, Phase, draw_rows
 from mmpt_bench.embedded.packing import Packed, Packer
+from mmpt_bench.embedded.pointing import Pointers
 from mmpt_bench.embedded.sight import CellHeads, cell_batch, features, naming_loss
 from mmpt_bench.weights import write_checksums
 
@@ -38,11 +39,11 @@ class Plan:
     vision_batch: int = 128
     vision_rate: float = 1.5e-3
     naming_steps: int = 300
-    steps: int = 9400
+    steps: int = 7000
     batch: int = 8
     """Pictures a step and process."""
     rate: float = 1.5e-3
-    decay_steps: int = 1600
+    decay_steps: int = 1500
     """The learning rate falls to zero over the last so many steps."""
     phases: tuple[Phase, ...] = PHASES
     noise: float = 0.02
@@ -56,24 +57,27 @@ def learning_rate(step: int, steps: int, peak: float, warmup: int, decay: int) -
     return peak * min(1.0, (step + 1) / warmup, (steps - step) / decay)
 
 
-def packed_loss(model: Any, batch: Packed) -> Tensor:
-    """Returns the mean cross-entropy of the answer tokens of packed rows."""
-    from torch.nn.functional import cross_entropy
-
-    hidden = packed_hidden(model, batch)
-    known = batch.labels >= 0
-    return cross_entropy(model.lm_head(hidden[known]), batch.labels[known])
-
-
-def packed_hidden(model: Any, batch: Packed) -> Tensor:
-    """Returns the decoder's last states, (rows, length, width)."""
+def packed_states(model: Any, batch: Packed) -> tuple[Tensor, ...]:
+    """Returns the decoder's states, of the embeddings first and normalised last, (rows, length, width) each."""
     seen = model.model.multi_modal_projector(features(model, batch.pixels))
     embedded = model.get_input_embeddings()(batch.input_ids)
     embedded = embedded.masked_scatter((batch.input_ids == 4)[..., None], seen.to(embedded.dtype))
     decoder = model.model.language_model
     return decoder(
-        inputs_embeds=embedded, attention_mask=batch.mask(), position_ids=batch.positions, use_cache=False
-    ).last_hidden_state
+        inputs_embeds=embedded,
+        attention_mask=batch.mask(),
+        position_ids=batch.positions,
+        use_cache=False,
+        output_hidden_states=True,
+    ).hidden_states
+
+
+def answer_loss(model: Any, hidden: Tensor, batch: Packed) -> Tensor:
+    """Returns the mean cross-entropy of the answer tokens of packed rows."""
+    from torch.nn.functional import cross_entropy
+
+    known = batch.labels >= 0
+    return cross_entropy(model.lm_head(hidden[known]), batch.labels[known])
 
 
 def _average_gradients(parameters: list[nn.Parameter], processes: int) -> None:
@@ -210,14 +214,22 @@ def _work(rank: int, plan: Plan, folder: Path, say: Callable[[str], None]) -> No
     with torch.no_grad():
         model.lm_head.weight.copy_(model.get_input_embeddings().weight)
 
+    pointers = Pointers(model.get_input_embeddings().embedding_dim)
+
     def language_loss(step: int) -> Tensor:
         rng = np.random.default_rng([plan.seed, 1, step, rank])
         phase = [phase for phase in plan.phases if step >= phase.start][-1]
-        return packed_loss(model, packer.pack(draw_rows(rng, plan.batch, phase), rng, plan.noise))
+        batch = packer.pack(draw_rows(rng, plan.batch, phase), rng, plan.noise)
+        states = packed_states(model, batch)
+        loss, right = pointers.loss(states, batch.points)
+        if rank == 0 and (step + 1) % plan.report_every == 0:
+            say("language: " + ", ".join(f"{name} {value:.2f}" for name, value in right.items()))
+        return answer_loss(model, states[-1], batch) + loss
 
     for module in (tower, projector):
         module.requires_grad_(False)
     parameters = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    parameters += pointers.heads.named_parameters()
     words = _Stage(
         "language",
         parameters,
@@ -226,7 +238,7 @@ def _work(rank: int, plan: Plan, folder: Path, say: Callable[[str], None]) -> No
         200,
         plan.decay_steps,
         language_loss,
-        {"model": model},
+        {"model": model, "pointers": pointers.heads},
     )
     _run_stage(words, plan, folder, rank, say)
     if rank == 0:
