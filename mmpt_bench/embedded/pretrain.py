@@ -214,7 +214,7 @@ def _work(rank: int, plan: Plan, folder: Path, say: Callable[[str], None]) -> No
     with torch.no_grad():
         model.lm_head.weight.copy_(model.get_input_embeddings().weight)
 
-    pointers = Pointers(model.get_input_embeddings().embedding_dim)
+    pointers = Pointers(model.config.get_text_config().hidden_size)
 
     def language_loss(step: int) -> Tensor:
         rng = np.random.default_rng([plan.seed, 1, step, rank])
