@@ -39,7 +39,7 @@ class Plan:
     vision_batch: int = 128
     vision_rate: float = 1.5e-3
     naming_steps: int = 300
-    steps: int = 9200
+    steps: int = 11_200
     batch: int = 8
     """Pictures a step and process."""
     rate: float = 1.5e-3
