@@ -6,12 +6,14 @@ Imports without torch, so that a fingerprint costs no second.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from mmpt_bench.encoded import Encoded, collated, encoded
+from mmpt_bench.encoded import Encoded, Tokens, collated, encoded
 from mmpt_bench.errors import RequestError, UntrustedRecord, unknown_name
 from mmpt_bench.families import FAMILIES
+from mmpt_bench.vision import PICTURE_BYTES, FeatureCache
 from mmpt_bench.weights import DTYPES, backbone_fingerprint, backbone_folder, folder_fingerprint, verify_folder
 
 if TYPE_CHECKING:
@@ -39,6 +41,10 @@ class Backbone:
     fingerprint: str
     device: str
     dtype: str
+    features: FeatureCache = field(default_factory=FeatureCache, repr=False)
+    """What a frozen vision tower made of pictures, for every method that leaves it frozen."""
+    kept_pictures: FeatureCache = field(default_factory=partial(FeatureCache, PICTURE_BYTES), repr=False)
+    """Pictures of evaluation as the processor makes them."""
 
     def prompt_text(self, question: str) -> str:
         """Returns the chat prompt of one picture and one question, up to where the answer begins.
@@ -120,6 +126,21 @@ class Backbone:
             RequestError: a text is longer than `max_length`; nothing is ever cut.
             ValueError: the tokenizer merges prompt and target into one token, so that no boundary exists.
         """
+        rows = self.tokens(prompts, targets, n_image_tokens, max_length, image_texts)
+        batch = self.pad(rows, padding_side or ("left" if targets is None else "right"))
+        if targets is None:
+            del batch["labels"]
+        return batch
+
+    def tokens(
+        self,
+        prompts: Sequence[str],
+        targets: Sequence[str] | None = None,
+        n_image_tokens: int | None = None,
+        max_length: int | None = None,
+        image_texts: Sequence[str] | None = None,
+    ) -> list[Tokens]:
+        """Returns texts in tokens, not yet padded: see `tokenize`, whose arguments and errors these are."""
         image = self.processor.image_token
         if image_texts is None:
             count = self.image_tokens() if n_image_tokens is None else n_image_tokens
@@ -136,8 +157,7 @@ class Backbone:
                 f"An example has {longest} tokens and {max_length} are allowed: {prompts[index][:80]!r}. "
                 "Raise `max_length`; examples are never cut."
             )
-        side = padding_side or ("left" if targets is None else "right")
-        return self._pad(rows, starts if targets is not None else None, longest, side)
+        return [Tokens(row, start) for row, start in zip(rows, starts, strict=True)]
 
     def _ids(self, texts: list[str]) -> list[list[int]]:
         """Returns the tokens of texts, with a beginning-of-sequence token where the text brings none of its own."""
@@ -156,27 +176,23 @@ class Backbone:
                 raise ValueError(f"the tokenizer finds no boundary between the prompt and the target {target[:80]!r}")
         return [[*row, self.processor.tokenizer.eos_token_id] for row in whole]
 
-    def _pad(
-        self, rows: list[list[int]], starts: list[int] | None, longest: int, side: Literal["left", "right"]
-    ) -> dict[str, Tensor]:
-        """Returns padded rows as tensors; `starts` are the lengths of the prompts, which labels leave out."""
+    def pad(self, rows: Sequence[Tokens], side: Literal["left", "right"]) -> dict[str, Tensor]:
+        """Returns `input_ids`, `attention_mask`, `labels` and the family's marks, (rows, longest), on the device."""
         import torch
 
         fill = self.processor.tokenizer.pad_token_id
         if fill is None:
             fill = self.processor.tokenizer.eos_token_id
+        longest = max(len(row.ids) for row in rows)
         ids = torch.full((len(rows), longest), fill, dtype=torch.long)
         mask = torch.zeros_like(ids)
         labels = torch.full_like(ids, IGNORED)
         for i, row in enumerate(rows):
-            first = longest - len(row) if side == "left" else 0
-            ids[i, first : first + len(row)] = torch.tensor(row)
-            mask[i, first : first + len(row)] = 1
-            if starts is not None:
-                labels[i, first + starts[i] : first + len(row)] = torch.tensor(row[starts[i] :])
-        batch = {"input_ids": ids, "attention_mask": mask}
-        if starts is not None:
-            batch["labels"] = labels
+            first = longest - len(row.ids) if side == "left" else 0
+            ids[i, first : first + len(row.ids)] = torch.tensor(row.ids)
+            mask[i, first : first + len(row.ids)] = 1
+            labels[i, first + row.start : first + len(row.ids)] = torch.tensor(row.ids[row.start :], dtype=torch.long)
+        batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
         marked = FAMILIES[self.anatomy.family].type_ids
         if marked is not None:
             name, kind = marked
@@ -201,9 +217,15 @@ class Backbone:
         made: Any = pictures if _encoded(pictures) else self.encode(pictures)  # type: ignore[arg-type]
         texts = [one.text for one in made]
         text = self.tokenize(prompts, targets, None, padding_side, max_length, texts)
+        return {**text, **self.inputs(made)}
+
+    def inputs(self, pictures: Sequence[Encoded]) -> dict[str, Tensor]:
+        """Returns the model's inputs for pictures, on its device and in its precision."""
+        import torch
+
         kind = getattr(torch, self.dtype)
-        inputs = {name: value.to(self.device) for name, value in collated([one.tensors for one in made]).items()}
-        return {**text, **{n: v.to(kind) if v.is_floating_point() else v for n, v in inputs.items()}}
+        joined = {name: value.to(self.device) for name, value in collated([one.tensors for one in pictures]).items()}
+        return {name: value.to(kind) if value.is_floating_point() else value for name, value in joined.items()}
 
 
 def _encoded(pictures: Sequence[Any]) -> bool:

@@ -31,6 +31,19 @@ class Encoded:
         """Returns the size of the tensors."""
         return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors.values())
 
+    def to_keep(self) -> Encoded:
+        """Returns a copy: a view of a batch's tensor would keep the whole batch."""
+        return Encoded({name: value.clone() for name, value in self.tensors.items()}, self.text)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A text in tokens, not yet padded."""
+
+    ids: list[int]
+    start: int
+    """Where the target begins: the length of the prompt."""
+
 
 def encoded(processor: Any, picture: Image) -> Encoded:
     """Returns a picture as the processor makes it of a text that is the image token alone."""

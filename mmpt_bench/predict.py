@@ -1,154 +1,142 @@
 """Answers of a model to a task's samples: the greedy reply, and the probability of each legal answer.
 
-A question about a picture is answered once, however often the task asks it; pictures are processed once.
+A question about a picture is answered once, however often the task asks it; pictures are processed and encoded once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from mmpt_bench.encoded import Encoded
 from mmpt_bench.errors import RunFailed
+from mmpt_bench.reference import Answer, Asked, answer
 from mmpt_bench.task import Prediction, Sample, Task
 
 if TYPE_CHECKING:
     from mmpt_bench.backbone import Backbone
+    from mmpt_bench.pictures import Pictures
+    from mmpt_bench.shared import Shared
 
-PIXEL_CACHE_BYTES = 512 * 2**20
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """A distinct question, and the samples that ask it."""
-
-    prompt: str
-    first: Sample
-    samples: list[Sample]
+MARGIN = {"float16": 0.02, "bfloat16": 0.15}
+"""Lead, in nats, below which rounding may decide between two words: some units in the last place of a logit near 16."""
 
 
 def predict(
-    backbone: Backbone, task: Task, samples: Sequence[Sample], batch_size: int = 64
+    backbone: Backbone,
+    task: Task,
+    samples: Sequence[Sample],
+    batch_size: int = 64,
+    pictures: str | None = None,
+    say: Callable[[str], None] = lambda text: None,
+    guard: bool = True,
+    share: bool = True,
 ) -> Iterator[list[Prediction]]:
     """Yields predictions, a batch at a time; a sample's do not depend on what else is in its batch.
+
+    Args:
+        pictures: name of a set in which equal keys are equal pictures; features of a frozen tower are kept under it.
+        say: told once where nothing can be shared between questions, and how many answers were asked for again.
+        guard: in half precision, ask again the plain way, alone, where two words are as good as equal.
+        share: off for the plain way throughout.
 
     Raises:
         RunFailed: log-probabilities are not finite, or memory runs out with one question a batch.
     """
     import torch
 
-    asked: dict[tuple[str, str, tuple[str, ...]], _Asked] = {}
-    for sample in samples:
-        key = (sample.image.key, sample.question, sample.choices)
-        known = asked.get(key)
-        if known is None:
-            asked[key] = _Asked(backbone.prompt_text(sample.question), sample, [sample])
-        else:
-            known.samples.append(sample)
-    todo = sorted(asked.values(), key=lambda a: (len(a.prompt), a.first.image.key))
-    pixels = _Pixels(backbone)
+    from mmpt_bench.pictures import Pictures
+    from mmpt_bench.shared import NotShared
+    from mmpt_bench.vision import unread_blocks_skipped
+
+    shown = Pictures(backbone, pictures)
+    todo = _in_order(_distinct(backbone, samples))
+    n_asked, again = len(todo), 0
+    with torch.no_grad():
+        shared = _shared(backbone, task, todo, shown, say) if share else None
     while todo:
         batch = todo[:batch_size]
         try:
-            with torch.no_grad():
-                answers = _answer(backbone, task, batch, pixels)
+            with torch.no_grad(), unread_blocks_skipped(backbone):
+                answers, n = _answers(backbone, task, batch, shown, shared, guard)
         except (torch.OutOfMemoryError, MemoryError) as error:
             if batch_size == 1:
                 raise RunFailed(f"out of memory with one question: {str(error).splitlines()[0]}") from error
             batch_size = (batch_size + 1) // 2
             continue
-        todo = todo[len(batch) :]
+        except NotShared as error:
+            shared = None
+            say(_unshared(task, str(error)))
+            continue
+        todo, again = todo[len(batch) :], again + n
         yield [
             _prediction(task, sample, reply, logprobs)
             for one, (reply, logprobs) in zip(batch, answers, strict=True)
             for sample in one.samples
         ]
+    if again:
+        say(f"{task.title}: {again:,} of {n_asked:,} answers were close calls in {backbone.dtype} and asked for again")
 
 
-class _Pixels:
-    """Processed pictures by key, as many as fit into the cache."""
-
-    def __init__(self, backbone: Backbone) -> None:
-        self.backbone = backbone
-        self.kept: dict[str, Encoded] = {}
-        self.bytes = 0
-
-    def __call__(self, samples: Sequence[Sample]) -> list[Encoded]:
-        """Returns the samples' pictures as the model takes them."""
-        need = {s.image.key: s for s in samples if s.image.key not in self.kept}
-        fresh: dict[str, Encoded] = {}
-        if need:
-            made = self.backbone.encode([s.image.open() for s in need.values()])
-            fresh = dict(zip(need, made, strict=True))
-        rows = [self.kept[s.image.key] if s.image.key in self.kept else fresh[s.image.key] for s in samples]
-        for key, one in fresh.items():
-            if self.bytes + one.n_bytes <= PIXEL_CACHE_BYTES:
-                # A view of a batch's tensor would keep the whole batch.
-                self.kept[key] = Encoded({name: value.clone() for name, value in one.tensors.items()}, one.text)
-                self.bytes += one.n_bytes
-        return rows
+def _distinct(backbone: Backbone, samples: Sequence[Sample]) -> list[Asked]:
+    """Returns the distinct questions, each with the samples that ask it."""
+    asked: dict[tuple[str, str, tuple[str, ...]], Asked] = {}
+    prompts: dict[str, str] = {}
+    for sample in samples:
+        key = (sample.image.key, sample.question, sample.choices)
+        known = asked.get(key)
+        if known is not None:
+            known.samples.append(sample)
+            continue
+        if sample.question not in prompts:
+            prompts[sample.question] = backbone.prompt_text(sample.question)
+        asked[key] = Asked(prompts[sample.question], sample, [sample])
+    return list(asked.values())
 
 
-def _answer(
-    backbone: Backbone, task: Task, batch: Sequence[_Asked], pixels: _Pixels
-) -> list[tuple[str, tuple[float, ...]]]:
-    """Returns (reply, log-probability of each choice) of each question."""
-    pictures = pixels([one.first for one in batch])
-    inputs = backbone.batch(pictures, [one.prompt for one in batch])
-    out = backbone.model.generate(
-        **inputs,
-        max_new_tokens=task.max_new_tokens,
-        do_sample=False,
-        num_beams=1,
-        output_logits=True,
-        return_dict_in_generate=True,
-        pad_token_id=_pad(backbone),
-    )
-    new = out.sequences[:, inputs["input_ids"].shape[1] :]
-    replies = backbone.processor.tokenizer.batch_decode(new, skip_special_tokens=True)
-    first = out.logits[0].float().log_softmax(-1)
-    encoded = [_choice_ids(backbone, one) for one in batch]
-    if all(len(ids) == 1 for row in encoded for ids in row):
-        ranks = [tuple(first[i, ids[0]].item() for ids in row) for i, row in enumerate(encoded)]
-    else:
-        ranks = _score(backbone, batch, pictures)
-    return list(zip(replies, ranks, strict=True))
+def _in_order(asked: list[Asked]) -> list[Asked]:
+    """Returns questions about a picture next to each other, pictures by the length of their longest question."""
+    longest: dict[str, int] = {}
+    for one in asked:
+        longest[one.first.image.key] = max(longest.get(one.first.image.key, 0), len(one.prompt))
+    return sorted(asked, key=lambda one: (longest[one.first.image.key], one.first.image.key, len(one.prompt)))
 
 
-def _pad(backbone: Backbone) -> int:
-    tokenizer = backbone.processor.tokenizer
-    return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
+def _shared(
+    backbone: Backbone, task: Task, todo: list[Asked], shown: Pictures, say: Callable[[str], None]
+) -> Shared | None:
+    """Returns the way that shares what questions have in common, or None after saying why there is none."""
+    from mmpt_bench import shared
+
+    why = shared.unfit(backbone)
+    if not why and todo:
+        way = shared.Shared(backbone, task.max_new_tokens, shown)
+        try:
+            way.check(todo)
+            return way
+        except shared.NotShared as error:
+            why = str(error)
+    if why:
+        say(_unshared(task, why))
+    return None
 
 
-def _choice_ids(backbone: Backbone, one: _Asked) -> list[list[int]]:
-    """Returns the tokens that each legal answer adds to the prompt."""
-    batch = backbone.tokenize([one.prompt] * len(one.first.choices), list(one.first.choices), n_image_tokens=1)
-    rows: list[list[int]] = []
-    for ids, labels in zip(batch["input_ids"], batch["labels"], strict=True):
-        rows.append(ids[labels != -100].tolist()[:-1])
-    return rows
+def _unshared(task: Task, why: str) -> str:
+    return f"{task.title}: every question is asked on its own, because {why}"
 
 
-def _score(backbone: Backbone, batch: Sequence[_Asked], pictures: list[Encoded]) -> list[tuple[float, ...]]:
-    """Returns the summed log-probability of each choice's tokens, for answers of more than one token."""
-    import torch
-
-    ranks: list[list[float]] = [[] for _ in batch]
-    for column in range(max(len(one.first.choices) for one in batch)):
-        rows = [i for i, one in enumerate(batch) if column < len(one.first.choices)]
-        prompts = [batch[i].prompt for i in rows]
-        targets = [batch[i].first.choices[column] for i in rows]
-        inputs: dict[str, Any] = backbone.batch([pictures[i] for i in rows], prompts, targets)
-        labels = inputs.pop("labels")[:, 1:]
-        logits = backbone.model(**inputs, use_cache=False).logits[:, :-1].float().log_softmax(-1)
-        known = labels != -100
-        # The end-of-sequence token is not part of the answer: a longer answer is not to pay for a shorter one's end.
-        known &= known.flip(1).cumsum(1).flip(1) > 1
-        picked = logits.gather(-1, labels.clamp(min=0)[..., None])[..., 0]
-        for i, total in zip(rows, torch.where(known, picked, 0.0).sum(1).tolist(), strict=True):
-            ranks[i].append(total)
-    return [tuple(row) for row in ranks]
+def _answers(
+    backbone: Backbone, task: Task, batch: list[Asked], shown: Pictures, shared: Shared | None, guard: bool
+) -> tuple[list[Answer], int]:
+    """Returns the answers to a batch, and how many of them were close calls that were asked for again."""
+    if shared is None:
+        return answer(backbone, task.max_new_tokens, batch, shown.processed), 0
+    answers = shared.answer(batch)
+    if not guard or backbone.dtype not in MARGIN:
+        return answers, 0
+    close = [i for i, lead in enumerate(shared.margins) if lead < MARGIN[backbone.dtype]]
+    for i in close:
+        answers[i] = answer(backbone, task.max_new_tokens, [batch[i]], shown.processed)[0]
+    return answers, len(close)
 
 
 def _prediction(task: Task, sample: Sample, reply: str, logprobs: tuple[float, ...]) -> Prediction:

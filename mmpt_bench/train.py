@@ -6,6 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +15,13 @@ from mmpt_bench.corpus import Corpus, Example
 from mmpt_bench.errors import RunFailed, UntrustedRecord
 from mmpt_bench.hashing import derive, file_sha256
 from mmpt_bench.interrupt import Interrupted
+from mmpt_bench.loss import Losses
 from mmpt_bench.machine import PeakMemory, steady_malloc
 from mmpt_bench.recipe import Budget
+from mmpt_bench.vision import unread_blocks_skipped
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import nn
 
     from mmpt_bench.adapter import Handle
     from mmpt_bench.backbone import Backbone
@@ -61,30 +64,19 @@ def learning_rate(step: int, budget: Budget, peak: float) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, budget.steps - warm)))
 
 
-def loss_of(backbone: Backbone, examples: list[Example], max_length: int) -> tuple[Tensor, int]:
-    """Returns (sum of the answer tokens' cross-entropy, number of those tokens) of a batch."""
-    import torch
-
-    prompts = [backbone.prompt_text(example.prompt) for example in examples]
-    pictures = [example.image.open() for example in examples]
-    batch = backbone.batch(pictures, prompts, [example.target for example in examples], max_length=max_length)
-    labels = batch.pop("labels")
-    logits = backbone.model(**batch, use_cache=False).logits[:, :-1]
-    known = labels[:, 1:] != -100
-    loss = torch.nn.functional.cross_entropy(logits[known].float(), labels[:, 1:][known], reduction="sum")
-    return loss, int(known.sum())
-
-
 def validation_loss(backbone: Backbone, corpus: Corpus, batch_size: int, max_length: int) -> float:
     """Returns the mean cross-entropy, in nats a token, of the validation part: what selection may look at."""
     import torch
 
     total, tokens = 0.0, 0
-    with torch.no_grad():
+    with torch.no_grad(), unread_blocks_skipped(backbone):
+        losses = Losses(backbone, f"{corpus.fingerprint}/validation", max_length)
         for first in range(0, corpus.validation_size, batch_size):
             last = min(first + batch_size, corpus.validation_size)
-            loss, n = loss_of(backbone, [corpus.validation(i) for i in range(first, last)], max_length)
-            total, tokens = total + loss.item(), tokens + n
+            ready = losses.ready([corpus.validation(i) for i in range(first, last)])
+            for chosen in losses.cut(ready, batch_size):
+                loss, n = losses.sum_of(ready, chosen)
+                total, tokens = total + loss.item(), tokens + n
     return total / tokens
 
 
@@ -129,13 +121,16 @@ def train(
         done, before, tail, micro = state["step"], state["seconds"], state["tail"], state["micro"]
     backbone.model.train()
     began = saved = time.perf_counter()
+    skipping = ExitStack()
     try:
+        skipping.enter_context(unread_blocks_skipped(backbone))
+        losses = Losses(backbone, corpus.fingerprint, budget.max_length)
         for step, examples in enumerate(corpus.batches(seed, budget.steps, budget.batch_size, done), start=done):
             now = learning_rate(step, budget, rate)
             for group in optimizer.param_groups:
                 group["lr"] = now
             optimizer.zero_grad(set_to_none=True)
-            loss, micro = _backward(backbone, examples, budget.max_length, micro)
+            loss, micro = _backward(losses, parameters, examples, micro)
             norm = torch.nn.utils.clip_grad_norm_(parameters, budget.max_grad_norm).item()
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 raise RunFailed(
@@ -154,6 +149,7 @@ def train(
             if stop:
                 raise Interrupted(f"stopped after step {step + 1} of {budget.steps}")
     finally:
+        skipping.close()
         backbone.model.eval()
         for parameter in parameters:
             parameter.grad = None
@@ -161,27 +157,29 @@ def train(
     return Trained(seconds, peak.note(), sum(tail) / len(tail), micro)
 
 
-def _backward(backbone: Backbone, examples: list[Example], max_length: int, micro: int) -> tuple[float, int]:
+def _backward(losses: Losses, parameters: list[nn.Parameter], examples: list[Example], micro: int) -> tuple[float, int]:
     """Returns (mean loss, micro-batch), leaving the batch's gradients; memory that runs out halves the micro-batch.
 
     The gradient is that of the whole batch's mean over answer tokens, however it is cut.
     """
     import torch
 
+    ready = losses.ready(examples)
     while True:
         try:
             total, tokens = 0.0, 0
-            for first in range(0, len(examples), micro):
-                loss, n = loss_of(backbone, examples[first : first + micro], max_length)
+            for chosen in losses.cut(ready, micro):
+                loss, n = losses.sum_of(ready, chosen)
                 loss.backward()
                 total, tokens = total + loss.item(), tokens + n
         except (torch.OutOfMemoryError, MemoryError) as error:
-            backbone.model.zero_grad(set_to_none=True)
+            for parameter in parameters:
+                parameter.grad = None
             if micro == 1:
                 raise RunFailed(f"out of memory with one example a step: {str(error).splitlines()[0]}") from error
             micro = (micro + 1) // 2
             continue
-        for parameter in backbone.model.parameters():
+        for parameter in parameters:
             if parameter.grad is not None:
                 parameter.grad /= tokens
         return total / tokens, micro

@@ -85,6 +85,10 @@ ABOVE = [
 ]
 BELOW = {
     "train",
+    "loss",
+    "reference",
+    "shared",
+    "pictures",
     "predict",
     "prompts",
     "hooks",

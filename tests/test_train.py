@@ -1,6 +1,7 @@
 """Training: the schedule by hand, and an interrupted run that ends where an uninterrupted one does, bit for bit."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -8,9 +9,11 @@ from tiny import tiny_backbone
 
 from mmpt_bench import registry, train
 from mmpt_bench.backbone import Backbone
-from mmpt_bench.corpus import Corpus, load_corpus
+from mmpt_bench.buckets import cut
+from mmpt_bench.corpus import Corpus, Example, load_corpus
 from mmpt_bench.errors import RunFailed, UntrustedRecord
 from mmpt_bench.interrupt import Interrupted
+from mmpt_bench.loss import Losses
 from mmpt_bench.recipe import Budget
 
 BUDGET = Budget(steps=6, batch_size=4)
@@ -79,10 +82,10 @@ def test_a_loss_that_is_not_finite_stops_within_one_step(backbone: Backbone, cor
 def test_a_smaller_micro_batch_gives_the_gradient_of_the_whole_batch(backbone: Backbone, corpus: Corpus) -> None:
     examples = next(corpus.batches(0, 1, 6))
     handle = registry.load_method(registry.method_entries()["projector"])().attach(backbone, 1)
-    gradients = []
+    losses, gradients = Losses(backbone, corpus.fingerprint, 512), []
     for micro in (6, 2, 1):
         backbone.model.zero_grad(set_to_none=True)
-        train._backward(backbone, examples, 512, micro)
+        train._backward(losses, list(handle.trainable.values()), examples, micro)
         gradients.append([p.grad.clone() for p in handle.trainable.values()])
     handle.remove()
     for other in gradients[1:]:
@@ -95,3 +98,37 @@ def test_every_method_sees_the_same_examples_in_the_same_order_at_a_seed(corpus:
     assert one == [e.prompt for batch in corpus.batches(3, 4, 5) for e in batch]
     assert one[10:] == [e.prompt for batch in corpus.batches(3, 4, 5, first=2) for e in batch]
     assert one != [e.prompt for batch in corpus.batches(4, 4, 5) for e in batch]
+
+
+def plain_gradients(backbone: Backbone, handle: Any, examples: list[Example]) -> tuple[float, list[torch.Tensor]]:
+    """Returns loss and gradients of a step as the model computes them itself, padded and without a shortcut."""
+    prompts = [backbone.prompt_text(example.prompt) for example in examples]
+    pictures = [example.image.open() for example in examples]
+    backbone.model.zero_grad(set_to_none=True)
+    loss = backbone.model(**backbone.batch(pictures, prompts, [example.target for example in examples])).loss
+    loss.backward()
+    return loss.item(), [parameter.grad for parameter in handle.trainable.values()]
+
+
+@pytest.mark.parametrize("method", ["lora", "prefix", "projector", "vpt", "mmpt", "full"])
+def test_a_step_has_the_loss_and_gradient_of_the_plain_way(method: str, backbone: Backbone, corpus: Corpus) -> None:
+    examples = next(corpus.batches(0, 1, 9))
+    handle = registry.load_method(registry.method_entries()[method])().attach(backbone, 1)
+    try:
+        expected, gradients = plain_gradients(backbone, handle, examples)
+        backbone.model.zero_grad(set_to_none=True)
+        losses = Losses(backbone, corpus.fingerprint, 512)
+        losses._overhead = 1.0
+        assert len(losses.cut(losses.ready(examples), 9)) > 1
+        loss, _ = train._backward(losses, list(handle.trainable.values()), examples, 9)
+        assert loss == pytest.approx(expected, rel=1e-5)
+        for found, known in zip(handle.trainable.values(), gradients, strict=True):
+            torch.testing.assert_close(found.grad, known, atol=1e-5, rtol=1e-3)
+    finally:
+        handle.remove()
+
+
+def test_a_cut_shares_groups_by_length_and_pays_for_padding_or_for_calls() -> None:
+    assert cut([9, 2, 9, 2], 4, overhead=3) == [[1, 3], [0, 2]]
+    assert cut([9, 2, 9, 2], 4, overhead=15) == [[1, 3, 0, 2]]
+    assert cut([5, 5, 5, 5, 5], 2, overhead=1) == [[0], [1, 2], [3, 4]]

@@ -1,0 +1,80 @@
+"""The loss of one step's examples: tokens and pictures made ready once, then computed a micro-batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mmpt_bench.buckets import cut, overhead_tokens
+from mmpt_bench.corpus import Example
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mmpt_bench.backbone import Backbone
+    from mmpt_bench.encoded import Encoded, Tokens
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Examples as the model will read them."""
+
+    rows: list[Tokens]
+    pictures: list[Encoded]
+    """Empty where there are states."""
+    states: Tensor | None
+    """A frozen tower's, (examples, tokens, dim)."""
+
+
+class Losses:
+    """The loss of examples under an attached adapter."""
+
+    def __init__(self, backbone: Backbone, pictures: str, max_length: int) -> None:
+        """`pictures` names the set that the examples' pictures are from; see `TowerFeatures`."""
+        from mmpt_bench import vision
+
+        self.backbone, self.max_length = backbone, max_length
+        self._tower = vision.TowerFeatures(backbone, pictures) if vision.is_frozen(backbone) else None
+        self._overhead = overhead_tokens(backbone.anatomy, backbone.device)
+
+    def ready(self, examples: Sequence[Example]) -> Ready:
+        """Returns examples made ready; raises RequestError for one longer than `max_length`."""
+        backbone = self.backbone
+        images = [example.image for example in examples]
+        prompts = [backbone.prompt_text(example.prompt) for example in examples]
+        targets = [example.target for example in examples]
+        if self._tower is not None:
+            states = self._tower(images)
+            return Ready(backbone.tokens(prompts, targets, states.shape[1], self.max_length), [], states)
+        made = backbone.encode([image.open() for image in images])
+        texts = [picture.text for picture in made]
+        return Ready(backbone.tokens(prompts, targets, None, self.max_length, texts), made, None)
+
+    def cut(self, ready: Ready, limit: int) -> list[list[int]]:
+        """Returns the micro-batches, at most `limit` examples each, as indices of examples."""
+        return cut([len(row.ids) for row in ready.rows], limit, self._overhead)
+
+    def sum_of(self, ready: Ready, chosen: list[int]) -> tuple[Tensor, int]:
+        """Returns (sum of the answer tokens' cross-entropy, number of those tokens) of a micro-batch."""
+        import torch
+
+        from mmpt_bench import vision
+
+        backbone = self.backbone
+        batch: dict[str, Any] = backbone.pad([ready.rows[i] for i in chosen], "right")
+        labels = batch.pop("labels")[:, 1:]
+        known = labels != -100
+        if ready.states is not None:
+            batch["mm_encoder_outputs"] = vision.projected(backbone, ready.states[chosen])
+        else:
+            batch |= backbone.inputs([ready.pictures[i] for i in chosen])
+        head = backbone.model.get_submodule(backbone.anatomy.lm_head)
+        # Only labelled positions reach the head, in any version of transformers and whatever stands behind the head.
+        hook = head.register_forward_pre_hook(lambda module, args: (args[0][:, :-1][known],))
+        try:
+            logits = backbone.model(**batch, use_cache=False).logits
+        finally:
+            hook.remove()
+        loss = torch.nn.functional.cross_entropy(logits.float(), labels[known], reduction="sum")
+        return loss, int(known.sum())

@@ -1,0 +1,177 @@
+"""What the vision tower makes of pictures: computed once where nothing that is trained reaches it, blocks above the one
+that is read never.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from mmpt_bench.encoded import Encoded
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor, nn
+
+    from mmpt_bench.backbone import Backbone
+
+CACHE_BYTES = 2**30
+"""Memory for kept features, by default."""
+PICTURE_BYTES = 2**29
+"""Memory for pictures as a processor makes them."""
+ALONE_TOKENS = 256
+"""A tower with as many tokens a picture runs in training on one picture at a time, whose features any later step may
+use; a smaller one runs on a step's pictures together. Either way a picture's features never depend on what else is in
+memory, down to the last bit: a resumed run must find what an uninterrupted one found."""
+
+Key = tuple[str, ...]
+
+
+class FeatureCache:
+    """Tensors, or pictures, up to a size, by (owner, key); an owner is a state of the vision side and a set of pictures.
+
+    What is there stays, as the pictures of an epoch come round in a circle and the oldest is the next one wanted. Only
+    other owners' tensors make room.
+    """
+
+    def __init__(self, limit: int = CACHE_BYTES) -> None:
+        self.limit, self.bytes = limit, 0
+        self._kept: dict[str, dict[Key, Any]] = {}
+
+    def get(self, owner: str, key: Key) -> Any:
+        """Returns what is kept, in main memory."""
+        return self._kept.get(owner, {}).get(key)
+
+    def put(self, owner: str, key: Key, value: Tensor | Encoded) -> None:
+        """Keeps a copy where there is room for it."""
+        size = _size(value)
+        while self.bytes + size > self.limit:
+            other = next((name for name in self._kept if name != owner), None)
+            if other is None:
+                return
+            self.bytes -= sum(map(_size, self._kept.pop(other).values()))
+        mine = self._kept.setdefault(owner, {})
+        if key not in mine:
+            mine[key] = value.to_keep() if isinstance(value, Encoded) else value.detach().to("cpu", copy=True)
+            self.bytes += size
+
+
+def is_frozen(backbone: Backbone) -> bool:
+    """Returns whether pictures meet nothing of an adapter in the tower: no trained parameter, hook or replaced method.
+
+    Dropout in the tower makes its features differ from call to call, so they cannot be kept either.
+    """
+    if backbone.anatomy.family != "llava" or backbone.anatomy.vision is None:
+        return False
+    tower, core = _tower(backbone), backbone.model.get_submodule(backbone.anatomy.core)
+    if any(p.requires_grad for p in tower.parameters()) or "get_image_features" in vars(core):
+        return False
+    vision = backbone.model.config.vision_config.to_dict()
+    if any("dropout" in name and value for name, value in vision.items()):
+        return False
+    unread = {id(block) for block in _unread(backbone)}
+    for module in tower.modules():
+        hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
+        if any(hook.__module__ != "transformers.utils.output_capturing" for hook in hooks):
+            return False
+        if "forward" in vars(module) and id(module) not in unread:
+            return False
+    return True
+
+
+def fingerprint(backbone: Backbone) -> str:
+    """Returns a digest of what decides a frozen tower's features: parts, values, what is read, the processor."""
+    tower, config = _tower(backbone), backbone.model.config
+    read = [config.vision_feature_layer, config.vision_feature_select_strategy, backbone.device, backbone.dtype]
+    digest = hashlib.blake2b(repr([str(tower), read]).encode(), digest_size=16)
+    digest.update(str(backbone.processor.image_processor.to_json_string()).encode())
+    for name, value in tower.state_dict().items():
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(_bytes()).numpy().data)
+    return digest.hexdigest()
+
+
+def states(
+    backbone: Backbone, pixel_values: Float[Tensor, "batch channels height width"]
+) -> Float[Tensor, "batch tokens dim"]:
+    """Returns the hidden state that the projector reads, without gradient."""
+    import torch
+
+    config = backbone.model.config
+    with torch.no_grad():
+        values = pixel_values.to(backbone.device, getattr(torch, backbone.dtype))
+        out = _tower(backbone)(values, output_hidden_states=True, return_dict=True)
+    hidden = out.hidden_states[config.vision_feature_layer]
+    return hidden[:, 1:] if backbone.anatomy.drops_first else hidden
+
+
+def projected(backbone: Backbone, hidden: Float[Tensor, "batch tokens dim"]) -> dict[str, Any]:
+    """Returns the model's `mm_encoder_outputs` for a tower's states: what `get_image_features` makes of them."""
+    from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+    projector = backbone.model.get_submodule(backbone.anatomy.projector)
+    # One entry a picture, as transformers' own; it concatenates them again.
+    features: Any = list(projector(hidden))
+    return {"image": BaseModelOutputWithPooling(pooler_output=features)}
+
+
+@contextmanager
+def unread_blocks_skipped(backbone: Backbone) -> Iterator[None]:
+    """Inside, vision blocks above the hidden state that is read hand on their input; their number stays the same."""
+    blocks = [block for block in _unread(backbone) if "forward" not in vars(block)]
+    for block in blocks:
+        block.forward = _hand_on  # type: ignore[method-assign,assignment]
+    try:
+        yield
+    finally:
+        for block in blocks:
+            del block.forward
+
+
+class TowerFeatures:
+    """A frozen tower's states of a training set, kept in the backbone's cache for later steps and methods."""
+
+    def __init__(self, backbone: Backbone, pictures: str) -> None:
+        """`pictures` names the set within which equal keys are equal pictures."""
+        self.backbone, self.owner = backbone, f"{fingerprint(backbone)} {pictures}"
+
+    def __call__(self, images: Sequence[Any]) -> Float[Tensor, "batch tokens dim"]:
+        """Returns the states of pictures (task.Picture), on the backbone's device."""
+        import torch
+
+        alone = self.backbone.image_tokens() >= ALONE_TOKENS
+        groups = [[image] for image in images] if alone else [list(images)]
+        return torch.cat([self._group(group) for group in groups]).to(self.backbone.device)
+
+    def _group(self, images: list[Any]) -> Tensor:
+        key = tuple(image.key for image in images)
+        found = self.backbone.features.get(self.owner, key)
+        if found is None:
+            found = states(self.backbone, self.backbone.pixels([image.open() for image in images]))
+            self.backbone.features.put(self.owner, key, found)
+        return found.to(self.backbone.device)
+
+
+def _size(value: Tensor | Encoded) -> int:
+    return value.n_bytes if isinstance(value, Encoded) else value.numel() * value.element_size()
+
+
+def _tower(backbone: Backbone) -> nn.Module:
+    return backbone.model.get_submodule(backbone.anatomy.vision)
+
+
+def _unread(backbone: Backbone) -> list[nn.Module]:
+    anatomy = backbone.anatomy
+    return [backbone.model.get_submodule(name) for name in anatomy.vision_layers[anatomy.vision_used :]]
+
+
+def _hand_on(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    return hidden_states
+
+
+def _bytes() -> Any:
+    import torch
+
+    return torch.uint8

@@ -1,0 +1,94 @@
+"""A frozen tower's features are kept and shared; anything that reaches the tower makes them not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import pictures, tiny_backbone
+
+from mmpt_bench import registry, vision
+from mmpt_bench.backbone import Backbone
+from mmpt_bench.task import Picture
+
+
+@pytest.fixture
+def backbone(tmp_path: Path) -> Backbone:
+    torch.set_num_threads(1)
+    made = tiny_backbone(tmp_path)
+    made.model.requires_grad_(False)
+    return made
+
+
+def images(count: int = 3) -> list[Picture]:
+    return [Picture(f"p{i}", lambda one=one: one) for i, one in enumerate(pictures(count))]  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("method", "frozen"),
+    [("lora", True), ("prefix", True), ("projector", True), ("frozen", True), ("vpt", False), ("mmpt", False)],
+)
+def test_a_tower_is_frozen_unless_the_method_reaches_it(method: str, frozen: bool, backbone: Backbone) -> None:
+    handle = registry.load_method(registry.method_entries()[method])().attach(backbone, 0)
+    assert vision.is_frozen(backbone) == frozen
+    handle.remove()
+    assert vision.is_frozen(backbone)
+
+
+def test_an_opened_parameter_or_dropout_in_the_tower_is_not_frozen(backbone: Backbone) -> None:
+    backbone.model.config.vision_config.attention_dropout = 0.1
+    assert not vision.is_frozen(backbone)
+    backbone.model.config.vision_config.attention_dropout = 0.0
+    next(backbone.model.get_submodule(backbone.anatomy.vision).parameters()).requires_grad_(True)
+    assert not vision.is_frozen(backbone)
+
+
+@pytest.mark.parametrize("siglip", [False, True])
+@pytest.mark.parametrize("layer", [-2, -1])
+def test_projected_states_are_the_models_own_picture_features(siglip: bool, layer: int, tmp_path: Path) -> None:
+    backbone = tiny_backbone(tmp_path / "other", layer, siglip)
+    pixels = backbone.pixels(pictures(3))
+    own = backbone.model.get_image_features(pixels, return_dict=True).pooler_output
+    with vision.unread_blocks_skipped(backbone):
+        made = vision.projected(backbone, vision.states(backbone, pixels))["image"].pooler_output
+    torch.testing.assert_close(torch.stack(list(made)), torch.stack(list(own)))
+
+
+def test_blocks_above_the_one_that_is_read_are_not_run(backbone: Backbone) -> None:
+    ran: list[int] = []
+    for i, name in enumerate(backbone.anatomy.vision_layers):
+        attention = backbone.model.get_submodule(name).self_attn
+        attention.register_forward_pre_hook(lambda module, args, i=i: ran.append(i))
+    with vision.unread_blocks_skipped(backbone):
+        vision.states(backbone, backbone.pixels(pictures(1)))
+    assert ran == [0, 1, 2]
+    assert "forward" not in vars(backbone.model.get_submodule(backbone.anatomy.vision_layers[3]))
+
+
+def test_features_are_computed_once_and_again_when_the_tower_or_the_set_of_pictures_changes(backbone: Backbone) -> None:
+    tower = backbone.model.get_submodule(backbone.anatomy.vision)
+
+    def passes(of: str) -> int:
+        count = []
+        features = vision.TowerFeatures(backbone, of)
+        hook = tower.embeddings.register_forward_pre_hook(lambda module, args: count.append(1))
+        features(images())
+        hook.remove()
+        return len(count)
+
+    assert [passes("a"), passes("a"), passes("b"), passes("b")] == [1, 0, 1, 0]
+    with torch.no_grad():
+        tower.embeddings.position_embedding.weight[0, 0] += 1
+    assert [passes("b"), passes("b")] == [1, 0]
+
+
+def test_the_cache_stays_below_its_limit_and_makes_room_for_a_new_owner_only() -> None:
+    cache, one = vision.FeatureCache(limit=80), torch.ones(10)
+    for key in ("x", "y", "z"):
+        cache.put("a", (key,), one)
+    assert cache.bytes == 80
+    assert cache.get("a", ("z",)) is None
+    cache.put("b", ("x",), one)
+    assert cache.get("a", ("x",)) is None
+    assert cache.bytes == 40
