@@ -30,7 +30,7 @@ Key = tuple[str, ...]
 
 
 class FeatureCache:
-    """Tensors, or pictures, up to a size, by (owner, key); an owner is a state of the vision side and a set of pictures.
+    """Tensors or pictures up to a size, by (owner, key); an owner is a state of the vision side and a set of pictures.
 
     What is there stays, as the pictures of an epoch come round in a circle and the oldest is the next one wanted. Only
     other owners' tensors make room.
