@@ -4,8 +4,8 @@
     python benchmarks/training.py --backbone DIR       another one
     python benchmarks/training.py --fit                what a micro-batch costs beside its tokens
 
-The plain way is what Hugging Face's Trainer does with the same attached adapter: a step's examples padded to the
-longest, all logits, every picture through the whole tower, gradients of every answer token's mean, fused AdamW. Losses
+The plain way, with the same attached adapter: a step's examples padded to the longest, all logits, every picture
+through the whole tower, gradients of every answer token's mean, fused AdamW. It is no other library's trainer. Losses
 of both are compared step by step. "Kept" is a second run on the same examples, as of a further method at the same seed.
 """
 
@@ -117,6 +117,7 @@ def fit(backbone: Backbone, corpus: Corpus, method: str) -> dict[str, float]:
 
 
 def main() -> None:
+    """Prints the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--backbone", default="embedded")
     parser.add_argument("--methods", default=",".join(METHODS))

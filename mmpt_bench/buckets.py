@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 CALL_FLOPS = {"cpu": 5e7, "cuda": 4e11}
 """Arithmetic that could be done in the time one decoder layer's calls take, forward and back, however few rows they
 have: 1.5 ms at 33 GFLOP/s on one core, 1 ms at 400 TFLOP/s on an accelerator. Constants and no stopwatch, because a
-resumed run must be cut as the one it goes on from; `benchmarks/training.py --fit` measures the first."""
+resumed run must be cut as the one it goes on from. `benchmarks/training.py --fit` measures the first; the second is
+assumed, and only the speed depends on it."""
 
 
 def overhead_tokens(anatomy: Anatomy, device: str) -> float:

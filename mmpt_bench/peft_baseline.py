@@ -207,6 +207,8 @@ def inject(attachment: Any, config: Any, seed: int, make: Callable[[], None] | N
                 PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type](model, {"default": config}, "default")
             else:
                 make()
+        # New modules begin in training mode, where dropout and sampling are on, whatever the model's own mode is.
+        model.train(model.training)
         # Only what the injection added: a model's first forward adds attributes too, and those stay.
         added += [(m, extra) for m in before.values() for extra in vars(m).keys() - attributes[id(m)]]
         _check(anatomy, config, model, sums)

@@ -7,6 +7,7 @@ for bit. A run's adapter folder and one that `save_pretrained` writes have the s
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +26,7 @@ PARAMETERS = ("mmpt_visual", "mmpt_text", "mmpt_key", "mmpt_value")
 
 
 @dataclass
-class PromptConfig(PeftConfig):
+class PromptConfig(PeftConfig, ABC):
     """What the three methods share."""
 
     train_projector: bool = field(default=True, metadata={"help": "Train the projector from picture to text too."})
@@ -37,9 +38,9 @@ class PromptConfig(PeftConfig):
         default=None, metadata={"help": "Not used: prompts go to every block that is read."}
     )
 
+    @abstractmethod
     def plan(self) -> PromptPlan:
         """Returns which prompts go where."""
-        raise NotImplementedError
 
 
 @dataclass

@@ -30,9 +30,11 @@ class Pictures:
         found = {s.image.key: kept.get(owner, (s.image.key,)) for s in samples}
         need = {s.image.key: s for s in samples if found[s.image.key] is None}
         if need:
+            began = vision.clock()
             made = self.backbone.encode([s.image.open() for s in need.values()])
+            each = (vision.clock() - began) / len(need)
             for key, one in zip(need, made, strict=True):
-                kept.put(owner, (key,), one)
+                kept.put(owner, (key,), one, each)
                 found[key] = one
         return [found[s.image.key] for s in samples]
 
@@ -53,9 +55,11 @@ class Pictures:
         need = [i for i, one in enumerate(found) if one is None]
         if need:
             values = backbone.inputs(self.processed([samples[i] for i in need]))["pixel_values"]
+            began = vision.clock()
             made = vision.states(backbone, values)
+            each = (vision.clock() - began) / len(need)
             for i, one in zip(need, made, strict=True):
-                kept.put(self._owner, keys[i], one)
+                kept.put(self._owner, keys[i], one, each)
                 found[i] = one
         rows = torch.stack([one.to(backbone.device) for one in found if one is not None])
         return vision.projected(backbone, rows), rows.shape[1]

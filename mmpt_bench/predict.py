@@ -105,6 +105,8 @@ def _shared(
     backbone: Backbone, task: Task, todo: list[Asked], shown: Pictures, say: Callable[[str], None]
 ) -> Shared | None:
     """Returns the way that shares what questions have in common, or None after saying why there is none."""
+    import torch
+
     from mmpt_bench import shared
 
     why = shared.unfit(backbone)
@@ -115,6 +117,8 @@ def _shared(
             return way
         except shared.NotShared as error:
             why = str(error)
+        except (torch.OutOfMemoryError, MemoryError):
+            why = "memory ran out while the shared way was compared with the plain one"
     if why:
         say(_unshared(task, why))
     return None

@@ -5,6 +5,7 @@ that is read never.
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -33,28 +34,44 @@ class FeatureCache:
     """Tensors or pictures up to a size, by (owner, key); an owner is a state of the vision side and a set of pictures.
 
     What is there stays, as the pictures of an epoch come round in a circle and the oldest is the next one wanted. Only
-    other owners' tensors make room.
+    other owners' tensors make room. What a method finds that an earlier one made is booked in `spared`: a board's costs
+    must not depend on which method ran first.
     """
 
     def __init__(self, limit: int = CACHE_BYTES) -> None:
         self.limit, self.bytes = limit, 0
-        self._kept: dict[str, dict[Key, Any]] = {}
+        self.spared = 0.0
+        """Seconds, since `begin`, that it took to make what was found and not made since then."""
+        self._kept: dict[str, dict[Key, tuple[Any, float]]] = {}
+        self._own: set[tuple[str, Key]] = set()
+
+    def begin(self) -> None:
+        """Begins the account of another training or evaluation."""
+        self.spared, self._own = 0.0, set()
 
     def get(self, owner: str, key: Key) -> Any:
         """Returns what is kept, in main memory."""
-        return self._kept.get(owner, {}).get(key)
+        found = self._kept.get(owner, {}).get(key)
+        if found is None:
+            return None
+        if (owner, key) not in self._own:
+            self._own.add((owner, key))
+            self.spared += found[1]
+        return found[0]
 
-    def put(self, owner: str, key: Key, value: Tensor | Encoded) -> None:
-        """Keeps a copy where there is room for it."""
+    def put(self, owner: str, key: Key, value: Tensor | Encoded, seconds: float) -> None:
+        """Keeps a copy where there is room for it, and how long it took to make."""
+        self._own.add((owner, key))
         size = _size(value)
         while self.bytes + size > self.limit:
             other = next((name for name in self._kept if name != owner), None)
             if other is None:
                 return
-            self.bytes -= sum(map(_size, self._kept.pop(other).values()))
+            self.bytes -= sum(_size(kept) for kept, _ in self._kept.pop(other).values())
         mine = self._kept.setdefault(owner, {})
         if key not in mine:
-            mine[key] = value.to_keep() if isinstance(value, Encoded) else value.detach().to("cpu", copy=True)
+            copied = value.to_keep() if isinstance(value, Encoded) else value.detach().to("cpu", copy=True)
+            mine[key] = (copied, seconds)
             self.bytes += size
 
 
@@ -130,6 +147,15 @@ def unread_blocks_skipped(backbone: Backbone) -> Iterator[None]:
             del block.forward
 
 
+def clock() -> float:
+    """Returns the time in seconds, with everything done that an accelerator was given to do."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 class TowerFeatures:
     """A frozen tower's states of a training set, kept in the backbone's cache for later steps and methods."""
 
@@ -149,8 +175,9 @@ class TowerFeatures:
         key = tuple(image.key for image in images)
         found = self.backbone.features.get(self.owner, key)
         if found is None:
+            began = clock()
             found = states(self.backbone, self.backbone.pixels([image.open() for image in images]))
-            self.backbone.features.put(self.owner, key, found)
+            self.backbone.features.put(self.owner, key, found, clock() - began)
         return found.to(self.backbone.device)
 
 

@@ -139,12 +139,15 @@ def test_features_of_a_frozen_tower_are_kept_for_the_next_method_and_those_of_pr
 
 
 def test_a_finished_reply_leaves_the_batch(backbone: Backbone) -> None:
-    backbone.model.generation_config.eos_token_id = list(range(2, 40))
+    words = [p.reply.split()[0] for p in asked(backbone, samples()).values()]
+    rarest = min(set(words), key=words.count)
+    backbone.model.generation_config.eos_token_id = backbone.processor.tokenizer.convert_tokens_to_ids(rarest)
     with counting(backbone) as calls:
         answers = asked(backbone, samples())
     steps = [rows for rows, tokens in calls["decoder"] if tokens == 1]
     assert steps == sorted(steps, reverse=True)
-    assert len(steps) < 4 or steps[-1] < steps[0]
+    assert len(steps) == TASK.max_new_tokens - 1
+    assert 0 < steps[0] < 9  # of nine distinct questions, the first to finish are not asked on
     assert_same(answers, plain(backbone, samples()))
 
 
@@ -161,6 +164,19 @@ def test_memory_that_runs_out_halves_the_batch_and_changes_no_reply(backbone: Ba
         assert_same(asked(backbone, samples()), expected)
     finally:
         hook.remove()
+
+
+def test_memory_that_runs_out_in_the_comparison_itself_is_said_and_costs_no_reply(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: Any) -> None:
+        raise MemoryError("no room")
+
+    expected = plain(backbone, samples())
+    monkeypatch.setattr("mmpt_bench.shared.Shared.check", full)
+    said: list[str] = []
+    assert_same(asked(backbone, samples(), say=said.append), expected)
+    assert ["memory ran out" in text for text in said] == [True]
 
 
 def test_text_before_the_picture_that_differs_is_asked_the_plain_way_and_said_once(backbone: Backbone) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -86,9 +87,49 @@ def test_features_are_computed_once_and_again_when_the_tower_or_the_set_of_pictu
 def test_the_cache_stays_below_its_limit_and_makes_room_for_a_new_owner_only() -> None:
     cache, one = vision.FeatureCache(limit=80), torch.ones(10)
     for key in ("x", "y", "z"):
-        cache.put("a", (key,), one)
+        cache.put("a", (key,), one, 0.0)
     assert cache.bytes == 80
     assert cache.get("a", ("z",)) is None
-    cache.put("b", ("x",), one)
+    cache.put("b", ("x",), one, 0.0)
     assert cache.get("a", ("x",)) is None
     assert cache.bytes == 40
+
+
+def test_what_an_earlier_method_made_is_charged_once_to_the_one_that_finds_it() -> None:
+    cache, one = vision.FeatureCache(), torch.ones(10)
+    cache.begin()
+    cache.put("a", ("x",), one, 3.0)
+    cache.put("a", ("y",), one, 4.0)
+    assert cache.get("a", ("x",)) is not None
+    assert cache.spared == 0.0  # its own work, which the clock has seen
+    cache.begin()
+    for key in ("x", "x", "z"):
+        cache.get("a", (key,))
+    assert cache.spared == 3.0
+
+
+def test_a_training_costs_the_features_that_an_earlier_one_made(backbone: Backbone, monkeypatch: Any) -> None:
+    from mmpt_bench.corpus import load_corpus
+    from mmpt_bench.recipe import Budget
+    from mmpt_bench.train import train
+
+    now = [0.0]
+    whole = vision.states
+
+    def slow(*args: Any) -> torch.Tensor:
+        now[0] += 1000.0
+        return whole(*args)
+
+    monkeypatch.setattr(vision, "clock", lambda: now[0])
+    monkeypatch.setattr(vision, "states", slow)
+    seconds, passes = [], []
+    for _ in range(2):
+        before = now[0]
+        handle = registry.load_method(registry.method_entries()["projector"])().attach(backbone, 0)
+        done = train(backbone, handle, load_corpus("embedded"), Budget(steps=2, batch_size=2), 1e-3, 0)
+        seconds.append(done.seconds)
+        passes.append((now[0] - before) / 1000)
+        handle.remove()
+    assert passes == [2.0, 0.0]
+    assert seconds[0] < 1000  # a stopped clock: the tower's time is on the real one alone
+    assert seconds[1] > 2000
