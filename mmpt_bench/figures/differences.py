@@ -85,9 +85,10 @@ def _drawn(of: Evidence, found: Sequence[Contrast], base: str, material: Materia
         Line2D([], [], color="#444444", marker="o", linestyle="", markersize=4.5),
         Line2D([], [], color="#444444", marker="o", markerfacecolor="white", linestyle="", markersize=4.5),
         Patch(color=PALE),
+        Line2D([], [], color="#888888", linewidth=0.8),
     ]
-    texts = ["separated after Holm", "not separated", "smaller than what could be found"]
-    legend_below(figure, handles, texts, 3)
+    texts = ["separated after Holm", "not separated", "smaller than what could be found", safe(f"the same as {base}")]
+    legend_below(figure, handles, texts, 4)
     better = [each for each in found if each.better is not None and each.task == shown_tasks[0]]
     scope = "over seeds and pictures" if all(each.scope == "method" for each in found) else "see the table for scopes"
     return Drawn(
