@@ -32,6 +32,7 @@ from mmpt_bench.anatomy import Anatomy
 from mmpt_bench.attach import xavier
 from mmpt_bench.errors import RequestError
 from mmpt_bench.hashing import derive
+from mmpt_bench.kv_cache import cache_in
 from mmpt_bench.rows import extend_mask, extend_mask_right, extend_positions
 
 Interaction = Literal["none", "output", "parameters"]
@@ -158,7 +159,7 @@ class PromptBank(nn.Module):
         if args:
             raise ValueError("with prompts, call the decoder with keyword arguments")
         kwargs = dict(kwargs)
-        states, cache = kwargs.pop("prompt_states", None), kwargs.get("past_key_values")
+        states, cache = kwargs.pop("prompt_states", None), cache_in(kwargs)
         _refuse(module, cache)
         seen = int(cache.get_seq_length()) if cache is not None else 0
         if 0 < seen < self.rows:
@@ -192,7 +193,7 @@ class PromptBank(nn.Module):
 
         It would fill a mask of tokens that is shorter than the cache up on the right, and hide the newest tokens.
         """
-        cache, mask = kwargs.get("past_key_values"), kwargs.get("attention_mask")
+        cache, mask = cache_in(kwargs), kwargs.get("attention_mask")
         seen = int(cache.get_seq_length()) if cache is not None else 0
         if seen < self.rows or not seen or not isinstance(mask, Tensor) or mask.dim() != 2:
             return args, kwargs

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from mmpt_bench.kv_cache import cache_name
 from mmpt_bench.reference import Answer, Asked, choice_ids
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ class Shared:
             places = {key: i for i, key in enumerate(firsts)}
             inputs = self.backbone.pad([_behind(row, at) for row in rows], "left")
             mask = torch.cat([inputs["attention_mask"].new_ones(len(batch), at), inputs["attention_mask"]], dim=1)
-            inputs["past_key_values"] = _rows(out.past_key_values, [places[one.first.image.key] for one in batch])
+            inputs[cache_name()] = _rows(out[cache_name()], [places[one.first.image.key] for one in batch])
         del inputs["labels"]
         inputs["attention_mask"] = mask
         return *self._call(inputs, mask), mask
@@ -129,7 +130,7 @@ class Shared:
         length = inputs["input_ids"].shape[1]
         positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -length:]
         out = self.backbone.model(**inputs, position_ids=positions, use_cache=True, logits_to_keep=1)
-        return out.logits[:, -1].float(), out.past_key_values
+        return out.logits[:, -1].float(), out[cache_name()]
 
     def _decode(self, logits: Tensor, cache: Any, mask: Tensor) -> list[list[int]]:
         """Returns the greedy replies as tokens; a finished one leaves the batch. The cache is used up."""
@@ -140,7 +141,7 @@ class Shared:
         for step in range(self.max_new_tokens):
             if step:
                 mask = torch.cat([mask, mask.new_ones(len(alive), 1)], dim=1)
-                inputs = {"input_ids": tokens[:, None], "attention_mask": mask, "past_key_values": cache}
+                inputs = {"input_ids": tokens[:, None], "attention_mask": mask, cache_name(): cache}
                 logits, cache = self._call(inputs, mask)
                 for i, lead in zip(alive, _lead(logits).tolist(), strict=True):
                     self.margins[i] = min(self.margins[i], lead)
@@ -180,8 +181,8 @@ class Shared:
             fed, seen = fed.to(mask.device), torch.cat([mask[owners], given.to(mask.device)], dim=1)
             positions = (seen.cumsum(-1) - 1)[:, -width:]
             out = self.backbone.model(
-                input_ids=fed, attention_mask=seen, position_ids=positions, past_key_values=_rows(cache, owners),
-                use_cache=True,
+                input_ids=fed, attention_mask=seen, position_ids=positions, use_cache=True,
+                **{cache_name(): _rows(cache, owners)},
             )  # fmt: skip
             known = out.logits.float().log_softmax(-1)
             for place, (i, j, ids) in enumerate(part):

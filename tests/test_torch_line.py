@@ -87,6 +87,7 @@ BELOW = {
     "train",
     "loss",
     "reference",
+    "kv_cache",
     "shared",
     "pictures",
     "predict",
