@@ -70,8 +70,12 @@ def save_llava(folder: Path, seed: int = 0) -> Path:
     model.save_pretrained(folder)
     images = CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE})
     LlavaProcessor(
-        image_processor=images, tokenizer=words, patch_size=PATCH, vision_feature_select_strategy="default",
-        num_additional_image_tokens=1, chat_template=TEMPLATE,
+        image_processor=images,
+        tokenizer=words,
+        patch_size=PATCH,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=TEMPLATE,
     ).save_pretrained(folder)
     return folder
 

@@ -60,6 +60,7 @@ class Losses:
         import torch
 
         from mmpt_bench import vision
+        from mmpt_bench.read_rows import rows_read
 
         backbone = self.backbone
         batch: dict[str, Any] = backbone.pad([ready.rows[i] for i in chosen], "right")
@@ -73,7 +74,8 @@ class Losses:
         # Only labelled positions reach the head, in any version of transformers and whatever stands behind the head.
         hook = head.register_forward_pre_hook(lambda module, args: (args[0][:, :-1][known],))
         try:
-            logits = backbone.model(**batch, use_cache=False).logits
+            with rows_read(backbone, torch.nn.functional.pad(known, (0, 1))):
+                logits = backbone.model(**batch, use_cache=False).logits
         finally:
             hook.remove()
         loss = torch.nn.functional.cross_entropy(logits.float(), labels[known], reduction="sum")

@@ -62,7 +62,9 @@ def one_by_one(backbone: Backbone, task: Task, samples: Sequence[Sample]) -> Ite
     for sample in samples:
         asked = Asked(backbone.prompt_text(sample.question), sample, [sample])
         with torch.no_grad():
-            made = answer(backbone, task.max_new_tokens, [asked], lambda of: backbone.encode([s.image.open() for s in of]))
+            made = answer(
+                backbone, task.max_new_tokens, [asked], lambda of: backbone.encode([s.image.open() for s in of])
+            )
         yield sample, made[0]
 
 
