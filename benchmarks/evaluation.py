@@ -17,10 +17,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import layouts
 import midsize
+import torch
+
 from mmpt_bench import reference, registry, source
 from mmpt_bench.backbone import Backbone, load_backbone
 from mmpt_bench.embedded import suite

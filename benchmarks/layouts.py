@@ -15,20 +15,22 @@ from mmpt_bench import registry
 from mmpt_bench.pixels import decoded
 from mmpt_bench.task import Picture, Sample, Task
 
-THINGS = (
-    "person bicycle car motorcycle airplane bus train truck boat bench bird cat dog horse sheep cow elephant bear zebra "
-    "giraffe backpack umbrella handbag tie suitcase frisbee snowboard kite skateboard surfboard bottle cup fork knife "
-    "spoon bowl banana apple sandwich orange broccoli carrot pizza donut cake chair couch bed toilet laptop mouse remote "
-    "keyboard microwave oven toaster sink refrigerator book clock vase scissors"
-).split()
-PLACES = "left of,right of,above,below,next to,behind,in front of,on top of,inside,touching".split(",")
-CLASSES = tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
+_THINGS = """
+    person bicycle car motorcycle airplane bus train truck boat bench bird cat dog horse sheep cow elephant bear zebra
+    giraffe backpack umbrella handbag tie suitcase frisbee snowboard kite skateboard surfboard bottle cup fork knife
+    spoon bowl banana apple sandwich orange broccoli carrot pizza donut cake chair couch bed toilet laptop mouse remote
+    keyboard microwave oven toaster sink refrigerator book clock vase scissors
+"""
+THINGS = tuple(_THINGS.split())
+_PLACES = "left of,right of,above,below,next to,behind,in front of,on top of,inside,touching"
+PLACES = tuple(_PLACES.split(","))
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 DIGITS = tuple("0123456789")
 ANSWERS = ("Yes", "No", "yes", "no", "true", "false", "entailment", "neutral", "contradiction", *CLASSES, *DIGITS)
-_SPOKEN = (
-    "Is there a in the image Please answer yes or no Two are standing near while it is raining outside at a station and "
-    "somebody looks over statement true false given entailment neutral contradiction Which of these digit"
-)
+_SPOKEN = """
+    Is there a in the image Please answer yes or no Two are standing near while it is raining outside at a station and
+    somebody looks over statement true false given entailment neutral contradiction Which of these digit
+"""
 WORDS = [*THINGS, *" ".join(PLACES).split(), *_SPOKEN.split(), "The", "automobile", "deer", "frog", "ship"]
 
 
@@ -38,8 +40,8 @@ class Layout:
 
     title: str
     task: str
-    each: int
-    """Questions a picture, repeated ones too."""
+    each: tuple[int, ...]
+    """Questions a picture, repeated ones too; pictures take turns in these."""
     size: tuple[int, int]
     """Width and height of a picture."""
     question: Callable[[int, int], tuple[str, tuple[str, ...]]]
@@ -76,7 +78,7 @@ def _snli_ve(picture: int, number: int) -> tuple[str, tuple[str, ...]]:
 
 
 def _vsr(picture: int, number: int) -> tuple[str, tuple[str, ...]]:
-    one, other = THINGS[picture % len(THINGS)], THINGS[(3 * picture + 1) % len(THINGS)]
+    one, other = THINGS[(picture + number) % len(THINGS)], THINGS[(3 * picture + 1) % len(THINGS)]
     claim = f"The {one} is {PLACES[picture % len(PLACES)]} the {other}."
     return f"{claim} Is the statement true or false?", ("false", "true")
 
@@ -89,14 +91,17 @@ def _mnist(picture: int, number: int) -> tuple[str, tuple[str, ...]]:
     return "Which digit is in the image?", DIGITS
 
 
+_VSR = (1, 2, 1, 3, 1, 2, 1, 1, 4, 1, 1, 2, 3, 1)
+"""The zero-shot test split has 1,222 questions on 715 pictures, 430 of which have one question and 160 two."""
+
 LAYOUTS = (
-    Layout("MME", "mme", 2, (640, 480), _mme),
-    Layout("POPE, one strategy", "pope", 6, (640, 480), _pope),
-    Layout("POPE", "pope", 18, (640, 480), _pope),
-    Layout("SNLI-VE", "snli_ve", 18, (500, 375), _snli_ve),
-    Layout("VSR", "vsr", 1, (640, 480), _vsr),
-    Layout("CIFAR-10", "cifar10", 1, (32, 32), _cifar10),
-    Layout("MNIST", "mnist", 1, (28, 28), _mnist),
+    Layout("MME", "mme", (2,), (640, 480), _mme),
+    Layout("POPE, one strategy", "pope", (6,), (640, 480), _pope),
+    Layout("POPE", "pope", (18,), (640, 480), _pope),
+    Layout("SNLI-VE", "snli_ve", (18,), (500, 375), _snli_ve),
+    Layout("VSR", "vsr", _VSR, (640, 480), _vsr),
+    Layout("CIFAR-10", "cifar10", (1,), (32, 32), _cifar10),
+    Layout("MNIST", "mnist", (1,), (28, 28), _mnist),
 )
 
 
@@ -106,7 +111,7 @@ def samples(layout: Layout, pictures: int) -> list[Sample]:
     for i in range(pictures):
         data = picture_bytes(layout.size, i)
         shown = Picture(f"{layout.title}/{i}", partial(decoded, data, f"{i}", f"{i}"))
-        for j in range(layout.each):
+        for j in range(layout.each[i % len(layout.each)]):
             question, choices = layout.question(i, j)
             made.append(Sample(f"{i}/{j}", shown, question, choices, choices[0], cluster=str(i)))
     return made

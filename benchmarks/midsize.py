@@ -1,7 +1,7 @@
 """A LLaVA of 48 million parameters with random weights, for timing, made from configurations alone.
 
-A CLIP tower (width 320, 12 blocks, 196 patches of 224 pixels) and a Llama (width 384, 15 layers, 8,000 words): the tower
-is about a third of the work of one question, as in LLaVA-1.5. So that replies are as short as those of a trained model,
+A CLIP tower (width 320, 12 blocks, 196 patches of 224 pixels) and a Llama (width 384, 15 layers, 8,000 words): the
+tower is about a third of the work of one question. So that replies are as short as those of a trained model,
 two directions of its embeddings are set: behind `ASSISTANT :` one of the answer words is the most likely, which one
 depends on picture and question, and behind an answer word the end of the sequence is.
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from layouts import ANSWERS, WORDS
 from tokenizers import Tokenizer, models, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 from transformers import (
@@ -23,8 +24,6 @@ from transformers import (
     LlavaProcessor,
     PreTrainedTokenizerFast,
 )
-
-from layouts import ANSWERS, WORDS
 
 TEMPLATE = (
     "{% for message in messages %}{{ message['role'].upper() }}: {% for part in message['content'] %}"

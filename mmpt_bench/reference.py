@@ -65,7 +65,11 @@ def one_by_one(backbone: Backbone, task: Task, samples: Sequence[Sample]) -> Ite
             made = answer(
                 backbone, task.max_new_tokens, [asked], lambda of: backbone.encode([s.image.open() for s in of])
             )
-        yield sample, made[0]
+        yield sample, made
+
+
+def _processed_anew(backbone: Backbone, samples: Sequence[Sample]) -> list[Encoded]:
+    return backbone.encode([sample.image.open() for sample in samples])
 
 
 def choice_ids(backbone: Backbone, one: Asked) -> list[list[int]]:
