@@ -56,10 +56,10 @@ class Pictures:
         if need:
             values = backbone.inputs(self.processed([samples[i] for i in need]))["pixel_values"]
             began = vision.clock()
-            made = vision.states(backbone, values)
+            made = vision.states(backbone, {"pixel_values": values})
             each = (vision.clock() - began) / len(need)
             for i, one in zip(need, made, strict=True):
                 kept.put(self._owner, keys[i], one, each)
                 found[i] = one
         rows = torch.stack([one.to(backbone.device) for one in found if one is not None])
-        return vision.projected(backbone, rows), rows.shape[1]
+        return vision.projected(backbone, list(rows[:, None])), rows.shape[1]
