@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mmpt_bench.anatomy import Anatomy
+    from mmpt_bench.feature_disk import FeatureDisk
 
 __all__ = ["IGNORED", "Backbone", "backbone_fingerprint", "load_backbone"]
 
@@ -45,6 +46,8 @@ class Backbone:
     """What a frozen vision tower made of pictures, for every method that leaves it frozen."""
     kept_pictures: FeatureCache = field(default_factory=partial(FeatureCache, PICTURE_BYTES), repr=False)
     """Pictures of evaluation as the processor makes them."""
+    disk: FeatureDisk | None = field(default=None, repr=False)
+    """Where features are kept for later runs too."""
 
     def prompt_text(self, question: str) -> str:
         """Returns the chat prompt of one picture and one question, up to where the answer begins.

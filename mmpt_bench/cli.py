@@ -55,6 +55,20 @@ def cli() -> None:
     "--plan", "only_plan", is_flag=True, help="Say what would run, how long, and what it could tell; run nothing."
 )
 @click.option(
+    "--keep-features",
+    "features",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder to keep what a frozen vision tower makes of pictures in, for later runs.",
+)
+@click.option(
+    "--keep-features-gb",
+    "features_gb",
+    type=click.FloatRange(min=0, min_open=True),
+    default=10.0,
+    show_default=True,
+    help="Most that this folder may hold.",
+)
+@click.option(
     "--guard/--no-guard",
     default=True,
     help="In half precision, ask again where two words are as good as equal; without it, results stand apart.",

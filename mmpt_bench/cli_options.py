@@ -92,6 +92,8 @@ def request_of(method: str, tasks: str, seeds: str, overrides: tuple[str, ...], 
         offline=options["offline"],
         device=options["device"],
         guard=options.get("guard", True),
+        features=options.get("features"),
+        features_bytes=int(options.get("features_gb", 10.0) * 2**30),
     )
 
 

@@ -33,9 +33,10 @@ class Losses:
     def __init__(self, backbone: Backbone, pictures: str, max_length: int) -> None:
         """`pictures` names the set that the examples' pictures are from; see `TowerFeatures`."""
         from mmpt_bench import vision
+        from mmpt_bench.pictures import TowerFeatures
 
         self.backbone, self.max_length = backbone, max_length
-        self._tower = vision.TowerFeatures(backbone, pictures) if vision.is_frozen(backbone) else None
+        self._tower = TowerFeatures(backbone, pictures) if vision.is_frozen(backbone) else None
         self._overhead = overhead_tokens(backbone.anatomy, backbone.device)
 
     def ready(self, examples: Sequence[Example]) -> Ready:

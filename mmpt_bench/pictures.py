@@ -7,11 +7,19 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mmpt_bench import vision
+from mmpt_bench.encoded import Encoded, collated
+from mmpt_bench.families import FAMILIES
+from mmpt_bench.feature_disk import made_or_kept
 from mmpt_bench.task import Sample
 
 if TYPE_CHECKING:
     from mmpt_bench.backbone import Backbone
-    from mmpt_bench.encoded import Encoded
+
+
+ALONE_TOKENS = 256
+"""A tower with as many tokens a picture runs in training on one picture at a time, whose features any later step may
+use; a smaller one runs on a step's pictures together. Either way a picture's features never depend on what else is in
+memory, down to the last bit: a resumed run must find what an uninterrupted one found."""
 
 
 class Pictures:
@@ -22,7 +30,7 @@ class Pictures:
         self.backbone = backbone
         # A name that nobody else can have: what is kept under it is of use to this object alone.
         self.name = name or uuid.uuid4().hex
-        self._owner = f"{vision.fingerprint(backbone)} {self.name} each" if vision.is_frozen(backbone) else None
+        self._tower = vision.fingerprint(backbone) if vision.is_frozen(backbone) else ""
 
     def processed(self, samples: Sequence[Sample]) -> list[Encoded]:
         """Returns the samples' pictures as the processor makes them, in main memory."""
@@ -43,23 +51,53 @@ class Pictures:
 
         Of families alone whose pictures have one size.
         """
-        import torch
-
         backbone = self.backbone
-        if self._owner is None:
+        if not self._tower:
             values = backbone.inputs(self.processed(samples))["pixel_values"]
             core = backbone.model.get_submodule(backbone.anatomy.core)
             return {"image": core.get_image_features(values, return_dict=True)}, backbone.image_tokens(values)
-        kept, keys = backbone.features, [(s.image.key,) for s in samples]
-        found = [kept.get(self._owner, key) for key in keys]
+        kept, owner, keys = backbone.features, f"{self._tower} {self.name} each", [(s.image.key,) for s in samples]
+        found = [kept.get(owner, key) for key in keys]
         need = [i for i, one in enumerate(found) if one is None]
         if need:
-            values = backbone.inputs(self.processed([samples[i] for i in need]))["pixel_values"]
-            began = vision.clock()
-            made = vision.states(backbone, {"pixel_values": values})
-            each = (vision.clock() - began) / len(need)
-            for i, one in zip(need, made, strict=True):
-                kept.put(self._owner, keys[i], one, each)
-                found[i] = one
-        rows = torch.stack([one.to(backbone.device) for one in found if one is not None])
-        return vision.projected(backbone, list(rows[:, None])), rows.shape[1]
+            made = made_or_kept(backbone, self._tower, self.processed([samples[i] for i in need]))
+            for i, (states, seconds) in zip(need, made, strict=True):
+                kept.put(owner, keys[i], states, seconds)
+                found[i] = states
+        rows = [one.to(backbone.device) for one in found if one is not None]
+        return vision.projected(backbone, rows), rows[0].shape[1]
+
+
+class TowerFeatures:
+    """A frozen tower's states of a training set, kept in the backbone's cache for later steps and methods."""
+
+    def __init__(self, backbone: Backbone, pictures: str) -> None:
+        """`pictures` names the set within which equal keys are equal pictures."""
+        self.backbone, self.tower = backbone, vision.fingerprint(backbone)
+        self.owner = f"{self.tower} {pictures}"
+
+    def __call__(self, images: Sequence[Any]) -> list[Encoded]:
+        """Returns pictures (task.Picture) as states, each (tiles, tokens, dim), with what stands for it in a text."""
+        one_size = FAMILIES[self.backbone.anatomy.family].one_size
+        alone = not one_size or self.backbone.image_tokens() >= ALONE_TOKENS
+        groups = [[image] for image in images] if alone else [list(images)]
+        return [one for group in groups for one in self._group(group)]
+
+    def _group(self, images: list[Any]) -> list[Encoded]:
+        key = tuple(image.key for image in images)
+        found = self.backbone.features.get(self.owner, key)
+        if found is None:
+            made = self.backbone.encode([image.open() for image in images])
+            if len(images) == 1:
+                ((hidden, seconds),) = made_or_kept(self.backbone, self.tower, made)
+            else:
+                began = vision.clock()
+                hidden = vision.states(self.backbone, collated([one.tensors for one in made]))
+                seconds = vision.clock() - began
+            # Pictures that share a group have a tile each, and all the same text.
+            found = Encoded({"states": hidden}, made[0].text)
+            self.backbone.features.put(self.owner, key, found, seconds)
+        hidden = found.tensors["states"].to(self.backbone.device)
+        if len(images) == 1:
+            return [Encoded({"states": hidden}, found.text)]
+        return [Encoded({"states": one[None]}, found.text) for one in hidden]

@@ -48,6 +48,10 @@ class Request:
     offline: bool = False
     eval_batch: int = 64
     device: str | None = None
+    features: Path | None = None
+    """Folder where what a frozen tower makes of pictures is kept for later runs."""
+    features_bytes: int = 10 * 2**30
+    """Most that it may hold."""
     guard: bool = True
     """In half precision, ask close calls again the plain way."""
 

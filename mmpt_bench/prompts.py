@@ -11,8 +11,9 @@ through the projector with the patches, and are split off where picture and text
 `get_image_features` carry them. They stand in front of the sequence and not amid it: a place beside the image tokens
 would move with padding and template.
 
-No hook keeps anything between two calls. The number of rows travels as a keyword argument, because a recomputed
-(checkpointed) or repeated forward must not depend on what ran before it.
+Deep prompts are replaced before the next block, so a block makes keys and values of them and nothing else
+(`read_rows.Unread`). No hook keeps anything between two calls. The number of rows travels as a keyword argument,
+because a recomputed (checkpointed) or repeated forward must not depend on what ran before it.
 
 Limits, each refused: a cache of fixed size; several pictures a sequence with interaction; beam search with interaction
 (transformers counts features against image tokens); more tokens than a sliding window holds; `generate` continued from
@@ -33,6 +34,7 @@ from mmpt_bench.attach import xavier
 from mmpt_bench.errors import RequestError
 from mmpt_bench.hashing import derive
 from mmpt_bench.kv_cache import cache_in
+from mmpt_bench.read_rows import Unread
 from mmpt_bench.rows import extend_mask, extend_mask_right, extend_positions
 
 Interaction = Literal["none", "output", "parameters"]
@@ -97,8 +99,9 @@ class PromptBank(nn.Module):
 
     # Vision side
 
-    def append(self, block: int, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        """Before a vision block: appends the block's prompts to its input."""
+    def append(self, block: int, unread: Unread, module: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        """Before a vision block: appends the block's prompts to its input; `unread` leaves them out of its output."""
+        unread.rows = self.plan.visual
         mask = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
         if mask is not None:
             # Where prompts flow, only the first block lengthens the sequence, and each one's mask must follow.
@@ -213,8 +216,9 @@ class PromptBank(nn.Module):
             front.append(states.to(embeds))
         return front
 
-    def enter_layer(self, layer: int, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        """Before a decoder layer: overwrites the textual prompts' rows with the layer's own."""
+    def enter_layer(self, layer: int, unread: Unread, module: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        """Before a decoder layer: overwrites the textual prompts' rows with the layer's own; see `append`."""
+        unread.rows = self.plan.text + self.plan.keys if kwargs.get("prompt_rows", 0) else 0
         if not kwargs.get("prompt_rows", 0):
             return args, kwargs
         if not self.plan.keys:

@@ -57,6 +57,10 @@ def execute(
     backbone = load_backbone(request.backbone, request.dtype, request.device, request.offline)
     if backbone.fingerprint != open_jobs[0].recipe.backbone_fingerprint:
         raise UntrustedRecord(f"The files of backbone `{request.backbone}` changed while the run was planned.")
+    if request.features is not None:
+        from mmpt_bench.feature_disk import FeatureDisk
+
+        backbone.disk = FeatureDisk(request.features, request.features_bytes)
     for job in open_jobs:
         with store.run_lock(job.recipe.run_name, wait_seconds=LOCK_SECONDS):
             for record in _do(request, job, data, store, backbone, corpus, report, stopping):

@@ -85,12 +85,13 @@ class Shared:
 
     def check(self, batch: Sequence[Asked]) -> None:
         """Compares the first logits of up to two questions with the plain way's; raises NotShared where they differ."""
-        for one in {a.first.question: a for a in batch[:2]}.values():
-            # Twice the same picture, so that its prefix is shared as it will be.
-            ours = self._prefill([one, one])[0][0]
+        few = list({a.first.question: a for a in batch[:2]}.values())
+        # Each of them twice, so that its prefix is shared as it will be.
+        ours = self._prefill([one for one in few for _ in range(2)])[0][::2]
+        for one, logits in zip(few, ours, strict=True):
             inputs = self.backbone.batch(self.pictures.processed([one.first]), [one.prompt])
             plain = self.backbone.model(**inputs, use_cache=False).logits[0, -1].float()
-            apart = ((ours - plain).abs().max() / plain.abs().max().clamp(min=1)).item()
+            apart = ((logits - plain).abs().max() / plain.abs().max().clamp(min=1)).item()
             if not apart <= TOLERANCE[self.backbone.dtype]:
                 raise NotShared(
                     f"the adapter or the model makes an answer depend on more (logits differ by {apart:.2g})"
@@ -99,6 +100,8 @@ class Shared:
     def _prefill(self, batch: Sequence[Asked]) -> tuple[Float[Tensor, "batch words"], Any, Tensor]:
         """Returns (logits of the next token, cache, attention mask) behind the prompts."""
         import torch
+
+        from mmpt_bench.room import rows_of
 
         firsts = {one.first.image.key: one.first for one in batch}
         seen, count = self.pictures.features(list(firsts.values()))
@@ -114,7 +117,11 @@ class Shared:
             places = {key: i for i, key in enumerate(firsts)}
             inputs = self.backbone.pad([_behind(row, at) for row in rows], "left")
             mask = torch.cat([inputs["attention_mask"].new_ones(len(batch), at), inputs["attention_mask"]], dim=1)
-            inputs[cache_name()] = _rows(out[cache_name()], [places[one.first.image.key] for one in batch])
+            inputs[cache_name()] = rows_of(
+                out[cache_name()],
+                [places[one.first.image.key] for one in batch],
+                inputs["input_ids"].shape[1] + self.max_new_tokens,
+            )
         del inputs["labels"]
         inputs["attention_mask"] = mask
         return *self._call(inputs, mask), mask
@@ -143,6 +150,8 @@ class Shared:
         """Returns the greedy replies as tokens; a finished one leaves the batch. The cache is used up."""
         import torch
 
+        from mmpt_bench.room import rows_of
+
         replies: list[list[int]] = [[] for _ in range(len(logits))]
         alive, tokens = list(range(len(logits))), logits.argmax(-1)
         for step in range(self.max_new_tokens):
@@ -161,7 +170,8 @@ class Shared:
                 break
             if len(left) < len(alive):
                 alive = [alive[place] for place in left]
-                tokens, mask, cache = tokens[left], mask[left], _rows(cache, left)
+                tokens, mask = tokens[left], mask[left]
+                cache = rows_of(cache, left, self.max_new_tokens - step)
         return replies
 
     def _choice_ids(self, one: Asked) -> list[list[int]]:
@@ -176,6 +186,8 @@ class Shared:
         """Adds the log-probabilities of the second and later tokens of legal answers to those of the first."""
         import torch
 
+        from mmpt_bench.room import rows_of
+
         todo = [(i, j, ids) for i, row in enumerate(encoded) for j, ids in enumerate(row) if len(ids) > 1]
         for start in range(0, len(todo), CHOICE_ROWS):
             part = todo[start : start + CHOICE_ROWS]
@@ -189,7 +201,7 @@ class Shared:
             positions = (seen.cumsum(-1) - 1)[:, -width:]
             out = self.backbone.model(
                 input_ids=fed, attention_mask=seen, position_ids=positions, use_cache=True,
-                **{cache_name(): _rows(cache, owners)},
+                **{cache_name(): rows_of(cache, owners, width)},
             )  # fmt: skip
             known = out.logits.float().log_softmax(-1)
             for place, (i, j, ids) in enumerate(part):
@@ -207,15 +219,3 @@ def _lead(logits: Tensor) -> Tensor:
     """Returns by how much the best word leads, (batch,)."""
     best = logits.topk(2, dim=-1).values
     return best[:, 0] - best[:, 1]
-
-
-def _rows(cache: Any, rows: Sequence[int]) -> Any:
-    """Returns a cache of its own with these rows of another, in this order and as often as they are named."""
-    import torch
-    from transformers import DynamicCache
-
-    taken = DynamicCache()
-    for index, layer in enumerate(cache.layers):
-        chosen = torch.tensor(list(rows), device=layer.keys.device)
-        taken.update(layer.keys.index_select(0, chosen), layer.values.index_select(0, chosen), index)
-    return taken

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from mmpt_bench.encoded import Encoded, collated
+from mmpt_bench.encoded import Encoded
 from mmpt_bench.families import FAMILIES
 
 if TYPE_CHECKING:
@@ -23,11 +23,6 @@ CACHE_BYTES = 2**30
 """Memory for kept features, by default."""
 PICTURE_BYTES = 2**29
 """Memory for pictures as a processor makes them."""
-ALONE_TOKENS = 256
-"""A tower with as many tokens a picture runs in training on one picture at a time, whose features any later step may
-use; a smaller one runs on a step's pictures together. Either way a picture's features never depend on what else is in
-memory, down to the last bit: a resumed run must find what an uninterrupted one found."""
-
 Key = tuple[str, ...]
 
 
@@ -170,36 +165,6 @@ def clock() -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
-
-
-class TowerFeatures:
-    """A frozen tower's states of a training set, kept in the backbone's cache for later steps and methods."""
-
-    def __init__(self, backbone: Backbone, pictures: str) -> None:
-        """`pictures` names the set within which equal keys are equal pictures."""
-        self.backbone, self.owner = backbone, f"{fingerprint(backbone)} {pictures}"
-
-    def __call__(self, images: Sequence[Any]) -> list[Encoded]:
-        """Returns pictures (task.Picture) as states, each (tiles, tokens, dim), with what stands for it in a text."""
-        one_size = FAMILIES[self.backbone.anatomy.family].one_size
-        alone = not one_size or self.backbone.image_tokens() >= ALONE_TOKENS
-        groups = [[image] for image in images] if alone else [list(images)]
-        return [one for group in groups for one in self._group(group)]
-
-    def _group(self, images: list[Any]) -> list[Encoded]:
-        key = tuple(image.key for image in images)
-        found = self.backbone.features.get(self.owner, key)
-        if found is None:
-            began = clock()
-            made = self.backbone.encode([image.open() for image in images])
-            hidden = states(self.backbone, collated([one.tensors for one in made]))
-            # Pictures that share a group have a tile each.
-            found = Encoded({"states": hidden}, made[0].text)
-            self.backbone.features.put(self.owner, key, found, clock() - began)
-        hidden = found.tensors["states"].to(self.backbone.device)
-        if len(images) == 1:
-            return [Encoded({"states": hidden}, found.text)]
-        return [Encoded({"states": one[None]}, found.text) for one in hidden]
 
 
 def _size(value: Tensor | Encoded) -> int:

@@ -11,6 +11,7 @@ from tiny import pictures, tiny_backbone
 
 from mmpt_bench import registry, vision
 from mmpt_bench.backbone import Backbone
+from mmpt_bench.pictures import TowerFeatures
 from mmpt_bench.task import Picture
 
 
@@ -73,7 +74,7 @@ def test_features_are_computed_once_and_again_when_the_tower_or_the_set_of_pictu
 
     def passes(of: str) -> int:
         count = []
-        features = vision.TowerFeatures(backbone, of)
+        features = TowerFeatures(backbone, of)
         hook = tower.embeddings.register_forward_pre_hook(lambda module, args: count.append(1))
         features(images())
         hook.remove()

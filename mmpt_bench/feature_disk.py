@@ -1,0 +1,136 @@
+"""What a frozen tower makes of pictures, kept in a folder for later runs, up to a size.
+
+An entry is named by the tower's fingerprint (weights, configuration, processor, device, precision) and by a digest of
+the picture as the tower reads it. It says both inside, and a checksum of its values: one that is damaged, or another's
+under this name, is deleted and made anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmpt_bench import vision
+from mmpt_bench.encoded import collated
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+    from mmpt_bench.backbone import Backbone
+    from mmpt_bench.encoded import Encoded
+
+HEADER = "mmpt_bench_features"
+
+
+class FeatureDisk:
+    """A folder of tensors up to a size. What is there stays; only other towers' entries make room, the oldest first."""
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        """`limit` is in bytes; what the folder holds already counts."""
+        self.folder, self.limit = folder, limit
+        folder.mkdir(parents=True, exist_ok=True)
+        self.bytes = _size(folder)
+
+    def get(self, tower: str, picture: str) -> tuple[Tensor, float] | None:
+        """Returns (states, seconds that it took to make them), or None."""
+        from safetensors import SafetensorError, safe_open
+
+        path = self._path(tower, picture)
+        if not path.is_file():
+            return None
+        try:
+            with safe_open(path, "pt") as stream:
+                said = json.loads((stream.metadata() or {}).get(HEADER, "{}"))
+                values = stream.get_tensor("states")
+        except (SafetensorError, OSError, ValueError):
+            said, values = {}, None
+        named = (said.get("tower"), said.get("picture"))
+        if values is None or named != (tower, picture) or said.get("sha256") != _digest(values):
+            self.bytes -= path.stat().st_size
+            path.unlink()
+            return None
+        return values, float(said["seconds"])
+
+    def put(self, tower: str, picture: str, states: Tensor, seconds: float) -> None:
+        """Writes an entry where there is room for it."""
+        from safetensors.torch import save
+
+        values = states.detach().to("cpu").contiguous()
+        said = {"tower": tower, "picture": picture, "sha256": _digest(values), "seconds": seconds}
+        data = save({"states": values}, {HEADER: json.dumps(said, sort_keys=True)})
+        path = self._path(tower, picture)
+        if path.exists() or not self._has_room(tower, len(data)):
+            return
+        path.parent.mkdir(exist_ok=True)
+        part = path.with_suffix(f".{os.getpid()}.part")
+        part.write_bytes(data)
+        os.replace(part, path)
+        self.bytes += len(data)
+
+    def _path(self, tower: str, picture: str) -> Path:
+        return self.folder / tower / f"{picture}.safetensors"
+
+    def _has_room(self, tower: str, size: int) -> bool:
+        others = sorted((p for p in self.folder.iterdir() if p.name != tower), key=lambda p: p.stat().st_mtime)
+        while self.bytes + size > self.limit and others:
+            oldest = others.pop(0)
+            self.bytes -= _size(oldest)
+            shutil.rmtree(oldest)
+        return self.bytes + size <= self.limit
+
+
+def made_or_kept(
+    backbone: Backbone, tower: str, pictures: Sequence[Encoded]
+) -> list[tuple[Float[Tensor, "tiles tokens dim"], float]]:
+    """Returns each picture's states and the seconds they cost; from disk where they are there, else made together.
+
+    Args:
+        backbone: whose tower nothing that is trained reaches.
+        tower: its `vision.fingerprint`.
+        pictures: as the processor makes them.
+    """
+    disk: FeatureDisk | None = backbone.disk
+    names = [_picture_digest(one) for one in pictures] if disk else []
+    found: list[Any] = [disk.get(tower, name) if disk else None for name in names] or [None] * len(pictures)
+    need = [i for i, one in enumerate(found) if one is None]
+    # Charged to whoever finds it, as in memory.
+    backbone.features.spared += sum(one[1] for one in found if one is not None)
+    if need:
+        began = vision.clock()
+        states = vision.states(backbone, collated([pictures[i].tensors for i in need]))
+        each = (vision.clock() - began) / len(need)
+        # Where several are made together, each has a tile.
+        for i, one in zip(need, [states] if len(need) == 1 else states[:, None], strict=True):
+            found[i] = (one, each)
+            if disk:
+                disk.put(tower, names[i], one, each)
+    return found
+
+
+def _picture_digest(picture: Encoded) -> str:
+    digest = hashlib.sha256(picture.text.encode())
+    for name, value in sorted(picture.tensors.items()):
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+        digest.update(_bytes(value))
+    return digest.hexdigest()
+
+
+def _digest(values: Tensor) -> str:
+    described = f"{tuple(values.shape)} {values.dtype}".encode()
+    return hashlib.sha256(described + bytes(_bytes(values))).hexdigest()
+
+
+def _bytes(values: Tensor) -> Any:
+    import torch
+
+    return values.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -1,0 +1,59 @@
+"""A cache of the decoder with room for what comes: tokens are written where they belong, and nothing is copied to grow.
+
+A cache of transformers joins old and new keys at every call, which for a short question behind a long prefix costs as
+much as the question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+Heads = Float[Tensor, "batch heads tokens dim"]
+
+
+class RoomyLayer(DynamicLayer):
+    """Keys and values of one layer, with room behind them."""
+
+    def __init__(self, keys: Heads, values: Heads, rows: Int[Tensor, " rows"], room: int) -> None:
+        """Takes `rows` of another layer's keys and values, and leaves room for so many more tokens."""
+        super().__init__()
+        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
+        self._room = [_with_room(one, rows, room) for one in (keys, values)]
+        self._show(keys.shape[2])
+
+    def update(self, key_states: Heads, value_states: Heads, *args: Any, **kwargs: Any) -> tuple[Heads, Heads]:
+        """Writes new tokens behind those that are there, and returns all of them."""
+        begin = self.keys.shape[2]
+        end = begin + key_states.shape[2]
+        if end > self._room[0].shape[2]:
+            raise ValueError(f"room for {self._room[0].shape[2]} tokens does not hold {end}")
+        for whole, new in zip(self._room, (key_states, value_states), strict=True):
+            whole[:, :, begin:end] = new
+        self._show(end)
+        return self.keys, self.values
+
+    def _show(self, tokens: int) -> None:
+        self.keys, self.values = (whole[:, :, :tokens] for whole in self._room)
+
+
+def rows_of(cache: Any, rows: Sequence[int], room: int) -> DynamicCache:
+    """Returns a cache of its own with these rows of another, in this order and as often as they are named."""
+    taken = DynamicCache()
+    chosen = torch.tensor(list(rows), device=cache.layers[0].keys.device)
+    taken.layers = [RoomyLayer(layer.keys, layer.values, chosen, room) for layer in cache.layers]
+    return taken
+
+
+def _with_room(values: Heads, rows: Int[Tensor, " rows"], room: int) -> Heads:
+    """Returns these rows with room for so many tokens behind them, which is written before it is read."""
+    batch, heads, tokens, dim = len(rows), *values.shape[1:]
+    whole = values.new_empty(batch, heads, tokens + room, dim)
+    whole[:, :, :tokens] = values[rows]
+    return whole
