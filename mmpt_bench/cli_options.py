@@ -29,7 +29,7 @@ BACKBONE = click.option(
 
 def budget_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds what every method is given alike."""
-    from mmpt_bench.recipe import Budget
+    from mmpt_bench.budget import Budget
 
     plain = Budget()
     for option in (
@@ -56,9 +56,9 @@ def budget_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def request_of(method: str, tasks: str, seeds: str, overrides: tuple[str, ...], options: dict[str, Any]) -> Request:
     """Returns the request that options stand for; raises RequestError before anything costly is imported."""
     from mmpt_bench import registry
+    from mmpt_bench.budget import Budget
     from mmpt_bench.joined import image_folders
     from mmpt_bench.plan import Request, parse_overrides
-    from mmpt_bench.recipe import Budget
     from mmpt_bench.weights import DTYPES, check_backbone
 
     methods = registry.find("method", method)

@@ -6,14 +6,15 @@ import ast
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mmpt_bench import registry
 from mmpt_bench.errors import unknown_name
-from mmpt_bench.families import FAMILIES
-from mmpt_bench.recipe import Record
+
+if TYPE_CHECKING:
+    from mmpt_bench.recipe import Record
 
 Row = dict[str, Any]
 
@@ -70,6 +71,8 @@ def _methods() -> list[Row]:
 
 
 def _backbones() -> list[Row]:
+    from mmpt_bench.families import FAMILIES
+
     return [
         {
             "backbone": "embedded",

@@ -33,19 +33,35 @@ class Losses:
     def __init__(self, backbone: Backbone, pictures: str, max_length: int) -> None:
         """`pictures` names the set that the examples' pictures are from; see `TowerFeatures`."""
         from mmpt_bench import vision
-        from mmpt_bench.pictures import TowerFeatures
+        from mmpt_bench.pictures import Pictures, TowerFeatures
 
         self.backbone, self.max_length = backbone, max_length
         self._tower = TowerFeatures(backbone, pictures) if vision.is_frozen(backbone) else None
+        self._pictures = Pictures(backbone, pictures) if self._tower is None else None
         self._overhead = overhead_tokens(backbone.anatomy, backbone.device)
+
+    def soon(self, examples: Sequence[Example]) -> None:
+        """Begins to make ready the pictures of the examples that come next."""
+        if self._tower is not None:
+            self._tower.soon([example.image for example in examples])
+        if self._pictures is not None:
+            self._pictures.soon(examples)
+
+    def close(self) -> None:
+        """Ends the thread that makes pictures ready."""
+        for made_by in (self._tower, self._pictures):
+            if made_by is not None:
+                made_by.close()
 
     def ready(self, examples: Sequence[Example]) -> Ready:
         """Returns examples made ready; raises RequestError for one longer than `max_length`."""
         backbone = self.backbone
-        images = [example.image for example in examples]
         prompts = [backbone.prompt_text(example.prompt) for example in examples]
         targets = [example.target for example in examples]
-        made = self._tower(images) if self._tower else backbone.encode([image.open() for image in images])
+        if self._tower is not None:
+            made = self._tower([example.image for example in examples])
+        else:
+            made = self._pictures.processed(examples) if self._pictures is not None else []
         rows = backbone.tokens(prompts, targets, None, self.max_length, [picture.text for picture in made])
         return Ready(rows, made, encoded=self._tower is not None)
 

@@ -7,10 +7,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mmpt_bench import vision
+from mmpt_bench.ahead import Ahead
+from mmpt_bench.corpus import Example
 from mmpt_bench.encoded import Encoded, collated
 from mmpt_bench.families import FAMILIES
 from mmpt_bench.feature_disk import made_or_kept
-from mmpt_bench.task import Sample
+from mmpt_bench.task import Picture, Sample
+
+Shown = Sample | Example
+"""What has a picture."""
 
 if TYPE_CHECKING:
     from mmpt_bench.backbone import Backbone
@@ -23,7 +28,7 @@ memory, down to the last bit: a resumed run must find what an uninterrupted one 
 
 
 class Pictures:
-    """The pictures of one task under one adapter."""
+    """The pictures of one task, or of a training set, under one adapter; `close` ends what is made ready ahead."""
 
     def __init__(self, backbone: Backbone, name: str | None = None) -> None:
         """`name` is that of a set in which equal keys are equal pictures; without one, nothing is kept for others."""
@@ -31,15 +36,33 @@ class Pictures:
         # A name that nobody else can have: what is kept under it is of use to this object alone.
         self.name = name or uuid.uuid4().hex
         self._tower = vision.fingerprint(backbone) if vision.is_frozen(backbone) else ""
+        self._ahead = Ahead(backbone)
 
-    def processed(self, samples: Sequence[Sample]) -> list[Encoded]:
+    def soon(self, samples: Sequence[Shown]) -> None:
+        """Begins to make ready the pictures that will be asked for next."""
+        features, pictures = self.backbone.features, self.backbone.kept_pictures
+        self._ahead.soon(
+            s.image
+            for s in samples
+            if not pictures.holds(self.name, (s.image.key,)) and not features.holds(self._features, (s.image.key,))
+        )
+
+    def close(self) -> None:
+        """Ends the thread that makes pictures ready."""
+        self._ahead.close()
+
+    @property
+    def _features(self) -> str:
+        return f"{self._tower} {self.name} each"
+
+    def processed(self, samples: Sequence[Shown]) -> list[Encoded]:
         """Returns the samples' pictures as the processor makes them, in main memory."""
         kept, owner = self.backbone.kept_pictures, self.name
         found = {s.image.key: kept.get(owner, (s.image.key,)) for s in samples}
         need = {s.image.key: s for s in samples if found[s.image.key] is None}
         if need:
             began = vision.clock()
-            made = self.backbone.encode([s.image.open() for s in need.values()])
+            made = self._ahead.take([s.image for s in need.values()])
             each = (vision.clock() - began) / len(need)
             for key, one in zip(need, made, strict=True):
                 kept.put(owner, (key,), one, each)
@@ -56,7 +79,7 @@ class Pictures:
             values = backbone.inputs(self.processed(samples))["pixel_values"]
             core = backbone.model.get_submodule(backbone.anatomy.core)
             return {"image": core.get_image_features(values, return_dict=True)}, backbone.image_tokens(values)
-        kept, owner, keys = backbone.features, f"{self._tower} {self.name} each", [(s.image.key,) for s in samples]
+        kept, owner, keys = backbone.features, self._features, [(s.image.key,) for s in samples]
         found = [kept.get(owner, key) for key in keys]
         need = [i for i, one in enumerate(found) if one is None]
         if need:
@@ -75,19 +98,32 @@ class TowerFeatures:
         """`pictures` names the set within which equal keys are equal pictures."""
         self.backbone, self.tower = backbone, vision.fingerprint(backbone)
         self.owner = f"{self.tower} {pictures}"
+        self._ahead = Ahead(backbone)
 
-    def __call__(self, images: Sequence[Any]) -> list[Encoded]:
-        """Returns pictures (task.Picture) as states, each (tiles, tokens, dim), with what stands for it in a text."""
+    def soon(self, images: Sequence[Picture]) -> None:
+        """Begins to make ready the pictures that will be asked for next."""
+        for group in self._groups(images):
+            if not self.backbone.features.holds(self.owner, _key(group)):
+                self._ahead.soon(group)
+
+    def close(self) -> None:
+        """Ends the thread that makes pictures ready."""
+        self._ahead.close()
+
+    def __call__(self, images: Sequence[Picture]) -> list[Encoded]:
+        """Returns pictures as states, each (tiles, tokens, dim), with what stands for it in a text."""
+        return [one for group in self._groups(images) for one in self._group(group)]
+
+    def _groups(self, images: Sequence[Picture]) -> list[list[Picture]]:
         one_size = FAMILIES[self.backbone.anatomy.family].one_size
         alone = not one_size or self.backbone.image_tokens() >= ALONE_TOKENS
-        groups = [[image] for image in images] if alone else [list(images)]
-        return [one for group in groups for one in self._group(group)]
+        return [[image] for image in images] if alone else [list(images)]
 
-    def _group(self, images: list[Any]) -> list[Encoded]:
-        key = tuple(image.key for image in images)
+    def _group(self, images: list[Picture]) -> list[Encoded]:
+        key = _key(images)
         found = self.backbone.features.get(self.owner, key)
         if found is None:
-            made = self.backbone.encode([image.open() for image in images])
+            made = self._ahead.take(images)
             if len(images) == 1:
                 ((hidden, seconds),) = made_or_kept(self.backbone, self.tower, made)
             else:
@@ -101,3 +137,7 @@ class TowerFeatures:
         if len(images) == 1:
             return [Encoded({"states": hidden}, found.text)]
         return [Encoded({"states": one[None]}, found.text) for one in hidden]
+
+
+def _key(images: Sequence[Picture]) -> tuple[str, ...]:
+    return tuple(image.key for image in images)

@@ -6,6 +6,7 @@ A question about a picture is answered once, however often the task asks it; pic
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from mmpt_bench.errors import RunFailed
@@ -42,19 +43,35 @@ def predict(
     Raises:
         RunFailed: log-probabilities are not finite, or memory runs out with one question a batch.
     """
+    from mmpt_bench.pictures import Pictures
+
+    with closing(Pictures(backbone, pictures)) as shown:
+        yield from _asked(backbone, task, samples, batch_size, shown, say, guard, share)
+
+
+def _asked(
+    backbone: Backbone,
+    task: Task,
+    samples: Sequence[Sample],
+    batch_size: int,
+    shown: Pictures,
+    say: Callable[[str], None],
+    guard: bool,
+    share: bool,
+) -> Iterator[list[Prediction]]:
+    """Yields predictions; see `predict`."""
     import torch
 
-    from mmpt_bench.pictures import Pictures
     from mmpt_bench.shared import NotShared
     from mmpt_bench.vision import unread_blocks_skipped
 
-    shown = Pictures(backbone, pictures)
     todo = _in_order(_distinct(backbone, samples))
     n_asked, again = len(todo), 0
     with torch.no_grad():
         shared = _shared(backbone, task, todo, shown, say) if share else None
     while todo:
         batch = todo[:batch_size]
+        shown.soon([one.first for one in todo[batch_size : 2 * batch_size]])
         try:
             with torch.no_grad(), unread_blocks_skipped(backbone):
                 answers, n = _answers(backbone, task, batch, shown, shared, guard)

@@ -6,25 +6,10 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from mmpt_bench.budget import Budget
 from mmpt_bench.hashing import content_key
 
-
-@dataclass(frozen=True)
-class Budget:
-    """What every method is given alike."""
-
-    steps: int = 200
-    """Optimiser steps."""
-    batch_size: int = 24
-    """Examples a step, over all processes."""
-    warmup: float = 0.03
-    """Share of the steps in which the learning rate rises from 0."""
-    schedule: Literal["cosine", "constant"] = "cosine"
-    """What the learning rate does after the warm-up."""
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    max_length: int = 1024
-    """Longest example in tokens; a longer one is refused, never cut."""
+__all__ = ["Budget", "Recipe", "Record", "track_key"]
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,13 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.errors import RequestError, unknown_name
 from mmpt_bench.hashing import file_sha256
-from mmpt_bench.task import Task
+
+if TYPE_CHECKING:
+    from mmpt_bench.task import Task
 
 PACKAGE = Path(__file__).resolve().parent
 
@@ -94,6 +96,8 @@ def find(kind: str, text: str) -> list[Entry]:
 
 def load_task(entry: Entry) -> Task:
     """Imports a task's file and returns the `Task` it exports; raises RequestError where it exports none."""
+    from mmpt_bench.task import Task
+
     task = getattr(_import(entry, "tasks"), "TASK", None)
     if not isinstance(task, Task):
         raise RequestError(

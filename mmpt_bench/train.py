@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,8 +69,8 @@ def validation_loss(backbone: Backbone, corpus: Corpus, batch_size: int, max_len
     import torch
 
     total, tokens = 0.0, 0
-    with torch.no_grad(), unread_blocks_skipped(backbone):
-        losses = Losses(backbone, f"{corpus.fingerprint}/validation", max_length)
+    with torch.no_grad(), unread_blocks_skipped(backbone), ExitStack() as stack:
+        losses = stack.enter_context(closing(Losses(backbone, f"{corpus.fingerprint}/validation", max_length)))
         for first in range(0, corpus.validation_size, batch_size):
             last = min(first + batch_size, corpus.validation_size)
             ready = losses.ready([corpus.validation(i) for i in range(first, last)])
@@ -120,13 +120,17 @@ def train(
         torch.set_rng_state(state["rng"])
         done, before, tail, micro = state["step"], state["seconds"], state["tail"], state["micro"]
     backbone.model.train()
-    backbone.features.begin()
+    kept = (backbone.features, backbone.kept_pictures)
+    for cache in kept:
+        cache.begin()
     began = saved = time.perf_counter()
     skipping = ExitStack()
     try:
         skipping.enter_context(unread_blocks_skipped(backbone))
-        losses = Losses(backbone, corpus.fingerprint, budget.max_length)
-        for step, examples in enumerate(corpus.batches(seed, budget.steps, budget.batch_size, done), start=done):
+        losses = skipping.enter_context(closing(Losses(backbone, corpus.fingerprint, budget.max_length)))
+        batches = _with_next(corpus.batches(seed, budget.steps, budget.batch_size, done))
+        for step, (examples, following) in enumerate(batches, start=done):
+            losses.soon(following)
             now = learning_rate(step, budget, rate)
             for group in optimizer.param_groups:
                 group["lr"] = now
@@ -138,7 +142,7 @@ def train(
                     f"step {step + 1}: loss {loss}, gradient norm {norm} at learning rate {now:.3g}: not finite"
                 )
             optimizer.step()
-            seconds = before + time.perf_counter() - began + backbone.features.spared
+            seconds = before + time.perf_counter() - began + sum(cache.spared for cache in kept)
             tail = [*tail, loss][-max(1, budget.steps // 10) :]
             on_step(Step(step + 1, loss, now, norm, seconds, peak.note()))
             stop = stopping()
@@ -154,8 +158,17 @@ def train(
         backbone.model.eval()
         for parameter in parameters:
             parameter.grad = None
-    seconds = before + time.perf_counter() - began + backbone.features.spared
+    seconds = before + time.perf_counter() - began + sum(cache.spared for cache in kept)
     return Trained(seconds, peak.note(), sum(tail) / len(tail), micro)
+
+
+def _with_next(batches: Iterator[list[Example]]) -> Iterator[tuple[list[Example], list[Example]]]:
+    """Yields each batch with the one behind it, which is empty behind the last."""
+    current = next(batches, None)
+    while current is not None:
+        following = next(batches, None)
+        yield current, following or []
+        current = following
 
 
 def _backward(losses: Losses, parameters: list[nn.Parameter], examples: list[Example], micro: int) -> tuple[float, int]:

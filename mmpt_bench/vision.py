@@ -55,6 +55,10 @@ class FeatureCache:
             self.spared += found[1]
         return found[0]
 
+    def holds(self, owner: str, key: Key) -> bool:
+        """Returns whether something is kept, without booking it."""
+        return key in self._kept.get(owner, {})
+
     def put(self, owner: str, key: Key, value: Tensor | Encoded, seconds: float) -> None:
         """Keeps a copy where there is room for it, and how long it took to make."""
         self._own.add((owner, key))
