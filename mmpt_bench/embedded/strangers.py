@@ -16,7 +16,7 @@ from mmpt_bench.embedded.world import Scene, Thing
 
 APART = 75.0
 """Least distance of an unnamed colour from every named one, in steps of 0..255 over red, green and blue."""
-SHARE = 0.5
+SHARE = 0.6
 """Of the scenes that hold strangers at all."""
 TINTED, BLOBBED = 0.5, 0.2
 """Shares of the things of such a scene that are tinted, and that have a form without a name."""
