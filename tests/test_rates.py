@@ -1,7 +1,6 @@
 """Learning rates: as many tries for each method, and an honest word on where a rate comes from."""
 
 import dataclasses
-import dataclasses
 import json
 from itertools import combinations
 from pathlib import Path
