@@ -47,10 +47,14 @@ def base_of(point: Point, points: Sequence[Point]) -> Point | None:
     return None if base.key == point.key else base
 
 
-def ablation_boards(store: Store, tasks: Mapping[str, Task], n_resamples: int = RESAMPLES) -> tuple[AblationBoard, ...]:
+def ablation_boards(
+    store: Store, tasks: Mapping[str, Task], n_resamples: int = RESAMPLES, records: Sequence[Record] | None = None
+) -> tuple[AblationBoard, ...]:
     """Returns the boards of all ablations of a results folder, by name; raises as `ablation_board` does."""
-    records = store.records()
-    return tuple(ablation_board(store, each, tasks, n_resamples, records) for each in read_all(store))
+    definitions = read_all(store)
+    if definitions and records is None:
+        records = store.records()
+    return tuple(ablation_board(store, each, tasks, n_resamples, records) for each in definitions)
 
 
 def ablation_board(

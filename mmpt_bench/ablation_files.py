@@ -15,6 +15,7 @@ from mmpt_bench.claims import SEEDS_TO_CLAIM
 from mmpt_bench.contrast import OVERALL, Contrast
 from mmpt_bench.escape import csv_text, markdown, rich_text
 from mmpt_bench.files import write_atomic
+from mmpt_bench.recipe import Record
 from mmpt_bench.store import Store
 from mmpt_bench.task import Task
 
@@ -31,9 +32,9 @@ NOTES = (
 )
 
 
-def write_ablations(store: Store, tasks: Mapping[str, Task]) -> list[AblationBoard]:
+def write_ablations(store: Store, tasks: Mapping[str, Task], records: Sequence[Record]) -> list[AblationBoard]:
     """Writes every ablation's table as `ablations/<name>.csv` and `.md` and returns the boards; none without one."""
-    boards = list(ablation_boards(store, tasks))
+    boards = list(ablation_boards(store, tasks, records=records))
     for board in boards:
         write_atomic(store.path(FOLDER, f"{board.ablation.name}.csv"), ablation_csv(board))
         write_atomic(store.path(FOLDER, f"{board.ablation.name}.md"), ablation_md(board))

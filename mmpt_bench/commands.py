@@ -59,7 +59,7 @@ def run(
     made: list[Record] = []
     if not run_jobs(request, jobs, data, store, made, log_to):
         return 130
-    _show_board(store, "json" if as_json else "table", request.tasks)
+    _show_board(store, store.records(), "json" if as_json else "table", request.tasks)
     failed = [record for record in made if record.status == "failed"]
     if failed:
         click.echo(f"{len(failed)} of {len(jobs)} runs failed; the board lists them, unranked.", err=True)
@@ -134,7 +134,8 @@ def leaderboard(out: Path, publish: bool, form: str) -> int:
     `form` is "table", "latex", "csv", "markdown" or "json".
     """
     store = Store(out)
-    if not store.records():
+    records = store.records()
+    if not records:
         raise RequestError(
             f"There are no records in `{out}`: `mmpt-bench run --method mmpt --tasks mme,pope --out {out}` makes some."
         )
@@ -143,7 +144,7 @@ def leaderboard(out: Path, publish: bool, form: str) -> int:
 
         store.publish()
         publish_curves(store)
-    _show_board(store, form, ())
+    _show_board(store, records, form, ())
     return 0
 
 
@@ -157,7 +158,7 @@ def export(run: str, form: str, out: Path) -> int:
     return 0
 
 
-def _show_board(store: Store, form: str, own: Sequence[registry.Entry]) -> None:
+def _show_board(store: Store, records: Sequence[Record], form: str, own: Sequence[registry.Entry]) -> None:
     """Builds the boards, writes leaderboard.csv, .md and pictures, and prints them."""
     from mmpt_bench.ablation_files import write_ablations
     from mmpt_bench.figures.style import name_of
@@ -170,9 +171,9 @@ def _show_board(store: Store, form: str, own: Sequence[registry.Entry]) -> None:
 
     entries = [*registry.task_entries().values(), *(entry for entry in own if entry.own)]
     tasks = {entry.name: registry.load_task(entry) for entry in entries}
-    made = boards(store, tasks)
+    made = boards(store, tasks, records=records)
     published = read_published(registry.folder("results") / "published.csv")
-    write_ablations(store, tasks)
+    write_ablations(store, tasks, records)
     write_atomic(store.path("leaderboard.csv"), leaderboard_csv(made))
     write_atomic(store.path("leaderboard.md"), leaderboard_md(made, published))
     colors = {entry.name: registry.load_method(entry).color for entry in registry.method_entries().values()}

@@ -16,7 +16,7 @@ from mmpt_bench.stats import (
     bca,
     chance_centred,
     cluster_bootstrap,
-    crossed_error,
+    crossed_errors,
     detectable_difference,
     holm,
     method_difference,
@@ -282,11 +282,11 @@ def test_accuracy_metric_can_be_resampled() -> None:
 
 def test_crossed_error_adds_seeds_and_pictures_and_counts_their_interaction_once() -> None:
     # Two seeds at 0 and 2: (S + I) / 2 = 1. Two resamples move both seeds by -1 and 1: P + I / 2 = 2, and I = 0.
-    error, freedom = crossed_error(np.array([0.0, 2.0]), np.array([[-1.0, 1], [1, 3]]))
-    assert error == pytest.approx(np.sqrt(1 + 2))
-    assert freedom == pytest.approx(9)
     # Resamples that move the seeds against each other are interaction: I = 4, P + I / 2 = 0; never less than 1.
-    assert crossed_error(np.array([0.0, 2.0]), np.array([[-1.0, 3], [1, 1]]))[0] == pytest.approx(1)
+    drawn = np.array([[[-1.0, 1], [1, 3]], [[-1, 3], [1, 1]]])
+    errors, freedoms = crossed_errors(np.array([[0.0, 2.0], [0, 2]]), drawn)
+    assert errors.tolist() == pytest.approx([np.sqrt(1 + 2), 1])
+    assert freedoms[0] == pytest.approx(9)
 
 
 def coverage_and_error(layout: tuple[int, int], repeats: int, seed: int) -> tuple[float, float]:
