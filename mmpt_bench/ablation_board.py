@@ -26,7 +26,7 @@ class AblationBoard:
     contrasts: tuple[Contrast, ...]
     """Each point minus its base, overall and by task."""
     missing: tuple[str, ...]
-    """Points without a result, and what to do."""
+    """Labels of points without a result."""
 
     @property
     def rows(self) -> tuple[tuple[Point, Row], ...]:
@@ -89,11 +89,7 @@ def ablation_board(
     failed_of = by(failed, [variant_key(record) for record in failed])
     groups = {p.label: of_key[p.key] for p in ablation.all_points if p.key in of_key}
     failures = {p.label: failed_of[p.key] for p in ablation.all_points if p.key in failed_of}
-    missing = tuple(
-        f"{point.label} has no result: `{ablation.command}` makes it."
-        for point in ablation.all_points
-        if point.key not in of_key and point.key not in failed_of
-    )
+    missing = tuple(p.label for p in ablation.all_points if p.key not in of_key and p.key not in failed_of)
     if not groups:
         return AblationBoard(ablation, None, (), missing)
     evidence = assembled(kept[0], groups, failures, ablation.limit, Samples(store), tasks, n_resamples, left_out)

@@ -139,7 +139,7 @@ def ablation_md(board: AblationBoard) -> bytes:
         parts.append("\n".join(f"- {note}" for note in NOTES))
         parts += [f"Left out: {markdown(text)}" for text in b.left_out]
         parts += [f"Failed: {markdown(f.label)}, seed {f.seed}: {markdown(f.reason)}" for f in b.failures]
-    parts += [f"Missing: {text}" for text in board.missing]
+    parts += [f"Without a result: {markdown(', '.join(board.missing))}."] if board.missing else []
     return ("\n\n".join(parts) + "\n").encode()
 
 
@@ -207,7 +207,7 @@ def ablation_tables(board: AblationBoard) -> list[RenderableType]:
     from rich.text import Text
 
     if board.evidence is None:
-        return [Text(text) for text in board.missing]
+        return [Text(text) for text in _lacking(board)]
     header, lines = table(board)
     parts: list[RenderableType] = []
     for first in range(1, len(header) - 2, 2):
@@ -218,10 +218,15 @@ def ablation_tables(board: AblationBoard) -> list[RenderableType]:
         for line in lines:
             made.add_row(*(rich_text(text) for text in (line[0], line[first], line[first + 1], line[-1])))
         parts.append(made)
-    notes = list(board.missing)
+    notes = _lacking(board)
     if board.exploratory:
         notes.append(f"Exploratory: fewer than {SEEDS_TO_CLAIM} seeds, so that no two points can be separated.")
     return [*parts, *(Text(note) for note in notes)]
+
+
+def _lacking(board: AblationBoard) -> list[str]:
+    labels = ", ".join(board.missing)
+    return [f"Without a result: {labels}. `{board.ablation.command}` makes them."] if labels else []
 
 
 def _md_row(line: Sequence[str]) -> str:

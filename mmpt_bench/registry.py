@@ -121,6 +121,16 @@ def load_method(entry: Entry) -> Any:
     return adapter
 
 
+def built_in_tasks() -> dict[str, Task]:
+    """Returns every built-in task by name, in the order of the columns of a board."""
+    return {name: load_task(entry) for name, entry in task_entries().items()}
+
+
+def colors() -> dict[str, str]:
+    """Returns the hex colour of every built-in method, the same in every figure."""
+    return {name: load_method(entry).color for name, entry in method_entries().items()}
+
+
 def fields_of(path: Path) -> dict[str, str]:
     """Returns name and annotation of the dataclass fields in a method's file, read without importing it."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
