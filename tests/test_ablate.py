@@ -228,10 +228,11 @@ def test_points_without_a_result_are_named_with_the_command(made: tuple[Store, A
     board = ablation_board(
         store, Ablation(**(vars(found) | {"points": [*found.points, lost]})), {"colours": task()}, 50
     )
-    assert board.missing == ("mmpt (text-len=20) has no result: `mmpt-bench ablate --text-len 5,10` makes it.",)
+    assert board.missing == ("mmpt (text-len=20)",)
+    assert b"Without a result: mmpt (text-len=20)." in ablation_md(board)
     empty = ablation_board(store, Ablation(**(vars(found) | {"points": [lost]})), {"colours": task()}, 50)
     assert empty.evidence is None
-    assert b"Missing" in ablation_md(empty)
+    assert b"Without a result: mmpt (text-len=20)." in ablation_md(empty)
 
 
 def test_runs_of_an_ablation_alone_make_no_leaderboard(made: tuple[Store, Ablation]) -> None:
