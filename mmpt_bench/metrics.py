@@ -52,14 +52,14 @@ class MMEMetric(Metric):
     def values(self, sums: np.ndarray, columns: Sequence[str]) -> dict[str, np.ndarray]:
         """Returns acc, acc+ and points per subtask, and the points of perception, cognition and total."""
         count = _by_name(sums, columns)
+        there = [name for name in (*MME_PERCEPTION, *MME_COGNITION) if f"asked/{name}" in count]
+        asked, right, pairs, both = (
+            np.array([count[f"{what}/{name}"] for name in there]) for what in ("asked", "right", "pairs", "both")
+        )
+        accs, acc_pluses = _ratio(right, asked), _ratio(both, pairs)
         figures: dict[str, np.ndarray] = {}
-        for subtask in (*MME_PERCEPTION, *MME_COGNITION):
-            if f"asked/{subtask}" not in count:
-                continue
-            acc = _ratio(count[f"right/{subtask}"], count[f"asked/{subtask}"])
-            acc_plus = _ratio(count[f"both/{subtask}"], count[f"pairs/{subtask}"])
-            figures |= {f"acc/{subtask}": acc, f"acc_plus/{subtask}": acc_plus}
-            figures[f"score/{subtask}"] = 100 * (acc + acc_plus)
+        for name, acc, acc_plus in zip(there, accs, acc_pluses, strict=True):
+            figures |= {f"acc/{name}": acc, f"acc_plus/{name}": acc_plus, f"score/{name}": 100 * (acc + acc_plus)}
         for name, parts in (
             ("perception", MME_PERCEPTION),
             ("cognition", MME_COGNITION),
@@ -107,19 +107,19 @@ class POPEMetric(Metric):
         """Returns accuracy, precision, recall, F1 and yes-ratio: "f1/random", "f1" (pooled), "f1_mean"."""
         count = _by_name(sums, columns)
         groups = [column.removeprefix("asked/") for column in columns if column.startswith("asked/")]
-        figures: dict[str, np.ndarray] = {}
-        for suffix, members in [*((f"/{g}" if g else "", [g]) for g in groups), ("", groups)]:
-            asked, right, tp, fp, positive = (
-                np.sum([count[f"{what}/{g}"] for g in members], axis=0)
-                for what in ("asked", "right", "tp", "fp", "positive")
-            )
-            figures |= {
-                f"accuracy{suffix}": _ratio(right, asked),
-                f"precision{suffix}": _ratio(tp, tp + fp),
-                f"recall{suffix}": _ratio(tp, positive),
-                f"f1{suffix}": _ratio(2 * tp, tp + fp + positive),
-                f"yes_ratio{suffix}": _ratio(tp + fp, asked),
-            }
+        parts = {**{f"/{g}" if g else "": [g] for g in groups}, "": groups}
+        asked, right, tp, fp, positive = (
+            np.array([np.sum([count[f"{what}/{g}"] for g in members], axis=0) for members in parts.values()])
+            for what in ("asked", "right", "tp", "fp", "positive")
+        )
+        ratios = {
+            "accuracy": _ratio(right, asked),
+            "precision": _ratio(tp, tp + fp),
+            "recall": _ratio(tp, positive),
+            "f1": _ratio(2 * tp, tp + fp + positive),
+            "yes_ratio": _ratio(tp + fp, asked),
+        }
+        figures = {f"{name}{suffix}": of[i] for i, suffix in enumerate(parts) for name, of in ratios.items()}
         figures["f1_mean"] = np.mean([figures[f"f1/{g}" if g else "f1"] for g in groups], axis=0)
         return _defined(figures)
 
@@ -171,16 +171,16 @@ class Accuracy(Metric):
         figures = {f"accuracy/{g}": _ratio(count[f"right/{g}"], count[f"asked/{g}"]) for g in groups if g}
         asked, right = (np.sum([count[f"{what}/{g}"] for g in groups], axis=0) for what in ("asked", "right"))
         figures["accuracy"] = _ratio(right, asked)
-        recalls, precisions, f1s = [], [], []
-        for name in classes:
-            due, given, hit = (count[f"class_{what}/{name}"] for what in ("due", "given", "right"))
-            recalls.append(_ratio(hit, due))
-            precision = np.where(given > 0, _ratio(hit, given), 0.0)
-            precisions.append(np.where(due > 0, precision, np.nan))
-            f1s.append(np.where(due > 0, _ratio(2 * hit, due + given), np.nan))
-            figures[f"recall/{name}"] = recalls[-1]
-        figures |= {"balanced_accuracy": _mean_of_defined(recalls), "macro_f1": _mean_of_defined(f1s)}
-        figures["macro_precision"] = _mean_of_defined(precisions)
+        if classes:
+            due, given, hit = (
+                np.array([count[f"class_{what}/{name}"] for name in classes]) for what in ("due", "given", "right")
+            )
+            recalls = _ratio(hit, due)
+            precisions = np.where(due > 0, np.where(given > 0, _ratio(hit, given), 0.0), np.nan)
+            f1s = np.where(due > 0, _ratio(2 * hit, due + given), np.nan)
+            figures |= {f"recall/{name}": recall for name, recall in zip(classes, recalls, strict=True)}
+            figures |= {"balanced_accuracy": _mean_of_defined(recalls), "macro_f1": _mean_of_defined(f1s)}
+            figures["macro_precision"] = _mean_of_defined(precisions)
         return _defined(figures)
 
     def ceiling(self, samples: Sequence[Sample]) -> float:
@@ -197,7 +197,8 @@ def _is_yes(answer: str | None) -> bool:
 
 
 def _by_name(sums: np.ndarray, columns: Sequence[str]) -> dict[str, np.ndarray]:
-    return {name: np.asarray(sums, dtype=np.float64)[..., number] for number, name in enumerate(columns)}
+    numbers = np.asarray(sums, dtype=np.float64)
+    return {name: numbers[..., place] for place, name in enumerate(columns)}
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
@@ -206,15 +207,15 @@ def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     return np.divide(numerator, denominator, out=undefined, where=np.asarray(denominator) > 0)
 
 
-def _mean_of_defined(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Returns the mean over those parts that are defined, element by element."""
-    stacked = np.asarray(parts)
-    known = ~np.isnan(stacked)
-    return _ratio(np.where(known, stacked, 0.0).sum(axis=0), known.sum(axis=0))
+def _mean_of_defined(parts: np.ndarray) -> np.ndarray:
+    """Returns the mean over those parts, (parts, ...), that are defined, element by element."""
+    known = ~np.isnan(parts)
+    return _ratio(np.where(known, parts, 0.0).sum(axis=0), known.sum(axis=0))
 
 
 def _defined(figures: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {name: value for name, value in figures.items() if not np.isnan(value).all()}
+    absent = np.isnan(np.array(list(figures.values()))).reshape(len(figures), -1).all(axis=1)
+    return {name: value for (name, value), is_absent in zip(figures.items(), absent, strict=True) if not is_absent}
 
 
 def _mme_subtasks(samples: Sequence[Sample]) -> tuple[str, ...]:
@@ -233,14 +234,11 @@ def _check_pairs(samples: Sequence[Sample]) -> None:
         raise ValueError(f"acc+ needs two questions a picture; {len(odd)} pictures have not two: {named}")
 
 
-def _complete_pairs(counts: np.ndarray, columns: Sequence[str]) -> None:
-    """Counts each picture as a pair of its subtask, and as a pair right throughout where both answers are."""
-    for place, name in enumerate(columns):
-        what, _, subtask = name.partition("/")
-        if what in ("pairs", "both"):
-            asked = counts[:, columns.index(f"asked/{subtask}")]
-            right = counts[:, columns.index(f"right/{subtask}")]
-            counts[:, place] = (asked > 0) & ((right == asked) | (what == "pairs"))
+def _complete_pairs(counts: np.ndarray) -> None:
+    """Counts each picture as a pair of its subtask, and as one that is right throughout where both answers are."""
+    asked, right = counts[:, 0::4], counts[:, 1::4]
+    counts[:, 2::4] = asked > 0
+    counts[:, 3::4] = (asked > 0) & (right == asked)
 
 
 def _coin_f1(n: int, positive: int) -> float:

@@ -180,7 +180,11 @@ def _sums_of_few(groups: Sequence[tuple[np.ndarray, np.ndarray]], n_resamples: i
 
 
 def _sums_of_many(counts: np.ndarray, drawn: Sequence[tuple[np.ndarray, np.ndarray]]) -> Iterator[np.ndarray]:
-    """Yields sums over pictures drawn one by one: (its pictures, how often each is drawn) of each stratum."""
+    """Yields sums over pictures drawn one by one: (its pictures, how often each is drawn) of each stratum.
+
+    Columns that are alike are added up once: all runs were asked the same questions.
+    """
+    counts, place = _distinct_columns(counts)
     blocks = []
     for own, times in drawn:
         rows = counts[own]
@@ -189,12 +193,19 @@ def _sums_of_many(counts: np.ndarray, drawn: Sequence[tuple[np.ndarray, np.ndarr
         small = counts.dtype.kind == "i" and len(rows) * int(rows.max(initial=0)) < 2**24
         blocks.append((counted, rows[:, counted].astype(np.float32 if small else np.float64), times))
     n_resamples = len(drawn[0][1])
-    step = max(1, CHUNK // counts.shape[1])
+    step = max(1, CHUNK // len(place))
     for start in range(0, n_resamples, step):
         sums = np.zeros((min(step, n_resamples - start), counts.shape[1]))
         for counted, rows, times in blocks:
             sums[:, counted] += times[start : start + step] @ rows
-        yield sums
+        yield sums[:, place]
+
+
+def _distinct_columns(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the columns that differ, and of each column its place among them."""
+    seen: dict[bytes, int] = {}
+    place = np.array([seen.setdefault(column.tobytes(), len(seen)) for column in np.ascontiguousarray(counts.T)])
+    return counts[:, np.unique(place, return_index=True)[1]], place
 
 
 @lru_cache(maxsize=8)
@@ -202,9 +213,10 @@ def _drawn(strata: tuple[str, ...], n_resamples: int, seed: int) -> list[tuple[n
     """Returns (its pictures, how often each is drawn, (resamples, pictures)) of each stratum."""
     rng, found = np.random.default_rng(seed), []
     for own in _own_pictures(strata):
-        times, even = np.empty((n_resamples, len(own)), dtype=np.float32), np.full(len(own), 1 / len(own))
+        n = len(own)
+        times = np.empty((n_resamples, n), dtype=np.float32)
         for one in times:
-            one[:] = rng.multinomial(len(own), even)
+            one[:] = np.bincount(rng.integers(0, n, n), minlength=n)
         found.append((own, times))
     return found
 

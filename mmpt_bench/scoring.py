@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from math import isnan
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ DEGENERATE = 0.99
 def figures(task: Task, sums: np.ndarray, columns: Sequence[str]) -> dict[str, float]:
     """Returns every figure of counts, added up over pictures, that is defined."""
     values = task.metric.values(sums, columns)
-    return {name: float(value) for name, value in values.items() if not np.isnan(value)}
+    return {name: value for name in values if not isnan(value := float(values[name]))}
 
 
 def scored(task: Task, samples: Sequence[Sample], predictions: Sequence[Prediction]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -20,7 +21,7 @@ UNREADABLE = "-"
 _CODES = np.full(256, 1 + len(DIGITS), dtype=np.int64)
 _CODES[[ord(digit) for digit in UNREADABLE + DIGITS]] = range(1 + len(DIGITS))
 Adds = Callable[[Sample, str | None], Iterable[str]]
-Complete = Callable[[np.ndarray, Sequence[str]], None]
+Complete = Callable[[np.ndarray], None]
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Sheet:
     first: np.ndarray
     """Of each sample, where its kind begins in `adds`, (samples,)."""
     adds: np.ndarray
-    """What each answer to each kind adds to each column, (kinds x codes, columns)."""
+    """What each answer to each kind adds to each column, 0 or 1, (kinds x codes, columns)."""
     complete: Complete | None
     """Fills in, in counts of all pictures, the columns that do not add up over answers."""
 
@@ -75,11 +76,14 @@ class Sheet:
         """Returns the counts of coded answers."""
         # As small as it can be: a board of a thousand runs holds a task's counts of all of them at once.
         kind = np.int16 if len(self.ids) < 2**15 else np.int32
-        at, counts = self.first + codes, np.empty((len(self.clusters), len(self.columns)), dtype=kind)
-        for column in range(len(self.columns)):
-            counts[:, column] = np.bincount(self.row, self.adds[at, column], minlength=len(counts))
+        begins, times, added = self._added
+        at, shape = self.first + codes, (len(self.clusters), len(self.columns))
+        n = times[at]
+        each = np.repeat(begins[at] - (np.cumsum(n) - n), n) + np.arange(n.sum())
+        cells = np.repeat(self.row * shape[1], n) + added[each]
+        counts = np.bincount(cells, minlength=shape[0] * shape[1]).astype(kind).reshape(shape)
         if self.complete is not None:
-            self.complete(counts, self.columns)
+            self.complete(counts)
         return Tally(self.clusters, self.strata, self.columns, counts)
 
     def sums(self, codes: np.ndarray) -> np.ndarray:
@@ -88,10 +92,17 @@ class Sheet:
             return np.asarray(self.counted(codes).counts.sum(axis=0))
         return np.asarray(np.bincount(self.first + codes, minlength=len(self.adds)) @ self.adds)
 
+    @cached_property
+    def _added(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns of each row of `adds` where its columns begin and how many they are, and all columns in a line."""
+        row, column = np.nonzero(self.adds)
+        times = np.bincount(row, minlength=len(self.adds))
+        return np.cumsum(times) - times, times, column
+
     def narrowed(self, columns: Sequence[str]) -> Sheet:
         """Returns the sheet that counts these columns alone."""
         chosen = [self.columns.index(name) for name in columns]
-        return replace(self, columns=tuple(columns), adds=np.asfortranarray(self.adds[:, chosen]))
+        return replace(self, columns=tuple(columns), adds=self.adds[:, chosen])
 
 
 def sheet_of(
@@ -122,7 +133,7 @@ def sheet_of(
     for number, sample in kinds.values():
         for code, choice in enumerate((None, *sample.choices)):
             for name in adds(sample, choice):
-                table[number, code, place[name]] += 1
+                table[number, code, place[name]] = 1
     return Sheet(
         clusters=tuple(cluster for _, cluster in rows),
         strata=tuple(group for group, _ in rows),
@@ -132,7 +143,7 @@ def sheet_of(
         n_choices=np.array([len(sample.choices) for sample in samples]),
         row=np.array([rows[_row(sample, within_groups)] for sample in samples]),
         first=n_codes * np.array([kinds[s.group, s.choices, s.answer][0] for s in samples]),
-        adds=np.asfortranarray(table.reshape(-1, len(columns))),
+        adds=table.reshape(-1, len(columns)),
         complete=complete,
     )
 

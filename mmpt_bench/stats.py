@@ -17,10 +17,12 @@ from typing import Literal
 import numpy as np
 
 from mmpt_bench.hashing import derive
-from mmpt_bench.resample import CHUNK, Resampled, Values, check_same_pictures, figure_of, picture_draws
+from mmpt_bench.resample import Resampled, Values, check_same_pictures, figure_of, picture_draws
 from mmpt_bench.task import Tally
 
 Interval = tuple[float, float]
+IN_CACHE = 2**16
+"""Numbers of one array that are worked on at once where there are many: half a megabyte."""
 EXACT_FLIPS = 12
 """Up to this many units all 2**n sign flips are gone through; beyond, flips are drawn."""
 
@@ -213,7 +215,7 @@ def _paired(resampled: Resampled, pairs: Sequence[tuple[str, str]]) -> tuple[np.
         raise ValueError(f"a difference of methods needs two seeds or more, not {n}; compare checkpoints instead")
     first, second = (np.array([resampled.column(pair[side]) for pair in pairs]) for side in (0, 1))
     drawn = np.ascontiguousarray(resampled.pictures_drawn.swapaxes(0, 1))
-    step = max(1, CHUNK // drawn[0].size)
+    step = max(1, IN_CACHE // drawn[0].size)
     errors, freedoms = [], []
     by_seed = resampled.by_seed[first] - resampled.by_seed[second]
     for start in range(0, len(pairs), step):
@@ -272,8 +274,6 @@ def chance_centred(score: float, chance: float, ceiling: float) -> float:
 
 def seed_spread(scores: Sequence[float], level: float = 0.95) -> Spread:
     """Returns how a figure spreads over seeds (ValueError for no score)."""
-    from scipy.stats import t
-
     if not len(scores):
         raise ValueError("there is no score to take a spread of")
     values = np.asarray(scores, dtype=np.float64)
@@ -281,8 +281,15 @@ def seed_spread(scores: Sequence[float], level: float = 0.95) -> Spread:
     if len(values) == 1:
         return Spread(1, mean, None, low, high, None)
     sd = float(values.std(ddof=1))
-    half = float(t.ppf((1 + level) / 2, len(values) - 1)) * sd / sqrt(len(values))
+    half = _student((1 + level) / 2, len(values) - 1) * sd / sqrt(len(values))
     return Spread(len(values), mean, sd, low, high, (mean - half, mean + half))
+
+
+@cache
+def _student(share: float, freedom: int) -> float:
+    from scipy.stats import t
+
+    return float(t.ppf(share, freedom))
 
 
 def detectable_difference(
