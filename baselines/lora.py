@@ -85,7 +85,7 @@ class LoRA:
         from mmpt_bench.hashing import derive
 
         model, decoder = attachment.backbone.model, attachment.backbone.anatomy.decoder
-        pattern = rf"{re.escape(decoder)}\..*\.({'|'.join(_TARGETS)})"
+        pattern = rf"{re.escape(decoder)}\..*\.({'|'.join(_TARGETS[self.placement])})"
         config = LoraConfig(r=self.r, lora_alpha=self.alpha, lora_dropout=0.0, bias="none", target_modules=pattern)
         plain = plain_config(config)
         # PEFT draws its own values from the global generator, whose state is not ours to move.

@@ -106,12 +106,13 @@ def ablation_board(
 
 
 def _of_its_tasks(records: Sequence[Record], keys: set[str]) -> list[Record]:
-    """Returns the records of the tasks that two points have; of all tasks, where no task is that of two.
+    """Returns the records of the tasks that more than half of the points have, of those with any result; or else all.
 
     A method as it is by default is a point of many ablations, and was perhaps run on tasks that none of them asked for.
     """
     having: dict[str, set[str]] = {}
     for record in records:
         having.setdefault(record.task, set()).update({variant_key(record)} & keys)
-    shared = {task for task, points in having.items() if len(points) > 1}
+    n_points = len(set().union(*having.values()))
+    shared = {task for task, points in having.items() if 2 * len(points) > n_points}
     return [record for record in records if record.task in shared or not shared]

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 NOTES = (
     "**Score** is the mean over seeds with its 95 % interval: over seeds and pictures with two seeds or more, over "
     "pictures alone with one.",
-    "**Difference** is to the method as it is by default, or to the first point where that is none of the points; "
-    "p after Holm over the differences of the same column of tasks, or of the mean. **Separated** needs p ≤ .05 and, "
-    "over seeds, sign flips that agree.",
+    "**Difference** is to the method as it is by default, or to the first point where that is none of the points, at "
+    "the seeds that both have; p after Holm over the differences of the same column of tasks, or of the mean. "
+    "**Separated** needs p ≤ .05 and, over seeds, sign flips that agree.",
     f"**Exploratory**: fewer than {SEEDS_TO_CLAIM} seeds cannot separate two points.",
 )
 
@@ -162,10 +162,8 @@ def table(board: AblationBoard) -> tuple[list[str], list[list[str]]]:
         found = {c.task: c for c in board.contrasts if c.first == point.label}
         line = [row.label]
         if overall:
-            line += [
-                f"{shown.percent(row.overall)} ({shown.percents(row.overall_interval)})",
-                difference(found.get("")),
-            ]
+            between = f" ({shown.percents(row.overall_interval)})" if row.overall_interval else ""
+            line += [shown.percent(row.overall) + between, difference(found.get(""))]
         for column in columns:
             cell = row.cells.get(column.task)
             score = shown.score(cell.score, column, out_of=False) if cell else shown.NOTHING
@@ -209,14 +207,18 @@ def ablation_tables(board: AblationBoard) -> list[RenderableType]:
     if board.evidence is None:
         return [Text(text) for text in _lacking(board)]
     header, lines = table(board)
+    alone = len({point.method for point in board.ablation.points}) == 1
     parts: list[RenderableType] = []
     for first in range(1, len(header) - 2, 2):
         heading = f"{title(board)}: {header[first]}"
         made = Table(title=rich_text(heading), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-        for name in ("Point", "Score", "Difference", "Seeds"):
-            made.add_column(name, justify="left" if name == "Point" else "right", no_wrap=name != "Point")
-        for line in lines:
-            made.add_row(*(rich_text(text) for text in (line[0], line[first], line[first + 1], line[-1])))
+        made.add_column("Point", overflow="fold")
+        for name in ("Score", "Difference", "Seeds"):
+            made.add_column(name, justify="right", no_wrap=True)
+        for (point, _), line in zip(board.rows, lines, strict=True):
+            # The heading names the method.
+            told = ", ".join(f"{axis}={value}" for axis, value in point.values.items()) if alone else ""
+            made.add_row(*(rich_text(text) for text in (told or line[0], line[first], line[first + 1], line[-1])))
         parts.append(made)
     notes = _lacking(board)
     if board.exploratory:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import subprocess
@@ -10,13 +11,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from synthetic import record, samples, store_in, task
 from test_run import bench
 
 from mmpt_bench import ablation, registry
 from mmpt_bench.ablation import Ablation, Point, combinations, label_of, variant_key
 from mmpt_bench.ablation_board import ablation_board
-from mmpt_bench.ablation_files import ablation_csv, ablation_md
+from mmpt_bench.ablation_files import ablation_csv, ablation_md, ablation_tables
 from mmpt_bench.axes import axes_of
 from mmpt_bench.corpus import load_corpus
 from mmpt_bench.errors import RequestError, UntrustedRecord
@@ -260,3 +262,26 @@ def test_time_is_estimated_by_method_and_scaled_from_another_budget(made: tuple[
 
 class _Asked:
     samples = samples(80)
+
+
+def test_a_task_that_few_points_have_is_no_column(made: tuple[Store, Ablation]) -> None:
+    store, found = made
+    other = task("shapes", "Shapes")
+    lost = [Point(f"mmpt (text-len={n})", "mmpt", {"text-len": str(n)}, str(n), False) for n in (20, 40)]
+    by = Recipe("tiny", "b" * 8, "scenes", "c" * 8, "mmpt", {"text_length": 5}, Budget(), 0)
+    store.append_record(record(store, other, samples(40), "10", by))
+    board = ablation_board(store, Ablation(**(vars(found) | {"points": [*found.points, *lost]})),
+                           {"colours": task(), "shapes": other}, 50)  # fmt: skip
+    assert board.evidence is not None
+    # Two of the four points have a result at all, and one of these was asked about shapes.
+    assert [column.task for column in board.evidence.board.columns] == ["colours"]
+
+
+def test_points_are_told_apart_on_a_narrow_terminal(made: tuple[Store, Ablation]) -> None:
+    store, found = made
+    console = Console(width=60, file=io.StringIO(), record=True)
+    for part in ablation_tables(ablation_board(store, found, {"colours": task()}, 50)):
+        console.print(part)
+    text = console.export_text()
+    assert "text-len=10" in text
+    assert "…" not in text

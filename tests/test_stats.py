@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
+from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from mmpt_bench.claims import ranks, retention
 from mmpt_bench.metrics import Accuracy, MMEMetric
-from mmpt_bench.resample import average, picture_draws, resample
+from mmpt_bench.resample import Resampled, average, picture_draws, resample
 from mmpt_bench.stats import (
     bca,
     chance_centred,
@@ -138,6 +139,23 @@ def test_sign_flip_p_is_scipys() -> None:
         vectorized=True,
     )
     assert sign_flip(differences) == pytest.approx(scipys.pvalue, abs=1e-12)
+
+
+def test_paired_p_of_one_question_a_picture_is_mcnemars() -> None:
+    # 3 pictures that only the first answers rightly, 8 that only the second does, and 40 on which they agree.
+    a, b = np.repeat([1, 0, 1, 0], [3, 8, 25, 15]), np.repeat([0, 1, 1, 0], [3, 8, 25, 15])
+    theirs = mcnemar([[25, 3], [8, 15]], exact=True).pvalue
+    assert paired_difference(tally_of(a), tally_of(b), values, "accuracy").p == pytest.approx(theirs, abs=1e-12)
+
+
+def test_method_difference_without_picture_noise_is_scipys_paired_t_test() -> None:
+    rng = np.random.default_rng(12)
+    by_seed = rng.normal(0.7, 0.05, (2, 8))
+    drawn = np.repeat(by_seed[None], 100, axis=0)
+    resampled = Resampled(("a", "b"), tuple(range(8)), by_seed, drawn, drawn.mean(axis=2))
+    ours, theirs = method_difference(resampled, "a", "b"), scipy_stats.ttest_rel(*by_seed)
+    assert ours.p == pytest.approx(theirs.pvalue, abs=1e-12)
+    assert ours.interval == pytest.approx(tuple(theirs.confidence_interval()), abs=1e-12)
 
 
 @pytest.mark.parametrize(("seeds", "least"), [(3, 0.25), (5, 0.0625), (6, 0.03125), (8, 0.0078125)])
