@@ -212,7 +212,7 @@ def ablation_tables(board: AblationBoard) -> list[RenderableType]:
     for first in range(1, len(header) - 2, 2):
         heading = f"{title(board)}: {header[first]}"
         made = Table(title=rich_text(heading), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-        made.add_column("Point", overflow="fold")
+        made.add_column("Point", overflow="fold", min_width=12)
         for name in ("Score", "Difference", "Seeds"):
             made.add_column(name, justify="right", no_wrap=True)
         for (point, _), line in zip(board.rows, lines, strict=True):

@@ -162,9 +162,14 @@ def coerce(adapter: type, overrides: Mapping[str, str]) -> dict[str, Any]:
     return {name: _coerced(f"{name}={text}", hints[name], text) for name, text in overrides.items()}
 
 
+def known_fields(entry: Entry) -> list[str]:
+    """Returns the fields of a method that can be set; PEFT's are asked of PEFT, a file is read without importing it."""
+    return list(load_method(entry).known_fields() if entry.peft else fields_of(entry.path))
+
+
 def check_fields(entry: Entry, names: Sequence[str]) -> None:
-    """Raises RequestError for a name that is not a field of the method, before anything is imported."""
-    known: Sequence[str] = load_method(entry).known_fields() if entry.peft else list(fields_of(entry.path))
+    """Raises RequestError for a name that is not a field of the method."""
+    known = known_fields(entry)
     for name in names:
         if name not in known:
             raise unknown_name("field", name, known, f"`mmpt-bench show {entry.name}` lists those of {entry.name}.")

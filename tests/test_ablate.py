@@ -33,12 +33,13 @@ QUICK = ("--steps", "2", "--batch-size", "2", "--limit", "4")
 
 def changed(method: str, one_at_a_time: bool = False, sets: tuple[str, ...] = (), **options: str) -> list[dict]:
     """Returns what each point of a method sets, field by field."""
-    axes, _ = axes_of({k.replace("_", "-"): v for k, v in options.items()}, sets, registry.find("method", method))
+    (entry,) = registry.find("method", method)
+    axes, _ = axes_of({k.replace("_", "-"): v for k, v in options.items()}, sets, [entry])
     found = []
-    for combination in combinations(axes, method, one_at_a_time):
+    for combination in combinations(axes, entry.name, one_at_a_time):
         fields: dict[str, str] = {}
         for setting in combination.values():
-            fields |= setting.fields.get(method, {})
+            fields |= setting.fields.get(entry.name, {})
         found.append(fields)
     return found
 
@@ -116,14 +117,14 @@ def test_a_share_that_leaves_nothing_is_refused() -> None:
         (("--method", "vpt", "--parts", "both"), "no two sides"),
         (("--method", "vpt", "--depth", "text-deep"), "one side"),
         (("--method", "frozen", "--lr", "1e-3"), "trains nothing"),
-        (("--placement", "middle"), "`middle`"),
-        (("--init", "zero"), "`zero`"),
+        (("--placement", "middle"), "`placement=middle` is not one of"),
+        (("--init", "zero"), "`init=zero` is not one of"),
         (
             ("--method", "vpt", "--placement", "all"),
             "cannot vary `vpt`: where its parameters stand is fixed. Its fields:",
         ),
         (("--method", "full", "--init", "normal"), "cannot vary `full`: how its parameters start is fixed"),
-        (("--method", "lora", "--placement", "all,heads"), "`heads`"),
+        (("--method", "lora", "--placement", "all,heads"), "`placement=heads` is not one of"),
         (("--parts", "visual,both", "--init", "words"), "`init` `words` is for textual prompts"),
         (("--parts", "visuel"), "Did you mean `visual`"),
         (("--depth", "depe"), "Did you mean `deep`"),
@@ -279,9 +280,18 @@ def test_a_task_that_few_points_have_is_no_column(made: tuple[Store, Ablation]) 
 
 def test_points_are_told_apart_on_a_narrow_terminal(made: tuple[Store, Ablation]) -> None:
     store, found = made
-    console = Console(width=60, file=io.StringIO(), record=True)
+    console = Console(width=80, file=io.StringIO(), record=True)
     for part in ablation_tables(ablation_board(store, found, {"colours": task()}, 50)):
         console.print(part)
     text = console.export_text()
     assert "text-len=10" in text
     assert "…" not in text
+
+
+def test_a_method_of_peft_is_varied_by_its_own_fields_and_by_those_of_its_configuration() -> None:
+    assert changed("peft:IA3", lr="1e-3,1e-2") == [{"learning_rate": "0.001"}, {"learning_rate": "0.01"}]
+    assert changed("peft:LORA", sets=("r=4,16",)) == [{"r": "4"}, {"r": "16"}]
+    with pytest.raises(RequestError, match="a value stands twice"):
+        changed("peft:LORA", sets=("r=4,4.0,04",))
+    with pytest.raises(RequestError, match=r"has no prompts. Its fields: `config`, `train_projector`"):
+        changed("peft:IA3", prompt_len="5")
