@@ -4,7 +4,8 @@ Vision side: rows are appended behind the patches of each block and cut off behi
 tokens never changes; appending equals standing behind the class token, because position embeddings are added before
 the first block. Text side: rows stand before the caller's first token, at positions 0, 1, ...; they are put in when the
 cache is empty, lie in the cache from then on, and are cut from the decoder's output: labels, logits and lengths never
-see them. Order: textual prompts (or key-value placeholders), then interaction tokens, then the caller's sequence.
+see them. Order: textual prompts (or key-value placeholders), then interaction tokens (the other way round where the
+plan says so), then the caller's sequence.
 
 Interaction tokens are the visual prompts' states behind the last block that is read. They are left in its output, pass
 through the projector with the patches, and are split off where picture and text meet, so picture features cached from
@@ -29,13 +30,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmpt_bench.anatomy import Anatomy
-from mmpt_bench.attach import xavier
+from mmpt_bench.attach import normal, xavier
 from mmpt_bench.errors import RequestError
 from mmpt_bench.hashing import derive
 from mmpt_bench.kv_cache import cache_in
 from mmpt_bench.rows import extend_mask, extend_mask_right, extend_positions
 
 Interaction = Literal["none", "output", "parameters"]
+Init = Literal["xavier", "normal", "words"]
+NORMAL_SD = 0.02
+"""Of `normal`: the spread that language models of the field are initialised with."""
 Rows = Float[Tensor, "batch tokens dim"]
 
 
@@ -55,6 +59,11 @@ class PromptPlan:
     """What of the visual prompts reaches the decoder: their output states, or the last set's raw parameters."""
     keys: int = 0
     """Rows whose keys and values are parameters, in every decoder layer (prefix tuning); excludes `text`."""
+    init: Init = "xavier"
+    """What parameters start as: xavier-uniform as in MMPT's code, normal, or, for textual prompts, the embeddings of
+    words drawn at random (Lester et al. 2021, arXiv:2104.08691, section 3.2: sampled vocabulary)."""
+    text_first: bool = True
+    """Textual prompts stand before the interaction tokens; else behind them."""
 
 
 class PromptBank(nn.Module):
@@ -67,8 +76,8 @@ class PromptBank(nn.Module):
             to its row's position, 0 to keys - 1.
     """
 
-    def __init__(self, anatomy: Anatomy, plan: PromptPlan, seed: int) -> None:
-        """Draws the parameters, each tensor from its own stream of `seed`."""
+    def __init__(self, anatomy: Anatomy, plan: PromptPlan, seed: int, words: Float[Tensor, "words dim"]) -> None:
+        """Draws the parameters, each tensor from its own stream of `seed`; `words` are the model's embeddings."""
         super().__init__()
         self.plan, self.anatomy = plan, anatomy
         self.mmpt_visual: nn.Parameter
@@ -81,7 +90,8 @@ class PromptBank(nn.Module):
             ("mmpt_value", layers, plan.keys, anatomy.key_dim),
         ):
             if length:
-                self.register_parameter(name, nn.Parameter(xavier(sets, length, dim, derive(seed, name))))
+                drawn = _drawn(plan.init, name, (sets, length, dim), derive(seed, name), words)
+                self.register_parameter(name, nn.Parameter(drawn))
 
     @property
     def flowing(self) -> int:
@@ -211,7 +221,7 @@ class PromptBank(nn.Module):
                 pictures = 0 if states is None else len(states)
                 raise ValueError(f"interaction needs one picture a sequence: {pictures} for {len(embeds)} sequences")
             front.append(states.to(embeds))
-        return front
+        return front if self.plan.text_first else front[::-1]
 
     def enter_layer(self, layer: int, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         """Before a decoder layer: overwrites the textual prompts' rows with the layer's own."""
@@ -223,8 +233,9 @@ class PromptBank(nn.Module):
         if not self.plan.text or not self.plan.text_deep or layer == 0:
             return args, kwargs
         hidden = _hidden(args, kwargs)
-        prompts = _spread(self.mmpt_text[layer], hidden)
-        return _with_hidden(args, kwargs, torch.cat([prompts, hidden[:, self.plan.text :]], dim=1))
+        first = 0 if self.plan.text_first else self.flowing
+        parts = [hidden[:, :first], _spread(self.mmpt_text[layer], hidden), hidden[:, first + self.plan.text :]]
+        return _with_hidden(args, kwargs, torch.cat(parts, dim=1))
 
     def mark_attention(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         """Before attention: marks the input whose first rows take trained keys and values."""
@@ -257,6 +268,18 @@ class PromptBank(nn.Module):
         if output.attentions is not None:
             output.attentions = tuple(None if one is None else one[:, :, rows:] for one in output.attentions)
         return output
+
+
+def _drawn(
+    init: Init, name: str, shape: tuple[int, int, int], seed: int, words: Float[Tensor, "words dim"]
+) -> Float[Tensor, "sets length dim"]:
+    """Returns what a parameter starts as, drawn on the CPU from `seed` alone."""
+    if init == "normal":
+        return normal(shape, NORMAL_SD, seed)
+    if init == "words" and name == "mmpt_text":
+        chosen = torch.randint(len(words), shape[:2], generator=torch.Generator().manual_seed(seed))
+        return words.detach().float().cpu()[chosen]
+    return xavier(*shape, seed)
 
 
 def _refuse(decoder: Any, cache: Any) -> None:
