@@ -45,11 +45,15 @@ class Pictures:
         """
         import torch
 
+        from mmpt_bench.prompt_keys import prompts_as_keys
+
         backbone = self.backbone
         if self._owner is None:
             values = backbone.inputs(self.processed(samples))["pixel_values"]
             core = backbone.model.get_submodule(backbone.anatomy.core)
-            return {"image": core.get_image_features(values, return_dict=True)}, backbone.image_tokens(values)
+            with prompts_as_keys(backbone):
+                seen = core.get_image_features(values, return_dict=True)
+            return {"image": seen}, backbone.image_tokens(values)
         kept, keys = backbone.features, [(s.image.key,) for s in samples]
         found = [kept.get(self._owner, key) for key in keys]
         need = [i for i, one in enumerate(found) if one is None]
