@@ -34,6 +34,7 @@ from mmpt_bench.attach import normal, xavier
 from mmpt_bench.errors import RequestError
 from mmpt_bench.hashing import derive
 from mmpt_bench.kv_cache import cache_in
+from mmpt_bench.prompt_keys import give, projected
 from mmpt_bench.rows import extend_mask, extend_mask_right, extend_positions
 
 Interaction = Literal["none", "output", "parameters"]
@@ -74,7 +75,10 @@ class PromptBank(nn.Module):
         mmpt_text: (layers or 1, text, text_dim).
         mmpt_key, mmpt_value: (layers, keys, key_dim). A key is what `k_proj` would have written: the model rotates it
             to its row's position, 0 to keys - 1.
+        as_keys: sides, of "vision" and "text", whose deep prompts are keys and values for now (prompt_keys.py).
     """
+
+    as_keys: frozenset[str] = frozenset()
 
     def __init__(self, anatomy: Anatomy, plan: PromptPlan, seed: int, words: Float[Tensor, "words dim"]) -> None:
         """Draws the parameters, each tensor from its own stream of `seed`; `words` are the model's embeddings."""
@@ -109,6 +113,9 @@ class PromptBank(nn.Module):
 
     def append(self, block: int, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         """Before a vision block: appends the block's prompts to its input."""
+        if "vision" in self.as_keys and self._cut_behind(block):
+            give(module, *projected(module, "layer_norm1", self.mmpt_visual[block]))
+            return args, kwargs
         mask = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
         if mask is not None:
             # Where prompts flow, only the first block lengthens the sequence, and each one's mask must follow.
@@ -119,8 +126,14 @@ class PromptBank(nn.Module):
         hidden = _hidden(args, kwargs)
         return _with_hidden(args, kwargs, torch.cat([hidden, _spread(self.mmpt_visual[block], hidden)], dim=1))
 
+    def _cut_behind(self, block: int) -> bool:
+        """Returns whether nothing reads what a vision block makes of its prompts."""
+        return block < self.anatomy.vision_used - 1 or not self.flowing
+
     def cut_block(self, module: nn.Module, args: tuple, output: Any) -> Any:
         """Behind a vision block: cuts the prompts off."""
+        if "vision" in self.as_keys:
+            return output
         return _with_output(output, lambda hidden: hidden[:, : -self.plan.visual])
 
     def leave_parameters(self, module: nn.Module, args: tuple, output: Any) -> Any:
@@ -172,6 +185,7 @@ class PromptBank(nn.Module):
         states, cache = kwargs.pop("prompt_states", None), cache_in(kwargs)
         _refuse(module, cache)
         seen = int(cache.get_seq_length()) if cache is not None else 0
+        as_keys = "text" in self.as_keys and cache is None and kwargs.get("use_cache") is False
         if 0 < seen < self.rows:
             raise ValueError(
                 f"a cache of {seen} tokens cannot hold the {self.rows} prompt rows; it was filled without them"
@@ -183,11 +197,26 @@ class PromptBank(nn.Module):
         self._check_window(seen + length + (0 if seen else self.rows))
         kwargs["position_ids"] = extend_positions(kwargs.get("position_ids"), mask, self.rows, seen, length)
         kwargs["attention_mask"] = extend_mask(mask, self.rows, seen, length)
+        if as_keys:
+            return args, self._only_keys(module, kwargs, embeds, states)
         if not seen:
             embeds = torch.cat([*self._front(embeds, states), embeds], dim=1)
             kwargs["prompt_rows"] = self.rows
         kwargs["inputs_embeds"] = embeds
         return args, kwargs
+
+    def _only_keys(self, module: Any, kwargs: dict, embeds: Rows, states: Rows | None) -> dict:
+        """Returns the decoder's arguments with the interaction's rows alone in front; masks and positions are cut."""
+        away = self.plan.text + self.plan.keys
+        positions, mask = kwargs["position_ids"], kwargs["attention_mask"]
+        if positions is None:
+            positions = torch.arange(self.rows + embeds.shape[1], device=embeds.device)[None]
+        if mask is not None:
+            mask = mask[:, away:] if mask.dim() == 2 else mask[..., away:, away:]
+        rotary = module.rotary_emb(embeds, position_ids=torch.arange(away, device=embeds.device)[None])
+        embeds = torch.cat([*self._front(embeds, states)[1:], embeds], dim=1)
+        kwargs |= {"position_ids": positions[..., away:], "attention_mask": mask, "inputs_embeds": embeds}
+        return {**kwargs, "prompt_rows": self.flowing, "prompt_rotary": rotary}
 
     def _check_window(self, tokens: int) -> None:
         """Raises RequestError where the decoder's window would no longer hold the prompts."""
@@ -225,6 +254,14 @@ class PromptBank(nn.Module):
 
     def enter_layer(self, layer: int, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         """Before a decoder layer: overwrites the textual prompts' rows with the layer's own."""
+        rotary = kwargs.get("prompt_rotary")
+        if rotary is not None:
+            if self.plan.keys:
+                keys, values = self.get_parameter("mmpt_key")[layer], self.get_parameter("mmpt_value")[layer]
+            else:
+                keys, values = projected(module, "input_layernorm", self.mmpt_text[layer])
+            give(module, keys, values, rotary)
+            return args, {k: v for k, v in kwargs.items() if k not in ("prompt_rows", "prompt_rotary")}
         if not kwargs.get("prompt_rows", 0):
             return args, kwargs
         if not self.plan.keys:

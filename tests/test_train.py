@@ -132,3 +132,16 @@ def test_a_cut_shares_groups_by_length_and_pays_for_padding_or_for_calls() -> No
     assert cut([9, 2, 9, 2], 4, overhead=3) == [[1, 3], [0, 2]]
     assert cut([9, 2, 9, 2], 4, overhead=15) == [[1, 3, 0, 2]]
     assert cut([5, 5, 5, 5, 5], 2, overhead=1) == [[0], [1, 2], [3, 4]]
+
+
+def test_the_last_layer_computes_the_rows_that_have_labels_alone(backbone: Backbone, corpus: Corpus) -> None:
+    examples = next(corpus.batches(0, 1, 5))
+    losses = Losses(backbone, corpus.fingerprint, 512)
+    ready, seen = losses.ready(examples), []
+    last = backbone.model.get_submodule(backbone.anatomy.decoder_layers[-1]).mlp
+    hook = last.down_proj.register_forward_pre_hook(lambda module, args: seen.append(args[0][..., 0].numel()))
+    with torch.no_grad():
+        _, labelled = losses.sum_of(ready, list(range(5)))
+    hook.remove()
+    assert seen == [labelled]
+    assert labelled < sum(len(row.ids) for row in ready.rows)
