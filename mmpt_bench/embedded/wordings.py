@@ -163,7 +163,7 @@ TRUE_FALSE: Wordings = {
     ),
     "tune": (
         "look and decide , true or false : {claim} .",
-        "{claim} . decide if it is true or false .",
+        "{claim} . decide if this statement is true or false .",
         "is this sentence true or false ? {claim} .",
         "i say : {claim} . true or false , please .",
         "here is a statement : {claim} . true or false ?",
