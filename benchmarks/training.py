@@ -44,12 +44,11 @@ def ours(backbone: Backbone, adapter: Any, corpus: Corpus, budget: Budget) -> di
     """Returns what two trainings of ours cost, the second with the features that the first one made."""
     runs = []
     for _ in range(2):
-        handle, losses = adapter.attach(backbone, 1), []
+        handle, steps = adapter.attach(backbone, 1), []
         cpu, wall = time.process_time(), time.perf_counter()
-        train.train(
-            backbone, handle, corpus, budget, adapter.learning_rate, 0, on_step=lambda s: losses.append(s.loss)
-        )  # fmt: skip
-        runs.append({"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall, "losses": losses})
+        train.train(backbone, handle, corpus, budget, adapter.learning_rate, 0, on_step=steps.append)
+        spent = {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall}
+        runs.append({**spent, "losses": [step.loss for step in steps]})
         if len(runs) == 1:
             runs[0]["peak"] = peak_bytes()
         handle.remove()

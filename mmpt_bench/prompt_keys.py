@@ -5,7 +5,7 @@ the value are of use. They are what the block's frozen norm and projections make
 batch, so they are computed once and put beside the sequence's own where attention is taken. Queries, attention's output
 and the feed-forward part of prompts are not computed at all, and no gradient is below the first block.
 
-Only for models whose blocks are built as CLIP's and Llama's, under `sdpa`, without a cache; elsewhere prompts stay rows.
+Only for models whose blocks are built as CLIP's and Llama's, under `sdpa`, without a cache; elsewhere they stay rows.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ KeysValues = tuple[Float[Tensor, "1 heads rows width"], Float[Tensor, "1 heads r
 
 @contextmanager
 def prompts_as_keys(backbone: Backbone) -> Iterator[None]:
-    """Inside, deep prompts enter the blocks that allow it as keys and values; the decoder's in calls without a cache."""
+    """Inside, deep prompts enter the blocks that allow it as keys and values; the decoder's where nothing is cached."""
     from mmpt_bench.prompts import PromptBank
 
     bank = getattr(backbone.model, "prompt_bank", None)
     sides = _sides(backbone.model, bank) if isinstance(bank, PromptBank) else {}
-    if not sides:
+    if not isinstance(bank, PromptBank) or not sides:
         yield
         return
     _register()
