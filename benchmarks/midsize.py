@@ -1,4 +1,4 @@
-"""A LLaVA of 48 million parameters with random weights, for timing, made from configurations alone.
+"""A LLaVA and a SmolVLM of some 45 million parameters with random weights, for timing; no download.
 
 A CLIP tower (width 320, 12 blocks, 196 patches of 224 pixels) and a Llama (width 384, 15 layers, 8,000 words): the
 tower is about a third of the work of one question. So that replies are as short as those of a trained model,
@@ -34,14 +34,17 @@ VOCABULARY, SIDE, PATCH = 8000, 224, 16
 SPECIAL = ["<pad>", "<s>", "</s>", "<unk>", "<image>"]
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
-    """Returns a word-level tokenizer that begins a text with <s>."""
-    words = [*SPECIAL, "USER", "ASSISTANT", ":", "?", ".", ",", *dict.fromkeys([*ANSWERS, *WORDS])]
+def tokenizer(marks: list[str] | None = None, **named: str) -> PreTrainedTokenizerFast:
+    """Returns a word-level tokenizer that begins a text with <s> and knows further marks, some as its attributes."""
+    special = [*SPECIAL, *(marks or [])]
+    words = [*special, "USER", "ASSISTANT", ":", "?", ".", ",", *dict.fromkeys([*ANSWERS, *WORDS])]
     inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     inner.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()])
     inner.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
-    named = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-    return PreTrainedTokenizerFast(tokenizer_object=inner, additional_special_tokens=["<image>"], **named)
+    usual = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner, additional_special_tokens=special[4:], extra_special_tokens=named, **usual
+    )
 
 
 def config() -> LlavaConfig:
@@ -76,6 +79,42 @@ def save_llava(folder: Path, seed: int = 0) -> Path:
         num_additional_image_tokens=1,
         chat_template=TEMPLATE,
     ).save_pretrained(folder)
+    return folder
+
+
+def save_smolvlm(folder: Path, seed: int = 0) -> Path:
+    """Writes a SmolVLM: tiles of 256 pixels, 256 patches and 16 tokens each; five of them for a picture of 640 x 480.
+
+    A SigLIP tower (width 320, 12 blocks) and a Llama (width 384, 15 layers): as in SmolVLM-256M, most of the work is
+    the tower's.
+    """
+    import transformers as tf
+
+    from mmpt_bench.loading import pictures_only
+
+    torch.manual_seed(seed)
+    marks = ["<fake_token_around_image>", "<global-img>", "<end_of_utterance>"]
+    marks += [f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7)]
+    words = tokenizer(marks, image_token="<image>", fake_image_token=marks[0], global_image_token=marks[1])
+    config = tf.SmolVLMConfig(
+        vision_config={
+            "hidden_size": 320, "intermediate_size": 1280, "num_hidden_layers": 12, "num_attention_heads": 5,
+            "image_size": 256, "patch_size": 16,
+        },
+        text_config=LlamaConfig(
+            hidden_size=384, intermediate_size=1024, num_hidden_layers=15, num_attention_heads=6,
+            vocab_size=VOCABULARY, max_position_embeddings=2048, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+        ),
+        image_token_id=words.convert_tokens_to_ids("<image>"), scale_factor=4, tie_word_embeddings=False,
+    )  # fmt: skip
+    model = tf.SmolVLMForConditionalGeneration(config)
+    model.generation_config.pad_token_id, model.generation_config.eos_token_id = 0, 2
+    model.save_pretrained(folder)
+    images = tf.SmolVLMImageProcessor(size={"longest_edge": 512}, max_image_size={"longest_edge": 256})
+    template = TEMPLATE.replace("<image>\n", "<image>")
+    processor = pictures_only("SmolVLMProcessor")(images, words, None, image_seq_len=16)
+    processor.chat_template = template
+    processor.save_pretrained(folder)
     return folder
 
 

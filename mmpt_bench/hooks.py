@@ -13,7 +13,6 @@ from mmpt_bench.attach import Attachment
 from mmpt_bench.errors import RequestError
 from mmpt_bench.families import FAMILIES
 from mmpt_bench.prompts import PromptBank, PromptPlan
-from mmpt_bench.read_rows import Unread
 
 
 def attach_prompts(attachment: Attachment, plan: PromptPlan, seed: int) -> PromptBank:
@@ -25,7 +24,7 @@ def attach_prompts(attachment: Attachment, plan: PromptPlan, seed: int) -> Promp
     model, anatomy = attachment.backbone.model, attachment.backbone.anatomy
     check_plan(model, anatomy, plan)
     device = next(model.parameters()).device
-    bank = PromptBank(anatomy, plan, seed).to(device)
+    bank = PromptBank(anatomy, plan, seed, model.get_input_embeddings().weight).to(device)
     hooks = register_hooks(model, anatomy, bank)
     model.add_module("prompt_bank", bank)
 
@@ -98,12 +97,9 @@ def _hook_vision(model: nn.Module, anatomy: Anatomy, bank: PromptBank) -> list[A
             leave = partial(packed.leave_block, bank.plan.visual)
             hooks.append(module.register_forward_hook(leave, with_kwargs=True, prepend=True))
             continue
-        last = block == anatomy.vision_used - 1
-        unread = Unread(in_front=False)
-        if bank.plan.visual_deep and not (last and bank.plan.interaction == "output"):
-            hooks += unread.hook(module)
         if bank.plan.visual_deep or block == 0 or masked:
-            hooks.append(module.register_forward_pre_hook(partial(bank.append, block, unread), with_kwargs=True))
+            hooks.append(module.register_forward_pre_hook(partial(bank.append, block), with_kwargs=True))
+        last = block == anatomy.vision_used - 1
         if last and bank.plan.interaction == "parameters":
             hooks.append(module.register_forward_hook(bank.leave_parameters, prepend=True))
         elif bank.plan.interaction == "none" if last else bank.plan.visual_deep:
@@ -131,10 +127,7 @@ def _hook_decoder(model: nn.Module, anatomy: Anatomy, bank: PromptBank) -> list[
         hooks.append(core.register_forward_pre_hook(bank.widen_mask, with_kwargs=True))
     for index, name in enumerate(anatomy.decoder_layers):
         layer = model.get_submodule(name)
-        unread = Unread(in_front=True)
-        if bank.plan.keys or (bank.plan.text and bank.plan.text_deep):
-            hooks += unread.hook(layer)
-        hooks.append(layer.register_forward_pre_hook(partial(bank.enter_layer, index, unread), with_kwargs=True))
+        hooks.append(layer.register_forward_pre_hook(partial(bank.enter_layer, index), with_kwargs=True))
         if bank.plan.keys:
             attention = model.get_submodule(f"{name}.self_attn")
             hooks.append(attention.register_forward_pre_hook(bank.mark_attention, with_kwargs=True))

@@ -74,6 +74,7 @@ class Losses:
         import torch
 
         from mmpt_bench import vision
+        from mmpt_bench.prompt_keys import prompts_as_keys
         from mmpt_bench.read_rows import rows_read
 
         backbone = self.backbone
@@ -89,7 +90,7 @@ class Losses:
         # Only labelled positions reach the head, in any version of transformers and whatever stands behind the head.
         hook = head.register_forward_pre_hook(lambda module, args: (args[0][:, :-1][known],))
         try:
-            with rows_read(backbone, torch.nn.functional.pad(known, (0, 1))):
+            with prompts_as_keys(backbone), rows_read(backbone, torch.nn.functional.pad(known, (0, 1))):
                 logits = backbone.model(**batch, use_cache=False).logits
         finally:
             hook.remove()

@@ -14,13 +14,11 @@ from mmpt_bench.families import FAMILIES
 from mmpt_bench.feature_disk import made_or_kept
 from mmpt_bench.task import Picture, Sample
 
-Shown = Sample | Example
-"""What has a picture."""
-
 if TYPE_CHECKING:
     from mmpt_bench.backbone import Backbone
 
-
+Shown = Sample | Example
+"""What has a picture."""
 ALONE_TOKENS = 256
 """A tower with as many tokens a picture runs in training on one picture at a time, whose features any later step may
 use; a smaller one runs on a step's pictures together. Either way a picture's features never depend on what else is in
@@ -74,11 +72,15 @@ class Pictures:
 
         Of families alone whose pictures have one size.
         """
+        from mmpt_bench.prompt_keys import prompts_as_keys
+
         backbone = self.backbone
         if not self._tower:
             values = backbone.inputs(self.processed(samples))["pixel_values"]
             core = backbone.model.get_submodule(backbone.anatomy.core)
-            return {"image": core.get_image_features(values, return_dict=True)}, backbone.image_tokens(values)
+            with prompts_as_keys(backbone):
+                seen = core.get_image_features(values, return_dict=True)
+            return {"image": seen}, backbone.image_tokens(values)
         kept, owner, keys = backbone.features, self._features, [(s.image.key,) for s in samples]
         found = [kept.get(owner, key) for key in keys]
         need = [i for i, one in enumerate(found) if one is None]

@@ -222,7 +222,8 @@ def with_rate(
     if "learning_rate" in texts:
         return adapter, "set by the user"
     plain = dataclasses.asdict(adapter)
-    found = rates.look_up(known, adapter.name, plain, fingerprint, corpus.whole or corpus.fingerprint, budget)
+    defaults = dataclasses.asdict(type(adapter)())
+    found = rates.look_up(known, adapter.name, plain, fingerprint, corpus.whole or corpus.fingerprint, budget, defaults)
     if found is None:
         return adapter, "documented default, not searched"
     said = found[1] + (", on the whole corpus" if corpus.whole else "")

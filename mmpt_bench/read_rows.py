@@ -1,8 +1,8 @@
-"""Rows of a block that nothing reads are not computed: those without a label, and prompts that the next block replaces.
+"""The decoder's last layer, computed for the rows alone whose output is read.
 
-Keys and values are needed of all rows, since the rows that are read attend to them. Queries, what follows attention and
-the feed-forward part treat each row by itself, and are made of the rows alone that are read. What the others hold
-behind such a block is no hidden state, and nothing may look at it.
+Its keys and values are needed of all rows, since the rows that are read attend to them; its queries, what follows its
+attention and its feed-forward part are not. Behind it nothing mixes rows, so the rows that are read do not change; what
+the others hold there is no hidden state, and nothing may look at it.
 """
 
 from __future__ import annotations
@@ -17,15 +17,7 @@ if TYPE_CHECKING:
 
     from mmpt_bench.backbone import Backbone
 
-_PARTS = (("self_attn.q_proj",), ("self_attn.o_proj", "self_attn.out_proj"), ("mlp",))
-"""What treats each row by itself, by the names it may have."""
-
-
-def row_wise(block: nn.Module) -> list[nn.Module]:
-    """Returns the parts of a block that treat each row by itself; none where the block is built otherwise."""
-    known = dict(block.named_modules())
-    found = [next((known[name] for name in names if name in known), None) for names in _PARTS]
-    return [] if None in found else [part for part in found if part is not None]
+_PARTS = ("self_attn.q_proj", "self_attn.o_proj", "mlp")
 
 
 @contextmanager
@@ -37,47 +29,18 @@ def rows_read(backbone: Backbone, read: Bool[Tensor, "batch tokens"]) -> Iterato
         read: which positions; of a longer sequence, as with prompts in front, the last ones. Rows may differ in number.
     """
     layer = backbone.model.get_submodule(backbone.anatomy.decoder_layers[-1])
+    known = dict(layer.named_modules())
     hooks: list[Any] = []
     # A layer that is recomputed in the backward pass would be so without the hooks.
-    if not getattr(layer, "gradient_checkpointing", False):
+    if all(part in known for part in _PARTS) and not getattr(layer, "gradient_checkpointing", False):
         rows, positions = read.nonzero(as_tuple=True)
-        for part in row_wise(layer):
-            hooks += _hook(part, rows, positions - read.shape[1])
+        for part in _PARTS:
+            hooks += _hook(known[part], rows, positions - read.shape[1])
     try:
         yield
     finally:
         for hook in hooks:
             hook.remove()
-
-
-class Unread:
-    """Rows at one end of a block's input that nothing reads behind it: prompts which the next block replaces.
-
-    Their number is set before every call of the block, and holds for that call alone.
-    """
-
-    def __init__(self, in_front: bool) -> None:
-        self.rows, self.in_front = 0, in_front
-
-    def hook(self, block: nn.Module) -> list[Any]:
-        """Leaves the rows out of what treats each row by itself; returns the hooks' handles."""
-        parts = row_wise(block)
-        return [part.register_forward_pre_hook(self._leave_out) for part in parts] + [
-            part.register_forward_hook(self._fill_up) for part in parts
-        ]
-
-    def _leave_out(self, module: nn.Module, args: tuple) -> tuple:
-        if not self.rows:
-            return args
-        hidden = args[0]
-        return (hidden[:, self.rows :] if self.in_front else hidden[:, : -self.rows], *args[1:])
-
-    def _fill_up(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
-        import torch
-
-        if not self.rows:
-            return output
-        return torch.nn.functional.pad(output, (0, 0, self.rows, 0) if self.in_front else (0, 0, 0, self.rows))
 
 
 def _hook(module: nn.Module, rows: Int[Tensor, " chosen"], positions: Int[Tensor, " chosen"]) -> list[Any]:

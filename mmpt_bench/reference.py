@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.task import Sample, Task
@@ -62,9 +63,7 @@ def one_by_one(backbone: Backbone, task: Task, samples: Sequence[Sample]) -> Ite
     for sample in samples:
         asked = Asked(backbone.prompt_text(sample.question), sample, [sample])
         with torch.no_grad():
-            made = answer(
-                backbone, task.max_new_tokens, [asked], lambda of: backbone.encode([s.image.open() for s in of])
-            )
+            (made,) = answer(backbone, task.max_new_tokens, [asked], partial(_processed_anew, backbone))
         yield sample, made
 
 

@@ -26,21 +26,23 @@ class RoomyLayer(DynamicLayer):
         super().__init__()
         self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
         self._room = [_with_room(one, rows, room) for one in (keys, values)]
-        self._show(keys.shape[2])
+        self._tokens = keys.shape[2]
+        self._show()
 
     def update(self, key_states: Heads, value_states: Heads, *args: Any, **kwargs: Any) -> tuple[Heads, Heads]:
         """Writes new tokens behind those that are there, and returns all of them."""
-        begin = self.keys.shape[2]
-        end = begin + key_states.shape[2]
+        end = self._tokens + key_states.shape[2]
         if end > self._room[0].shape[2]:
             raise ValueError(f"room for {self._room[0].shape[2]} tokens does not hold {end}")
         for whole, new in zip(self._room, (key_states, value_states), strict=True):
-            whole[:, :, begin:end] = new
-        self._show(end)
-        return self.keys, self.values
+            whole[:, :, self._tokens : end] = new
+        self._tokens = end
+        return self._show()
 
-    def _show(self, tokens: int) -> None:
-        self.keys, self.values = (whole[:, :, :tokens] for whole in self._room)
+    def _show(self) -> tuple[Heads, Heads]:
+        keys, values = (whole[:, :, : self._tokens] for whole in self._room)
+        self.keys, self.values = keys, values
+        return keys, values
 
 
 def rows_of(cache: Any, rows: Sequence[int], room: int) -> DynamicCache:

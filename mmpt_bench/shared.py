@@ -107,15 +107,16 @@ class Shared:
         seen, count = self.pictures.features(list(firsts.values()))
         rows = self.backbone.tokens([one.prompt for one in batch], n_image_tokens=count)
         at = self._common(rows)
+        inputs: dict[str, Any]
         if len(firsts) == len(batch):
-            inputs: dict[str, Any] = self.backbone.pad(rows, "left")
+            inputs = dict(self.backbone.pad(rows, "left"))
             mask, inputs["mm_encoder_outputs"] = inputs["attention_mask"], seen
         else:
             prefix = torch.tensor([rows[0].ids[:at]], device=self.backbone.device).expand(len(firsts), -1)
             with rows_read(self.backbone, torch.zeros_like(prefix, dtype=torch.bool)):
                 out = self.backbone.model(input_ids=prefix, mm_encoder_outputs=seen, use_cache=True, logits_to_keep=1)
             places = {key: i for i, key in enumerate(firsts)}
-            inputs = self.backbone.pad([_behind(row, at) for row in rows], "left")
+            inputs = dict(self.backbone.pad([_behind(row, at) for row in rows], "left"))
             mask = torch.cat([inputs["attention_mask"].new_ones(len(batch), at), inputs["attention_mask"]], dim=1)
             inputs[cache_name()] = rows_of(
                 out[cache_name()],

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from mmpt_bench import registry, source
-from mmpt_bench.embedded import claims, curriculum, language, model, packing, pointing, suite, world
+from mmpt_bench.embedded import claims, curriculum, language, model, packing, pointing, strangers, suite, world
 from mmpt_bench.embedded.curriculum import PHASES
+from mmpt_bench.embedded.wordings import DIRECT, ENTAIL, QUESTIONS, TRUE_FALSE, YES_NO
 from mmpt_bench.hashing import content_key
 from mmpt_bench.metrics import MME_COGNITION, MME_PERCEPTION
 
 TASKS = tuple(suite.PICTURES)
+PARTS = ("pretrain", "tune", "validation")
 GOLDEN = ["f64757e11d6d7d8b", "7ea87ad675185397", "1912d8c3a5a1a411"]
 
 
@@ -60,10 +62,59 @@ def wordings(asked: str) -> str:
     )
 
 
-def test_the_wordings_of_evaluation_and_tuning_are_others(samples: dict[str, list]) -> None:
-    tuned = {wordings(suite.tuning_question("train", index)[1].question) for index in range(3000)}
+@pytest.mark.parametrize("part", ["train", "validation"])
+def test_the_wordings_of_evaluation_and_tuning_are_others(part: str, samples: dict[str, list]) -> None:
+    tuned = {wordings(suite.tuning_question(part, index)[1].question) for index in range(3000)}
     asked = {wordings(s.question) for group in samples.values() for s in group}
     assert not tuned & asked
+
+
+def test_the_wordings_of_validation_are_neither_those_of_pretraining_nor_of_tuning() -> None:
+    tables = [YES_NO, TRUE_FALSE, ENTAIL]
+    tables += [{part: table[part][skill] for part in PARTS} for table in (DIRECT, QUESTIONS) for skill in table["tune"]]
+    for table in tables:
+        sets = [set(table[part]) for part in PARTS]
+        assert all(sets)
+        assert len(set.union(*sets)) == sum(map(len, sets))
+
+
+def test_half_of_the_mixture_is_asked_in_the_wordings_of_pretraining() -> None:
+    rng = np.random.default_rng(6)
+    asked = [language._wordings("tune", rng) for _ in range(2000)]
+    assert asked.count("pretrain") == pytest.approx(2000 * language.REHEARSED, abs=100)
+    assert language._wordings("validation", rng) == "validation"
+
+
+def test_no_false_claim_names_a_held_out_combination_outside_evaluation() -> None:
+    rng = np.random.default_rng(7)
+    named = set()
+    for _ in range(4000):
+        scene = world.random_scene(rng, (1, 2, 3))
+        for skill in ("existence", "color"):
+            made = claims.claim(scene, rng, False, skill)
+            if made is None:
+                continue
+            words = made.statement.split()
+            shape = next((word for word in words if word in world.SHAPES), None)
+            color = next((word for word in words if word in world.COLOR_NAMES), None)
+            named.add((shape, color))
+    assert len(named) > 60
+    assert not named & world.HELD_OUT
+
+
+def test_strangers_show_no_held_out_combination() -> None:
+    rng = np.random.default_rng(8)
+    named = np.asarray(list(world.COLORS.values()))
+    shown = [strangers.with_strangers(world.random_scene(rng, (4,)), rng) for _ in range(600)]
+    things = [thing for scene in shown for thing in scene.things]
+    tinted = [thing for thing in things if thing.tint]
+    blobs = [thing for thing in things if thing.shape in world.BLOBS]
+    assert len(tinted) > 400
+    assert len(blobs) > 150
+    distances = np.linalg.norm(named[None] - np.asarray([thing.tint for thing in tinted])[:, None], axis=2)
+    assert distances.min() >= strangers.APART
+    plain = {(thing.shape, thing.color) for thing in things if not thing.tint and thing.shape in world.SHAPES}
+    assert not plain & world.HELD_OUT
 
 
 def test_held_out_combinations_occur_in_evaluation_alone() -> None:
@@ -147,11 +198,19 @@ def test_words_point_at_the_objects_they_mean_and_at_how_they_stand_to_each_othe
     scene = world.Scene("gray", (ring, square, other))
     words = ["ring", "above", "the", "blue", "square", "or", "squares"]
     found = dict(zip(words, pointing.points(scene, words).tolist(), strict=True))
-    assert found["ring"] == [0, 0, 1, -1, -1]
-    assert found["square"] == [2, 0, 1, 1, 0]  # the ring stands in the same column, and above
-    assert found["squares"] == [-1, -1, 2, -1, -1]
-    assert found["blue"] == found["above"] == [-1] * 5
-    assert pointing.points(scene, ["the", "green", "square"])[2].tolist() == [-1, -1, 0, -1, -1]
+    red, blue = world.COLOR_NAMES.index("red"), world.COLOR_NAMES.index("blue")
+    assert found["ring"] == [0, 0, 1, -1, -1, red, -1]
+    assert found["square"] == [2, 0, 1, 1, 0, blue, -1]  # the ring stands in the same column, and above
+    assert found["squares"] == [-1, -1, 2, -1, -1, -1, -1]
+    assert found["blue"] == found["above"] == [-1] * 7
+    assert pointing.points(scene, ["the", "green", "square"])[2].tolist() == [-1, -1, 0, -1, -1, -1, -1]
+
+
+def test_numbers_beside_a_sum_point_at_what_it_makes() -> None:
+    scene = world.Scene("gray", glyphs=((0, "3"), (1, "+"), (2, "4")))
+    total = pointing.points(scene, ["is", "the", "sum", "8", "?"])[:, 6]
+    assert total.tolist() == [-1, -1, 7, 7, -1]
+    assert (pointing.points(scene, ["is", "the", "sum", "8", "?"])[:, :6] == -1).all()
 
 
 def test_pictures_as_processed_for_pretraining_are_those_of_the_processor() -> None:

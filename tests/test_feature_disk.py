@@ -37,9 +37,9 @@ def passes(backbone: Backbone, method: str, of: list[Sample]) -> tuple[int, Any]
     """Returns (pictures that went through the tower, their projected features) under a method."""
     handle = registry.load_method(registry.method_entries()[method])().attach(backbone, 0)
     rows: list[int] = []
-    layer = backbone.model.get_submodule(backbone.anatomy.vision_layers[0]).layer_norm1
+    embeddings = backbone.model.get_submodule(backbone.anatomy.vision).embeddings
     watched = torch.nn.modules.module.register_module_forward_pre_hook(
-        lambda module, args: rows.append(len(args[0])) if module is layer else None
+        lambda module, args: rows.append(len(args[0])) if module is embeddings else None
     )
     try:
         with torch.no_grad():

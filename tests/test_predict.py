@@ -81,7 +81,8 @@ def counting(backbone: Backbone) -> Iterator[dict[str, list[tuple[int, int]]]]:
     watched = {id(block): "vision", id(layer): "decoder"}
 
     def note(module: torch.nn.Module, args: tuple) -> None:
-        if id(module) in watched:
+        # Prompts pass alone, as (prompts, dim), where they are made keys and values.
+        if id(module) in watched and args[0].dim() == 3:
             calls[watched[id(module)]].append(tuple(args[0].shape[:2]))
 
     # A hook in the tower itself would make it one that an adapter reaches.

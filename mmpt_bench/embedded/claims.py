@@ -75,10 +75,14 @@ def single_out(scene: Scene, rng: np.random.Generator) -> list[tuple[str, Thing]
     return found
 
 
-def existence(scene: Scene, rng: np.random.Generator, truth: bool) -> str | None:
+def existence(scene: Scene, rng: np.random.Generator, truth: bool, held_out: bool = False) -> str | None:
     """Returns words for an object that the scene has or lacks; None where no such words were found.
 
     Half of the absent objects mix a shape and a colour that the scene has, so that neither alone decides.
+
+    Args:
+        held_out: whether an absent object may be in a combination of `HELD_OUT`. Only evaluation may: a model that
+            hears of them only where there are none would learn that there are none.
     """
     if truth:
         thing = scene.things[int(rng.integers(len(scene.things)))]
@@ -87,6 +91,8 @@ def existence(scene: Scene, rng: np.random.Generator, truth: bool) -> str | None
         shapes, colors = [t.shape for t in scene.things], [t.color for t in scene.things]
         shape = str(rng.choice(shapes if rng.random() < 0.5 else world.SHAPES))
         color = str(rng.choice(colors if rng.random() < 0.6 else world.COLOR_NAMES))
+        if (shape, color) in world.HELD_OUT and not held_out:
+            continue
         if not matches(scene, shape):
             return shape if rng.random() < 0.5 else f"{color} {shape}"
         if not matches(scene, shape, color):
@@ -94,14 +100,15 @@ def existence(scene: Scene, rng: np.random.Generator, truth: bool) -> str | None
     return None
 
 
-def claim(scene: Scene, rng: np.random.Generator, truth: bool, skill: str) -> Claim | None:
+def claim(scene: Scene, rng: np.random.Generator, truth: bool, skill: str, held_out: bool = False) -> Claim | None:
     """Returns a claim about a scene, true or false as asked; None where the scene does not allow it.
 
     Args:
         skill: "existence", "shape" (existence by the shape alone), "count", "color", "location" or "relation".
+        held_out: as for `existence`.
     """
     if skill in ("existence", "shape"):
-        return _claim_existence(scene, rng, truth, skill)
+        return _claim_existence(scene, rng, truth, skill, held_out)
     if skill == "count":
         shape = str(rng.choice([t.shape for t in scene.things] if rng.random() < 0.85 else world.SHAPES))
         n = len(matches(scene, shape))
@@ -118,6 +125,7 @@ def claim(scene: Scene, rng: np.random.Generator, truth: bool, skill: str) -> Cl
         if len(matches(scene, thing.shape)) > 1:
             return None
         others = [c for c in (*[t.color for t in scene.things], *world.COLOR_NAMES) if c != thing.color]
+        others = [c for c in others if held_out or (thing.shape, c) not in world.HELD_OUT]
         color = thing.color if truth else str(rng.choice(others))
         statement = f"the {thing.shape} is {color}"
         return Claim(statement, f"the {thing.shape} is {thing.color}", {"ref": thing.shape, "color": color})
@@ -135,12 +143,12 @@ def claim(scene: Scene, rng: np.random.Generator, truth: bool, skill: str) -> Cl
     return Claim(f"the {ref} is {said_word} the {other_ref}", f"the {ref} is {word} the {other_ref}", fields)
 
 
-def _claim_existence(scene: Scene, rng: np.random.Generator, truth: bool, skill: str) -> Claim | None:
+def _claim_existence(scene: Scene, rng: np.random.Generator, truth: bool, skill: str, held_out: bool) -> Claim | None:
     if skill == "shape":
         shapes = [t.shape for t in scene.things]
         words = str(rng.choice(shapes if truth else [s for s in world.SHAPES if s not in shapes]))
     else:
-        found = existence(scene, rng, truth)
+        found = existence(scene, rng, truth, held_out)
         if found is None:
             return None
         words = found

@@ -44,19 +44,18 @@ PAIRS = (*ALL, "relation", "relation", "relation")
 FOUND = ("shape", "shape", "existence", "color", "location", "relation")
 WHERE = ("location", "location", "relation", "relation", "relation", "existence", "count", "count", "color")
 OPEN_WHERE = ("?location", "?location", "?at", "?relation", "?color", "?count")
-HARD, HARD_OPEN = ("relation", "relation", "count", "existence"), ("?count", "?relation")
-REST = ("relation", "count", "color", "existence")
-REST_OPEN = ("?color", "?color", "?count", "?location", "?relation", "?size")
+HARD, HARD_OPEN = ("relation", "relation", "count", "existence", "color"), ("?count", "?relation", "?color")
+REST = ("relation", "relation", "count", "count", "color", "existence", "location")
+REST_OPEN = ("?color", "?color", "?count", "?location", "?at", "?relation", "?size", "?texture")
 PHASES = (
-    Phase(0, (1, 2), (1,), (0.72, 0.09, 0.07, 0.07, 0.05), 3, 6, 0.1, ("shape",), part="primer"),
-    Phase(500, (1, 2, 2, 3), (1, 2), (0.72, 0.09, 0.07, 0.07, 0.05), 5, 4, 0.1, FOUND, part="primer"),
-    Phase(1100, (1, 2, 3), (1, 2, 3), (0.62, 0.15, 0.11, 0.07, 0.05), 6, 4, 0.1, (*FOUND, "count"), part="primer"),
-    Phase(1600, (1, 2, 3), (1, 2, 3), (0.62, 0.14, 0.12, 0.07, 0.05), 7, 3, 0.1, PAIRS),
-    Phase(2600, (2, 2, 3), (2, 3), (0.64, 0.13, 0.12, 0.06, 0.05), 7, 3, 0.1, WHERE, OPEN_WHERE),
+    Phase(0, (1, 2), (1,), (0.70, 0.09, 0.09, 0.07, 0.05), 3, 6, 0.1, ("shape",), part="primer"),
+    Phase(500, (1, 2, 2, 3), (1, 2), (0.68, 0.09, 0.11, 0.07, 0.05), 5, 4, 0.1, FOUND, part="primer"),
+    Phase(1100, (1, 2, 3), (1, 2, 3), (0.60, 0.14, 0.14, 0.07, 0.05), 6, 4, 0.1, (*FOUND, "count"), part="primer"),
+    Phase(1600, (1, 2, 3), (1, 2, 3), (0.60, 0.14, 0.14, 0.07, 0.05), 7, 3, 0.1, PAIRS),
+    Phase(2600, (2, 2, 3), (2, 3), (0.62, 0.13, 0.14, 0.06, 0.05), 7, 3, 0.1, WHERE, OPEN_WHERE),
     Phase(3600, (1, 2, 3, 4), (2, 3), (0.60, 0.14, 0.14, 0.07, 0.05), 8, 2, 0.05, (*PAIRS, *WHERE), OPEN_WHERE),
-    Phase(5400, (2, 2, 3, 3, 4), (2, 3), (0.64, 0.13, 0.11, 0.07, 0.05), 8, 1, 0.0, (*PAIRS, *HARD), HARD_OPEN),
-    Phase(7700, (1, 2, 3, 4), (2, 3), (0.60, 0.15, 0.12, 0.08, 0.05), 8, 1, 0.05, PAIRS),
-    Phase(9200, (1, 2, 3, 4), (2, 3), (0.58, 0.12, 0.17, 0.07, 0.06), 7, 3, 0.05, (*ALL, *REST), REST_OPEN),
+    Phase(5000, (2, 2, 3, 3, 4), (2, 3), (0.62, 0.13, 0.13, 0.07, 0.05), 8, 1, 0.02, (*PAIRS, *HARD), HARD_OPEN),
+    Phase(6600, (1, 2, 3, 4), (2, 3), (0.60, 0.13, 0.14, 0.08, 0.05), 8, 2, 0.05, (*ALL, *REST), REST_OPEN),
 )
 
 

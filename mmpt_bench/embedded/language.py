@@ -1,7 +1,9 @@
 """The language: what is asked about a scene, and the answer; claims are in claims.py, wordings in wordings.py.
 
-Pre-training answers in sentences, now and then in a word; tuning answers in a word. Every word that tuning or
-evaluation uses occurs in pre-training: one that does not has a random embedding, which no prompt can repair.
+Pre-training answers in sentences, now and then in a word; tuning and validation answer in a word. Tuning asks half of
+its questions in pre-training's wordings: a mixture of few wordings teaches the wordings (docs/decisions/0010). Every
+word that tuning or evaluation uses occurs in pre-training: one that does not has a random embedding, which no prompt
+can repair.
 """
 
 from __future__ import annotations
@@ -39,9 +41,13 @@ from mmpt_bench.embedded.wordings import (
 )
 from mmpt_bench.embedded.world import Scene
 
-VERSION = 2
+VERSION = 3
 """Rises when the questions to a scene change."""
 
+SHORT = ("tune", "validation")
+"""Parts that answer in a word."""
+REHEARSED = 0.5
+"""Share of the tuning mixture's questions that are asked in pre-training's wordings."""
 ABSENT = 0.3
 """Share of pre-training's questions after a colour or a place that are about a shape which is not there."""
 
@@ -68,16 +74,22 @@ def judged(made: Claim, truth: bool, rng: np.random.Generator, part: str, skill:
         "entail": (ENTAIL, "entailment", "contradiction"),
     }[form]
     answer = right if truth else wrong
-    direct = DIRECT[part].get("existence" if skill == "shape" else skill.removeprefix("claim_"))
+    asked_as = _wordings(part, rng)
+    direct = DIRECT[asked_as].get("existence" if skill == "shape" else skill.removeprefix("claim_"))
     if form == "yes" and direct and rng.random() < 0.55:
         question = _pick(direct, rng).format(**made.fields)
     else:
-        question = _pick(forms[part], rng).format(claim=made.statement)
-    if part == "pretrain":
+        question = _pick(forms[asked_as], rng).format(claim=made.statement)
+    if asked_as == "pretrain":
         question = _varied(question, rng, form == "yes")
-    if part != "tune" and rng.random() < full:
+    if part not in SHORT and rng.random() < full:
         return Asked(skill, question, f"{answer} , {made.correction} .")
     return Asked(skill, question, f"{answer} .")
+
+
+def _wordings(part: str, rng: np.random.Generator) -> str:
+    """Returns the part whose wordings a question of `part` is asked in."""
+    return "pretrain" if part == "tune" and rng.random() < REHEARSED else part
 
 
 def _varied(question: str, rng: np.random.Generator, yes_no: bool) -> str:
@@ -100,18 +112,20 @@ def _claimed(scene: Scene, rng: np.random.Generator, part: str, skill: str) -> A
     truth = bool(rng.random() < 0.5)
     if skill == "neutral":
         thing = scene.things[int(rng.integers(len(scene.things)))]
-        question = _pick(ENTAIL[part], rng).format(claim=f"the {thing.shape} {_pick(UNSEEN, rng)}")
-        return Asked("neutral", _varied(question, rng, False) if part == "pretrain" else question, "neutral .")
+        asked_as = _wordings(part, rng)
+        question = _pick(ENTAIL[asked_as], rng).format(claim=f"the {thing.shape} {_pick(UNSEEN, rng)}")
+        return Asked("neutral", _varied(question, rng, False) if asked_as == "pretrain" else question, "neutral .")
     made = claim(scene, rng, truth, skill)
     return None if made is None else judged(made, truth, rng, part, skill, 0.5)
 
 
 def _open(scene: Scene, rng: np.random.Generator, part: str, skill: str, short: str, **fields: str) -> Asked:
     """Returns an open question of a skill; in pre-training most answers are sentences, in tuning all are short."""
-    question = _pick(QUESTIONS[part][skill], rng).format(**fields)
-    if part == "tune":
+    asked_as = _wordings(part, rng)
+    question = _pick(QUESTIONS[asked_as][skill], rng).format(**fields)
+    question = _varied(question, rng, False) if asked_as == "pretrain" else question
+    if part in SHORT:
         return Asked(skill, question, f"{short} .")
-    question = _varied(question, rng, False) if part == "pretrain" else question
     if rng.random() < 0.3 and skill != "caption":
         return Asked(skill, _pick(SHORT_CUES, rng) + question, f"{short} .")
     return Asked(skill, question, SENTENCES[skill].format(short=short, **fields))
@@ -151,7 +165,7 @@ def _open_things(scene: Scene, rng: np.random.Generator, part: str, skill: str) 
         return _open(
             scene, rng, part, skill, article(phrase(here[0], ("color",))) if here else "nothing", cell=world.CELLS[cell]
         )
-    if part != "tune" and skill in ("color", "location") and rng.random() < ABSENT:
+    if part not in SHORT and skill in ("color", "location") and rng.random() < ABSENT:
         # What is not there: the step from finding an object to saying that there is none, which claims build on.
         absent = str(rng.choice([shape for shape in world.SHAPES if not matches(scene, shape)]))
         question = _pick(QUESTIONS[part][skill], rng).format(ref=absent)
@@ -180,7 +194,7 @@ def ask_text(scene: Scene, rng: np.random.Generator, part: str) -> list[Asked]:
         near = [k for k in range(max(0, total - 3), min(18, total + 3) + 1) if k != total]
         said = str(total if truth else int(rng.choice(near)))
         asked = [_open(scene, rng, part, "sum", str(total))]
-        if part != "tune":
+        if part not in SHORT:
             asked.append(Asked("sum", "read the sum .", f"{' '.join(text)} is {total} ."))
         made = Claim(f"the sum is {said}", f"the sum is {total}", {"said": said})
         return [*asked, judged(made, truth, rng, part, "claim_sum", 0.6)]

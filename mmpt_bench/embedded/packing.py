@@ -38,7 +38,7 @@ class Packed:
     pixels: Tensor
     """(rows, 3, 48, 48), normalised."""
     points: Tensor
-    """What each word of a question points at, (rows, length, 5), see pointing.py."""
+    """What each word of a question points at, (rows, length, 7), see pointing.py."""
 
     def mask(self) -> Tensor:
         """Returns who sees whom, bool, (rows, 1, length, length)."""

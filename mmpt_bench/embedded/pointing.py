@@ -18,19 +18,24 @@ from mmpt_bench.embedded.world import Scene
 if TYPE_CHECKING:
     from torch import Tensor
 
-TARGETS = {"row": 3, "column": 3, "number": 5, "across": 3, "down": 3}
-"""Classes of what a word points at: where its one object is, how many fit, how the one before stands to it."""
-LAYER = {"row": 2, "column": 2, "number": 3, "across": 3, "down": 3}
+TARGETS = {"row": 3, "column": 3, "number": 5, "across": 3, "down": 3, "color": 8, "total": 19}
+"""Classes of what a word points at: where its one object is, how many fit, how the one before stands to it, its colour;
+and of a number beside a sum, what the sum makes."""
+LAYER = {"row": 2, "column": 2, "number": 3, "across": 3, "down": 3, "color": 3, "total": 3}
 """After how many blocks of the decoder it should be known."""
 WEIGHT = 0.2
 """Of each of them, beside the loss of the answers."""
+_NUMBERS = {str(n) for n in range(19)}
 _SHAPES = {name: shape for shape in world.SHAPES for name in (shape, plural(shape))}
 
 
 def points(scene: Scene, words: Sequence[str]) -> np.ndarray:
-    """Returns what each word points at, (words, 5) in the order of `TARGETS`; -1 where it points at nothing."""
+    """Returns what each word points at, (words, 7) in the order of `TARGETS`; -1 where it points at nothing."""
     found = np.full((len(words), len(TARGETS)), -1)
     before = None
+    if "+" in (glyphs := [glyph for _, glyph in scene.glyphs]):
+        total = int(glyphs[0]) + int(glyphs[2])
+        found[[i for i, word in enumerate(words) if word == "sum" or word in _NUMBERS], 6] = total
     if not scene.things:
         return found
     for i, word in enumerate(words):
@@ -42,7 +47,7 @@ def points(scene: Scene, words: Sequence[str]) -> np.ndarray:
         if len(meant) != 1:
             continue
         row, column = divmod(meant[0].cell, 3)
-        found[i, :2] = row, column
+        found[i, :2], found[i, 5] = (row, column), world.COLOR_NAMES.index(meant[0].color)
         if before is not None and before is not meant[0]:
             found[i, 3] = 1 + np.sign(before.cell % 3 - column)
             found[i, 4] = 1 + np.sign(before.cell // 3 - row)
@@ -63,7 +68,7 @@ class Pointers:
 
         Args:
             states: the decoder's hidden states, of the embeddings first, (rows, length, width) each.
-            targets: (rows, length, 5) as from `points`.
+            targets: (rows, length, 7) as from `points`.
         """
         from torch.nn.functional import cross_entropy
 

@@ -35,18 +35,18 @@ class Plan:
     """How long and how fast."""
 
     seed: int = 0
-    vision_steps: int = 1000
+    vision_steps: int = 1600
     vision_batch: int = 128
     vision_rate: float = 1.5e-3
-    naming_steps: int = 300
-    steps: int = 11_200
+    naming_steps: int = 400
+    steps: int = 9_800
     batch: int = 8
     """Pictures a step and process."""
     rate: float = 1.5e-3
-    decay_steps: int = 1500
+    decay_steps: int = 2000
     """The learning rate falls to zero over the last so many steps."""
     phases: tuple[Phase, ...] = PHASES
-    noise: float = 0.02
+    noise: float = 0.03
     processes: int = 2
     checkpoint_every: int = 250
     report_every: int = 50

@@ -8,6 +8,8 @@ import numpy as np
 
 from mmpt_bench.embedded import world
 from mmpt_bench.embedded.packing import normalise
+from mmpt_bench.embedded.strangers import with_strangers
+from mmpt_bench.embedded.world import Thing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,11 +85,15 @@ def naming_loss(model: Any, vocabulary: dict[str, int], pixels: Tensor, targets:
 
 
 def cell_batch(rng: np.random.Generator, n: int, noise: float) -> tuple[Tensor, dict[str, Tensor]]:
-    """Returns pictures (n, 3, 48, 48) and what each cell, or the whole, is; -1 where a head has nothing to say."""
+    """Returns pictures (n, 3, 48, 48) and what each cell, or the whole, is; -1 where a head has nothing to say.
+
+    Args:
+        noise: mean of the grain's standard deviation, which differs from batch to batch.
+    """
     import torch
 
     scenes = []
-    for kind in rng.choice(4, n, p=(0.5, 0.18, 0.1, 0.22)):
+    for kind in rng.choice(4, n, p=(0.48, 0.16, 0.18, 0.18)):
         scenes.append(
             world.random_scene(rng, (2, 3, 4))
             if kind == 0
@@ -97,22 +103,30 @@ def cell_batch(rng: np.random.Generator, n: int, noise: float) -> tuple[Tensor, 
             if kind == 2
             else world.random_digit(rng, "train")
         )
+    scenes = [with_strangers(scene, rng) for scene in scenes]
     cells = {k: np.full((n, 9), -1) for k in ("shape", "color", "size", "texture", "glyph")}
     wholes = {k: np.full(n, -1) for k in ("whole_shape", "whole_color", "digit")}
     for i, scene in enumerate(scenes):
         if scene.big is not None:
-            wholes["whole_shape"][i] = world.SHAPES.index(scene.big.shape)
-            wholes["whole_color"][i] = world.COLOR_NAMES.index(scene.big.color)
+            wholes["whole_shape"][i], wholes["whole_color"][i] = _shape(scene.big), _color(scene.big)
         elif scene.digit_row is not None:
             wholes["digit"][i] = world.digit_label(scene.digit_row)
         else:
             cells["shape"][i], cells["glyph"][i] = len(world.SHAPES), len(world.GLYPHS)
         for thing in scene.things:
-            cells["shape"][i, thing.cell] = world.SHAPES.index(thing.shape)
-            cells["color"][i, thing.cell] = world.COLOR_NAMES.index(thing.color)
+            cells["shape"][i, thing.cell] = _shape(thing)
+            cells["color"][i, thing.cell] = _color(thing)
             cells["size"][i, thing.cell] = world.SIZES.index(thing.size)
             cells["texture"][i, thing.cell] = world.TEXTURES.index(thing.texture)
         for cell, glyph in scene.glyphs:
             cells["glyph"][i, cell] = world.GLYPHS.index(glyph)
-    pixels = normalise(np.stack([world.draw(scene) for scene in scenes]), rng, noise)
+    pixels = normalise(np.stack([world.draw(scene) for scene in scenes]), rng, noise * rng.uniform(0, 2))
     return torch.from_numpy(pixels), {k: torch.from_numpy(v) for k, v in (cells | wholes).items()}
+
+
+def _shape(thing: Thing) -> int:
+    return -1 if thing.shape in world.BLOBS else world.SHAPES.index(thing.shape)
+
+
+def _color(thing: Thing) -> int:
+    return -1 if thing.tint else world.COLOR_NAMES.index(thing.color)

@@ -1,8 +1,9 @@
 """The wordings of the language: data, in sets that never meet.
 
-`pretrain` is many ways to ask for each skill (`primer`, the first of each, is what it begins with), `tune` others;
-evaluation's own are in the suite and the task files. A test holds each set apart from the others. Fields in braces are
-filled by language.py.
+`pretrain` is many ways to ask for each skill (`primer`, the first of each, is what it begins with), `tune` others, and
+`validation` others again, since what is selected by it (learning rates) must hold beyond the wordings that were tuned
+on. Evaluation's own are in the suite and the task files. A test holds each set apart from the others. Fields in braces
+are filled by language.py.
 """
 
 from __future__ import annotations
@@ -33,6 +34,15 @@ YES_NO: Wordings = {
         "{claim} . is that so ? yes or no .",
         "look at the image . do you think {claim} ?",
         "check this : {claim} . answer with yes or no .",
+        "yes or no , please : {claim} ?",
+        "is it so that {claim} ? a yes or no .",
+        "{claim} : is it what the image shows ?",
+        "i say that {claim} . is that right ?",
+    ),
+    "validation": (
+        "{claim} , do you think so ?",
+        "have a look at the photo and tell me , yes or no : {claim} ?",
+        "is it right to think that {claim} ?",
     ),
 }
 """Frames for any claim, to be answered by yes or no."""
@@ -54,6 +64,10 @@ DIRECT: dict[str, Wordings] = {
             "is the number of {refs} {n} ?",
             "do you count {n} {refs} ?",
             "is {n} how many {refs} we see ?",
+            "do we see a total of {n} {refs} ?",
+            "{counted} in total ?",
+            "in the picture , {counted} ?",
+            "is {n} the number of {refs} in the picture ?",
         ),
         "color": (
             "is the {ref} {color} ?",
@@ -61,16 +75,23 @@ DIRECT: dict[str, Wordings] = {
             "does the {ref} look {color} ?",
             "has the {ref} the color {color} ?",
             "the {ref} , is it {color} ?",
+            "is it {color} , the {ref} in the picture ?",
+            "in the picture the {ref} is {color} , is it ?",
+            "does the {ref} in the picture have the color {color} ?",
+            "is the {ref} you see {color} or not ?",
+            "is the color of the {ref} in the picture {color} ?",
         ),
         "location": (
             "is the {ref} in the {cell} ?",
             "do you find the {ref} in the {cell} ?",
             "is {cell} the place of the {ref} ?",
+            "in the picture , is the {ref} in the {cell} ?",
         ),
         "relation": (
             "is the {a} {word} the {b} ?",
             "does the {a} stand {word} the {b} ?",
             "the {a} , is it {word} the {b} ?",
+            "in the picture , is the {a} {word} the {b} ?",
             "do you find the {a} {word} the {b} ?",
         ),
         "text": (
@@ -79,6 +100,7 @@ DIRECT: dict[str, Wordings] = {
             "do you read {said} ?",
             "is {said} what the text says ?",
             'does it say " {said} " ?',
+            'is it " {said} " that is written in the picture ?',
         ),
         "sum": (
             "is the sum {said} ?",
@@ -86,18 +108,43 @@ DIRECT: dict[str, Wordings] = {
             "does the sum make {said} ?",
             "is the answer to the sum {said} ?",
             "is {said} the answer to the arithmetic question ?",
+            "does the sum in the picture make {said} ?",
+            "the sum , is it {said} ?",
         ),
         "big": ("is this {noun} ?", "is it {noun} that we see ?", "would you call this {noun} ?"),
     },
     "tune": {
-        "existence": ("do you see {noun} in this image ?", "can you see {noun} ?", "is {noun} shown here ?"),
-        "count": ("do you see {n} {refs} here ?",),
-        "color": ("do you see that the {ref} is {color} ?", "is it a {color} {ref} that you see ?"),
-        "location": ("can you see the {ref} in the {cell} ?",),
-        "relation": ("can you see the {a} {word} the {b} ?", "do you see the {a} {word} the {b} ?"),
-        "text": ("can you read {said} in the image ?",),
-        "sum": ("do you think the sum is {said} ?",),
-        "big": ("do you see {noun} here ?",),
+        "existence": (
+            "do you see {noun} in this image ?",
+            "can you see {noun} ?",
+            "is {noun} shown here ?",
+            "does this image show {noun} ?",
+        ),
+        "count": ("do you see {n} {refs} here ?", "{counted} here ?", "does this image show {n} {refs} ?"),
+        "color": (
+            "do you see that the {ref} is {color} ?",
+            "is it a {color} {ref} that you see ?",
+            "would you call the {ref} {color} ?",
+        ),
+        "location": ("can you see the {ref} in the {cell} ?", "does the {cell} show the {ref} ?"),
+        "relation": (
+            "can you see the {a} {word} the {b} ?",
+            "do you see the {a} {word} the {b} ?",
+            "is it {word} the {b} that the {a} is ?",
+        ),
+        "text": ("can you read {said} in the image ?", 'does this image say " {said} " ?'),
+        "sum": ("do you think the sum is {said} ?", "would you say that the sum is {said} ?"),
+        "big": ("do you see {noun} here ?", "can we call this {noun} ?"),
+    },
+    "validation": {
+        "existence": ("would you find {noun} here ?", "{noun} : do you see it in the photo ?"),
+        "count": ("the number of {refs} here , is it {n} ?", "would you count {n} {refs} ?"),
+        "color": ("you see the {ref} : does it have the color {color} ?", "{color} : is that the color of the {ref} ?"),
+        "location": ("would you find the {ref} in the {cell} ?",),
+        "relation": ("would you find the {a} {word} the {b} ?", "{word} the {b} , is the {a} there ?"),
+        "text": ("would you read {said} here ?",),
+        "sum": ("{said} : is that the answer to the sum ?",),
+        "big": ("{noun} : is it that ?",),
     },
 }
 """Questions of a skill that do not say which words may answer them."""
@@ -111,11 +158,20 @@ TRUE_FALSE: Wordings = {
         "{claim} . true or false ?",
         "is it true or false that {claim} ?",
         "{claim} . say if that is true or false .",
+        "here is a claim : {claim} . is that true or false ?",
+        "is the claim that {claim} true or false ?",
     ),
     "tune": (
         "look and decide , true or false : {claim} .",
-        "{claim} . decide if it is true or false .",
+        "{claim} . decide if this statement is true or false .",
         "is this sentence true or false ? {claim} .",
+        "i say : {claim} . true or false , please .",
+        "here is a statement : {claim} . true or false ?",
+        "does the image make it true or false that {claim} ?",
+    ),
+    "validation": (
+        "{claim} . would you call that true or false ?",
+        "tell me if this is true or false : {claim} .",
     ),
 }
 ENTAIL: Wordings = {
@@ -130,6 +186,13 @@ ENTAIL: Wordings = {
     "tune": (
         "read the claim and look : {claim} . entailment , neutral or contradiction .",
         "what is right for this claim , entailment , neutral or contradiction ? {claim} .",
+        "{claim} . decide : entailment , neutral or contradiction .",
+        "here is a statement : {claim} . entailment , neutral or contradiction ?",
+        "given what the image shows , is it entailment , neutral or contradiction to say that {claim} ?",
+    ),
+    "validation": (
+        "{claim} . would you call that entailment , neutral or contradiction ?",
+        "look at the photo and name it , entailment , neutral or contradiction : {claim} .",
     ),
 }
 QUESTIONS: dict[str, Wordings] = {
@@ -167,14 +230,30 @@ QUESTIONS: dict[str, Wordings] = {
         "location": ("tell me where the {ref} is .", "the {ref} is in which place ?"),
         "at": ("tell me which object the {cell} has .", "the {cell} shows what ?"),
         "count": ("tell me how many {refs} you see .", "say the number of {refs} in the image ."),
-        "relation": ("tell me where the {a} is from the {b} .",),
-        "size": ("tell me the size of the {ref} .",),
-        "texture": ("tell me the texture of the {ref} .",),
+        "relation": ("tell me where the {a} is from the {b} .", "say how the {a} is placed , from the {b} ."),
+        "size": ("tell me the size of the {ref} .", "say the size of the {ref} ."),
+        "texture": ("tell me the texture of the {ref} .", "say the texture of the {ref} ."),
+        "caption": ("tell me what you see .", "say all that the image shows ."),
         "text": ("tell me what the text says .", "say the letters in the image ."),
         "sum": ("tell me the answer to the sum .", "say what the sum is ."),
         "options": ("say which it is , {options} .", "look at it and decide : {options} ?"),
         "big": ("tell me which shape you see .", "the image shows which class of object ?"),
         "digit": ("tell me which digit you see .", "the image shows which number ?"),
+    },
+    "validation": {
+        "color": ("which color do you see on the {ref} ?",),
+        "location": ("which place is the {ref} in ?",),
+        "at": ("which object do you find in the {cell} ?",),
+        "count": ("in total , how many {refs} do you see ?",),
+        "relation": ("from the {b} , where do you see the {a} ?",),
+        "size": ("which size has the {ref} ?",),
+        "texture": ("which texture do you see on the {ref} ?",),
+        "caption": ("which objects do you see ?",),
+        "text": ("which letters do you read ?",),
+        "sum": ("which number is the answer to the sum ?",),
+        "options": ("which one would you say it is , {options} ?",),
+        "big": ("which shape would you say it is ?",),
+        "digit": ("which number do you read here ?",),
     },
 }
 for _forms in (YES_NO, TRUE_FALSE, ENTAIL):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-VERSION = 2
+VERSION = 3
 """Rises when a scene of the same description is drawn differently."""
 
 SIDE, CELL = 48, 16
@@ -46,6 +46,8 @@ THEME_SHAPES = {
     "grass": ("heart", "circle", "triangle", "star"),
 }
 """Shapes that are common in a theme: what usually appears together, for POPE's adversarial questions."""
+BLOBS = tuple(f"blob{k}" for k in range(24))
+"""Forms without a name, which only the eyes' lessons show (strangers.py)."""
 
 HELD_OUT = frozenset((SHAPES[i], COLOR_NAMES[(3 * i + k) % 8]) for i in range(10) for k in ((0, 4) if i % 2 else (1,)))
 """15 of the 80 shapes-in-a-colour occur in evaluation alone: never in pre-training, tuning or validation."""
@@ -67,6 +69,8 @@ class Thing:
     dx: int = 0
     dy: int = 0
     """Pixels off the middle of its cell, -1..1."""
+    tint: tuple[int, int, int] | None = None
+    """Red, green and blue in place of the colour: one that has no name."""
 
 
 @dataclass(frozen=True)
@@ -235,8 +239,9 @@ def _paint(picture: np.ndarray, alpha: np.ndarray, thing: Thing, top: int, left:
     rows, columns = slice(max(top, 0), min(top + height, SIDE)), slice(max(left, 0), min(left + width, SIDE))
     cut = (slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left))
     mask = alpha[cut][:, :, None]
-    ink = np.asarray(COLORS[thing.color], np.float32) * _texture(thing.texture, height)[cut][:, :, None]
-    if thing.texture != "plain" and thing.color == "black":
+    color = thing.tint or COLORS[thing.color]
+    ink = np.asarray(color, np.float32) * _texture(thing.texture, height)[cut][:, :, None]
+    if thing.texture != "plain" and max(color) < 60:
         ink = ink + 150 * (1 - _texture(thing.texture, height)[cut][:, :, None])
     picture[rows, columns] = picture[rows, columns] * (1 - mask) + mask * ink
 
@@ -269,6 +274,13 @@ def _inside(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Returns whether points of the plane, y downwards, lie in a shape of radius about 1."""
     r = np.hypot(x, y)
     angle = np.arctan2(x, -y)
+    if shape in BLOBS:
+        rng = np.random.default_rng([19, BLOBS.index(shape)])
+        waves = [
+            a * np.cos(k * angle + b)
+            for k, a, b in zip(range(1, 6), rng.uniform(0, 0.2, 5), rng.uniform(0, 6, 5), strict=True)
+        ]
+        return r < 0.62 + np.sum(waves, axis=0)
     lobe = np.abs((angle / (2 * np.pi / 5) + 0.5) % 1 - 0.5) * 2
     forms = {
         "circle": r < 0.92,
