@@ -41,10 +41,10 @@ def tokenizer(marks: list[str] | None = None, **named: str) -> PreTrainedTokeniz
     inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     inner.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()])
     inner.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    # Said to the inner tokenizer: transformers takes either a list of marks or marks with names, not both.
+    inner.add_special_tokens(special)
     usual = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-    return PreTrainedTokenizerFast(
-        tokenizer_object=inner, additional_special_tokens=special[4:], extra_special_tokens=named, **usual
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=inner, extra_special_tokens=named, **usual)
 
 
 def config() -> LlavaConfig:

@@ -11,8 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,6 +21,7 @@ import evaluation
 import layouts
 import midsize
 import mixture
+import startup
 import torch
 import training
 from torch.utils.flop_counter import FlopCounterMode
@@ -36,7 +35,6 @@ from mmpt_bench.shared import Shared
 
 SIDE = 1024
 """Of the square matrices whose product is the machine's own rate."""
-START = {"help": "--help", "list": "ls"}
 
 
 def cpu_seconds(work: Callable[[], Any], times: int = 5) -> float:
@@ -108,33 +106,6 @@ def machine_share() -> dict[str, Any]:
     return found
 
 
-def child_seconds(command: list[str]) -> float:
-    """Returns the CPU seconds of a command and what it starts."""
-    import resource
-
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(command, check=True, capture_output=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-
-def start(pairs: int = 5) -> dict[str, float]:
-    """Prints what the command line costs before it does anything, against the import of its two libraries."""
-    tool = [sys.executable, "-m", "mmpt_bench.cli"]
-    found: dict[str, list[float]] = {name: [] for name in START}
-    bare = [sys.executable, "-c", "import click, rich"]
-    child_seconds(bare)
-    for _ in range(pairs):
-        least = child_seconds(bare)
-        for name, word in START.items():
-            found[name].append(child_seconds([*tool, word]) / least)
-    medians = {name: statistics.median(values) for name, values in found.items()}
-    print("\n| start, of `import click, rich` | CPU |\n|---|---|")
-    for name, word in START.items():
-        print(f"| mmpt-bench {word} | {medians[name]:.2f} |", flush=True)
-    return medians
-
-
 def main() -> None:
     """Prints the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -155,7 +126,7 @@ def main() -> None:
     training.options(words)
     for which in ("midsize", "smolvlm"):
         found["training"] += training.table(words.parse_args(["--backbone", which, "--pairs", pairs]))
-    found |= {"machine": machine_share(), "start": start(), "environment": environment()}
+    found |= {"machine": machine_share(), "start": startup.table(5), "environment": environment()}
     if given.json:
         given.json.write_text(json.dumps(found, indent=2) + "\n")
 

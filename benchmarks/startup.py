@@ -35,7 +35,7 @@ def table(rounds: int) -> list[dict[str, float | str]]:
             if number:
                 seconds[name].append(taken)
     rows: list[dict[str, float | str]] = []
-    print("| command | CPU s | of `import click, rich` |\n|---|---|---|")
+    print("\n| command | CPU s | of `import click, rich` |\n|---|---|---|")
     for name in COMMANDS:
         ratio = statistics.median(a / b for a, b in zip(seconds[name], seconds["base"], strict=True))
         middle = statistics.median(seconds[name])
