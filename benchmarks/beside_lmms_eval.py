@@ -76,9 +76,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = midsize.save_llava(Path(name))
         backbone, model = load_backbone(str(folder), device="cpu", offline=True), harness(folder)
-    print(
-        "| layout | questions | of ours | of ours, kept | of plain | lmms-eval, CPU s a question |"
-    )
+    print("| layout | questions | of ours | of ours, kept | of plain | lmms-eval, CPU s a question |")
     print("|---|---|---|---|---|---|")
     for layout in layouts.LAYOUTS:
         task = layout.loaded()
