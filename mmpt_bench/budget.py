@@ -10,9 +10,9 @@ from typing import Literal
 class Budget:
     """What every method is given alike."""
 
-    steps: int = 200
+    steps: int = 400
     """Optimiser steps."""
-    batch_size: int = 24
+    batch_size: int = 16
     """Examples a step, over all processes."""
     warmup: float = 0.03
     """Share of the steps in which the learning rate rises from 0."""

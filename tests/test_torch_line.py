@@ -17,6 +17,7 @@ ABOVE = [
     "stats",
     "resample",
     "claims",
+    "budget",
     "recipe",
     "recipe_file",
     "registry",

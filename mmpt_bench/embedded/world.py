@@ -17,6 +17,10 @@ import numpy as np
 VERSION = 3
 """Rises when a scene of the same description is drawn differently."""
 
+CAST, SOFT = 0.8, 0.85
+"""Of the shifted world: the share of a channel that the next one takes over, and the share of its blur, weave and grain
+at which a person still sees everything. docs/decisions/0010 says how they were settled."""
+
 SIDE, CELL = 48, 16
 SHAPES = ("circle", "square", "triangle", "diamond", "cross", "ring", "star", "heart", "moon", "arrow")
 COLORS = {
@@ -138,20 +142,19 @@ def shift(picture: np.ndarray, seed: int, strength: float = 1.0) -> np.ndarray:
 
     Args:
         picture: uint8, (48, 48, 3).
-        seed: of the grain and of the weave's phase; the light, contrast and focus are the same everywhere.
+        seed: of the grain and of the weave's phase; the colours, contrast and focus are the same everywhere.
         strength: 0 changes nothing, 1 is the world of tuning and evaluation.
     """
     rng = np.random.default_rng([seed, 77])
+    cast, soft = CAST * strength, SOFT * strength
     x = picture.astype(np.float32) / 255
-    cast = np.array([[0.60, 0.40, 0.00], [0.00, 0.60, 0.40], [0.40, 0.00, 0.60]], np.float32)
-    x = (1 - strength) * x + strength * (x @ cast.T)
-    blurred = _blur(x)
-    x = (1 - 0.6 * strength) * x + 0.6 * strength * blurred
+    x = (1 - cast) * x + cast * np.roll(x, -1, axis=2)
+    x = (1 - 0.6 * soft) * x + 0.6 * soft * _blur(x)
     x = 0.5 + (x - 0.5) * (1 - 0.3 * strength) + 0.08 * strength
     phase = rng.uniform(0, 2 * np.pi, 2)
     grid = np.arange(SIDE, dtype=np.float32)
     weave = np.sin(grid[:, None] * 1.3 + phase[0]) + np.sin(grid[None, :] * 1.3 + phase[1])
-    x = x + strength * (0.03 * weave[:, :, None] + rng.normal(0, 0.03, x.shape).astype(np.float32))
+    x = x + soft * (0.03 * weave[:, :, None] + rng.normal(0, 0.03, x.shape).astype(np.float32))
     return (x.clip(0, 1) * 255).round().astype(np.uint8)
 
 
