@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 from tiny import pictures, tiny_backbone
 
 from mmpt_bench import registry
 from mmpt_bench.backbone import Backbone, load_backbone
+from mmpt_bench.cli import cli
 from mmpt_bench.feature_disk import FeatureDisk
 from mmpt_bench.pictures import Pictures
 from mmpt_bench.task import Picture, Sample
@@ -123,3 +126,19 @@ def test_the_folder_stays_below_its_limit_and_only_other_towers_make_room(tmp_pa
     assert disk.get("a", "x") is None
     assert disk.get("b", "x") is not None
     assert disk.bytes == FeatureDisk(tmp_path, 0).bytes == size
+
+
+def test_a_command_keeps_its_features_in_the_folder_and_another_changes_no_answer(tmp_path: Path) -> None:
+    def answers(out: str, *words: str) -> list[dict[str, Any]]:
+        asked = ["run", "--method", "frozen", "--tasks", "mnist", "--limit", "3", "--out", str(tmp_path / out), *words]
+        done = CliRunner().invoke(cli, asked, catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        (path,) = (tmp_path / out).rglob("mnist.jsonl")
+        return [json.loads(line) for line in path.read_text().splitlines()]
+
+    kept = tmp_path / "features"
+    first = answers("first", "--keep-features", str(kept))
+    entries = {path: path.stat().st_mtime_ns for path in kept.rglob("*.safetensors")}
+    assert len(entries) == 3
+    assert answers("second", "--keep-features", str(kept)) == first == answers("third")
+    assert {path: path.stat().st_mtime_ns for path in kept.rglob("*.safetensors")} == entries
