@@ -58,6 +58,8 @@ def answer(backbone: Backbone, max_new_tokens: int, batch: Sequence[Asked], proc
 def choice_ids(backbone: Backbone, one: Asked) -> list[list[int]]:
     """Returns the tokens that each legal answer adds to the prompt, without the end of the sequence."""
     choices = list(one.first.choices)
+    if not choices:
+        return []
     rows = backbone.tokens([one.prompt] * len(choices), choices, n_image_tokens=1)
     return [row.ids[row.start : -1] for row in rows]
 
