@@ -136,10 +136,19 @@ def _refuse_beside(what: str, names: tuple[str, ...]) -> None:
     metavar="METHOD=LOW,HIGH",
     help="Another range than the method's documented one; repeatable.",
 )
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="METHOD.FIELD=VALUE",
+    help="A hyperparameter to search with: a variant of a method gets a search of its own; repeatable.",
+)
 @BACKBONE
 @OUT
 @budget_options
-def tune(method: str, trials: int, extend: int, ranges: tuple[str, ...], **options: Any) -> None:
+def tune(
+    method: str, trials: int, extend: int, ranges: tuple[str, ...], overrides: tuple[str, ...], **options: Any
+) -> None:
     """Search each method's learning rate on validation data, with as many tries for each.
 
     Every trial is kept in learning_rate_trials.jsonl in the results folder, and is not made again; the choices are in
@@ -147,7 +156,7 @@ def tune(method: str, trials: int, extend: int, ranges: tuple[str, ...], **optio
     """
     from mmpt_bench import tuning
 
-    request = request_of(method, "mme", "0", (), options)
+    request = request_of(method, "mme", "0", overrides, options)
     sys.exit(tuning.tune(request, trials, extend, tuning.ranges_of(ranges, request.methods)))
 
 

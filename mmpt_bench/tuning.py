@@ -45,6 +45,9 @@ def tune(request: Request, n_trials: int, n_extended: int, ranges: Mapping[str, 
     from mmpt_bench.backbone import load_backbone
     from mmpt_bench.tune import search
 
+    for name, texts in request.overrides.items():
+        if "learning_rate" in texts:
+            raise RequestError(f"`--set {name}.learning_rate`: the rate is what is searched; `--range` says where.")
     store = Store(request.out)
     adapters = [adapter_of(entry, request.overrides.get(entry.name, {})) for entry in request.methods]
     adapters = [adapter for adapter in adapters if trains(adapter)]

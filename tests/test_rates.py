@@ -57,8 +57,11 @@ def test_every_shipped_choice_was_made_with_the_same_number_of_tries_for_the_shi
     from mmpt_bench.weights import backbone_fingerprint
 
     shipped = rates.read(rates.shipped())
-    trained = [e.name for e in registry.find("method", "all") if registry.load_method(e).lr_range[1] > 0]
-    assert sorted(c.method for c in shipped) == sorted(trained)
+    trained = [c for e in registry.find("method", "all") if (c := registry.load_method(e)).lr_range[1] > 0]
+    searched = [(c.method, c.params) for c in shipped]
+    for method in trained:
+        plain = {name: value for name, value in dataclasses.asdict(method()).items() if name != "learning_rate"}
+        assert (method.name, plain) in searched
     assert len({len(c.trials) for c in shipped}) == 1
     assert {c.backbone_fingerprint for c in shipped} == {backbone_fingerprint("embedded")}
     assert {c.corpus_fingerprint for c in shipped} == {tuning_corpus().fingerprint}
@@ -99,6 +102,8 @@ def test_a_search_in_which_everything_failed_is_not_used() -> None:
         (("--range", "lorra=1e-4,1e-3"), "Did you mean `lora`"),
         (("--methods", "frozen"), "None of these methods"),
         (("--trials", "1"), "--trials"),
+        (("--set", "lora.learning_rate=1e-3"), "what is searched"),
+        (("--methods", "lora", "--set", "lora.rank=2"), "rank"),
     ],
 )
 def test_a_search_that_cannot_be_made_is_refused(words: tuple[str, ...], said: str, tmp_path: Path) -> None:
@@ -125,3 +130,13 @@ def test_every_method_gets_as_many_trials_each_is_kept_and_none_is_made_twice(tm
     assert log.read_bytes() == before
     said = bench("run", "--method", "lora", "--plan", "--steps", "2", "--batch-size", "2", cwd=tmp_path).stdout
     assert "searched: 3 rates on validation data" in said
+
+
+def test_a_variant_of_a_method_has_a_search_of_its_own(tmp_path: Path) -> None:
+    words = ("--method", "lora", "--steps", "2", "--batch-size", "2")
+    bench("tune", *words, "--trials", "2", "--extend", "0", "--set", "lora.r=2", cwd=tmp_path)
+    (made,) = rates.read(tmp_path / "results" / rates.FILE)
+    assert made.params["r"] == 2
+    assert "on validation data" in bench("run", *words, "--set", "lora.r=2", "--plan", cwd=tmp_path).stdout
+    said = bench("run", *words, "--plan", cwd=tmp_path).stdout
+    assert "with other hyperparameters" in said

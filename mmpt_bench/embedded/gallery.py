@@ -1,10 +1,13 @@
-"""Pictures of the embedded suite for people: both worlds, and items of every task with question and answer.
+"""Pictures of the embedded suite for people: both worlds, and items of every task with question, answer and replies.
 
-python -m mmpt_bench.embedded.gallery docs/pictures
+    python -m mmpt_bench.embedded.gallery docs/pictures results
+
+The replies are those recorded in the results folder: of `frozen`, and of `mmpt` and `full` at their first seed.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import textwrap
 from pathlib import Path
@@ -14,7 +17,11 @@ import numpy as np
 
 from mmpt_bench import registry, source
 from mmpt_bench.embedded import suite, world
+from mmpt_bench.store import Store, choices_from
+from mmpt_bench.task import Task
 
+SHOWN = ("frozen", "mmpt", "full")
+"""Methods whose answers the items show."""
 STYLE: Any = {"svg.hashsalt": "mmpt-bench", "font.size": 8}
 
 
@@ -39,34 +46,59 @@ def draw_worlds(path: Path) -> None:
         figure.savefig(path, dpi=130, metadata={"Software": None})
 
 
-def draw_items(path: Path, per_task: int = 3) -> None:
-    """Writes items of every task, each with its question and its answer."""
+def draw_items(path: Path, results: Path, per_task: int = 3) -> None:
+    """Writes items of every task, each with its question, its answer and what recorded models answered."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     entries = registry.task_entries()
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(10.5, 2.1 * per_task + 0.3), layout="constrained")
+        figure = Figure(figsize=(10.5, 2.4 * per_task + 0.3), layout="constrained")
         axes = figure.subplots(per_task, len(suite.PICTURES))
         for column, name in enumerate(suite.PICTURES):
             task = registry.load_task(entries[name])
             samples = source.samples(task, suite.source(name))
+            said = recorded_answers(results, task)
             # Not a third of the questions apart: POPE's strategies ask the same ones there.
-            chosen = [samples[row * (len(samples) // per_task + 7)] for row in range(per_task)]
-            for row, sample in enumerate(chosen):
-                axis = axes[row][column]
+            for row, place in enumerate(k * (len(samples) // per_task + 7) for k in range(per_task)):
+                axis, sample = axes[row][column], samples[place]
                 axis.imshow(sample.image.open(), interpolation="nearest")
                 axis.set_xticks([])
                 axis.set_yticks([])
-                asked = "\n".join(textwrap.wrap(sample.question, 30)[:5])
-                axis.set_xlabel(f"{asked}\n→ {sample.answer}", fontsize=6.5)
+                lines = [*textwrap.wrap(sample.question, 30)[:5], f"→ {sample.answer}"]
+                for method, answers in said.items():
+                    choice = answers[sample.id]
+                    lines.append(f"{method}: {choice or 'unreadable'} {'✓' if choice == sample.answer else '✗'}")
+                axis.set_xlabel("\n".join(lines), fontsize=6.5)
                 if row == 0:
                     axis.set_title(f"like {task.title}", fontsize=9)
         figure.savefig(path, dpi=130, metadata={"Software": None})
 
 
+def recorded_answers(results: Path, task: Task) -> dict[str, dict[str, str | None]]:
+    """Returns method -> sample -> answer under the task's own decoding, of each of `SHOWN` that is recorded."""
+    store, found = Store(results), {}
+    fingerprint = suite.source(task.name).fingerprint
+    records = [
+        record
+        for record in sorted(store.records(), key=lambda record: record.seed)
+        if (record.task, record.data_fingerprint, record.status) == (task.name, fingerprint, "ok")
+    ]
+    for method in SHOWN:
+        plain = registry.load_method(registry.method_entries()[method])()
+        fixed = {name: value for name, value in dataclasses.asdict(plain).items() if name != "learning_rate"}
+        for record in records:
+            if record.method == method and fixed.items() <= record.params.items():
+                samples = store.read_samples(record.samples)
+                text = record.ranked_choices if record.decode == "rank" else record.parsed_choices
+                answers = choices_from(samples, text)
+                found[method] = {sample.id: answer for sample, answer in zip(samples, answers, strict=True)}
+                break
+    return found
+
+
 if __name__ == "__main__":
-    folder = Path(sys.argv[1])
+    folder, results = Path(sys.argv[1]), Path(sys.argv[2])
     folder.mkdir(parents=True, exist_ok=True)
     draw_worlds(folder / "worlds.png")
-    draw_items(folder / "items.png")
+    draw_items(folder / "items.png", results)
