@@ -41,9 +41,7 @@ def predict(
     asked = distinct(backbone, samples)
     given = answers(backbone, task.title, task.max_new_tokens, asked, batch_size, pictures, say, guard, share)
     for batch in given:
-        yield [
-            _prediction(task, sample, reply, logprobs) for one, (reply, logprobs) in batch for sample in one.samples
-        ]
+        yield [_prediction(task, sample, reply, logprobs) for one, (reply, logprobs) in batch for sample in one.samples]
 
 
 def answers(
