@@ -91,6 +91,7 @@ def request_of(method: str, tasks: str, seeds: str, overrides: tuple[str, ...], 
         rule=options.get("rule", "official"),
         offline=options["offline"],
         device=options["device"],
+        guard=options.get("guard", True),
     )
 
 
