@@ -55,19 +55,18 @@ SETS = {
 """Rows of the hub's form with replies, by what is in them."""
 
 
-def main() -> None:
-    """Prints the file."""
-    tasks = _tasks()
+def golden() -> dict[str, Any]:
+    """Returns what the file holds."""
+    tasks = their_tasks()
     judged = [
         {"reply": reply} | {name: [_right(task, reply, due) for due in ("Yes", "No")] for name, task in tasks.items()}
         for reply in REPLIES
     ]
     sets = {name: _scored(tasks[name.split()[0]], rows) for name, rows in SETS.items()}
-    found = {"made_by": f"lmms-eval {version('lmms-eval')}", "right_if_yes_and_if_no": judged, "sets": sets}
-    print(json.dumps(found, indent=1, ensure_ascii=False))
+    return {"made_by": f"lmms-eval {version('lmms-eval')}", "right_if_yes_and_if_no": judged, "sets": sets}
 
 
-def _tasks() -> dict[str, SimpleNamespace]:
+def their_tasks() -> dict[str, SimpleNamespace]:
     """Returns lmms-eval's judgement of one reply and its figures of many, as its two tasks' YAML files join them."""
     from lmms_eval.tasks.mme import utils as mme
     from lmms_eval.tasks.pope import utils as pope
@@ -91,12 +90,13 @@ def _right(task: SimpleNamespace, reply: str, due: str) -> bool:
 
 
 def _scored(task: SimpleNamespace, rows: Sequence[Mapping[str, str]]) -> dict[str, Any]:
-    """Returns figures and standard errors as lmms-eval prints them: of all rows, and of each category's alone."""
+    """Returns figures and errors of all rows, and the figures of each category alone."""
     parts = {part: [row for row in rows if row["category"] == part] for part in {row["category"]: 0 for row in rows}}
-    return _printed(task, rows) | {"parts": {name: _printed(task, of)["figures"] for name, of in parts.items()}}
+    return printed(task, rows) | {"parts": {name: printed(task, of)["figures"] for name, of in parts.items()}}
 
 
-def _printed(task: SimpleNamespace, rows: Sequence[Mapping[str, str]]) -> dict[str, dict[str, float]]:
+def printed(task: SimpleNamespace, rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Returns figures and standard errors as lmms-eval's evaluator computes them."""
     from lmms_eval.evaluator_utils import TaskOutput
 
     out = TaskOutput(task=SimpleNamespace(aggregation=lambda: task.figures), task_config={})
@@ -105,14 +105,13 @@ def _printed(task: SimpleNamespace, rows: Sequence[Mapping[str, str]]) -> dict[s
             out.sample_metrics[name, "none"].append(judged)
     out.calculate_aggregate_metric(bootstrap_iters=0)
     out.calculate_clt_aggregate_metric()
-    printed = out.agg_metrics
+    found = out.agg_metrics
+    names = [name for name in task.figures if f"{name},none" in found]
     return {
-        "figures": {name: float(printed[f"{name},none"]) for name in task.figures if f"{name},none" in printed},
-        "errors": {
-            name: float(printed[f"{name}_stderr_clt,none"]) for name in task.figures if f"{name},none" in printed
-        },
+        "figures": {name: float(found[f"{name},none"]) for name in names},
+        "errors": {name: float(found[f"{name}_stderr_clt,none"]) for name in names},
     }
 
 
 if __name__ == "__main__":
-    main()
+    print(json.dumps(golden(), indent=1, ensure_ascii=False))
