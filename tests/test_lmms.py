@@ -209,10 +209,10 @@ def test_golden_vectors_are_what_lmms_eval_gives() -> None:
 def test_published_replies_have_the_same_score_in_both(name: str, file: str) -> None:
     given = read_answers([PUBLISHED / f"{file}.jsonl.gz"])
     rows = [answer.row | {"reply": answer.reply} for answer in given.answers]
-    theirs = printed(their_tasks()[name], rows)["figures"]
+    figures = printed(their_tasks()[name], rows)["figures"]
     values = score_answers(task(name, "lmms-eval"), given).values
     for theirs, ours in zip(THEIRS[name], OURS[name], strict=True):
-        assert printed[theirs] == pytest.approx(values[ours], abs=1e-9)
+        assert figures[theirs] == pytest.approx(values[ours], abs=1e-9)
 
 
 def test_their_tasks_ask_what_the_page_says() -> None:
