@@ -122,6 +122,13 @@ def test_a_full_stop_behind_a_yes_is_wrong_to_lmms_evals_pope_and_right_to_popes
     assert task("pope", "official").parse("Yes.", ("yes", "no")) == "yes"
 
 
+@pytest.mark.parametrize("reply", ["y", "Y.", "...yes"])
+def test_a_lone_letter_and_full_stops_in_front_are_read_by_lmms_evals_mme_and_not_by_mmes_own_rule(reply: str) -> None:
+    (one,) = (each for each in GOLDEN["right_if_yes_and_if_no"] if each["reply"] == reply)
+    assert one["mme"] == [True, False]
+    assert task("mme", "official").parse(reply, ("Yes", "No")) is None
+
+
 def test_the_error_beside_mme_points_is_of_single_answers_and_ours_is_in_points() -> None:
     of_part = {"perception": ("existence", "OCR"), "cognition": ("numerical_calculation", "text_translation")}
     for figure, parts in of_part.items():

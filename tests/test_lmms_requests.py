@@ -158,11 +158,12 @@ def test_choices_without_a_picture_and_several_rounds_are_refused(model: Adapted
         model.generate_until_multi_round([])
 
 
-def test_the_adapter_comes_off_when_the_model_is_cleaned(folder: Path, tmp_path: Path) -> None:
+def test_a_runs_adapter_is_put_on_and_comes_off_when_the_model_is_cleaned(folder: Path, tmp_path: Path) -> None:
     from mmpt_bench.lmms import AdaptedModel
 
     handle = MMPT(visual_length=3, text_length=2).attach(load_backbone(str(folder), device="cpu", offline=True), 0)
-    handle.save(tmp_path)
+    handle.save(tmp_path / "adapter")
+    (tmp_path / "recipe.yaml").write_text("method: mmpt\n")
     model = AdaptedModel(str(folder), str(tmp_path), offline=True, device="cpu")
     inputs = alone(model, f"USER: <image>\n{QUESTIONS[0]} ASSISTANT:", pictures(1)[0])
     inner = model.backbone.model
