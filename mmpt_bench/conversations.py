@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mmpt_bench.answer_files import json_rows, text_of
+from mmpt_bench.corpus import Exchange
 from mmpt_bench.errors import MachineError, RequestError
 from mmpt_bench.hashing import content_key, file_sha256
 from mmpt_bench.tables import bad_rows
@@ -31,20 +32,19 @@ OK-VQA, A-OKVQA and part of Visual Genome are built) those of POPE, VSR and part
 
 
 @dataclass(frozen=True)
-class Exchange:
-    """A question about a picture, and the reply that is to be learnt."""
+class Conversation:
+    """What is said about one picture: questions, and the replies that are to be learnt."""
 
     picture: str
     """The picture's file name."""
-    question: str
-    reply: str
+    exchanges: tuple[Exchange, ...]
 
 
 @dataclass(frozen=True)
 class Conversations:
-    """The exchanges of a file, and what was left out of it."""
+    """The conversations of a file, and what was left out of it."""
 
-    exchanges: tuple[Exchange, ...]
+    conversations: tuple[Conversation, ...]
     fingerprint: str
     notes: tuple[str, ...]
     files: dict[str, Path]
@@ -52,10 +52,9 @@ class Conversations:
 
 
 def read_conversations(annotations: Path, pictures: Path, decontaminated: bool = False) -> Conversations:
-    """Returns the first exchange of every conversation about one picture.
+    """Returns every conversation about one picture that its first question shows.
 
-    Later exchanges need those before them and are left out, as are conversations about no picture or several; the
-    notes count both.
+    Conversations about no picture or several are left out; the notes count them.
 
     Args:
         annotations: JSON array or JSON lines of `{id, image, conversations: [{from, value}, ...]}`, and `task_name`.
@@ -71,7 +70,7 @@ def read_conversations(annotations: Path, pictures: Path, decontaminated: bool =
     rows, left_out = json_rows(text_of(annotations), annotations)
     if left_out:
         raise RequestError(f"`{annotations.name}` is cut short: {left_out[0]}. Fetch it again.")
-    made: list[Exchange] = []
+    made: list[Conversation] = []
     faults: list[str] = []
     counts: Counter[str] = Counter()
     dropped: Counter[str] = Counter()
@@ -88,24 +87,28 @@ def read_conversations(annotations: Path, pictures: Path, decontaminated: bool =
             counts["conversations about no picture" if not names else "conversations about several pictures"] += 1
             continue
         try:
-            question, reply, later = _first_exchange(row)
+            exchanges = _exchanges(row)
         except ValueError as error:
             faults.append(f"entry {number}: {error}")
             continue
-        counts["later exchanges"] += later
-        made.append(Exchange(names[0], question, reply))
+        if any(PLACEHOLDER in text for one in exchanges for text in (one.question, one.reply)):
+            counts["conversations that show their picture late"] += 1
+            continue
+        made.append(Conversation(names[0], exchanges))
     origin = f"`{annotations.name}`"
     if faults:
         raise bad_rows(origin, "entries are no conversations", faults)
     if not made:
         raise RequestError(f"There is no conversation about one picture in {origin}.")
     files = _files(made, pictures, origin)
-    notes = [f"{n:,} {what} are left out" for what, n in counts.items() if n]
+    notes = [f"{n:,} {what} are left out" for what, n in counts.items()]
+    if several := [len(one.exchanges) for one in made if len(one.exchanges) > 1]:
+        notes.append(f"{len(several):,} conversations have several exchanges, {sum(several):,} in all")
     if decontaminated:
         told = ", ".join(f"{name} ({n:,})" for name, n in sorted(dropped.items())) or "none is called like one"
         notes.append(f"decontaminated: {sum(dropped.values()):,} examples of {len(dropped)} tasks dropped: {told}")
     sizes = [[name, path.stat().st_size] for name, path in sorted(files.items())]
-    fingerprint = content_key(["LLaVA form 1", file_sha256(annotations), decontaminated, sizes], 64)
+    fingerprint = content_key(["LLaVA form 2", file_sha256(annotations), decontaminated, sizes], 64)
     return Conversations(tuple(made), fingerprint, tuple(notes), files)
 
 
@@ -137,25 +140,25 @@ def _task_name(row: Mapping[str, Any]) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def _first_exchange(row: Mapping[str, Any]) -> tuple[str, str, int]:
-    """Returns (question, reply, number of later exchanges); ValueError where it is no conversation."""
+def _exchanges(row: Mapping[str, Any]) -> tuple[Exchange, ...]:
+    """Returns the exchanges of an entry, without the mark of the picture in the first; ValueError where it has none."""
     turns = row.get("conversations")
     if not isinstance(turns, list) or len(turns) < 2 or len(turns) % 2:
         raise ValueError("`conversations` is no list of questions with replies")
     for turn, who in zip(turns, ("human", "gpt") * (len(turns) // 2), strict=True):
         if not isinstance(turn, dict) or turn.get("from") != who or not isinstance(turn.get("value"), str):
             raise ValueError(f"`conversations` holds a turn that is not `{who}` with a text `value`")
-    question = turns[0]["value"].replace(PLACEHOLDER, "").strip()
-    reply = turns[1]["value"].strip()
-    if not question or not reply:
-        raise ValueError("the first question or reply is empty")
-    return question, reply, len(turns) // 2 - 1
+    texts = [turn["value"].strip() for turn in turns]
+    texts[0] = texts[0].replace(PLACEHOLDER, "").strip()
+    if not all(texts):
+        raise ValueError("a question or a reply is empty")
+    return tuple(map(Exchange, texts[::2], texts[1::2]))
 
 
-def _files(made: Sequence[Exchange], folder: Path, origin: str) -> dict[str, Path]:
+def _files(made: Sequence[Conversation], folder: Path, origin: str) -> dict[str, Path]:
     """Returns where each picture is; RequestError with count and first names where some are not there."""
     files, absent = {}, []
-    for name in dict.fromkeys(exchange.picture for exchange in made):
+    for name in dict.fromkeys(one.picture for one in made):
         path = folder / name
         inside = path.is_relative_to(folder) and ".." not in Path(name).parts
         if inside and path.is_file():

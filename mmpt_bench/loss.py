@@ -35,21 +35,27 @@ class Losses:
         from mmpt_bench import vision
 
         self.backbone, self.max_length = backbone, max_length
+        self.left_out = 0
+        """Exchanges of the examples made ready so far that stood behind `max_length`."""
         self._tower = vision.TowerFeatures(backbone, pictures) if vision.is_frozen(backbone) else None
         self._overhead = overhead_tokens(backbone.anatomy, backbone.device)
 
     def ready(self, examples: Sequence[Example]) -> Ready:
-        """Returns examples made ready; raises RequestError for one longer than `max_length`."""
+        """Returns examples made ready; raises RequestError for one whose first exchange is longer than `max_length`."""
         backbone = self.backbone
         images = [example.image for example in examples]
         prompts = [backbone.prompt_text(example.prompt) for example in examples]
-        targets = [example.target for example in examples]
+        targets = [backbone.target(example.exchanges) for example in examples]
         if self._tower is not None:
             states = self._tower(images)
-            return Ready(backbone.tokens(prompts, targets, states.shape[1], self.max_length), [], states)
+            return Ready(self._counted(backbone.tokens(prompts, targets, states.shape[1], self.max_length)), [], states)
         made = backbone.encode([image.open() for image in images])
         texts = [picture.text for picture in made]
-        return Ready(backbone.tokens(prompts, targets, None, self.max_length, texts), made, None)
+        return Ready(self._counted(backbone.tokens(prompts, targets, None, self.max_length, texts)), made, None)
+
+    def _counted(self, rows: list[Tokens]) -> list[Tokens]:
+        self.left_out += sum(row.left_out for row in rows)
+        return rows
 
     def cut(self, ready: Ready, limit: int) -> list[list[int]]:
         """Returns the micro-batches, at most `limit` examples each, as indices of examples."""

@@ -59,7 +59,7 @@ def choice_ids(backbone: Backbone, one: Asked) -> list[list[int]]:
     """Returns the tokens that each legal answer adds to the prompt, without the end of the sequence."""
     choices = list(one.first.choices)
     rows = backbone.tokens([one.prompt] * len(choices), choices, n_image_tokens=1)
-    return [row.ids[row.start : -1] for row in rows]
+    return [row.ids[slice(*row.replies[0])][:-1] for row in rows]
 
 
 def _pad(backbone: Backbone) -> int:
