@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from mmpt_bench.errors import RequestError
 
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from mmpt_bench.anatomy import Anatomy
     from mmpt_bench.backbone import Backbone
 
-_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+_ATTENTION, _MLP = ("q_proj", "k_proj", "v_proj", "o_proj"), ("gate_proj", "up_proj", "down_proj")
+_TARGETS = {"all": _ATTENTION + _MLP, "attention": _ATTENTION, "mlp": _MLP}
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class LoRA:
 
     r: int = 16
     alpha: int = 32
+    placement: Literal["all", "attention", "mlp"] = "all"
+    """Which linear maps of the decoder's layers are updated."""
     train_projector: bool = True
     learning_rate: float = 2e-4
     """What LLaVA-1.5's LoRA recipe uses for the language model."""
@@ -42,6 +45,8 @@ class LoRA:
         """Raises RequestError for a rank or scale that would train nothing."""
         if self.r < 1 or self.alpha < 1:
             raise RequestError(f"`r` {self.r} and `alpha` {self.alpha} must be at least 1.")
+        if self.placement not in _TARGETS:
+            raise RequestError(f"`placement` is `all`, `attention` or `mlp`, not `{self.placement}`.")
 
     def attach(self, backbone: Backbone, seed: int) -> Handle:
         """Injects the updates; A is uniform in +-1/sqrt(inputs) from `seed` and the layer's name alone, B is 0."""
@@ -59,14 +64,16 @@ class LoRA:
 
     def count(self, anatomy: Anatomy) -> int:
         """Returns r x (inputs + outputs) over all targets, and the projector."""
-        pairs = [(m.inputs, m.outputs) for m in anatomy.decoder_linears if m.name.rsplit(".", 1)[-1] in _TARGETS]
+        wanted = _TARGETS[self.placement]
+        pairs = [(m.inputs, m.outputs) for m in anatomy.decoder_linears if m.name.rsplit(".", 1)[-1] in wanted]
         projector = anatomy.projector_parameters if self.train_projector else 0
         return self.r * sum(inputs + outputs for inputs, outputs in pairs) + projector
 
     def _targets(self, anatomy: Anatomy) -> list[str]:
-        names = [m.name for m in anatomy.decoder_linears if m.name.rsplit(".", 1)[-1] in _TARGETS]
+        wanted = _TARGETS[self.placement]
+        names = [m.name for m in anatomy.decoder_linears if m.name.rsplit(".", 1)[-1] in wanted]
         if not names:
-            raise RequestError(f"The decoder of `{anatomy.family}` has none of {', '.join(_TARGETS)}.")
+            raise RequestError(f"The decoder of `{anatomy.family}` has none of {', '.join(wanted)}.")
         return names
 
     def _inject(self, attachment: Any, targets: list[str], seed: int) -> dict[str, Any]:
@@ -78,7 +85,7 @@ class LoRA:
         from mmpt_bench.hashing import derive
 
         model, decoder = attachment.backbone.model, attachment.backbone.anatomy.decoder
-        pattern = rf"{re.escape(decoder)}\..*\.({'|'.join(_TARGETS)})"
+        pattern = rf"{re.escape(decoder)}\..*\.({'|'.join(_TARGETS[self.placement])})"
         config = LoraConfig(r=self.r, lora_alpha=self.alpha, lora_dropout=0.0, bias="none", target_modules=pattern)
         plain = plain_config(config)
         # PEFT draws its own values from the global generator, whose state is not ours to move.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from mmpt_bench.errors import RequestError
 
@@ -29,6 +29,8 @@ class Prefix:
 
     length: int = 10
     """Keys and values a layer: the length of MMPT's textual prompts."""
+    init: Literal["xavier", "normal"] = "xavier"
+    """What keys and values start as: xavier-uniform, or normal with a deviation of 0.02."""
     train_projector: bool = True
     learning_rate: float = 1e-2
     """A starting value; raw keys move little at the rates that suit weights."""
@@ -37,6 +39,8 @@ class Prefix:
         """Raises RequestError for a length that adds no prefix."""
         if self.length < 1:
             raise RequestError(f"`length` must be at least 1, not {self.length}.")
+        if self.init not in ("xavier", "normal"):
+            raise RequestError(f"`init` is `xavier` or `normal`, not `{self.init}`.")
 
     @property
     def decoder_rows(self) -> int:
@@ -44,12 +48,12 @@ class Prefix:
         return self.length
 
     def attach(self, backbone: Backbone, seed: int) -> Handle:
-        """Puts the prefix on the decoder, xavier-uniform from `seed` alone."""
+        """Puts the prefix on the decoder, drawn from `seed` alone."""
         from mmpt_bench.attach import Attachment, peft_config
         from mmpt_bench.hooks import attach_prompts, check_plan
         from mmpt_bench.prompts import PromptPlan
 
-        plan = PromptPlan(keys=self.length)
+        plan = PromptPlan(keys=self.length, init=self.init)
         check_plan(backbone.model, backbone.anatomy, plan)
         attachment = Attachment(backbone)
         attach_prompts(attachment, plan, seed)

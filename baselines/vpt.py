@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from mmpt_bench.errors import RequestError
 
@@ -29,6 +29,8 @@ class VPT:
     """Prompts a block: MMPT's own length."""
     visual_deep: bool = True
     """VPT-deep; else VPT-shallow, one set in front of the first block."""
+    init: Literal["xavier", "normal"] = "xavier"
+    """What prompts start as: xavier-uniform, or normal with a deviation of 0.02."""
     train_projector: bool = True
     learning_rate: float = 7e-4
     """MMPT's, as a starting value."""
@@ -37,14 +39,16 @@ class VPT:
         """Raises RequestError for a length that adds no prompt."""
         if self.visual_length < 1:
             raise RequestError(f"`visual_length` must be at least 1, not {self.visual_length}.")
+        if self.init not in ("xavier", "normal"):
+            raise RequestError(f"`init` is `xavier` or `normal`, not `{self.init}`.")
 
     def attach(self, backbone: Backbone, seed: int) -> Handle:
-        """Puts the prompts on the vision tower, xavier-uniform from `seed` alone."""
+        """Puts the prompts on the vision tower, drawn from `seed` alone."""
         from mmpt_bench.attach import Attachment, peft_config
         from mmpt_bench.hooks import attach_prompts, check_plan
         from mmpt_bench.prompts import PromptPlan
 
-        plan = PromptPlan(visual=self.visual_length, visual_deep=self.visual_deep)
+        plan = PromptPlan(visual=self.visual_length, visual_deep=self.visual_deep, init=self.init)
         check_plan(backbone.model, backbone.anatomy, plan)
         attachment = Attachment(backbone)
         attach_prompts(attachment, plan, seed)

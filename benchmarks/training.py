@@ -1,96 +1,170 @@
-"""Training steps a second against the plain way, for each method: one process, one thread, taken in turns.
+"""Training against the Trainer of Hugging Face with PEFT: same adapter, values, data, batch and steps; side by side.
 
-    python benchmarks/training.py                      the embedded model
-    python benchmarks/training.py --backbone DIR       another one
-    python benchmarks/training.py --fit                what a micro-batch costs beside its tokens
+    python benchmarks/training.py                            a LLaVA of 48 million parameters
+    python benchmarks/training.py --backbone smolvlm         pictures of several tiles, and a tower that is most of it
+    python benchmarks/training.py --backbone embedded        the embedded model on its own mixture
+    python benchmarks/training.py --fit                      what a micro-batch costs beside its tokens
 
-The plain way, with the same attached adapter: a step's examples padded to the longest, all logits, every picture
-through the whole tower, gradients of every answer token's mean, fused AdamW. It is no other library's trainer. Losses
-of both are compared step by step. "Kept" is a second run on the same examples, as of a further method at the same seed.
+Each training has a process of its own, one thread, and is counted from its first step to its last; its memory is the
+most that the process ever held. The rival gets batches from the same code, pads a step to its longest example and is
+told to save and to report nothing. "Kept" is a second training of ours on the same examples, as of a further method at
+the same seed. Losses are compared step by step. Ratios are medians over pairs, the rival's seconds over ours.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import resource
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import midsize
+import mixture
 import torch
 
 from mmpt_bench import registry, train
-from mmpt_bench.anatomy import Anatomy
 from mmpt_bench.backbone import Backbone, load_backbone
-from mmpt_bench.corpus import Corpus, load_corpus
+from mmpt_bench.corpus import Corpus, Example, load_corpus
 from mmpt_bench.loss import Losses
-from mmpt_bench.machine import environment, steady_malloc
+from mmpt_bench.machine import environment
 from mmpt_bench.recipe import Budget
-from mmpt_bench.vision import FeatureCache
 
 METHODS = ("lora", "prefix", "projector", "mmpt", "vpt", "full")
+WHOLE = ("projector", "full")
+"""Methods that PEFT has no form for: the rival trains the same weights without it."""
 
 
-def plain(backbone: Backbone, handle: Any, corpus: Corpus, budget: Budget, rate: float) -> list[float]:
-    """Returns the losses of a training without any of the shortcuts."""
-    parameters = list(handle.trainable.values())
-    optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=budget.weight_decay, fused=True)
-    losses = []
-    backbone.model.train()
-    for step, examples in enumerate(corpus.batches(0, budget.steps, budget.batch_size)):
-        for group in optimizer.param_groups:
-            group["lr"] = train.learning_rate(step, budget, rate)
+def ours(backbone: Backbone, adapter: Any, corpus: Corpus, budget: Budget) -> dict[str, Any]:
+    """Returns what two trainings of ours cost, the second with the features that the first one made."""
+    runs = []
+    for _ in range(2):
+        handle, steps = adapter.attach(backbone, 1), []
+        cpu, wall = time.process_time(), time.perf_counter()
+        train.train(backbone, handle, corpus, budget, adapter.learning_rate, 0, on_step=steps.append)
+        spent = {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall}
+        runs.append({**spent, "losses": [step.loss for step in steps]})
+        if len(runs) == 1:
+            runs[0]["peak"] = peak_bytes()
+        handle.remove()
+    return {**runs[0], "kept_cpu": runs[1]["cpu"], "kept_wall": runs[1]["wall"], "kept_losses": runs[1]["losses"]}
+
+
+def rival(backbone: Backbone, adapter: Any, corpus: Corpus, budget: Budget, folder: Path) -> dict[str, Any]:
+    """Returns what the same training costs in Hugging Face's Trainer, with PEFT where it has the method."""
+    from transformers import Trainer, TrainingArguments
+
+    model = prepared(backbone, adapter, folder)
+    losses: list[float] = []
+    model.register_forward_hook(lambda module, args, output: losses.append(output.loss.item()))
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=adapter.learning_rate, weight_decay=budget.weight_decay, fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: train.learning_rate(step, budget, 1.0))
+
+    def collate(examples: list[Example]) -> dict[str, torch.Tensor]:
         prompts = [backbone.prompt_text(example.prompt) for example in examples]
         pictures = [example.image.open() for example in examples]
-        batch = backbone.batch(pictures, prompts, [example.target for example in examples])
-        optimizer.zero_grad(set_to_none=True)
-        loss = backbone.model(**batch, use_cache=False).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, budget.max_grad_norm)
-        optimizer.step()
-        losses.append(loss.item())
-    backbone.model.eval()
-    return losses
+        return backbone.batch(pictures, prompts, [example.target for example in examples])
+
+    arguments = TrainingArguments(
+        output_dir=str(folder), per_device_train_batch_size=budget.batch_size, max_steps=budget.steps,
+        max_grad_norm=budget.max_grad_norm, train_sampling_strategy="sequential", use_cpu=True, report_to="none",
+        save_strategy="no", logging_strategy="no", remove_unused_columns=False, disable_tqdm=True,
+    )  # fmt: skip
+    examples: Any = [example for batch in corpus.batches(0, budget.steps, budget.batch_size) for example in batch]
+    trainer = Trainer(model, arguments, collate, examples, optimizers=(optimizer, schedule))
+    cpu, wall = time.process_time(), time.perf_counter()
+    trainer.train()
+    found = {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall, "losses": losses}
+    return {**found, "peak": peak_bytes()}
 
 
-def fast(backbone: Backbone, handle: Any, corpus: Corpus, budget: Budget, rate: float) -> list[float]:
-    """Returns the losses of the harness's own training."""
-    losses: list[float] = []
-    train.train(backbone, handle, corpus, budget, rate, 0, on_step=lambda step: losses.append(step.loss))
-    return losses
+def prepared(backbone: Backbone, adapter: Any, folder: Path) -> Any:
+    """Returns the model with the adapter's first values, as PEFT loads them, or with the same weights opened."""
+    if adapter.name not in WHOLE:
+        from peft import PeftModel
 
-
-def timed(
-    way: Callable[..., list[float]], backbone: Backbone, method: str, corpus: Corpus, budget: Budget
-) -> tuple[float, float, list[float]]:
-    """Returns (CPU seconds, seconds, losses) of one training from the start."""
-    adapter = registry.load_method(registry.method_entries()[method])()
-    handle = adapter.attach(backbone, 1)
-    try:
-        cpu, wall = time.process_time(), time.perf_counter()
-        losses = way(backbone, handle, corpus, budget, adapter.learning_rate)
-        return time.process_time() - cpu, time.perf_counter() - wall, losses
-    finally:
+        handle = adapter.attach(backbone, 1)
+        handle.save(folder / "adapter")
         handle.remove()
+        return PeftModel.from_pretrained(backbone.model, str(folder / "adapter"), is_trainable=True)
+    anatomy = backbone.anatomy
+    opened = (
+        [anatomy.projector] if adapter.name == "projector" else [anatomy.projector, anatomy.decoder, anatomy.lm_head]
+    )
+    backbone.model.requires_grad_(False)
+    for name in opened:
+        backbone.model.get_submodule(name).requires_grad_(True)
+    return backbone.model
 
 
-def row(backbone: Backbone, method: str, corpus: Corpus, budget: Budget, pairs: int) -> dict[str, Any]:
+def peak_bytes() -> int:
+    """Returns the most memory that this process has held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def child(job: dict[str, Any]) -> dict[str, Any]:
+    """Returns what one training cost, in this process."""
+    torch.set_num_threads(1)
+    backbone = load_backbone(job["folder"], device="cpu", offline=True)
+    adapter = registry.load_method(registry.method_entries()[job["method"]])()
+    corpus = load_corpus("embedded") if job["backbone"] == "embedded" else mixture.corpus(job["pictures"])
+    budget = Budget(steps=job["steps"], batch_size=job["batch_size"])
+    if job["way"] == "ours":
+        return ours(backbone, adapter, corpus, budget)
+    with tempfile.TemporaryDirectory() as folder:
+        return rival(backbone, adapter, corpus, budget, Path(folder))
+
+
+def timed(job: dict[str, Any]) -> dict[str, Any]:
+    """Returns what one training cost, in a process of its own."""
+    command = [sys.executable, __file__, "--child", json.dumps(job)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{job['way']} of {job['method']} failed:\n{done.stderr[-2000:]}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def row(job: dict[str, Any], pairs: int) -> dict[str, Any]:
     """Returns the medians over pairs of one method."""
-    ratios: dict[str, list[float]] = {"cpu": [], "wall": [], "kept_cpu": [], "kept_wall": []}
-    apart = 0.0
+    ratios: dict[str, list[float]] = {name: [] for name in ("cpu", "wall", "kept_cpu", "kept_wall", "memory")}
+    apart, first = 0.0, 0.0
     for _ in range(pairs):
-        backbone.features = FeatureCache()
-        slow = timed(plain, backbone, method, corpus, budget)
-        quick = timed(fast, backbone, method, corpus, budget)
-        kept = timed(fast, backbone, method, corpus, budget)
-        for name, other in (("", quick), ("kept_", kept)):
-            ratios[f"{name}cpu"].append(slow[0] / other[0])
-            ratios[f"{name}wall"].append(slow[1] / other[1])
-            apart = max(apart, *(abs(a - b) / a for a, b in zip(slow[2], other[2], strict=True)))
+        slow, quick = timed({**job, "way": "rival"}), timed({**job, "way": "ours"})
+        for name in ("cpu", "wall"):
+            ratios[name].append(slow[name] / quick[name])
+            ratios[f"kept_{name}"].append(slow[name] / quick[f"kept_{name}"])
+        ratios["memory"].append(quick["peak"] / slow["peak"])
+        for losses in (quick["losses"], quick["kept_losses"]):
+            apart = max(apart, *(abs(a - b) for a, b in zip(slow["losses"], losses, strict=True)))
+        first = slow["cpu"] / job["steps"]
     medians = {name: statistics.median(values) for name, values in ratios.items()}
-    return {"method": method, **medians, "loss_difference": apart, "plain_cpu_seconds_a_step": slow[0] / budget.steps}
+    return {"method": job["method"], **medians, "loss_difference": apart, "rival_cpu_seconds_a_step": first}
+
+
+def table(given: argparse.Namespace) -> list[dict[str, Any]]:
+    """Prints the table, a row at a time, and returns its rows."""
+    rows = []
+    print(f"\n| method, {given.backbone} | CPU | CPU, kept | wall | memory | loss apart | rival, CPU s a step |")
+    print("|---|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        makers = {"midsize": midsize.save_llava, "smolvlm": midsize.save_smolvlm}
+        place = str(makers[given.backbone](Path(folder))) if given.backbone in makers else given.backbone
+        for method in given.methods.split(","):
+            job = {"method": method, "folder": place, "backbone": given.backbone, "steps": given.steps}
+            rows.append(r := row({**job, "batch_size": given.batch_size, "pictures": given.pictures}, given.pairs))
+            print(
+                f"| {method} | {r['cpu']:.2f} | {r['kept_cpu']:.2f} | {r['wall']:.2f} | {r['memory']:.2f} | "
+                f"{r['loss_difference']:.1e} | {r['rival_cpu_seconds_a_step']:.2f} |",
+                flush=True,
+            )
+    return [{"backbone": given.backbone, **r} for r in rows]
 
 
 def fit(backbone: Backbone, corpus: Corpus, method: str) -> dict[str, float]:
@@ -111,42 +185,40 @@ def fit(backbone: Backbone, corpus: Corpus, method: str) -> dict[str, float]:
         points.append((n * len(ready.rows[order[-1]].ids), statistics.median(times[1:])))
     handle.remove()
     slope, start = statistics.linear_regression(*zip(*points, strict=True))
-    anatomy: Anatomy = backbone.anatomy
+    anatomy = backbone.anatomy
     flops = start / slope * 6 * anatomy.language_parameters / len(anatomy.decoder_layers)
     return {"seconds": start, "seconds_a_token": slope, "tokens": start / slope, "operations_a_layer": flops}
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Adds what `table` reads."""
+    parser.add_argument("--backbone", default="midsize", help="`midsize`, `smolvlm`, `embedded` or a folder")
+    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--pictures", type=int, default=8, help="of the made-up mixture, with two examples each")
+    parser.add_argument("--pairs", type=int, default=3)
 
 
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--backbone", default="embedded")
-    parser.add_argument("--methods", default=",".join(METHODS))
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--batch-size", type=int, default=24)
-    parser.add_argument("--pairs", type=int, default=3)
+    options(parser)
     parser.add_argument("--fit", action="store_true")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--child", type=json.loads, help=argparse.SUPPRESS)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    steady_malloc()
-    backbone, corpus = load_backbone(given.backbone, offline=True), load_corpus("embedded")
-    if given.fit:
+    if given.child:
+        print(json.dumps(child(given.child)))
+    elif given.fit:
+        backbone, corpus = load_backbone("embedded", offline=True), load_corpus("embedded")
         for method in given.methods.split(","):
             print(method, {name: f"{value:.3g}" for name, value in fit(backbone, corpus, method).items()})
-        return
-    budget = Budget(steps=given.steps, batch_size=given.batch_size)
-    rows = []
-    print("| method | CPU | wall | CPU, features kept | loss, largest relative difference | plain, s a step |")
-    print("|---|---|---|---|---|---|")
-    for method in given.methods.split(","):
-        rows.append(r := row(backbone, method, corpus, budget, given.pairs))
-        print(
-            f"| {method} | {r['cpu']:.2f} | {r['wall']:.2f} | {r['kept_cpu']:.2f} | {r['loss_difference']:.1e} | "
-            f"{r['plain_cpu_seconds_a_step']:.3f} |",
-            flush=True,
-        )
-    if given.json:
-        given.json.write_text(json.dumps({"rows": rows, "environment": environment()}, indent=2) + "\n")
+    else:
+        rows = table(given)
+        if given.json:
+            given.json.write_text(json.dumps({"training": rows, "environment": environment()}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

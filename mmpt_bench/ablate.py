@@ -70,7 +70,7 @@ def ablate(asked: Asked, only_plan: bool, as_json: bool) -> int:
     for request, group in groups:
         if not run_jobs(request, group, data, store, made):
             return 130
-    tasks = {entry.name: registry.load_task(entry) for entry in registry.task_entries().values()}
+    tasks = registry.built_in_tasks()
     _show(store, ablation, tasks | {name: item.task for name, item in data.items()}, as_json)
     failed = [record for record in made if record.status == "failed"]
     if failed:

@@ -26,7 +26,7 @@ class AblationBoard:
     contrasts: tuple[Contrast, ...]
     """Each point minus its base, overall and by task."""
     missing: tuple[str, ...]
-    """Points without a result, and what to do."""
+    """Labels of points without a result."""
 
     @property
     def rows(self) -> tuple[tuple[Point, Row], ...]:
@@ -47,10 +47,14 @@ def base_of(point: Point, points: Sequence[Point]) -> Point | None:
     return None if base.key == point.key else base
 
 
-def ablation_boards(store: Store, tasks: Mapping[str, Task], n_resamples: int = RESAMPLES) -> tuple[AblationBoard, ...]:
+def ablation_boards(
+    store: Store, tasks: Mapping[str, Task], n_resamples: int = RESAMPLES, records: Sequence[Record] | None = None
+) -> tuple[AblationBoard, ...]:
     """Returns the boards of all ablations of a results folder, by name; raises as `ablation_board` does."""
-    records = store.records()
-    return tuple(ablation_board(store, each, tasks, n_resamples, records) for each in read_all(store))
+    definitions = read_all(store)
+    if definitions and records is None:
+        records = store.records()
+    return tuple(ablation_board(store, each, tasks, n_resamples, records) for each in definitions)
 
 
 def ablation_board(
@@ -85,11 +89,7 @@ def ablation_board(
     failed_of = by(failed, [variant_key(record) for record in failed])
     groups = {p.label: of_key[p.key] for p in ablation.all_points if p.key in of_key}
     failures = {p.label: failed_of[p.key] for p in ablation.all_points if p.key in failed_of}
-    missing = tuple(
-        f"{point.label} has no result: `{ablation.command}` makes it."
-        for point in ablation.all_points
-        if point.key not in of_key and point.key not in failed_of
-    )
+    missing = tuple(p.label for p in ablation.all_points if p.key not in of_key and p.key not in failed_of)
     if not groups:
         return AblationBoard(ablation, None, (), missing)
     evidence = assembled(kept[0], groups, failures, ablation.limit, Samples(store), tasks, n_resamples, left_out)
@@ -106,12 +106,13 @@ def ablation_board(
 
 
 def _of_its_tasks(records: Sequence[Record], keys: set[str]) -> list[Record]:
-    """Returns the records of the tasks that two points have; of all tasks, where no task is that of two.
+    """Returns the records of the tasks that more than half of the points have, of those with any result; or else all.
 
     A method as it is by default is a point of many ablations, and was perhaps run on tasks that none of them asked for.
     """
     having: dict[str, set[str]] = {}
     for record in records:
         having.setdefault(record.task, set()).update({variant_key(record)} & keys)
-    shared = {task for task, points in having.items() if len(points) > 1}
+    n_points = len(set().union(*having.values()))
+    shared = {task for task, points in having.items() if 2 * len(points) > n_points}
     return [record for record in records if record.task in shared or not shared]

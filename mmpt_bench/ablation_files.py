@@ -15,6 +15,7 @@ from mmpt_bench.claims import SEEDS_TO_CLAIM
 from mmpt_bench.contrast import OVERALL, Contrast
 from mmpt_bench.escape import csv_text, markdown, rich_text
 from mmpt_bench.files import write_atomic
+from mmpt_bench.recipe import Record
 from mmpt_bench.store import Store
 from mmpt_bench.task import Task
 
@@ -24,16 +25,16 @@ if TYPE_CHECKING:
 NOTES = (
     "**Score** is the mean over seeds with its 95 % interval: over seeds and pictures with two seeds or more, over "
     "pictures alone with one.",
-    "**Difference** is to the method as it is by default, or to the first point where that is none of the points; "
-    "p after Holm over the differences of the same column of tasks, or of the mean. **Separated** needs p ≤ .05 and, "
-    "over seeds, sign flips that agree.",
+    "**Difference** is to the method as it is by default, or to the first point where that is none of the points, at "
+    "the seeds that both have; p after Holm over the differences of the same column of tasks, or of the mean. "
+    "**Separated** needs p ≤ .05 and, over seeds, sign flips that agree.",
     f"**Exploratory**: fewer than {SEEDS_TO_CLAIM} seeds cannot separate two points.",
 )
 
 
-def write_ablations(store: Store, tasks: Mapping[str, Task]) -> list[AblationBoard]:
+def write_ablations(store: Store, tasks: Mapping[str, Task], records: Sequence[Record]) -> list[AblationBoard]:
     """Writes every ablation's table as `ablations/<name>.csv` and `.md` and returns the boards; none without one."""
-    boards = list(ablation_boards(store, tasks))
+    boards = list(ablation_boards(store, tasks, records=records))
     for board in boards:
         write_atomic(store.path(FOLDER, f"{board.ablation.name}.csv"), ablation_csv(board))
         write_atomic(store.path(FOLDER, f"{board.ablation.name}.md"), ablation_md(board))
@@ -138,7 +139,7 @@ def ablation_md(board: AblationBoard) -> bytes:
         parts.append("\n".join(f"- {note}" for note in NOTES))
         parts += [f"Left out: {markdown(text)}" for text in b.left_out]
         parts += [f"Failed: {markdown(f.label)}, seed {f.seed}: {markdown(f.reason)}" for f in b.failures]
-    parts += [f"Missing: {text}" for text in board.missing]
+    parts += [f"Without a result: {markdown(', '.join(board.missing))}."] if board.missing else []
     return ("\n\n".join(parts) + "\n").encode()
 
 
@@ -161,10 +162,8 @@ def table(board: AblationBoard) -> tuple[list[str], list[list[str]]]:
         found = {c.task: c for c in board.contrasts if c.first == point.label}
         line = [row.label]
         if overall:
-            line += [
-                f"{shown.percent(row.overall)} ({shown.percents(row.overall_interval)})",
-                difference(found.get("")),
-            ]
+            between = f" ({shown.percents(row.overall_interval)})" if row.overall_interval else ""
+            line += [shown.percent(row.overall) + between, difference(found.get(""))]
         for column in columns:
             cell = row.cells.get(column.task)
             score = shown.score(cell.score, column, out_of=False) if cell else shown.NOTHING
@@ -206,21 +205,30 @@ def ablation_tables(board: AblationBoard) -> list[RenderableType]:
     from rich.text import Text
 
     if board.evidence is None:
-        return [Text(text) for text in board.missing]
+        return [Text(text) for text in _lacking(board)]
     header, lines = table(board)
+    alone = len({point.method for point in board.ablation.points}) == 1
     parts: list[RenderableType] = []
     for first in range(1, len(header) - 2, 2):
         heading = f"{title(board)}: {header[first]}"
         made = Table(title=rich_text(heading), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-        for name in ("Point", "Score", "Difference", "Seeds"):
-            made.add_column(name, justify="left" if name == "Point" else "right", no_wrap=name != "Point")
-        for line in lines:
-            made.add_row(*(rich_text(text) for text in (line[0], line[first], line[first + 1], line[-1])))
+        made.add_column("Point", overflow="fold", min_width=12)
+        for name in ("Score", "Difference", "Seeds"):
+            made.add_column(name, justify="right", no_wrap=True)
+        for (point, _), line in zip(board.rows, lines, strict=True):
+            # The heading names the method.
+            told = ", ".join(f"{axis}={value}" for axis, value in point.values.items()) if alone else ""
+            made.add_row(*(rich_text(text) for text in (told or line[0], line[first], line[first + 1], line[-1])))
         parts.append(made)
-    notes = list(board.missing)
+    notes = _lacking(board)
     if board.exploratory:
         notes.append(f"Exploratory: fewer than {SEEDS_TO_CLAIM} seeds, so that no two points can be separated.")
     return [*parts, *(Text(note) for note in notes)]
+
+
+def _lacking(board: AblationBoard) -> list[str]:
+    labels = ", ".join(board.missing)
+    return [f"Without a result: {labels}. `{board.ablation.command}` makes them."] if labels else []
 
 
 def _md_row(line: Sequence[str]) -> str:

@@ -108,7 +108,7 @@ def _scores(
                 "and seed, and is later."
             )
         if record.eval_key not in known:
-            known[record.eval_key] = rescored(record, tasks[record.task], samples(record.samples))
+            known[record.eval_key] = rescored(record, tasks[record.task], samples)
         by_task[seed] = known[record.eval_key]
     return found, repeated
 
@@ -182,18 +182,18 @@ def _flags(row: Row, records: Sequence[Record], n_failed: int, limit: int | None
 
 def _cell(by_seed: Mapping[int, Rescored], task: Task, trains: bool, n_resamples: int) -> Cell:
     results = [by_seed[seed] for seed in sorted(by_seed)]
-    tallies = {seed: by_seed[seed].tally for seed in sorted(by_seed)}
     spread = seed_spread([result.values[task.headline] for result in results])
     interval = None
     if len(results) > 1:
         try:
+            tallies = {seed: by_seed[seed].headline_tally for seed in sorted(by_seed)}
             draws = resample({"": tallies}, task.metric.values, task.headline, n_resamples).draws[:, 0]
             interval = percentile(draws)
         except ValueError:
             # The figure is undefined on some resamples (too few pictures): then it has no interval.
             interval = None
     else:
-        interval = cluster_bootstrap(results[0].tally, task.metric.values, n_resamples).get(task.headline)
+        interval = cluster_bootstrap(results[0].headline_tally, task.metric.values, n_resamples).get(task.headline)
     shared = set.intersection(*(set(result.values) for result in results))
     return Cell(
         score=spread.mean,

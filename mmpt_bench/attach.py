@@ -194,3 +194,10 @@ def uniform(shape: Iterable[int], bound: float, seed: int) -> Tensor:
 def xavier(sets: int, length: int, dim: int, seed: int) -> Tensor:
     """Returns prompts (sets, length, dim), each set xavier-uniform over (1, length, dim) as in MMPT's released code."""
     return uniform((sets, length, dim), math.sqrt(6 / ((length + 1) * dim)), seed)
+
+
+def normal(shape: Iterable[int], deviation: float, seed: int) -> Tensor:
+    """Returns float32 values from N(0, deviation^2), drawn on the CPU from `seed` alone."""
+    import torch
+
+    return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed)) * deviation

@@ -124,16 +124,16 @@ def _axis(name: str, text: str, methods: Sequence[Entry]) -> Axis:
     for word in words:
         if word not in known:
             raise unknown_name("part" if name == "parts" else "depth", word, known)
-    fields = {entry.name: registry.fields_of(entry.path) for entry in methods}
+    fields = {entry.name: registry.known_fields(entry) for entry in methods}
     needed = {"visual_length", "text_length", "interaction"} if name == "parts" else set()
     for entry in methods:
-        deep = {"visual_deep", "text_deep"} & fields[entry.name].keys()
-        if not needed <= fields[entry.name].keys() or (name == "depth" and not deep):
+        deep = {"visual_deep", "text_deep"} & set(fields[entry.name])
+        if not needed <= set(fields[entry.name]) or (name == "depth" and not deep):
             raise _cannot(name, entry)
         if name == "depth" and len(deep) == 1 and not {"visual-deep", "text-deep"}.isdisjoint(words):
             raise RequestError(f"`--depth`: `{entry.name}` has one side: it is `deep` or `shallow`.")
 
-    def changed(word: str, has: Mapping[str, str]) -> dict[str, str]:
+    def changed(word: str, has: Sequence[str]) -> dict[str, str]:
         if name == "parts":
             return PARTS[word]
         return {n: v for n, v in zip(("visual_deep", "text_deep"), DEPTHS[word], strict=True) if n in has}
@@ -145,7 +145,7 @@ def _same_value(name: str, values: Sequence[str], wanted: Sequence[str], methods
     """Returns an axis that gives one value to all those of some fields that a method has."""
     having = {}
     for entry in methods:
-        having[entry.name] = [known for known in registry.fields_of(entry.path) if known in wanted]
+        having[entry.name] = [known for known in registry.known_fields(entry) if known in wanted]
         if not having[entry.name]:
             raise _cannot(name, entry)
     return Axis(name, tuple(Setting(v, {m: dict.fromkeys(fields, v) for m, fields in having.items()}) for v in values))
@@ -160,8 +160,8 @@ def _field_axis(text: str, methods: Sequence[Entry]) -> Axis:
     ((method, fields),) = parse_overrides([f"{name}={words[0]}"], methods).items()
     (field_name,) = fields
     entry = next(each for each in methods if each.name == method)
-    typed = [registry.coerce(registry.load_method(entry), {field_name: word})[field_name] for word in words]
-    if len(set(typed)) < len(typed):
+    typed = [registry.coerce(registry.load_method(entry), {field_name: word}) for word in words]
+    if any(each in typed[:number] for number, each in enumerate(typed)):
         raise RequestError(f"`--set {text}`: a value stands twice.")
     return Axis(f"{method}.{field_name}", tuple(Setting(w, {method: {field_name: w}}) for w in words))
 
@@ -216,4 +216,4 @@ def _cannot(name: str, entry: Entry) -> RequestError:
 
 
 def _fields(entry: Entry) -> str:
-    return ", ".join(f"`{name}`" for name in registry.fields_of(entry.path))
+    return ", ".join(f"`{name}`" for name in registry.known_fields(entry))

@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 
 from mmpt_bench.resample import Resampled
-from mmpt_bench.stats import Difference, Interval, holm, method_difference, percentile
+from mmpt_bench.stats import Difference, Interval, holm, method_differences, percentile
 
 SEEDS_TO_CLAIM = 6
 """Fewer seeds cannot reach p < .05 in a two-sided sign-flip test: 2 / 2**5 = .0625. The table says "exploratory"."""
@@ -110,10 +110,10 @@ def _ratio(numerator: np.ndarray, denominator: np.ndarray, level: float) -> Rati
 
 
 def _compared(resampled: Resampled, level: float) -> tuple[Comparison, ...]:
-    if len(resampled.seeds) < 2:
+    if len(resampled.seeds) < 2 or len(resampled.methods) < 2:
         return ()
     pairs = list(combinations(resampled.methods, 2))
-    differences = [method_difference(resampled, first, second, level) for first, second in pairs]
+    differences = method_differences(resampled, pairs, level)
     adjusted = holm([difference.p for difference in differences])
     return tuple(
         Comparison(first, second, difference, p, _better(first, second, difference, p))

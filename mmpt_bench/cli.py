@@ -55,6 +55,11 @@ def cli() -> None:
     "--plan", "only_plan", is_flag=True, help="Say what would run, how long, and what it could tell; run nothing."
 )
 @click.option(
+    "--guard/--no-guard",
+    default=True,
+    help="In half precision, ask again where two words are as good as equal; without it, results stand apart.",
+)
+@click.option(
     "--log-to",
     default="",
     metavar="TRACKERS",

@@ -87,9 +87,7 @@ def request_of(method: str, tasks: str, seeds: str, overrides: tuple[str, ...], 
         seeds=_seeds(seeds),
         backbone=options["backbone"],
         corpus=_train_data(options),
-        budget=Budget(
-            steps=options["steps"], batch_size=options["batch_size"], max_length=options["max_length"]
-        ),
+        budget=Budget(steps=options["steps"], batch_size=options["batch_size"], max_length=options["max_length"]),
         dtype=options["dtype"],
         out=options["out"],
         data=data,
@@ -99,6 +97,7 @@ def request_of(method: str, tasks: str, seeds: str, overrides: tuple[str, ...], 
         rule=options.get("rule", "official"),
         offline=options["offline"],
         device=options["device"],
+        guard=options.get("guard", True),
     )
 
 

@@ -59,7 +59,7 @@ def run(
     made: list[Record] = []
     if not run_jobs(request, jobs, data, store, made, log_to):
         return 130
-    _show_board(store, "json" if as_json else "table", request.tasks)
+    _show_board(store, store.records(), "json" if as_json else "table", request.tasks)
     failed = [record for record in made if record.status == "failed"]
     if failed:
         click.echo(f"{len(failed)} of {len(jobs)} runs failed; the board lists them, unranked.", err=True)
@@ -129,12 +129,15 @@ def stopping() -> Iterator[Callable[[], bool]]:
 
 
 def leaderboard(out: Path, publish: bool, form: str) -> int:
-    """Rebuilds the leaderboard's files from the records and prints it; keeps the records in one file if asked to.
+    """Rebuilds the leaderboard's files from the records and prints it.
 
-    `form` is "table", "latex", "csv", "markdown" or "json".
+    With `publish` it first gathers what the runs' folders hold into files that stand for them, and then draws every
+    figure: done again from those files alone, it makes the same bytes. `form` is "table", "latex", "csv", "markdown"
+    or "json".
     """
     store = Store(out)
-    if not store.records():
+    records = store.records()
+    if not records:
         raise RequestError(
             f"There are no records in `{out}`: `mmpt-bench run --method mmpt --tasks mme,pope --out {out}` makes some."
         )
@@ -143,7 +146,7 @@ def leaderboard(out: Path, publish: bool, form: str) -> int:
 
         store.publish()
         publish_curves(store)
-    _show_board(store, form, ())
+    _show_board(store, records, form, (), publish)
     return 0
 
 
@@ -151,35 +154,37 @@ def export(run: str, form: str, out: Path) -> int:
     """Prints one run's results as YAML for the Hugging Face hub: "model-index" or "eval-results"."""
     from mmpt_bench.model_card import eval_results, model_index, results_of
 
-    tasks = {name: registry.load_task(entry) for name, entry in registry.task_entries().items()}
+    tasks = registry.built_in_tasks()
     records = results_of(Store(out), run, tasks)
     click.echo((model_index if form == "model-index" else eval_results)(records, tasks), nl=False)
     return 0
 
 
-def _show_board(store: Store, form: str, own: Sequence[registry.Entry]) -> None:
-    """Builds the boards, writes leaderboard.csv, .md and pictures, and prints them."""
+def _show_board(
+    store: Store, records: Sequence[Record], form: str, own: Sequence[registry.Entry], every_figure: bool = False
+) -> None:
+    """Builds the boards, writes leaderboard.csv, .md and figures, and prints them."""
+    from mmpt_bench import figures
     from mmpt_bench.ablation_files import write_ablations
-    from mmpt_bench.figures.style import name_of
-    from mmpt_bench.leaderboard import boards
+    from mmpt_bench.leaderboard import evidence
     from mmpt_bench.leaderboard_csv import leaderboard_csv
     from mmpt_bench.leaderboard_latex import leaderboard_latex
-    from mmpt_bench.plots import leaderboard_picture
     from mmpt_bench.published import read_published
     from mmpt_bench.render import leaderboard_json, leaderboard_md
 
-    entries = [*registry.task_entries().values(), *(entry for entry in own if entry.own)]
-    tasks = {entry.name: registry.load_task(entry) for entry in entries}
-    made = boards(store, tasks)
+    tasks = registry.built_in_tasks() | {entry.name: registry.load_task(entry) for entry in own if entry.own}
+    found = evidence(store, tasks, records=records)
+    made = [each.board for each in found]
     published = read_published(registry.folder("results") / "published.csv")
-    write_ablations(store, tasks)
+    ablations = write_ablations(store, tasks, records)
     write_atomic(store.path("leaderboard.csv"), leaderboard_csv(made))
     write_atomic(store.path("leaderboard.md"), leaderboard_md(made, published))
-    colors = {entry.name: registry.load_method(entry).color for entry in registry.method_entries().values()}
-    figures = [board for board in made if board.limit is None and any(row.cells for row in board.rows)]
-    for board in figures:
-        name = name_of("leaderboard", board, figures)
-        leaderboard_picture(board, store.path("figures") / f"{name}.png", colors)
+    # A trial on a few questions has a table; its figures are drawn where they are asked for.
+    drawn = found if every_figure else tuple(each for each in found if each.board.limit is None)
+    of = figures.material(store, tasks, registry.colors(), drawn, tuple(ablations))
+    for each in figures.figures(of, figures.KINDS if every_figure else ("leaderboard",)):
+        if isinstance(each, figures.Drawn):
+            figures.write(each, store.path("figures"))
     if form == "json":
         click.echo(json.dumps(leaderboard_json(made, published), indent=1))
         return

@@ -46,7 +46,7 @@ def compare(out: Path, names: Sequence[str], scope: Scope | None, tasks: str, tr
     Raises:
         RequestError: nothing, or several boards, hold all the names; or they cannot be compared at the scope.
     """
-    known = {entry.name: registry.load_task(entry) for entry in registry.task_entries().values()}
+    known = registry.built_in_tasks()
     wanted = {entry.name: registry.load_task(entry) for entry in registry.find("task", tasks)} if tasks else {}
     answer = answer_to(Store(out), names, known | wanted, scope, track, list(wanted))
     if as_json:

@@ -102,13 +102,16 @@ def read_conversations(annotations: Path, pictures: Path, decontaminated: bool =
         raise RequestError(f"There is no conversation about one picture in {origin}.")
     files = _files(made, pictures, origin)
     notes = [f"{n:,} {what} are left out" for what, n in counts.items()]
-    if several := [len(one.exchanges) for one in made if len(one.exchanges) > 1]:
+    several = [len(one.exchanges) for one in made if len(one.exchanges) > 1]
+    if several:
         notes.append(f"{len(several):,} conversations have several exchanges, {sum(several):,} in all")
     if decontaminated:
         told = ", ".join(f"{name} ({n:,})" for name, n in sorted(dropped.items())) or "none is called like one"
         notes.append(f"decontaminated: {sum(dropped.values()):,} examples of {len(dropped)} tasks dropped: {told}")
     sizes = [[name, path.stat().st_size] for name, path in sorted(files.items())]
-    fingerprint = content_key(["LLaVA form 2", file_sha256(annotations), decontaminated, sizes], 64)
+    # 1 read the first exchange alone, so that where there is one alone nothing has changed.
+    form = f"LLaVA form {2 if several else 1}"
+    fingerprint = content_key([form, file_sha256(annotations), decontaminated, sizes], 64)
     return Conversations(tuple(made), fingerprint, tuple(notes), files)
 
 

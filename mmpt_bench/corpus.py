@@ -227,7 +227,7 @@ def _split(
     validation = sorted(held_out)
     return Corpus(
         name=name,
-        fingerprint=content_key([fingerprint, "split 2"], 64),
+        fingerprint=content_key([fingerprint, "split 1"], 64),
         size=len(train),
         example=lambda index: example(train[index]),
         validation_size=len(validation),

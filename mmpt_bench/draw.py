@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import get_args
+from typing import cast
 
 import click
 
 from mmpt_bench import registry
 from mmpt_bench.errors import RequestError, unknown_name
-from mmpt_bench.figures import Drawn, Kind, Missing, figures, material, write
+from mmpt_bench.figures import KINDS, Drawn, Kind, Missing, figures, material, write
 from mmpt_bench.store import Store
 
 
@@ -20,14 +20,9 @@ def draw(out: Path, only: str, as_json: bool) -> int:
     Raises:
         RequestError: a kind that is none, or nothing can be drawn.
     """
-    kinds = [kind.strip() for kind in only.split(",") if kind.strip()] or list(get_args(Kind))
-    for kind in kinds:
-        if kind not in get_args(Kind):
-            raise unknown_name("kind of figure", kind, get_args(Kind))
-    tasks = {entry.name: registry.load_task(entry) for entry in registry.task_entries().values()}
-    colors = {entry.name: registry.load_method(entry).color for entry in registry.method_entries().values()}
+    kinds = _kinds(only)
     store = Store(out)
-    made = [each for each in figures(material(store, tasks, colors)) if each.kind in kinds]
+    made = list(figures(material(store, registry.built_in_tasks(), registry.colors()), kinds))
     drawn = [each for each in made if isinstance(each, Drawn)]
     missing = [each for each in made if isinstance(each, Missing)]
     if not drawn:
@@ -45,3 +40,11 @@ def draw(out: Path, only: str, as_json: bool) -> int:
         click.echo(f"Not drawn: {lack.title}: {lack.reason}", err=True)
     click.echo(f"Written: {len(drawn)} figures as SVG, PDF, PNG and CSV in {store.root}/figures/", err=True)
     return 0
+
+
+def _kinds(only: str) -> tuple[Kind, ...]:
+    wanted = [kind.strip() for kind in only.split(",") if kind.strip()]
+    for kind in wanted:
+        if kind not in KINDS:
+            raise unknown_name("kind of figure", kind, KINDS)
+    return cast(tuple[Kind, ...], tuple(wanted)) or KINDS

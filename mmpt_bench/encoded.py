@@ -32,8 +32,9 @@ class Encoded:
         return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors.values())
 
     def to_keep(self) -> Encoded:
-        """Returns a copy: a view of a batch's tensor would keep the whole batch."""
-        return Encoded({name: value.clone() for name, value in self.tensors.items()}, self.text)
+        """Returns a copy in main memory: a view of a batch's tensor would keep the whole batch."""
+        tensors = {name: value.detach().to("cpu", copy=True) for name, value in self.tensors.items()}
+        return Encoded(tensors, self.text)
 
 
 @dataclass(frozen=True)

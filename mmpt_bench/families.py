@@ -32,6 +32,8 @@ class Family:
     """Some vision blocks attend within windows, whose order is not that of the patches."""
     masks_pictures: bool = False
     """The tower hides what a picture was filled up with."""
+    projects_states: bool = False
+    """The projector takes the tower's states as they are, a tile at a time, and what it makes of them is the text's."""
     one_size: bool = False
     """Every picture becomes the same number of pixels and tokens, and its tensor stacks."""
     type_ids: tuple[str, Literal["picture", "answer"]] | None = None
@@ -48,7 +50,9 @@ _GRID = "its projector joins neighbouring patches of a square grid"
 _TILES = "its tiles are put together as a grid behind the projector"
 
 FAMILIES: dict[str, Family] = {
-    "llava": Family("LLaVA", "vision_tower", "multi_modal_projector", "vision_feature_layer", one_size=True),
+    "llava": Family(
+        "LLaVA", "vision_tower", "multi_modal_projector", "vision_feature_layer", projects_states=True, one_size=True
+    ),
     "llava_next": Family(
         "LLaVA-NeXT", "vision_tower", "multi_modal_projector", "vision_feature_layer", mixes_patches=_TILES
     ),
@@ -80,13 +84,16 @@ FAMILIES: dict[str, Family] = {
         prompt="{image}{bos}{question}\n",
         core_builds_masks=True,
     ),
-    "idefics3": Family("Idefics3", "vision_model", "connector", mixes_patches=_GRID, masks_pictures=True),
+    "idefics3": Family(
+        "Idefics3", "vision_model", "connector", mixes_patches=_GRID, masks_pictures=True, projects_states=True
+    ),
     "smolvlm": Family(
         "SmolVLM",
         "vision_model",
         "connector",
         mixes_patches=_GRID,
         masks_pictures=True,
+        projects_states=True,
         video_processor="SmolVLMProcessor",
     ),
     "internvl": Family(

@@ -53,6 +53,8 @@ def _hints(cls: Any) -> dict[str, Any]:
 
 def _fitted(name: str, value: Any, hint: Any) -> Any:
     """Returns a value as its field's type, or raises FieldError."""
+    if type(value) is hint:
+        return value
     origin, options = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
         return from_plain(typing.cast(type, hint), value)

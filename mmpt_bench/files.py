@@ -118,12 +118,13 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """
     if not path.exists():
         return []
-    *lines, last = path.read_bytes().split(b"\n")
-    rows = [_row(line, path, number) for number, line in enumerate(lines, start=1)]
-    if last and not _is_whole(last):
-        log.warning("The last line of `%s` (%d) was not finished; it is left out.", scrub(str(path)), len(lines) + 1)
-    elif last:
-        rows.append(_row(last, path, len(lines) + 1))
+    rows = []
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.endswith(b"\n") or _is_whole(line):
+                rows.append(_row(line, path, number))
+            else:
+                log.warning("The last line of `%s` (%d) was not finished; it is left out.", scrub(str(path)), number)
     return rows
 
 

@@ -24,7 +24,7 @@ def attach_prompts(attachment: Attachment, plan: PromptPlan, seed: int) -> Promp
     model, anatomy = attachment.backbone.model, attachment.backbone.anatomy
     check_plan(model, anatomy, plan)
     device = next(model.parameters()).device
-    bank = PromptBank(anatomy, plan, seed).to(device)
+    bank = PromptBank(anatomy, plan, seed, model.get_input_embeddings().weight).to(device)
     hooks = register_hooks(model, anatomy, bank)
     model.add_module("prompt_bank", bank)
 

@@ -15,12 +15,16 @@ from mmpt_bench.store import Store
 from mmpt_bench.task import Task
 
 
-def boards(store: Store, tasks: Mapping[str, Task], n_resamples: int = RESAMPLES) -> tuple[Board, ...]:
+def boards(
+    store: Store, tasks: Mapping[str, Task], n_resamples: int = RESAMPLES, records: Sequence[Record] | None = None
+) -> tuple[Board, ...]:
     """Returns the boards of a results folder, as `evidence` does, without what they are made from."""
-    return tuple(each.board for each in evidence(store, tasks, n_resamples))
+    return tuple(each.board for each in evidence(store, tasks, n_resamples, records))
 
 
-def evidence(store: Store, tasks: Mapping[str, Task], n_resamples: int = RESAMPLES) -> tuple[Evidence, ...]:
+def evidence(
+    store: Store, tasks: Mapping[str, Task], n_resamples: int = RESAMPLES, records: Sequence[Record] | None = None
+) -> tuple[Evidence, ...]:
     """Returns the boards of a results folder, one for each track and limit; the same for the same records.
 
     What an ablation alone asked for stands on the ablation's own board, and the leaderboard names it.
@@ -29,11 +33,12 @@ def evidence(store: Store, tasks: Mapping[str, Task], n_resamples: int = RESAMPL
         store: the results folder.
         tasks: every task that records may be of, by name, in the order of the columns.
         n_resamples: of every interval.
+        records: what `store.records()` returned, where it is known already.
 
     Raises:
         UntrustedRecord: a record contradicts its own answers, samples or track.
     """
-    records = store.records()
+    records = store.records() if records is None else records
     for record in records:
         check_track(record)
     varied = varied_in_ablations(store)

@@ -22,9 +22,9 @@ class Ready:
 
     rows: list[Tokens]
     pictures: list[Encoded]
-    """Empty where there are states."""
-    states: Tensor | None
-    """A frozen tower's, (examples, tokens, dim)."""
+    """As the processor makes them, or a frozen tower's states of them."""
+    encoded: bool
+    """The tower has seen the pictures."""
 
 
 class Losses:
@@ -46,16 +46,10 @@ class Losses:
         images = [example.image for example in examples]
         prompts = [backbone.prompt_text(example.prompt) for example in examples]
         targets = [backbone.target(example.exchanges) for example in examples]
-        if self._tower is not None:
-            states = self._tower(images)
-            return Ready(self._counted(backbone.tokens(prompts, targets, states.shape[1], self.max_length)), [], states)
-        made = backbone.encode([image.open() for image in images])
-        texts = [picture.text for picture in made]
-        return Ready(self._counted(backbone.tokens(prompts, targets, None, self.max_length, texts)), made, None)
-
-    def _counted(self, rows: list[Tokens]) -> list[Tokens]:
+        made = self._tower(images) if self._tower else backbone.encode([image.open() for image in images])
+        rows = backbone.tokens(prompts, targets, None, self.max_length, [picture.text for picture in made])
         self.left_out += sum(row.left_out for row in rows)
-        return rows
+        return Ready(rows, made, encoded=self._tower is not None)
 
     def cut(self, ready: Ready, limit: int) -> list[list[int]]:
         """Returns the micro-batches, at most `limit` examples each, as indices of examples."""
@@ -66,20 +60,24 @@ class Losses:
         import torch
 
         from mmpt_bench import vision
+        from mmpt_bench.prompt_keys import prompts_as_keys
+        from mmpt_bench.read_rows import rows_read
 
         backbone = self.backbone
         batch: dict[str, Any] = backbone.pad([ready.rows[i] for i in chosen], "right")
         labels = batch.pop("labels")[:, 1:]
         known = labels != -100
-        if ready.states is not None:
-            batch["mm_encoder_outputs"] = vision.projected(backbone, ready.states[chosen])
+        pictures = [ready.pictures[i] for i in chosen]
+        if ready.encoded:
+            batch["mm_encoder_outputs"] = vision.projected(backbone, [one.tensors["states"] for one in pictures])
         else:
-            batch |= backbone.inputs([ready.pictures[i] for i in chosen])
+            batch |= backbone.inputs(pictures)
         head = backbone.model.get_submodule(backbone.anatomy.lm_head)
         # Only labelled positions reach the head, in any version of transformers and whatever stands behind the head.
         hook = head.register_forward_pre_hook(lambda module, args: (args[0][:, :-1][known],))
         try:
-            logits = backbone.model(**batch, use_cache=False).logits
+            with prompts_as_keys(backbone), rows_read(backbone, torch.nn.functional.pad(known, (0, 1))):
+                logits = backbone.model(**batch, use_cache=False).logits
         finally:
             hook.remove()
         loss = torch.nn.functional.cross_entropy(logits.float(), labels[known], reduction="sum")

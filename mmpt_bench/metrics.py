@@ -7,14 +7,15 @@ where it alone is undefined, and it is absent where it is undefined in all.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import lgamma, log
 
 import numpy as np
 
-from mmpt_bench.task import Sample, Tally
+from mmpt_bench.sheet import Sheet, sheet_of
+from mmpt_bench.task import Metric, Sample
 
 MME_PERCEPTION = (
     "existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark", "artwork", "OCR",
@@ -25,7 +26,7 @@ MME_POINTS = 200.0
 
 
 @dataclass(frozen=True)
-class MMEMetric:
+class MMEMetric(Metric):
     """MME points: 100 (acc + acc+) a subtask, added up over perception, cognition and both.
 
     acc is the share of questions answered rightly, acc+ that of pictures whose two questions both are. `acc/<subtask>`
@@ -33,36 +34,32 @@ class MMEMetric:
     sums run over the subtasks that are present: one that is absent is absent, not zero, and the ceiling says so.
     """
 
-    def tally(self, samples: Sequence[Sample], choices: Sequence[str | None]) -> Tally:
-        """Returns, per picture and subtask, its questions, right answers, pairs, and pairs that are right throughout.
+    def sheet(self, samples: Sequence[Sample]) -> Sheet:
+        """Returns what counts, per picture and subtask, questions, right answers, pairs, and pairs right throughout.
 
         Raises:
             ValueError: a picture has not exactly two questions, or a subtask is not one of MME's fourteen.
         """
-        right_by_picture: dict[tuple[str, str], list[bool]] = defaultdict(list)
-        for sample, right in zip(samples, _right(samples, choices), strict=True):
-            right_by_picture[sample.group, sample.cluster].append(right)
-        _check_pairs(right_by_picture)
-        subtasks = _mme_subtasks(samples)
-        columns = tuple(f"{what}/{name}" for name in subtasks for what in ("asked", "right", "pairs", "both"))
-        counts = np.zeros((len(right_by_picture), len(columns)))
-        for row, ((subtask, _), rights) in enumerate(right_by_picture.items()):
-            start = 4 * subtasks.index(subtask)
-            counts[row, start : start + 4] = len(rights), sum(rights), 1, all(rights)
-        keys = tuple(right_by_picture)
-        return Tally(tuple(cluster for _, cluster in keys), tuple(subtask for subtask, _ in keys), columns, counts)
+        _check_pairs(samples)
+        columns = [f"{what}/{name}" for name in _mme_subtasks(samples) for what in ("asked", "right", "pairs", "both")]
+
+        def adds(sample: Sample, choice: str | None) -> list[str]:
+            right = [f"right/{sample.group}"] if choice == sample.answer else []
+            return [f"asked/{sample.group}", *right]
+
+        return sheet_of(samples, columns, adds, within_groups=True, complete=_complete_pairs)
 
     def values(self, sums: np.ndarray, columns: Sequence[str]) -> dict[str, np.ndarray]:
         """Returns acc, acc+ and points per subtask, and the points of perception, cognition and total."""
         count = _by_name(sums, columns)
+        there = [name for name in (*MME_PERCEPTION, *MME_COGNITION) if f"asked/{name}" in count]
+        asked, right, pairs, both = (
+            np.array([count[f"{what}/{name}"] for name in there]) for what in ("asked", "right", "pairs", "both")
+        )
+        accs, acc_pluses = _ratio(right, asked), _ratio(both, pairs)
         figures: dict[str, np.ndarray] = {}
-        for subtask in (*MME_PERCEPTION, *MME_COGNITION):
-            if f"asked/{subtask}" not in count:
-                continue
-            acc = _ratio(count[f"right/{subtask}"], count[f"asked/{subtask}"])
-            acc_plus = _ratio(count[f"both/{subtask}"], count[f"pairs/{subtask}"])
-            figures |= {f"acc/{subtask}": acc, f"acc_plus/{subtask}": acc_plus}
-            figures[f"score/{subtask}"] = 100 * (acc + acc_plus)
+        for name, acc, acc_plus in zip(there, accs, acc_pluses, strict=True):
+            figures |= {f"acc/{name}": acc, f"acc_plus/{name}": acc_plus, f"score/{name}": 100 * (acc + acc_plus)}
         for name, parts in (
             ("perception", MME_PERCEPTION),
             ("cognition", MME_COGNITION),
@@ -83,7 +80,7 @@ class MMEMetric:
 
 
 @dataclass(frozen=True)
-class POPEMetric:
+class POPEMetric(Metric):
     """POPE's figures of "yes" as the positive answer: per strategy, pooled over all, and the mean F1 of strategies.
 
     `f1_mean` is the headline: each strategy is a test of its own, papers print their mean, and the 1,500 questions
@@ -93,36 +90,36 @@ class POPEMetric:
     is wrong and is no "yes".
     """
 
-    def tally(self, samples: Sequence[Sample], choices: Sequence[str | None]) -> Tally:
-        """Returns, per picture and strategy, questions, right answers, true and false "yes", and due "yes"."""
+    def sheet(self, samples: Sequence[Sample]) -> Sheet:
+        """Returns what counts, per picture and strategy, questions, right answers, true and false "yes", due "yes"."""
         groups = tuple(dict.fromkeys(sample.group for sample in samples))
-        columns = tuple(f"{what}/{g}" for g in groups for what in ("asked", "right", "tp", "fp", "positive"))
-        clusters, counts = _empty(samples, columns)
-        for sample, choice in zip(samples, choices, strict=True):
+        columns = [f"{what}/{g}" for g in groups for what in ("asked", "right", "tp", "fp", "positive")]
+
+        def adds(sample: Sample, choice: str | None) -> list[str]:
             said, due = _is_yes(choice), _is_yes(sample.answer)
-            start = 5 * groups.index(sample.group)
-            counts[clusters[sample.cluster], start : start + 5] += (
-                1, choice == sample.answer, said and due, said and not due, due,
-            )  # fmt: skip
-        return Tally(tuple(clusters), ("",) * len(clusters), columns, counts)
+            true = {"asked": True, "right": choice == sample.answer, "tp": said and due, "fp": said and not due,
+                    "positive": due}  # fmt: skip
+            return [f"{what}/{sample.group}" for what, is_so in true.items() if is_so]
+
+        return sheet_of(samples, columns, adds)
 
     def values(self, sums: np.ndarray, columns: Sequence[str]) -> dict[str, np.ndarray]:
         """Returns accuracy, precision, recall, F1 and yes-ratio: "f1/random", "f1" (pooled), "f1_mean"."""
         count = _by_name(sums, columns)
         groups = [column.removeprefix("asked/") for column in columns if column.startswith("asked/")]
-        figures: dict[str, np.ndarray] = {}
-        for suffix, members in [*((f"/{g}" if g else "", [g]) for g in groups), ("", groups)]:
-            asked, right, tp, fp, positive = (
-                np.sum([count[f"{what}/{g}"] for g in members], axis=0)
-                for what in ("asked", "right", "tp", "fp", "positive")
-            )
-            figures |= {
-                f"accuracy{suffix}": _ratio(right, asked),
-                f"precision{suffix}": _ratio(tp, tp + fp),
-                f"recall{suffix}": _ratio(tp, positive),
-                f"f1{suffix}": _ratio(2 * tp, tp + fp + positive),
-                f"yes_ratio{suffix}": _ratio(tp + fp, asked),
-            }
+        parts = {**{f"/{g}" if g else "": [g] for g in groups}, "": groups}
+        asked, right, tp, fp, positive = (
+            np.array([np.sum([count[f"{what}/{g}"] for g in members], axis=0) for members in parts.values()])
+            for what in ("asked", "right", "tp", "fp", "positive")
+        )
+        ratios = {
+            "accuracy": _ratio(right, asked),
+            "precision": _ratio(tp, tp + fp),
+            "recall": _ratio(tp, positive),
+            "f1": _ratio(2 * tp, tp + fp + positive),
+            "yes_ratio": _ratio(tp + fp, asked),
+        }
+        figures = {f"{name}{suffix}": of[i] for i, suffix in enumerate(parts) for name, of in ratios.items()}
         figures["f1_mean"] = np.mean([figures[f"f1/{g}" if g else "f1"] for g in groups], axis=0)
         return _defined(figures)
 
@@ -139,7 +136,7 @@ class POPEMetric:
 
 
 @dataclass(frozen=True)
-class Accuracy:
+class Accuracy(Metric):
     """Share of right answers: over all, per group and per class, with balanced accuracy and macro F1.
 
     `balanced_accuracy` is the mean recall, `macro_precision` the mean precision and `macro_f1` the mean F1 of the
@@ -147,23 +144,24 @@ class Accuracy:
     scikit-learn. An unreadable answer is a miss of its class and nobody's false alarm.
     """
 
-    def tally(self, samples: Sequence[Sample], choices: Sequence[str | None]) -> Tally:
-        """Returns, per picture, questions and right answers per group; due, given and right answers per class."""
+    def sheet(self, samples: Sequence[Sample]) -> Sheet:
+        """Returns what counts, per picture, questions and right answers by group; due, given and right by class."""
         groups = tuple(dict.fromkeys(sample.group for sample in samples))
         classes = tuple(dict.fromkeys(choice for sample in samples for choice in sample.choices))
-        columns = tuple(f"{what}/{g}" for g in groups for what in ("asked", "right"))
-        columns += tuple(f"{what}/{c}" for c in classes for what in ("class_due", "class_given", "class_right"))
-        column = {name: number for number, name in enumerate(columns)}
-        clusters, counts = _empty(samples, columns)
-        for sample, choice in zip(samples, choices, strict=True):
-            row, right = counts[clusters[sample.cluster]], choice == sample.answer
-            row[column[f"asked/{sample.group}"]] += 1
-            row[column[f"right/{sample.group}"]] += right
-            row[column[f"class_due/{sample.answer}"]] += 1
-            row[column[f"class_right/{sample.answer}"]] += right
-            if choice is not None:
-                row[column[f"class_given/{choice}"]] += 1
-        return Tally(tuple(clusters), ("",) * len(clusters), columns, counts)
+        columns = [f"{what}/{g}" for g in groups for what in ("asked", "right")]
+        columns += [f"{what}/{c}" for c in classes for what in ("class_due", "class_given", "class_right")]
+
+        def adds(sample: Sample, choice: str | None) -> list[str]:
+            right = [f"right/{sample.group}", f"class_right/{sample.answer}"] if choice == sample.answer else []
+            given = [] if choice is None else [f"class_given/{choice}"]
+            return [f"asked/{sample.group}", f"class_due/{sample.answer}", *right, *given]
+
+        return sheet_of(samples, columns, adds)
+
+    def needs(self, figure: str, columns: Sequence[str]) -> tuple[str, ...]:
+        """Returns the columns that a figure is made from: accuracy needs no classes."""
+        every = figure.partition("/")[0] != "accuracy"
+        return tuple(name for name in columns if every or not name.startswith("class_"))
 
     def values(self, sums: np.ndarray, columns: Sequence[str]) -> dict[str, np.ndarray]:
         """Returns "accuracy", "accuracy/<group>", "recall/<class>", "balanced_accuracy" and macro figures."""
@@ -173,16 +171,16 @@ class Accuracy:
         figures = {f"accuracy/{g}": _ratio(count[f"right/{g}"], count[f"asked/{g}"]) for g in groups if g}
         asked, right = (np.sum([count[f"{what}/{g}"] for g in groups], axis=0) for what in ("asked", "right"))
         figures["accuracy"] = _ratio(right, asked)
-        recalls, precisions, f1s = [], [], []
-        for name in classes:
-            due, given, hit = (count[f"class_{what}/{name}"] for what in ("due", "given", "right"))
-            recalls.append(_ratio(hit, due))
-            precision = np.where(given > 0, _ratio(hit, given), 0.0)
-            precisions.append(np.where(due > 0, precision, np.nan))
-            f1s.append(np.where(due > 0, _ratio(2 * hit, due + given), np.nan))
-            figures[f"recall/{name}"] = recalls[-1]
-        figures |= {"balanced_accuracy": _mean_of_defined(recalls), "macro_f1": _mean_of_defined(f1s)}
-        figures["macro_precision"] = _mean_of_defined(precisions)
+        if classes:
+            due, given, hit = (
+                np.array([count[f"class_{what}/{name}"] for name in classes]) for what in ("due", "given", "right")
+            )
+            recalls = _ratio(hit, due)
+            precisions = np.where(due > 0, np.where(given > 0, _ratio(hit, given), 0.0), np.nan)
+            f1s = np.where(due > 0, _ratio(2 * hit, due + given), np.nan)
+            figures |= {f"recall/{name}": recall for name, recall in zip(classes, recalls, strict=True)}
+            figures |= {"balanced_accuracy": _mean_of_defined(recalls), "macro_f1": _mean_of_defined(f1s)}
+            figures["macro_precision"] = _mean_of_defined(precisions)
         return _defined(figures)
 
     def ceiling(self, samples: Sequence[Sample]) -> float:
@@ -194,24 +192,13 @@ class Accuracy:
         return float(np.mean([1 / len(sample.choices) for sample in samples]))
 
 
-def _right(samples: Sequence[Sample], choices: Sequence[str | None]) -> list[bool]:
-    return [choice == sample.answer for sample, choice in zip(samples, choices, strict=True)]
-
-
 def _is_yes(answer: str | None) -> bool:
     return answer is not None and answer.lower() == "yes"
 
 
-def _empty(samples: Sequence[Sample], columns: Sequence[str]) -> tuple[dict[str, int], np.ndarray]:
-    """Returns each picture's row number, in order of appearance, and zeros (pictures, columns)."""
-    clusters: dict[str, int] = {}
-    for sample in samples:
-        clusters.setdefault(sample.cluster, len(clusters))
-    return clusters, np.zeros((len(clusters), len(columns)))
-
-
 def _by_name(sums: np.ndarray, columns: Sequence[str]) -> dict[str, np.ndarray]:
-    return {name: np.asarray(sums, dtype=np.float64)[..., number] for number, name in enumerate(columns)}
+    numbers = np.asarray(sums, dtype=np.float64)
+    return {name: numbers[..., place] for place, name in enumerate(columns)}
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
@@ -220,15 +207,15 @@ def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     return np.divide(numerator, denominator, out=undefined, where=np.asarray(denominator) > 0)
 
 
-def _mean_of_defined(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Returns the mean over those parts that are defined, element by element."""
-    stacked = np.asarray(parts)
-    known = ~np.isnan(stacked)
-    return _ratio(np.where(known, stacked, 0.0).sum(axis=0), known.sum(axis=0))
+def _mean_of_defined(parts: np.ndarray) -> np.ndarray:
+    """Returns the mean over those parts, (parts, ...), that are defined, element by element."""
+    known = ~np.isnan(parts)
+    return _ratio(np.where(known, parts, 0.0).sum(axis=0), known.sum(axis=0))
 
 
 def _defined(figures: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {name: value for name, value in figures.items() if not np.isnan(value).all()}
+    absent = np.isnan(np.array(list(figures.values()))).reshape(len(figures), -1).all(axis=1)
+    return {name: value for (name, value), is_absent in zip(figures.items(), absent, strict=True) if not is_absent}
 
 
 def _mme_subtasks(samples: Sequence[Sample]) -> tuple[str, ...]:
@@ -239,11 +226,19 @@ def _mme_subtasks(samples: Sequence[Sample]) -> tuple[str, ...]:
     return tuple(name for name in known if name in present)
 
 
-def _check_pairs(right_by_picture: dict[tuple[str, str], list[bool]]) -> None:
-    odd = [(cluster, len(rights)) for (_, cluster), rights in right_by_picture.items() if len(rights) != 2]
+def _check_pairs(samples: Sequence[Sample]) -> None:
+    asked = Counter((sample.group, sample.cluster) for sample in samples)
+    odd = [(cluster, n) for (_, cluster), n in asked.items() if n != 2]
     if odd:
         named = ", ".join(f"`{cluster}` has {n}" for cluster, n in odd[:10])
         raise ValueError(f"acc+ needs two questions a picture; {len(odd)} pictures have not two: {named}")
+
+
+def _complete_pairs(counts: np.ndarray) -> None:
+    """Counts each picture as a pair of its subtask, and as one that is right throughout where both answers are."""
+    asked, right = counts[:, 0::4], counts[:, 1::4]
+    counts[:, 2::4] = asked > 0
+    counts[:, 3::4] = (asked > 0) & (right == asked)
 
 
 def _coin_f1(n: int, positive: int) -> float:

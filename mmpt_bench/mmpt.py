@@ -46,6 +46,11 @@ class MMPT:
     visual_states: Literal["output", "parameters"] = "output"
     """What reaches the language model: the prompts' output states (paper), or the last set's raw parameters and the
     class token (released code)."""
+    init: Literal["xavier", "normal", "words"] = "xavier"
+    """What prompts start as: xavier-uniform (released code), normal with a deviation of 0.02, or, for the textual ones,
+    embeddings of words drawn at random."""
+    placement: Literal["text-first", "visual-first"] = "text-first"
+    """Whether the textual prompts stand before the visual ones in front of the sequence, or behind them."""
     train_projector: bool = True
     train_lm_head: bool = False
     """The released code trains it, the paper does not."""
@@ -61,6 +66,14 @@ class MMPT:
             )
         if self.visual_states not in ("output", "parameters"):
             raise RequestError(f"`visual_states` is `output` or `parameters`, not `{self.visual_states}`.")
+        if self.init not in ("xavier", "normal", "words"):
+            raise RequestError(f"`init` is `xavier`, `normal` or `words`, not `{self.init}`.")
+        if self.init == "words" and not self.text_length:
+            raise RequestError("`init` `words` is for textual prompts: raise `text_length`.")
+        if self.placement not in ("text-first", "visual-first"):
+            raise RequestError(f"`placement` is `text-first` or `visual-first`, not `{self.placement}`.")
+        if self.placement == "visual-first" and not (self.interaction and self.text_length):
+            raise RequestError("`placement` `visual-first` needs textual prompts and `interaction`.")
         if self.interaction and not self.visual_length:
             raise RequestError("`interaction` needs visual prompts: raise `visual_length` or switch it off.")
 
@@ -70,7 +83,7 @@ class MMPT:
         return self.text_length + (self.visual_length if self.interaction else 0)
 
     def attach(self, backbone: Backbone, seed: int) -> Handle:
-        """Puts the prompts on the backbone, xavier-uniform from `seed` alone; text and vision draw independently."""
+        """Puts the prompts on the backbone, drawn from `seed` alone; text and vision draw independently."""
         from mmpt_bench.attach import Attachment, peft_config
         from mmpt_bench.hooks import attach_prompts, check_plan
         from mmpt_bench.prompts import PromptPlan
@@ -81,6 +94,8 @@ class MMPT:
             text=self.text_length,
             text_deep=self.text_deep,
             interaction=self.visual_states if self.interaction else "none",
+            init=self.init,
+            text_first=self.placement == "text-first",
         )
         check_plan(backbone.model, backbone.anatomy, plan)
         attachment = Attachment(backbone)

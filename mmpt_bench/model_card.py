@@ -70,7 +70,7 @@ def results_of(store: Store, run: str, tasks: Mapping[str, Task]) -> list[Record
         )
     samples = Samples(store)
     for record in whole:
-        rescored(record, tasks[record.task], samples(record.samples))
+        rescored(record, tasks[record.task], samples)
     order = list(tasks)
     return sorted(whole, key=lambda record: order.index(record.task))
 

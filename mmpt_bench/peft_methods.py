@@ -34,6 +34,7 @@ class PromptConfig(PeftConfig, ABC):
         default=None, metadata={"help": "Modules to train and save whole; None: the projector, if it is trained."}
     )
     init_seed: int = field(default=0, metadata={"help": "Seed that the prompts are drawn from, and nothing else."})
+    init: str = field(default="xavier", metadata={"help": "What prompts start as: `xavier` or `normal`."})
     target_modules: list[str] | str | None = field(
         default=None, metadata={"help": "Not used: prompts go to every block that is read."}
     )
@@ -55,6 +56,13 @@ class MMPTConfig(PromptConfig):
     visual_states: str = field(
         default="output", metadata={"help": "`output` or `parameters` enter the language model."}
     )
+    init: str = field(
+        default="xavier",
+        metadata={"help": "`xavier`, `normal`, or `words`: textual prompts start as words' embeddings."},
+    )
+    placement: str = field(
+        default="text-first", metadata={"help": "Order in front of the sequence: `text-first` or `visual-first`."}
+    )
 
     def __post_init__(self) -> None:
         """Names the method."""
@@ -64,7 +72,10 @@ class MMPTConfig(PromptConfig):
     def plan(self) -> PromptPlan:
         """Returns which prompts go where."""
         flows: Any = self.visual_states if self.interaction else "none"
-        return PromptPlan(self.visual_length, self.visual_deep, self.text_length, self.text_deep, flows)
+        return PromptPlan(
+            self.visual_length, self.visual_deep, self.text_length, self.text_deep, flows,
+            init=self.init, text_first=self.placement == "text-first",  # type: ignore[arg-type]
+        )  # fmt: skip
 
 
 @dataclass
@@ -81,7 +92,7 @@ class VPTConfig(PromptConfig):
 
     def plan(self) -> PromptPlan:
         """Returns which prompts go where."""
-        return PromptPlan(self.visual_length, self.visual_deep)
+        return PromptPlan(self.visual_length, self.visual_deep, init=self.init)  # type: ignore[arg-type]
 
 
 @dataclass
@@ -97,7 +108,7 @@ class KVPrefixConfig(PromptConfig):
 
     def plan(self) -> PromptPlan:
         """Returns which prompts go where."""
-        return PromptPlan(keys=self.length)
+        return PromptPlan(keys=self.length, init=self.init)  # type: ignore[arg-type]
 
 
 class PromptLayer(nn.Module, BaseTunerLayer):
@@ -121,7 +132,8 @@ class PromptLayer(nn.Module, BaseTunerLayer):
         """Adds an adapter, its values drawn from `seed` alone."""
         device = next(self.owner[0].get_submodule(self.anatomy.decoder).parameters()).device
         self.plans[adapter_name] = plan
-        for name, parameter in PromptBank(self.anatomy, plan, seed).named_parameters():
+        words = self.owner[0].get_input_embeddings().weight  # type: ignore[operator]
+        for name, parameter in PromptBank(self.anatomy, plan, seed, words).named_parameters():
             self.get_submodule(name)[adapter_name] = nn.Parameter(parameter.detach().to(device))  # type: ignore[operator]
 
     def set_adapter(self, adapter_names: str | list[str], inference_mode: bool = False) -> None:

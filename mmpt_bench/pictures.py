@@ -45,21 +45,25 @@ class Pictures:
         """
         import torch
 
+        from mmpt_bench.prompt_keys import prompts_as_keys
+
         backbone = self.backbone
         if self._owner is None:
             values = backbone.inputs(self.processed(samples))["pixel_values"]
             core = backbone.model.get_submodule(backbone.anatomy.core)
-            return {"image": core.get_image_features(values, return_dict=True)}, backbone.image_tokens(values)
+            with prompts_as_keys(backbone):
+                seen = core.get_image_features(values, return_dict=True)
+            return {"image": seen}, backbone.image_tokens(values)
         kept, keys = backbone.features, [(s.image.key,) for s in samples]
         found = [kept.get(self._owner, key) for key in keys]
         need = [i for i, one in enumerate(found) if one is None]
         if need:
             values = backbone.inputs(self.processed([samples[i] for i in need]))["pixel_values"]
             began = vision.clock()
-            made = vision.states(backbone, values)
+            made = vision.states(backbone, {"pixel_values": values})
             each = (vision.clock() - began) / len(need)
             for i, one in zip(need, made, strict=True):
                 kept.put(self._owner, keys[i], one, each)
                 found[i] = one
         rows = torch.stack([one.to(backbone.device) for one in found if one is not None])
-        return vision.projected(backbone, rows), rows.shape[1]
+        return vision.projected(backbone, list(rows[:, None])), rows.shape[1]

@@ -48,6 +48,8 @@ class Request:
     offline: bool = False
     eval_batch: int = 64
     device: str | None = None
+    guard: bool = True
+    """In half precision, ask close calls again the plain way."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +62,16 @@ class TaskData:
     limit: int | None
     own: str = ""
     """SHA-256 of the task's file where it is a user's own, which may change without a new version."""
+    guard: bool = True
+    """False where close calls of half precision are not asked again, whose replies may be others."""
 
     @property
     def asked_key(self) -> list[Any]:
         """Returns what names the replies: an `eval_key` without the rule that reads them."""
         t = self.task
         key = [t.name, t.version, self.rows.fingerprint, t.split, t.decode, t.max_new_tokens, self.limit]
-        return [*key, self.own] if self.own else key
+        key += [self.own] if self.own else []
+        return key if self.guard else [*key, "no guard"]
 
     @property
     def key(self) -> list[Any]:
@@ -112,7 +117,13 @@ def load_data(request: Request) -> dict[str, TaskData]:
         else:
             rows = embedded_rows(task)
         loaded[task.name] = TaskData(
-            task, rows, source.samples(task, rows, request.limit), request.limit, registry.own_fingerprint(entry)
+            task,
+            rows,
+            source.samples(task, rows, request.limit),
+            request.limit,
+            registry.own_fingerprint(entry),
+            # In float32 there is nothing to guard against, and a result is the same one with and without.
+            request.guard or request.dtype == "float32",
         )
     return loaded
 
@@ -207,7 +218,8 @@ def with_rate(
     if "learning_rate" in texts:
         return adapter, "set by the user"
     plain = dataclasses.asdict(adapter)
-    found = rates.look_up(known, adapter.name, plain, fingerprint, corpus.whole or corpus.fingerprint, budget)
+    defaults = dataclasses.asdict(type(adapter)())
+    found = rates.look_up(known, adapter.name, plain, fingerprint, corpus.whole or corpus.fingerprint, budget, defaults)
     if found is None:
         return adapter, "documented default, not searched"
     said = found[1] + (", on the whole corpus" if corpus.whole else "")

@@ -75,6 +75,7 @@ def _means(pairs: Iterable[tuple[str, float]]) -> dict[str, float]:
 
 
 def announce(jobs: Sequence[Job], data: dict[str, TaskData]) -> None:
+    """Says how much is to be done, and of each training how its learning rate was chosen."""
     todo = [job for job in jobs if job.todo]
     recorded = sum(len(job.done) for job in jobs)
     if not todo:
@@ -83,6 +84,12 @@ def announce(jobs: Sequence[Job], data: dict[str, TaskData]) -> None:
     training = sum(not job.trained for job in todo)
     evaluations = sum(len(job.todo) for job in todo)
     click.echo(f"{training} to train, {evaluations} evaluations to do, {recorded} recorded already.", err=True)
+    for text in dict.fromkeys(_rate(job) for job in todo if not job.trained):
+        click.echo(text, err=True)
+
+
+def _rate(job: Job) -> str:
+    return f"{job.label or job.recipe.method}: learning rate {job.adapter.learning_rate:g}, {job.rate_source}"
 
 
 def print_plan(

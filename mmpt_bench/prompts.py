@@ -4,7 +4,8 @@ Vision side: rows are appended behind the patches of each block and cut off behi
 tokens never changes; appending equals standing behind the class token, because position embeddings are added before
 the first block. Text side: rows stand before the caller's first token, at positions 0, 1, ...; they are put in when the
 cache is empty, lie in the cache from then on, and are cut from the decoder's output: labels, logits and lengths never
-see them. Order: textual prompts (or key-value placeholders), then interaction tokens, then the caller's sequence.
+see them. Order: textual prompts (or key-value placeholders), then interaction tokens (the other way round where the
+plan says so), then the caller's sequence.
 
 Interaction tokens are the visual prompts' states behind the last block that is read. They are left in its output, pass
 through the projector with the patches, and are split off where picture and text meet, so picture features cached from
@@ -29,13 +30,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mmpt_bench.anatomy import Anatomy
-from mmpt_bench.attach import xavier
+from mmpt_bench.attach import normal, xavier
 from mmpt_bench.errors import RequestError
 from mmpt_bench.hashing import derive
 from mmpt_bench.kv_cache import cache_in
+from mmpt_bench.prompt_keys import give, projected
 from mmpt_bench.rows import extend_mask, extend_mask_right, extend_positions
 
 Interaction = Literal["none", "output", "parameters"]
+Init = Literal["xavier", "normal", "words"]
+NORMAL_SD = 0.02
+"""Of `normal`: the spread that language models of the field are initialised with."""
 Rows = Float[Tensor, "batch tokens dim"]
 
 
@@ -55,6 +60,11 @@ class PromptPlan:
     """What of the visual prompts reaches the decoder: their output states, or the last set's raw parameters."""
     keys: int = 0
     """Rows whose keys and values are parameters, in every decoder layer (prefix tuning); excludes `text`."""
+    init: Init = "xavier"
+    """What parameters start as: xavier-uniform as in MMPT's code, normal, or, for textual prompts, the embeddings of
+    words drawn at random (Lester et al. 2021, arXiv:2104.08691, section 3.2: sampled vocabulary)."""
+    text_first: bool = True
+    """Textual prompts stand before the interaction tokens; else behind them."""
 
 
 class PromptBank(nn.Module):
@@ -65,10 +75,13 @@ class PromptBank(nn.Module):
         mmpt_text: (layers or 1, text, text_dim).
         mmpt_key, mmpt_value: (layers, keys, key_dim). A key is what `k_proj` would have written: the model rotates it
             to its row's position, 0 to keys - 1.
+        as_keys: sides, of "vision" and "text", whose deep prompts are keys and values for now (prompt_keys.py).
     """
 
-    def __init__(self, anatomy: Anatomy, plan: PromptPlan, seed: int) -> None:
-        """Draws the parameters, each tensor from its own stream of `seed`."""
+    as_keys: frozenset[str] = frozenset()
+
+    def __init__(self, anatomy: Anatomy, plan: PromptPlan, seed: int, words: Float[Tensor, "words dim"]) -> None:
+        """Draws the parameters, each tensor from its own stream of `seed`; `words` are the model's embeddings."""
         super().__init__()
         self.plan, self.anatomy = plan, anatomy
         self.mmpt_visual: nn.Parameter
@@ -81,7 +94,8 @@ class PromptBank(nn.Module):
             ("mmpt_value", layers, plan.keys, anatomy.key_dim),
         ):
             if length:
-                self.register_parameter(name, nn.Parameter(xavier(sets, length, dim, derive(seed, name))))
+                drawn = _drawn(plan.init, name, (sets, length, dim), derive(seed, name), words)
+                self.register_parameter(name, nn.Parameter(drawn))
 
     @property
     def flowing(self) -> int:
@@ -99,6 +113,9 @@ class PromptBank(nn.Module):
 
     def append(self, block: int, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         """Before a vision block: appends the block's prompts to its input."""
+        if "vision" in self.as_keys and self._cut_behind(block):
+            give(module, *projected(module, "layer_norm1", self.mmpt_visual[block]))
+            return args, kwargs
         mask = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
         if mask is not None:
             # Where prompts flow, only the first block lengthens the sequence, and each one's mask must follow.
@@ -109,8 +126,14 @@ class PromptBank(nn.Module):
         hidden = _hidden(args, kwargs)
         return _with_hidden(args, kwargs, torch.cat([hidden, _spread(self.mmpt_visual[block], hidden)], dim=1))
 
+    def _cut_behind(self, block: int) -> bool:
+        """Returns whether nothing reads what a vision block makes of its prompts."""
+        return block < self.anatomy.vision_used - 1 or not self.flowing
+
     def cut_block(self, module: nn.Module, args: tuple, output: Any) -> Any:
         """Behind a vision block: cuts the prompts off."""
+        if "vision" in self.as_keys:
+            return output
         return _with_output(output, lambda hidden: hidden[:, : -self.plan.visual])
 
     def leave_parameters(self, module: nn.Module, args: tuple, output: Any) -> Any:
@@ -162,6 +185,7 @@ class PromptBank(nn.Module):
         states, cache = kwargs.pop("prompt_states", None), cache_in(kwargs)
         _refuse(module, cache)
         seen = int(cache.get_seq_length()) if cache is not None else 0
+        as_keys = "text" in self.as_keys and cache is None and kwargs.get("use_cache") is False
         if 0 < seen < self.rows:
             raise ValueError(
                 f"a cache of {seen} tokens cannot hold the {self.rows} prompt rows; it was filled without them"
@@ -173,11 +197,26 @@ class PromptBank(nn.Module):
         self._check_window(seen + length + (0 if seen else self.rows))
         kwargs["position_ids"] = extend_positions(kwargs.get("position_ids"), mask, self.rows, seen, length)
         kwargs["attention_mask"] = extend_mask(mask, self.rows, seen, length)
+        if as_keys:
+            return args, self._only_keys(module, kwargs, embeds, states)
         if not seen:
             embeds = torch.cat([*self._front(embeds, states), embeds], dim=1)
             kwargs["prompt_rows"] = self.rows
         kwargs["inputs_embeds"] = embeds
         return args, kwargs
+
+    def _only_keys(self, module: Any, kwargs: dict, embeds: Rows, states: Rows | None) -> dict:
+        """Returns the decoder's arguments with the interaction's rows alone in front; masks and positions are cut."""
+        away = self.plan.text + self.plan.keys
+        positions, mask = kwargs["position_ids"], kwargs["attention_mask"]
+        if positions is None:
+            positions = torch.arange(self.rows + embeds.shape[1], device=embeds.device)[None]
+        if mask is not None:
+            mask = mask[:, away:] if mask.dim() == 2 else mask[..., away:, away:]
+        rotary = module.rotary_emb(embeds, position_ids=torch.arange(away, device=embeds.device)[None])
+        embeds = torch.cat([*self._front(embeds, states)[1:], embeds], dim=1)
+        kwargs |= {"position_ids": positions[..., away:], "attention_mask": mask, "inputs_embeds": embeds}
+        return {**kwargs, "prompt_rows": self.flowing, "prompt_rotary": rotary}
 
     def _check_window(self, tokens: int) -> None:
         """Raises RequestError where the decoder's window would no longer hold the prompts."""
@@ -211,10 +250,18 @@ class PromptBank(nn.Module):
                 pictures = 0 if states is None else len(states)
                 raise ValueError(f"interaction needs one picture a sequence: {pictures} for {len(embeds)} sequences")
             front.append(states.to(embeds))
-        return front
+        return front if self.plan.text_first else front[::-1]
 
     def enter_layer(self, layer: int, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         """Before a decoder layer: overwrites the textual prompts' rows with the layer's own."""
+        rotary = kwargs.get("prompt_rotary")
+        if rotary is not None:
+            if self.plan.keys:
+                keys, values = self.get_parameter("mmpt_key")[layer], self.get_parameter("mmpt_value")[layer]
+            else:
+                keys, values = projected(module, "input_layernorm", self.mmpt_text[layer])
+            give(module, keys, values, rotary)
+            return args, {k: v for k, v in kwargs.items() if k not in ("prompt_rows", "prompt_rotary")}
         if not kwargs.get("prompt_rows", 0):
             return args, kwargs
         if not self.plan.keys:
@@ -223,8 +270,9 @@ class PromptBank(nn.Module):
         if not self.plan.text or not self.plan.text_deep or layer == 0:
             return args, kwargs
         hidden = _hidden(args, kwargs)
-        prompts = _spread(self.mmpt_text[layer], hidden)
-        return _with_hidden(args, kwargs, torch.cat([prompts, hidden[:, self.plan.text :]], dim=1))
+        first = 0 if self.plan.text_first else self.flowing
+        parts = [hidden[:, :first], _spread(self.mmpt_text[layer], hidden), hidden[:, first + self.plan.text :]]
+        return _with_hidden(args, kwargs, torch.cat(parts, dim=1))
 
     def mark_attention(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         """Before attention: marks the input whose first rows take trained keys and values."""
@@ -257,6 +305,18 @@ class PromptBank(nn.Module):
         if output.attentions is not None:
             output.attentions = tuple(None if one is None else one[:, :, rows:] for one in output.attentions)
         return output
+
+
+def _drawn(
+    init: Init, name: str, shape: tuple[int, int, int], seed: int, words: Float[Tensor, "words dim"]
+) -> Float[Tensor, "sets length dim"]:
+    """Returns what a parameter starts as, drawn on the CPU from `seed` alone."""
+    if init == "normal":
+        return normal(shape, NORMAL_SD, seed)
+    if init == "words" and name == "mmpt_text":
+        chosen = torch.randint(len(words), shape[:2], generator=torch.Generator().manual_seed(seed))
+        return words.detach().float().cpu()[chosen]
+    return xavier(*shape, seed)
 
 
 def _refuse(decoder: Any, cache: Any) -> None:

@@ -7,8 +7,9 @@ with one seed does not take the seeds from all the others.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from mmpt_bench.board import Board, Cell, Row
@@ -22,6 +23,8 @@ FULL, FROZEN = "full", "frozen"
 SUBJECT = "mmpt"
 """The method under study: what others are compared with where a board has it."""
 RATIOS = ("raw", "chance_corrected", "gain_recovered")
+Figure = Callable[[str, tuple[str, ...], tuple[int, ...]], Resampled | None]
+"""(task, labels, seeds) -> the headline of these rows on common resamples."""
 SAME = 1e-12
 """Scores closer than this are equal: they are sums of the same counts in another order."""
 
@@ -44,7 +47,12 @@ def ranked(
     reasons |= without
     columns = tuple(replace(column, counts=column.task in counted) for column in board.columns)
     board = replace(board, columns=columns, seeds=seeds, exploratory=len(seeds) < SEEDS_TO_CLAIM)
-    parts, why_not = overall_parts(board, chosen, scores, tasks, n_resamples)
+
+    @cache
+    def figure(task: str, labels: tuple[str, ...], of_seeds: tuple[int, ...]) -> Resampled | None:
+        return resampled_headline(runs_of(labels, of_seeds, task, scores, board), tasks[task], n_resamples)
+
+    parts, why_not = _overall_parts(board, chosen, figure)
     reasons |= {label: why_not for label in chosen}
     overall = average(parts) if parts else None
     reference = _reference(board, overall)
@@ -58,7 +66,7 @@ def ranked(
                 rows[label], overall, ranking, _kept(overall, label, reference, board, 0.0, True)
             )
     for column in board.columns:
-        rows |= _with_task_ranks(column.task, column.chance, board, rows, scores, tasks, reference, n_resamples)
+        rows |= _with_task_ranks(column.task, column.chance, board, rows, figure, reference)
     ordered = tuple(sorted(rows.values(), key=_row_order))
     return replace(board, rows=ordered, comparisons=comparisons, reference=reference), overall
 
@@ -97,19 +105,14 @@ def comparable(seeds: Mapping[str, set[int] | None]) -> tuple[list[str], tuple[i
     return [label for label in seeds if label not in without], tuple(sorted(shared)), without
 
 
-def overall_parts(
-    board: Board,
-    chosen: Sequence[str],
-    scores: Mapping[str, Mapping[str, Any]],
-    tasks: Mapping[str, Task],
-    n_resamples: int,
+def _overall_parts(
+    board: Board, chosen: Sequence[str], figure: Figure
 ) -> tuple[list[tuple[Resampled, float, float]], str]:
     """Returns (the resampled tasks that are averaged, why there are none)."""
     parts = []
     for column in board.columns if chosen else ():
         if column.counts:
-            runs = runs_of(chosen, board.seeds, column.task, scores, board)
-            resampled = resampled_headline(runs, tasks[column.task], n_resamples)
+            resampled = figure(column.task, tuple(chosen), board.seeds)
             if resampled is None:
                 return [], f"{column.title} has too few pictures to resample"
             parts.append((resampled, column.chance, column.ceiling))
@@ -119,11 +122,13 @@ def overall_parts(
 def runs_of(
     labels: Sequence[str], seeds: Sequence[int], task: str, scores: Mapping[str, Mapping[str, Any]], board: Board
 ) -> dict[str, Runs]:
+    """Returns the counts that the headline of some rows is resampled from, at some seeds."""
     trains = {row.label: row.trains for row in board.rows}
     found: dict[str, Runs] = {}
     for label in labels:
         by_seed = scores[label][task]
-        found[label] = {seed: by_seed[seed].tally for seed in seeds} if trains[label] else by_seed[0].tally
+        own = {seed: by_seed[seed].headline_tally for seed in (seeds if trains[label] else [0])}
+        found[label] = own if trains[label] else own[0]
     return found
 
 
@@ -149,21 +154,12 @@ def _with_overall(row: Row, overall: Resampled, ranking: Ranking, kept: dict[str
 
 
 def _with_task_ranks(
-    task: str,
-    chance: float,
-    board: Board,
-    rows: Mapping[str, Row],
-    scores: Mapping[str, Mapping[str, Any]],
-    tasks: Mapping[str, Task],
-    reference: str,
-    n_resamples: int,
+    task: str, chance: float, board: Board, rows: Mapping[str, Row], figure: Figure, reference: str
 ) -> dict[str, Row]:
     """Returns the rows that have a task, with its ranks and retention in their cells."""
     having = [row for row in rows.values() if task in row.cells]
     labels, seeds, without = comparable({row.label: seeds_of(row, [task]) for row in having})
-    resampled = (
-        resampled_headline(runs_of(labels, seeds, task, scores, board), tasks[task], n_resamples) if labels else None
-    )
+    resampled = figure(task, tuple(labels), seeds) if labels else None
     found = {}
     ranking = ranks(resampled) if resampled is not None else None
     for row in having:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,22 +132,29 @@ def shipped() -> Path:
 
 
 def look_up(
-    known: Sequence[Choice], method: str, params: dict[str, Any], backbone: str, corpus: str, budget: Budget
+    known: Sequence[Choice],
+    method: str,
+    params: dict[str, Any],
+    backbone: str,
+    corpus: str,
+    budget: Budget,
+    defaults: Mapping[str, Any] | None = None,
 ) -> tuple[float, str] | None:
     """Returns (rate, how it was chosen) of the search that fits best; None where this method was never searched here.
 
     A search fits where backbone and corpus agree. One with other hyperparameters or another budget still says more than
-    a default, and the answer says so.
+    a default, and the answer says so. One from before a hyperparameter was there was made with its `defaults`.
     """
     plain = {name: value for name, value in params.items() if name != "learning_rate"}
     fits = [c for c in known if (c.method, c.backbone_fingerprint, c.corpus_fingerprint) == (method, backbone, corpus)]
     fits = [choice for choice in fits if any(loss is not None for _, loss in choice.trials)]
     if not fits:
         return None
-    fits.sort(key=lambda c: (c.params != plain, c.budget != dataclasses.asdict(budget)))
+    rest = {name: value for name, value in (defaults or {}).items() if name != "learning_rate"}
+    fits.sort(key=lambda c: (rest | c.params != plain, c.budget != dataclasses.asdict(budget)))
     choice = fits[0]
     said = f"searched: {len(choice.trials)} rates on validation data"
-    said += "" if choice.params == plain else ", with other hyperparameters"
+    said += "" if rest | choice.params == plain else ", with other hyperparameters"
     said += "" if choice.budget == dataclasses.asdict(budget) else f", at {choice.budget['steps']} steps"
     said += ", best at the edge" if choice.at_edge else ""
     return choice.best, said

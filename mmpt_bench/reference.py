@@ -5,11 +5,12 @@ What faster ways are held to. With a batch of one it is how lmms-eval and others
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mmpt_bench.task import Sample
+from mmpt_bench.task import Sample, Task
 
 if TYPE_CHECKING:
     from mmpt_bench.backbone import Backbone
@@ -53,6 +54,21 @@ def answer(backbone: Backbone, max_new_tokens: int, batch: Sequence[Asked], proc
     else:
         ranks = _score(backbone, batch, made)
     return list(zip(replies, ranks, strict=True))
+
+
+def one_by_one(backbone: Backbone, task: Task, samples: Sequence[Sample]) -> Iterator[tuple[Sample, Answer]]:
+    """Yields each sample's answer, asked alone and anew, as lmms-eval asks: repeated questions and pictures too."""
+    import torch
+
+    for sample in samples:
+        asked = Asked(backbone.prompt_text(sample.question), sample, [sample])
+        with torch.no_grad():
+            (made,) = answer(backbone, task.max_new_tokens, [asked], partial(_processed_anew, backbone))
+        yield sample, made
+
+
+def _processed_anew(backbone: Backbone, samples: Sequence[Sample]) -> list[Encoded]:
+    return backbone.encode([sample.image.open() for sample in samples])
 
 
 def choice_ids(backbone: Backbone, one: Asked) -> list[list[int]]:

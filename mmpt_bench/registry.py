@@ -121,6 +121,16 @@ def load_method(entry: Entry) -> Any:
     return adapter
 
 
+def built_in_tasks() -> dict[str, Task]:
+    """Returns every built-in task by name, in the order of the columns of a board."""
+    return {name: load_task(entry) for name, entry in task_entries().items()}
+
+
+def colors() -> dict[str, str]:
+    """Returns the hex colour of every built-in method, the same in every figure."""
+    return {name: load_method(entry).color for name, entry in method_entries().items()}
+
+
 def fields_of(path: Path) -> dict[str, str]:
     """Returns name and annotation of the dataclass fields in a method's file, read without importing it."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -152,9 +162,14 @@ def coerce(adapter: type, overrides: Mapping[str, str]) -> dict[str, Any]:
     return {name: _coerced(f"{name}={text}", hints[name], text) for name, text in overrides.items()}
 
 
+def known_fields(entry: Entry) -> list[str]:
+    """Returns the fields of a method that can be set; PEFT's are asked of PEFT, a file is read without importing it."""
+    return list(load_method(entry).known_fields() if entry.peft else fields_of(entry.path))
+
+
 def check_fields(entry: Entry, names: Sequence[str]) -> None:
-    """Raises RequestError for a name that is not a field of the method, before anything is imported."""
-    known: Sequence[str] = load_method(entry).known_fields() if entry.peft else list(fields_of(entry.path))
+    """Raises RequestError for a name that is not a field of the method."""
+    known = known_fields(entry)
     for name in names:
         if name not in known:
             raise unknown_name("field", name, known, f"`mmpt-bench show {entry.name}` lists those of {entry.name}.")

@@ -2,14 +2,16 @@
 
 Pictures are drawn with replacement within their stratum, seeds among the seeds, both at once and independently
 (crossed, or pigeonhole, bootstrap: Owen 2007, doi:10.1214/07-AOAS122). Every method of a comparison sees the same
-draws. Pictures with the same counts everywhere are interchangeable and are drawn as one row with a multiplicity:
-the distribution is the same, and 10,000 pictures become about a hundred rows.
+draws. A few pictures are drawn by their counts: those that are alike everywhere are interchangeable, and are one row
+with a multiplicity. Many pictures are drawn one by one, once for everything that is resampled from them, so that a
+board of a thousand runs draws its ten thousand pictures once and not a thousand times. The distribution is the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -22,6 +24,8 @@ Runs = Tally | Mapping[int, Tally]
 """A method's tallies by seed; one tally alone is a method without seeds (frozen), the same at each of them."""
 CHUNK = 2**22
 """Numbers that are held at once: 32 MB."""
+FEW_PICTURES = 400
+"""Up to so many are drawn by their counts: as many as a task of the embedded suite has at most."""
 
 
 @dataclass(frozen=True)
@@ -76,21 +80,22 @@ def resample_all(
     stacked, strata = _side_by_side(flat)
     columns = flat[0].columns
     shape = (len(runs), max(1, len(seeds)))
-
-    def each_figure(sums: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns each figure of sums, (..., methods x seeds)."""
-        found = [values(part, columns) for part in _parts(sums, flat)]
-        return {name: np.stack([_defined(part, name) for part in found], axis=-1) for name in figures}
-
-    by_tally = each_figure(stacked.sum(axis=0))
+    by_tally = [values(sums, columns) for sums in stacked.sum(axis=0).reshape(len(flat), -1)]
     draws = {name: np.empty((n_resamples, *shape)) for name in figures}
     start = 0
     for sums in _picture_sums(stacked, strata, n_resamples, derive(seed, "pictures")):
-        for name, drawn in each_figure(sums).items():
-            draws[name][start : start + len(sums)] = drawn.reshape(-1, *shape)
+        drawn = values(sums.reshape(len(sums), *shape, -1), columns)
+        for name in figures:
+            draws[name][start : start + len(sums)] = _defined(drawn, name)
         start += len(sums)
     return {
-        name: Resampled(tuple(runs), seeds, by_tally[name].reshape(shape), draws[name], _over_seeds(draws[name], seed))
+        name: Resampled(
+            tuple(runs),
+            seeds,
+            np.array([_defined(of, name) for of in by_tally]).reshape(shape),
+            draws[name],
+            _over_seeds(draws[name], seed),
+        )
         for name in figures
     }
 
@@ -149,17 +154,71 @@ def check_same_pictures(tallies: Sequence[Tally]) -> None:
 
 def _picture_sums(counts: np.ndarray, strata: Sequence[str], n_resamples: int, seed: int) -> Iterator[np.ndarray]:
     """Yields sums of counts over pictures that are drawn with replacement within strata, (some resamples, columns)."""
-    rng = np.random.default_rng(seed)
+    if len(counts) > FEW_PICTURES:
+        return _sums_of_many(counts, _drawn(tuple(strata), n_resamples, seed))
+    groups = [np.unique(counts[own], axis=0, return_counts=True) for own in _own_pictures(strata)]
+    return _sums_of_few(groups, n_resamples, seed)
+
+
+def _own_pictures(strata: Sequence[str]) -> list[np.ndarray]:
+    """Returns the pictures of each stratum, by its name."""
     names, stratum = np.unique(np.asarray(strata), return_inverse=True)
-    groups = [np.unique(counts[stratum == number], axis=0, return_counts=True) for number in range(len(names))]
-    width = counts.shape[1] + max(len(rows) for rows, _ in groups)
-    step = max(1, CHUNK // width)
+    return [np.flatnonzero(stratum == number) for number in range(len(names))]
+
+
+def _sums_of_few(groups: Sequence[tuple[np.ndarray, np.ndarray]], n_resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """Yields sums over pictures drawn by their counts: (distinct rows, how often each occurs) of each stratum."""
+    rng = np.random.default_rng(seed)
+    n_columns = groups[0][0].shape[1]
+    step = max(1, CHUNK // (n_columns + max(len(rows) for rows, _ in groups)))
     for start in range(0, n_resamples, step):
         size = min(step, n_resamples - start)
-        sums = np.zeros((size, counts.shape[1]))
+        sums = np.zeros((size, n_columns))
         for rows, times in groups:
             sums += rng.multinomial(times.sum(), times / times.sum(), size).astype(np.float64) @ rows
         yield sums
+
+
+def _sums_of_many(counts: np.ndarray, drawn: Sequence[tuple[np.ndarray, np.ndarray]]) -> Iterator[np.ndarray]:
+    """Yields sums over pictures drawn one by one: (its pictures, how often each is drawn) of each stratum.
+
+    Columns that are alike are added up once: all runs were asked the same questions.
+    """
+    counts, place = _distinct_columns(counts)
+    blocks = []
+    for own, times in drawn:
+        rows = counts[own]
+        counted = np.flatnonzero(rows.any(axis=0))  # MME counts a subtask in columns of its own
+        # Whole numbers below 2**24 are exact in single precision, and half the work.
+        small = counts.dtype.kind == "i" and len(rows) * int(rows.max(initial=0)) < 2**24
+        blocks.append((counted, rows[:, counted].astype(np.float32 if small else np.float64), times))
+    n_resamples = len(drawn[0][1])
+    step = max(1, CHUNK // len(place))
+    for start in range(0, n_resamples, step):
+        sums = np.zeros((min(step, n_resamples - start), counts.shape[1]))
+        for counted, rows, times in blocks:
+            sums[:, counted] += times[start : start + step] @ rows
+        yield sums[:, place]
+
+
+def _distinct_columns(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the columns that differ, and of each column its place among them."""
+    seen: dict[bytes, int] = {}
+    place = np.array([seen.setdefault(column.tobytes(), len(seen)) for column in np.ascontiguousarray(counts.T)])
+    return counts[:, np.unique(place, return_index=True)[1]], place
+
+
+@lru_cache(maxsize=8)
+def _drawn(strata: tuple[str, ...], n_resamples: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Returns (its pictures, how often each is drawn, (resamples, pictures)) of each stratum."""
+    rng, found = np.random.default_rng(seed), []
+    for own in _own_pictures(strata):
+        n = len(own)
+        times = np.empty((n_resamples, n), dtype=np.float32)
+        for one in times:
+            one[:] = np.bincount(rng.integers(0, n, n), minlength=n)
+        found.append((own, times))
+    return found
 
 
 def _over_seeds(draws: np.ndarray, seed: int) -> np.ndarray:
@@ -190,7 +249,3 @@ def _side_by_side(tallies: Sequence[Tally]) -> tuple[np.ndarray, tuple[str, ...]
     """Returns all tallies' counts beside each other, (pictures, tallies x columns), and the strata."""
     check_same_pictures(tallies)
     return np.concatenate([tally.counts for tally in tallies], axis=1), tallies[0].strata
-
-
-def _parts(stacked: np.ndarray, tallies: Sequence[Tally]) -> list[np.ndarray]:
-    return np.split(stacked, len(tallies), axis=-1)

@@ -9,8 +9,10 @@ from typing import TypeVar
 from mmpt_bench.errors import UntrustedRecord
 from mmpt_bench.hashing import content_key
 from mmpt_bench.recipe import Record
+from mmpt_bench.resample import FEW_PICTURES
 from mmpt_bench.scoring import figures
-from mmpt_bench.store import Store, choices_from
+from mmpt_bench.sheet import Sheet
+from mmpt_bench.store import Store
 from mmpt_bench.task import Sample, Tally, Task
 
 TOLERANCE = 1e-9
@@ -20,12 +22,30 @@ K = TypeVar("K")
 
 @dataclass(frozen=True)
 class Rescored:
-    """A record, and its counts under the decoding that its score is of."""
+    """A record, and its figures under the decoding that its score is of."""
 
     record: Record
-    tally: Tally
     values: dict[str, float]
     """Every figure that is defined."""
+    sheet: Sheet
+    """Of the task's samples."""
+    headline: Sheet
+    """The same for what the headline figure is made from."""
+
+    @property
+    def tally(self) -> Tally:
+        """Returns the counts, made anew each time: those of a thousand runs would fill the memory."""
+        return self.sheet.counted(self.sheet.codes(answers_of(self.record)))
+
+    @property
+    def headline_tally(self) -> Tally:
+        """Returns the counts that the headline is resampled from."""
+        return self.headline.counted(self.headline.codes(answers_of(self.record)))
+
+
+def answers_of(record: Record) -> str:
+    """Returns the answers that a record's score is of, as text."""
+    return record.parsed_choices if record.decode == "generate" else record.ranked_choices
 
 
 def check_track(record: Record) -> None:
@@ -75,49 +95,58 @@ def one_edition(records: Sequence[Record], tasks: Mapping[str, Task]) -> tuple[l
     return kept, left_out
 
 
-def rescored(record: Record, task: Task, samples: Sequence[Sample]) -> Rescored:
-    """Returns a record's counts and figures, made from its stored answers.
+def rescored(record: Record, task: Task, samples: Samples) -> Rescored:
+    """Returns a record with its figures, made from its stored answers.
 
     Raises:
         UntrustedRecord: they do not give the score that the record says, or do not fit its samples.
     """
     if record.score is None:
         raise UntrustedRecord(f"The record of `{record.task}` in `{record.run}` has no score and no reason for that.")
-    values = {}
-    tallies = {}
-    for way, text in (("generate", record.parsed_choices), ("rank", record.ranked_choices)):
-        tallies[way] = task.metric.tally(samples, choices_from(samples, text))
-        values[way] = figures(task, tallies[way])
-    if record.decode not in values:
+    if record.decode not in ("generate", "rank"):
         raise UntrustedRecord(f"The record of `{record.task}` in `{record.run}` has no decoding `{record.decode}`.")
+    sheet, headline = samples.sheets(record.samples, task)
+    texts = {record.parsed_choices, record.ranked_choices}
+    found = {text: figures(task, sheet.sums(sheet.codes(text)), sheet.columns) for text in texts}
     claims = (
-        ("score", record.score, values[record.decode]),
-        ("strict", record.strict, values["generate"]),
-        ("constrained", record.constrained, values["rank"]),
+        ("score", record.score, answers_of(record)),
+        ("strict", record.strict, record.parsed_choices),
+        ("constrained", record.constrained, record.ranked_choices),
     )
-    for name, said, found in claims:
-        is_so = found.get(task.headline)
+    for name, said, text in claims:
+        is_so = found[text].get(task.headline)
         if said != is_so and (said is None or is_so is None or abs(said - is_so) > TOLERANCE * max(1.0, abs(is_so))):
             raise UntrustedRecord(
                 f"`{record.run}` says that its {name} on `{record.task}` is {said}, but its answers give {is_so}. "
                 "Remove that line of its records.jsonl and run it again."
             )
-    return Rescored(record, tallies[record.decode], values[record.decode])
+    return Rescored(record, found[answers_of(record)], sheet, headline)
 
 
 class Samples:
-    """The samples files of a store, each read and verified once."""
+    """The samples files of a store, each read, verified and coded once."""
 
     def __init__(self, store: Store) -> None:
         """Reads nothing yet."""
         self._store = store
         self._known: dict[str, list[Sample]] = {}
+        self._sheets: dict[tuple[str, str], tuple[Sheet, Sheet]] = {}
 
     def __call__(self, name: str) -> list[Sample]:
         """Returns the samples of a file; raises as `Store.read_samples` does."""
         if name not in self._known:
             self._known[name] = self._store.read_samples(name)
         return self._known[name]
+
+    def sheets(self, name: str, task: Task) -> tuple[Sheet, Sheet]:
+        """Returns the sheet of a file's samples, and the one that the headline figure is resampled from."""
+        if (name, task.name) not in self._sheets:
+            sheet = task.metric.sheet(self(name))
+            # Up to a few pictures, what is drawn hangs on all columns.
+            narrow = len(sheet.clusters) > FEW_PICTURES
+            needed = task.metric.needs(task.headline, sheet.columns)
+            self._sheets[name, task.name] = sheet, sheet.narrowed(needed) if narrow else sheet
+        return self._sheets[name, task.name]
 
 
 def by(records: Sequence[Record], keys: Sequence[K]) -> dict[K, list[Record]]:

@@ -194,7 +194,8 @@ def _evaluated(
     }
     left = [sample for sample in item.samples if sample.id not in answered]
     report.evaluated(job, task.name, len(answered), len(item.samples))
-    for batch in predict(backbone, task, left, batch_size, content_key(item.asked_key), report.said):
+    pictures = content_key(item.asked_key)
+    for batch in predict(backbone, task, left, batch_size, pictures, report.said, item.guard):
         artifacts.append_predictions(store, name, task.name, asked_key, batch)
         answered |= {prediction.id: prediction for prediction in batch}
         report.evaluated(job, task.name, len(answered), len(item.samples))

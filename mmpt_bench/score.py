@@ -83,7 +83,7 @@ def score_answers(task: Task, given: Answers, official: Sequence[Sample] | None 
         tally = task.metric.tally(samples, choices)
     except ValueError as error:
         raise RequestError(f"These answers cannot be scored as {task.title}: {error}.") from error
-    values = figures(task, tally)
+    values = figures(task, tally.counts.sum(axis=0), tally.columns)
     if not pictures_known:
         notes.append("the file does not say which questions share a picture, so that there are no intervals")
     if (share := _most_said(choices)) > DEGENERATE:

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from math import isnan
 from typing import Any
 
 import numpy as np
 
 from mmpt_bench.stats import cluster_bootstrap
 from mmpt_bench.store import choices_text
-from mmpt_bench.task import Prediction, Sample, Tally, Task, chosen
+from mmpt_bench.task import Prediction, Sample, Task, chosen
 
 DEGENERATE = 0.99
 """Share of one and the same answer above which a model does not look at its pictures any more."""
 
 
-def figures(task: Task, tally: Tally) -> dict[str, float]:
-    """Returns every figure of a tally that is defined."""
-    values = task.metric.values(tally.counts.sum(axis=0), tally.columns)
-    return {name: float(value) for name, value in values.items() if not np.isnan(value)}
+def figures(task: Task, sums: np.ndarray, columns: Sequence[str]) -> dict[str, float]:
+    """Returns every figure of counts, added up over pictures, that is defined."""
+    values = task.metric.values(sums, columns)
+    return {name: value for name in values if not isnan(value := float(values[name]))}
 
 
 def scored(task: Task, samples: Sequence[Sample], predictions: Sequence[Prediction]) -> dict[str, Any]:
@@ -35,8 +36,9 @@ def scored(task: Task, samples: Sequence[Sample], predictions: Sequence[Predicti
         "constrained": [p.ranked for p in predictions],
     }
     own = [chosen(p, task.decode) for p in predictions]
-    tally = task.metric.tally(samples, own)
-    values = figures(task, tally)
+    sheet = task.metric.sheet(samples)
+    tally = sheet.tally(own)
+    values = figures(task, tally.counts.sum(axis=0), tally.columns)
     intervals = cluster_bootstrap(tally, task.metric.values)
     said = Counter(own).most_common(1)[0][1] / len(own)
     due = Counter(s.answer for s in samples).most_common(1)[0][1] / len(samples)
@@ -44,7 +46,10 @@ def scored(task: Task, samples: Sequence[Sample], predictions: Sequence[Predicti
         "decode": task.decode,
         "headline": task.headline,
         "score": values[task.headline],
-        **{way: figures(task, task.metric.tally(samples, c)).get(task.headline) for way, c in by_way.items()},
+        **{
+            way: figures(task, sheet.tally(answers).counts.sum(axis=0), sheet.columns).get(task.headline)
+            for way, answers in by_way.items()
+        },
         "interval": intervals.get(task.headline),
         "ceiling": task.metric.ceiling(samples),
         "chance": task.metric.chance(samples),

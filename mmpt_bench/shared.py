@@ -8,9 +8,11 @@ when it changes the picture's features, by `check`, which compares with the plai
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.kv_cache import cache_name
+from mmpt_bench.read_rows import rows_read
 from mmpt_bench.reference import Answer, Asked, choice_ids
 
 if TYPE_CHECKING:
@@ -107,7 +109,8 @@ class Shared:
             mask, inputs["mm_encoder_outputs"] = inputs["attention_mask"], seen
         else:
             prefix = torch.tensor([rows[0].ids[:at]], device=self.backbone.device).expand(len(firsts), -1)
-            out = self.backbone.model(input_ids=prefix, mm_encoder_outputs=seen, use_cache=True, logits_to_keep=1)
+            with rows_read(self.backbone, torch.zeros_like(prefix, dtype=torch.bool)):
+                out = self.backbone.model(input_ids=prefix, mm_encoder_outputs=seen, use_cache=True, logits_to_keep=1)
             places = {key: i for i, key in enumerate(firsts)}
             inputs = self.backbone.pad([_behind(row, at) for row in rows], "left")
             mask = torch.cat([inputs["attention_mask"].new_ones(len(batch), at), inputs["attention_mask"]], dim=1)
@@ -127,9 +130,13 @@ class Shared:
 
     def _call(self, inputs: dict[str, Any], mask: Tensor) -> tuple[Tensor, Any]:
         """Returns (logits of the last token, cache) of one call of the model; positions are counted from the mask."""
-        length = inputs["input_ids"].shape[1]
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -length:]
-        out = self.backbone.model(**inputs, position_ids=positions, use_cache=True, logits_to_keep=1)
+        import torch
+
+        read = torch.zeros_like(inputs["input_ids"], dtype=torch.bool)
+        read[:, -1] = True
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -read.shape[1] :]
+        with rows_read(self.backbone, read) if read.shape[1] > 1 else nullcontext():
+            out = self.backbone.model(**inputs, position_ids=positions, use_cache=True, logits_to_keep=1)
         return out.logits[:, -1].float(), out[cache_name()]
 
     def _decode(self, logits: Tensor, cache: Any, mask: Tensor) -> list[list[int]]:

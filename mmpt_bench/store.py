@@ -25,14 +25,11 @@ from mmpt_bench.files import append_jsonl, check_name, read_jsonl, scrub, scrubb
 from mmpt_bench.hashing import canonical_json, content_key
 from mmpt_bench.lock import held
 from mmpt_bench.recipe import Recipe, Record
+from mmpt_bench.sheet import DIGITS, UNREADABLE
 from mmpt_bench.task import Picture, Sample
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
-"""An index of a choice is one of these; so is each character of `Record.parsed_choices`."""
-UNREADABLE = "-"
 
 
 @dataclass(frozen=True)

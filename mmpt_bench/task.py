@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
 
+    from mmpt_bench.sheet import Sheet
     from mmpt_bench.source import Rows
 
 Decode = Literal["generate", "rank"]
@@ -79,14 +80,17 @@ class Tally:
     columns: tuple[str, ...]
     """What is counted, one a column of `counts`."""
     counts: np.ndarray
-    """Float64, (pictures, columns)."""
+    """Numbers of answers, (pictures, columns)."""
 
 
 class Metric(Protocol):
-    """Turns choices into counts per picture, and sums of such counts into figures."""
+    """Says what is counted of the answers to a picture, and turns sums of such counts into figures.
 
-    def tally(self, samples: Sequence[Sample], choices: Sequence[str | None]) -> Tally:
-        """Returns the counts of `choices` (None: unreadable) against `samples`, which are in the same order."""
+    A metric of your own is a class that derives from this one.
+    """
+
+    def sheet(self, samples: Sequence[Sample]) -> Sheet:
+        """Returns the samples coded for counting, as `sheet_of` makes it."""
         ...
 
     def values(self, sums: np.ndarray, columns: Sequence[str]) -> dict[str, np.ndarray]:
@@ -103,6 +107,14 @@ class Metric(Protocol):
     def chance(self, samples: Sequence[Sample]) -> float:
         """Returns what the headline figure is, in expectation, when legal answers are drawn at random."""
         ...
+
+    def needs(self, figure: str, columns: Sequence[str]) -> tuple[str, ...]:
+        """Returns the columns that a figure is made from: all, where a metric does not say."""
+        return tuple(columns)
+
+    def tally(self, samples: Sequence[Sample], choices: Sequence[str | None]) -> Tally:
+        """Returns the counts of `choices` (None: unreadable) against `samples`, which are in the same order."""
+        return self.sheet(samples).tally(choices)
 
 
 @dataclass(frozen=True)

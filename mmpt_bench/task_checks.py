@@ -110,7 +110,7 @@ def _prompts(samples: list[Sample]) -> str:
 
 
 def _headline(task: Task, samples: list[Sample], choices: Sequence[str | None]) -> float:
-    tally = task.metric.tally(samples, choices)
+    tally = task.metric.sheet(samples).tally(choices)
     figures = task.metric.values(tally.counts.sum(axis=0), tally.columns)
     require(task.headline in figures, f"there is no figure `{task.headline}`, only {', '.join(sorted(figures))}")
     return float(figures[task.headline])
@@ -139,7 +139,7 @@ def _lowest(task: Task, samples: list[Sample]) -> str:
 
 
 def _figures(task: Task, samples: list[Sample]) -> str:
-    tally = task.metric.tally(samples, [s.answer for s in samples])
+    tally = task.metric.sheet(samples).tally([s.answer for s in samples])
     figures = task.metric.values(tally.counts.sum(axis=0), tally.columns)
     lacking = [name for name in task.metric_names if name not in figures and "/" not in name]
     require(not lacking, f"`metric_names` has `{lacking[0] if lacking else ''}`, the metric has not")

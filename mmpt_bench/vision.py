@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from mmpt_bench.encoded import Encoded
+from mmpt_bench.encoded import Encoded, collated
+from mmpt_bench.families import FAMILIES
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -80,7 +81,7 @@ def is_frozen(backbone: Backbone) -> bool:
 
     Dropout in the tower makes its features differ from call to call, so they cannot be kept either.
     """
-    if backbone.anatomy.family != "llava" or backbone.anatomy.vision is None:
+    if not FAMILIES[backbone.anatomy.family].projects_states or backbone.anatomy.vision is None:
         return False
     tower, core = _tower(backbone), backbone.model.get_submodule(backbone.anatomy.core)
     if any(p.requires_grad for p in tower.parameters()) or "get_image_features" in vars(core):
@@ -101,7 +102,8 @@ def is_frozen(backbone: Backbone) -> bool:
 def fingerprint(backbone: Backbone) -> str:
     """Returns a digest of what decides a frozen tower's features: parts, values, what is read, the processor."""
     tower, config = _tower(backbone), backbone.model.config
-    read = [config.vision_feature_layer, config.vision_feature_select_strategy, backbone.device, backbone.dtype]
+    fields = ("vision_feature_layer", "vision_feature_select_strategy")
+    read = [*[getattr(config, field, None) for field in fields], backbone.device, backbone.dtype]
     digest = hashlib.blake2b(repr([str(tower), read]).encode(), digest_size=16)
     digest.update(str(backbone.processor.image_processor.to_json_string()).encode())
     for name, value in tower.state_dict().items():
@@ -110,27 +112,41 @@ def fingerprint(backbone: Backbone) -> str:
     return digest.hexdigest()
 
 
-def states(
-    backbone: Backbone, pixel_values: Float[Tensor, "batch channels height width"]
-) -> Float[Tensor, "batch tokens dim"]:
-    """Returns the hidden state that the projector reads, without gradient."""
+def states(backbone: Backbone, inputs: Mapping[str, Tensor]) -> Float[Tensor, "tiles tokens dim"]:
+    """Returns the hidden states that the projector reads, without gradient, of pictures as the processor makes them."""
     import torch
 
-    config = backbone.model.config
-    with torch.no_grad():
-        values = pixel_values.to(backbone.device, getattr(torch, backbone.dtype))
-        out = _tower(backbone)(values, output_hidden_states=True, return_dict=True)
-    hidden = out.hidden_states[config.vision_feature_layer]
-    return hidden[:, 1:] if backbone.anatomy.drops_first else hidden
+    kept: list[Any] = []
+    tower, core = _tower(backbone), backbone.model.get_submodule(backbone.anatomy.core)
+    anatomy, config = backbone.anatomy, backbone.model.config
+    moved = {name: value.to(backbone.device) for name, value in inputs.items()}
+    moved["pixel_values"] = moved["pixel_values"].to(getattr(torch, backbone.dtype))
+    if anatomy.family == "llava":
+        with torch.no_grad():
+            out = tower(moved["pixel_values"], output_hidden_states=True, return_dict=True)
+        hidden = out.hidden_states[config.vision_feature_layer]
+        return hidden[:, 1:] if anatomy.drops_first else hidden
+    # Tiles that only fill a batch up are left out by the model itself, which then asks its projector.
+    hook = core.get_submodule(FAMILIES[anatomy.family].projector).register_forward_pre_hook(
+        lambda module, args: kept.append(args[0])
+    )
+    try:
+        with torch.no_grad():
+            core.get_image_features(**moved, return_dict=True)
+    finally:
+        hook.remove()
+    return kept[0]
 
 
-def projected(backbone: Backbone, hidden: Float[Tensor, "batch tokens dim"]) -> dict[str, Any]:
-    """Returns the model's `mm_encoder_outputs` for a tower's states: what `get_image_features` makes of them."""
+def projected(backbone: Backbone, pictures: Sequence[Float[Tensor, "tiles tokens dim"]]) -> dict[str, Any]:
+    """Returns the model's `mm_encoder_outputs` for pictures' states: what `get_image_features` makes of them."""
+    import torch
     from transformers.modeling_outputs import BaseModelOutputWithPooling
 
     projector = backbone.model.get_submodule(backbone.anatomy.projector)
+    made = projector(torch.cat(list(pictures)))
     # One entry a picture, as transformers' own; it concatenates them again.
-    features: Any = list(projector(hidden))
+    features: Any = [one.flatten(0, 1) for one in made.split([len(picture) for picture in pictures])]
     return {"image": BaseModelOutputWithPooling(pooler_output=features)}
 
 
@@ -163,22 +179,27 @@ class TowerFeatures:
         """`pictures` names the set within which equal keys are equal pictures."""
         self.backbone, self.owner = backbone, f"{fingerprint(backbone)} {pictures}"
 
-    def __call__(self, images: Sequence[Any]) -> Float[Tensor, "batch tokens dim"]:
-        """Returns the states of pictures (task.Picture), on the backbone's device."""
-        import torch
-
-        alone = self.backbone.image_tokens() >= ALONE_TOKENS
+    def __call__(self, images: Sequence[Any]) -> list[Encoded]:
+        """Returns pictures (task.Picture) as states, each (tiles, tokens, dim), with what stands for it in a text."""
+        one_size = FAMILIES[self.backbone.anatomy.family].one_size
+        alone = not one_size or self.backbone.image_tokens() >= ALONE_TOKENS
         groups = [[image] for image in images] if alone else [list(images)]
-        return torch.cat([self._group(group) for group in groups]).to(self.backbone.device)
+        return [one for group in groups for one in self._group(group)]
 
-    def _group(self, images: list[Any]) -> Tensor:
+    def _group(self, images: list[Any]) -> list[Encoded]:
         key = tuple(image.key for image in images)
         found = self.backbone.features.get(self.owner, key)
         if found is None:
             began = clock()
-            found = states(self.backbone, self.backbone.pixels([image.open() for image in images]))
+            made = self.backbone.encode([image.open() for image in images])
+            hidden = states(self.backbone, collated([one.tensors for one in made]))
+            # Pictures that share a group have a tile each.
+            found = Encoded({"states": hidden}, made[0].text)
             self.backbone.features.put(self.owner, key, found, clock() - began)
-        return found.to(self.backbone.device)
+        hidden = found.tensors["states"].to(self.backbone.device)
+        if len(images) == 1:
+            return [Encoded({"states": hidden}, found.text)]
+        return [Encoded({"states": one[None]}, found.text) for one in hidden]
 
 
 def _size(value: Tensor | Encoded) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import subprocess
@@ -10,13 +11,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from synthetic import record, samples, store_in, task
 from test_run import bench
 
 from mmpt_bench import ablation, registry
 from mmpt_bench.ablation import Ablation, Point, combinations, label_of, variant_key
 from mmpt_bench.ablation_board import ablation_board
-from mmpt_bench.ablation_files import ablation_csv, ablation_md
+from mmpt_bench.ablation_files import ablation_csv, ablation_md, ablation_tables
 from mmpt_bench.axes import axes_of
 from mmpt_bench.corpus import load_corpus
 from mmpt_bench.errors import RequestError, UntrustedRecord
@@ -31,12 +33,13 @@ QUICK = ("--steps", "2", "--batch-size", "2", "--limit", "4")
 
 def changed(method: str, one_at_a_time: bool = False, sets: tuple[str, ...] = (), **options: str) -> list[dict]:
     """Returns what each point of a method sets, field by field."""
-    axes, _ = axes_of({k.replace("_", "-"): v for k, v in options.items()}, sets, registry.find("method", method))
+    (entry,) = registry.find("method", method)
+    axes, _ = axes_of({k.replace("_", "-"): v for k, v in options.items()}, sets, [entry])
     found = []
-    for combination in combinations(axes, method, one_at_a_time):
+    for combination in combinations(axes, entry.name, one_at_a_time):
         fields: dict[str, str] = {}
         for setting in combination.values():
-            fields |= setting.fields.get(method, {})
+            fields |= setting.fields.get(entry.name, {})
         found.append(fields)
     return found
 
@@ -114,8 +117,15 @@ def test_a_share_that_leaves_nothing_is_refused() -> None:
         (("--method", "vpt", "--parts", "both"), "no two sides"),
         (("--method", "vpt", "--depth", "text-deep"), "one side"),
         (("--method", "frozen", "--lr", "1e-3"), "trains nothing"),
-        (("--placement", "middle"), "cannot vary `mmpt`: where its parameters stand is fixed. Its fields:"),
-        (("--init", "zero"), "cannot vary `mmpt`: how its parameters start is fixed"),
+        (("--placement", "middle"), "`placement=middle` is not one of"),
+        (("--init", "zero"), "`init=zero` is not one of"),
+        (
+            ("--method", "vpt", "--placement", "all"),
+            "cannot vary `vpt`: where its parameters stand is fixed. Its fields:",
+        ),
+        (("--method", "full", "--init", "normal"), "cannot vary `full`: how its parameters start is fixed"),
+        (("--method", "lora", "--placement", "all,heads"), "`placement=heads` is not one of"),
+        (("--parts", "visual,both", "--init", "words"), "`init` `words` is for textual prompts"),
         (("--parts", "visuel"), "Did you mean `visual`"),
         (("--depth", "depe"), "Did you mean `deep`"),
         (("--lr", "0"), "above 0"),
@@ -228,10 +238,11 @@ def test_points_without_a_result_are_named_with_the_command(made: tuple[Store, A
     board = ablation_board(
         store, Ablation(**(vars(found) | {"points": [*found.points, lost]})), {"colours": task()}, 50
     )
-    assert board.missing == ("mmpt (text-len=20) has no result: `mmpt-bench ablate --text-len 5,10` makes it.",)
+    assert board.missing == ("mmpt (text-len=20)",)
+    assert b"Without a result: mmpt (text-len=20)." in ablation_md(board)
     empty = ablation_board(store, Ablation(**(vars(found) | {"points": [lost]})), {"colours": task()}, 50)
     assert empty.evidence is None
-    assert b"Missing" in ablation_md(empty)
+    assert b"Without a result: mmpt (text-len=20)." in ablation_md(empty)
 
 
 def test_runs_of_an_ablation_alone_make_no_leaderboard(made: tuple[Store, Ablation]) -> None:
@@ -252,3 +263,35 @@ def test_time_is_estimated_by_method_and_scaled_from_another_budget(made: tuple[
 
 class _Asked:
     samples = samples(80)
+
+
+def test_a_task_that_few_points_have_is_no_column(made: tuple[Store, Ablation]) -> None:
+    store, found = made
+    other = task("shapes", "Shapes")
+    lost = [Point(f"mmpt (text-len={n})", "mmpt", {"text-len": str(n)}, str(n), False) for n in (20, 40)]
+    by = Recipe("tiny", "b" * 8, "scenes", "c" * 8, "mmpt", {"text_length": 5}, Budget(), 0)
+    store.append_record(record(store, other, samples(40), "10", by))
+    board = ablation_board(store, Ablation(**(vars(found) | {"points": [*found.points, *lost]})),
+                           {"colours": task(), "shapes": other}, 50)  # fmt: skip
+    assert board.evidence is not None
+    # Two of the four points have a result at all, and one of these was asked about shapes.
+    assert [column.task for column in board.evidence.board.columns] == ["colours"]
+
+
+def test_points_are_told_apart_on_a_narrow_terminal(made: tuple[Store, Ablation]) -> None:
+    store, found = made
+    console = Console(width=80, file=io.StringIO(), record=True)
+    for part in ablation_tables(ablation_board(store, found, {"colours": task()}, 50)):
+        console.print(part)
+    text = console.export_text()
+    assert "text-len=10" in text
+    assert "…" not in text
+
+
+def test_a_method_of_peft_is_varied_by_its_own_fields_and_by_those_of_its_configuration() -> None:
+    assert changed("peft:IA3", lr="1e-3,1e-2") == [{"learning_rate": "0.001"}, {"learning_rate": "0.01"}]
+    assert changed("peft:LORA", sets=("r=4,16",)) == [{"r": "4"}, {"r": "16"}]
+    with pytest.raises(RequestError, match="a value stands twice"):
+        changed("peft:LORA", sets=("r=4,4.0,04",))
+    with pytest.raises(RequestError, match=r"has no prompts. Its fields: `config`, `train_projector`"):
+        changed("peft:IA3", prompt_len="5")

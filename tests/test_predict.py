@@ -235,3 +235,17 @@ def test_close_calls_in_half_precision_are_asked_again_and_counted(tmp_path: Pat
     said.clear()
     asked(half, samples(), say=said.append, guard=False)
     assert not said
+
+
+def test_the_last_layer_computes_the_rows_that_are_read_alone(backbone: Backbone) -> None:
+    METHODS["frozen"].attach(backbone, 0)
+    layers = [backbone.model.get_submodule(name).mlp.down_proj for name in backbone.anatomy.decoder_layers]
+    rows: dict[int, list[int]] = {0: [], 2: []}
+    for index, seen in rows.items():
+        layers[index].register_forward_pre_hook(lambda m, args, seen=seen: seen.append(args[0][..., 0].numel()))
+    one_question = [sample for i, sample in enumerate(samples()) if i % 4 == 0]
+    asked(backbone, one_question)
+    prompt = len(backbone.tokens([backbone.prompt_text(QUESTIONS[0])])[0].ids)
+    # The third call is the prefill of the three questions; before it come the two sides of the comparison.
+    assert 3 * prompt in rows[0]
+    assert rows[2][rows[0].index(3 * prompt)] == 3

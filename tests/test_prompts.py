@@ -20,6 +20,7 @@ from mmpt_bench.rows import extend_mask, extend_positions
 torch.set_num_threads(1)
 PLANS = {
     "mmpt": PromptPlan(visual=3, text=2, interaction="output"),
+    "visual first": PromptPlan(visual=3, text=2, interaction="output", text_first=False),
     "parameters": PromptPlan(visual=3, text=2, interaction="parameters"),
     "shallow": PromptPlan(visual=3, visual_deep=False, text=2, text_deep=False, interaction="output"),
     "vpt": PromptPlan(visual=3),
@@ -68,13 +69,15 @@ def by_hand(backbone: Any, batch: dict[str, Tensor]) -> Tensor:
     embeds[batch["input_ids"] == backbone.model.config.image_token_id] = picture[0]
     front = [core.multi_modal_projector(states)] if plan.interaction != "none" else []
     length = plan.text + plan.keys + (front[0].shape[1] if front else 0)
-    hidden = torch.cat([torch.zeros(1, plan.text + plan.keys, embeds.shape[-1]), *front, embeds], dim=1)
+    ahead = [torch.zeros(1, plan.text + plan.keys, embeds.shape[-1]), *front]
+    first = 0 if plan.text_first else front[0].shape[1]
+    hidden = torch.cat([*(ahead if plan.text_first else ahead[::-1]), embeds], dim=1)
     positions = torch.arange(hidden.shape[1])[None]
     rotary = text.rotary_emb(hidden, positions)
     mask = torch.full((hidden.shape[1],) * 2, torch.finfo(torch.float32).min).triu(1)[None, None]
     for i, layer in enumerate(text.layers):
         if plan.text and (plan.text_deep or i == 0):
-            hidden = torch.cat([bank.mmpt_text[i][None], hidden[:, plan.text :]], dim=1)
+            hidden = torch.cat([hidden[:, :first], bank.mmpt_text[i][None], hidden[:, first + plan.text :]], dim=1)
         hidden = llama_layer(layer, hidden, rotary, mask, bank, i)
     return backbone.model.lm_head(text.norm(hidden))[:, length:]
 
@@ -117,6 +120,24 @@ class Unhooked:
                 module._forward_pre_hooks.clear()
         self.model, self.lm_head = parts["model"], parts["lm_head"]
         self.prompt_bank, self.config = backbone.model.prompt_bank, backbone.model.config
+
+
+def test_prompts_start_as_they_are_told_to(backbone: Any) -> None:
+    found = {}
+    for init in ("xavier", "normal", "words"):
+        attachment = Attachment(backbone)
+        bank = attach_prompts(attachment, PromptPlan(visual=40, text=40, init=init), seed=3)  # type: ignore[arg-type]
+        found[init] = {name: p.detach().clone() for name, p in bank.named_parameters()}
+        attachment.remove()
+    for name, dim in (("mmpt_visual", backbone.anatomy.vision_dim), ("mmpt_text", backbone.anatomy.text_dim)):
+        # Uniform within sqrt(6 / ((n + 1) D)).
+        assert found["xavier"][name].abs().max() <= (6 / (41 * dim)) ** 0.5
+        assert found["normal"][name].std().item() == pytest.approx(0.02, rel=0.1)
+    words = backbone.model.get_input_embeddings().weight
+    rows = found["words"]["mmpt_text"].flatten(0, 1)
+    assert all((words == row).all(dim=1).any() for row in rows)
+    assert len(rows.unique(dim=0)) > 10
+    assert torch.equal(found["words"]["mmpt_visual"], found["xavier"]["mmpt_visual"])
 
 
 def test_prompts_change_the_answer(prompted: Any, tmp_path: Path) -> None:

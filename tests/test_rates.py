@@ -52,6 +52,15 @@ def test_a_search_on_another_backbone_is_not_used() -> None:
     assert rates.look_up([choice()], "lora", {"r": 16}, "other", "c", Budget()) is None
 
 
+def test_a_search_from_before_a_hyperparameter_was_made_with_its_default() -> None:
+    defaults = {"r": 8, "init": "xavier", "learning_rate": 1.0}
+    for init, told in (("xavier", "searched: 3 rates on validation data"), ("normal", "with other hyperparameters")):
+        found = rates.look_up([choice()], "lora", {"r": 16, "init": init}, "b", "c", Budget(), defaults)
+        assert found is not None
+        assert told in found[1]
+        assert ("other" in found[1]) == (init == "normal")
+
+
 def test_every_shipped_choice_was_made_with_the_same_number_of_tries_for_the_shipped_backbone() -> None:
     from mmpt_bench.embedded.suite import tuning_corpus
     from mmpt_bench.weights import backbone_fingerprint

@@ -19,9 +19,11 @@ from typing import Any
 import pytest
 from pages import HEADINGS, Element, parsed
 from PIL import Image
+from studies import study, study_tasks
 from synthetic import answers, failed, recipe, record, samples, store_in, task
 
-from mmpt_bench import registry
+from mmpt_bench import ablation, registry
+from mmpt_bench.ablation import Ablation, Point, variant_key
 from mmpt_bench.corpus import Corpus, Example
 from mmpt_bench.embedded import suite
 from mmpt_bench.errors import RequestError, UntrustedRecord
@@ -55,7 +57,7 @@ def two_methods(folder: Path, n_seeds: int = 2) -> Store:
 
 
 def content_of(store: Store, tasks: dict[str, Task] | None = None) -> Content:
-    return gather(store, TASKS if tasks is None else tasks, n_resamples=200)
+    return gather(store, TASKS if tasks is None else tasks, n_resamples=200, kinds=("leaderboard",))
 
 
 def page_of(store: Store, tasks: dict[str, Task] | None = None) -> Element:
@@ -80,6 +82,22 @@ def data(store: Store, content: Content) -> bytes:
 @pytest.fixture(scope="module")
 def page(data: bytes) -> Element:
     return parsed(data)
+
+
+@pytest.fixture(scope="module")
+def study_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Returns a whole study: a board, three ablations, searches and training logs."""
+    return study(tmp_path_factory.mktemp("study"), 2)
+
+
+@pytest.fixture(scope="module")
+def study_content(study_store: Store) -> Content:
+    return gather(study_store, study_tasks(), n_resamples=60)
+
+
+@pytest.fixture(scope="module")
+def study_page(study_store: Store, study_content: Content) -> Element:
+    return parsed(write.page(study_content, study_store).data)
 
 
 def packed(page: Element) -> dict[str, Any]:
@@ -238,21 +256,71 @@ def test_tables_larger_than_the_limit_are_refused(
         write.page(content, store)
 
 
-def test_figures_that_are_given_stand_where_they_belong(store: Store) -> None:
-    svg, csv = b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"method,score\nmmpt,0.5\n"
-    given = [
-        drawings.Drawing("pareto", "Score against cost", "A dot a method.", "mmpt is lower.", svg, csv),
-        drawings.Drawing("lengths", "Prompt length", "A line a task.", "It rises.", svg, csv, "ablation"),
-    ]
-    made = gather(store, TASKS, n_resamples=50, figures=given, undrawn=[("Heat map", "no grid was run")])
-    page = parsed(write.page(made, store).data)
-    by_id = {each.attributes["aria-labelledby"]: each for each in page.all("section")}
+def test_figures_stand_where_they_belong_with_their_words_and_tables(study_page: Element) -> None:
+    by_id = {each.attributes["aria-labelledby"]: each for each in study_page.all("section")}
     ids = {name: [f.attributes["id"] for f in by_id[name].all("figure")] for name in ("figures", "ablations")}
-    assert ids == {"figures": ["f-leaderboard-0", "f-pareto"], "ablations": ["f-lengths"]}
-    figure = page.one("figure", id="f-pareto")
-    assert figure.one("img").attributes["alt"] == "Score against cost. mmpt is lower."
-    assert [cell.text for cell in figure.one("tbody").all("td")] == ["mmpt", "0.5"]
-    assert "Heat map: no grid was run" in page.text.replace(" :", ":")
+    assert ids["figures"] == [
+        f"f-{name}" for name in ("leaderboard-embedded", "pareto-embedded", "differences-embedded",
+                                 "subtasks-embedded", "learning-curves-embedded", "search")
+    ]  # fmt: skip
+    assert ids["ablations"] == ["f-heat-map-grid", "f-lengths-lengths", "f-components-parts"]
+    figure = study_page.one("figure", id="f-lengths-lengths")
+    assert figure.one("img").attributes["alt"].startswith("Score along a length: prompt-len of mmpt. Scores along")
+    assert [head.text for head in figure.one("thead").all("th")][:3] == ["method", "prompt-len", "task"]
+
+
+def test_an_ablation_has_its_figure_table_and_command(study_page: Element) -> None:
+    section = study_page.one("section", aria_labelledby="ablations")
+    _, lengths, parts = section.all("article")
+    assert lengths.one("h3").text == "Prompt-len of mmpt"
+    assert lengths.one("pre").text == "mmpt-bench ablate --prompt-len 5,10,20,40"
+    table = lengths.one("div", aria_label="Points of prompt-len of mmpt").one("table")
+    labels = [row.one("th").text for row in table.one("tbody").all("tr")]
+    assert labels == [*(f"mmpt (prompt-len={n})" for n in (5, 10, 20, 40)), "frozen"]
+    assert "mmpt (parts=visual)" in parts.text
+    assert "parts of mmpt" in section.text
+
+
+def test_from_an_ablations_score_a_link_leads_to_what_is_behind_it(study_page: Element) -> None:
+    section = study_page.one("section", aria_labelledby="ablations")
+    rows = {row.attributes["id"]: row for row in study_page.all("tr") if "id" in row.attributes}
+    links = section.all("a", class_="cell")
+    assert len(links) > 30
+    for link in links:
+        row = rows[link.attributes["href"].removeprefix("#")]
+        assert link.text.split(" (")[0].removesuffix(" %") in row.all("td")[0].text
+    mme = rows[links[1].attributes["href"].removeprefix("#")]
+    assert mme.one("th").text == "mmpt (visual-len=5, text-len=5)"
+    assert {key.split(":")[1] for key in mme.attributes["data-keys"].split()} <= packed(study_page)["answers"].keys()
+
+
+def test_runs_on_two_boards_are_packed_once(study_page: Element, study_content: Content) -> None:
+    keys = [k for r in study_page.all("tr") for k in r.attributes.get("data-keys", "").split()]
+    own = [key.split(":")[1] for key in keys]
+    # The frozen model and MMPT as it is stand on the leaderboard and on the boards of ablations.
+    assert len(set(own)) < len(own)
+    assert packed(study_page)["answers"].keys() == set(own) == study_content.records.keys()
+
+
+def test_an_ablation_without_a_leaderboard_is_shown_and_what_is_missing_said(tmp_path: Path) -> None:
+    store, of = store_in(tmp_path), COLOURS
+    points = []
+    for length in (5, 10, 20):
+        by = recipe("mmpt", 0, {"learning_rate": 0.01, "n_text": length})
+        points.append(Point(f"mmpt (text-len={length})", "mmpt", {"text-len": str(length)}, variant_key(by), False))
+        if length < 20:
+            add(store, "1110", by, of)
+    command_ = "mmpt-bench ablate --text-len 5,10,20"
+    ablation.write(store, Ablation("made", {"text-len": ["5", "10", "20"]}, points, [], None, command_))
+    content = content_of(store)
+    page = parsed(write.page(content, store).data)
+    assert page.one("h1").text == "Ablations without a leaderboard"
+    assert [gap.what for gap in content.gaps] == [
+        "No method was run as it is by default, so there is no leaderboard: the ablations stand alone.",
+        "1 of 3 points of an ablation has no result: mmpt (text-len=20).",
+    ]
+    assert command_ in [pre.text for pre in page.one("section", aria_labelledby="ablations").all("pre")]
+    assert [link.text[:4] for link in page.all("a", class_="cell")] == ["75.0", "75.0"]
 
 
 def test_the_page_of_the_command_has_the_figures_of_the_results_folder(
@@ -264,7 +332,7 @@ def test_the_page_of_the_command_has_the_figures_of_the_results_folder(
     assert command.report(store.root, None, None, as_json=False) == 0
     page = parsed((store.root / command.FILE).read_bytes())
     drawn = {each.attributes["id"] for each in page.all("figure")}
-    assert {"f-leaderboard-0", "f-pareto-embedded", "f-differences-embedded"} <= drawn
+    assert {"f-leaderboard-embedded", "f-pareto-embedded", "f-differences-embedded"} <= drawn
 
 
 def test_two_boards_on_other_data_of_one_task_are_each_asked_for_their_own_questions() -> None:
@@ -282,8 +350,8 @@ def test_figures_beyond_the_limit_are_left_out_and_named(
 ) -> None:
     monkeypatch.setattr(write, "FIGURE_BYTES", 10)
     made = write.page(content, store)
-    assert made.figures_left_out == ("leaderboard-0",)
-    assert "Not in this page, for its size: leaderboard-0" in parsed(made.data).text
+    assert made.figures_left_out == ("leaderboard-embedded",)
+    assert "Not in this page, for its size: leaderboard-embedded" in parsed(made.data).text
 
 
 def test_what_others_wrote_is_shown_and_never_run(tmp_path: Path) -> None:
@@ -362,16 +430,6 @@ def test_only_failures_make_a_page_without_a_plot(tmp_path: Path) -> None:
     assert not page.all("figure")
     assert "There is nothing to draw yet" in page.text
     assert "the loss was not finite at step 12" in page.text
-
-
-def test_method_with_two_settings_is_an_ablation_in_order(tmp_path: Path) -> None:
-    store = store_in(tmp_path)
-    for length in (20, 5, 10):
-        add(store, "1110", recipe("mmpt", 0, {"learning_rate": 0.01, "n_text": length}))
-    page = page_of(store)
-    (table,) = [each for each in page.all("table") if "sets of hyperparameters" in each.one("caption").text]
-    assert [row.all("td")[0].text for row in table.one("tbody").all("tr")] == ["5", "10", "20"]
-    assert table.all("th")[0].text == "n_text"
 
 
 def test_boards_are_kept_apart(tmp_path: Path) -> None:

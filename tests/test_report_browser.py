@@ -235,7 +235,7 @@ def test_figures_are_drawn_and_can_be_kept(page: Any) -> None:
     assert image.evaluate("e => e.complete && e.naturalWidth > 100")
     with page.expect_download() as download:
         page.locator("[data-figure]").first.click()
-    assert download.value.suggested_filename == "leaderboard-0.svg"
+    assert download.value.suggested_filename == "leaderboard-embedded.svg"
     assert Path(download.value.path()).read_text().startswith("<svg")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -38,6 +39,12 @@ def test_the_official_rule_keeps_the_keys_of_earlier_records_and_another_has_its
     other = TaskData(task.with_rule("lmms-eval"), rows, [], None)
     assert plain.key == plain.asked_key == other.asked_key
     assert other.key == [*plain.key, "parse rule lmms-eval"]
+
+
+def test_replies_without_the_guard_of_half_precision_have_keys_of_their_own() -> None:
+    task = loaded("mme")
+    guarded = TaskData(task, embedded_rows(task), [], None)
+    assert dataclasses.replace(guarded, guard=False).asked_key == [*guarded.asked_key, "no guard"]
 
 
 def test_another_rule_reads_the_kept_replies_and_asks_nothing(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -33,6 +34,7 @@ def test_the_main_command_trains_evaluates_and_writes_a_leaderboard_and_a_second
 ) -> None:
     first = bench("run", "--method", "mmpt,frozen", "--tasks", "mme,pope", *QUICK, cwd=tmp_path)
     assert "1 to train, 4 evaluations to do" in first.stderr
+    assert re.search(r"mmpt: learning rate \S+, searched: \d+ rates on validation data", first.stderr)
     assert "step 3/3, loss" in first.stderr
     for name in ("leaderboard.csv", "leaderboard.md"):
         assert (tmp_path / "results" / name).stat().st_size > 200

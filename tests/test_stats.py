@@ -7,16 +7,17 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
+from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from mmpt_bench.claims import ranks, retention
 from mmpt_bench.metrics import Accuracy, MMEMetric
-from mmpt_bench.resample import average, picture_draws, resample
+from mmpt_bench.resample import Resampled, average, picture_draws, resample
 from mmpt_bench.stats import (
     bca,
     chance_centred,
     cluster_bootstrap,
-    crossed_error,
+    crossed_errors,
     detectable_difference,
     holm,
     method_difference,
@@ -138,6 +139,23 @@ def test_sign_flip_p_is_scipys() -> None:
         vectorized=True,
     )
     assert sign_flip(differences) == pytest.approx(scipys.pvalue, abs=1e-12)
+
+
+def test_paired_p_of_one_question_a_picture_is_mcnemars() -> None:
+    # 3 pictures that only the first answers rightly, 8 that only the second does, and 40 on which they agree.
+    a, b = np.repeat([1, 0, 1, 0], [3, 8, 25, 15]), np.repeat([0, 1, 1, 0], [3, 8, 25, 15])
+    theirs = mcnemar([[25, 3], [8, 15]], exact=True).pvalue
+    assert paired_difference(tally_of(a), tally_of(b), values, "accuracy").p == pytest.approx(theirs, abs=1e-12)
+
+
+def test_method_difference_without_picture_noise_is_scipys_paired_t_test() -> None:
+    rng = np.random.default_rng(12)
+    by_seed = rng.normal(0.7, 0.05, (2, 8))
+    drawn = np.repeat(by_seed[None], 100, axis=0)
+    resampled = Resampled(("a", "b"), tuple(range(8)), by_seed, drawn, drawn.mean(axis=2))
+    ours, theirs = method_difference(resampled, "a", "b"), scipy_stats.ttest_rel(*by_seed)
+    assert ours.p == pytest.approx(theirs.pvalue, abs=1e-12)
+    assert ours.interval == pytest.approx(tuple(theirs.confidence_interval()), abs=1e-12)
 
 
 @pytest.mark.parametrize(("seeds", "least"), [(3, 0.25), (5, 0.0625), (6, 0.03125), (8, 0.0078125)])
@@ -282,11 +300,11 @@ def test_accuracy_metric_can_be_resampled() -> None:
 
 def test_crossed_error_adds_seeds_and_pictures_and_counts_their_interaction_once() -> None:
     # Two seeds at 0 and 2: (S + I) / 2 = 1. Two resamples move both seeds by -1 and 1: P + I / 2 = 2, and I = 0.
-    error, freedom = crossed_error(np.array([0.0, 2.0]), np.array([[-1.0, 1], [1, 3]]))
-    assert error == pytest.approx(np.sqrt(1 + 2))
-    assert freedom == pytest.approx(9)
     # Resamples that move the seeds against each other are interaction: I = 4, P + I / 2 = 0; never less than 1.
-    assert crossed_error(np.array([0.0, 2.0]), np.array([[-1.0, 3], [1, 1]]))[0] == pytest.approx(1)
+    drawn = np.array([[[-1.0, 1], [1, 3]], [[-1, 3], [1, 1]]])
+    errors, freedoms = crossed_errors(np.array([[0.0, 2.0], [0, 2]]), drawn)
+    assert errors.tolist() == pytest.approx([np.sqrt(1 + 2), 1])
+    assert freedoms[0] == pytest.approx(9)
 
 
 def coverage_and_error(layout: tuple[int, int], repeats: int, seed: int) -> tuple[float, float]:

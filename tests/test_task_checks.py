@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 
 from mmpt_bench.checks import check_task
-from mmpt_bench.task import Picture, Sample, Tally, Task
+from mmpt_bench.sheet import Sheet, sheet_of
+from mmpt_bench.task import Metric, Picture, Sample, Task
 
 
-class Accuracy:
+class Accuracy(Metric):
     """Share of right answers."""
 
-    def tally(self, samples: Sequence[Sample], choices: Sequence[str | None]) -> Tally:
-        counts = np.array([[1.0, s.answer == c] for s, c in zip(samples, choices, strict=True)])
-        return Tally(tuple(s.id for s in samples), ("",) * len(samples), ("asked", "right"), counts)
+    def sheet(self, samples: Sequence[Sample]) -> Sheet:
+        return sheet_of(samples, ("asked", "right"), lambda s, c: ("asked", "right") if c == s.answer else ("asked",))
 
     def values(self, sums: np.ndarray, columns: Sequence[str]) -> dict[str, np.ndarray]:
         return {"accuracy": sums[..., 1] / sums[..., 0]}

@@ -36,7 +36,7 @@ ABOVE = [
     "ranking",
     "render",
     "terminal",
-    "plots",
+    "sheet",
     "commands",
     "listings",
     "doctor",

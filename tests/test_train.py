@@ -110,10 +110,22 @@ def plain_gradients(backbone: Backbone, handle: Any, examples: list[Example]) ->
     return loss.item(), [parameter.grad for parameter in handle.trainable.values()]
 
 
-@pytest.mark.parametrize("method", ["lora", "prefix", "projector", "vpt", "mmpt", "full"])
-def test_a_step_has_the_loss_and_gradient_of_the_plain_way(method: str, backbone: Backbone, corpus: Corpus) -> None:
+@pytest.mark.parametrize(
+    ("method", "values"),
+    [
+        *((method, {}) for method in ("lora", "prefix", "projector", "vpt", "mmpt", "full")),
+        ("mmpt", {"placement": "visual-first"}),
+        ("mmpt", {"visual_states": "parameters"}),
+        ("mmpt", {"interaction": False}),
+        ("mmpt", {"visual_deep": False}),
+        ("mmpt", {"text_deep": False}),
+    ],
+)
+def test_a_step_has_the_loss_and_gradient_of_the_plain_way(
+    method: str, values: dict[str, Any], backbone: Backbone, corpus: Corpus
+) -> None:
     examples = next(corpus.batches(0, 1, 9))
-    handle = registry.load_method(registry.method_entries()[method])().attach(backbone, 1)
+    handle = registry.load_method(registry.method_entries()[method])(**values).attach(backbone, 1)
     try:
         expected, gradients = plain_gradients(backbone, handle, examples)
         backbone.model.zero_grad(set_to_none=True)
@@ -128,7 +140,47 @@ def test_a_step_has_the_loss_and_gradient_of_the_plain_way(method: str, backbone
         handle.remove()
 
 
+def test_deep_prompts_are_keys_and_values_in_training_and_their_rows_are_not_computed(
+    backbone: Backbone, corpus: Corpus
+) -> None:
+    examples = next(corpus.batches(0, 1, 2))
+    handle = registry.load_method(registry.method_entries()["mmpt"])(interaction=False).attach(backbone, 1)
+    seen: list[int] = []
+    model, anatomy = backbone.model, backbone.anatomy
+    hooks = [
+        model.get_submodule(name).self_attn.q_proj.register_forward_pre_hook(
+            lambda _, args: seen.append(len(args[0][0]))
+        )
+        for name in (anatomy.vision_layers[0], anatomy.decoder_layers[0])
+    ]
+    try:
+        losses = Losses(backbone, corpus.fingerprint, 512)
+        ready = losses.ready(examples)
+        losses.sum_of(ready, [0])
+        patches = (
+            backbone.model.config.vision_config.image_size // backbone.model.config.vision_config.patch_size
+        ) ** 2
+        assert seen == [patches + 1, len(ready.rows[0].ids)]
+    finally:
+        for hook in hooks:
+            hook.remove()
+        handle.remove()
+
+
 def test_a_cut_shares_groups_by_length_and_pays_for_padding_or_for_calls() -> None:
     assert cut([9, 2, 9, 2], 4, overhead=3) == [[1, 3], [0, 2]]
     assert cut([9, 2, 9, 2], 4, overhead=15) == [[1, 3, 0, 2]]
     assert cut([5, 5, 5, 5, 5], 2, overhead=1) == [[0], [1, 2], [3, 4]]
+
+
+def test_the_last_layer_computes_the_rows_that_have_labels_alone(backbone: Backbone, corpus: Corpus) -> None:
+    examples = next(corpus.batches(0, 1, 5))
+    losses = Losses(backbone, corpus.fingerprint, 512)
+    ready, seen = losses.ready(examples), []
+    last = backbone.model.get_submodule(backbone.anatomy.decoder_layers[-1]).mlp
+    hook = last.down_proj.register_forward_pre_hook(lambda module, args: seen.append(args[0][..., 0].numel()))
+    with torch.no_grad():
+        _, labelled = losses.sum_of(ready, list(range(5)))
+    hook.remove()
+    assert seen == [labelled]
+    assert labelled < sum(len(row.ids) for row in ready.rows)

@@ -52,7 +52,8 @@ def test_projected_states_are_the_models_own_picture_features(siglip: bool, laye
     pixels = backbone.pixels(pictures(3))
     own = backbone.model.get_image_features(pixels, return_dict=True).pooler_output
     with vision.unread_blocks_skipped(backbone):
-        made = vision.projected(backbone, vision.states(backbone, pixels))["image"].pooler_output
+        hidden = vision.states(backbone, {"pixel_values": pixels})
+        made = vision.projected(backbone, list(hidden[:, None]))["image"].pooler_output
     torch.testing.assert_close(torch.stack(list(made)), torch.stack(list(own)))
 
 
@@ -62,7 +63,7 @@ def test_blocks_above_the_one_that_is_read_are_not_run(backbone: Backbone) -> No
         attention = backbone.model.get_submodule(name).self_attn
         attention.register_forward_pre_hook(lambda module, args, i=i: ran.append(i))
     with vision.unread_blocks_skipped(backbone):
-        vision.states(backbone, backbone.pixels(pictures(1)))
+        vision.states(backbone, {"pixel_values": backbone.pixels(pictures(1))})
     assert ran == [0, 1, 2]
     assert "forward" not in vars(backbone.model.get_submodule(backbone.anatomy.vision_layers[3]))
 
@@ -133,3 +134,46 @@ def test_a_training_costs_the_features_that_an_earlier_one_made(backbone: Backbo
     assert passes == [2.0, 0.0]
     assert seconds[0] < 1000  # a stopped clock: the tower's time is on the real one alone
     assert seconds[1] > 2000
+
+
+@pytest.mark.parametrize("family", ["Idefics3", "SmolVLM"])
+@pytest.mark.parametrize("method", ["projector", "lora"])
+def test_tiles_are_encoded_once_and_the_step_stays_that_of_the_model_itself(
+    family: str, method: str, tmp_path: Path
+) -> None:
+    from families import BUILDERS
+
+    from mmpt_bench.backbone import load_backbone
+    from mmpt_bench.corpus import Example
+    from mmpt_bench.loss import Losses
+
+    backbone = load_backbone(str(BUILDERS[family](tmp_path)), device="cpu", offline=True)
+    handle = registry.load_method(registry.method_entries()[method])().attach(backbone, 0)
+    small, large, third = pictures(3)
+    shown = [small, large.resize((32, 16)), third.resize((32, 32))]
+    examples = [
+        Example(Picture(f"p{i}", lambda image=image: image), "is there a red circle ?", "yes")  # type: ignore[misc]
+        for i, image in enumerate(shown)
+    ]
+    prompts = [backbone.prompt_text(example.prompt) for example in examples]
+    own = backbone.model(**backbone.batch(shown, prompts, ["yes"] * 3), use_cache=False).loss
+    own.backward()
+    gradients = [p.grad.clone() for p in handle.trainable.values()]
+    passes: list[int] = []
+    layer = backbone.model.get_submodule(backbone.anatomy.vision_layers[0]).layer_norm1
+    watched = torch.nn.modules.module.register_module_forward_pre_hook(
+        lambda module, args: passes.append(len(args[0])) if module is layer else None
+    )
+    try:
+        for _ in range(2):
+            backbone.model.zero_grad(set_to_none=True)
+            losses = Losses(backbone, "set", 512)
+            total, tokens = losses.sum_of(losses.ready(examples), [0, 1, 2])
+            (total / tokens).backward()
+            assert (total / tokens).item() == pytest.approx(own.item(), rel=1e-5)
+            for parameter, expected in zip(handle.trainable.values(), gradients, strict=True):
+                torch.testing.assert_close(parameter.grad, expected, atol=1e-5, rtol=1e-3)
+    finally:
+        watched.remove()
+    # A picture at a time, with all its tiles, in the first of the two rounds alone.
+    assert len(passes) == 3

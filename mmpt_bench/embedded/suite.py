@@ -42,7 +42,7 @@ ASKED_OF_THINGS = (
 HELD_OUT_SHARE = 0.35
 """Probability that an object of an evaluation scene is in a combination that was never seen before."""
 CORPUS_SIZE, VALIDATION_SIZE = 20_000, 384
-MIX = {"things": 0.62, "text": 0.07, "sum": 0.07, "big": 0.10, "digit": 0.14}
+MIX = {"things": 0.54, "text": 0.14, "sum": 0.14, "big": 0.11, "digit": 0.07}
 """Shares of the kinds of scene in the tuning mixture, which rehearses every skill in the shifted world."""
 
 Row = dict[str, Any]

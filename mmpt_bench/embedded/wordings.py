@@ -163,9 +163,10 @@ TRUE_FALSE: Wordings = {
     ),
     "tune": (
         "look and decide , true or false : {claim} .",
-        "{claim} . decide if it is true or false .",
+        "{claim} . decide if this statement is true or false .",
         "is this sentence true or false ? {claim} .",
         "i say : {claim} . true or false , please .",
+        "here is a statement : {claim} . true or false ?",
         "does the image make it true or false that {claim} ?",
     ),
     "validation": (
@@ -186,6 +187,7 @@ ENTAIL: Wordings = {
         "read the claim and look : {claim} . entailment , neutral or contradiction .",
         "what is right for this claim , entailment , neutral or contradiction ? {claim} .",
         "{claim} . decide : entailment , neutral or contradiction .",
+        "here is a statement : {claim} . entailment , neutral or contradiction ?",
         "given what the image shows , is it entailment , neutral or contradiction to say that {claim} ?",
     ),
     "validation": (

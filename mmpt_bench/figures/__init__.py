@@ -10,10 +10,10 @@ Importing this imports no matplotlib.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from mmpt_bench.ablation_board import AblationBoard, ablation_boards
 from mmpt_bench.assemble import RESAMPLES, Evidence
@@ -28,10 +28,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Kind = Literal[
-    "pareto", "differences", "lengths", "heat-map", "components", "subtasks", "learning-curves", "search"
+    "leaderboard", "pareto", "differences", "lengths", "heat-map", "components", "subtasks", "learning-curves", "search"
 ]  # fmt: skip
 Format = Literal["svg", "pdf", "png"]
 FORMATS: tuple[Format, ...] = ("svg", "pdf", "png")
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ class Drawn:
     figure: Figure
     csv: bytes
     """UTF-8 with a header line; a row a mark, in full precision."""
+    ablation: str = ""
+    """Name of the ablation that it is of; empty for a figure of boards or searches."""
 
 
 @dataclass(frozen=True)
@@ -107,27 +110,39 @@ def material(
     return Material(boards, ablations, tuple([*own, *read(shipped())]), read_curves(store), tasks, colors)
 
 
-def figures(of: Material) -> Iterator[Drawn | Missing]:
-    """Yields every figure in the order of a report: of each board, of each ablation, of the searches."""
+def figures(of: Material, kinds: Sequence[Kind] = KINDS) -> Iterator[Drawn | Missing]:
+    """Yields every figure of some kinds in the order of a report: of each board, of each ablation, of the searches."""
     import matplotlib.style
 
-    from mmpt_bench.figures import components, differences, heat_map, learning, lengths, pareto, search, subtasks
+    from mmpt_bench.figures import (
+        components,
+        differences,
+        heat_map,
+        leaderboard,
+        learning,
+        lengths,
+        pareto,
+        search,
+        subtasks,
+    )
     from mmpt_bench.figures.style import STYLE
 
-    makers: tuple[Callable[[Material], list[Drawn | Missing]], ...] = (
-        pareto.draw,
-        differences.draw,
-        lengths.draw,
-        heat_map.draw,
-        components.draw,
-        subtasks.draw,
-        learning.draw,
-        search.draw,
-    )
-    for make in makers:
-        with matplotlib.style.context(["default", STYLE]):
-            made = make(of)
-        yield from made
+    makers: dict[Kind, Callable[[Material], list[Drawn | Missing]]] = {
+        "leaderboard": leaderboard.draw,
+        "pareto": pareto.draw,
+        "differences": differences.draw,
+        "lengths": lengths.draw,
+        "heat-map": heat_map.draw,
+        "components": components.draw,
+        "subtasks": subtasks.draw,
+        "learning-curves": learning.draw,
+        "search": search.draw,
+    }
+    for kind, make in makers.items():
+        if kind in kinds:
+            with matplotlib.style.context(["default", STYLE]):
+                made = make(of)
+            yield from made
 
 
 def render(drawn: Drawn, form: Format, text: Literal["paths", "text"] = "paths") -> bytes:

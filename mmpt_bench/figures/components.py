@@ -115,7 +115,7 @@ def _drawn(board: AblationBoard, rows: Sequence[tuple[Point, Row]], of: Material
         "components", name, title,
         "Points: mean over seeds. Bars: 95 % interval over seeds and pictures, over pictures alone where there is one "
         f"seed. Strokes below: seeds. {exploratory_note(board.exploratory)}{suite_note(board.evidence.board)}",
-        _words(rows, labels, tasks[0]), figure, table(lines),
+        _words(rows, labels, tasks[0]), figure, table(lines), board.ablation.name,
     )  # fmt: skip
 
 

@@ -94,7 +94,7 @@ def _drawn(board: AblationBoard, rows: Sequence[tuple[Point, Row]], name: str, t
         "Mean over seeds; the highest of each panel is framed, and cells whose interval holds it are marked with a "
         f"dot. {exploratory_note(board.exploratory)}{suite_note(board.evidence.board)}",
         f"Scores over {across} and {down}: the highest is at {across} {best[across]:g} and {down} {best[down]:g}.",
-        figure, table(lines),
+        figure, table(lines), board.ablation.name,
     )  # fmt: skip
 
 

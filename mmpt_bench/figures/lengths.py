@@ -174,7 +174,7 @@ def _drawn(
         "lengths", name, title,
         "Line: mean over seeds; band: 95 % interval over seeds and pictures, over pictures alone where there is one "
         f"seed; dots: seeds. {exploratory_note(board.exploratory)}{suite_note(board.evidence.board)}",
-        _words(rows, axis, tasks[0], title_of(board)), figure, table(lines),
+        _words(rows, axis, tasks[0], title_of(board)), figure, table(lines), board.ablation.name,
     )  # fmt: skip
 
 

@@ -137,10 +137,11 @@ def scaled(interval: Interval | None, scale: float) -> Interval | None:
 
 
 def name_of(kind: str, board: Board, boards: Sequence[Board]) -> str:
-    """Returns the name of a board's figure: of its suite, and of its track where the suite has several boards."""
-    alone = sum(other.suite == board.suite for other in boards) == 1
-    limit = "" if board.limit is None else f"-first-{board.limit}"
-    return f"{kind}-{board.suite}" + ("" if alone else f"-{board.track}{limit}")
+    """Returns the name of a board's figure: of its suite, and of its track and limit where others have the name."""
+    whole = [other for other in boards if other.suite == board.suite and other.limit is None]
+    if board.limit is None:
+        return f"{kind}-{board.suite}" + ("" if len(whole) == 1 else f"-{board.track}")
+    return f"{kind}-{board.suite}-{board.track}-first-{board.limit}"
 
 
 def log_axis(axis: Any, low: float, high: float) -> None:

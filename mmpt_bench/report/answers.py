@@ -42,6 +42,7 @@ def pack(
     """
     files, room = _files(boards, records, samples, asked), float(budget)
     room -= BASE64 * sum(_size(file) for file in files.values())
+    # A run may stand on the leaderboard and on the board of an ablation: it is packed once, in its first place.
     order = sorted(
         (place, key)
         for board_number, board in enumerate(boards)
@@ -53,7 +54,7 @@ def pack(
     )
     kept: dict[str, Any] = {}
     left_out = 0
-    for _, key in order:
+    for key in dict.fromkeys(key for _, key in order):
         packed = _record(records[key], store, samples)
         room -= BASE64 * _size(packed)
         if room < 0:

@@ -10,12 +10,8 @@ import click
 from mmpt_bench import registry
 from mmpt_bench.errors import RequestError
 from mmpt_bench.escape import plain_text
-from mmpt_bench.figures import figures, material
 from mmpt_bench.files import check_name, write_atomic
-from mmpt_bench.leaderboard import evidence
 from mmpt_bench.report.content import Content, gather
-from mmpt_bench.report.drawings import joined
-from mmpt_bench.report.missing import Gap
 from mmpt_bench.report.write import LONG, Page, page
 from mmpt_bench.store import Store
 
@@ -40,26 +36,13 @@ def report(results: Path, out: Path | None, images: Path | None, as_json: bool) 
         raise RequestError(f"`{target}` is a folder: name the file, as in `--out {target / FILE}`.")
     check_name(target.name)
     store = Store(results)
-    tasks = {name: registry.load_task(entry) for name, entry in registry.task_entries().items()}
-    found = evidence(store, tasks)
-    colors = {entry.name: registry.load_method(entry).color for entry in registry.method_entries().values()}
-    drawn, undrawn = joined(figures(material(store, tasks, colors, found)))
-    content = gather(
-        store,
-        tasks,
-        images,
-        lambda text: click.echo(text, err=True),
-        known=[each.board for each in found],
-        figures=drawn,
-        undrawn=undrawn,
-    )
+    content = gather(store, registry.built_in_tasks(), images, lambda text: click.echo(text, err=True))
     made = page(content, store)
     write_atomic(target, made.data)
-    gaps = [content.empty] if content.empty else [gap for section in content.sections for gap in section.gaps]
     if as_json:
-        click.echo(json.dumps(_as_json(target, made, content, gaps), indent=1))
+        click.echo(json.dumps(_as_json(target, made, content), indent=1))
         return 0
-    for gap in gaps:
+    for gap in content.gaps:
         click.echo(f"Missing: {plain_text(gap.what, LONG)}\n  {plain_text(gap.command, LONG)}", err=True)
     if made.answers_left_out:
         click.echo(f"Left out for its size: the raw answers of {made.answers_left_out:,} records.", err=True)
@@ -69,7 +52,7 @@ def report(results: Path, out: Path | None, images: Path | None, as_json: bool) 
     return 0
 
 
-def _as_json(target: Path, made: Page, content: Content, gaps: list[Gap]) -> dict[str, object]:
+def _as_json(target: Path, made: Page, content: Content) -> dict[str, object]:
     return {
         "report": str(target),
         "bytes": len(made.data),
@@ -77,7 +60,7 @@ def _as_json(target: Path, made: Page, content: Content, gaps: list[Gap]) -> dic
             {"title": section.board.title, "track": section.board.track, "verdict": list(section.verdict)}
             for section in content.sections
         ],
-        "missing": [{"what": gap.what, "command": gap.command} for gap in gaps],
+        "missing": [{"what": gap.what, "command": gap.command} for gap in content.gaps],
         "answers_left_out": made.answers_left_out,
         "figures_left_out": list(made.figures_left_out),
     }

@@ -8,18 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from mmpt_bench import registry
-from mmpt_bench.board import Board, Row
+from mmpt_bench.ablation_board import AblationBoard, ablation_boards
+from mmpt_bench.ablation_files import title
+from mmpt_bench.assemble import RESAMPLES
+from mmpt_bench.board import Board
 from mmpt_bench.claims import Comparison
+from mmpt_bench.figures import KINDS, Kind, figures, material
 from mmpt_bench.hashing import canonical_json
-from mmpt_bench.leaderboard import RESAMPLES, boards
+from mmpt_bench.leaderboard import evidence
 from mmpt_bench.published import Published, read_published
 from mmpt_bench.ranking import SUBJECT
 from mmpt_bench.recipe import Record
 from mmpt_bench.report.audit import TaskAudit, audit
 from mmpt_bench.report.browse import Browser, browser
 from mmpt_bench.report.costs import Cost, costs
-from mmpt_bench.report.drawings import Drawing, drawings
-from mmpt_bench.report.missing import Gap, gaps, nothing_recorded
+from mmpt_bench.report.drawings import Drawing, joined
+from mmpt_bench.report.missing import Gap, gaps, nothing_recorded, of_ablation
 from mmpt_bench.report.questions import Asked
 from mmpt_bench.report.rerun import out_option, reproduce
 from mmpt_bench.report.verdict import verdict
@@ -34,13 +38,16 @@ CARDS = 48
 
 
 @dataclass(frozen=True)
-class Variants:
-    """One method with several sets of hyperparameters: an ablation."""
+class Detail:
+    """A board whose figures are all shown, with the pairs that are."""
 
-    method: str
-    fields: tuple[str, ...]
-    """Hyperparameters that differ."""
-    rows: tuple[Row, ...]
+    board: Board
+    heading: str
+    name: str
+    """What its rows are known by where several boards have rows of one name."""
+    pairs: tuple[Comparison, ...] = ()
+    ablation: str = ""
+    """Name of the ablation that it is the board of."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,6 @@ class Section:
     costs: tuple[Cost, ...]
     pairs: tuple[Comparison, ...]
     """Comparisons that are shown."""
-    variants: tuple[Variants, ...]
     browser: Browser
     commands: tuple[str, ...]
 
@@ -78,8 +84,8 @@ class Content:
     """The main board first: the one with most methods on most tasks, trials with a limit last."""
     empty: Gap | None
     """What to do where nothing is recorded."""
+    ablations: tuple[AblationBoard, ...]
     drawings: tuple[Drawing, ...]
-    """Of the boards, then those that were given."""
     undrawn: tuple[tuple[str, str], ...]
     """(title, reason) of figures that cannot be drawn yet."""
     published: tuple[Published, ...]
@@ -94,6 +100,30 @@ class Content:
     asked: Asked
     samples: Samples
 
+    @property
+    def details(self) -> tuple[Detail, ...]:
+        """Returns the boards of which every figure is shown: those of the sections, then those of the ablations."""
+        several = len(self.sections) > 1
+        found = []
+        for number, section in enumerate(self.sections, start=1):
+            board = section.board
+            heading = f"{board.title[0].upper()}{board.title[1:]}, track {board.track}" if several else "Overall"
+            name = f"leaderboard {number}" if several else "leaderboard"
+            found.append(Detail(board, heading, name, section.pairs))
+        for each in self.ablations:
+            if each.evidence is not None:
+                name = f"ablation: {title(each)}"
+                heading = name[0].upper() + name[1:]
+                found.append(Detail(each.evidence.board, heading, name, ablation=each.ablation.name))
+        return tuple(found)
+
+    @property
+    def gaps(self) -> tuple[Gap, ...]:
+        """Returns everything that is missing."""
+        first = [self.empty] if self.empty is not None else []
+        of_boards = [gap for section in self.sections for gap in section.gaps]
+        return (*first, *of_boards, *(gap for each in self.ablations for gap in of_ablation(each)))
+
 
 def gather(
     store: Store,
@@ -101,9 +131,7 @@ def gather(
     images: Path | None = None,
     say: Callable[[str], None] = lambda text: None,
     n_resamples: int = RESAMPLES,
-    known: Sequence[Board] | None = None,
-    figures: Sequence[Drawing] = (),
-    undrawn: Sequence[tuple[str, str]] = (),
+    kinds: Sequence[Kind] = KINDS,
 ) -> Content:
     """Returns the report of a results folder.
 
@@ -113,26 +141,28 @@ def gather(
         images: folder of real data, for questions and pictures of boards on them.
         say: told what takes long.
         n_resamples: of every interval.
-        known: the folder's boards, where they were built already.
-        figures: more of them, in their order, shown after those of the boards.
-        undrawn: (title, what is missing and the command that gets it) of figures that cannot be drawn yet.
+        kinds: of figures.
 
     Raises:
         UntrustedRecord: a record contradicts its own answers, samples or track.
     """
-    colors = {entry.name: registry.load_method(entry).color for entry in registry.method_entries().values()}
-    records = {record.eval_key: record for record in store.records()}
-    made = sorted(boards(store, tasks, n_resamples) if known is None else known, key=_main_first)
+    colors, kept = registry.colors(), store.records()
+    records = {record.eval_key: record for record in kept}
+    found = evidence(store, tasks, n_resamples, kept)
+    ablations = ablation_boards(store, tasks, n_resamples, kept)
+    drawings, undrawn = joined(figures(material(store, tasks, colors, found, ablations), kinds))
+    made = sorted((each.board for each in found), key=_main_first)
     samples, asked = Samples(store), Asked(tasks, images)
     sections = tuple(_section(board, len(made), records, store, samples, asked, say) for board in made)
     out = out_option(store, "--out")
     return Content(
         sections=sections,
-        empty=None if made else nothing_recorded(store),
-        drawings=(*drawings([section.board for section in sections], colors), *figures),
+        empty=None if made else nothing_recorded(store, has_ablations=any(each.evidence for each in ablations)),
+        ablations=ablations,
+        drawings=tuple(drawings),
         undrawn=tuple(undrawn),
         published=read_published(registry.folder("results") / "published.csv"),
-        settings=_settings(list(records.values())),
+        settings=_settings(kept),
         records=records,
         colors=colors,
         n_resamples=n_resamples,
@@ -165,7 +195,6 @@ def _section(
         audits=audit(board, files, asked, samples, store, say),
         costs=costs(board, records),
         pairs=_pairs(board),
-        variants=_variants(board),
         browser=browser(board, records, samples, asked, CARDS // n_boards),
         commands=tuple(reproduce(board, store)),
     )
@@ -177,26 +206,6 @@ def _pairs(board: Board) -> tuple[Comparison, ...]:
     own = [row.label for row in board.rows if row.method == SUBJECT][:1]
     named = {board.rows[0].label, *own}
     return tuple(pair for pair in board.comparisons if pair.first in named or pair.second in named)
-
-
-def _variants(board: Board) -> tuple[Variants, ...]:
-    by_method: dict[str, list[Row]] = {}
-    for row in board.rows:
-        by_method.setdefault(row.method, []).append(row)
-    found = []
-    for method, rows in sorted(by_method.items()):
-        if len(rows) > 1:
-            names = sorted({name for row in rows for name in row.params})
-            telling = [n for n in names if len({canonical_json(row.params.get(n)) for row in rows}) > 1]
-            ordered = sorted(rows, key=lambda row: [_orderly(row.params.get(name)) for name in telling])
-            found.append(Variants(method, tuple(telling), tuple(ordered)))
-    return tuple(found)
-
-
-def _orderly(value: Any) -> tuple[int, float, str]:
-    """Returns a sort key that puts numbers in order, and anything else after them."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return (0, float(value), "") if is_number else (1, 0.0, str(value))
 
 
 def _settings(records: Sequence[Record]) -> tuple[Setting, ...]:

@@ -1,20 +1,16 @@
-"""Figures for the page: drawn anew from the boards, as SVG that is small enough for one file to hold all of them."""
+"""Figures for the page, as SVG that is small enough for one file to hold all of them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from mmpt_bench import shown
-from mmpt_bench.board import Board
 from mmpt_bench.figures import Drawn, Missing, render
 
 NUMBER = re.compile(r"-?\d*\.\d{3,}")
 COORDINATES = re.compile(r' (d|x|y|points)="([^"]*)"')
-OF_ABLATIONS = ("lengths", "heat-map", "components")
-"""Kinds of figures that stand in the section on ablations."""
 SAFE = " /:;,.()=?!-_@+*&'|~[]{}"
 """Characters that stay as they are in a data URI."""
 
@@ -31,33 +27,15 @@ class Drawing:
     alt: str
     """What the figure says, in words, for those who do not see it."""
     svg: bytes
-    csv: bytes = b""
-    """The figures behind it; empty where a table of the page holds them."""
-    kind: str = "board"
-    """"ablation" for a figure of the section on ablations."""
+    csv: bytes
+    """The figures behind it."""
+    ablation: str = ""
+    """Name of the ablation that it is of."""
 
     @property
     def uri(self) -> str:
         """Returns the picture as a data URI."""
         return f"data:image/svg+xml,{quote(smaller_svg(self.svg).replace(chr(34), chr(39)), safe=SAFE)}"
-
-
-def drawings(boards: Sequence[Board], colors: Mapping[str, str]) -> list[Drawing]:
-    """Returns the figure of every board that has a row."""
-    import matplotlib.style
-
-    from mmpt_bench.figures.style import rendered
-    from mmpt_bench.plots import STYLE, board_figure
-
-    found = []
-    with matplotlib.style.context(["default", STYLE]):
-        for number, board in enumerate(boards):
-            if any(row.cells for row in board.rows):
-                caption = "Overall score and score on each task by method, with 95 % intervals."
-                svg = rendered(board_figure(board, colors), "svg", "paths")
-                title = f"Leaderboard: {board.title}"
-                found.append(Drawing(f"leaderboard-{number}", title, caption, _in_words(board), svg))
-    return found
 
 
 def joined(made: Iterable[Drawn | Missing]) -> tuple[list[Drawing], list[tuple[str, str]]]:
@@ -68,16 +46,9 @@ def joined(made: Iterable[Drawn | Missing]) -> tuple[list[Drawing], list[tuple[s
         if isinstance(each, Missing):
             undrawn.append((each.title, each.reason))
         else:
-            kind = "ablation" if each.kind in OF_ABLATIONS else "board"
             svg = render(each, "svg")
-            found.append(Drawing(each.name, each.title, each.caption, each.alt, svg, each.csv, kind))
+            found.append(Drawing(each.name, each.title, each.caption, each.alt, svg, each.csv, each.ablation))
     return found, undrawn
-
-
-def _in_words(board: Board) -> str:
-    scores = [f"{row.label} {shown.percent(row.overall)} ({shown.percents(row.overall_interval)})"
-              for row in board.rows if row.overall is not None]  # fmt: skip
-    return f"Overall scores: {'; '.join(scores) or 'none'}. The table of the leaderboard holds every figure."
 
 
 def smaller_svg(svg: bytes) -> str:

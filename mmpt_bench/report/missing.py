@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mmpt_bench import registry
+from mmpt_bench.ablation_board import AblationBoard
 from mmpt_bench.board import Board, Row
 from mmpt_bench.claims import SEEDS_TO_CLAIM
 from mmpt_bench.ranking import FROZEN, FULL
@@ -27,12 +28,26 @@ class Gap:
     """What gets it."""
 
 
-def nothing_recorded(store: Store) -> Gap:
-    """Returns the gap of a results folder without a record."""
+def nothing_recorded(store: Store, has_ablations: bool = False) -> Gap:
+    """Returns the gap of a results folder without a run of a method as it is by default."""
+    what = "Nothing is recorded in this folder yet, so there is no board, no figure and no sample to show."
+    if has_ablations:
+        what = "No method was run as it is by default, so there is no leaderboard: the ablations stand alone."
     return Gap(
-        "Nothing is recorded in this folder yet, so there is no board, no figure and no sample to show.",
+        what,
         run_command(None, store, list(registry.method_entries()), list(registry.task_entries()), range(SEEDS_TO_CLAIM)),
     )
+
+
+def of_ablation(board: AblationBoard) -> list[Gap]:
+    """Returns the gap of an ablation's points without a result."""
+    lost = [p.label for p in board.ablation.all_points if p.label in board.missing]
+    if not lost:
+        return []
+    named = f"{', '.join(lost[:SHOWN])}{f' and {len(lost) - SHOWN} more' if len(lost) > SHOWN else ''}"
+    n, total = len(lost), len(board.ablation.all_points)
+    has = plural(n, "has", "have")
+    return [Gap(f"{n} of {total} points of an ablation {has} no result: {named}.", board.ablation.command)]
 
 
 def gaps(board: Board, store: Store) -> list[Gap]:

@@ -87,7 +87,7 @@ def overrides(row: Row, board: Board, store: Store) -> dict[str, str]:
         known = [*rates.read(store.root / rates.FILE), *rates.read(rates.shipped())]
         budget = Budget(**board.budget)
         found = rates.look_up(
-            known, row.method, row.params, board.backbone_fingerprint, board.corpus_fingerprint, budget
+            known, row.method, plain | row.params, board.backbone_fingerprint, board.corpus_fingerprint, budget, plain
         )
         if row.learning_rate != (found[0] if found is not None else plain["learning_rate"]):
             own["learning_rate"] = row.learning_rate

@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from mmpt_bench import __version__, shown
+from mmpt_bench.ablation_files import table, title
 from mmpt_bench.claims import SEEDS_TO_CLAIM
 from mmpt_bench.errors import RequestError
 from mmpt_bench.escape import plain_text
@@ -24,6 +25,7 @@ from mmpt_bench.report.browse import METHODS_SHOWN
 from mmpt_bench.report.content import Content
 from mmpt_bench.report.costs import FLOPS
 from mmpt_bench.report.drawings import Drawing
+from mmpt_bench.report.missing import of_ablation
 from mmpt_bench.report.verdict import listed, number, plural
 from mmpt_bench.store import Store
 
@@ -67,7 +69,7 @@ def page(content: Content, store: Store) -> Page:
             f"The tables of this report alone take {bare / 1e6:.1f} MB, more than {MAX_BYTES / 1e6:.1f}: "
             "copy the runs that belong together into a results folder of their own."
         )
-    boards = [section.board for section in content.sections]
+    boards = [detail.board for detail in content.details]
     packed = pack(boards, content.records, store, content.samples, content.asked, room)
     return Page(_filled(content, packed, dropped), packed.left_out, tuple(dropped))
 
@@ -91,7 +93,8 @@ def _filled(content: Content, packed: Packed, dropped: list[str]) -> bytes:
         content=content, packed=packed, dropped=dropped, version=__version__, style=Markup(style),
         script=Markup(script), policy=_policy(style, script), flops=FLOPS, remark=REMARK,
         embedded_remark=EMBEDDED_REMARK, ratio_titles=RATIO_TITLES, needed_seeds=SEEDS_TO_CLAIM,
-        methods_shown=METHODS_SHOWN,
+        methods_shown=METHODS_SHOWN, places={each.ablation: place for place, each in enumerate(content.details)},
+        ablation_title=title, ablation_table=table, of_ablation=of_ablation,
     )  # fmt: skip
     return text.encode()
 

@@ -150,11 +150,10 @@
   const rows = all("table.detail tr[data-keys]");
   const places = rows.map((row) => {
     const table = row.closest("table");
-    const board = row.closest("section") && row.id.slice(1).split("-")[0];
-    return { row, board, method: row.cells[0].textContent.trim(), task: table.dataset.title, ...rawRow(row) };
+    return { row, board: table.dataset.board, method: row.cells[0].textContent.trim(), task: table.dataset.title, ...rawRow(row) };
   });
   const many = new Set(places.map((place) => place.board)).size > 1;
-  const named = (place) => many ? `${place.method} (board ${Number(place.board) + 1})` : place.method;
+  const named = (place) => many ? `${place.method} (${place.board})` : place.method;
   const fill = (select, values, wanted) => {
     select.replaceChildren(...values.map((value) => make("option", value)));
     if (values.includes(wanted)) select.value = wanted;

@@ -13,10 +13,12 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from synthetic import failed, recipe, record, samples, store_in, task
 
+from mmpt_bench.assemble import Evidence
 from mmpt_bench.board import Board
-from mmpt_bench.errors import RequestError
+from mmpt_bench.figures import Drawn, Material, Missing, figures, render
+from mmpt_bench.figures.leaderboard import ROWS_SHOWN, board_figure
+from mmpt_bench.figures.style import STYLE
 from mmpt_bench.leaderboard import boards
-from mmpt_bench.plots import board_figure, leaderboard_picture
 
 COLORS = {"frozen": "#000000", "full": "#009e73", "lora": "#0072b2"}
 METHODS = ("frozen", "full", "lora", "projector", "vpt", "prefix")
@@ -57,27 +59,32 @@ def widened(board: Board, n_methods: int, n_tasks: int) -> Board:
     )
 
 
-def test_figure_is_the_same_bytes_when_drawn_again(board: Board, tmp_path: Path) -> None:
-    first = [path.read_bytes() for path in leaderboard_picture(board, tmp_path / "a", COLORS)]
-    second = [path.read_bytes() for path in leaderboard_picture(board, tmp_path / "b", COLORS)]
-    assert first == second
-    assert first[0].startswith(b"\x89PNG")
-    assert b"<svg" in first[1]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "a.svg", "b.png", "b.svg"]
+def drawn(board: Board) -> Drawn | Missing:
+    """Returns what the figures of a board alone begin with."""
+    (made,) = figures(Material((Evidence(board, {}, None),), (), (), {}, {}, COLORS), ("leaderboard",))
+    return made
 
 
-def test_figure_does_not_depend_on_the_style_of_the_process(board: Board, tmp_path: Path) -> None:
+def test_figure_does_not_depend_on_the_style_of_the_process(board: Board) -> None:
     import matplotlib as mpl
 
-    first = [path.read_bytes() for path in leaderboard_picture(board, tmp_path / "a", COLORS)]
+    first = drawn(board)
     with mpl.rc_context({"font.size": 20, "axes.facecolor": "red"}):
-        second = [path.read_bytes() for path in leaderboard_picture(board, tmp_path / "b", COLORS)]
-    assert first == second
+        second = drawn(board)
+        assert isinstance(first, Drawn)
+        assert isinstance(second, Drawn)
+        assert render(first, "svg") == render(second, "svg")
 
 
-def test_figure_holds_no_date(board: Board, tmp_path: Path) -> None:
-    _, svg = leaderboard_picture(board, tmp_path / "a", COLORS)
-    assert "dc:date" not in svg.read_text()
+def test_of_many_rows_the_first_forty_are_drawn_and_those_that_lines_are_for(board: Board) -> None:
+    first = [dataclasses.replace(board.rows[2], label=f"lora {n}") for n in range(60)]
+    full, frozen = (next(row for row in board.rows if row.method == name) for name in ("full", "frozen"))
+    many = dataclasses.replace(board, rows=(*first, full, frozen), reference="full")
+    texts_ = [text.get_text() for text in texts(board_figure(many, COLORS))]
+    # Two lines of panels, each with its labels.
+    assert [text for text in texts_ if text.startswith("lora ")] == 2 * [f"lora {n}" for n in range(ROWS_SHOWN)]
+    assert {"full", "frozen"} <= set(texts_)
+    assert any("The first 40 of 62 rows." in " ".join(text.split()) for text in texts_)
 
 
 def test_every_method_and_task_is_named(board: Board) -> None:
@@ -101,8 +108,6 @@ def test_real_suite_is_not_called_embedded(board: Board) -> None:
 @pytest.mark.parametrize("n_tasks", [1, 2, 4, 6])
 def test_no_text_is_written_over_another_or_outside(board: Board, n_methods: int, n_tasks: int) -> None:
     import matplotlib.style
-
-    from mmpt_bench.plots import STYLE
 
     with matplotlib.style.context(["default", STYLE]):
         figure = board_figure(widened(board, n_methods, n_tasks), COLORS)
@@ -139,14 +144,14 @@ def test_best_method_stands_at_the_top(board: Board) -> None:
     assert scores == sorted(scores, reverse=True)
 
 
-def test_dollar_signs_are_no_formulas(board: Board, tmp_path: Path) -> None:
+def test_dollar_signs_are_no_formulas(board: Board) -> None:
     odd = dataclasses.replace(board, rows=(dataclasses.replace(board.rows[0], label="a $\\frac$ b"), *board.rows[1:]))
-    leaderboard_picture(odd, tmp_path / "a", COLORS)
     assert "a \\$\\frac\\$ b" in [text.get_text() for text in texts(board_figure(odd, COLORS))]
 
 
 def test_board_without_a_result_is_not_drawn(tmp_path: Path) -> None:
     store = store_in(tmp_path)
     store.append_record(failed(recipe()))
-    with pytest.raises(RequestError, match="nothing to draw"):
-        leaderboard_picture(boards(store, {}, 100)[0], tmp_path / "a", COLORS)
+    made = drawn(boards(store, {}, 100)[0])
+    assert isinstance(made, Missing)
+    assert "mmpt-bench run" in made.reason

@@ -1,19 +1,17 @@
-"""A board as a figure for print: methods as rows, a panel for the overall score and for each task, with intervals."""
+"""A board as a figure: methods as rows, a panel for the overall score and for each task, with intervals."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from mmpt_bench import shown
 from mmpt_bench.board import Board, Column, Row
-from mmpt_bench.errors import RequestError
 from mmpt_bench.escape import plain_text
-from mmpt_bench.figures import style
-from mmpt_bench.files import write_atomic
+from mmpt_bench.figures import Drawn, Material, Missing
+from mmpt_bench.figures.style import PANELS_A_LINE, UNKNOWN_COLOR, name_of, scaled, spanned, table
 from mmpt_bench.ranking import FROZEN
 from mmpt_bench.stats import Interval
 
@@ -22,13 +20,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 EMBEDDED_CAPTION = "Embedded suite: generated miniature tasks, not the public benchmarks."
-PANELS_A_LINE = 4
+ROWS_SHOWN = 40
+"""Of a board with more of them, the first ones are drawn, and those that lines are drawn for."""
 LABEL_WIDTH = 30
 """Characters of a row's label on one line."""
 TITLE_WIDTH = 22
 """Characters of a panel's title."""
 PANEL_INCHES, LABEL_INCHES, LINE_INCHES, FRAME_INCHES, HEAD_INCHES, FOOT_INCHES = 1.75, 2.0, 0.14, 0.6, 0.12, 0.42
-STYLE: dict[str, Any] = style.STYLE | {"axes.spines.left": False}
+TITLE = "Leaderboard"
 
 
 @dataclass(frozen=True)
@@ -40,41 +39,48 @@ class _Panel:
     """By label: the score and its interval, in the unit of the axis."""
 
 
-def leaderboard_picture(board: Board, path: Path, colors: Mapping[str, str]) -> tuple[Path, Path]:
-    """Draws a board to `path` as PNG and as SVG, the same bytes for the same board, and returns both paths.
+def draw(of: Material) -> list[Drawn | Missing]:
+    """Returns a figure for each board that has a row."""
+    boards = [each.board for each in of.boards]
+    made: list[Drawn | Missing] = [
+        Drawn(
+            "leaderboard", name_of("leaderboard", board, boards), f"{TITLE}: {board.title}",
+            "Overall score and score on each task by method, with 95 % intervals.",
+            _words(board), board_figure(board, of.colors), table(_marks(board)),
+        )
+        for board in boards if any(row.cells for row in board.rows)
+    ]  # fmt: skip
+    reason = "No run is recorded: `mmpt-bench run --method all --tasks all`."
+    return made or [Missing("leaderboard", "leaderboard", TITLE, reason)]
 
-    Args:
-        board: what to draw; it must have a row.
-        path: without suffix, or with one that is replaced.
-        colors: hex colour by method; methods without one are grey.
 
-    Raises:
-        RequestError: no run of the board succeeded.
-        MachineError: the files cannot be written.
-    """
-    import matplotlib.style
+def _words(board: Board) -> str:
+    scores = [f"{row.label} {shown.percent(row.overall)} ({shown.percents(row.overall_interval)})"
+              for row in board.rows if row.overall is not None]  # fmt: skip
+    return f"Overall scores: {'; '.join(scores) or 'none'}. The table of the leaderboard holds every figure."
 
-    targets = path.with_suffix(".png"), path.with_suffix(".svg")
-    with matplotlib.style.context(["default", STYLE]):
-        figure = board_figure(board, colors)
-        write_atomic(targets[0], style.rendered(figure, "png", "paths"))
-        write_atomic(targets[1], style.rendered(figure, "svg", "paths"))
-    return targets
+
+def _marks(board: Board) -> list[dict[str, Any]]:
+    methods = {row.label: row.method for row in board.rows}
+    return [
+        {"label": label, "method": methods[label], "panel": panel.title, "score": score, **spanned(interval)}
+        for panel in _panels(_cut(board))
+        for label, (score, interval) in panel.points.items()
+    ]
 
 
 def board_figure(board: Board, colors: Mapping[str, str]) -> Figure:
-    """Returns the figure of a board, in the style that is set; RequestError where no run of it succeeded."""
+    """Returns the figure of a board that has a row, in the style that is set."""
     from matplotlib.figure import Figure
 
-    if not board.rows:
-        raise RequestError(f"There is nothing to draw: no run of {board.title} succeeded.")
+    caption_words, board = _caption(board), _cut(board)
     panels = _panels(board)
     per_line = min(PANELS_A_LINE, len(panels))
     n_lines = -(-len(panels) // per_line)
     body = LINE_INCHES * sum(_lines(row) for row in board.rows)
     width = LABEL_INCHES + PANEL_INCHES * per_line
     title = textwrap.wrap(plain_text(f"Leaderboard: {board.title}"), int(width * 11))
-    caption = textwrap.wrap(_caption(board), int(width * 18))
+    caption = textwrap.wrap(caption_words, int(width * 18))
     head, foot = HEAD_INCHES + 0.19 * len(title), FOOT_INCHES + 0.12 * len(caption)
     height = head + foot + (body + FRAME_INCHES) * n_lines
     figure = Figure(figsize=(width, height))
@@ -94,9 +100,19 @@ def board_figure(board: Board, colors: Mapping[str, str]) -> Figure:
     return figure
 
 
+def _cut(board: Board) -> Board:
+    """Returns a board with as many rows as can be read in a figure."""
+    kept = (*board.rows[:ROWS_SHOWN], *(row for row in board.rows[ROWS_SHOWN:] if _is_reference(row, board)))
+    return replace(board, rows=kept)
+
+
+def _is_reference(row: Row, board: Board) -> bool:
+    return row.label == board.reference or row.method == FROZEN
+
+
 def _panels(board: Board) -> list[_Panel]:
     overall = {
-        row.label: (100 * row.overall, _scaled(row.overall_interval, 100))
+        row.label: (100 * row.overall, scaled(row.overall_interval, 100))
         for row in board.rows
         if row.overall is not None
     }
@@ -104,7 +120,7 @@ def _panels(board: Board) -> list[_Panel]:
     for column in board.columns:
         scale = 1.0 if column.unit == "points" else 100.0
         cells = {row.label: row.cells[column.task] for row in board.rows if column.task in row.cells}
-        points = {label: (scale * cell.score, _scaled(cell.interval, scale)) for label, cell in cells.items()}
+        points = {label: (scale * cell.score, scaled(cell.interval, scale)) for label, cell in cells.items()}
         panels.append(_Panel(_panel_title(column), points))
     return panels
 
@@ -112,10 +128,6 @@ def _panels(board: Board) -> list[_Panel]:
 def _panel_title(column: Column) -> str:
     unit = f" (of {column.ceiling:.0f})" if column.unit == "points" else " (%)"
     return textwrap.shorten(plain_text(column.title), TITLE_WIDTH - len(unit), placeholder="…") + unit
-
-
-def _scaled(interval: Interval | None, scale: float) -> Interval | None:
-    return None if interval is None else (scale * interval[0], scale * interval[1])
 
 
 def _draw(axes: Axes, board: Board, panel: _Panel, colors: Mapping[str, str]) -> None:
@@ -130,13 +142,14 @@ def _draw(axes: Axes, board: Board, panel: _Panel, colors: Mapping[str, str]) ->
         if row.label not in panel.points:
             continue
         score, interval = panel.points[row.label]
-        color = colors.get(row.method, style.UNKNOWN_COLOR)
+        color = colors.get(row.method, UNKNOWN_COLOR)
         if interval is not None:
             axes.plot(interval, [heights[row.label]] * 2, color=color, linewidth=1.6, solid_capstyle="butt", zorder=2)
         fill = color if row.rank is not None else "white"
         axes.plot(score, heights[row.label], "o", markersize=4.5, color=color, markerfacecolor=fill, zorder=3)
     axes.set_ylim(sum(_lines(row) for row in board.rows), 0)
     axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
     axes.tick_params(axis="x", labelsize=7, length=2)
     axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10], min_n_ticks=3))
     axes.margins(x=0.12)
@@ -169,10 +182,10 @@ def _references(board: Board, colors: Mapping[str, str]) -> list[tuple[str, str,
     """Returns (label, name in the legend, line style, colour) of the frozen model and of full fine-tuning."""
     frozen = sorted(row.label for row in board.rows if row.method == FROZEN)[:1]
     found: list[tuple[str, str, Literal[":", "--"], str]]
-    found = [(label, "not trained", ":", colors.get(FROZEN, style.UNKNOWN_COLOR)) for label in frozen]
+    found = [(label, "not trained", ":", colors.get(FROZEN, UNKNOWN_COLOR)) for label in frozen]
     if board.reference:
         method = next(row.method for row in board.rows if row.label == board.reference)
-        found.append((board.reference, "full fine-tuning", "--", colors.get(method, style.UNKNOWN_COLOR)))
+        found.append((board.reference, "full fine-tuning", "--", colors.get(method, UNKNOWN_COLOR)))
     return found
 
 
@@ -199,6 +212,7 @@ def _caption(board: Board) -> str:
         f"{budget[0].upper()}{budget[1:]}; {seeds}"
         f"{', exploratory: too few to separate methods' if board.exploratory else ''}. "
         f"{EMBEDDED_CAPTION if board.suite == 'embedded' else ''}"
+        f"{f'The first {ROWS_SHOWN} of {len(board.rows)} rows.' if len(board.rows) > ROWS_SHOWN else ''}"
     )
 
 

@@ -1,0 +1,138 @@
+"""A LLaVA and a SmolVLM of some 45 million parameters with random weights, for timing; no download.
+
+A CLIP tower (width 320, 12 blocks, 196 patches of 224 pixels) and a Llama (width 384, 15 layers, 8,000 words): the
+tower is about a third of the work of one question. So that replies are as short as those of a trained model,
+two directions of its embeddings are set: behind `ASSISTANT :` one of the answer words is the most likely, which one
+depends on picture and question, and behind an answer word the end of the sequence is.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from layouts import ANSWERS, WORDS
+from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers.processors import TemplateProcessing
+from transformers import (
+    CLIPImageProcessor,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+)
+
+TEMPLATE = (
+    "{% for message in messages %}{{ message['role'].upper() }}: {% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<image>\n{% else %}{{ part['text'] }}{% endif %}{% endfor %} {% endfor %}"
+    "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+)
+VOCABULARY, SIDE, PATCH = 8000, 224, 16
+SPECIAL = ["<pad>", "<s>", "</s>", "<unk>", "<image>"]
+
+
+def tokenizer(marks: list[str] | None = None, **named: str) -> PreTrainedTokenizerFast:
+    """Returns a word-level tokenizer that begins a text with <s> and knows further marks, some as its attributes."""
+    special = [*SPECIAL, *(marks or [])]
+    words = [*special, "USER", "ASSISTANT", ":", "?", ".", ",", *dict.fromkeys([*ANSWERS, *WORDS])]
+    inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()])
+    inner.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    usual = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner, additional_special_tokens=special[4:], extra_special_tokens=named, **usual
+    )
+
+
+def config() -> LlavaConfig:
+    """Returns the model's configuration."""
+    vision = CLIPVisionConfig(
+        hidden_size=320, intermediate_size=1280, num_hidden_layers=12, num_attention_heads=5, image_size=SIDE,
+        patch_size=PATCH,
+    )  # fmt: skip
+    text = LlamaConfig(
+        hidden_size=384, intermediate_size=1024, num_hidden_layers=15, num_attention_heads=6, vocab_size=VOCABULARY,
+        max_position_embeddings=1024, pad_token_id=0, bos_token_id=1, eos_token_id=2, tie_word_embeddings=False,
+    )  # fmt: skip
+    return LlavaConfig(
+        vision_config=vision, text_config=text, image_token_index=4, image_token_id=4, vision_feature_layer=-2,
+        vision_feature_select_strategy="default", tie_word_embeddings=False,
+    )  # fmt: skip
+
+
+def save_llava(folder: Path, seed: int = 0) -> Path:
+    """Writes model, tokenizer, processor and chat template."""
+    torch.manual_seed(seed)
+    model, words = LlavaForConditionalGeneration(config()), tokenizer()
+    _answer_shortly(model, words)
+    model.generation_config.pad_token_id, model.generation_config.eos_token_id = 0, 2
+    model.save_pretrained(folder)
+    images = CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE})
+    LlavaProcessor(
+        image_processor=images,
+        tokenizer=words,
+        patch_size=PATCH,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=TEMPLATE,
+    ).save_pretrained(folder)
+    return folder
+
+
+def save_smolvlm(folder: Path, seed: int = 0) -> Path:
+    """Writes a SmolVLM: tiles of 256 pixels, 256 patches and 16 tokens each; five of them for a picture of 640 x 480.
+
+    A SigLIP tower (width 320, 12 blocks) and a Llama (width 384, 15 layers): as in SmolVLM-256M, most of the work is
+    the tower's.
+    """
+    import transformers as tf
+
+    from mmpt_bench.loading import pictures_only
+
+    torch.manual_seed(seed)
+    marks = ["<fake_token_around_image>", "<global-img>", "<end_of_utterance>"]
+    marks += [f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7)]
+    words = tokenizer(marks, image_token="<image>", fake_image_token=marks[0], global_image_token=marks[1])
+    config = tf.SmolVLMConfig(
+        vision_config={
+            "hidden_size": 320, "intermediate_size": 1280, "num_hidden_layers": 12, "num_attention_heads": 5,
+            "image_size": 256, "patch_size": 16,
+        },
+        text_config=LlamaConfig(
+            hidden_size=384, intermediate_size=1024, num_hidden_layers=15, num_attention_heads=6,
+            vocab_size=VOCABULARY, max_position_embeddings=2048, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+        ),
+        image_token_id=words.convert_tokens_to_ids("<image>"), scale_factor=4, tie_word_embeddings=False,
+    )  # fmt: skip
+    model = tf.SmolVLMForConditionalGeneration(config)
+    model.generation_config.pad_token_id, model.generation_config.eos_token_id = 0, 2
+    model.save_pretrained(folder)
+    images = tf.SmolVLMImageProcessor(size={"longest_edge": 512}, max_image_size={"longest_edge": 256})
+    template = TEMPLATE.replace("<image>\n", "<image>")
+    processor = pictures_only("SmolVLMProcessor")(images, words, None, image_seq_len=16)
+    processor.chat_template = template
+    processor.save_pretrained(folder)
+    return folder
+
+
+def _answer_shortly(model: Any, words: PreTrainedTokenizerFast) -> None:
+    """Makes answer words follow the prompt's last token, and the end of the sequence an answer word."""
+    generator = torch.Generator().manual_seed(1)
+    dim = model.config.text_config.hidden_size
+    for name, parameter in model.named_parameters():
+        if parameter.dim() > 1 and "embed" not in name:
+            torch.nn.init.normal_(parameter, std=1 / parameter.shape[-1] ** 0.5, generator=generator)
+    ask, end = torch.linalg.qr(torch.randn(dim, 2, generator=generator))[0].T
+    answers = words.convert_tokens_to_ids(list(ANSWERS))
+    (last,) = words(":", add_special_tokens=False)["input_ids"]
+    with torch.no_grad():
+        embeddings, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+        embeddings.normal_(std=0.1, generator=generator)
+        head.normal_(std=0.05, generator=generator)
+        embeddings[last] += 12 * ask
+        embeddings[answers] += 80 * end
+        head[answers] += 0.5 * ask + 0.05 * torch.randn(len(answers), dim, generator=generator)
+        head[2] += 2.0 * end

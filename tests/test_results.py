@@ -1,0 +1,77 @@
+"""What is published in results/ follows from its records: one command makes the same bytes again."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from studies import study, study_tasks
+from test_run import bench
+
+from mmpt_bench import commands, registry
+
+RESULTS = Path(__file__).parents[1] / "results"
+SOURCES = (
+    "records.jsonl", "samples/*.jsonl", "ablations/*.json", "learning_curves.jsonl", "learning_rates.json",
+    "learning_rate_trials.jsonl", "published.csv",
+)  # fmt: skip
+"""What is not made from something else in the folder; `published.csv` is typed from papers."""
+OWN = {"runs", "checkpoints", "tracking", "audit.json", "report.html"}
+"""What may lie in a checkout's results and is no part of what is published."""
+
+
+def files(folder: Path) -> set[str]:
+    """Returns the files of a results folder that are published."""
+    names = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+    return {name.as_posix() for name in names if name.parts[0] not in OWN}
+
+
+@pytest.fixture(scope="module")
+def remade(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a folder made by one command from the sources of results/ alone."""
+    if (RESULTS / "runs").is_dir():
+        pytest.skip("results/ holds runs that may not be published yet: `mmpt-bench leaderboard --publish`")
+    top = tmp_path_factory.mktemp("remade")
+    for path in (path for pattern in SOURCES for path in RESULTS.glob(pattern)):
+        target = top / "results" / path.relative_to(RESULTS)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    bench("leaderboard", "--publish", cwd=top)
+    return top / "results"
+
+
+@pytest.mark.parametrize("endings", [(".jsonl", ".json", ".csv", ".md"), (".svg", ".png", ".pdf")], ids=str)
+def test_published_files_are_made_again_byte_for_byte(remade: Path, endings: tuple[str, ...]) -> None:
+    published = {name for name in files(RESULTS) if name.endswith(endings)}
+    assert published
+    unlike = [
+        name for name in sorted(published)
+        if not (remade / name).is_file() or (remade / name).read_bytes() != (RESULTS / name).read_bytes()
+    ]  # fmt: skip
+    assert unlike == [], "`mmpt-bench leaderboard --publish` makes them anew"
+
+
+def test_every_table_and_figure_that_can_be_made_is_published(remade: Path) -> None:
+    published = {name.rpartition(".")[0] for name in files(RESULTS)}
+    assert {name.rpartition(".")[0] for name in files(remade)} <= published
+
+
+@pytest.mark.slow
+def test_publishing_gathers_runs_ablations_searches_and_losses_so_that_the_runs_are_not_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = study(tmp_path, n_seeds=1)
+    monkeypatch.setattr(registry, "built_in_tasks", study_tasks)
+    commands.leaderboard(store.root, publish=True, form="json")
+    made = {name: (store.root / name).read_bytes() for name in files(store.root)}
+    for name in ("records.jsonl", "learning_curves.jsonl", "leaderboard.md", "ablations/lengths.md",
+                 "figures/lengths-lengths.svg", "figures/heat-map-grid.csv", "figures/components-parts.png",
+                 "figures/search.pdf", "figures/learning-curves-embedded.svg"):  # fmt: skip
+        assert made[name], name
+    shutil.rmtree(store.root / "runs")
+    for name in made:
+        if name.startswith(("figures/", "leaderboard")) or name.endswith((".md", ".csv")):
+            (store.root / name).unlink()
+    commands.leaderboard(store.root, publish=True, form="json")
+    assert {name: (store.root / name).read_bytes() for name in files(store.root)} == made
