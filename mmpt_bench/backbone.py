@@ -68,17 +68,23 @@ class Backbone:
         return text
 
     def target(self, exchanges: Sequence[Exchange]) -> chat.Target:
-        """Returns what is to be learnt of a conversation behind the prompt of its first question."""
+        """Returns what is to be learnt of a conversation behind the prompt of its first question.
+
+        Raises:
+            RequestError: the family has no form for several exchanges, or its template hides where a reply stands.
+        """
         if len(exchanges) == 1:
             return exchanges[0].reply
         prompts = [self.prompt_text(one.question, exchanges[:i]) for i, one in enumerate(exchanges)]
-        return chat.target(prompts, exchanges, self.processor.tokenizer.convert_ids_to_tokens(self.end))
+        whole = chat.written(self.processor, chat.turns(exchanges), answered=True)
+        return chat.target(prompts, whole, exchanges, self.processor.tokenizer.convert_ids_to_tokens(self._turn_end))
 
     @cached_property
-    def end(self) -> int:
-        """Returns the token that ends a reply."""
+    def _turn_end(self) -> int:
+        """Returns the token that ends a reply of a conversation."""
         stops = self.model.generation_config.eos_token_id
-        return chat.end_of_reply(self.processor, stops if isinstance(stops, list) else [stops])
+        known = stops if isinstance(stops, list) else [] if stops is None else [stops]
+        return chat.end_of_reply(self.processor, known)
 
     def encode(self, pictures: Sequence[Image]) -> list[Encoded]:
         """Returns each picture by itself, as the model takes it, worth caching."""
@@ -157,11 +163,12 @@ class Backbone:
         if targets is None:
             return [Tokens(ids) for ids in self._ids(texts)]
         parts = [chat.parts(text, target) for text, target in zip(texts, targets, strict=True)]
-        ids = iter(self._ids([text for texts in parts for text in texts]))
+        ids = iter(self._ids([part for one in parts for part in one]))
         rows = []
-        for prompt, texts in zip(prompts, parts, strict=True):
-            tokenized = [next(ids) for _ in texts]
-            row = chat.row(tokenized, self.end, max_length)
+        for prompt, target, own in zip(prompts, targets, parts, strict=True):
+            tokenized = [next(ids) for _ in own]
+            end = self.processor.tokenizer.eos_token_id if isinstance(target, str) else self._turn_end
+            row = chat.row(tokenized, end, max_length)
             if row is None:
                 raise RequestError(
                     f"An example has {len(tokenized[1]) + 1} tokens and {max_length} are allowed: {prompt[:80]!r}. "

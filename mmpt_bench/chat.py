@@ -1,12 +1,13 @@
 """How examples are written for a model: each family's own chat template, and which of the tokens are learnt.
 
-A conversation is the prompt of its first question, and behind it replies with what the template puts between them. A
-reply ends with the template's own end where generation stops at it, else with the tokenizer's end-of-sequence token, as
-LLaVA writes it (`</s>` behind every reply; Liu et al. 2023, arXiv:2304.08485, section 4.2). Imports without torch.
+A conversation is what the template writes of it, with an end behind every reply: the template's own where generation
+stops at it, else the tokenizer's end-of-sequence token, as LLaVA writes it (`</s>` behind every reply; Liu et al. 2023,
+arXiv:2304.08485, section 4.2). A single exchange ends with the tokenizer's in every family. Imports without torch.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from mmpt_bench.errors import RequestError
 from mmpt_bench.families import Family
 
 Target = str | tuple[str, ...]
-"""A reply; or replies, and what stands between one and the next: (reply, between, reply, ...)."""
+"""A reply; or the replies of a conversation as they are written, and what is between: (reply, between, reply, ...)."""
 
 
 def prompt(processor: Any, family: Family, question: str, earlier: Sequence[Exchange] = ()) -> str:
@@ -26,8 +27,7 @@ def prompt(processor: Any, family: Family, question: str, earlier: Sequence[Exch
         RequestError: the processor has no template, or none for several exchanges.
     """
     if getattr(processor, "chat_template", None) is not None:
-        said = [text for one in earlier for text in (one.question, one.reply)]
-        return _templated(processor, [*said, question], answered=False)
+        return written(processor, [*turns(earlier), question], answered=False)
     if family.prompt is None:
         raise RequestError(f"The processor of this {family.title} has no chat template: add chat_template.jinja to it.")
     if earlier:
@@ -39,51 +39,58 @@ def prompt(processor: Any, family: Family, question: str, earlier: Sequence[Exch
     return family.prompt.format(image=processor.image_token, bos=bos, question=question)
 
 
+def turns(exchanges: Sequence[Exchange]) -> list[str]:
+    """Returns questions and replies by turns."""
+    return [text for one in exchanges for text in (one.question, one.reply)]
+
+
 def end_of_reply(processor: Any, stops: Sequence[int]) -> int:
     """Returns the token that ends a reply: the template's where it is one of `stops`, else the tokenizer's own."""
-    if getattr(processor, "chat_template", None) is not None:
-        asked = _templated(processor, ["q"], answered=False)
-        tail = _behind(asked, "a", _templated(processor, ["q", "a"], answered=True))
+    asked, whole = written(processor, ["q"], answered=False), written(processor, ["q", "a"], answered=True)
+    gap = _gap(asked, "a", whole)
+    if gap is not None:
+        behind = whole[len(asked) + len(gap) + 1 :].lstrip()
         for stop in stops:
-            if tail is not None and tail.lstrip().startswith(processor.tokenizer.convert_ids_to_tokens(stop)):
+            if behind.startswith(processor.tokenizer.convert_ids_to_tokens(stop)):
                 return stop
     return int(processor.tokenizer.eos_token_id)
 
 
-def target(prompts: Sequence[str], exchanges: Sequence[Exchange], end: str) -> Target:
+def target(prompts: Sequence[str], whole: str, exchanges: Sequence[Exchange], end: str) -> Target:
     """Returns what is to be learnt of a conversation behind its first prompt.
 
     Args:
         prompts: the text before each reply, from the beginning of the conversation on.
-        exchanges: the same number.
+        whole: the text of all exchanges, as the template writes it.
+        exchanges: as many as prompts.
         end: the text of the token that `end_of_reply` gives.
 
     Raises:
-        RequestError: a prompt does not go on from the one before it, so that nothing says where a reply stands.
+        RequestError: the whole does not go on from a prompt with its reply, so that nothing says where a reply stands.
     """
-    if len(exchanges) == 1:
-        return exchanges[0].reply
-    parts = []
-    for before, after, one in zip(prompts, prompts[1:], exchanges, strict=False):
-        between = _behind(before, one.reply, after)
-        if between is None:
+    parts: list[str] = []
+    stands = 0
+    for before, one in zip(prompts, exchanges, strict=True):
+        if parts:
+            # White space that a template puts behind a reply is that of a text without an end.
+            parts.append(end + whole[stands : len(before)].lstrip().removeprefix(end))
+        gap = _gap(before, one.reply, whole)
+        if gap is None:
             raise RequestError(
                 "The chat template writes an earlier exchange otherwise than one that is to be answered, so that "
                 f"several exchanges cannot be trained on: {one.reply[:80]!r} is not where it was. "
                 "Give training data of one exchange a picture."
             )
-        # White space that a template puts behind a reply is that of a text without an end.
-        parts += [one.reply, end + between.lstrip().removeprefix(end)]
-    return (*parts, exchanges[-1].reply)
+        parts.append(gap + one.reply)
+        stands = len(before) + len(parts[-1])
+    return tuple(parts)
 
 
 def parts(prompt: str, target: Target) -> list[str]:
-    """Returns a conversation's text up to where the first reply begins, up to where it ends, and so on."""
-    texts = [prompt]
-    for i, part in enumerate((target,) if isinstance(target, str) else target):
-        gap = "" if i % 2 or texts[-1][-1:].isspace() else " "
-        texts.append(f"{texts[-1]}{gap}{part}")
-    return texts
+    """Returns an example's text up to where the first reply begins, up to where it ends, and so on."""
+    if isinstance(target, str):
+        return [prompt, f"{prompt}{target}" if prompt[-1:].isspace() else f"{prompt} {target}"]
+    return list(itertools.accumulate(target, initial=prompt))
 
 
 def row(tokenized: Sequence[list[int]], end: int, longest: int | None) -> Tokens | None:
@@ -111,8 +118,14 @@ def row(tokenized: Sequence[list[int]], end: int, longest: int | None) -> Tokens
     return Tokens(whole[: kept[-1][1]], tuple(kept), len(replies) - len(kept))
 
 
-def _templated(processor: Any, said: Sequence[str], answered: bool) -> str:
-    """Returns the template's text of what user and assistant say in turns, with the picture in front."""
+def written(processor: Any, said: Sequence[str], answered: bool) -> str:
+    """Returns the template's text of what user and assistant say in turns, with the picture in front.
+
+    Args:
+        processor: with a chat template.
+        said: questions and replies by turns.
+        answered: the last is a reply; else the text ends where one begins.
+    """
     messages: list[dict[str, Any]] = [
         {"role": ("user", "assistant")[i % 2], "content": [{"type": "text", "text": text}]}
         for i, text in enumerate(said)
@@ -122,9 +135,10 @@ def _templated(processor: Any, said: Sequence[str], answered: bool) -> str:
     return text
 
 
-def _behind(before: str, reply: str, after: str) -> str | None:
-    """Returns what follows the reply in a text that goes on from another; None where it does not."""
-    if not after.startswith(before):
+def _gap(before: str, reply: str, whole: str) -> str | None:
+    """Returns the white space between a prompt and its reply in a text; None where that does not go on so."""
+    if not whole.startswith(before):
         return None
-    rest = after[len(before) :].lstrip()
-    return rest[len(reply) :] if rest.startswith(reply) else None
+    rest = whole[len(before) :]
+    gap = rest[: len(rest) - len(rest.lstrip())]
+    return gap if rest.startswith(gap + reply) else None

@@ -142,8 +142,9 @@ def _trained(
         artifacts.log_steps(store, name, log)
     if result.left_out:
         report.said(
-            f"{job.label or recipe.method}, seed {recipe.seed}: {result.left_out:,} times an exchange of a conversation "
-            f"stood behind {recipe.budget.max_length:,} tokens and was left out; raise `--max-length` to train on it."
+            f"{job.label or recipe.method}, seed {recipe.seed}: {result.left_out:,} times an exchange of a "
+            f"conversation stood behind {recipe.budget.max_length:,} tokens and was left out; raise `--max-length` to "
+            "train on it."
         )
     part = store.run_path(name) / "adapter.part"
     handle.save(part)

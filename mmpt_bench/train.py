@@ -110,7 +110,7 @@ def train(
     import torch
 
     if corpus.most_exchanges > 1:
-        backbone.prompt_text("q", [Exchange("q", "a")])
+        backbone.target([Exchange("q", "a")] * 2)
     steady_malloc()
     peak = PeakMemory(backbone.device)
     parameters = list(handle.trainable.values())
