@@ -35,17 +35,20 @@ class Losses:
         from mmpt_bench import vision
 
         self.backbone, self.max_length = backbone, max_length
+        self.left_out = 0
+        """Exchanges of the examples made ready so far that stood behind `max_length`."""
         self._tower = vision.TowerFeatures(backbone, pictures) if vision.is_frozen(backbone) else None
         self._overhead = overhead_tokens(backbone.anatomy, backbone.device)
 
     def ready(self, examples: Sequence[Example]) -> Ready:
-        """Returns examples made ready; raises RequestError for one longer than `max_length`."""
+        """Returns examples made ready; raises RequestError for one whose first exchange is longer than `max_length`."""
         backbone = self.backbone
         images = [example.image for example in examples]
         prompts = [backbone.prompt_text(example.prompt) for example in examples]
-        targets = [example.target for example in examples]
+        targets = [backbone.target(example.exchanges) for example in examples]
         made = self._tower(images) if self._tower else backbone.encode([image.open() for image in images])
         rows = backbone.tokens(prompts, targets, None, self.max_length, [picture.text for picture in made])
+        self.left_out += sum(row.left_out for row in rows)
         return Ready(rows, made, encoded=self._tower is not None)
 
     def cut(self, ready: Ready, limit: int) -> list[list[int]]:

@@ -77,7 +77,7 @@ def choice_ids(backbone: Backbone, one: Asked) -> list[list[int]]:
     if not choices:
         return []
     rows = backbone.tokens([one.prompt] * len(choices), choices, n_image_tokens=1)
-    return [row.ids[row.start : -1] for row in rows]
+    return [row.ids[slice(*row.replies[0])][:-1] for row in rows]
 
 
 def pad_token(backbone: Backbone) -> int:

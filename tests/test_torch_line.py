@@ -53,6 +53,8 @@ ABOVE = [
     "score",
     "scorecard",
     "backbone",
+    "chat",
+    "contamination",
     "encoded",
     "families",
     "loaded",
