@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal
 
+from mmpt_bench import chat
 from mmpt_bench.encoded import Encoded, Tokens, collated, encoded
 from mmpt_bench.errors import RequestError, UntrustedRecord, unknown_name
 from mmpt_bench.families import FAMILIES
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mmpt_bench.anatomy import Anatomy
+    from mmpt_bench.corpus import Exchange
     from mmpt_bench.feature_disk import FeatureDisk
 
 __all__ = ["IGNORED", "Backbone", "backbone_fingerprint", "load_backbone"]
@@ -49,13 +51,18 @@ class Backbone:
     disk: FeatureDisk | None = field(default=None, repr=False)
     """Where features are kept for later runs too."""
 
-    def prompt_text(self, question: str) -> str:
-        """Returns the chat prompt of one picture and one question, up to where the answer begins.
+    def prompt_text(self, question: str, earlier: Sequence[Exchange] = ()) -> str:
+        """Returns the chat prompt of one picture and a question, up to where the answer begins.
+
+        Args:
+            question: the last one, where there are earlier exchanges.
+            earlier: exchanges before it.
 
         Raises:
-            RequestError: the text does not hold exactly one image token, as when the question brings its own.
+            RequestError: the text does not hold exactly one image token, as when the question brings its own; or the
+                family has no form for several exchanges.
         """
-        text = self._chat(question)
+        text = chat.prompt(self.processor, FAMILIES[self.anatomy.family], question, earlier)
         found = text.count(self.processor.image_token)
         if found != 1:
             raise RequestError(
@@ -63,17 +70,24 @@ class Backbone:
             )
         return text
 
-    def _chat(self, question: str) -> str:
-        processor, family = self.processor, FAMILIES[self.anatomy.family]
-        if getattr(processor, "chat_template", None) is not None:
-            content = [{"type": "image"}, {"type": "text", "text": question}]
-            return processor.apply_chat_template(
-                [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
-            )
-        if family.prompt is None:
-            raise RequestError(f"The processor of `{self.name}` has no chat template: add chat_template.jinja to it.")
-        bos = processor.tokenizer.bos_token or ""
-        return family.prompt.format(image=processor.image_token, bos=bos, question=question)
+    def target(self, exchanges: Sequence[Exchange]) -> chat.Target:
+        """Returns what is to be learnt of a conversation behind the prompt of its first question.
+
+        Raises:
+            RequestError: the family has no form for several exchanges, or its template hides where a reply stands.
+        """
+        if len(exchanges) == 1:
+            return exchanges[0].reply
+        prompts = [self.prompt_text(one.question, exchanges[:i]) for i, one in enumerate(exchanges)]
+        whole = chat.written(self.processor, chat.turns(exchanges), answered=True)
+        return chat.target(prompts, whole, exchanges, self.processor.tokenizer.convert_ids_to_tokens(self._turn_end))
+
+    @cached_property
+    def _turn_end(self) -> int:
+        """Returns the token that ends a reply of a conversation."""
+        stops = self.model.generation_config.eos_token_id
+        known = stops if isinstance(stops, list) else [] if stops is None else [stops]
+        return chat.end_of_reply(self.processor, known)
 
     def encode(self, pictures: Sequence[Image]) -> list[Encoded]:
         """Returns each picture by itself, as the model takes it, worth caching."""
@@ -105,7 +119,7 @@ class Backbone:
     def tokenize(
         self,
         prompts: Sequence[str],
-        targets: Sequence[str] | None = None,
+        targets: Sequence[chat.Target] | None = None,
         n_image_tokens: int | None = None,
         padding_side: Literal["left", "right"] | None = None,
         max_length: int | None = None,
@@ -113,20 +127,20 @@ class Backbone:
     ) -> dict[str, Tensor]:
         """Returns `input_ids` and `attention_mask` (batch, tokens), int64, and `labels` where targets are given.
 
-        With targets, a text is prompt + target + end-of-sequence, padded on the right, with a space before a target
-        whose prompt does not end in white space; labels are -100 except on the target's tokens and the end-of-sequence
-        token. Without, prompts are padded on the left, for generation.
+        With targets, a text is prompt + target + the end of a reply, padded on the right, with a space before a reply
+        whose prompt does not end in white space; labels are -100 except on the replies' tokens and the end behind
+        each. Without, prompts are padded on the left, for generation.
 
         Args:
             prompts: from `prompt_text`, each with one image token.
-            targets: the answers, one a prompt.
+            targets: the answers, one a prompt; or from `target`.
             n_image_tokens: what the image token stands for; by default `image_tokens()`.
             padding_side: another side than the default.
-            max_length: longest text allowed, in tokens.
+            max_length: longest text allowed, in tokens; a conversation that is longer ends with an earlier reply.
             image_texts: what each prompt's image token stands for, in place of `n_image_tokens`.
 
         Raises:
-            RequestError: a text is longer than `max_length`; nothing is ever cut.
+            RequestError: a prompt and its first reply are longer than `max_length`; no text is ever cut.
             ValueError: the tokenizer merges prompt and target into one token, so that no boundary exists.
         """
         rows = self.tokens(prompts, targets, n_image_tokens, max_length, image_texts)
@@ -138,7 +152,7 @@ class Backbone:
     def tokens(
         self,
         prompts: Sequence[str],
-        targets: Sequence[str] | None = None,
+        targets: Sequence[chat.Target] | None = None,
         n_image_tokens: int | None = None,
         max_length: int | None = None,
         image_texts: Sequence[str] | None = None,
@@ -149,18 +163,22 @@ class Backbone:
             count = self.image_tokens() if n_image_tokens is None else n_image_tokens
             image_texts = [image * count] * len(prompts)
         texts = [prompt.replace(image, own) for prompt, own in zip(prompts, image_texts, strict=True)]
-        rows = self._ids(texts)
-        starts = [len(row) for row in rows]
-        if targets is not None:
-            rows = self._with_targets(texts, rows, targets)
-        longest = max(len(row) for row in rows)
-        if max_length is not None and longest > max_length:
-            index = next(i for i, row in enumerate(rows) if len(row) == longest)
-            raise RequestError(
-                f"An example has {longest} tokens and {max_length} are allowed: {prompts[index][:80]!r}. "
-                "Raise `max_length`; examples are never cut."
-            )
-        return [Tokens(row, start) for row, start in zip(rows, starts, strict=True)]
+        if targets is None:
+            return [Tokens(ids) for ids in self._ids(texts)]
+        parts = [chat.parts(text, target) for text, target in zip(texts, targets, strict=True)]
+        ids = iter(self._ids([part for one in parts for part in one]))
+        rows = []
+        for prompt, target, own in zip(prompts, targets, parts, strict=True):
+            tokenized = [next(ids) for _ in own]
+            end = self.processor.tokenizer.eos_token_id if isinstance(target, str) else self._turn_end
+            row = chat.row(tokenized, end, max_length)
+            if row is None:
+                raise RequestError(
+                    f"An example has {len(tokenized[1]) + 1} tokens and {max_length} are allowed: {prompt[:80]!r}. "
+                    "Raise `max_length`; a reply is never cut."
+                )
+            rows.append(row)
+        return rows
 
     def _ids(self, texts: list[str]) -> list[list[int]]:
         """Returns the tokens of texts, with a beginning-of-sequence token where the text brings none of its own."""
@@ -169,15 +187,6 @@ class Backbone:
         own = bos is not None and all(text.startswith(bos) for text in texts)
         rows: list[list[int]] = tokenizer(texts, add_special_tokens=not own)["input_ids"]
         return rows
-
-    def _with_targets(self, texts: list[str], heads: list[list[int]], targets: Sequence[str]) -> list[list[int]]:
-        """Returns the tokens of whole examples, each of which must begin with its prompt's own tokens."""
-        pairs = zip(texts, targets, strict=True)
-        whole = self._ids([f"{text}{target}" if text[-1:].isspace() else f"{text} {target}" for text, target in pairs])
-        for head, row, target in zip(heads, whole, targets, strict=True):
-            if row[: len(head)] != head or len(row) == len(head):
-                raise ValueError(f"the tokenizer finds no boundary between the prompt and the target {target[:80]!r}")
-        return [[*row, self.processor.tokenizer.eos_token_id] for row in whole]
 
     def pad(self, rows: Sequence[Tokens], side: Literal["left", "right"]) -> dict[str, Tensor]:
         """Returns `input_ids`, `attention_mask`, `labels` and the family's marks, (rows, longest), on the device."""
@@ -194,7 +203,8 @@ class Backbone:
             first = longest - len(row.ids) if side == "left" else 0
             ids[i, first : first + len(row.ids)] = torch.tensor(row.ids)
             mask[i, first : first + len(row.ids)] = 1
-            labels[i, first + row.start : first + len(row.ids)] = torch.tensor(row.ids[row.start :], dtype=torch.long)
+            for start, end in row.replies:
+                labels[i, first + start : first + end] = ids[i, first + start : first + end]
         batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
         marked = FAMILIES[self.anatomy.family].type_ids
         if marked is not None:
@@ -206,7 +216,7 @@ class Backbone:
         self,
         pictures: Sequence[Image] | Sequence[Encoded] | Tensor,
         prompts: Sequence[str],
-        targets: Sequence[str] | None = None,
+        targets: Sequence[chat.Target] | None = None,
         padding_side: Literal["left", "right"] | None = None,
         max_length: int | None = None,
     ) -> dict[str, Tensor]:

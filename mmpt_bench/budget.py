@@ -21,4 +21,4 @@ class Budget:
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     max_length: int = 1024
-    """Longest example in tokens; a longer one is refused, never cut."""
+    """Longest example in tokens; a longer one is refused, a longer conversation ends with an earlier reply."""

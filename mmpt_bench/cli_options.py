@@ -45,6 +45,12 @@ def budget_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--steps", default=plain.steps, show_default=True, help="Optimiser steps of a training."),
         click.option("--batch-size", default=plain.batch_size, show_default=True, help="Examples a step."),
+        click.option(
+            "--max-length",
+            default=plain.max_length,
+            show_default=True,
+            help="Longest training example in tokens, with those of its picture.",
+        ),
         click.option("--dtype", default="float32", show_default=True, help="float32, bfloat16 or float16."),
         click.option("--device", default=None, help="As torch names it; by default the accelerator if there is one."),
         click.option("--offline", is_flag=True, help="Open no socket: everything must be on this machine."),
@@ -68,7 +74,7 @@ def request_of(method: str, tasks: str, seeds: str, overrides: tuple[str, ...], 
         from mmpt_bench.errors import unknown_name
 
         raise unknown_name("dtype", options["dtype"], DTYPES)
-    for name in ("steps", "batch_size"):
+    for name in ("steps", "batch_size", "max_length"):
         if options[name] < 1:
             raise RequestError(f"`--{name.replace('_', '-')} {options[name]}`: at least 1.")
     data = options.get("data")
@@ -81,7 +87,7 @@ def request_of(method: str, tasks: str, seeds: str, overrides: tuple[str, ...], 
         seeds=_seeds(seeds),
         backbone=options["backbone"],
         corpus=_train_data(options),
-        budget=Budget(steps=options["steps"], batch_size=options["batch_size"]),
+        budget=Budget(steps=options["steps"], batch_size=options["batch_size"], max_length=options["max_length"]),
         dtype=options["dtype"],
         out=options["out"],
         data=data,

@@ -5,7 +5,6 @@ Vision-Flan has this form (Xu et al. 2024, arXiv:2402.11690): 191 tasks, one exc
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,38 +12,35 @@ from pathlib import Path
 from typing import Any
 
 from mmpt_bench.answer_files import json_rows, text_of
+from mmpt_bench.contamination import is_evaluated
+from mmpt_bench.corpus import Exchange
 from mmpt_bench.errors import MachineError, RequestError
 from mmpt_bench.hashing import content_key, file_sha256
 from mmpt_bench.tables import bad_rows
 
+Row = tuple[int, dict[str, Any]]
+"""Its number in the file, and what it holds."""
 PLACEHOLDER = "<image>"
 """Stands in a question for the picture; the chat frame puts the picture there itself."""
 VISION_FLAN = ("Vision-Flan/vision-flan_191-task_1k", "24ba71985e7424afe1262bfe302b022ae1c76ce8")
 """Data set and commit on the hub."""
 ANNOTATIONS = "annotation_191-task_1k.json"
-EVALUATED = (
-    "cinic", "cifar", "mnist", "stl10", "flickr", "coco", "vqav2", "okvqa", "visualgenome", "vsr", "snli", "pope",
-)  # fmt: skip
-"""What the name of a task holds (letters and digits alone) that shares pictures or labels with an evaluated one:
-CINIC-10 contains CIFAR-10, MNIST-M the digits of MNIST, Flickr30k the pictures of SNLI-VE, COCO (on which VQAv2,
-OK-VQA, A-OKVQA and part of Visual Genome are built) those of POPE, VSR and part of MME; STL-10 has CIFAR's classes."""
 
 
 @dataclass(frozen=True)
-class Exchange:
-    """A question about a picture, and the reply that is to be learnt."""
+class Conversation:
+    """What is said about one picture: questions, and the replies that are to be learnt."""
 
     picture: str
     """The picture's file name."""
-    question: str
-    reply: str
+    exchanges: tuple[Exchange, ...]
 
 
 @dataclass(frozen=True)
 class Conversations:
-    """The exchanges of a file, and what was left out of it."""
+    """The conversations of a file, and what was left out of it."""
 
-    exchanges: tuple[Exchange, ...]
+    conversations: tuple[Conversation, ...]
     fingerprint: str
     notes: tuple[str, ...]
     files: dict[str, Path]
@@ -52,15 +48,14 @@ class Conversations:
 
 
 def read_conversations(annotations: Path, pictures: Path, decontaminated: bool = False) -> Conversations:
-    """Returns the first exchange of every conversation about one picture.
+    """Returns every conversation about one picture that its first question shows.
 
-    Later exchanges need those before them and are left out, as are conversations about no picture or several; the
-    notes count both.
+    Conversations about no picture or several, and with an empty reply, are left out; the notes count them.
 
     Args:
         annotations: JSON array or JSON lines of `{id, image, conversations: [{from, value}, ...]}`, and `task_name`.
         pictures: folder that the `image` names are relative to.
-        decontaminated: leaves out the tasks whose pictures or labels are evaluated (`EVALUATED`).
+        decontaminated: leaves out the tasks whose pictures or labels are evaluated (`contamination`).
 
     Raises:
         RequestError: no such file or folder, entries of another form, pictures that are not there, or a mixture that
@@ -68,51 +63,71 @@ def read_conversations(annotations: Path, pictures: Path, decontaminated: bool =
     """
     if not pictures.is_dir():
         raise RequestError(f"There is no folder `{pictures}` to take training pictures from.")
-    rows, left_out = json_rows(text_of(annotations), annotations)
-    if left_out:
-        raise RequestError(f"`{annotations.name}` is cut short: {left_out[0]}. Fetch it again.")
-    made: list[Exchange] = []
-    faults: list[str] = []
-    counts: Counter[str] = Counter()
+    rows, torn = json_rows(text_of(annotations), annotations)
+    if torn:
+        raise RequestError(f"`{annotations.name}` is cut short: {torn[0]}. Fetch it again.")
     dropped: Counter[str] = Counter()
-    for number, row in rows:
-        task = _task_name(row)
-        if decontaminated and task is None:
-            raise RequestError(f"Entry {number} of `{annotations.name}` names no task: it cannot be decontaminated.")
-        if decontaminated and task is not None and is_evaluated(task):
-            dropped[task] += 1
-            continue
-        names = row.get("image")
-        names = [names] if isinstance(names, str) else names or []
-        if len(names) != 1:
-            counts["conversations about no picture" if not names else "conversations about several pictures"] += 1
-            continue
-        try:
-            question, reply, later = _first_exchange(row)
-        except ValueError as error:
-            faults.append(f"entry {number}: {error}")
-            continue
-        counts["later exchanges"] += later
-        made.append(Exchange(names[0], question, reply))
-    origin = f"`{annotations.name}`"
-    if faults:
-        raise bad_rows(origin, "entries are no conversations", faults)
-    if not made:
-        raise RequestError(f"There is no conversation about one picture in {origin}.")
-    files = _files(made, pictures, origin)
-    notes = [f"{n:,} {what} are left out" for what, n in counts.items() if n]
+    if decontaminated:
+        rows, dropped = _without_evaluated(rows, annotations)
+    made, left_out = _conversations(rows, annotations)
+    files = _files(made, pictures, f"`{annotations.name}`")
+    notes = [f"{n:,} {what} are left out" for what, n in left_out.items()]
+    several = [len(one.exchanges) for one in made if len(one.exchanges) > 1]
+    if several:
+        notes.append(f"{len(several):,} conversations have several exchanges, {sum(several):,} in all")
     if decontaminated:
         told = ", ".join(f"{name} ({n:,})" for name, n in sorted(dropped.items())) or "none is called like one"
         notes.append(f"decontaminated: {sum(dropped.values()):,} examples of {len(dropped)} tasks dropped: {told}")
     sizes = [[name, path.stat().st_size] for name, path in sorted(files.items())]
-    fingerprint = content_key(["LLaVA form 1", file_sha256(annotations), decontaminated, sizes], 64)
+    # 1 read the first exchange alone, so that where there is one alone nothing has changed.
+    form = f"LLaVA form {2 if several else 1}"
+    fingerprint = content_key([form, file_sha256(annotations), decontaminated and sorted(dropped), sizes], 64)
     return Conversations(tuple(made), fingerprint, tuple(notes), files)
 
 
-def is_evaluated(task_name: str) -> bool:
-    """Returns whether a training task shares pictures or labels with an evaluated one, by its name."""
-    plain = re.sub(r"[^a-z0-9]", "", task_name.lower())
-    return any(part in plain for part in EVALUATED)
+def _without_evaluated(rows: list[Row], file: Path) -> tuple[list[Row], Counter[str]]:
+    """Returns the rows of tasks that share nothing with an evaluated one, and how many of each other task there are."""
+    kept: list[Row] = []
+    dropped: Counter[str] = Counter()
+    for number, row in rows:
+        task = _task_name(row)
+        if task is None:
+            raise RequestError(f"Entry {number} of `{file.name}` names no task: it cannot be decontaminated.")
+        if is_evaluated(task):
+            dropped[task] += 1
+        else:
+            kept.append((number, row))
+    return kept, dropped
+
+
+def _conversations(rows: list[Row], file: Path) -> tuple[list[Conversation], Counter[str]]:
+    """Returns the conversations that can be trained on, and how many of each other sort there are."""
+    made: list[Conversation] = []
+    faults: list[str] = []
+    left_out: Counter[str] = Counter()
+    for number, row in rows:
+        names = row.get("image")
+        names = [names] if isinstance(names, str) else names or []
+        if len(names) != 1:
+            left_out["conversations about no picture" if not names else "conversations about several pictures"] += 1
+            continue
+        try:
+            exchanges = _exchanges(row)
+        except ValueError as error:
+            faults.append(f"entry {number}: {error}")
+            continue
+        if not all(one.reply for one in exchanges):
+            # Vision-Flan has one.
+            left_out["conversations with an empty reply"] += 1
+        elif any(PLACEHOLDER in text for one in exchanges for text in (one.question, one.reply)):
+            left_out["conversations that show their picture late"] += 1
+        else:
+            made.append(Conversation(names[0], exchanges))
+    if faults:
+        raise bad_rows(f"`{file.name}`", "entries are no conversations", faults)
+    if not made:
+        raise RequestError(f"There is no conversation about one picture in `{file.name}`.")
+    return made, left_out
 
 
 def vision_flan_annotations(offline: bool) -> Path:
@@ -137,25 +152,25 @@ def _task_name(row: Mapping[str, Any]) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def _first_exchange(row: Mapping[str, Any]) -> tuple[str, str, int]:
-    """Returns (question, reply, number of later exchanges); ValueError where it is no conversation."""
+def _exchanges(row: Mapping[str, Any]) -> tuple[Exchange, ...]:
+    """Returns the exchanges of an entry, without the mark of the picture in the first; ValueError where it has none."""
     turns = row.get("conversations")
     if not isinstance(turns, list) or len(turns) < 2 or len(turns) % 2:
         raise ValueError("`conversations` is no list of questions with replies")
     for turn, who in zip(turns, ("human", "gpt") * (len(turns) // 2), strict=True):
         if not isinstance(turn, dict) or turn.get("from") != who or not isinstance(turn.get("value"), str):
             raise ValueError(f"`conversations` holds a turn that is not `{who}` with a text `value`")
-    question = turns[0]["value"].replace(PLACEHOLDER, "").strip()
-    reply = turns[1]["value"].strip()
-    if not question or not reply:
-        raise ValueError("the first question or reply is empty")
-    return question, reply, len(turns) // 2 - 1
+    texts = [turn["value"].strip() for turn in turns]
+    texts[0] = texts[0].replace(PLACEHOLDER, "").strip()
+    if not all(texts[::2]):
+        raise ValueError("a question is empty")
+    return tuple(map(Exchange, texts[::2], texts[1::2]))
 
 
-def _files(made: Sequence[Exchange], folder: Path, origin: str) -> dict[str, Path]:
+def _files(made: Sequence[Conversation], folder: Path, origin: str) -> dict[str, Path]:
     """Returns where each picture is; RequestError with count and first names where some are not there."""
     files, absent = {}, []
-    for name in dict.fromkeys(exchange.picture for exchange in made):
+    for name in dict.fromkeys(one.picture for one in made):
         path = folder / name
         inside = path.is_relative_to(folder) and ".." not in Path(name).parts
         if inside and path.is_file():

@@ -20,13 +20,29 @@ VALIDATION_SHARE, VALIDATION_MOST = 0.02, 500
 
 
 @dataclass(frozen=True)
+class Exchange:
+    """A question, without the chat frame, and the reply that is to be learnt."""
+
+    question: str
+    reply: str
+
+
+@dataclass(frozen=True)
 class Example:
-    """One picture, what is asked about it, and the reply that is to be learnt."""
+    """One picture, what is asked about it, and the replies that are to be learnt."""
 
     image: Picture
     prompt: str
-    """The question alone, without the chat frame."""
+    """The first question alone, without the chat frame."""
     target: str
+    """The reply to it."""
+    later: tuple[Exchange, ...] = ()
+    """What a conversation goes on with."""
+
+    @property
+    def exchanges(self) -> tuple[Exchange, ...]:
+        """Returns the whole conversation, of one exchange or more."""
+        return (Exchange(self.prompt, self.target), *self.later)
 
 
 @dataclass(frozen=True)
@@ -45,6 +61,8 @@ class Corpus:
     """What was left out, for people."""
     whole: str = ""
     """Fingerprint of the corpus that this is a part of; empty where it is no part."""
+    most_exchanges: int = 1
+    """In one example."""
 
     def part(self, fraction: float) -> Corpus:
         """Returns the first examples of this corpus, as a corpus of its own with the same validation part.
@@ -152,16 +170,18 @@ def _llava_corpus(wanted: TrainData) -> Corpus:
     is_flan = wanted.source == "vision-flan"
     file = vision_flan_annotations(wanted.offline) if is_flan else Path(wanted.source)
     read = read_conversations(file, wanted.images or file.parent, wanted.decontaminated)
-    exchanges, files = read.exchanges, read.files
+    conversations, files = read.conversations, read.files
 
     def example(index: int) -> Example:
-        one = exchanges[index]
+        one = conversations[index]
         path = files[one.picture]
         picture = Picture(f"train/{one.picture}", lambda: decoded(path, one.picture, f"training example {index}"))
-        return Example(picture, one.question, one.reply)
+        first, *later = one.exchanges
+        return Example(picture, first.question, first.reply, tuple(later))
 
     name = ("vision-flan" if is_flan else file.stem) + (", decontaminated" if wanted.decontaminated else "")
-    return _split(name, read.fingerprint, [one.picture for one in exchanges], example, read.notes)
+    corpus = _split(name, read.fingerprint, [one.picture for one in conversations], example, read.notes)
+    return dataclasses.replace(corpus, most_exchanges=max(len(one.exchanges) for one in conversations))
 
 
 def _task_corpus(wanted: TrainData) -> Corpus:

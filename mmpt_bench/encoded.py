@@ -42,8 +42,10 @@ class Tokens:
     """A text in tokens, not yet padded."""
 
     ids: list[int]
-    start: int
-    """Where the target begins: the length of the prompt."""
+    replies: tuple[tuple[int, int], ...] = ()
+    """Where each reply that is to be learnt begins, and where it ends behind its own end; none in a bare prompt."""
+    left_out: int = 0
+    """Exchanges of a conversation for which there was no room."""
 
 
 def encoded(processor: Any, picture: Image) -> Encoded:

@@ -36,6 +36,8 @@ class Losses:
         from mmpt_bench.pictures import Pictures, TowerFeatures
 
         self.backbone, self.max_length = backbone, max_length
+        self.left_out = 0
+        """Exchanges of the examples made ready so far that stood behind `max_length`."""
         self._tower = TowerFeatures(backbone, pictures) if vision.is_frozen(backbone) else None
         self._pictures = Pictures(backbone, pictures) if self._tower is None else None
         self._overhead = overhead_tokens(backbone.anatomy, backbone.device)
@@ -54,15 +56,16 @@ class Losses:
                 made_by.close()
 
     def ready(self, examples: Sequence[Example]) -> Ready:
-        """Returns examples made ready; raises RequestError for one longer than `max_length`."""
+        """Returns examples made ready; raises RequestError for one whose first exchange is longer than `max_length`."""
         backbone = self.backbone
         prompts = [backbone.prompt_text(example.prompt) for example in examples]
-        targets = [example.target for example in examples]
+        targets = [backbone.target(example.exchanges) for example in examples]
         if self._tower is not None:
             made = self._tower([example.image for example in examples])
         else:
             made = self._pictures.processed(examples) if self._pictures is not None else []
         rows = backbone.tokens(prompts, targets, None, self.max_length, [picture.text for picture in made])
+        self.left_out += sum(row.left_out for row in rows)
         return Ready(rows, made, encoded=self._tower is not None)
 
     def cut(self, ready: Ready, limit: int) -> list[list[int]]:

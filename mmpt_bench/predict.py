@@ -34,47 +34,73 @@ def predict(
 ) -> Iterator[list[Prediction]]:
     """Yields predictions, a batch at a time; a sample's do not depend on what else is in its batch.
 
+    See `answers`, whose arguments and errors these are.
+
+    Raises:
+        RunFailed: log-probabilities are not finite.
+    """
+    asked = distinct(backbone, samples)
+    given = answers(backbone, task.title, task.max_new_tokens, asked, batch_size, pictures, say, guard, share)
+    for batch in given:
+        yield [_prediction(task, sample, reply, logprobs) for one, (reply, logprobs) in batch for sample in one.samples]
+
+
+def answers(
+    backbone: Backbone,
+    title: str,
+    max_new_tokens: int,
+    asked: Sequence[Asked],
+    batch_size: int = 64,
+    pictures: str | None = None,
+    say: Callable[[str], None] = lambda text: None,
+    guard: bool = True,
+    share: bool = True,
+) -> Iterator[list[tuple[Asked, Answer]]]:
+    """Yields every question with its answer, a batch at a time, in an order of its own.
+
     Args:
+        title: what the questions are from, for messages.
         pictures: name of a set in which equal keys are equal pictures; features of a frozen tower are kept under it.
         say: told once where nothing can be shared between questions, and how many answers were asked for again.
         guard: in half precision, ask again the plain way, alone, where two words are as good as equal.
         share: off for the plain way throughout.
 
     Raises:
-        RunFailed: log-probabilities are not finite, or memory runs out with one question a batch.
+        RunFailed: memory runs out with one question a batch.
     """
     from mmpt_bench.pictures import Pictures
 
     with closing(Pictures(backbone, pictures)) as shown:
-        yield from _asked(backbone, task, samples, batch_size, shown, say, guard, share)
+        yield from _answered(backbone, title, max_new_tokens, asked, batch_size, shown, say, guard, share)
 
 
-def _asked(
+def _answered(
     backbone: Backbone,
-    task: Task,
-    samples: Sequence[Sample],
+    title: str,
+    max_new_tokens: int,
+    asked: Sequence[Asked],
     batch_size: int,
     shown: Pictures,
     say: Callable[[str], None],
     guard: bool,
     share: bool,
-) -> Iterator[list[Prediction]]:
-    """Yields predictions; see `predict`."""
+) -> Iterator[list[tuple[Asked, Answer]]]:
+    """Yields questions with their answers; see `answers`."""
     import torch
 
     from mmpt_bench.shared import NotShared
     from mmpt_bench.vision import unread_blocks_skipped
 
-    todo = _in_order(_distinct(backbone, samples))
+    todo = _in_order(asked)
     n_asked, again = len(todo), 0
     with torch.no_grad():
-        shared = _shared(backbone, task, todo, shown, say) if share else None
+        shared = _shared(backbone, title, max_new_tokens, todo, shown, say) if share else None
     while todo:
         batch = todo[:batch_size]
         shown.soon([one.first for one in todo[batch_size : 2 * batch_size]])
         try:
             with torch.no_grad(), unread_blocks_skipped(backbone):
-                answers, n = _answers(backbone, task, batch, shown, shared, guard)
+                made, n = _answers(backbone, max_new_tokens, batch, shown, shared, guard)
         except (torch.OutOfMemoryError, MemoryError) as error:
             if batch_size == 1:
                 raise RunFailed(f"out of memory with one question: {str(error).splitlines()[0]}") from error
@@ -82,19 +108,15 @@ def _asked(
             continue
         except NotShared as error:
             shared = None
-            say(_unshared(task, str(error)))
+            say(_unshared(title, str(error)))
             continue
         todo, again = todo[len(batch) :], again + n
-        yield [
-            _prediction(task, sample, reply, logprobs)
-            for one, (reply, logprobs) in zip(batch, answers, strict=True)
-            for sample in one.samples
-        ]
+        yield list(zip(batch, made, strict=True))
     if again:
-        say(f"{task.title}: {again:,} of {n_asked:,} answers were close calls in {backbone.dtype} and asked for again")
+        say(f"{title}: {again:,} of {n_asked:,} answers were close calls in {backbone.dtype} and asked for again")
 
 
-def _distinct(backbone: Backbone, samples: Sequence[Sample]) -> list[Asked]:
+def distinct(backbone: Backbone, samples: Sequence[Sample]) -> list[Asked]:
     """Returns the distinct questions, each with the samples that ask it."""
     asked: dict[tuple[str, str, tuple[str, ...]], Asked] = {}
     prompts: dict[str, str] = {}
@@ -110,7 +132,7 @@ def _distinct(backbone: Backbone, samples: Sequence[Sample]) -> list[Asked]:
     return list(asked.values())
 
 
-def _in_order(asked: list[Asked]) -> list[Asked]:
+def _in_order(asked: Sequence[Asked]) -> list[Asked]:
     """Returns questions about a picture next to each other, pictures by the length of their longest question."""
     longest: dict[str, int] = {}
     for one in asked:
@@ -119,7 +141,12 @@ def _in_order(asked: list[Asked]) -> list[Asked]:
 
 
 def _shared(
-    backbone: Backbone, task: Task, todo: list[Asked], shown: Pictures, say: Callable[[str], None]
+    backbone: Backbone,
+    title: str,
+    max_new_tokens: int,
+    todo: list[Asked],
+    shown: Pictures,
+    say: Callable[[str], None],
 ) -> Shared | None:
     """Returns the way that shares what questions have in common, or None after saying why there is none."""
     import torch
@@ -128,7 +155,7 @@ def _shared(
 
     why = shared.unfit(backbone)
     if not why and todo:
-        way = shared.Shared(backbone, task.max_new_tokens, shown)
+        way = shared.Shared(backbone, max_new_tokens, shown)
         try:
             way.check(todo)
             return way
@@ -137,27 +164,27 @@ def _shared(
         except (torch.OutOfMemoryError, MemoryError):
             why = "memory ran out while the shared way was compared with the plain one"
     if why:
-        say(_unshared(task, why))
+        say(_unshared(title, why))
     return None
 
 
-def _unshared(task: Task, why: str) -> str:
-    return f"{task.title}: every question is asked on its own, because {why}"
+def _unshared(title: str, why: str) -> str:
+    return f"{title}: every question is asked on its own, because {why}"
 
 
 def _answers(
-    backbone: Backbone, task: Task, batch: list[Asked], shown: Pictures, shared: Shared | None, guard: bool
+    backbone: Backbone, max_new_tokens: int, batch: list[Asked], shown: Pictures, shared: Shared | None, guard: bool
 ) -> tuple[list[Answer], int]:
     """Returns the answers to a batch, and how many of them were close calls that were asked for again."""
     if shared is None:
-        return answer(backbone, task.max_new_tokens, batch, shown.processed), 0
-    answers = shared.answer(batch)
+        return answer(backbone, max_new_tokens, batch, shown.processed), 0
+    made = shared.answer(batch)
     if not guard or backbone.dtype not in MARGIN:
-        return answers, 0
+        return made, 0
     close = [i for i, lead in enumerate(shared.margins) if lead < MARGIN[backbone.dtype]]
     for i in close:
-        answers[i] = answer(backbone, task.max_new_tokens, [batch[i]], shown.processed)[0]
-    return answers, len(close)
+        made[i] = answer(backbone, max_new_tokens, [batch[i]], shown.processed)[0]
+    return made, len(close)
 
 
 def _prediction(task: Task, sample: Sample, reply: str, logprobs: tuple[float, ...]) -> Prediction:

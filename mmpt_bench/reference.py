@@ -43,7 +43,7 @@ def answer(backbone: Backbone, max_new_tokens: int, batch: Sequence[Asked], proc
         num_beams=1,
         output_logits=True,
         return_dict_in_generate=True,
-        pad_token_id=_pad(backbone),
+        pad_token_id=pad_token(backbone),
     )
     new = out.sequences[:, inputs["input_ids"].shape[1] :]
     replies = backbone.processor.tokenizer.batch_decode(new, skip_special_tokens=True)
@@ -74,31 +74,54 @@ def _processed_anew(backbone: Backbone, samples: Sequence[Sample]) -> list[Encod
 def choice_ids(backbone: Backbone, one: Asked) -> list[list[int]]:
     """Returns the tokens that each legal answer adds to the prompt, without the end of the sequence."""
     choices = list(one.first.choices)
+    if not choices:
+        return []
     rows = backbone.tokens([one.prompt] * len(choices), choices, n_image_tokens=1)
-    return [row.ids[row.start : -1] for row in rows]
+    return [row.ids[slice(*row.replies[0])][:-1] for row in rows]
 
 
-def _pad(backbone: Backbone) -> int:
+def pad_token(backbone: Backbone) -> int:
+    """Returns the token that fills up a batch: the end-of-sequence token where the tokenizer has none of its own."""
     tokenizer = backbone.processor.tokenizer
     return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
 
 
 def _score(backbone: Backbone, batch: Sequence[Asked], made: list[Encoded]) -> list[tuple[float, ...]]:
     """Returns the summed log-probability of each choice's tokens, for answers of more than one token."""
-    import torch
-
     ranks: list[list[float]] = [[] for _ in batch]
     for column in range(max(len(one.first.choices) for one in batch)):
         rows = [i for i, one in enumerate(batch) if column < len(one.first.choices)]
         prompts = [batch[i].prompt for i in rows]
         targets = [batch[i].first.choices[column] for i in rows]
-        inputs: dict[str, Any] = backbone.batch([made[i] for i in rows], prompts, targets)
-        labels = inputs.pop("labels")[:, 1:]
-        logits = backbone.model(**inputs, use_cache=False).logits[:, :-1].float().log_softmax(-1)
-        known = labels != -100
-        # The end-of-sequence token is not part of the answer: a longer answer is not to pay for a shorter one's end.
-        known &= known.flip(1).cumsum(1).flip(1) > 1
-        picked = logits.gather(-1, labels.clamp(min=0)[..., None])[..., 0]
-        for i, total in zip(rows, torch.where(known, picked, 0.0).sum(1).tolist(), strict=True):
-            ranks[i].append(total)
+        for i, said in zip(rows, continued(backbone, [made[i] for i in rows], prompts, targets), strict=True):
+            ranks[i].append(said.logprob)
     return [tuple(row) for row in ranks]
+
+
+@dataclass(frozen=True)
+class Continued:
+    """How a model takes a text behind a prompt."""
+
+    logprob: float
+    """Natural log-probability of its tokens, summed, without the end of the sequence."""
+    n_tokens: int
+    greedy: bool
+    """Each of its tokens is the most probable one."""
+
+
+def continued(
+    backbone: Backbone, made: Sequence[Encoded], prompts: Sequence[str], targets: Sequence[str]
+) -> list[Continued]:
+    """Returns how the model takes each target behind its prompt, about pictures as the processor makes them."""
+    import torch
+
+    inputs: dict[str, Any] = backbone.batch(made, prompts, targets)
+    labels = inputs.pop("labels")[:, 1:]
+    logits = backbone.model(**inputs, use_cache=False).logits[:, :-1].float().log_softmax(-1)
+    known = labels != -100
+    # The end-of-sequence token is not part of the answer: a longer answer is not to pay for a shorter one's end.
+    known &= known.flip(1).cumsum(1).flip(1) > 1
+    picked = logits.gather(-1, labels.clamp(min=0)[..., None])[..., 0]
+    sums = torch.where(known, picked, 0.0).sum(1).tolist()
+    best = ((logits.argmax(-1) == labels) | ~known).all(1).tolist()
+    return [Continued(*row) for row in zip(sums, known.sum(1).tolist(), best, strict=True)]

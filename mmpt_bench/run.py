@@ -144,6 +144,12 @@ def _trained(
         )
     finally:
         artifacts.log_steps(store, name, log)
+    if result.left_out:
+        report.said(
+            f"{job.label or recipe.method}, seed {recipe.seed}: {result.left_out:,} times an exchange of a "
+            f"conversation stood behind {recipe.budget.max_length:,} tokens and was left out; raise `--max-length` to "
+            "train on it."
+        )
     part = store.run_path(name) / "adapter.part"
     handle.save(part)
     tensors = part / "adapter_model.safetensors"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmpt_bench.corpus import Corpus, Example
+from mmpt_bench.corpus import Corpus, Example, Exchange
 from mmpt_bench.errors import RunFailed, UntrustedRecord
 from mmpt_bench.hashing import derive, file_sha256
 from mmpt_bench.interrupt import Interrupted
@@ -52,6 +52,8 @@ class Trained:
     final_loss: float
     """Mean over the last tenth of the steps."""
     micro_batch: int
+    left_out: int = 0
+    """Exchanges of conversations that stood behind `Budget.max_length`, each time that they were to be trained on."""
 
 
 def learning_rate(step: int, budget: Budget, peak: float) -> float:
@@ -101,24 +103,29 @@ def train(
         stopping: asked after every step; when it says so, a checkpoint is written and `Interrupted` raised.
 
     Raises:
+        RequestError: the corpus holds conversations and the backbone has no form for them, or an example is too long.
         RunFailed: the loss or a gradient is not finite, or memory runs out at one example a step.
         UntrustedRecord: the checkpoint's bytes are not those that were written.
     """
     import torch
 
+    if corpus.most_exchanges > 1:
+        backbone.target([Exchange("q", "a")] * 2)
     steady_malloc()
     peak = PeakMemory(backbone.device)
     parameters = list(handle.trainable.values())
     fused = all(p.device.type in ("cpu", "cuda") for p in parameters)
     optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=budget.weight_decay, fused=fused)
     torch.manual_seed(derive(seed, "dropout"))
-    done, before, tail, micro = 0, 0.0, [], budget.batch_size
+    done, before, tail, micro, left_out = 0, 0.0, [], budget.batch_size, 0
     if checkpoint is not None and checkpoint.exists():
         state = _read(checkpoint)
         handle.load(state["adapter"])
         optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["rng"])
         done, before, tail, micro = state["step"], state["seconds"], state["tail"], state["micro"]
+        # A checkpoint from before conversations were read whole has none, and nothing was left out.
+        left_out = state.get("left_out", 0)
     backbone.model.train()
     kept = (backbone.features, backbone.kept_pictures)
     for cache in kept:
@@ -128,6 +135,7 @@ def train(
     try:
         skipping.enter_context(unread_blocks_skipped(backbone))
         losses = skipping.enter_context(closing(Losses(backbone, corpus.fingerprint, budget.max_length)))
+        losses.left_out = left_out
         batches = _with_next(corpus.batches(seed, budget.steps, budget.batch_size, done))
         for step, (examples, following) in enumerate(batches, start=done):
             losses.soon(following)
@@ -148,6 +156,7 @@ def train(
             stop = stopping()
             if checkpoint is not None and (stop or time.perf_counter() - saved > CHECKPOINT_SECONDS):
                 state = {"step": step + 1, "seconds": seconds, "tail": tail, "micro": micro}
+                state |= {"left_out": losses.left_out}
                 state |= {"adapter": handle.state(), "optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}
                 _write(checkpoint, state)
                 saved = time.perf_counter()
@@ -159,7 +168,7 @@ def train(
         for parameter in parameters:
             parameter.grad = None
     seconds = before + time.perf_counter() - began + sum(cache.spared for cache in kept)
-    return Trained(seconds, peak.note(), sum(tail) / len(tail), micro)
+    return Trained(seconds, peak.note(), sum(tail) / len(tail), micro, losses.left_out)
 
 
 def _with_next(batches: Iterator[list[Example]]) -> Iterator[tuple[list[Example], list[Example]]]:

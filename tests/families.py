@@ -30,8 +30,8 @@ MARKS = [
 WORDS = ["<pad>", "<s>", "</s>", "<unk>", *MARKS, *SPOKEN.split()]
 TEMPLATE = (
     "{% for message in messages %}{{ message['role'].upper() }} : {% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}IMAGE{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endfor %}"
-    "{% if add_generation_prompt %} ASSISTANT :{% endif %}"
+    "{% if part['type'] == 'image' %}IMAGE{% else %}{{ part['text'] }} {% endif %}{% endfor %}{% endfor %}"
+    "{% if add_generation_prompt %}ASSISTANT :{% endif %}"
 )
 TEXT: dict[str, Any] = {
     "hidden_size": 32,

@@ -147,5 +147,5 @@ def test_a_variant_of_a_method_has_a_search_of_its_own(tmp_path: Path) -> None:
     (made,) = rates.read(tmp_path / "results" / rates.FILE)
     assert made.params["r"] == 2
     assert "on validation data" in bench("run", *words, "--set", "lora.r=2", "--plan", cwd=tmp_path).stdout
-    said = bench("run", *words, "--plan", cwd=tmp_path).stdout
+    said = bench("run", *words, "--set", "lora.r=3", "--plan", cwd=tmp_path).stdout
     assert "with other hyperparameters" in said

@@ -54,6 +54,8 @@ ABOVE = [
     "score",
     "scorecard",
     "backbone",
+    "chat",
+    "contamination",
     "encoded",
     "families",
     "loaded",

@@ -24,8 +24,8 @@ from mmpt_bench.backbone import Backbone, load_backbone
 
 TEMPLATE = (
     "{% for message in messages %}{{ message['role'].upper() }}: {% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}<image>\n{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endfor %}"
-    "{% if add_generation_prompt %} ASSISTANT:{% endif %}"
+    "{% if part['type'] == 'image' %}<image>\n{% else %}{{ part['text'] }} {% endif %}{% endfor %}{% endfor %}"
+    "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
 )
 SPOKEN = "USER : ASSISTANT is there a red blue circle square how many what colour yes no one two three ? ."
 SIDE, PATCH = 16, 4

@@ -173,7 +173,7 @@ def _of_corpus(corpus: Corpus | None, wanted: set[str], say: Say) -> tuple[set[s
             digest = _digest(example.image)
             if digest in wanted:
                 pictures.add(digest)
-                asked.add((digest, example.prompt))
+                asked.update((digest, one.question) for one in example.exchanges)
     return pictures, asked
 
 

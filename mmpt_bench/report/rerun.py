@@ -13,7 +13,7 @@ from mmpt_bench.store import Store
 from mmpt_bench.weights import EMBEDDED
 
 PROGRAM = "mmpt-bench"
-OPTIONS = ("steps", "batch_size")
+OPTIONS = ("steps", "batch_size", "max_length")
 """Fields of a budget that `run` has an option for."""
 
 
