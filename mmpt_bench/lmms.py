@@ -191,8 +191,8 @@ class AdaptedModel(lmms):
         """Yields each question with its reply."""
         if settings.keys() == {"max_new_tokens"}:
             n_new = settings["max_new_tokens"]
-            for batch in answers(self.backbone, "lmms-eval", n_new, asked, self.batch_size, say=logger.info):
-                yield from ((one, reply) for one, (reply, _) in batch)
+            for made in answers(self.backbone, "lmms-eval", n_new, asked, self.batch_size, say=logger.info):
+                yield from ((one, reply) for one, (reply, _) in made)
             return
         pictures = Pictures(self.backbone)
         for start in range(0, len(asked), self.batch_size):

@@ -213,7 +213,7 @@ class Shared:
 def _behind(row: Tokens, at: int) -> Tokens:
     from mmpt_bench.encoded import Tokens
 
-    return Tokens(row.ids[at:], len(row.ids) - at)
+    return Tokens(row.ids[at:])
 
 
 def _lead(logits: Tensor) -> Tensor:

@@ -180,7 +180,7 @@ def test_the_command_line_finds_the_model_by_its_entry_point_and_its_file_scores
     command += ["--tasks", "mme_here", "--include_path", str(noise), "--batch_size", "auto", "--log_samples"]
     env = os.environ | {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*command, "--output_path", str(tmp_path)], env=env, capture_output=True, text=True, timeout=500, check=False
+        [*command, "--output_path", str(tmp_path)], env=env, capture_output=True, text=True, timeout=1800, check=False
     )
     assert done.returncode == 0, done.stderr
     (told,) = tmp_path.rglob("*_results.json")
