@@ -56,8 +56,8 @@ def compare(out: Path, names: Sequence[str], scope: Scope | None, tasks: str, tr
 
     click.echo(answer.sentence)
     console = Console()
-    console.print(_table(answer))
-    console.print(_rows_table(answer))
+    for part in tables(answer):
+        console.print(part)
     return 0
 
 
@@ -279,6 +279,11 @@ def as_plain(answer: Answer) -> dict[str, Any]:
         "contrasts": [dataclasses.asdict(each) for each in answer.contrasts], "rows": rows,
         "families": "Holm over the pairs on the mean of the tasks, and over all pairs and tasks",
     }  # fmt: skip
+
+
+def tables(answer: Answer) -> tuple[Table, Table]:
+    """Returns what to print below the sentence: the differences, and the rows themselves."""
+    return _table(answer), _rows_table(answer)
 
 
 def _table(answer: Answer) -> Table:
