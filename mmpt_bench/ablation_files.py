@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mmpt_bench import shown
-from mmpt_bench.ablation import FOLDER
+from mmpt_bench.ablation import FOLDER, Point
 from mmpt_bench.ablation_board import AblationBoard, ablation_boards
 from mmpt_bench.board import Column, plain
 from mmpt_bench.claims import SEEDS_TO_CLAIM
@@ -208,22 +208,27 @@ def ablation_tables(board: AblationBoard) -> list[RenderableType]:
         return [Text(text) for text in _lacking(board)]
     header, lines = table(board)
     alone = len({point.method for point in board.ablation.points}) == 1
+    names = [_told(point, alone) or line[0] for (point, _), line in zip(board.rows, lines, strict=True)]
     parts: list[RenderableType] = []
     for first in range(1, len(header) - 2, 2):
         heading = f"{title(board)}: {header[first]}"
         made = Table(title=rich_text(heading), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-        made.add_column("Point", overflow="fold", min_width=12)
-        for name in ("Score", "Difference", "Seeds"):
-            made.add_column(name, justify="right", no_wrap=True)
-        for (point, _), line in zip(board.rows, lines, strict=True):
-            # The heading names the method.
-            told = ", ".join(f"{axis}={value}" for axis, value in point.values.items()) if alone else ""
-            made.add_row(*(rich_text(text) for text in (told or line[0], line[first], line[first + 1], line[-1])))
+        # A line may break between an axis and its value, not within a number.
+        made.add_column("Point", overflow="fold", min_width=max(len(w) for w in " ".join(names).split()))
+        for column in ("Score", "Difference", "Seeds"):
+            made.add_column(column, justify="right", no_wrap=True)
+        for name, line in zip(names, lines, strict=True):
+            made.add_row(*(rich_text(text) for text in (name, line[first], line[first + 1], line[-1])))
         parts.append(made)
     notes = _lacking(board)
     if board.exploratory:
         notes.append(f"Exploratory: fewer than {SEEDS_TO_CLAIM} seeds, so that no two points can be separated.")
     return [*parts, *(Text(note) for note in notes)]
+
+
+def _told(point: Point, alone: bool) -> str:
+    """Returns what is changed at a point whose method the heading names; empty where it does not."""
+    return ", ".join(f"{axis} {value}" for axis, value in point.values.items()) if alone else ""
 
 
 def _lacking(board: AblationBoard) -> list[str]:

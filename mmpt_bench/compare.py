@@ -56,8 +56,8 @@ def compare(out: Path, names: Sequence[str], scope: Scope | None, tasks: str, tr
 
     click.echo(answer.sentence)
     console = Console()
-    console.print(_table(answer))
-    console.print(_rows_table(answer))
+    for part in tables(answer):
+        console.print(part)
     return 0
 
 
@@ -281,13 +281,20 @@ def as_plain(answer: Answer) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def tables(answer: Answer) -> tuple[Table, Table]:
+    """Returns what to print below the sentence: the differences, and the rows themselves."""
+    return _table(answer), _rows_table(answer)
+
+
 def _table(answer: Answer) -> Table:
-    table = _empty("", ("Pair", "On", "Difference", "95 % interval", "p", "Found from", "Better"))
+    pairs = list(dict.fromkeys(f"{each.first} − {each.second}" for each in answer.contrasts))
+    names = ("On", "Difference", "95 % interval", "p", "Found from", "Better")
+    table = _empty(pairs[0], names) if len(pairs) == 1 else _empty("", ("Pair", *names))
     for each in answer.contrasts:
         column = next((c.title for c in answer.board.columns if c.task == each.task), "mean of tasks")
         low, high = (_amount(value, each, answer.board) for value in each.difference.interval)
         table.add_row(
-            rich_text(f"{each.first} − {each.second}"),
+            *([] if len(pairs) == 1 else [rich_text(f"{each.first} − {each.second}")]),
             rich_text(column),
             _amount(each.difference.estimate, each, answer.board),
             f"{low} to {high}",
@@ -321,5 +328,7 @@ def _empty(title: str, names: Sequence[str]) -> Table:
 
     table = Table(title=rich_text(title) or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in names:
-        table.add_column(name, justify="left" if name in ("Pair", "On", "Better", "Method") else "right")
+        # Labels of variants differ at their ends: none may be cut.
+        is_text = name in ("Pair", "On", "Better", "Method")
+        table.add_column(name, justify="left" if is_text else "right", overflow="fold")
     return table

@@ -214,19 +214,33 @@ def _paired(resampled: Resampled, pairs: Sequence[tuple[str, str]]) -> tuple[np.
     if n < 2:
         raise ValueError(f"a difference of methods needs two seeds or more, not {n}; compare checkpoints instead")
     first, second = (np.array([resampled.column(pair[side]) for pair in pairs]) for side in (0, 1))
-    drawn = np.ascontiguousarray(resampled.pictures_drawn.swapaxes(0, 1))
-    step = max(1, IN_CACHE // drawn[0].size)
-    errors, freedoms = [], []
+    # Variances of differences follow from the covariances of methods: no pair has its own pass over the resamples.
+    drawn = resampled.pictures_drawn - resampled.pictures_drawn.mean(axis=0)
+    means = drawn.mean(axis=2)
+    own = (drawn - means[:, :, None]).swapaxes(1, 2).reshape(-1, drawn.shape[1])
+    pictures, interaction = (_variances(_products(x) / (len(drawn) - 1), first, second) for x in (means, own))
     by_seed = resampled.by_seed[first] - resampled.by_seed[second]
-    for start in range(0, len(pairs), step):
-        own = slice(start, start + step)
-        error, freedom = crossed_errors(by_seed[own], drawn[first[own]] - drawn[second[own]])
-        errors.append(error)
-        freedoms.append(freedom)
-    return by_seed, np.concatenate(errors), np.concatenate(freedoms)
+    return by_seed, *crossed_errors(by_seed, pictures, interaction / (n - 1))
 
 
-def crossed_errors(by_seed: np.ndarray, pictures_drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _products(x: np.ndarray) -> np.ndarray:
+    """Returns `x.T @ x`, added up in the order of the rows: the same bits on every processor."""
+    step = max(1, IN_CACHE // x.shape[1] ** 2)
+    parts = (x[start : start + step] for start in range(0, len(x), step))
+    return np.asarray(sum((part[:, :, None] * part[:, None, :]).sum(axis=0) for part in parts))
+
+
+def _variances(covariances: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Returns the variances of differences, (pairs,), from the covariances of what is subtracted."""
+    apart = covariances[first, first] + covariances[second, second]
+    found = apart - 2 * covariances[first, second]
+    # What rounding leaves of two that are the same.
+    return np.where(found > 1e-14 * apart, found, 0.0)
+
+
+def crossed_errors(
+    by_seed: np.ndarray, between_pictures: np.ndarray, interaction: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Returns the standard errors of means over seeds, on other seeds and other pictures, and degrees of freedom.
 
     Three variances: of seeds S, of pictures P, and of their interaction I (a seed's own luck with a picture). Between
@@ -236,13 +250,11 @@ def crossed_errors(by_seed: np.ndarray, pictures_drawn: np.ndarray) -> tuple[np.
 
     Args:
         by_seed: figures at each seed, (figures, seeds), two seeds or more.
-        pictures_drawn: the same on resamples of the pictures, (figures, resamples, seeds).
+        between_pictures: variance over resamples of the pictures of the mean over seeds, (figures,).
+        interaction: variance over them of a seed's deviation from that mean, summed over seeds, / (seeds - 1).
     """
     n = by_seed.shape[1]
     between_seeds = by_seed.var(axis=1, ddof=1) / n
-    means = pictures_drawn.mean(axis=2)
-    between_pictures = means.var(axis=1, ddof=1)
-    interaction = (pictures_drawn - means[:, :, None]).var(axis=1, ddof=1).sum(axis=1) / (n - 1)
     whole = between_seeds + between_pictures - interaction / n
     total = np.maximum(np.maximum(whole, between_seeds), between_pictures)
     unlike = between_seeds > 0

@@ -284,7 +284,7 @@ def test_points_are_told_apart_on_a_narrow_terminal(made: tuple[Store, Ablation]
     for part in ablation_tables(ablation_board(store, found, {"colours": task()}, 50)):
         console.print(part)
     text = console.export_text()
-    assert "text-len=10" in text
+    assert "text-len 10" in text
     assert "…" not in text
 
 

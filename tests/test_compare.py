@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from synthetic import recipe, record, samples, store_in, task
 from test_run import bench
 
-from mmpt_bench.compare import answer_to, as_plain
+from mmpt_bench.compare import answer_to, as_plain, tables
 from mmpt_bench.errors import RequestError
 from mmpt_bench.leaderboard import evidence
 from mmpt_bench.resample import resample
@@ -168,3 +170,18 @@ def test_the_board_and_the_comparison_agree_on_a_difference(tmp_path: Path) -> N
     board = evidence(store, TASKS, 200)[0].board
     answer = answer_to(store, ["lora", "mmpt"], TASKS, n_resamples=200)
     assert board.comparisons[0].difference == answer.contrasts[0].difference
+
+
+def test_labels_of_variants_are_shown_in_full_on_a_narrow_terminal(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    for placement, right in (("attention", "110"), ("mlp", "10")):
+        by = recipe("lora", 0, {"placement": placement, "train_projector": False})
+        store.append_record(record(store, TASKS["colours"], ASKED, right, by))
+    labels = [row.label for row in evidence(store, TASKS, 30)[0].board.rows]
+    assert sorted(labels) == ["lora (placement=attention)", "lora (placement=mlp)"]
+    console = Console(width=80, file=io.StringIO(), record=True)
+    for part in tables(answer_to(store, labels, TASKS, n_resamples=30)):
+        console.print(part)
+    text = console.export_text()
+    assert "…" not in text
+    assert " − ".join(labels) in text

@@ -21,7 +21,7 @@ from mmpt_bench.curves import publish_curves, read_curves, thinned
 from mmpt_bench.errors import UntrustedRecord
 from mmpt_bench.figures import KINDS, Drawn, Material, Missing, figures, material, render, write
 from mmpt_bench.figures.pareto import front_shares
-from mmpt_bench.figures.style import short
+from mmpt_bench.figures.style import marks_of, short
 from mmpt_bench.store import Store
 
 
@@ -150,7 +150,19 @@ def test_a_damaged_curve_is_said(tmp_path: Path) -> None:
 
 
 def test_numbers_are_short() -> None:
-    assert [short(v) for v in (1e-4, 0.5, 20, 50_000, 1_500_000)] == ["0.0001", "0.5", "20", "50k", "1.5M"]
+    assert [short(v) for v in (5e-5, 1e-4, 0.001, 0.5)] == ["5e-5", "1e-4", "0.001", "0.5"]
+    assert [short(v) for v in (20, 50_000, 1_500_000)] == ["20", "50k", "1.5M"]
+
+
+def test_a_method_has_one_mark_in_all_figures_and_its_variants_others() -> None:
+    colors = dict.fromkeys(("frozen", "full", "lora", "mmpt"), "#000000")
+    assert (
+        marks_of([("mmpt", "mmpt"), ("full", "full")], colors)
+        == marks_of([("full", "full"), ("mmpt", "mmpt")], colors)[::-1]
+    )
+    marks = marks_of([("lora", "lora"), ("lora (r=4)", "lora"), ("mine", "mine"), ("mmpt", "mmpt")], colors)
+    assert len(set(marks)) == 4
+    assert marks[0] == marks_of([("lora", "lora")], colors)[0]
 
 
 def texts(figure: Figure) -> list[Text]:

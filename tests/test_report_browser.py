@@ -239,6 +239,12 @@ def test_figures_are_drawn_and_can_be_kept(page: Any) -> None:
     assert Path(download.value.path()).read_text().startswith("<svg")
 
 
+def test_letters_are_as_large_in_every_figure(page: Any) -> None:
+    scales = page.locator("figure > img").evaluate_all("all => all.map((e) => e.clientWidth / e.naturalWidth)")
+    assert len(scales) > 1
+    assert max(scales) - min(scales) < 0.1
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_barrier(browser: Any, report: Path, scheme: Any) -> None:
     axe = pytest.importorskip(

@@ -21,6 +21,7 @@ from mmpt_bench.stats import (
     detectable_difference,
     holm,
     method_difference,
+    method_differences,
     paired_difference,
     percentile,
     seed_spread,
@@ -298,11 +299,29 @@ def test_accuracy_metric_can_be_resampled() -> None:
     assert cluster_bootstrap(tally, Accuracy().values)["accuracy"] == (0, 1)
 
 
+def test_errors_of_pairs_are_those_of_their_own_differences_on_every_resample() -> None:
+    rng = np.random.default_rng(4)
+    drawn = rng.normal(0.6, 0.05, (300, 3, 6)) + rng.normal(0, 0.05, (300, 1, 6))
+    drawn[:, 2] = drawn[:, 1]
+    by_seed = rng.normal(0.6, 0.02, (3, 6))
+    by_seed[2] = by_seed[1]
+    resampled = Resampled(("a", "b", "same"), tuple(range(6)), by_seed, drawn, drawn.mean(axis=2))
+    apart, no = method_differences(resampled, [("a", "b"), ("b", "same")])
+    moved = drawn[:, 0] - drawn[:, 1]
+    pictures = moved.mean(axis=1).var(ddof=1)
+    interaction = (moved - moved.mean(axis=1)[:, None]).var(axis=0, ddof=1).sum() / 5
+    gaps = by_seed[0] - by_seed[1]
+    ((error,), (freedom,)) = crossed_errors(gaps[None], np.array([pictures]), np.array([interaction]))
+    half = scipy_stats.t.ppf(0.975, freedom) * error
+    assert apart.interval == pytest.approx((gaps.mean() - half, gaps.mean() + half), abs=1e-12)
+    assert (no.estimate, no.interval, no.p) == (0, (0, 0), 1)
+
+
 def test_crossed_error_adds_seeds_and_pictures_and_counts_their_interaction_once() -> None:
-    # Two seeds at 0 and 2: (S + I) / 2 = 1. Two resamples move both seeds by -1 and 1: P + I / 2 = 2, and I = 0.
+    # Two seeds at 0 and 2: (S + I) / 2 = 1. Resamples move both seeds by -1 and 1: P + I / 2 = 2, and I = 0.
     # Resamples that move the seeds against each other are interaction: I = 4, P + I / 2 = 0; never less than 1.
-    drawn = np.array([[[-1.0, 1], [1, 3]], [[-1, 3], [1, 1]]])
-    errors, freedoms = crossed_errors(np.array([[0.0, 2.0], [0, 2]]), drawn)
+    by_seed, pictures, interaction = np.array([[0.0, 2.0], [0, 2]]), np.array([2.0, 0.0]), np.array([0.0, 4.0])
+    errors, freedoms = crossed_errors(by_seed, pictures, interaction)
     assert errors.tolist() == pytest.approx([np.sqrt(1 + 2), 1])
     assert freedoms[0] == pytest.approx(9)
 

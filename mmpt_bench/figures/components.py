@@ -70,7 +70,8 @@ def _drawn(board: AblationBoard, rows: Sequence[tuple[Point, Row]], of: Material
     several = len({point.method for point, _ in rows}) > 1
     labels = [_label(point, several) for point, _ in rows]
     names = ["base, or separated from it", "not separated from the base"]
-    names += [f"{row.label}, for reference" for row in references]
+    has_seeds = any(len(row.seeds) > 1 for _, row in rows)
+    names += ["a seed"] * has_seeds + [f"{row.label}, for reference" for row in references]
     room = label_room(labels)
     n_columns = columns_for(names, room + 2.0 * min(len(tasks), 4))
     size = (1.75, row_inches(labels, LINE_INCHES) * len(rows) + 0.1)
@@ -109,6 +110,7 @@ def _drawn(board: AblationBoard, rows: Sequence[tuple[Point, Row]], of: Material
         Line2D([], [], color="#444444", marker="o", linestyle="", markersize=4.5),
         Line2D([], [], color="#444444", marker="o", markerfacecolor="white", linestyle="", markersize=4.5),
     ]
+    handles += [Line2D([], [], color="#444444", marker="|", linestyle="", markersize=3.5, alpha=0.6)] * has_seeds
     handles += [Line2D([], [], color=color_of(r.method, of.colors), linestyle=REFERENCES[r.method]) for r in references]
     legend_below(figure, handles, names, n_columns)
     return Drawn(

@@ -84,17 +84,21 @@ def _drawn(of: Evidence, found: Sequence[Contrast], base: str, material: Materia
     handles: list[Any] = [
         Line2D([], [], color="#444444", marker="o", linestyle="", markersize=4.5),
         Line2D([], [], color="#444444", marker="o", markerfacecolor="white", linestyle="", markersize=4.5),
-        Patch(color=PALE),
         Line2D([], [], color="#888888", linewidth=0.8),
     ]
-    texts = ["separated after Holm", "not separated", "smaller than what could be found", safe(f"the same as {base}")]
+    texts = ["separated after Holm", "not separated", safe(f"the same as {base}")]
+    is_known = any(each.detectable is not None for each in found)
+    if is_known:
+        handles.append(Patch(color=PALE))
+        texts.append("smaller than what could be found")
     legend_below(figure, handles, texts, 4)
     better = [each for each in found if each.better is not None and each.task == shown_tasks[0]]
     scope = "over seeds and pictures" if all(each.scope == "method" for each in found) else "see the table for scopes"
     return Drawn(
         "differences", name, title,
         f"Each method minus {base} on the same pictures at the same seeds, with 95 % intervals, {scope}. Right of "
-        "zero is better than it. Grey: differences that these seeds and pictures would find less than 4 times of 5. "
+        "zero is better than it. "
+        f"{'Grey: differences that these seeds and pictures would find less than 4 times of 5. ' if is_known else ''}"
         f"{exploratory_note(board.exploratory)}{suite_note(board)}",
         f"Differences of {len(labels)} methods to {base}: {len(better)} separated on "
         f"{'the mean of all tasks' if shown_tasks[0] == OVERALL else columns[shown_tasks[0]].title}.",

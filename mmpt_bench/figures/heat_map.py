@@ -13,6 +13,7 @@ from mmpt_bench.figures.lengths import AXIS_TITLES, Mark, mark, numeric, shown_t
 from mmpt_bench.figures.style import (
     exploratory_note,
     file_name,
+    legend_below,
     panels,
     percent_or_points,
     safe,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 TITLE = "Score over two lengths"
+FRAME = "#D55E00"
 CELL = (0.5, 0.36)
 """Inches of a cell."""
 Cells = dict[tuple[float, float], Mark]
@@ -62,13 +64,16 @@ def name_parts(board: AblationBoard) -> str:
 
 
 def _drawn(board: AblationBoard, rows: Sequence[tuple[Point, Row]], name: str, title: str) -> Drawn:
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
     assert board.evidence is not None
     across, down = board.ablation.axes
     columns = {column.task: column for column in board.evidence.board.columns}
     tasks = shown_tasks(board)
     xs, ys = (sorted({float(point.values[axis]) for point, _ in rows}) for axis in (across, down))
     size = (max(1.4, CELL[0] * len(xs)), max(1.0, CELL[1] * len(ys)))
-    figure, axes = panels(len(tasks), size=size, left=0.55, below=0.52, gap=0.45)
+    figure, axes = panels(len(tasks), size=size, left=0.55, below=0.52, gap=0.45, legend=0.3)
     lines: list[dict[str, Any]] = []
     for number, (panel, task) in enumerate(zip(axes, tasks, strict=True)):
         column = columns.get(task)
@@ -88,6 +93,9 @@ def _drawn(board: AblationBoard, rows: Sequence[tuple[Point, Row]], name: str, t
         panel.set_xlabel(safe(AXIS_TITLES.get(across, across)))
         if number % 4 == 0:
             panel.set_ylabel(safe(AXIS_TITLES.get(down, down)))
+    handles = [Patch(fill=False, edgecolor=FRAME, linewidth=1.6),
+               Line2D([], [], color="black", marker="o", linestyle="", markersize=2)]  # fmt: skip
+    legend_below(figure, handles, ["the highest", "its interval holds the highest"], 2)
     best = max((line for line in lines if line["task"] == (tasks[0] or "overall")), key=lambda line: line["score"])
     return Drawn(
         "heat-map", name, title,
@@ -115,7 +123,7 @@ def _panel(axes: Axes, cells: Cells, xs: Sequence[float], ys: Sequence[float]) -
         if holds and (x, y) != top:
             axes.plot(xs.index(x) + 0.4, ys.index(y) + 0.32, "o", color=ink, markersize=2)
     axes.add_patch(Rectangle((xs.index(top[0]) - 0.46, ys.index(top[1]) - 0.46), 0.92, 0.92, fill=False,
-                             edgecolor="#D55E00", linewidth=1.6))  # fmt: skip
+                             edgecolor=FRAME, linewidth=1.6))  # fmt: skip
     axes.set_xlim(-0.5, len(xs) - 0.5)
     axes.set_ylim(-0.5, len(ys) - 0.5)
     axes.set_xticks(range(len(xs)), [f"{x:g}" for x in xs])

@@ -10,6 +10,7 @@ from mmpt_bench.assemble import Evidence
 from mmpt_bench.curves import Curve
 from mmpt_bench.figures import Drawn, Material, Missing
 from mmpt_bench.figures.style import (
+    GREY,
     color_of,
     columns_for,
     legend_below,
@@ -58,7 +59,7 @@ def _drawn(of: Evidence, curves: dict[str, dict[int, Curve]], material: Material
     from matplotlib.lines import Line2D
 
     methods = {row.label: row.method for row in of.board.rows}
-    names = list(curves)
+    names = [*curves, *(["a seed"] if any(len(by_seed) > 1 for by_seed in curves.values()) else [])]
     n_columns = columns_for(names, 5.0)
     figure, (axes,) = panels(1, size=(4.4, 2.5), left=0.65, below=0.5, legend=legend_height(len(names), n_columns))
     lines: list[dict[str, Any]] = []
@@ -77,15 +78,17 @@ def _drawn(of: Evidence, curves: dict[str, dict[int, Curve]], material: Material
         ends[label] = float(mean[-1])
         axes.plot(next(iter(by_seed.values())).steps, mean, color=color, linewidth=1.5, zorder=2)
     axes.set_xlabel("Optimiser step")
-    axes.set_ylabel("Training loss (nats a token)")
+    axes.set_ylabel("Nats a token")
+    axes.set_title("Training loss" + (", mean over seeds" if len(names) > len(curves) else ""))
     axes.margins(x=0.02)
-    handles = [Line2D([], [], color=color_of(methods[label], material.colors), linewidth=1.5) for label in names]
+    handles = [Line2D([], [], color=color_of(methods[label], material.colors), linewidth=1.5) for label in curves]
+    handles += [Line2D([], [], color=GREY, linewidth=0.5, alpha=0.7)] * (len(names) - len(curves))
     legend_below(figure, handles, names, n_columns)
     lowest = min(ends, key=lambda label: ends[label])
     return Drawn(
         "learning-curves", name, title,
         "Thick: mean over seeds; thin: seeds. Each point is the mean of the steps since the one before. The loss is of "
         f"training: it says how fast a method fits, not how well it generalises. {suite_note(of.board)}",
-        f"Training loss of {len(names)} methods by step. {lowest} ends lowest, at {ends[lowest]:.3f}.",
+        f"Training loss of {len(curves)} methods by step. {lowest} ends lowest, at {ends[lowest]:.3f}.",
         figure, table(lines),
     )  # fmt: skip

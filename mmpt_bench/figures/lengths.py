@@ -15,6 +15,7 @@ from mmpt_bench.board import Column, Row
 from mmpt_bench.contrast import OVERALL
 from mmpt_bench.figures import Drawn, Material, Missing
 from mmpt_bench.figures.style import (
+    GREY,
     color_of,
     columns_for,
     exploratory_note,
@@ -134,7 +135,8 @@ def _drawn(
     columns = {column.task: column for column in board.evidence.board.columns}
     references, tasks = reference_rows(board, of), shown_tasks(board)
     methods = list(dict.fromkeys(point.method for point, _ in rows))
-    names = [*methods, *(f"{row.label}, for reference" for row in references)]
+    has_seeds = any(len(row.seeds) > 1 for _, row in rows)
+    names = [*methods, *(["a seed"] * has_seeds), *(f"{row.label}, for reference" for row in references)]
     width = 0.5 + 2.4 * min(len(tasks), 4)
     n_columns = columns_for(names, width)
     figure, axes = panels(
@@ -165,6 +167,7 @@ def _drawn(
         panel.set_xlabel(safe(AXIS_TITLES.get(axis, axis)))
         panel.set_ylabel("Points" if unit == "points" else "%", labelpad=2)
     handles = [Line2D([], [], color=color_of(method, of.colors), marker="o", markersize=4) for method in methods]
+    handles += [Line2D([], [], color=GREY, marker="o", linestyle="", markersize=2, markeredgewidth=0)] * has_seeds
     handles += [
         Line2D([], [], color=color_of(r.method, of.colors), linestyle=REFERENCES[r.method], linewidth=1)
         for r in references

@@ -13,13 +13,13 @@ from mmpt_bench.board import Row
 from mmpt_bench.figures import Drawn, Material, Missing
 from mmpt_bench.figures.style import (
     GREY,
-    MARKERS,
     color_of,
     columns_for,
     exploratory_note,
     legend_below,
     legend_height,
     log_axis,
+    marks_of,
     name_of,
     panels,
     safe,
@@ -92,22 +92,27 @@ def _drawn(of: Evidence, rows: Sequence[Row], material: Material, name: str, tit
     names = [f"{row.label}: {' / '.join(f'{shares[field][row.label]:.0%}' for field, *_ in COSTS)}" for row in rows]
     lines = [row for row in ranked if not row.trains]
     names += [f"{row.label}: not trained" for row in lines]
+    names += ["on the front by the scores themselves", "beaten at no more cost"]
+    marks = marks_of([(row.label, row.method) for row in rows], material.colors)
     columns = columns_for(names, 7.5)
     figure, axes = panels(len(COSTS), size=(2.0, 2.1), left=0.55, below=0.5, gap=0.4,
                           legend=legend_height(len(names), columns) + 0.2)  # fmt: skip
     for axis, (field, label, how, factor, is_log) in zip(axes, COSTS, strict=True):
-        _panel(axis, rows, lines, field, factor, is_log, material, shares[field])
+        _panel(axis, rows, marks, lines, field, factor, is_log, material)
         axis.set_xlabel(f"{label}, {how}")
     axes[0].set_ylabel("Overall (%)")
     for axis in axes[1:]:
         axis.set_ylim(axes[0].get_ylim())
         axis.set_yticklabels([])
     handles: list[Any] = [
-        Line2D([], [], color=color_of(r.method, material.colors), marker=MARKERS[i % len(MARKERS)], linestyle="",
-               markersize=5)
-        for i, r in enumerate(rows)
-    ]  # fmt: skip
+        Line2D([], [], color=color_of(row.method, material.colors), marker=mark, linestyle="", markersize=5)
+        for row, mark in zip(rows, marks, strict=True)
+    ]
     handles += [Line2D([], [], color=color_of(r.method, material.colors), linestyle=":") for r in lines]
+    handles += [
+        Line2D([], [], color=GREY, marker="o", markerfacecolor=fill, linestyle="", markersize=5)
+        for fill in (GREY, "white")
+    ]
     legend_below(figure, handles, names, columns)
     height = figure.get_size_inches()[1]
     heading = "On the front in so many of the resamples, by parameters / memory / time:"
@@ -130,8 +135,8 @@ def _costs(rows: Sequence[Row], field: str) -> list[float]:
 
 
 def _panel(
-    axes: Axes, rows: Sequence[Row], lines: Sequence[Row], field: str, factor: float, is_log: bool,
-    material: Material, shares: dict[str, float],
+    axes: Axes, rows: Sequence[Row], marks: Sequence[str], lines: Sequence[Row], field: str, factor: float,
+    is_log: bool, material: Material,
 ) -> None:  # fmt: skip
     from matplotlib.ticker import MaxNLocator
 
@@ -152,7 +157,7 @@ def _panel(
         if row.overall_interval is not None:
             low, high = row.overall_interval
             axes.plot([costs[number]] * 2, [100 * low, 100 * high], color=color, linewidth=1, alpha=0.75, zorder=2)
-        axes.plot(costs[number], scores[number], MARKERS[number % len(MARKERS)], color=color, markersize=5.5,
+        axes.plot(costs[number], scores[number], marks[number], color=color, markersize=5.5,
                   markerfacecolor=color if on_front[number] else "white", zorder=3)  # fmt: skip
     if is_log:
         log_axis(axes.xaxis, min(costs), max(costs))

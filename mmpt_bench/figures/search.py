@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.figures import Drawn, Material, Missing
 from mmpt_bench.figures.style import (
-    MARKERS,
+    GREY,
     color_of,
     columns_for,
     legend_below,
     legend_height,
     log_axis,
+    marks_of,
     panels,
     table,
 )
@@ -64,13 +65,15 @@ def _drawn(group: Sequence[Choice], of: Material, name: str, title: str) -> Draw
     order = list(of.colors)
     group = sorted(group, key=lambda c: (order.index(c.method) if c.method in order else len(order), c.method))
     names = [choice.method + (", best at the edge" if choice.at_edge else "") for choice in group]
+    names += ["drawn from the method's range", "tried after these", "chosen"]
+    marks = marks_of([(choice.method, choice.method) for choice in group], of.colors)
     n_columns = columns_for(names, 5.6)
     figure, (left, right) = panels(
         2, size=(2.45, 2.2), left=0.6, below=0.5, legend=legend_height(len(names), n_columns)
     )
     lines: list[dict[str, Any]] = []
-    for number, choice in enumerate(group):
-        color, marker = color_of(choice.method, of.colors), MARKERS[number % len(MARKERS)]
+    for choice, marker in zip(group, marks, strict=True):
+        color = color_of(choice.method, of.colors)
         expected = expected_best(choice.drawn)
         tries = [n for n, loss in enumerate(expected, start=1) if loss is not None]
         left.plot(tries, [loss for loss in expected if loss is not None], color=color, marker=marker, markersize=3.5)
@@ -79,13 +82,19 @@ def _drawn(group: Sequence[Choice], of: Material, name: str, title: str) -> Draw
     left.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=2))
     left.set_xlabel("Learning rates tried")
     left.set_ylabel("Expected lowest validation loss")
+    left.set_title("Best of so many tries, expected")
+    right.set_title("Every try")
     tried = [rate for choice in group for rate, loss in choice.trials if loss is not None]
     log_axis(right.xaxis, min(tried), max(tried))
     right.set_xlabel("Learning rate")
     right.set_ylabel("Validation loss")
     handles = [
-        Line2D([], [], color=color_of(c.method, of.colors), marker=MARKERS[i % len(MARKERS)], markersize=4)
-        for i, c in enumerate(group)
+        Line2D([], [], color=color_of(choice.method, of.colors), marker=mark, markersize=4)
+        for choice, mark in zip(group, marks, strict=True)
+    ]
+    handles += [
+        Line2D([], [], color=GREY, marker="o", markerfacecolor=fill, linestyle="", markersize=size)
+        for fill, size in ((GREY, 3.5), ("white", 3.5), ("none", 8))
     ]
     legend_below(figure, handles, names, n_columns)
     edge = [choice.method for choice in group if choice.at_edge]

@@ -28,7 +28,7 @@ UNKNOWN_COLOR = "#777777"
 """Of a method without a colour of its own."""
 GREY, PALE = "#666666", "#e9e9e9"
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">", "p", "h", "*")
-"""By row: a method is known by its mark where colours cannot be told apart."""
+"""A method is known by its mark where colours cannot be told apart: see `marks_of`."""
 PANELS_A_LINE = 4
 PANEL = (1.9, 1.75)
 """Inches of a panel's axes, width and height, where a figure does not choose its own."""
@@ -126,6 +126,20 @@ def color_of(method: str, colors: Mapping[str, str]) -> str:
     return colors.get(method, UNKNOWN_COLOR)
 
 
+def marks_of(rows: Sequence[tuple[str, str]], colors: Mapping[str, str]) -> list[str]:
+    """Returns a mark a row, the same in every figure for a method as it is; variants of it take those left over.
+
+    Args:
+        rows: (label, method) of each.
+        colors: hex colour by method, whose order is that of the marks.
+    """
+    own = {method: MARKERS[number % len(MARKERS)] for number, method in enumerate(colors)}
+    taken = {own[method] for label, method in rows if label == method and method in own}
+    left = [mark for mark in MARKERS if mark not in taken] or list(MARKERS)
+    others = (left[number % len(left)] for number in range(len(rows)))
+    return [own[method] if label == method and method in own else next(others) for label, method in rows]
+
+
 def percent_or_points(column: Column | None) -> tuple[float, str]:
     """Returns (what a score is multiplied by, the unit): of a task, or of the mean over tasks."""
     return (1.0, "points") if column is not None and column.unit == "points" else (100.0, "%")
@@ -160,7 +174,10 @@ def log_axis(axis: Any, low: float, high: float) -> None:
 
 
 def short(value: float) -> str:
-    """Returns a number in few characters: "0.001", "50", "200k", "1.5M"."""
+    """Returns a number in few characters: "5e-4", "0.001", "50", "200k", "1.5M"."""
+    if 0 < value < 1e-3:
+        digits, _, power = f"{value:e}".partition("e")
+        return f"{float(digits):g}e{int(power)}"
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= size:
             return f"{value / size:g}{letter}"

@@ -12,6 +12,7 @@ from mmpt_bench.figures.style import (
     color_of,
     exploratory_note,
     label_room,
+    legend_below,
     name_of,
     panels,
     safe,
@@ -48,6 +49,8 @@ def draw(of: Material) -> list[Drawn | Missing]:
 
 
 def _drawn(of: Evidence, material: Material, name: str) -> Drawn:
+    from matplotlib.lines import Line2D
+
     board = of.board
     rows = [row for row in board.rows if TASK in row.cells]
     known = {key for row in rows for key in row.cells[TASK].values}
@@ -55,7 +58,7 @@ def _drawn(of: Evidence, material: Material, name: str) -> Drawn:
     scores = {row.label: _scores(of, row.label, material.tasks[TASK], subtasks) for row in rows}
     labels = [row.label for row in rows]
     size = (1.45, LINE_INCHES * len(rows) + 0.1)
-    figure, axes = panels(len(subtasks), size=size, left=label_room(labels), gap=0.28, below=0.32)
+    figure, axes = panels(len(subtasks), size=size, left=label_room(labels), gap=0.28, below=0.32, legend=0.3)
     lines: list[dict[str, Any]] = []
     for number, (panel, subtask) in enumerate(zip(axes, subtasks, strict=True)):
         panel.axvline(CHANCE, color="#bbbbbb", linewidth=0.8, zorder=0)
@@ -73,6 +76,9 @@ def _drawn(of: Evidence, material: Material, name: str) -> Drawn:
             )  # fmt: skip
         _frame(panel, labels if number % 4 == 0 else None, len(rows))
         panel.set_title(safe(subtask.replace("_", " ")))
+    handles = [Line2D([], [], color="#444444", marker="o", markersize=4, linewidth=1.4),
+               Line2D([], [], color="#bbbbbb", linewidth=0.8)]  # fmt: skip
+    legend_below(figure, handles, [f"points of {MME_POINTS:.0f}, with 95 % interval", f"a coin: {CHANCE:.0f}"], 2)
     at_chance = [s for s in subtasks if all(_holds_chance(scores[label][s]) for label in labels)]
     told = f"At chance for every method: {', '.join(at_chance)}." if at_chance else "None is at chance for all methods."
     return Drawn(

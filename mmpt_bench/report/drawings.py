@@ -11,6 +11,8 @@ from mmpt_bench.figures import Drawn, Missing, render
 
 NUMBER = re.compile(r"-?\d*\.\d{3,}")
 COORDINATES = re.compile(r' (d|x|y|points)="([^"]*)"')
+SCALE = 1.6
+"""Pixels a point: letters of 8 points are as large as small text beside them."""
 SAFE = " /:;,.()=?!-_@+*&'|~[]{}"
 """Characters that stay as they are in a data URI."""
 
@@ -36,6 +38,14 @@ class Drawing:
     def uri(self) -> str:
         """Returns the picture as a data URI."""
         return f"data:image/svg+xml,{quote(smaller_svg(self.svg).replace(chr(34), chr(39)), safe=SAFE)}"
+
+    @property
+    def width(self) -> int:
+        """Returns the width on a page, in pixels: the same scale for all figures, so that their letters are alike."""
+        points = re.search(rb'<svg[^>]* width="([\d.]+)pt"', self.svg)
+        if points is None:
+            raise ValueError(f"the figure {self.name} has no width in points")
+        return round(SCALE * float(points[1]))
 
 
 def joined(made: Iterable[Drawn | Missing]) -> tuple[list[Drawing], list[tuple[str, str]]]:
