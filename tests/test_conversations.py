@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from mmpt_bench.conversations import is_evaluated, read_conversations
-from mmpt_bench.corpus import TrainData, check_train_data, load_corpus
+from mmpt_bench.contamination import is_evaluated
+from mmpt_bench.conversations import read_conversations
+from mmpt_bench.corpus import Exchange, TrainData, check_train_data, load_corpus
 from mmpt_bench.errors import MachineError, RequestError
+from mmpt_bench.hashing import content_key, file_sha256
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the development data is not beside this checkout")
@@ -58,17 +60,47 @@ def test_the_held_out_part_shares_no_picture_with_the_rest_and_is_the_same_every
     assert other.fingerprint != corpus.fingerprint
 
 
-def test_later_exchanges_and_other_than_one_picture_are_left_out_and_counted(tmp_path: Path) -> None:
+def test_a_conversation_is_one_example_with_all_its_exchanges(tmp_path: Path) -> None:
     long = entry(1)
-    long["conversations"] = long["conversations"] * 3
-    rows = [entry(0), long, entry(2, image=None), {k: v for k, v in entry(3).items() if k != "image"}]
-    rows.append(entry(4, image=["a/0.png", "a/1.png"]))
+    long["conversations"] = long["conversations"] + [
+        {"from": "human", "value": "And behind it?"},
+        {"from": "gpt", "value": "Nothing."},
+    ]
+    read = read_conversations(mixture(tmp_path, [entry(0), long]), tmp_path)
+    assert [one.exchanges for one in read.conversations] == [
+        (Exchange("What is in picture 0?", "Thing 0."),),
+        (Exchange("What is in picture 1?", "Thing 1."), Exchange("And behind it?", "Nothing.")),
+    ]
+    assert read.notes == ("1 conversations have several exchanges, 2 in all",)
+    corpus = load_corpus(TrainData(str(mixture(tmp_path, [entry(0), long, long]))))
+    assert (corpus.size + corpus.validation_size, corpus.most_exchanges) == (3, 2)
+    assert corpus.example(0).exchanges in [one.exchanges for one in read.conversations]
+
+
+def test_fingerprint_of_single_exchanges_is_the_one_of_before_conversations_were_read_whole(tmp_path: Path) -> None:
+    file = mixture(tmp_path, [entry(i) for i in range(3)])
+    sizes = [[f"a/{i}.png", (tmp_path / f"a/{i}.png").stat().st_size] for i in range(3)]
+    before = content_key(["LLaVA form 1", file_sha256(file), False, sizes], 64)
+    assert read_conversations(file, tmp_path).fingerprint == before
+    assert load_corpus(TrainData(str(file))).fingerprint == content_key([before, "split 1"], 64)
+
+
+def test_what_cannot_be_trained_on_is_left_out_and_counted(tmp_path: Path) -> None:
+    late, silent = entry(5), entry(6)
+    late["conversations"] = late["conversations"] + [
+        {"from": "human", "value": "And in <image>?"},
+        {"from": "gpt", "value": "Nothing."},
+    ]
+    silent["conversations"] = [silent["conversations"][0], {"from": "gpt", "value": " "}]
+    rows = [entry(0), entry(2, image=None), {k: v for k, v in entry(3).items() if k != "image"}]
+    rows += [entry(4, image=["a/0.png", "a/1.png"]), late, silent]
     read = read_conversations(mixture(tmp_path, rows), tmp_path)
-    assert len(read.exchanges) == 2
+    assert len(read.conversations) == 1
     assert read.notes == (
-        "2 later exchanges are left out",
         "2 conversations about no picture are left out",
         "1 conversations about several pictures are left out",
+        "1 conversations that show their picture late are left out",
+        "1 conversations with an empty reply are left out",
     )
 
 
@@ -76,21 +108,48 @@ def test_a_decontaminated_mixture_drops_tasks_whose_pictures_are_evaluated(tmp_p
     names = ["AID+scene", "CINIC-10+object_presence_animal", "MNIST_M+number", "Flickr30k", "COCO+x", "STL-10+y"]
     rows = [entry(i, task_name=name) for i, name in enumerate(names * 2)]
     read = read_conversations(mixture(tmp_path, rows), tmp_path, decontaminated=True)
-    assert len(read.exchanges) == 2
+    assert len(read.conversations) == 2
     assert read.notes[-1].startswith(
         "decontaminated: 10 examples of 5 tasks dropped: CINIC-10+object_presence_animal (2)"
     )
     whole = read_conversations(tmp_path / "mixture.json", tmp_path)
-    assert (len(whole.exchanges), whole.fingerprint != read.fingerprint) == (12, True)
+    assert (len(whole.conversations), whole.fingerprint != read.fingerprint) == (12, True)
     without = [{k: v for k, v in row.items() if k != "task_name"} for row in rows]
     with pytest.raises(RequestError, match=r"Entry 1 of `mixture.json` names no task"):
         read_conversations(mixture(tmp_path, without), tmp_path, decontaminated=True)
 
 
-@pytest.mark.parametrize("name", ["ok_vqa", "A-OKVQA+answer", "VQAv2", "cifar-10", "VisualGenome+x"])
-def test_tasks_on_pictures_of_the_evaluated_ones_are_known_by_any_writing(name: str) -> None:
+SHARED = """
+MNIST-M+number_recognition STL-10+Image_Classification cinic-10+image_classification_animal
+cinic-10+image_classification_shipping cinic-10+image_classification_transport cinic-10+object_presence_animal
+cinic-10+object_presence_shipping FLICKR30K+caption_image LOC_NARRATIVES+flickr30k_images_caption
+LOC_NARRATIVES+coco_images_caption coco+image_classification_animal coco+image_classification_appliance
+coco+image_classification_furniture coco+image_classification_kitchen coco+image_classification_sports
+coco+image_classification_vehicle image_caption image_text_selection ITM question_image_match VQA VQAv2 VQA_color
+VQA_attribute VQA_counting VQA_activity_recognition VQA_object_presence VQA_object_recognition VQA_positional_reasoning
+VQA_scene_recognition VQA_sentiment_understanding VQA_sport_recognition VQA_utility_affordance
+VQA-E+image_captioning VQA-E+visual_question_answering ok_vqa A-OKVQA+answer_rationales_matching
+A-OKVQA+rationales_generation A-OKVQA+visual_question_answering visdial+answer_question_2 visdial+answer_question_4
+visdial+answer_question_6 visdial+answer_question_9 VQG+caption_generation VQG+question_generation GQA visualgenome_vqa
+SentiCap+image_sentiment_captioning STVQA+image_question_answer ExDark+object_recognition
+VisDA-2017+image_classification VisDA-2017+object_classification_validation
+""".split()
+OWN = """
+VQARAD+question_answer FlickrLogos-27+logo_detection vizwiz+question_answer infographicvqa+question_answer
+DOCVQA+question_answer LOC_NARRATIVES+ade20k_images_caption LOC_NARRATIVES+open_images_caption NOCAPS+image_caption
+VisDA-2017+object_classification_train image_quality multimodal_factual_checking KVQA+image_question_answer
+CLEVR+question_answer VOC2007+object_detection HICO+object_classification textcaps+caption_generation
+""".split()
+
+
+@pytest.mark.parametrize("name", [*SHARED, "CIFAR10", "RefCOCO", "snli_ve"])
+def test_tasks_on_pictures_of_the_evaluated_ones_are_known_by_name(name: str) -> None:
     assert is_evaluated(name)
-    assert not is_evaluated("DocVQA")
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_tasks_on_pictures_of_their_own_are_kept(name: str) -> None:
+    assert not is_evaluated(name)
 
 
 def test_missing_training_pictures_are_listed_by_count_and_first_names(tmp_path: Path) -> None:
