@@ -119,27 +119,78 @@ def test_a_decontaminated_mixture_drops_tasks_whose_pictures_are_evaluated(tmp_p
         read_conversations(mixture(tmp_path, without), tmp_path, decontaminated=True)
 
 
-SHARED = """
-MNIST-M+number_recognition STL-10+Image_Classification cinic-10+image_classification_animal
-cinic-10+image_classification_shipping cinic-10+image_classification_transport cinic-10+object_presence_animal
-cinic-10+object_presence_shipping FLICKR30K+caption_image LOC_NARRATIVES+flickr30k_images_caption
-LOC_NARRATIVES+coco_images_caption coco+image_classification_animal coco+image_classification_appliance
-coco+image_classification_furniture coco+image_classification_kitchen coco+image_classification_sports
-coco+image_classification_vehicle image_caption image_text_selection ITM question_image_match VQA VQAv2 VQA_color
-VQA_attribute VQA_counting VQA_activity_recognition VQA_object_presence VQA_object_recognition VQA_positional_reasoning
-VQA_scene_recognition VQA_sentiment_understanding VQA_sport_recognition VQA_utility_affordance
-VQA-E+image_captioning VQA-E+visual_question_answering ok_vqa A-OKVQA+answer_rationales_matching
-A-OKVQA+rationales_generation A-OKVQA+visual_question_answering visdial+answer_question_2 visdial+answer_question_4
-visdial+answer_question_6 visdial+answer_question_9 VQG+caption_generation VQG+question_generation GQA visualgenome_vqa
-SentiCap+image_sentiment_captioning STVQA+image_question_answer ExDark+object_recognition
-VisDA-2017+image_classification VisDA-2017+object_classification_validation
-""".split()
-OWN = """
-VQARAD+question_answer FlickrLogos-27+logo_detection vizwiz+question_answer infographicvqa+question_answer
-DOCVQA+question_answer LOC_NARRATIVES+ade20k_images_caption LOC_NARRATIVES+open_images_caption NOCAPS+image_caption
-VisDA-2017+object_classification_train image_quality multimodal_factual_checking KVQA+image_question_answer
-CLEVR+question_answer VOC2007+object_detection HICO+object_classification textcaps+caption_generation
-""".split()
+SHARED = [
+    "MNIST-M+number_recognition",
+    "STL-10+Image_Classification",
+    "cinic-10+image_classification_animal",
+    "cinic-10+image_classification_shipping",
+    "cinic-10+image_classification_transport",
+    "cinic-10+object_presence_animal",
+    "cinic-10+object_presence_shipping",
+    "FLICKR30K+caption_image",
+    "LOC_NARRATIVES+flickr30k_images_caption",
+    "LOC_NARRATIVES+coco_images_caption",
+    "coco+image_classification_animal",
+    "coco+image_classification_appliance",
+    "coco+image_classification_furniture",
+    "coco+image_classification_kitchen",
+    "coco+image_classification_sports",
+    "coco+image_classification_vehicle",
+    "image_caption",
+    "image_text_selection",
+    "ITM",
+    "question_image_match",
+    "VQA",
+    "VQAv2",
+    "VQA_color",
+    "VQA_attribute",
+    "VQA_counting",
+    "VQA_activity_recognition",
+    "VQA_object_presence",
+    "VQA_object_recognition",
+    "VQA_positional_reasoning",
+    "VQA_scene_recognition",
+    "VQA_sentiment_understanding",
+    "VQA_sport_recognition",
+    "VQA_utility_affordance",
+    "VQA-E+image_captioning",
+    "VQA-E+visual_question_answering",
+    "ok_vqa",
+    "A-OKVQA+answer_rationales_matching",
+    "A-OKVQA+rationales_generation",
+    "A-OKVQA+visual_question_answering",
+    "visdial+answer_question_2",
+    "visdial+answer_question_4",
+    "visdial+answer_question_6",
+    "visdial+answer_question_9",
+    "VQG+caption_generation",
+    "VQG+question_generation",
+    "GQA",
+    "visualgenome_vqa",
+    "SentiCap+image_sentiment_captioning",
+    "STVQA+image_question_answer",
+    "ExDark+object_recognition",
+    "VisDA-2017+image_classification",
+    "VisDA-2017+object_classification_validation",
+]
+OWN = [
+    "VQARAD+question_answer",
+    "FlickrLogos-27+logo_detection",
+    "vizwiz+question_answer",
+    "infographicvqa+question_answer",
+    "DOCVQA+question_answer",
+    "LOC_NARRATIVES+ade20k_images_caption",
+    "LOC_NARRATIVES+open_images_caption",
+    "NOCAPS+image_caption",
+    "VisDA-2017+object_classification_train",
+    "image_quality",
+    "multimodal_factual_checking",
+    "KVQA+image_question_answer",
+    "CLEVR+question_answer",
+    "VOC2007+object_detection",
+    "HICO+object_classification",
+    "textcaps+caption_generation",
+]
 
 
 @pytest.mark.parametrize("name", [*SHARED, "CIFAR10", "RefCOCO", "snli_ve"])
