@@ -27,8 +27,8 @@ IDEFICS = (
 """As Idefics3 writes it: a token of its own behind every turn."""
 HIDING = (
     "{% for message in messages %}{% if message['role'] == 'user' or loop.last %}{{ message['role'].upper() }} : "
-    "{% for part in message['content'] %}{% if part['type'] == 'image' %}<image> {% else %}{{ part['text'] }} {% endif %}"
-    "{% endfor %}{% endif %}{% endfor %}{% if add_generation_prompt %}ASSISTANT :{% endif %}"
+    "{% for part in message['content'] %}{% if part['type'] == 'image' %}<image> {% else %}{{ part['text'] }} "
+    "{% endif %}{% endfor %}{% endif %}{% endfor %}{% if add_generation_prompt %}ASSISTANT :{% endif %}"
 )
 """Leaves earlier replies out, as templates do with what a model thought."""
 
