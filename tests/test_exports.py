@@ -232,7 +232,7 @@ def test_trackers_are_told_steps_and_scores_a_run_each(tmp_path: Path, monkeypat
     first, second = Kept.made
     assert first.run == recipe("lora").run_name
     assert first.config["params"] == {"learning_rate": 0.001}
-    assert first.config["budget"]["steps"] == 200
+    assert first.config["budget"]["steps"] == 400
     assert [(number, values.get("train/loss")) for number, values in first.lines] == [(1, 1.0), (2, 0.5), (2, None)]
     assert first.lines[-1][1]["colours/accuracy"] == 0.75
     assert second.lines == []

@@ -447,8 +447,8 @@ def test_costs_are_marked_by_where_they_are_from(page: Element) -> None:
     assert marks["Training measured"] == ["measured"]
     assert marks["FLOPs a token, at most estimated"] == ["estimated"]
     mmpt = next(row for row in table.one("tbody").all("tr") if row.one("th").text == "mmpt")
-    assert [cell.text for cell in mmpt.all("td")][:5] == ["1,000", "1.0 %", "4.0 KiB", "60 s", "80"]
-    # 4 x 100,000 parameters and 2 x 1,000 trained ones: 402,000 FLOPs.
+    assert [cell.text for cell in mmpt.all("td")][:5] == ["1,000", "1.0 %", "4.0 KiB", "60 s", "107"]
+    # 400 steps of 16 in 60 seconds: 107 a second. 4 x 100,000 parameters and 2 x 1,000 trained ones: 402,000 FLOPs.
     assert mmpt.all("td")[8].text == "0.402 M"
 
 
