@@ -77,6 +77,10 @@ def request_of(method: str, tasks: str, seeds: str, overrides: tuple[str, ...], 
     for name in ("steps", "batch_size", "max_length"):
         if options[name] < 1:
             raise RequestError(f"`--{name.replace('_', '-')} {options[name]}`: at least 1.")
+    if options.get("features") is not None:
+        from mmpt_bench.feature_disk import check_folder
+
+        check_folder(options["features"])
     data = options.get("data")
     if data is not None and not data.is_dir():
         raise RequestError(f"There is no folder `{data}` to read data from.")

@@ -2,7 +2,8 @@
 
 An entry is named by the tower's fingerprint (weights, configuration, processor, device, precision) and by a digest of
 the picture as the tower reads it. It says both inside, and a checksum of its values: one that is damaged, or another's
-under this name, is deleted and made anew.
+under this name, is deleted and made anew. Old entries are deleted to make room, so the folder is one of its own, and a
+file in it says so.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmpt_bench import vision
 from mmpt_bench.encoded import collated
+from mmpt_bench.errors import RequestError
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -26,15 +28,28 @@ if TYPE_CHECKING:
     from mmpt_bench.encoded import Encoded
 
 HEADER = "mmpt_bench_features"
+MARK = ".mmpt-bench-features"
+"""Name of the empty file that says what a folder is for."""
+
+
+def check_folder(folder: Path) -> None:
+    """Raises RequestError for a folder that holds anything but features: what is in it may be deleted to make room."""
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / MARK).is_file():
+        raise RequestError(
+            f"`{folder}` holds other things, and old features are deleted to make room: name a new folder, or an "
+            "empty one."
+        )
 
 
 class FeatureDisk:
     """A folder of tensors up to a size. What is there stays; only other towers' entries make room, the oldest first."""
 
     def __init__(self, folder: Path, limit: int) -> None:
-        """`limit` is in bytes; what the folder holds already counts."""
+        """`limit` is in bytes; what the folder holds already counts. Raises RequestError as `check_folder` does."""
         self.folder, self.limit = folder, limit
+        check_folder(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / MARK).touch()
         self.bytes = _size(folder)
 
     def get(self, tower: str, picture: str) -> tuple[Tensor, float] | None:
@@ -77,7 +92,8 @@ class FeatureDisk:
         return self.folder / tower / f"{picture}.safetensors"
 
     def _has_room(self, tower: str, size: int) -> bool:
-        others = sorted((p for p in self.folder.iterdir() if p.name != tower), key=lambda p: p.stat().st_mtime)
+        towers = [path for path in self.folder.iterdir() if path.is_dir() and path.name != tower]
+        others = sorted(towers, key=lambda path: path.stat().st_mtime)
         while self.bytes + size > self.limit and others:
             oldest = others.pop(0)
             self.bytes -= _size(oldest)

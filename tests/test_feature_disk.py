@@ -15,6 +15,7 @@ from tiny import pictures, tiny_backbone
 from mmpt_bench import registry
 from mmpt_bench.backbone import Backbone, load_backbone
 from mmpt_bench.cli import cli
+from mmpt_bench.errors import RequestError
 from mmpt_bench.feature_disk import FeatureDisk
 from mmpt_bench.pictures import Pictures
 from mmpt_bench.task import Picture, Sample
@@ -126,6 +127,18 @@ def test_the_folder_stays_below_its_limit_and_only_other_towers_make_room(tmp_pa
     assert disk.get("a", "x") is None
     assert disk.get("b", "x") is not None
     assert disk.bytes == FeatureDisk(tmp_path, 0).bytes == size
+
+
+def test_a_folder_of_other_things_is_refused_and_nothing_in_it_is_touched(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "one.png").write_bytes(b"x" * 1000)
+    with pytest.raises(RequestError, match="holds other things"):
+        FeatureDisk(tmp_path, 10)
+    words = ["run", "--method", "frozen", "--tasks", "mnist", "--plan", "--keep-features", str(tmp_path)]
+    done = CliRunner().invoke(cli, words)
+    assert isinstance(done.exception, RequestError)
+    assert "holds other things" in str(done.exception)
+    assert [path.name for path in tmp_path.rglob("*")] == ["photos", "one.png"]
 
 
 def test_a_command_keeps_its_features_in_the_folder_and_another_changes_no_answer(tmp_path: Path) -> None:

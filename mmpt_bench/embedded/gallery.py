@@ -17,6 +17,7 @@ import numpy as np
 
 from mmpt_bench import registry, source
 from mmpt_bench.embedded import suite, world
+from mmpt_bench.embedded.shifted import shift
 from mmpt_bench.store import Store, choices_from
 from mmpt_bench.task import Task
 
@@ -41,7 +42,7 @@ def draw_worlds(path: Path) -> None:
             axes[row][0].set_title(name, loc="left", fontsize=9)
             for axis, scene in zip(axes[row], scenes, strict=True):
                 clean = world.draw(scene)
-                axis.imshow(world.shift(clean, scene.seed) if row else clean, interpolation="nearest")
+                axis.imshow(shift(clean, scene.seed) if row else clean, interpolation="nearest")
                 axis.axis("off")
         figure.savefig(path, dpi=130, metadata={"Software": None})
 

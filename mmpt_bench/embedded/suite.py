@@ -18,6 +18,7 @@ import numpy as np
 from mmpt_bench.corpus import Corpus, Example
 from mmpt_bench.embedded import claims, language, world
 from mmpt_bench.embedded.language import Asked
+from mmpt_bench.embedded.shifted import shift
 from mmpt_bench.embedded.world import Scene
 from mmpt_bench.hashing import content_key, derive
 from mmpt_bench.task import Picture
@@ -57,7 +58,7 @@ def show(scene: Scene) -> Image:
     """Returns the scene in the shifted world."""
     from PIL import Image
 
-    return Image.fromarray(world.shift(world.draw(scene), scene.seed, STRENGTH))
+    return Image.fromarray(shift(world.draw(scene), scene.seed, STRENGTH))
 
 
 def rows(task: str) -> list[Row]:

@@ -1,9 +1,8 @@
-"""The worlds: small scenes drawn from a seed, as the base model was taught them, and as evaluation shows them.
+"""The clean world: small scenes drawn from a seed, as the base model was taught them.
 
 A scene is 48 x 48 RGB pixels: a grid of 3 x 3 cells of 16 pixels that hold objects (shape, colour, size, texture) or
 glyphs, or one big object, or one handwritten digit (scikit-learn's, real). Drawing depends on the scene and on
-nothing else. The *clean* world is what pre-training sees; the *shifted* world (`shift`) has another light, contrast
-and focus, grain and a woven texture: tuning and evaluation happen there.
+nothing else. Pre-training sees them so; tuning and evaluation see them shifted (shifted.py).
 """
 
 from __future__ import annotations
@@ -16,10 +15,6 @@ import numpy as np
 
 VERSION = 3
 """Rises when a scene of the same description is drawn differently."""
-
-CAST, SOFT = 0.8, 0.85
-"""Of the shifted world: the share of a channel that the next one takes over, and the share of its blur, weave and grain
-at which a person still sees everything. docs/decisions/0010 says how they were settled."""
 
 SIDE, CELL = 48, 16
 SHAPES = ("circle", "square", "triangle", "diamond", "cross", "ring", "star", "heart", "moon", "arrow")
@@ -135,27 +130,6 @@ def draw(scene: Scene) -> np.ndarray:
             COLORS[scene.ink], np.float32
         )
     return picture.round().astype(np.uint8)
-
-
-def shift(picture: np.ndarray, seed: int, strength: float = 1.0) -> np.ndarray:
-    """Returns a clean picture as the shifted world shows it, uint8, (48, 48, 3).
-
-    Args:
-        picture: uint8, (48, 48, 3).
-        seed: of the grain and of the weave's phase; the colours, contrast and focus are the same everywhere.
-        strength: 0 changes nothing, 1 is the world of tuning and evaluation.
-    """
-    rng = np.random.default_rng([seed, 77])
-    cast, soft = CAST * strength, SOFT * strength
-    x = picture.astype(np.float32) / 255
-    x = (1 - cast) * x + cast * np.roll(x, -1, axis=2)
-    x = (1 - 0.6 * soft) * x + 0.6 * soft * _blur(x)
-    x = 0.5 + (x - 0.5) * (1 - 0.3 * strength) + 0.08 * strength
-    phase = rng.uniform(0, 2 * np.pi, 2)
-    grid = np.arange(SIDE, dtype=np.float32)
-    weave = np.sin(grid[:, None] * 1.3 + phase[0]) + np.sin(grid[None, :] * 1.3 + phase[1])
-    x = x + soft * (0.03 * weave[:, :, None] + rng.normal(0, 0.03, x.shape).astype(np.float32))
-    return (x.clip(0, 1) * 255).round().astype(np.uint8)
 
 
 def random_thing(rng: np.random.Generator, cell: int, theme: str, held_out: float) -> Thing:
@@ -343,10 +317,3 @@ def _draw_digit(scene: Scene) -> np.ndarray:
     moved = sheet.transform((SIDE, SIDE), Image.Transform.AFFINE, back, Image.Resampling.BILINEAR)
     ink = (np.asarray(moved) / 255.0) ** hand.weight * 255
     return np.repeat(ink.round().astype(np.uint8)[:, :, None], 3, axis=2)
-
-
-def _blur(x: np.ndarray) -> np.ndarray:
-    """Returns `x` under the 3 x 3 binomial filter, edges repeated."""
-    p = np.pad(x, ((1, 1), (1, 1), (0, 0)), mode="edge")
-    p = (p[:-2] + 2 * p[1:-1] + p[2:]) / 4
-    return (p[:, :-2] + 2 * p[:, 1:-1] + p[:, 2:]) / 4
