@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mmpt_bench.anatomy import Anatomy
 
-CALL_FLOPS = {"cpu": 5e7, "cuda": 4e11}
+CALL_FLOPS = {"cpu": 2.5e8, "cuda": 4e11}
 """Arithmetic that could be done in the time one decoder layer's calls take, forward and back, however few rows they
-have: 1.5 ms at 33 GFLOP/s on one core, 1 ms at 400 TFLOP/s on an accelerator. Constants and no stopwatch, because a
-resumed run must be cut as the one it goes on from. `benchmarks/training.py --fit` measures the first; the second is
-assumed, and only the speed depends on it."""
+have: 4 ms at 66 GFLOP/s on one core (`benchmarks/training.py --fit` finds 1e8 to 4e8, by method), 1 ms at 400 TFLOP/s
+on an accelerator, which is assumed. Constants and no stopwatch, because a resumed run must be cut as the one it goes on
+from. Only the speed depends on them."""
 
 
 def overhead_tokens(anatomy: Anatomy, device: str) -> float:

@@ -143,7 +143,8 @@ def look_up(
     """Returns (rate, how it was chosen) of the search that fits best; None where this method was never searched here.
 
     A search fits where backbone and corpus agree. One with other hyperparameters or another budget still says more than
-    a default, and the answer says so. One from before a hyperparameter was there was made with its `defaults`.
+    a default, and the answer says so: the one that differs in the fewest, and among those the method's own before a
+    variant's. One from before a hyperparameter was there was made with its `defaults`.
     """
     plain = {name: value for name, value in params.items() if name != "learning_rate"}
     fits = [c for c in known if (c.method, c.backbone_fingerprint, c.corpus_fingerprint) == (method, backbone, corpus)]
@@ -151,8 +152,13 @@ def look_up(
     if not fits:
         return None
     rest = {name: value for name, value in (defaults or {}).items() if name != "learning_rate"}
-    fits.sort(key=lambda c: (rest | c.params != plain, c.budget != dataclasses.asdict(budget)))
-    choice = fits[0]
+
+    def distance(choice: Choice) -> tuple[int, bool, bool]:
+        params = rest | choice.params
+        apart = sum(params.get(name) != value for name, value in plain.items())
+        return apart, bool(rest) and params != rest, choice.budget != dataclasses.asdict(budget)
+
+    choice = min(fits, key=distance)
     said = f"searched: {len(choice.trials)} rates on validation data"
     said += "" if rest | choice.params == plain else ", with other hyperparameters"
     said += "" if choice.budget == dataclasses.asdict(budget) else f", at {choice.budget['steps']} steps"

@@ -61,6 +61,22 @@ def test_a_search_from_before_a_hyperparameter_was_made_with_its_default() -> No
         assert ("other" in found[1]) == (init == "normal")
 
 
+@pytest.mark.parametrize(
+    ("asked", "best"),
+    [({"r": 2, "k": 1}, 3e-3), ({"r": 4, "k": 1}, 1e-3), ({"r": 4, "k": 7}, 1e-3), ({"r": 5, "k": 1}, 3e-3)],
+)
+def test_a_variant_takes_its_own_search_else_the_nearest_one_and_the_methods_before_another_variants(
+    asked: dict, best: float
+) -> None:
+    defaults = {"r": 16, "k": 1}
+    variant = choice(params={"r": 4, "k": 1}, trials=((1e-3, 0.4), (3e-3, 0.5)))
+    plain = choice(params=defaults, trials=((1e-3, 0.5), (3e-3, 0.4)))
+    for known in ([variant, plain], [plain, variant]):
+        found = rates.look_up(known, "lora", asked, "b", "c", Budget(), defaults)
+        assert found is not None
+        assert found[0] == best
+
+
 def test_every_shipped_choice_was_made_with_the_same_number_of_tries_for_the_shipped_backbone() -> None:
     from mmpt_bench.embedded.suite import tuning_corpus
     from mmpt_bench.weights import backbone_fingerprint
