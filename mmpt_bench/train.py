@@ -109,6 +109,8 @@ def train(
     """
     import torch
 
+    from mmpt_bench.fused_updates import updates_fused
+
     if corpus.most_exchanges > 1:
         backbone.target([Exchange("q", "a")] * 2)
     steady_malloc()
@@ -134,6 +136,7 @@ def train(
     skipping = ExitStack()
     try:
         skipping.enter_context(unread_blocks_skipped(backbone))
+        skipping.enter_context(updates_fused(backbone))
         losses = skipping.enter_context(closing(Losses(backbone, corpus.fingerprint, budget.max_length)))
         losses.left_out = left_out
         batches = _with_next(corpus.batches(seed, budget.steps, budget.batch_size, done))
