@@ -22,6 +22,8 @@ EXAMPLES = 186_103
 EPOCHS, BATCH = 3, 128
 """Of the paper's training."""
 QUESTIONS = {"mme": 2_374, "pope": 9_000, "vsr": 1_222, "snli_ve": 17_901, "cifar10": 10_000, "mnist": 10_000}
+EXTENDED = 3
+"""Learning rates that follow from those drawn, for each method."""
 TEXT_TOKENS = 120
 """Prompt and answer of one example: an assumption."""
 ACTIVATION_BYTES = 34
@@ -60,8 +62,9 @@ def plan(backbone: str, seeds: int, trials: int, tflops: float) -> dict[str, Any
     for name in METHODS:
         adapter = load_method(entries[name])()
         trained = adapter.count(anatomy)
-        runs = (seeds if trained else 1, trials if trained else 0)
-        work = steps() * BATCH * tokens * (4 * language + 2 * trained) if trained else 0
+        runs = (seeds if trained else 1, trials + EXTENDED if trained else 0)
+        seen = tokens + getattr(adapter, "decoder_rows", 0)
+        work = steps() * BATCH * seen * (4 * language + 2 * trained) if trained else 0
         hours = work / (tflops * 1e12) / 3600
         # Weights and gradients in half precision, AdamW's two moments beside them.
         state = 2 * total + 6 * trained
@@ -69,7 +72,7 @@ def plan(backbone: str, seeds: int, trials: int, tflops: float) -> dict[str, Any
             "trainable": trained,
             "hours": sum(runs) * hours + runs[0] * asked,
             "gib_states": state / 2**30,
-            "gib_an_example": tokens * width * ACTIVATION_BYTES / 2**30 if trained else 0.0,
+            "gib_an_example": seen * width * ACTIVATION_BYTES / 2**30 if trained else 0.0,
             "gib_disk": runs[0] * 2 * trained / 2**30,
         }
     return {"total": total, "tokens": tokens, "methods": rows}
@@ -78,7 +81,7 @@ def plan(backbone: str, seeds: int, trials: int, tflops: float) -> dict[str, Any
 def show(found: dict[str, Any], seeds: int, trials: int, tflops: float) -> None:
     """Prints the plan."""
     rows = found["methods"]
-    print(f"{steps():,} steps of {BATCH} examples; {seeds} seeds, {trials} learning rates a method; {tflops:g} TFLOP/s")
+    print(f"{steps():,} steps of {BATCH} examples; {seeds} seeds, {trials} + {EXTENDED} learning rates a method; {tflops:g} TFLOP/s")
     print(f"{'method':<10} {'trainable':>14} {'share':>9} {'hours':>8} {'GiB':>6} {'GiB/example':>12} {'adapters':>9}")
     for name, row in rows.items():
         print(
@@ -102,7 +105,7 @@ def commands(options: argparse.Namespace) -> list[list[str]]:
     run = ["run", *common, "--tasks", "all", "--seeds", seeds]
     run += ["--images", options.images] if options.images else []
     run += ["--data", str(options.data)] if options.data else []
-    return [["tune", *common, "--trials", str(options.trials)], run]
+    return [["tune", *common, "--trials", str(options.trials), "--extend", str(EXTENDED)], run]
 
 
 def main() -> int:
@@ -115,7 +118,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, help="folder of the tasks' data in the hub's schema; else the hub")
     parser.add_argument("--decontaminate", action="store_true", help="leave out training tasks that are evaluated")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--trials", type=int, default=5, help="learning rates that are tried for each method")
+    parser.add_argument("--trials", type=int, default=5, help="learning rates that are drawn for each method")
     parser.add_argument("--tflops", type=float, default=250.0, help="sustained speed that the plan counts with")
     parser.add_argument("--out", type=Path, default=Path("results-paper"))
     options = parser.parse_args()

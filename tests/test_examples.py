@@ -33,7 +33,9 @@ def test_plan_counts_what_the_architecture_says(paper: Any) -> None:
     # 4,362 steps x 128 examples x 376 tokens x (4 x 6,738,415,616 + 2 x 4,198,400) operations at 1e14 a second.
     training = 4_362 * 128 * 376 * (4 * 6_738_415_616 + 2 * 4_198_400) / 1e14 / 3600
     asking = 50_497 * 376 * 2 * 6_738_415_616 / 1e14 / 3600
-    assert rows["projector"]["hours"] == pytest.approx(8 * training + 3 * asking)
+    assert rows["projector"]["hours"] == pytest.approx((3 + 5 + 3) * training + 3 * asking)
+    # MMPT's 10 textual prompts and 20 visual ones are rows of every sequence.
+    assert rows["mmpt"]["gib_an_example"] / rows["projector"]["gib_an_example"] == pytest.approx(406 / 376)
     assert rows["frozen"]["hours"] == pytest.approx(asking)
     assert rows["full"]["gib_states"] == pytest.approx((2 * 7_045_793_792 + 6 * 6_742_614_016) / 2**30)
 
@@ -47,6 +49,7 @@ def test_commands_name_every_method_and_the_data(paper: Any) -> None:
     )  # fmt: skip
     tune, run = paper.commands(options)
     assert tune[0] == "tune"
+    assert (tune[tune.index("--trials") + 1], tune[tune.index("--extend") + 1]) == ("5", "3")
     assert run[run.index("--seeds") + 1] == "0,1,2"
     assert run[run.index("--images") + 1] == "coco=C"
     assert run[run.index("--method") + 1] == "frozen,projector,mmpt,vpt,prefix,lora,full"
