@@ -81,7 +81,8 @@ def plan(backbone: str, seeds: int, trials: int, tflops: float) -> dict[str, Any
 def show(found: dict[str, Any], seeds: int, trials: int, tflops: float) -> None:
     """Prints the plan."""
     rows = found["methods"]
-    print(f"{steps():,} steps of {BATCH} examples; {seeds} seeds, {trials} + {EXTENDED} learning rates a method; {tflops:g} TFLOP/s")
+    rates = f"{trials} + {EXTENDED} learning rates a method"
+    print(f"{steps():,} steps of {BATCH} examples; {seeds} seeds, {rates}; {tflops:g} TFLOP/s")
     print(f"{'method':<10} {'trainable':>14} {'share':>9} {'hours':>8} {'GiB':>6} {'GiB/example':>12} {'adapters':>9}")
     for name, row in rows.items():
         print(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import typing
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -77,11 +78,23 @@ class PeftBaseline:
 
     @classmethod
     def folded(cls, overrides: Mapping[str, str]) -> dict[str, str]:
-        """Returns overrides in which those of PEFT's fields stand in `config`, each read as JSON, else as text."""
+        """Returns overrides in which those of PEFT's fields stand in `config`, read as JSON, else as text.
+
+        Raises:
+            RequestError: a field of a number, or of a switch, is given something else.
+        """
+        from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+        from mmpt_bench.registry import coerced
+
         own = {f.name for f in dataclasses.fields(cls)}
+        hints = typing.get_type_hints(PEFT_TYPE_TO_CONFIG_MAPPING[cls.kind])  # type: ignore[index]
         values = json.loads(overrides.get("config", cls.config))
         for name, text in overrides.items():
             if name not in own:
+                if hints.get(name) in (int, float, bool):
+                    values[name] = coerced(f"{name}={text}", hints[name], text)
+                    continue
                 try:
                     values[name] = json.loads(text)
                 except ValueError:

@@ -163,7 +163,7 @@ def coerce(adapter: type, overrides: Mapping[str, str]) -> dict[str, Any]:
     if hasattr(adapter, "folded"):
         overrides = adapter.folded(overrides)
     hints = typing.get_type_hints(adapter)
-    return {name: _coerced(f"{name}={text}", hints[name], text) for name, text in overrides.items()}
+    return {name: coerced(f"{name}={text}", hints[name], text) for name, text in overrides.items()}
 
 
 def known_fields(entry: Entry) -> list[str]:
@@ -179,7 +179,8 @@ def check_fields(entry: Entry, names: Sequence[str]) -> None:
             raise unknown_name("field", name, known, f"`mmpt-bench show {entry.name}` lists those of {entry.name}.")
 
 
-def _coerced(where: str, hint: Any, text: str) -> Any:
+def coerced(where: str, hint: Any, text: str) -> Any:
+    """Returns a text as a value of a type; raises RequestError, naming `where`, for one that does not fit."""
     options = typing.get_args(hint)
     if typing.get_origin(hint) is typing.Literal:
         if text not in options:

@@ -292,6 +292,8 @@ def test_a_method_of_peft_is_varied_by_its_own_fields_and_by_those_of_its_config
     assert changed("peft:IA3", lr="1e-3,1e-2") == [{"learning_rate": "0.001"}, {"learning_rate": "0.01"}]
     assert changed("peft:LORA", sets=("r=4,16",)) == [{"r": "4"}, {"r": "16"}]
     with pytest.raises(RequestError, match="a value stands twice"):
-        changed("peft:LORA", sets=("r=4,16,4",))
+        changed("peft:LORA", sets=("r=4,16,04",))
+    with pytest.raises(RequestError, match=r"`r=4\.0` is not a value of type int"):
+        changed("peft:LORA", sets=("r=4,4.0",))
     with pytest.raises(RequestError, match=r"has no prompts. Its fields: `config`, `train_projector`"):
         changed("peft:IA3", prompt_len="5")
