@@ -190,10 +190,12 @@ def _task_corpus(wanted: TrainData) -> Corpus:
     from mmpt_bench.data_check import read_rows
     from mmpt_bench.source import samples
 
-    (entry,) = registry.find("task", wanted.source.removeprefix("task:"))
-    task = registry.load_task(entry)
+    entries = registry.find("task", wanted.source.removeprefix("task:"))
+    if len(entries) != 1:
+        raise RequestError(f"`{wanted.source}` names {len(entries)} tasks: train on the split of one.")
+    task = registry.load_task(entries[0])
     task = task.with_dataset(wanted.dataset) if wanted.dataset else task
-    task = dataclasses.replace(task, split="train", official_rows=None, official_groups=(), note="")
+    task = task.training_split()
     rows = read_rows(task, wanted.data, dict(wanted.collections), wanted.offline)
     made = samples(task, rows)
 

@@ -25,6 +25,8 @@ class DataReport:
     """Why it cannot be evaluated; empty where it can."""
     rows: int = 0
     official_rows: int | None = None
+    official: bool | None = None
+    """Whether they say what the official rows say; None where those are not pinned by what they say."""
     groups: dict[str, int] = dataclasses.field(default_factory=dict)
     """Rows of each subtask, strategy or relation."""
     labels: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -68,6 +70,7 @@ def check_data(task: Task, data: Path | None, images: Mapping[str, Path], offlin
         fault=fault,
         rows=len(made),
         official_rows=task.official_rows,
+        official=rows.official,
         groups=dict(Counter(sample.group for sample in made if sample.group)),
         labels=dict(Counter(sample.answer for sample in made)),
         pictures=len({sample.cluster for sample in made}),
@@ -100,7 +103,7 @@ def _overlap(task: Task, data: Path | None, made: Sequence[Sample], offline: boo
     """Returns the share of rows whose picture the training split has; None where pictures have no names or no split."""
     if not made or task.pictures is None:
         return None
-    other = dataclasses.replace(task, split="train", official_rows=None)
+    other = task.training_split()
     try:
         trained = {sample.cluster for sample in samples(other, read_rows(other, data, {}, offline, False))}
     except BenchError:
@@ -116,6 +119,8 @@ def report_lines(report: DataReport) -> list[str]:
     if not report.rows:
         return [f"{report.title}: {state}: {report.fault}"]
     lines = [f"{report.title}: {state}: {report.rows:,}{of} rows on {report.pictures:,} pictures, {report.origin}"]
+    if report.official:
+        lines.append("  content: that of the official rows, word for word")
     balance = ", ".join(f"{name} {n / report.rows:.1%} ({n:,})" for name, n in sorted(report.labels.items()))
     lines.append(f"  labels: {balance}")
     if 1 < len(report.groups) <= 20:

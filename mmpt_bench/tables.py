@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from mmpt_bench.errors import RequestError
+from mmpt_bench.hashing import content_key
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -103,6 +104,11 @@ def class_names(table: pa.Table, column: str | None) -> tuple[str, ...]:
         return ()
     feature = json.loads(stored).get("info", {}).get("features", {}).get(column, {})
     return tuple(feature.get("names") or ())
+
+
+def content_sha256(table: pa.Table, columns: Sequence[str]) -> str:
+    """Returns the SHA-256 of what a table's columns say, row by row: the same for Parquet and for JSON lines."""
+    return content_key(list(zip(*(table.column(name).to_pylist() for name in columns), strict=True)), 64)
 
 
 def check_columns(table: pa.Table, columns: Sequence[str], origin: str) -> None:
