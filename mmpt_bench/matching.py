@@ -52,8 +52,8 @@ def matched(task: Task, given: Answers, official: Sequence[Sample]) -> list[Samp
     for answer in given.answers:
         said = _label(task, answer)
         sample = rows.match(task, given.form, answer, said)
-        if sample is None:
-            strangers.append(answer.where)
+        if isinstance(sample, str):
+            strangers.append(f"{answer.where} ({sample})")
             continue
         if said is not None and said != sample.answer.lower():
             contradictions.append(f"{answer.where} says `{said}`, `{sample.id}` is `{sample.answer}`")
@@ -77,36 +77,41 @@ class _Official:
             self._by_words[_words(each)].append(each)
         self._taken: set[str] = set()
 
-    def match(self, task: Task, form: str, answer: Answer, said: str | None) -> Sample | None:
-        """Returns the sample that a line answers; None where it cannot be told, or two things it says differ."""
+    def match(self, task: Task, form: str, answer: Answer, said: str | None) -> Sample | str:
+        """Returns the sample that a line answers, or why there is none that can be told."""
         own = self._own(task, answer, said)
-        is_numbered = own is None or own.id == str(NO_NUMBER)
+        is_numbered = isinstance(own, str) or own.id == str(NO_NUMBER)
         if answer.number is not None and (form == "lmms-eval" or is_numbered):
             inside = 0 <= answer.number < len(self._samples)
-            sample = self._samples[answer.number] if inside else None
-            if sample is None or own is None or own.cluster == str(NO_NUMBER):
+            if not inside:
+                return f"there is no row {answer.number}"
+            sample = self._samples[answer.number]
+            if isinstance(own, str) or own.cluster == str(NO_NUMBER) or _words(own)[:2] == _words(sample)[:2]:
                 return sample
-            return sample if _words(own)[:2] == _words(sample)[:2] else None
-        if own is None:
-            return None
+            return f"row {answer.number} is of another picture or subtask"
+        if isinstance(own, str):
+            return own
         return self._by_id.get(own.id) or self._same_words(own, said)
 
-    def _own(self, task: Task, answer: Answer, said: str | None) -> Sample | None:
-        """Returns the sample that a line describes; a label that it lacks is made up, since nobody looks at it."""
+    def _own(self, task: Task, answer: Answer, said: str | None) -> Sample | str:
+        """Returns the sample that a line describes, or what it lacks.
+
+        A label that it lacks is made up, since nobody looks at it.
+        """
         try:
             row = _as_row(task, answer)
             if said is None:
                 row[task.label_column or "answer"] = 0 if task.label_column else self._samples[0].answer
             return task.sample(row, NO_NUMBER, task.classes)
-        except ValueError:
-            return None
+        except ValueError as error:
+            return str(error)
 
-    def _same_words(self, own: Sample, said: str | None) -> Sample | None:
+    def _same_words(self, own: Sample, said: str | None) -> Sample | str:
         """Returns a sample of the same words: of several with one answer the first that no line had yet."""
         same = self._by_words.get(_words(own), [])
         fits = [sample for sample in same if said in (None, sample.answer.lower())] or same
         if len({sample.answer for sample in fits}) != 1:
-            return None
+            return "several rows with different labels fit" if fits else "no row has this picture and question"
         chosen = next((sample for sample in fits if sample.id not in self._taken), fits[0])
         self._taken.add(chosen.id)
         return chosen

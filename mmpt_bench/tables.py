@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -65,7 +66,7 @@ def split_files(names: Sequence[str], readme: str, config: str | None, split: st
         origin: where this is, for messages.
 
     Raises:
-        RequestError: there is no file for it, or the README's head is no YAML.
+        RequestError: there is no file for it, one of its shards is not there, or the README's head is no YAML.
     """
     tables = sorted(name for name in names if name.endswith((".parquet", ".jsonl")))
     fallback = [f"{config}/{split}-*"] if config else []
@@ -75,10 +76,26 @@ def split_files(names: Sequence[str], readme: str, config: str | None, split: st
     for patterns in (_patterns(readme, config, split, origin), *([pattern] for pattern in fallback)):
         found = [name for name in tables if any(fnmatchcase(name, pattern) for pattern in patterns)]
         if found:
+            _check_shards(found, origin)
             return found
     what = f"split `{split}`" + (f" of config `{config}`" if config else "")
     there = ", ".join(tables[:NAMED]) or "no .parquet or .jsonl file"
     raise RequestError(f"There is no {what} in {origin}. It holds {there}.")
+
+
+def _check_shards(found: Sequence[str], origin: str) -> None:
+    """Refuses a part of the files `...-00000-of-00003.parquet`: the rest would be missing without a word."""
+    by_split: dict[tuple[str, str], set[int]] = {}
+    for name in found:
+        if shard := re.search(r"^(.*)-(\d{5})-of-(\d{5})\b", name):
+            by_split.setdefault((shard[1], shard[3]), set()).add(int(shard[2]))
+    for (name, of), there in by_split.items():
+        absent = sorted(set(range(int(of))) - there)
+        if absent:
+            raise RequestError(
+                f"{len(absent)} of the {int(of)} files of `{name}` are not in {origin}, first "
+                f"`{name}-{absent[0]:05}-of-{of}`. Fetch them too."
+            )
 
 
 def read_tables(files: Sequence[Path]) -> pa.Table:

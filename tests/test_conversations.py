@@ -239,6 +239,9 @@ def test_a_mixture_that_is_cut_short_is_refused(tmp_path: Path) -> None:
         (TrainData("vision-flan"), "36 GB"),
         (TrainData("task:vsr", decontaminated=True), "not for `task:vsr`"),
         (TrainData(images=Path()), "not for `embedded`"),
+        (TrainData("task:all"), "names 6 tasks"),
+        (TrainData("task:cifar10,mnist"), "names 2 tasks"),
+        (TrainData("task:mnst"), "Did you mean `mnist`"),
     ],
 )
 def test_what_can_be_no_training_data_is_refused_before_anything_is_read(wanted: TrainData, message: str) -> None:

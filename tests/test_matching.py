@@ -68,6 +68,19 @@ def test_the_same_sentence_said_of_one_picture_twice_is_matched_row_by_row(tmp_p
     assert (card.n, card.values["accuracy"]) == (len(official("snli_ve")), 1.0)
 
 
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ({"caption": "The cat is under the table."}, r"line 1 \(column `image_link` holds `None`, not text\)"),
+        ({"index": 1222}, r"line 1 \(there is no row 1222\)"),
+        ({"image_link": "x/1.jpg", "caption": "A", "relation": "on", "label": 0}, r"no row has this picture"),
+    ],
+)
+def test_a_line_without_a_row_is_named_with_the_reason(tmp_path: Path, line: dict[str, Any], why: str) -> None:
+    with pytest.raises(RequestError, match=why):
+        score_answers(task("vsr"), answers(tmp_path, [line | {"reply": "true"}]), official("vsr"))
+
+
 def test_two_answers_to_one_question_are_refused_when_matched_by_words(tmp_path: Path) -> None:
     keys = ("filename", "hypothesis", "label")
     row = {key: rows("snli_ve")[0][key] for key in keys}
@@ -82,7 +95,7 @@ def test_a_sentence_with_two_labels_and_none_given_is_not_guessed(tmp_path: Path
     other = Sample("99999", one.image, one.question, one.choices, "entailment", "", one.cluster)
     assert one.answer != other.answer
     row = {key: rows("snli_ve")[0][key] for key in ("filename", "hypothesis")} | {"reply": "neutral"}
-    with pytest.raises(RequestError, match="1 lines belong to no row"):
+    with pytest.raises(RequestError, match=r"1 lines belong to no row.*several rows with different labels fit"):
         score_answers(task("snli_ve"), answers(tmp_path, [row]), [one, other])
     labelled = row | {"label": "entailment"}
     card = score_answers(task("snli_ve"), answers(tmp_path, [labelled]), [one, other])
