@@ -79,7 +79,7 @@ def check_data(task: Task, data: Path | None, images: Mapping[str, Path], offlin
         first_missing=missing[:NAMED],
         repeated=len(made) - len(answers) if _asks_words(made) else 0,
         contradictory=sum(len(said) > 1 for said in answers.values()) if _asks_words(made) else 0,
-        seen_in_training=_overlap(task, data, made, offline),
+        seen_in_training=_overlap(task, data, made),
         fingerprint=fingerprint,
         notes=rows.notes,
     )
@@ -99,15 +99,18 @@ def _asks_words(made: Sequence[Sample]) -> bool:
     return len({sample.question for sample in made}) > 1
 
 
-def _overlap(task: Task, data: Path | None, made: Sequence[Sample], offline: bool) -> float | None:
-    """Returns the share of rows whose picture the training split has; None where pictures have no names or no split."""
+def _overlap(task: Task, data: Path | None, made: Sequence[Sample]) -> float | None:
+    """Returns the share of rows whose picture the training split has.
+
+    None where pictures have no names, or the split is not here: SNLI-VE's has 487 MB, and nobody asked for it.
+    """
     if not made or task.pictures is None:
         return None
     other = task.training_split()
     try:
-        trained = {sample.cluster for sample in samples(other, read_rows(other, data, {}, offline, False))}
+        rows = read_rows(other, data, {}, offline=True, need_pictures=False)
+        trained = {sample.cluster for sample in samples(other, rows)}
     except BenchError:
-        # There is none, or it is neither in the cache nor to be fetched.
         return None
     return sum(sample.cluster in trained for sample in made) / len(made)
 

@@ -159,7 +159,8 @@ def in_task_words(table: pa.Table, task: Task, origin: str) -> pa.Table:
     if task.raw is None or not set(task.raw.columns) <= known or set(task.columns) - {task.image_column} <= known:
         return table
     made, faults = [], []
-    for number, row in enumerate(table.to_pylist()):
+    read = [name for name in (*task.raw.columns, *task.raw.others) if name in known]
+    for number, row in enumerate(table.select(read).to_pylist()):
         try:
             made.append(task.raw.row(row))
         except ValueError as error:

@@ -137,6 +137,8 @@ class RawForm:
 
     columns: tuple[str, ...]
     """Columns by which the form is known."""
+    others: tuple[str, ...]
+    """Further columns that `row` looks at, where they are there; the rest is never unpacked."""
     row: Callable[[Mapping[str, Any]], dict[str, Any]]
     """Returns a row in the task's own columns; raises ValueError naming the column of a bad value."""
 

@@ -258,3 +258,15 @@ def test_lmms_evals_row_numbers_are_matched_and_a_wrong_label_is_refused() -> No
     for number in (-1, 9000):
         with pytest.raises(RequestError, match="belong to no row"):
             score_answers(task("pope"), Answers("lmms-eval", (Answer("line 1", {}, "Yes", number),)), official)
+
+
+def test_the_overlap_is_told_where_the_training_split_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = task("vsr")
+    commit = tmp_path / "datasets--cambridgeltl--vsr_zeroshot" / "snapshots" / chosen.revision
+    lines(commit / "test.jsonl", vsr(2))
+    lines(commit / "train.jsonl", vsr(1))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("a socket was opened"))
+    assert check_data(chosen, None, {}, offline=True).seen_in_training == 0.5
+    (commit / "train.jsonl").unlink()
+    assert check_data(chosen, None, {}, offline=True).seen_in_training is None
