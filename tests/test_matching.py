@@ -53,6 +53,13 @@ def test_lines_without_labels_take_the_official_ones(tmp_path: Path) -> None:
     assert (card.n, card.values["accuracy"], card.comparable, card.notes) == (9000, 1.0, True, ())
 
 
+def test_mmes_lines_without_labels_take_the_official_ones(tmp_path: Path) -> None:
+    keys = ("category", "question_id", "question")
+    made = [{key: row[key] for key in keys} | {"reply": row["answer"]} for row in rows("mme")]
+    card = score_answers(task("mme"), answers(tmp_path, made), official("mme"))
+    assert (card.values["total"], card.comparable) == (2800, True)
+
+
 @pytest.mark.parametrize("name", ["vsr", "mnist"])
 def test_a_row_number_and_a_reply_are_enough(tmp_path: Path, name: str) -> None:
     made = [{"index": i, "reply": sample.answer} for i, sample in enumerate(official(name))]
