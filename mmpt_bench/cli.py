@@ -93,7 +93,7 @@ def run(
     from mmpt_bench import commands
     from mmpt_bench.trackers import check_trackers
 
-    recipe, log_to = options.pop("recipe"), check_trackers(options.pop("log_to"))
+    recipe, log_to = options.pop("recipe"), check_trackers(options.pop("log_to"), options["offline"])
     adapter = options.pop("adapter")
     if adapter is not None:
         if recipe is not None:

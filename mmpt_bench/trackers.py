@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mmpt_bench.errors import MachineError, unknown_name
+from mmpt_bench.errors import MachineError, RequestError, unknown_name
 from mmpt_bench.files import scrubbed
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 PROJECT = "mmpt-bench"
 PACKAGES = {"wandb": "wandb", "trackio": "trackio", "tensorboard": "tensorboard"}
 """Tracker -> the package that it needs, which is also its extra."""
+ELSEWHERE = ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL")
+"""Variables that send what trackio is told to another machine."""
 
 
 class Tracker(Protocol):
@@ -37,11 +41,11 @@ class Tracker(Protocol):
         ...
 
 
-def check_trackers(text: str) -> tuple[str, ...]:
+def check_trackers(text: str, offline: bool = False) -> tuple[str, ...]:
     """Returns the trackers that a comma-separated option names, before anything is run.
 
     Raises:
-        RequestError: a name that is none of the three.
+        RequestError: a name that is none of the three; or no socket may be opened, and trackio is set up to do so.
         MachineError: its package is not installed; with the command that installs it.
     """
     names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
@@ -53,6 +57,9 @@ def check_trackers(text: str) -> tuple[str, ...]:
                 f"`--log-to {name}` needs the package `{PACKAGES[name]}`, which is not installed: "
                 f"`pip install 'mmpt-bench[{name}]'`. Everything is recorded in the results folder without it."
             )
+    set_up = [name for name in ELSEWHERE if os.environ.get(name)]
+    if offline and "trackio" in names and set_up:
+        raise RequestError(f"`--offline` opens no socket, and `{set_up[0]}` sends trackio's runs away: unset it.")
     return names
 
 
@@ -89,7 +96,10 @@ def _both(first: Callable[..., None], second: Callable[..., None]) -> Callable[.
 
 
 class _Log:
-    """The run under way in every tracker; the next run closes it."""
+    """The run under way in every tracker; the next run closes it.
+
+    What trackers print goes to stderr: stdout is the board's, and with `--json` a program reads it.
+    """
 
     def __init__(self, names: Sequence[str], folder: Path, offline: bool) -> None:
         self._names, self._folder, self._offline = names, folder, offline
@@ -109,20 +119,23 @@ class _Log:
             self._say({f"{record.task}/{name}": value for name, value in sorted(record.values.items())})
 
     def close(self) -> None:
-        for tracker in self._open:
-            tracker.finish()
+        with redirect_stdout(sys.stderr):
+            for tracker in self._open:
+                tracker.finish()
         self._open, self._run = [], ""
 
     def _say(self, values: Mapping[str, float]) -> None:
-        for tracker in self._open:
-            tracker.log(values, self._step)
+        with redirect_stdout(sys.stderr):
+            for tracker in self._open:
+                tracker.log(values, self._step)
 
     def _turn_to(self, run: str, config: dict[str, Any]) -> None:
         if run != self._run:
             self.close()
             self._run, self._step = run, 0
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._open = [STARTERS[name](run, config, self._folder, self._offline) for name in self._names]
+            with redirect_stdout(sys.stderr):
+                self._open = [STARTERS[name](run, config, self._folder, self._offline) for name in self._names]
 
 
 def _config(of: Recipe | Record) -> dict[str, Any]:

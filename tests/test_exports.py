@@ -250,6 +250,38 @@ def test_trackers_are_told_steps_and_scores_a_run_each(tmp_path: Path, monkeypat
     assert second.closed
 
 
+def test_what_a_tracker_prints_is_no_part_of_the_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Talkative(Kept):
+        def __init__(self, run: str, config: Mapping[str, Any]) -> None:
+            super().__init__(run, config)
+            print("created a run")
+
+        def log(self, values: Mapping[str, float], step: int) -> None:
+            print("logged")
+
+        def finish(self) -> None:
+            print("uploaded")
+
+    Kept.made = []
+    monkeypatch.setitem(trackers.STARTERS, "trackio", lambda run, config, folder, offline: Talkative(run, config))
+    followed(store_in(tmp_path), ("trackio",))
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert [said.err.count(word) for word in ("created a run", "logged", "uploaded")] == [2, 3, 2]
+
+
+@pytest.mark.parametrize("variable", ["TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL"])
+def test_offline_run_is_not_sent_to_a_trackio_elsewhere(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
+    monkeypatch.setenv(variable, "owner/space")
+    with pytest.raises(RequestError, match=f"`{variable}` sends trackio's runs away"):
+        trackers.check_trackers("trackio", offline=True)
+    assert trackers.check_trackers("trackio") == ("trackio",)
+    assert trackers.check_trackers("tensorboard", offline=True) == ("tensorboard",)
+
+
 def test_no_tracker_is_the_reporter_itself(tmp_path: Path) -> None:
     plain = Reporter()
     with trackers.tracking(plain, (), tmp_path, offline=False) as report:
@@ -271,7 +303,7 @@ def test_unknown_tracker_is_refused_with_the_nearest_name() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["wandb", "trackio", "tensorboard"])
 def test_tracker_that_is_installed_takes_what_it_is_told(
-    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if importlib.util.find_spec(name) is None:
         pytest.skip(f"needs `pip install {name}`")
@@ -280,6 +312,7 @@ def test_tracker_that_is_installed_takes_what_it_is_told(
     store = store_in(tmp_path)
     assert trackers.check_trackers(f"{name}, {name}") == (name,)
     followed(store, (name,))
+    assert capsys.readouterr().out == ""
     written = [path for path in tmp_path.rglob("*") if path.is_file() and name in str(path.relative_to(tmp_path))]
     assert written
     if name == "tensorboard":
