@@ -10,9 +10,9 @@ from mmpt_bench.claims import SEEDS_TO_CLAIM
 from mmpt_bench.errors import UntrustedRecord
 from mmpt_bench.ranking import ranked
 from mmpt_bench.recipe import Record
-from mmpt_bench.resample import Resampled, resample
+from mmpt_bench.resample import FEW_PICTURES, Resampled, resample
 from mmpt_bench.rescore import Rescored, Samples, by, rescored
-from mmpt_bench.stats import cluster_bootstrap, percentile, seed_spread
+from mmpt_bench.stats import Interval, cluster_bootstrap, percentile, seed_spread
 from mmpt_bench.task import OFFICIAL, Task
 
 RESAMPLES = 2000
@@ -64,7 +64,7 @@ def assembled(
         _column(tasks[name], group[0], samples)
         for name, group in sorted(by(kept, [r.task for r in kept]).items(), key=lambda item: order[item[0]])
     ]
-    rows = [_row(label, runs, failures, limit, tasks, n_resamples) for label, runs in sorted(scores.items())]
+    rows = [_row(label, runs, failures, limit, tasks) for label, runs in sorted(scores.items())]
     empty = Board(
         track=first.track,
         suite=first.suite,
@@ -84,8 +84,9 @@ def assembled(
         left_out=(*left_out, *repeated),
         reference="",
     )
-    board, overall = ranked(empty, scores, tasks, n_resamples)
-    return Evidence(board, scores, overall)
+    board, overall, headlines = ranked(empty, scores, tasks, n_resamples)
+    rows = [_with_intervals(row, scores[row.label], tasks, headlines, n_resamples) for row in board.rows]
+    return Evidence(replace(board, rows=tuple(rows)), scores, overall)
 
 
 def _scores(
@@ -142,8 +143,8 @@ def _row(
     failures: Sequence[Failure],
     limit: int | None,
     tasks: Mapping[str, Task],
-    n_resamples: int,
 ) -> Row:
+    """Returns a row without ranks and intervals."""
     records = [each.record for by_seed in runs.values() for _, each in sorted(by_seed.items())]
     first, trains = records[0], any(record.trainable for record in records)
     by_run = {record.run: record for record in records}.values()
@@ -154,7 +155,7 @@ def _row(
         params=first.params,
         trains=trains,
         seeds=tuple(sorted({seed for by_seed in runs.values() for seed in by_seed})) if trains else (),
-        cells={name: _cell(by_seed, tasks[name], trains, n_resamples) for name, by_seed in runs.items()},
+        cells={name: _cell(by_seed, tasks[name], trains) for name, by_seed in runs.items()},
         trainable=first.trainable,
         total=first.total,
         train_seconds=sum(record.train_seconds for record in by_run) / len(by_run),
@@ -180,24 +181,50 @@ def _flags(row: Row, records: Sequence[Record], n_failed: int, limit: int | None
     ]
 
 
-def _cell(by_seed: Mapping[int, Rescored], task: Task, trains: bool, n_resamples: int) -> Cell:
+def _with_intervals(
+    row: Row,
+    runs: Mapping[str, Mapping[int, Rescored]],
+    tasks: Mapping[str, Task],
+    headlines: Mapping[str, Resampled | None],
+    n_resamples: int,
+) -> Row:
+    """Returns a row with the interval of each of its cells."""
+    cells = {
+        name: replace(cell, interval=_interval(row.label, runs[name], tasks[name], headlines.get(name), n_resamples))
+        for name, cell in row.cells.items()
+    }
+    return replace(row, cells=cells)
+
+
+def _interval(
+    label: str, by_seed: Mapping[int, Rescored], task: Task, common: Resampled | None, n_resamples: int
+) -> Interval | None:
+    """Returns the interval of one cell; None where the figure is undefined on some resamples (too few pictures).
+
+    `common` is the headline of the rows that are ranked. Many pictures are drawn one by one, whatever is resampled
+    from them: there a row alone would give the same draws again.
+    """
+    seeds, sheet = tuple(sorted(by_seed)), next(iter(by_seed.values())).headline
+    if len(seeds) == 1:
+        tally = by_seed[seeds[0]].headline_tally
+        return cluster_bootstrap(tally, task.metric.values, n_resamples).get(task.headline)
+    if common is not None and common.seeds == seeds and label in common.methods and len(sheet.clusters) > FEW_PICTURES:
+        return percentile(common.draws[:, common.column(label)])
+    try:
+        tallies = {seed: by_seed[seed].headline_tally for seed in seeds}
+        return percentile(resample({"": tallies}, task.metric.values, task.headline, n_resamples).draws[:, 0])
+    except ValueError:
+        return None
+
+
+def _cell(by_seed: Mapping[int, Rescored], task: Task, trains: bool) -> Cell:
+    """Returns a cell without rank and interval."""
     results = [by_seed[seed] for seed in sorted(by_seed)]
     spread = seed_spread([result.values[task.headline] for result in results])
-    interval = None
-    if len(results) > 1:
-        try:
-            tallies = {seed: by_seed[seed].headline_tally for seed in sorted(by_seed)}
-            draws = resample({"": tallies}, task.metric.values, task.headline, n_resamples).draws[:, 0]
-            interval = percentile(draws)
-        except ValueError:
-            # The figure is undefined on some resamples (too few pictures): then it has no interval.
-            interval = None
-    else:
-        interval = cluster_bootstrap(results[0].headline_tally, task.metric.values, n_resamples).get(task.headline)
     shared = set.intersection(*(set(result.values) for result in results))
     return Cell(
         score=spread.mean,
-        interval=interval,
+        interval=None,
         interval_of="seeds and pictures" if len(results) > 1 else "pictures",
         by_seed={seed: by_seed[seed].values[task.headline] for seed in sorted(by_seed)} if trains else {},
         sd=spread.sd,

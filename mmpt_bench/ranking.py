@@ -31,8 +31,8 @@ SAME = 1e-12
 
 def ranked(
     board: Board, scores: Mapping[str, Mapping[str, Any]], tasks: Mapping[str, Task], n_resamples: int
-) -> tuple[Board, Resampled | None]:
-    """Returns a board with ranks and retention, per task and overall, its rows in order, and the overall resamples.
+) -> tuple[Board, Resampled | None, dict[str, Resampled | None]]:
+    """Returns a board with ranks and retention, its rows in order, and resamples: overall, and of each task.
 
     Args:
         board: its rows without ranks.
@@ -65,10 +65,14 @@ def ranked(
             rows[label] = _with_overall(
                 rows[label], overall, ranking, _kept(overall, label, reference, board, 0.0, True)
             )
+    headlines: dict[str, Resampled | None] = {}
     for column in board.columns:
-        rows |= _with_task_ranks(column.task, column.chance, board, rows, figure, reference)
+        having = [row for row in rows.values() if column.task in row.cells]
+        labels, of_seeds, lost = comparable({row.label: seeds_of(row, [column.task]) for row in having})
+        found = headlines[column.task] = figure(column.task, tuple(labels), of_seeds) if labels else None
+        rows |= _with_task_ranks(column.task, column.chance, board, having, found, lost, reference)
     ordered = tuple(sorted(rows.values(), key=_row_order))
-    return replace(board, rows=ordered, comparisons=comparisons, reference=reference), overall
+    return replace(board, rows=ordered, comparisons=comparisons, reference=reference), overall, headlines
 
 
 def _row_order(row: Row) -> tuple[bool, float, str]:
@@ -154,12 +158,25 @@ def _with_overall(row: Row, overall: Resampled, ranking: Ranking, kept: dict[str
 
 
 def _with_task_ranks(
-    task: str, chance: float, board: Board, rows: Mapping[str, Row], figure: Figure, reference: str
+    task: str,
+    chance: float,
+    board: Board,
+    having: Sequence[Row],
+    resampled: Resampled | None,
+    without: Mapping[str, str],
+    reference: str,
 ) -> dict[str, Row]:
-    """Returns the rows that have a task, with its ranks and retention in their cells."""
-    having = [row for row in rows.values() if task in row.cells]
-    labels, seeds, without = comparable({row.label: seeds_of(row, [task]) for row in having})
-    resampled = figure(task, tuple(labels), seeds) if labels else None
+    """Returns the rows that have a task, with its ranks and retention in their cells.
+
+    Args:
+        task: its name.
+        chance: what guessing gives on it.
+        board: the board.
+        having: the rows that have the task.
+        resampled: its headline for those of them that can be compared; None where it cannot be resampled.
+        without: why not, for each of the others.
+        reference: label of what retention is against.
+    """
     found = {}
     ranking = ranks(resampled) if resampled is not None else None
     for row in having:

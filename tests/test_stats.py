@@ -358,15 +358,17 @@ def test_coverage_and_type_one_error_on_the_layouts_of_the_benchmarks(layout: tu
     assert 0.035 <= called <= 0.065
 
 
-def method_scope_error(n_seeds: int, repeats: int, seed: int) -> tuple[float, float]:
+def method_scope_error(
+    n_seeds: int, repeats: int, seed: int, layout: tuple[int, int] = (200, 2)
+) -> tuple[float, float]:
     """Returns how often the interval holds a true difference of 0, and how often the t test denies it."""
     rng = np.random.default_rng(seed)
-    held = called = 0
+    held, called, (n_pictures, asked) = 0, 0, layout
     for repeat in range(repeats):
-        pictures = rng.normal(0, 1, 200)
-        own = {name: rng.normal(0, 0.5, 200) for name in "ab"}
+        pictures = rng.normal(0, 1, n_pictures)
+        own = {name: rng.normal(0, 0.5, n_pictures) for name in "ab"}
         board = {
-            name: {s: simulated(rng, 0.8 + rng.normal(0, 0.2), pictures + own[name], 2) for s in range(n_seeds)}
+            name: {s: simulated(rng, 0.8 + rng.normal(0, 0.2), pictures + own[name], asked) for s in range(n_seeds)}
             for name in "ab"
         }
         difference = method_difference(resample(board, values, "accuracy", 400, repeat), "a", "b")
