@@ -172,7 +172,7 @@ def test_run_that_is_none_or_several_is_refused(tmp_path: Path, name: str, said:
 
 
 def test_empty_folder_has_nothing_to_export_and_says_what_makes_it(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="Nothing is recorded in .*`mmpt-bench run --method all` makes something"):
+    with pytest.raises(RequestError, match=r"Nothing is recorded in .*`mmpt-bench run --method all` makes something"):
         results_of(store_in(tmp_path), "lora", {"pope": real()})
 
 

@@ -140,9 +140,9 @@ def test_interval_among_many_rows_is_the_one_of_the_row_alone(tmp_path: Path) ->
         for method, right in (("lora", "1101" if seed else "10"), ("vpt", "1" if seed else "0")):
             beside.append_record(record(beside, COLOURS, asked, right, recipe(method, seed)))
     (of_alone,), (of_both,) = made(alone), made(beside)
-    intervals = [[r for r in of.rows if r.label == "lora"][0].cells["colours"].interval for of in (of_alone, of_both)]
-    assert intervals[0] is not None
-    assert intervals[0] == intervals[1]
+    first, second = (next(r for r in of.rows if r.label == "lora").cells["colours"] for of in (of_alone, of_both))
+    assert first.interval is not None
+    assert first.interval == second.interval
 
 
 def test_suites_are_never_mixed(tmp_path: Path) -> None:
