@@ -15,11 +15,11 @@ from mmpt_bench.ablation_board import ablation_board
 from mmpt_bench.ablation_files import ablation_csv, ablation_json, ablation_md, ablation_tables
 from mmpt_bench.axes import Axis, Setting
 from mmpt_bench.commands import run_jobs
-from mmpt_bench.corpus import TrainData, train_data
+from mmpt_bench.corpus import TrainData, load_corpus, train_data
 from mmpt_bench.errors import RequestError
 from mmpt_bench.files import write_atomic
 from mmpt_bench.plan import Job, Request, TaskData, adapter_of, load_data, plan_all, suite_of
-from mmpt_bench.planned import announce, estimate, how_long, print_plan
+from mmpt_bench.planned import announce, estimate, how_long, print_plan, say_notes
 from mmpt_bench.recipe import Record
 from mmpt_bench.registry import Entry
 from mmpt_bench.store import Store
@@ -56,6 +56,7 @@ def ablate(asked: Asked, only_plan: bool, as_json: bool) -> int:
     jobs = [job for _, group in groups for job in group]
     ablation = _ablation(asked, places, planned, store, data)
     _check_hours(asked, jobs, data, store)
+    say_notes(data, load_corpus(asked.request.corpus))
     if only_plan:
         points = [point.label for point in ablation.all_points]
         if not as_json:

@@ -42,7 +42,7 @@ def json_rows(text: str, path: Path) -> tuple[list[tuple[int, dict[str, Any]]], 
     """Returns (line, object) of JSON lines or of one JSON array, and what was left out; RequestError by line."""
     if text.lstrip()[:1] == "[":
         try:
-            rows = loads(text)
+            rows = loads(text, unique=True)
         except (ValueError, RecursionError) as error:
             raise RequestError(f"`{path.name}` is no JSON array: {error}.") from error
         entries = enumerate(rows, start=1)
@@ -52,7 +52,7 @@ def json_rows(text: str, path: Path) -> tuple[list[tuple[int, dict[str, Any]]], 
     lines = [(n, line) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
     for number, line in lines:
         try:
-            found.append((number, _object(loads(line), f"line {number} of `{path.name}`")))
+            found.append((number, _object(loads(line, unique=True), f"line {number} of `{path.name}`")))
         except (ValueError, RecursionError) as error:
             if found and number == lines[-1][0] and not text.endswith("\n"):
                 return found, (f"the last line of `{path.name}` ({number}) was not finished; it is left out",)

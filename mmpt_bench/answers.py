@@ -171,7 +171,7 @@ def _reply(value: Any, where: str, name: str) -> str:
         # A spreadsheet keeps the reply "7" as a number.
         value = str(int(value)) if float(value).is_integer() else str(value)
     if not isinstance(value, str):
-        what = f"{len(value)} replies" if isinstance(value, list) else f"`{value!r}`"
+        what = f"a list of {len(value)}" if isinstance(value, list) else f"`{value!r}`"
         raise RequestError(f"Field `{name}` in {where} holds {what}, not one reply.")
     return value
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -70,6 +68,9 @@ def check(
 
     Ends with code 3 where some task cannot be evaluated.
     """
+    import dataclasses
+    import json
+
     from mmpt_bench import registry
     from mmpt_bench.data_check import check_data, report_lines
     from mmpt_bench.joined import image_folders
@@ -108,6 +109,8 @@ def score(
     Read are JSON lines (`question_id` or `index`, `category`, `question`, `answer` or `label`, `reply`), lmms-eval's
     `samples_*.jsonl`, VLMEvalKit's prediction files (.xlsx, .tsv, .csv) and the folder of MME's own tool.
     """
+    import json
+
     from mmpt_bench import registry
     from mmpt_bench.answers import read_answers
     from mmpt_bench.score import score_answers

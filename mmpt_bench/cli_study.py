@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -114,6 +113,8 @@ def ablate(
 
 def _command() -> str:
     """Returns the command as it was typed, without what changes no figure."""
+    import shlex
+
     context = click.get_current_context()
     words = ["mmpt-bench", context.info_name or ""]
     for option in context.command.params:

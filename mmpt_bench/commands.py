@@ -18,7 +18,7 @@ from mmpt_bench.errors import RequestError
 from mmpt_bench.files import write_atomic
 from mmpt_bench.interrupt import Interrupted
 from mmpt_bench.plan import Job, Request, TaskData, adapter_of, check_same, load_data, plan
-from mmpt_bench.planned import announce, print_plan
+from mmpt_bench.planned import announce, print_plan, say_notes
 from mmpt_bench.progress import reporting
 from mmpt_bench.recipe import Recipe, Record
 from mmpt_bench.run import execute
@@ -47,14 +47,10 @@ def run(
     jobs = plan(request, store, data)
     if wanted is not None:
         check_same(wanted, jobs[0].recipe)
+    say_notes(data, load_corpus(request.corpus))
     if only_plan:
         print_plan(request, jobs, data, store, as_json)
         return 0
-    corpus = load_corpus(request.corpus)
-    for note in (f"{item.task.title}: {text}" for item in data.values() for text in item.rows.notes):
-        click.echo(note, err=True)
-    for note in corpus.notes:
-        click.echo(f"Training data {corpus.name}: {note}", err=True)
     announce(jobs, data)
     made: list[Record] = []
     if not run_jobs(request, jobs, data, store, made, log_to):

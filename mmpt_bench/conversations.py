@@ -65,7 +65,7 @@ def read_conversations(annotations: Path, pictures: Path, decontaminated: bool =
         raise RequestError(f"There is no folder `{pictures}` to take training pictures from.")
     rows, torn = json_rows(text_of(annotations), annotations)
     if torn:
-        raise RequestError(f"`{annotations.name}` is cut short: {torn[0]}. Fetch it again.")
+        raise RequestError(f"`{annotations.name}` is cut short: its last line was not finished. Fetch it again.")
     dropped: Counter[str] = Counter()
     if decontaminated:
         rows, dropped = _without_evaluated(rows, annotations)
@@ -106,12 +106,11 @@ def _conversations(rows: list[Row], file: Path) -> tuple[list[Conversation], Cou
     faults: list[str] = []
     left_out: Counter[str] = Counter()
     for number, row in rows:
-        names = row.get("image")
-        names = [names] if isinstance(names, str) else names or []
-        if len(names) != 1:
-            left_out["conversations about no picture" if not names else "conversations about several pictures"] += 1
-            continue
         try:
+            names = _picture_names(row)
+            if len(names) != 1:
+                left_out["conversations about no picture" if not names else "conversations about several pictures"] += 1
+                continue
             exchanges = _exchanges(row)
         except ValueError as error:
             faults.append(f"entry {number}: {error}")
@@ -126,7 +125,11 @@ def _conversations(rows: list[Row], file: Path) -> tuple[list[Conversation], Cou
     if faults:
         raise bad_rows(f"`{file.name}`", "entries are no conversations", faults)
     if not made:
-        raise RequestError(f"There is no conversation about one picture in `{file.name}`.")
+        why = "; ".join(f"{n:,} {what}" for what, n in left_out.items()) or "nothing is left of it"
+        raise RequestError(
+            f"There is no conversation about one picture in `{file.name}`: {why}. "
+            "LLaVA's form is an array of `{image, conversations: [{from, value}, ...]}`."
+        )
     return made, left_out
 
 
@@ -150,6 +153,15 @@ def _task_name(row: Mapping[str, Any]) -> str | None:
     """Returns the task that an entry is of; None where it names none."""
     value = row.get("task_name") or row.get("task") or row.get("dataset")
     return value if isinstance(value, str) and value else None
+
+
+def _picture_names(row: Mapping[str, Any]) -> list[str]:
+    """Returns the pictures of an entry; ValueError where they are no file names."""
+    value = row.get("image") or []
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        raise ValueError(f"`image` is `{value!r}`, not a file name")
+    return names
 
 
 def _exchanges(row: Mapping[str, Any]) -> tuple[Exchange, ...]:

@@ -7,12 +7,16 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mmpt_bench.errors import RequestError, unknown_name
 from mmpt_bench.hashing import content_key, derive
 from mmpt_bench.task import Picture
+
+if TYPE_CHECKING:
+    from mmpt_bench.registry import Entry
 
 EMBEDDED = "embedded"
 VALIDATION_SHARE, VALIDATION_MOST = 0.02, 500
@@ -118,6 +122,8 @@ def check_train_data(wanted: TrainData) -> None:
     if wanted.source not in (EMBEDDED, "vision-flan") and not is_file and not is_task:
         known = [EMBEDDED, "vision-flan", "task:vsr", "task:snli_ve", "task:cifar10", "task:mnist"]
         raise unknown_name("training data", wanted.source, known, "A JSON file in LLaVA's form is training data too.")
+    if is_task:
+        _task_entry(wanted.source)
     in_llava_form = is_file or wanted.source == "vision-flan"
     if wanted.images is not None and not in_llava_form:
         raise RequestError(f"`--train-images` is for data in LLaVA's form, not for `{wanted.source}`.")
@@ -184,16 +190,25 @@ def _llava_corpus(wanted: TrainData) -> Corpus:
     return dataclasses.replace(corpus, most_exchanges=max(len(one.exchanges) for one in conversations))
 
 
+def _task_entry(source: str) -> Entry:
+    """Returns the one task that "task:NAME" names; RequestError for none or several."""
+    from mmpt_bench import registry
+
+    entries = registry.find("task", source.removeprefix("task:"))
+    if len(entries) != 1:
+        raise RequestError(f"`{source}` names {len(entries)} tasks: train on the split of one.")
+    return entries[0]
+
+
 def _task_corpus(wanted: TrainData) -> Corpus:
     """Returns the training split of a task; never its test split, whatever the data calls it."""
     from mmpt_bench import registry
     from mmpt_bench.data_check import read_rows
     from mmpt_bench.source import samples
 
-    (entry,) = registry.find("task", wanted.source.removeprefix("task:"))
-    task = registry.load_task(entry)
+    task = registry.load_task(_task_entry(wanted.source))
     task = task.with_dataset(wanted.dataset) if wanted.dataset else task
-    task = dataclasses.replace(task, split="train", official_rows=None, official_groups=(), note="")
+    task = task.training_split()
     rows = read_rows(task, wanted.data, dict(wanted.collections), wanted.offline)
     made = samples(task, rows)
 

@@ -25,6 +25,8 @@ class DataReport:
     """Why it cannot be evaluated; empty where it can."""
     rows: int = 0
     official_rows: int | None = None
+    official: bool | None = None
+    """Whether they say what the official rows say; None where those are not pinned by what they say."""
     groups: dict[str, int] = dataclasses.field(default_factory=dict)
     """Rows of each subtask, strategy or relation."""
     labels: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -68,6 +70,7 @@ def check_data(task: Task, data: Path | None, images: Mapping[str, Path], offlin
         fault=fault,
         rows=len(made),
         official_rows=task.official_rows,
+        official=rows.official,
         groups=dict(Counter(sample.group for sample in made if sample.group)),
         labels=dict(Counter(sample.answer for sample in made)),
         pictures=len({sample.cluster for sample in made}),
@@ -76,7 +79,7 @@ def check_data(task: Task, data: Path | None, images: Mapping[str, Path], offlin
         first_missing=missing[:NAMED],
         repeated=len(made) - len(answers) if _asks_words(made) else 0,
         contradictory=sum(len(said) > 1 for said in answers.values()) if _asks_words(made) else 0,
-        seen_in_training=_overlap(task, data, made, offline),
+        seen_in_training=_overlap(task, data, made),
         fingerprint=fingerprint,
         notes=rows.notes,
     )
@@ -96,15 +99,18 @@ def _asks_words(made: Sequence[Sample]) -> bool:
     return len({sample.question for sample in made}) > 1
 
 
-def _overlap(task: Task, data: Path | None, made: Sequence[Sample], offline: bool) -> float | None:
-    """Returns the share of rows whose picture the training split has; None where pictures have no names or no split."""
+def _overlap(task: Task, data: Path | None, made: Sequence[Sample]) -> float | None:
+    """Returns the share of rows whose picture the training split has.
+
+    None where pictures have no names, or the split is not here: SNLI-VE's has 487 MB, and nobody asked for it.
+    """
     if not made or task.pictures is None:
         return None
-    other = dataclasses.replace(task, split="train", official_rows=None)
+    other = task.training_split()
     try:
-        trained = {sample.cluster for sample in samples(other, read_rows(other, data, {}, offline, False))}
+        rows = read_rows(other, data, {}, offline=True, need_pictures=False)
+        trained = {sample.cluster for sample in samples(other, rows)}
     except BenchError:
-        # There is none, or it is neither in the cache nor to be fetched.
         return None
     return sum(sample.cluster in trained for sample in made) / len(made)
 
@@ -116,6 +122,8 @@ def report_lines(report: DataReport) -> list[str]:
     if not report.rows:
         return [f"{report.title}: {state}: {report.fault}"]
     lines = [f"{report.title}: {state}: {report.rows:,}{of} rows on {report.pictures:,} pictures, {report.origin}"]
+    if report.official:
+        lines.append("  content: that of the official rows, word for word")
     balance = ", ".join(f"{name} {n / report.rows:.1%} ({n:,})" for name, n in sorted(report.labels.items()))
     lines.append(f"  labels: {balance}")
     if 1 < len(report.groups) <= 20:

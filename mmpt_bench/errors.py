@@ -6,7 +6,6 @@ network), 4 a run failed, 5 a record cannot be trusted, 130 interrupted.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -49,6 +48,8 @@ def unknown_name(kind: str, name: str, known: Iterable[str], hint: str = "") -> 
         known: every name that would have worked.
         hint: what to do to see all of them, a whole sentence.
     """
+    import difflib
+
     names = sorted(known)
     near = difflib.get_close_matches(name.lower(), [n.lower() for n in names], n=1, cutoff=0.5)
     close = next((n for n in names if near and n.lower() == near[0]), None)

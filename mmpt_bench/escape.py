@@ -39,10 +39,10 @@ def latex(text: str, limit: int = MAX_SHOWN) -> str:
     return "".join(LATEX.get(character, character) for character in plain_text(text, limit))
 
 
-def rich_text(text: str) -> str:
+def rich_text(text: str, limit: int = MAX_SHOWN) -> str:
     """Returns text for a terminal: no escape sequences, and what looks like markup is shown as it stands."""
     from rich.markup import escape
 
     # A backslash at the end would escape the tag that follows.
-    line = escape(plain_text(text))
+    line = escape(plain_text(text, limit))
     return f"{line} " if line.endswith("\\") else line

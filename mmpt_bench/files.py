@@ -128,13 +128,20 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def loads(text: str | bytes) -> Any:
-    """Returns parsed JSON; ValueError for NaN and infinity, which JSON does not have."""
+def loads(text: str | bytes, unique: bool = False) -> Any:
+    """Returns parsed JSON; ValueError for NaN and infinity, and for a field that is there twice where `unique`."""
 
     def refuse(name: str) -> NoReturn:
         raise ValueError(f"it holds {name}")
 
-    return json.loads(text, parse_constant=refuse)
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        if len(made) != len(pairs):
+            names = [name for name, _ in pairs]
+            raise ValueError(f"it holds the field `{next(n for n in names if names.count(n) > 1)}` twice")
+        return made
+
+    return json.loads(text, parse_constant=refuse, object_pairs_hook=once if unique else None)
 
 
 def _hidden() -> list[tuple[re.Pattern[str], str]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,7 @@ def show_list(what: str, out: Path, as_json: bool) -> None:
     """Prints the tasks, methods, backbones or runs there are, one a line."""
     rows = {"tasks": _tasks, "methods": _methods, "backbones": _backbones, "runs": lambda: _runs(out)}[what]()
     if as_json:
-        click.echo(json.dumps(rows, indent=1))
+        _print_json(rows)
     elif not rows:
         click.echo(
             f"There are no runs in `{out}` yet: `mmpt-bench run --method mmpt --tasks mme,pope` makes the first.",
@@ -47,9 +46,15 @@ def show_one(name: str, backbone: str, out: Path, as_json: bool) -> None:
             raise unknown_name("task, method or run", name, [*tasks, *methods, *runs], "`mmpt-bench ls` lists them.")
         shown = {"run": match[0], "records": [_record(r) for r in records if r.run == match[0]]}
     if as_json:
-        click.echo(json.dumps(shown, indent=1))
+        _print_json(shown)
     else:
         _print_fields(shown)
+
+
+def _print_json(value: Any) -> None:
+    import json
+
+    click.echo(json.dumps(value, indent=1))
 
 
 def is_method(path: Path) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 from mmpt_bench.errors import RequestError, UntrustedRecord, unknown_name
 from mmpt_bench.recipe import Record
 from mmpt_bench.rescore import Samples, rescored
+from mmpt_bench.source import OTHER_ROWS
 from mmpt_bench.store import Store
 from mmpt_bench.task import Task
 
@@ -81,7 +82,7 @@ def eval_results(records: Sequence[Record], tasks: Mapping[str, Task]) -> str:
     """Returns the YAML of a file in `.eval_results/`, as huggingface_hub writes and reads it.
 
     Raises:
-        RequestError: results on generated data, or on fewer questions than the official split has.
+        RequestError: results on generated data, on other rows than the official ones, or on fewer of them.
     """
     from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml, parse_eval_result_entries
 
@@ -92,6 +93,10 @@ def eval_results(records: Sequence[Record], tasks: Mapping[str, Task]) -> str:
             raise RequestError(
                 f"`{record.task}` of `{record.run}` is a generated miniature, not {task.dataset}: `.eval_results` are "
                 "for the public data set. `--format model-index` can say what it is."
+            )
+        if OTHER_ROWS in record.dataset or (record.dataset.startswith("`") and not _is_from_hub(record, task)):
+            raise RequestError(
+                f"`{record.task}` of `{record.run}` asked {record.dataset}: it cannot be published as {task.dataset}."
             )
         if task.official_rows not in (None, record.n):
             raise RequestError(
@@ -159,9 +164,8 @@ def _notes(record: Record, task: Task) -> str:
     way = "reply" if record.decode == "generate" else "most probable legal answer"
     said += [f"{record.n:,} questions", f"answers by {way}", f"{record.method}, seed {record.seed}"]
     if not _is_from_hub(record, task):
-        said.append(
-            f"data {record.data_fingerprint[:12]} ({'a local copy' if record.suite == 'real' else 'generated'})"
-        )
+        real = record.dataset if record.dataset.startswith("`") else "a local copy"
+        said.append(f"data {record.data_fingerprint[:12]} ({real if record.suite == 'real' else 'generated'})")
     return "; ".join(said)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from mmpt_bench.corpus import load_corpus
+from mmpt_bench.corpus import Corpus, load_corpus
 from mmpt_bench.plan import Job, Request, TaskData, suite_of
 from mmpt_bench.progress import duration
 from mmpt_bench.store import Store
@@ -90,6 +90,14 @@ def announce(jobs: Sequence[Job], data: dict[str, TaskData]) -> None:
 
 def _rate(job: Job) -> str:
     return f"{job.label or job.recipe.method}: learning rate {job.adapter.learning_rate:g}, {job.rate_source}"
+
+
+def say_notes(data: Mapping[str, TaskData], corpus: Corpus) -> None:
+    """Says on stderr what a reader of the scores must know of the rows, and what was left out of the training data."""
+    for note in (f"{item.task.title}: {text}" for item in data.values() for text in item.rows.notes):
+        click.echo(note, err=True)
+    for note in corpus.notes:
+        click.echo(f"Training data {corpus.name}: {note}", err=True)
 
 
 def print_plan(

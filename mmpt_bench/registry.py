@@ -9,7 +9,6 @@ import ast
 import dataclasses
 import importlib
 import importlib.util
-import json
 import sys
 import types
 import typing
@@ -19,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.errors import RequestError, unknown_name
-from mmpt_bench.hashing import file_sha256
 
 if TYPE_CHECKING:
     from mmpt_bench.task import Task
@@ -109,6 +107,8 @@ def load_task(entry: Entry) -> Task:
 def load_method(entry: Entry) -> Any:
     """Imports a method's file and returns the adapter class it exports; raises RequestError where it exports none."""
     if entry.peft:
+        import json
+
         module = importlib.import_module("mmpt_bench.loaded" if entry.peft == "adapter" else "mmpt_bench.peft_baseline")
         return module.adapter_class(entry.name, entry.peft, json.loads(entry.given))
     module = _import(entry, "baselines")
@@ -213,6 +213,8 @@ def _peft(word: str) -> Entry:
     """Returns the entry of `peft:VERA`, of `peft-vera` as a recipe has it, or of a configuration's file."""
     path, given = PACKAGE / "peft_baseline.py", "{}"
     if word.endswith(".json"):
+        import json
+
         from mmpt_bench.peft_baseline import from_file
 
         path = Path(word).resolve()
@@ -241,6 +243,8 @@ def _own(kind: str, word: str, known: Mapping[str, Entry]) -> Entry:
 
 def own_fingerprint(entry: Entry) -> str:
     """Returns the SHA-256 of a user's own file, which is part of what its runs are; nothing for a built-in one."""
+    from mmpt_bench.hashing import file_sha256
+
     return file_sha256(entry.path) if entry.own else ""
 
 

@@ -6,22 +6,20 @@ are taken; with the official rows (`--data`), each answer is matched to a row an
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 from mmpt_bench.answers import Answer, Answers
-from mmpt_bench.errors import RequestError
+from mmpt_bench.errors import RequestError, unknown_name
+from mmpt_bench.matching import matched, own_samples
 from mmpt_bench.scoring import DEGENERATE, figures
-from mmpt_bench.source import NO_PICTURE
 from mmpt_bench.stats import Interval, cluster_bootstrap
 from mmpt_bench.tables import NAMED, bad_rows
 from mmpt_bench.task import Sample, Tally, Task
 
-NO_NUMBER = -1
-"""Given to a row whose number is not known: a sample that takes its id from it is called so."""
+OWN_WORDS = "questions and labels are the file's own; `--data DIR` holds them to the official rows"
+"""Note on answers that were scored without the official rows."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +65,17 @@ def score_answers(task: Task, given: Answers, official: Sequence[Sample] | None 
         official: the samples of the official split, to match the answers to; by default the file's own words count.
 
     Raises:
-        RequestError: a line that does not say what it answers, an id with two replies, a label that is not the official
-            one, an answer to no official question, or an MME picture with one question.
+        RequestError: a line that does not say what it answers, a subtask or strategy that the benchmark has not, an id
+            with two replies, a label that is not the official one, an answer to no official question, or an MME picture
+            with one question.
     """
     notes = list(given.notes)
     if official is None:
-        samples, pictures_known = _own_samples(task, given)
+        samples, pictures_known = own_samples(task, given)
+        notes.append(OWN_WORDS)
+        _check_groups(task, samples)
     else:
-        samples, pictures_known = _matched(task, given, official), True
+        samples, pictures_known = matched(task, given, official), True
     samples, replies, repeated = _once(samples, given)
     if repeated:
         notes.append(f"{repeated:,} lines repeat another one to the letter, and count once")
@@ -82,7 +83,7 @@ def score_answers(task: Task, given: Answers, official: Sequence[Sample] | None 
     try:
         tally = task.metric.tally(samples, choices)
     except ValueError as error:
-        raise RequestError(f"These answers cannot be scored as {task.title}: {error}.") from error
+        raise RequestError(f"These answers cannot be scored as {task.title}: {str(error).rstrip('.')}.") from error
     values = figures(task, tally.counts.sum(axis=0), tally.columns)
     if not pictures_known:
         notes.append("the file does not say which questions share a picture, so that there are no intervals")
@@ -108,107 +109,6 @@ def score_answers(task: Task, given: Answers, official: Sequence[Sample] | None 
     )
 
 
-def _own_samples(task: Task, given: Answers) -> tuple[list[Sample], bool]:
-    """Returns the samples that the lines themselves describe, and whether all of them name their pictures."""
-    made, faults, known = [], [], True
-    names_pictures = task.pictures is not None and task.pictures.column != task.image_column
-    for position, answer in enumerate(given.answers):
-        row = _as_row(task, answer)
-        if names_pictures and task.pictures is not None and not row.get(task.pictures.column):
-            row[task.pictures.column] = f"unknown {position}"
-            known = False
-        try:
-            made.append(task.sample(row, position if answer.number is None else answer.number, task.classes))
-        except ValueError as error:
-            faults.append(f"{answer.where}: {error}")
-    if faults:
-        advice = "With `--data DIR`, the official rows say what a line does not."
-        raise bad_rows(f"this {given.form} file", "lines do not say what they answer", faults, advice)
-    return made, known
-
-
-def _matched(task: Task, given: Answers, official: Sequence[Sample]) -> list[Sample]:
-    """Returns the official sample of each answer, by row number, by id, or by group, picture and question."""
-    by_id = {sample.id: sample for sample in official}
-    by_words: dict[tuple[str, str, str], list[Sample]] = defaultdict(list)
-    for each in official:
-        by_words[_words(each)].append(each)
-    found: list[Sample] = []
-    strangers: list[str] = []
-    contradictions: list[str] = []
-    for answer in given.answers:
-        matched = _match(task, given.form, answer, official, by_id, by_words)
-        if matched is None:
-            strangers.append(answer.where)
-            continue
-        sample = matched
-        said = _label(task, answer)
-        if said is not None and said != sample.answer.lower():
-            contradictions.append(f"{answer.where} says `{said}`, `{sample.id}` is `{sample.answer}`")
-        found.append(sample)
-    if strangers:
-        advice = "Answers to another release can be scored without `--data`, by their own words."
-        raise bad_rows("these answers", "lines belong to no row of the official split", strangers, advice)
-    if contradictions:
-        raise bad_rows("these answers", "labels are not the official ones", contradictions)
-    return found
-
-
-def _match(
-    task: Task,
-    form: str,
-    answer: Answer,
-    official: Sequence[Sample],
-    by_id: Mapping[str, Sample],
-    by_words: Mapping[tuple[str, str, str], list[Sample]],
-) -> Sample | None:
-    """Returns the official sample that a line answers; None where it cannot be told, or two things it says differ."""
-    try:
-        own = task.sample(_as_row(task, answer), NO_NUMBER, task.classes)
-    except ValueError:
-        own = None
-    is_numbered = own is None or own.id == str(NO_NUMBER)
-    if answer.number is not None and (form == "lmms-eval" or is_numbered):
-        sample = official[answer.number] if 0 <= answer.number < len(official) else None
-        if sample is None or own is None or own.cluster == str(NO_NUMBER):
-            return sample
-        return sample if _words(own)[:2] == _words(sample)[:2] else None
-    if own is None:
-        return None
-    same = by_words.get(_words(own), [])
-    return by_id.get(own.id) or (same[0] if len(same) == 1 else None)
-
-
-def _as_row(task: Task, answer: Answer) -> dict[str, Any]:
-    """Returns a line as a row of the hub's: pictures stand in, and a class's name becomes its number."""
-    row = dict(answer.row)
-    names = [name.lower() for name in task.classes]
-    column = task.label_column
-    if column is not None and names:
-        value = row.get(column, row.get("answer"))
-        if isinstance(value, str):
-            text = value.strip().lower()
-            text = {"yes": "true", "no": "false"}.get(text, text) if set(names) == {"true", "false"} else text
-            row[column] = names.index(text) if text in names else int(text) if text.isdigit() else value
-    if isinstance(row.get("question_id"), int):
-        row["question_id"] = str(row["question_id"])
-    return row | {task.image_column: NO_PICTURE}
-
-
-def _words(sample: Sample) -> tuple[str, str, str]:
-    """Returns what two writings of one question share: group, the picture's bare name, and the words."""
-    return sample.group, Path(sample.cluster).stem, " ".join(sample.question.lower().split())
-
-
-def _label(task: Task, answer: Answer) -> str | None:
-    """Returns the right answer that a line gives, lower-cased; None where it gives none."""
-    row = _as_row(task, answer)
-    value = row.get(task.label_column) if task.label_column else row.get("answer")
-    if isinstance(value, int) and task.classes and 0 <= value < len(task.classes):
-        return task.classes[value].lower()
-    return value.strip().lower() if isinstance(value, str) else None
-
-
 def _once(samples: Sequence[Sample], given: Answers) -> tuple[list[Sample], list[str], int]:
     """Returns each sample once with its reply, and how many lines repeated another; refuses two replies to one."""
     kept: dict[str, tuple[Sample, Answer]] = {}
@@ -221,6 +121,14 @@ def _once(samples: Sequence[Sample], given: Answers) -> tuple[list[Sample], list
         raise bad_rows("these answers", "ids are there more than once with different content", faults)
     pairs = list(kept.values())
     return [s for s, _ in pairs], [a.reply for _, a in pairs], len(samples) - len(pairs)
+
+
+def _check_groups(task: Task, samples: Sequence[Sample]) -> None:
+    """Refuses a subtask or strategy that the benchmark has not: the file is of another one (RequestError)."""
+    known = [group for group, _ in task.official_groups]
+    for group in dict.fromkeys(sample.group for sample in samples):
+        if known and group not in known:
+            raise unknown_name(f"part of {task.title}", group, known, "Are these answers to another benchmark?")
 
 
 def _missing(task: Task, samples: Sequence[Sample], official: Sequence[Sample] | None) -> list[str]:
@@ -242,9 +150,6 @@ def _counted(task: Task, samples: Sequence[Sample]) -> list[str]:
     """Returns where numbers of questions are not those of the official split."""
     there = Counter(sample.group for sample in samples)
     told = [f"{g}: {there[g]:,} of {n:,} questions" for g, n in task.official_groups if there[g] != n]
-    told += [
-        f"{g}: not part of {task.title}" for g in there if task.official_groups and g not in dict(task.official_groups)
-    ]
     if not told and task.official_rows not in (None, len(samples)):
         told.append(f"{len(samples):,} of {task.official_rows:,} questions")
     return told

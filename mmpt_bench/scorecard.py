@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 SHARES = ("acc", "acc_plus")
 """Figures that are fractions in a benchmark that counts points."""
+LONGEST = 3000
+"""Characters of a sentence below the tables, which may name fourteen subtasks and ten questions."""
 
 
 def scorecard_json(card: Scorecard) -> dict[str, Any]:
@@ -39,7 +41,7 @@ def scorecard_parts(card: Scorecard) -> list[RenderableType]:
     if not card.comparable:
         lines.append(f"NOT comparable with figures of the whole of {card.title}. {'; '.join(card.missing)}.")
     lines += [f"Note: {note}." for note in card.notes]
-    return parts + [Text.from_markup(rich_text(line)) for line in lines]
+    return parts + [Text.from_markup(rich_text(line, LONGEST)) for line in lines]
 
 
 def _groups(card: Scorecard) -> dict[str, list[str]]:

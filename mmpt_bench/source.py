@@ -16,7 +16,7 @@ from mmpt_bench import joined, tables
 from mmpt_bench.errors import MachineError, RequestError
 from mmpt_bench.hashing import content_key, file_sha256, files_sha256
 from mmpt_bench.pixels import decoded, rgb
-from mmpt_bench.task import Picture, Sample, Task
+from mmpt_bench.task import Picture, Pin, Sample, Task
 
 
 class _NoPicture:
@@ -28,6 +28,8 @@ class _NoPicture:
 
 
 NO_PICTURE = _NoPicture()
+OTHER_ROWS = "NOT the official rows"
+"""Stands in the origin of rows that say something else than those that the task pins."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class Rows:
     """What a reader of the score must know: "14,740 rows; the official split has 17,901"."""
     found: joined.Found | None = None
     """Where the pictures are, for rows from files."""
+    official: bool | None = None
+    """Whether they say what the official rows say; None where the task does not pin those."""
 
 
 def folder_rows(
@@ -209,10 +213,25 @@ def _read(
     notes = (task.note,) if task.note else ()
     if official not in (None, there):
         notes = (*notes, f"{there:,} rows; the official split has {official:,}")
-    part = ", ".join(name for name in (task.config, task.split) if name)
+    part = f"{origin} ({', '.join(name for name in (task.config, task.split) if name)})"
+    is_official = None
+    if task.pin is not None:
+        content = tables.content_sha256(table, [name for name in task.columns if name != task.image_column])
+        is_official = content == task.pin.sha256
+        if not is_official:
+            part = f"{part}, {OTHER_ROWS}"
+            notes = (*notes, _differ(content, task.pin))
     pictures = found.files if need_pictures else [NO_PICTURE] * there
     rows = tables.TableRows(table, task.image_column, pictures)
-    return Rows(rows, names, fingerprint, f"{origin} ({part})", "real", notes, found)
+    return Rows(rows, names, fingerprint, part, "real", notes, found, is_official)
+
+
+def _differ(content: str, pin: Pin) -> str:
+    return (
+        f"{OTHER_ROWS}: what they say has the SHA-256 {content[:12]}, the official ones {pin.sha256[:12]}. A figure is "
+        f"of these rows alone, and not comparable with published ones. The official ones are {pin.source}: "
+        "put them into a folder and pass that with `--data`"
+    )
 
 
 def _file_names(folder: Path) -> list[str]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from mmpt_bench.errors import RequestError
+from mmpt_bench.hashing import content_key
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -64,7 +66,7 @@ def split_files(names: Sequence[str], readme: str, config: str | None, split: st
         origin: where this is, for messages.
 
     Raises:
-        RequestError: there is no file for it, or the README's head is no YAML.
+        RequestError: there is no file for it, one of its shards is not there, or the README's head is no YAML.
     """
     tables = sorted(name for name in names if name.endswith((".parquet", ".jsonl")))
     fallback = [f"{config}/{split}-*"] if config else []
@@ -74,10 +76,26 @@ def split_files(names: Sequence[str], readme: str, config: str | None, split: st
     for patterns in (_patterns(readme, config, split, origin), *([pattern] for pattern in fallback)):
         found = [name for name in tables if any(fnmatchcase(name, pattern) for pattern in patterns)]
         if found:
+            _check_shards(found, origin)
             return found
     what = f"split `{split}`" + (f" of config `{config}`" if config else "")
     there = ", ".join(tables[:NAMED]) or "no .parquet or .jsonl file"
     raise RequestError(f"There is no {what} in {origin}. It holds {there}.")
+
+
+def _check_shards(found: Sequence[str], origin: str) -> None:
+    """Refuses a part of the files `...-00000-of-00003.parquet`: the rest would be missing without a word."""
+    by_split: dict[tuple[str, str], set[int]] = {}
+    for name in found:
+        if shard := re.search(r"^(.*)-(\d{5})-of-(\d{5})\b", name):
+            by_split.setdefault((shard[1], shard[3]), set()).add(int(shard[2]))
+    for (name, of), there in by_split.items():
+        absent = sorted(set(range(int(of))) - there)
+        if absent:
+            raise RequestError(
+                f"{len(absent)} of the {int(of)} files of `{name}` are not in {origin}, first "
+                f"`{name}-{absent[0]:05}-of-{of}`. Fetch them too."
+            )
 
 
 def read_tables(files: Sequence[Path]) -> pa.Table:
@@ -103,6 +121,11 @@ def class_names(table: pa.Table, column: str | None) -> tuple[str, ...]:
         return ()
     feature = json.loads(stored).get("info", {}).get("features", {}).get(column, {})
     return tuple(feature.get("names") or ())
+
+
+def content_sha256(table: pa.Table, columns: Sequence[str]) -> str:
+    """Returns the SHA-256 of what a table's columns say, row by row: the same for Parquet and for JSON lines."""
+    return content_key(list(zip(*(table.column(name).to_pylist() for name in columns), strict=True)), 64)
 
 
 def check_columns(table: pa.Table, columns: Sequence[str], origin: str) -> None:
@@ -136,7 +159,8 @@ def in_task_words(table: pa.Table, task: Task, origin: str) -> pa.Table:
     if task.raw is None or not set(task.raw.columns) <= known or set(task.columns) - {task.image_column} <= known:
         return table
     made, faults = [], []
-    for number, row in enumerate(table.to_pylist()):
+    read = [name for name in (*task.raw.columns, *task.raw.others) if name in known]
+    for number, row in enumerate(table.select(read).to_pylist()):
         try:
             made.append(task.raw.row(row))
         except ValueError as error:

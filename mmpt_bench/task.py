@@ -137,8 +137,20 @@ class RawForm:
 
     columns: tuple[str, ...]
     """Columns by which the form is known."""
+    others: tuple[str, ...]
+    """Further columns that `row` looks at, where they are there; the rest is never unpacked."""
     row: Callable[[Mapping[str, Any]], dict[str, Any]]
     """Returns a row in the task's own columns; raises ValueError naming the column of a bad value."""
+
+
+@dataclass(frozen=True)
+class Pin:
+    """The rows of an official split, known by what they say and in which order, whichever file they come in."""
+
+    sha256: str
+    """Of the values in the task's columns, pictures aside, as `tables.content_sha256` takes it."""
+    source: str
+    """Where the official rows are to be had, for people."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +162,7 @@ class Dataset:
     dataset: str
     revision: str
     official_rows: int | None = None
+    pin: Pin | None = None
     folder: str = ""
     """Its folder in `--data DIR`."""
     note: str = ""
@@ -191,6 +204,8 @@ class Task:
     image_column: str = "image"
     official_rows: int | None = None
     """Rows of the official split, where known."""
+    pin: Pin | None = None
+    """What those rows say, where known."""
     rows: Callable[[], Rows] | None = None
     """Makes the task's rows itself: for a task of your own whose data is neither on the hub nor in a folder."""
     unreadable: Callable[[str, Sequence[str]], bool] | None = None
@@ -230,6 +245,7 @@ class Task:
                     revision=other.revision,
                     official_rows=other.official_rows,
                     official_groups=(),
+                    pin=other.pin,
                     folder=other.folder,
                     note=other.note,
                 )
@@ -238,6 +254,10 @@ class Task:
             known = [other.name for other in self.alternatives]
             raise unknown_name("data set", name, known, "Or name one of the hub: `owner/name`, with `@revision`.")
         return replace(self, dataset=where, revision=revision or "main")
+
+    def training_split(self) -> Task:
+        """Returns the task on its training split, of which nothing official is known."""
+        return replace(self, split="train", official_rows=None, official_groups=(), pin=None, note="")
 
     def with_rule(self, name: str) -> Task:
         """Returns the task with another parse rule; raises RequestError where it has none of that name."""

@@ -65,6 +65,6 @@ TASK = Task(
     label_column="label",
     official_rows=17901,
     classes=CHOICES,
-    raw=RawForm(("gold_label", "sentence2"), from_raw),
+    raw=RawForm(("gold_label", "sentence2"), ("Flickr30K_ID", "Flikr30kID"), from_raw),
     pictures=PictureFolder("flickr30k", "filename", "", ("flickr30k-images", "flickr30k_images")),
 )

@@ -11,9 +11,10 @@ from typing import Any
 from mmpt_bench.metrics import Accuracy
 from mmpt_bench.parse import first_choice
 from mmpt_bench.source import label, picture, text
-from mmpt_bench.task import Dataset, PictureFolder, Sample, Task
+from mmpt_bench.task import Dataset, PictureFolder, Pin, Sample, Task
 
 CHOICES = ("false", "true")
+SPLITS = "`data/splits/{split}/test.jsonl` of github.com/cambridgeltl/visual-spatial-reasoning at commit b27a0af"
 QUESTION = "{caption} Is the statement true or false?"
 
 
@@ -50,14 +51,17 @@ TASK = Task(
     metric_names=("balanced_accuracy", "macro_f1"),
     label_column="label",
     official_rows=1222,
+    pin=Pin("71dcc64eca8436eeb489f59ae58bbf2ca83a4948789c02544d3fabe546f152e1", SPLITS.format(split="zeroshot")),
     classes=CHOICES,
     folder="vsr_zeroshot",
     alternatives=(
         Dataset(
             "random",
             "cambridgeltl/vsr_random",
+            # The commit is not known, and a branch may move: the rows are known by what they say.
             "main",
             official_rows=2195,
+            pin=Pin("84d7abaa5189500a8763916a45abcaf749bc789ef5092435e98d4d9ee4ba0bfe", SPLITS.format(split="random")),
             folder="vsr_random",
             note="random split: 56 % of its test questions use a picture of its own training split",
         ),

@@ -1,4 +1,4 @@
-"""The headline figures themselves, on the layouts of the benchmarks: intervals hold as often as they say, tests err so."""
+"""The headline figures on the layouts of the benchmarks: intervals hold as often as they say, tests err as often."""
 
 from __future__ import annotations
 

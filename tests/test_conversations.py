@@ -215,6 +215,8 @@ def test_missing_training_pictures_are_listed_by_count_and_first_names(tmp_path:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"image": 3}, "`image` is `3`, not a file name"),
+        ({"image": [1]}, r"`image` is `\[1\]`, not a file name"),
         ({"conversations": []}, "no list of questions with replies"),
         ({"conversations": [{"from": "gpt", "value": "a"}, {"from": "human", "value": "b"}]}, "not `human`"),
         ({"conversations": [{"from": "human", "value": "<image>"}, {"from": "gpt", "value": "b"}]}, "is empty"),
@@ -223,6 +225,15 @@ def test_missing_training_pictures_are_listed_by_count_and_first_names(tmp_path:
 def test_an_entry_of_another_form_is_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     with pytest.raises(RequestError, match=f"1 entries are no conversations: entry 2: .*{message}"):
         load_corpus(TrainData(str(mixture(tmp_path, [entry(0), entry(1, **change)]))))
+
+
+def test_a_mixture_of_which_nothing_is_left_says_why(tmp_path: Path) -> None:
+    rows = [entry(0, image=None), entry(1, image=["a/0.png", "a/1.png"]), entry(2, image="")]
+    wanted = r"no conversation about one picture in `mixture.json`: 2 conversations about no picture; 1 .*several"
+    with pytest.raises(RequestError, match=wanted):
+        read_conversations(mixture(tmp_path, rows, draw=False), tmp_path)
+    with pytest.raises(RequestError, match="nothing is left of it"):
+        read_conversations(mixture(tmp_path, [entry(0, task_name="GQA")]), tmp_path, decontaminated=True)
 
 
 def test_a_mixture_that_is_cut_short_is_refused(tmp_path: Path) -> None:
@@ -239,6 +250,9 @@ def test_a_mixture_that_is_cut_short_is_refused(tmp_path: Path) -> None:
         (TrainData("vision-flan"), "36 GB"),
         (TrainData("task:vsr", decontaminated=True), "not for `task:vsr`"),
         (TrainData(images=Path()), "not for `embedded`"),
+        (TrainData("task:all"), "names 6 tasks"),
+        (TrainData("task:cifar10,mnist"), "names 2 tasks"),
+        (TrainData("task:mnst"), "Did you mean `mnist`"),
     ],
 )
 def test_what_can_be_no_training_data_is_refused_before_anything_is_read(wanted: TrainData, message: str) -> None:

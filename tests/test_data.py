@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 from mmpt_bench import registry
 from mmpt_bench.answers import Answer, Answers, read_answers
+from mmpt_bench.cli import cli
 from mmpt_bench.cli_data import dataset_names
 from mmpt_bench.data_check import check_data, report_lines
 from mmpt_bench.errors import RequestError
@@ -164,6 +167,62 @@ def test_a_wrong_collection_of_pictures_is_named(text: str, message: str) -> Non
         image_folders([text])
 
 
+@needs_data
+@pytest.mark.parametrize("form", ["raw", ""])
+@pytest.mark.parametrize("name", ["zeroshot", "random"])
+def test_vsrs_official_rows_are_known_by_what_they_say_in_either_form(name: str, form: str) -> None:
+    chosen = task("vsr") if name == "zeroshot" else task("vsr").with_dataset(name)
+    report = check_data(chosen, DATA / f"vsr_{name}" / form, {})
+    assert report.official is True
+    assert "  content: that of the official rows, word for word" in report_lines(report)
+
+
+@needs_data
+def test_the_pin_is_the_sha256_of_the_rows_canonical_json() -> None:
+    rows = map(json.loads, (DATA / "vsr_random" / "raw" / "test.jsonl").read_text().splitlines())
+    wanted = [[row[name] for name in ("image_link", "caption", "label", "relation")] for row in rows]
+    text = json.dumps(wanted, separators=(",", ":"), ensure_ascii=False)
+    pin = task("vsr").with_dataset("random").pin
+    assert pin is not None
+    assert pin.sha256 == hashlib.sha256(text.encode()).hexdigest()
+
+
+def changed_label(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [rows[0] | {"label": 1 - rows[0]["label"]}, *rows[1:]]
+
+
+@needs_data
+@pytest.mark.parametrize("change", [changed_label, lambda rows: rows[::-1], lambda rows: rows[1:]])
+def test_rows_that_say_something_else_are_said_to_differ_with_what_to_do(tmp_path: Path, change: Any) -> None:
+    rows = [json.loads(line) for line in (DATA / "vsr_random" / "raw" / "test.jsonl").read_text().splitlines()]
+    data = lines(tmp_path / "vsr_random" / "test.jsonl", change(rows))
+    chosen = task("vsr").with_dataset("random")
+    report = check_data(chosen, data, {})
+    assert report.official is False
+    assert report_lines(report)[0].endswith("NOT the official rows")
+    assert "the official ones 84d7abaa5189" in report.notes[-1]
+    assert "data/splits/random/test.jsonl" in report.notes[-1]
+    assert "--data" in report.notes[-1]
+
+
+@needs_data
+def test_another_data_set_of_the_hub_is_held_to_the_tasks_own_pin() -> None:
+    other = task("vsr").with_dataset("somebody/vsr_copy")
+    assert folder_rows(other, DATA / "vsr_random" / "raw", need_pictures=False).official is False
+    assert folder_rows(other.training_split(), DATA / "vsr_zeroshot", need_pictures=False).official is None
+
+
+def test_notes_on_rows_are_said_before_a_run_and_in_its_plan(tmp_path: Path) -> None:
+    for i in range(2):
+        put(tmp_path / "vsr_zeroshot" / "images" / f"{i:012}.jpg")
+    lines(tmp_path / "vsr_zeroshot" / "test.jsonl", vsr(2))
+    words = ["run", "--method", "frozen", "--tasks", "vsr", "--data", str(tmp_path), "--out", str(tmp_path), "--plan"]
+    done = CliRunner().invoke(cli, words)
+    assert done.exit_code == 0
+    assert "VSR: 2 rows; the official split has 1,222" in done.stderr
+    assert "VSR: NOT the official rows" in done.stderr
+
+
 def test_data_sets_are_names_of_the_task_or_of_the_hub() -> None:
     assert task("vsr").with_dataset("random").dataset == "cambridgeltl/vsr_random"
     other = task("mme").with_dataset("lmms-lab-encoder/MME@abc")
@@ -199,3 +258,15 @@ def test_lmms_evals_row_numbers_are_matched_and_a_wrong_label_is_refused() -> No
     for number in (-1, 9000):
         with pytest.raises(RequestError, match="belong to no row"):
             score_answers(task("pope"), Answers("lmms-eval", (Answer("line 1", {}, "Yes", number),)), official)
+
+
+def test_the_overlap_is_told_where_the_training_split_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = task("vsr")
+    commit = tmp_path / "datasets--cambridgeltl--vsr_zeroshot" / "snapshots" / chosen.revision
+    lines(commit / "test.jsonl", vsr(2))
+    lines(commit / "train.jsonl", vsr(1))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("a socket was opened"))
+    assert check_data(chosen, None, {}, offline=True).seen_in_training == 0.5
+    (commit / "train.jsonl").unlink()
+    assert check_data(chosen, None, {}, offline=True).seen_in_training is None

@@ -22,6 +22,7 @@ from mmpt_bench.leaderboard import boards
 from mmpt_bench.leaderboard_latex import leaderboard_latex
 from mmpt_bench.model_card import eval_results, model_index, results_of
 from mmpt_bench.run import Reporter
+from mmpt_bench.source import OTHER_ROWS
 from mmpt_bench.store import Store
 from mmpt_bench.task import Task
 
@@ -125,6 +126,15 @@ def test_local_copy_claims_no_revision_and_says_so(tmp_path: Path) -> None:
     (only,) = yaml.safe_load(eval_results(results_of(store, "lora", tasks), tasks))
     assert "revision" not in only["dataset"]
     assert "data dddddddd (a local copy)" in only["notes"]
+
+
+@pytest.mark.parametrize(
+    "origin", ["`lmms-lab-encoder/POPE` at aaaaaaaa (test)", f"folder `pope` (Full, test), {OTHER_ROWS}"]
+)
+def test_other_rows_are_never_published_as_the_official_ones(tmp_path: Path, origin: str) -> None:
+    store, tasks = real_store(tmp_path, origin), {"pope": real()}
+    with pytest.raises(RequestError, match="cannot be published as lmms-lab/POPE"):
+        eval_results(results_of(store, "lora", tasks), tasks)
 
 
 def test_generated_miniature_is_never_published_as_the_public_data(tmp_path: Path) -> None:

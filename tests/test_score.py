@@ -16,9 +16,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from mmpt_bench import registry
 from mmpt_bench.answers import read_answers
+from mmpt_bench.cli import cli
 from mmpt_bench.errors import RequestError
 from mmpt_bench.score import Scorecard, score_answers
 from mmpt_bench.scorecard import scorecard_json
@@ -234,13 +236,17 @@ def test_a_torn_last_line_is_left_out_and_said(tmp_path: Path) -> None:
         ("[1, 2]", r"no JSON object in entry 1"),
         ('{"question": "?"}\n', r"no reply in line 1: none of its fields is `reply`"),
         ('{"reply": null}\n', r"Field `reply` in line 1 holds `None`"),
-        ('{"reply": ["a", "b"]}\n', r"holds 2 replies"),
+        ('{"reply": ["a", "b"]}\n', r"holds a list of 2, not one reply"),
+        (
+            '{"reply": "no", "reply": "yes"}\n',
+            r"Line 1 of `answers.jsonl` is no JSON: it holds the field `reply` twice",
+        ),
         ('{"reply": NaN}\n', r"no JSON: it holds NaN"),
         ('{"reply": "yes"}\n', r"1 lines do not say what they answer: line 1: column `category`.*--data DIR"),
         (b"\xff\xfe{\x00", r"not UTF-8, first in line 1"),
         (gzip.compress(b"x" * 1000)[:-9], "cannot be read"),
     ],
-    ids=["line", "empty", "array", "reply", "null", "several", "NaN", "what", "UTF-16", "cut gzip"],
+    ids=["line", "empty", "array", "reply", "null", "several", "twice", "NaN", "what", "UTF-16", "cut gzip"],
 )
 def test_a_file_that_cannot_be_scored_is_refused_by_line(tmp_path: Path, content: str | bytes, message: str) -> None:
     with pytest.raises(RequestError, match=message):
@@ -254,10 +260,30 @@ def test_an_id_with_two_replies_is_refused_by_line(tmp_path: Path) -> None:
         values("pope", given(tmp_path, lines(twice)))
 
 
+def test_a_part_that_the_benchmark_has_not_is_refused_by_name(tmp_path: Path) -> None:
+    rows = [row | {"category": row["category"].title()} for row in pope_rows()]
+    with pytest.raises(RequestError, match=r"no part of POPE `Random`. Did you mean `random`\?"):
+        values("pope", given(tmp_path, lines(rows)))
+    with pytest.raises(RequestError, match=r"no part of POPE `count`.*another benchmark\?"):
+        values("pope", given(tmp_path, lines([row | {"image_source": "x"} for row in mme_rows()][::2])))
+
+
+def test_labels_of_the_file_itself_are_called_so(tmp_path: Path) -> None:
+    card = score_answers(task("pope"), read_answers(given(tmp_path, lines(pope_rows()))))
+    assert card.notes == ("questions and labels are the file's own; `--data DIR` holds them to the official rows",)
+
+
+def test_all_that_is_missing_is_printed_to_its_end(tmp_path: Path) -> None:
+    (path,) = given(tmp_path, lines(mme_rows()))
+    done = CliRunner().invoke(cli, ["score", "mme", str(path)])
+    said = " ".join(done.stdout.split())
+    assert said.index("existence: 0 of 60 questions") < said.index("code_reasoning: 0 of 40 questions. Note")
+
+
 def test_one_answer_for_everything_is_called_degenerate(tmp_path: Path) -> None:
     rows = [row | {"reply": "yes"} for row in pope_rows()]
     notes = score_answers(task("pope"), read_answers(given(tmp_path, lines(rows)))).notes
-    assert notes == ("degenerate: 100.0% of the answers are the same",)
+    assert notes[1:] == ("degenerate: 100.0% of the answers are the same",)
 
 
 def lmms(rows: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
@@ -294,7 +320,7 @@ def test_lmms_evals_files_of_popes_parts_say_the_strategy_by_their_names(tmp_pat
     card = score_answers(task("pope"), read_answers(paths))
     assert card.values == values("pope", given(tmp_path, lines(rows)))
     assert (card.n_pictures, card.intervals) == (None, {})
-    assert "which questions share a picture" in card.notes[0]
+    assert "which questions share a picture" in card.notes[1]
     with pytest.raises(RequestError, match=r"column `category`.*--data DIR"):
         values("pope", given(tmp_path, lines(lmms(rows, "pope")), "x_samples_pope.jsonl"))
 

@@ -127,6 +127,14 @@ def test_shards_are_read_in_order(tmp_path: Path) -> None:
     assert rows.notes == ("4 rows; the official split has 2",)
 
 
+def test_a_shard_that_is_not_there_is_named(tmp_path: Path) -> None:
+    for number in (0, 2):
+        write(tmp_path / "pet", pets(), f"data/test-0000{number}-of-00003.parquet")
+    wanted = r"1 of the 3 files of `data/test` are not in folder `pet`, first `data/test-00001-of-00003`"
+    with pytest.raises(RequestError, match=wanted):
+        folder_rows(PET, tmp_path)
+
+
 def test_json_lines_with_file_names_find_their_pictures(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     RED.save(tmp_path / "images" / "a.png")
@@ -222,6 +230,25 @@ def test_the_hubs_cache_is_read_offline_with_the_fingerprint_of_a_copy(
     assert [s.answer for s in samples(PET, rows)] == ["cat", "dog"]
     assert rows.origin == "`nobody/pet` at 00000000 (test)"
     assert rows.fingerprint == folder_rows(PET, write(tmp_path / "copy", pets())).fingerprint
+
+
+def test_a_branch_in_the_cache_is_read_offline_and_called_by_its_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = tmp_path / "cache" / "datasets--nobody--pet"
+    write(tmp_path / "files", pets())
+    link = repository / "snapshots" / ("b" * 40) / "data" / "test-00000-of-00001.parquet"
+    link.parent.mkdir(parents=True)
+    (repository / "blobs").mkdir()
+    (tmp_path / "files" / "data" / link.name).rename(repository / "blobs" / "0123")
+    link.symlink_to(Path("../../../blobs/0123"))
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("b" * 40)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    rows = hub_rows(dataclasses.replace(PET, revision="main"), offline=True)
+    assert ([s.answer for s in samples(PET, rows)], rows.origin) == (["cat", "dog"], "`nobody/pet` at bbbbbbbb (test)")
+    with pytest.raises(MachineError, match=r"`nobody/pet` at 00000000 is not in the local cache"):
+        hub_rows(PET, offline=True)
 
 
 @pytest.mark.network

@@ -51,6 +51,7 @@ ABOVE = [
     "conversations",
     "answers",
     "answer_files",
+    "matching",
     "score",
     "scorecard",
     "backbone",
