@@ -50,8 +50,6 @@ def ablate(asked: Asked, only_plan: bool, as_json: bool) -> int:
             adapter_of(entry, request.overrides.get(entry.name, {}))
     _check_suites(places)
     store = Store(asked.request.out)
-    if not only_plan:
-        store.check_writable()
     data = load_data(asked.request)
     planned = plan_all([(request, data) for request, _, _ in places], store)
     groups = _grouped(places, planned)
@@ -62,9 +60,11 @@ def ablate(asked: Asked, only_plan: bool, as_json: bool) -> int:
     if only_plan:
         points = [point.label for point in ablation.all_points]
         if not as_json:
-            click.echo(f"{len(points)} points at {len(asked.request.seeds)} seeds: {', '.join(points)}.", err=True)
+            seeds = f"{len(asked.request.seeds)} seed{'s' if len(asked.request.seeds) > 1 else ''}"
+            click.echo(f"{len(points)} points at {seeds}: {', '.join(points)}.", err=True)
         print_plan(asked.request, jobs, data, store, as_json, ablation=ablation.name, points=points)
         return 0
+    store.check_writable()
     announce(jobs, data)
     write(store, ablation)
     made: list[Record] = []

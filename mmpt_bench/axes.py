@@ -156,7 +156,7 @@ def _field_axis(text: str, methods: Sequence[Entry]) -> Axis:
     from mmpt_bench.plan import parse_overrides
 
     name, _, values = text.partition("=")
-    words = _words(f"set {name}", values)
+    words = _words(f"set {name}=", values)
     ((method, fields),) = parse_overrides([f"{name}={words[0]}"], methods).items()
     (field_name,) = fields
     entry = next(each for each in methods if each.name == method)
@@ -200,11 +200,12 @@ def _fraction(value: float) -> str:
 
 
 def _words(name: str, text: str) -> list[str]:
+    given = f"--{name}{text}" if name.endswith("=") else f"--{name} {text}"
     words = [word.strip() for word in text.split(",")]
     if not all(words):
-        raise RequestError(f"`--{name} {text}`: a value is empty.")
+        raise RequestError(f"`{given}`: a value is empty.")
     if len(set(words)) < len(words):
-        raise RequestError(f"`--{name} {text}`: a value stands twice.")
+        raise RequestError(f"`{given}`: a value stands twice.")
     return words
 
 

@@ -126,6 +126,12 @@ def _resolved(
         if not known:
             raise RequestError(f"Nothing is recorded in `{store.root}`: `mmpt-bench run --method all` makes something.")
         lost = next((name for name in names if not any(_label(each.board, name) for each in boards)), "")
+        if lost in registry.method_entries() and lost not in {row.method for each in boards for row in each.board.rows}:
+            tasks_there = ",".join(dict.fromkeys(c.task for each in boards for c in each.board.columns))
+            raise RequestError(
+                f"`{lost}` has no finished run in `{store.root}`: "
+                f"`mmpt-bench run --method {lost} --tasks {tasks_there} --out {store.root}` makes one."
+            )
         if lost:
             raise unknown_name("method or run", lost, dict.fromkeys(known), "`mmpt-bench ls runs` lists what there is.")
         raise RequestError(f"No board holds all of {', '.join(names)}: they were run on different tracks or limits.")

@@ -12,7 +12,8 @@ from mmpt_bench.render import EMBEDDED_REMARK
 from mmpt_bench.stats import Interval
 
 HEAD = (
-    "% Made by `mmpt-bench leaderboard --format latex`; it needs \\usepackage{booktabs} and \\usepackage[T1]{fontenc}."
+    "% Made by `mmpt-bench leaderboard --format latex`; it needs \\usepackage{booktabs,adjustbox} and "
+    "\\usepackage[T1]{fontenc}."
 )
 NOTHING = "--"
 
@@ -36,6 +37,8 @@ def _table(board: Board) -> str:
         r"\centering",
         rf"\caption{{{_caption(board)}}}",
         rf"\label{{tab:mmpt-bench-{board.track}{'' if board.limit is None else f'-{board.limit}'}}}",
+        # Six tasks with their intervals are wider than most papers' text.
+        r"\begin{adjustbox}{max width=\textwidth}",
         rf"\begin{{tabular}}{{{columns}}}",
         r"\toprule",
         f"{' & '.join(head)} \\\\",
@@ -44,6 +47,7 @@ def _table(board: Board) -> str:
         *(_row(row, board) for row in board.rows),
         r"\bottomrule",
         r"\end{tabular}",
+        r"\end{adjustbox}",
         r"\end{table}",
     ]
     return "\n".join(lines)
@@ -66,7 +70,9 @@ def _cell(row: Row, column: Column) -> str:
 
 def _figure(value: float, interval: Interval | None, scale: float, is_best: bool) -> str:
     text = _number(scale * value)
-    figure = rf"\textbf{{{text}}}" if is_best else text
+    # A minus is mathematics, which `\textbf` alone leaves light.
+    weight = r"\boldmath" if text.startswith("$") else ""
+    figure = rf"\textbf{{{weight}{text}}}" if is_best else text
     if interval is None:
         return figure
     return rf"{figure} {{\scriptsize [{_number(scale * interval[0])}, {_number(scale * interval[1])}]}}"

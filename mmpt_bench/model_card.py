@@ -57,6 +57,8 @@ def results_of(store: Store, run: str, tasks: Mapping[str, Task]) -> list[Record
     """
     records = store.records()
     names = sorted({record.run for record in records})
+    if not names:
+        raise RequestError(f"Nothing is recorded in `{store.root}`: `mmpt-bench run --method all` makes something.")
     match = [name for name in names if name.startswith(run)]
     if len(match) != 1 and run not in names:
         several = f" It begins {len(match)} names." if match else ""

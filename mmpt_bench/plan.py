@@ -21,6 +21,9 @@ from mmpt_bench.weights import EMBEDDED, backbone_fingerprint, check_rows
 if TYPE_CHECKING:
     from mmpt_bench.source import Rows
 
+LONG_QUESTIONS = 20
+"""So many of the longest are counted in tokens before anything runs."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -177,11 +180,13 @@ def _planned(
     fingerprint = backbone_fingerprint(request.backbone, request.offline)
     corpus = load_corpus(request.corpus)
     jobs: dict[str, Job] = {}
+    questions = {sample.question for item in data.values() for sample in item.samples}
+    asked = sorted(questions, key=lambda text: (len(text), text))[-LONG_QUESTIONS:]
     for seed in request.seeds:
         for entry in request.methods:
             texts = request.overrides.get(entry.name, {})
             adapter = adapter_of(entry, texts)
-            check_rows(adapter, request.backbone, request.offline)
+            check_rows(adapter, request.backbone, request.offline, asked)
             adapter, source = with_rate(adapter, texts, known, fingerprint, corpus, request.budget)
             recipe = _recipe(request, entry, adapter, seed, fingerprint, corpus)
             keys = {name: eval_key(recipe, item) for name, item in data.items()}

@@ -57,29 +57,48 @@ def check_backbone(name: str) -> None:
         raise unknown_name("backbone", name, [EMBEDDED], "A folder, or `owner/model` of the hub, is one too.")
 
 
-def check_rows(adapter: Any, name: str, offline: bool = False) -> None:
-    """Refuses prompts that leave a backbone no room for a picture and a word, by its configuration alone.
+def check_rows(adapter: Any, name: str, offline: bool = False, questions: Sequence[str] = ()) -> None:
+    """Refuses prompts that leave a backbone no room for a picture, a question and a word, by its files alone.
+
+    Args:
+        adapter: a method with its hyperparameters.
+        name: of the backbone.
+        offline: open no socket.
+        questions: that will be asked; the chat frame around them is not counted.
 
     Raises:
-        RequestError: prompt rows and image tokens fill the decoder's context, or a length is above all of it.
+        RequestError: prompt rows, image tokens and the longest question fill the decoder's context.
     """
     rows = getattr(adapter, "decoder_rows", 0)
     lengths = [v for n, v in vars(adapter).items() if n.endswith("length")]
     if not rows and not lengths:
         return
-    config = json.loads((backbone_folder(name, offline) / "config.json").read_text(encoding="utf-8"))
+    folder = backbone_folder(name, offline)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     context = config.get("text_config", config).get("max_position_embeddings")
     if context is None:
         return
     vision = config.get("vision_config", {})
     size, patch = vision.get("image_size"), vision.get("patch_size")
     picture = (size // patch) ** 2 if isinstance(size, int) and isinstance(patch, int) else 0
-    longest = max([rows, *lengths])
-    if longest + picture + 1 > context:
+    longest, question = max([rows, *lengths]), _longest(folder / "tokenizer.json", questions)
+    most = context - picture - question - 1
+    if longest > most:
+        text = f" and {question:,} the longest question" if question else ""
         raise RequestError(
             f"`{adapter.name}` with prompts of {longest:,} rows does not fit `{name}`: its context holds {context:,} "
-            f"tokens, {picture:,} of them the picture. The most is {context - picture - 1:,}."
+            f"tokens, {picture:,} of them the picture{text}. The most is {most:,}."
         )
+
+
+def _longest(file: Path, texts: Sequence[str]) -> int:
+    """Returns how many tokens the longest of some texts has; 0 where a tokenizer is not in this form."""
+    if not texts or not file.is_file():
+        return 0
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(file))
+    return max(len(tokenizer.encode(text, add_special_tokens=False).ids) for text in texts)
 
 
 def _from_hub(name: str, offline: bool, patterns: Sequence[str]) -> Path:

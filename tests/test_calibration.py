@@ -12,7 +12,7 @@ from mmpt_bench import registry
 from mmpt_bench.stats import cluster_bootstrap, paired_difference
 from mmpt_bench.task import Tally
 
-REPEATS = 1500
+REPEATS = 1000
 SD_SHARED, SD_OWN = 1.3, 0.75
 """Of a picture's difficulty on the logit scale: what two checkpoints share of it, and what is each one's own."""
 STRATEGIES = ("random", "popular", "adversarial")
@@ -65,9 +65,9 @@ def test_points_and_f1_are_held_and_told_apart_as_often_as_they_say(
     for repeat in range(REPEATS):
         shared = rng.normal(0, SD_SHARED, 1200)
         a, b = made(rng, shared), made(rng, shared)
-        low, high = cluster_bootstrap(a, of.metric.values, 500, repeat)[of.headline]
+        low, high = cluster_bootstrap(a, of.metric.values, 300, repeat)[of.headline]
         held += low <= truth <= high
-        called += paired_difference(a, b, of.metric.values, of.headline, 300, repeat).p <= 0.05
+        called += paired_difference(a, b, of.metric.values, of.headline, 199, repeat).p <= 0.05
     print(f"{task} {of.headline}: coverage {held / REPEATS:.3f}, type-I error {called / REPEATS:.3f}")
     assert 0.93 <= held / REPEATS <= 0.985
     assert 0.035 <= called / REPEATS <= 0.065

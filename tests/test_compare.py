@@ -124,6 +124,12 @@ def test_methods_without_two_common_seeds_are_refused_at_method_scope(tmp_path: 
         answer_to(store, ["lora", "mmpt"], TASKS, scope="method", n_resamples=20)
 
 
+def test_a_method_that_was_not_run_is_said_with_the_command_that_runs_it(tmp_path: Path) -> None:
+    store = filled(tmp_path, 1, {"lora": GOOD})
+    with pytest.raises(RequestError, match=r"`vpt` has no finished run in .*`mmpt-bench run --method vpt --tasks "):
+        answer_to(store, ["lora", "vpt"], TASKS, n_resamples=20)
+
+
 def test_an_empty_folder_is_said_with_what_makes_records(tmp_path: Path) -> None:
     done = bench("compare", "lora", "mmpt", cwd=tmp_path, code=2)
     assert "Nothing is recorded" in done.stderr

@@ -45,7 +45,8 @@ def test_latex_is_a_booktabs_table_with_as_many_cells_in_each_line(tmp_path: Pat
         add(store, "1110", of=of)
         add(store, "1", "frozen", of=of)
     text = latex_of(store)
-    for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"\begin{tabular}{lrrrr}", r"\end{table}"):
+    for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"\begin{adjustbox}{max width=\textwidth}",
+                 r"\begin{tabular}{lrrrr}", r"\end{adjustbox}", r"\end{table}"):  # fmt: skip
         assert text.count(rule) == 1
     lines = [line for line in text.splitlines() if line.endswith(r"\\")]
     assert len(lines) == 4
@@ -64,6 +65,14 @@ def test_latex_bold_is_everything_tied_with_the_best(tmp_path: Path) -> None:
     assert by_method["lora"].count(r"\textbf{75.0}") == 1
     assert by_method["vpt"].count(r"\textbf{75.0}") == 1
     assert r"\textbf" not in by_method["prefix"]
+
+
+def test_latex_bold_below_zero_has_a_bold_minus(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    add(store, "1000", "lora")
+    text = latex_of(store)
+    assert r"\textbf{25.0}" in text
+    assert r"\textbf{\boldmath$-50.0$}" in text
 
 
 def test_latex_says_exploratory_where_all_are_tied(tmp_path: Path) -> None:
@@ -170,6 +179,11 @@ def test_run_that_is_none_or_several_is_refused(tmp_path: Path, name: str, said:
     store.append_record(record(store, real(), samples(100), "1", recipe("vpt"), suite="real"))
     with pytest.raises(RequestError, match=said):
         results_of(store, name, {"pope": real()})
+
+
+def test_empty_folder_has_nothing_to_export_and_says_what_makes_it(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"Nothing is recorded in .*`mmpt-bench run --method all` makes something"):
+        results_of(store_in(tmp_path), "lora", {"pope": real()})
 
 
 def test_trial_with_a_limit_is_not_exported(tmp_path: Path) -> None:

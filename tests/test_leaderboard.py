@@ -21,6 +21,7 @@ from mmpt_bench.leaderboard_csv import leaderboard_csv
 from mmpt_bench.published import REMARK, read_published
 from mmpt_bench.recipe import Budget, Recipe
 from mmpt_bench.render import json_bytes, leaderboard_json, leaderboard_md
+from mmpt_bench.resample import FEW_PICTURES
 from mmpt_bench.store import Store
 from mmpt_bench.task import Task
 from mmpt_bench.terminal import leaderboard_tables
@@ -128,6 +129,20 @@ def test_tracks_are_never_mixed(tmp_path: Path, other: dict[str, object]) -> Non
     found = made(store)
     assert sorted(r.label for board in found for r in board.rows) == ["lora", "vpt"]
     assert [(len(board.rows), board.rows[0].place) for board in found] == [(1, 1), (1, 1)]
+
+
+def test_interval_among_many_rows_is_the_one_of_the_row_alone(tmp_path: Path) -> None:
+    # More pictures than are drawn by their counts: a row's resamples are shared with the ranks.
+    alone, beside = store_in(tmp_path / "alone"), store_in(tmp_path / "beside")
+    asked = samples(FEW_PICTURES + 20)
+    for seed in range(2):
+        alone.append_record(record(alone, COLOURS, asked, "1101" if seed else "10", recipe("lora", seed)))
+        for method, right in (("lora", "1101" if seed else "10"), ("vpt", "1" if seed else "0")):
+            beside.append_record(record(beside, COLOURS, asked, right, recipe(method, seed)))
+    (of_alone,), (of_both,) = made(alone), made(beside)
+    first, second = (next(r for r in of.rows if r.label == "lora").cells["colours"] for of in (of_alone, of_both))
+    assert first.interval is not None
+    assert first.interval == second.interval
 
 
 def test_suites_are_never_mixed(tmp_path: Path) -> None:

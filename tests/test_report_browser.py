@@ -215,16 +215,24 @@ def test_a_narrow_page_does_not_scroll_sideways(browser: Any, report: Path, widt
     page = context.new_page()
     page.goto(report.as_uri())
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    # Labels of variants are as long as their hyperparameters are many.
+    page.select_option("#choose select[name=method]", index=0)
+    page.evaluate("document.querySelector('#choose option').textContent = 'mmpt (visual_length=20) '.repeat(4)")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
     context.close()
 
 
 def test_paper_has_no_controls_and_everything_unfolded(page: Any) -> None:
     page.emulate_media(media="print", color_scheme="dark")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
-    for selector in (".top", ".filters", "#answers", ".copy"):
+    for selector in (".top", ".filters", "#answers", ".copy", "figure details"):
         assert not page.locator(selector).first.is_visible()
     assert page.evaluate("document.querySelectorAll('details:not([open])').length") == 0
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    # What is a button on the screen is left out where a table's heading repeats on the next sheet.
+    assert set(page.locator("thead button").evaluate_all("all => all.map((e) => getComputedStyle(e).display)")) == {
+        "contents"
+    }
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     assert page.evaluate("document.querySelectorAll('details:not([open])').length") > 0
     assert page.pdf()[:5] == b"%PDF-"

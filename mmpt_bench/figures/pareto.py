@@ -49,7 +49,8 @@ def draw(of: Material) -> list[Drawn | Missing]:
         rows = [row for row in each.board.ranked if row.trains]
         if each.overall is None or len(rows) < 2:
             reason = (
-                f"{len(rows)} trained method is ranked; a front needs two: `mmpt-bench run --method all --tasks all`."
+                f"{len(rows) or 'No'} trained method is ranked; a front needs two: "
+                "`mmpt-bench run --method all --tasks all`."
             )
             made.append(Missing("pareto", name, title, reason))
         else:

@@ -45,7 +45,7 @@ def _first(board: Board, ranked: Sequence[Row]) -> str:
         return (
             f"No method can be called better than another with {_seeds(board)} ({number(SEEDS_TO_CLAIM)} are needed): "
             f"by score alone {top.label} leads with {_overall(top)} of the way from guessing to everything right over "
-            f"{number(sum(c.counts for c in board.columns))} tasks, before {others}."
+            f"{_tasks(board)}, before {others}."
         )
     if len(best) == len(ranked):
         return (
@@ -124,8 +124,12 @@ def _overall(row: Row) -> str:
 
 
 def _over(board: Board) -> str:
-    tasks = [column for column in board.columns if column.counts]
-    return f"{number(len(tasks))} {plural(len(tasks), 'task', 'tasks')} and {_seeds(board)}"
+    return f"{_tasks(board)} and {_seeds(board)}"
+
+
+def _tasks(board: Board) -> str:
+    n = sum(column.counts for column in board.columns)
+    return f"{number(n)} {plural(n, 'task', 'tasks')}"
 
 
 def _seeds(board: Board) -> str:
