@@ -111,6 +111,10 @@ def ablate(
     sys.exit(do(asked, only_plan, as_json))
 
 
+NO_FIGURE = ("as_json", "only_plan", "out", "budget_hours", "offline")
+"""Options that change no figure of an ablation."""
+
+
 def _command() -> str:
     """Returns the command as it was typed, without what changes no figure."""
     import shlex
@@ -118,7 +122,7 @@ def _command() -> str:
     context = click.get_current_context()
     words = ["mmpt-bench", context.info_name or ""]
     for option in context.command.params:
-        if not isinstance(option, click.Option) or option.name in ("as_json", "only_plan", "out", "budget_hours"):
+        if not isinstance(option, click.Option) or option.name in NO_FIGURE:
             continue
         if context.get_parameter_source(option.name or "") is not click.core.ParameterSource.COMMANDLINE:
             continue

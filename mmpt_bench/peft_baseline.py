@@ -12,10 +12,11 @@ import re
 import typing
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mmpt_bench.errors import BenchError, RequestError, UntrustedRecord, unknown_name
+from mmpt_bench.errors import RequestError, UntrustedRecord, unknown_name
 
 if TYPE_CHECKING:
     from mmpt_bench.adapter import Handle
@@ -42,6 +43,9 @@ REFUSED = {
     "KVPREFIX": "it is a method here: `prefix`",
 }
 """Methods of PEFT that do not fit, and why."""
+PEFT_REFUSES = (ValueError, NotImplementedError, TypeError, RuntimeError, KeyError)
+"""What PEFT, which has no class of errors of its own, raises where a method, a configuration or a file does not fit.
+Caught around its calls alone, and around `make`, which is a call of it."""
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 CHANGING = ("pissa", "olora", "corda", "loftq", "lora_ga", "eva")
 """Ways to begin that take a part out of the base's weights, or need data of their own."""
@@ -138,7 +142,7 @@ class PeftBaseline:
         from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
         from torch import nn
 
-        skeleton = nn.Module()
+        skeleton, config = nn.Module(), self._targeted(anatomy)
         with torch.device("meta"):
             for one in anatomy.decoder_linears:
                 parent: nn.Module = skeleton
@@ -151,8 +155,8 @@ class PeftBaseline:
             with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
                 warnings.simplefilter("ignore")
                 try:
-                    PEFT_TYPE_TO_TUNER_MAPPING[self.kind](skeleton, {"default": self._targeted(anatomy)}, "default")  # type: ignore[index]
-                except (ValueError, NotImplementedError, RuntimeError) as error:
+                    PEFT_TYPE_TO_TUNER_MAPPING[self.kind](skeleton, {"default": config}, "default")  # type: ignore[index]
+                except PEFT_REFUSES as error:
                     raise RequestError(f"{self.kind} cannot be counted on its own: {error}") from error
         own = sum(p.numel() for p in skeleton.parameters() if p.requires_grad)
         return own + (anatomy.projector_parameters if self.train_projector else 0)
@@ -211,34 +215,38 @@ def inject(attachment: Any, config: Any, seed: int, make: Callable[[], None] | N
             vars(module).pop(extra, None)
 
     attachment.undo_with(take_out)
-    try:
+    with ExitStack() as undo:
+        undo.callback(attachment.remove)
         # PEFT draws its own values from the global generator, whose state is not ours to move.
         with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
             warnings.simplefilter("ignore")
             torch.manual_seed(seed)
-            if make is None:
-                PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type](model, {"default": config}, "default")
-            else:
-                make()
+            try:
+                if make is None:
+                    PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type](model, {"default": config}, "default")
+                else:
+                    make()
+            except torch.OutOfMemoryError:
+                raise
+            except PEFT_REFUSES as error:
+                raise _unfit(config, anatomy, " ".join(str(error).split())[:300]) from error
         # New modules begin in training mode, where dropout and sampling are on, whatever the model's own mode is.
         model.train(model.training)
         # Only what the injection added: a model's first forward adds attributes too, and those stay.
         added += [(m, extra) for m in before.values() for extra in vars(m).keys() - attributes[id(m)]]
         _check(anatomy, config, model, sums)
-    except (BenchError, torch.OutOfMemoryError):
-        attachment.remove()
-        raise
-    except (ValueError, NotImplementedError, TypeError, RuntimeError, KeyError) as error:
-        attachment.remove()
-        reason = " ".join(str(error).split())
-        raise RequestError(f"{config.peft_type.value} does not fit `{anatomy.family}`: {reason[:300]}") from error
+        undo.pop_all()
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             attachment.add(re.sub(r"\.default(?=\.|$)", "", name), parameter)
 
 
+def _unfit(config: Any, anatomy: Anatomy, reason: str) -> RequestError:
+    return RequestError(f"{config.peft_type.value} does not fit `{anatomy.family}`: {reason}")
+
+
 def _check(anatomy: Anatomy, config: Any, model: Any, sums: dict[int, tuple[Any, float]]) -> None:
-    """Raises ValueError where training would be void, UntrustedRecord where the base is no longer the base."""
+    """Raises RequestError where training would be void, UntrustedRecord where the base is no longer the base."""
     if any(p.detach().double().sum().item() != total for p, total in sums.values()):
         raise UntrustedRecord(
             f"{config.peft_type.value} changed the base's own weights, and nothing after it would be measured from the "
@@ -249,7 +257,9 @@ def _check(anatomy: Anatomy, config: Any, model: Any, sums: dict[int, tuple[Any,
         [name for name, p in model.named_parameters() if p.requires_grad and name.startswith(unread)] if unread else []
     )
     if lost:
-        raise ValueError(f"`{lost[0]}` lies behind what is read of the vision tower and never reaches the loss")
+        raise _unfit(
+            config, anatomy, f"`{lost[0]}` lies behind what is read of the vision tower and never reaches the loss"
+        )
 
 
 def adapter_class(name: str, kind: str, fields: dict[str, Any]) -> type[PeftBaseline]:

@@ -181,7 +181,7 @@ def _planned(
     corpus = load_corpus(request.corpus)
     jobs: dict[str, Job] = {}
     questions = {sample.question for item in data.values() for sample in item.samples}
-    asked = sorted(questions, key=lambda text: (len(text), text))[-LONG_QUESTIONS:]
+    asked = tuple(sorted(questions, key=lambda text: (len(text), text))[-LONG_QUESTIONS:])
     for seed in request.seeds:
         for entry in request.methods:
             texts = request.overrides.get(entry.name, {})

@@ -57,7 +57,7 @@ def check_backbone(name: str) -> None:
         raise unknown_name("backbone", name, [EMBEDDED], "A folder, or `owner/model` of the hub, is one too.")
 
 
-def check_rows(adapter: Any, name: str, offline: bool = False, questions: Sequence[str] = ()) -> None:
+def check_rows(adapter: Any, name: str, offline: bool = False, questions: tuple[str, ...] = ()) -> None:
     """Refuses prompts that leave a backbone no room for a picture, a question and a word, by its files alone.
 
     Args:
@@ -91,7 +91,8 @@ def check_rows(adapter: Any, name: str, offline: bool = False, questions: Sequen
         )
 
 
-def _longest(file: Path, texts: Sequence[str]) -> int:
+@functools.cache
+def _longest(file: Path, texts: tuple[str, ...]) -> int:
     """Returns how many tokens the longest of some texts has; 0 where a tokenizer is not in this form."""
     if not texts or not file.is_file():
         return 0
