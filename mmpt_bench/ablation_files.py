@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +11,8 @@ from mmpt_bench.ablation_board import AblationBoard, ablation_boards
 from mmpt_bench.board import Column, plain
 from mmpt_bench.claims import SEEDS_TO_CLAIM
 from mmpt_bench.contrast import OVERALL, Contrast
-from mmpt_bench.escape import csv_text, markdown, rich_text
+from mmpt_bench.csv_table import csv_table, rounded
+from mmpt_bench.escape import markdown, rich_text
 from mmpt_bench.files import write_atomic
 from mmpt_bench.recipe import Record
 from mmpt_bench.store import Store
@@ -42,7 +41,7 @@ def write_ablations(store: Store, tasks: Mapping[str, Task], records: Sequence[R
 
 
 def ablation_csv(board: AblationBoard) -> bytes:
-    """Returns a row a point and task in full precision, and the mean of all tasks under an empty task."""
+    """Returns a row a point and task, and the mean of all tasks under an empty task."""
     axes = list(board.ablation.axes)
     names = [
         "ablation", "label", "method", *axes, "is_reference", "task", "metric", "unit", "score", "interval_low",
@@ -52,13 +51,7 @@ def ablation_csv(board: AblationBoard) -> bytes:
         "learning_rate_source",
     ]  # fmt: skip
     lines = [_line(board, *place) for place in _places(board)]
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, names, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(
-        {k: csv_text(v) if isinstance(v, str) else "" if v is None else v for k, v in line.items()} for line in lines
-    )
-    return stream.getvalue().encode()
+    return csv_table(names, lines)
 
 
 def _places(board: AblationBoard) -> list[tuple[int, str]]:
@@ -92,7 +85,7 @@ def _line(board: AblationBoard, number: int, task: str) -> dict[str, Any]:
         figures = {
             "task": task, "metric": column.headline, "unit": column.unit, "score": cell.score, "interval_low": low,
             "interval_high": high, "interval_of": cell.interval_of, "sd": cell.sd,
-            "by_seed": " ".join(f"{seed}:{score!r}" for seed, score in cell.by_seed.items()),
+            "by_seed": " ".join(f"{seed}:{rounded(score)!r}" for seed, score in cell.by_seed.items()),
         }  # fmt: skip
         n, n_pictures = column.n, column.n_pictures
     return {

@@ -1,19 +1,16 @@
-"""A leaderboard as CSV, for programs: a row a method and task in full precision, and a row a failed run."""
+"""A leaderboard as CSV, for programs: a row a method and task, and a row a failed run."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Sequence
 from typing import Any
 
 from mmpt_bench.board import Board, Cell, Column, Row, plain
-from mmpt_bench.escape import csv_text
+from mmpt_bench.csv_table import csv_table
 
 
 def leaderboard_csv(boards: Sequence[Board]) -> bytes:
-    """Returns every method on every task, a row each, in full precision; what is unknown is empty."""
+    """Returns every method on every task, a row each; what is unknown is empty."""
     lines = [
         _csv_row(board, row, column, row.cells[column.task])
         for board in boards
@@ -23,11 +20,7 @@ def leaderboard_csv(boards: Sequence[Board]) -> bytes:
     ]
     lines += [_csv_failure(board, number) for board in boards for number in range(len(board.failures))]
     names = list(dict.fromkeys(name for line in lines for name in line))
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, names, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: _csv_value(value) for name, value in line.items()} for line in lines)
-    return stream.getvalue().encode()
+    return csv_table(names, lines)
 
 
 def _csv_row(board: Board, row: Row, column: Column, cell: Cell) -> dict[str, Any]:
@@ -44,7 +37,7 @@ def _csv_row(board: Board, row: Row, column: Column, cell: Cell) -> dict[str, An
         **_csv_board(board),
         "method": row.method,
         "label": row.label,
-        "params": json.dumps(row.params, sort_keys=True),
+        "params": row.params,
         "status": "ok",
         "task": column.task,
         **{name: value for name, value in plain(column).items() if name not in ("task", "title", "counts")},
@@ -67,7 +60,7 @@ def _csv_row(board: Board, row: Row, column: Column, cell: Cell) -> dict[str, An
         "learning_rate": row.learning_rate,
         "learning_rate_source": row.learning_rate_source,
         "flags": "; ".join(row.flags),
-        "values": json.dumps(cell.values, sort_keys=True),
+        "values": cell.values,
     }
 
 
@@ -82,10 +75,6 @@ def _csv_failure(board: Board, number: int) -> dict[str, Any]:
 
 def _csv_board(board: Board) -> dict[str, Any]:
     return {name: getattr(board, name) for name in ("track", "suite", "backbone", "corpus", "dtype", "limit")}
-
-
-def _csv_value(value: Any) -> Any:
-    return csv_text(value) if isinstance(value, str) else "" if value is None else value
 
 
 def _low(interval: tuple[float, float] | tuple[int, int] | None) -> float | None:

@@ -14,6 +14,7 @@ from synthetic import failed, recipe, record, samples, store_in, task
 
 from mmpt_bench import shown
 from mmpt_bench.board import Board, Row
+from mmpt_bench.csv_table import csv_table
 from mmpt_bench.errors import RequestError, UntrustedRecord
 from mmpt_bench.escape import csv_text, markdown, plain_text
 from mmpt_bench.leaderboard import boards
@@ -469,3 +470,16 @@ def test_missing_published_file_is_refused(tmp_path: Path) -> None:
 def test_no_record_gives_a_leaderboard_that_says_so(tmp_path: Path) -> None:
     assert made(store_in(tmp_path)) == ()
     assert leaderboard_md((), ()) == b"# Leaderboard: no run is recorded yet\n"
+
+
+def test_csv_is_the_same_where_sums_round_otherwise_and_keeps_every_value() -> None:
+    one = {"score": 0.1 + 0.2, "values": {"recall/a": 0.1 + 0.2, "n": 3}, "label": "=x", "unknown": None}
+    other = {"score": 0.3, "values": {"n": 3, "recall/a": 0.3}, "label": "=x", "unknown": None}
+    table = csv_table(list(one), [one])
+    assert table == csv_table(list(one), [other])
+    (row,) = csv.DictReader(io.StringIO(table.decode()))
+    assert (row["score"], row["label"], row["unknown"]) == ("0.3", "'=x", "")
+    assert json.loads(row["values"]) == {"n": 3, "recall/a": 0.3}
+    many = {f"subtask {i}": i / 7 for i in range(60)}
+    (row,) = csv.DictReader(io.StringIO(csv_table(["values"], [{"values": many}]).decode()))
+    assert json.loads(row["values"]) == pytest.approx(many, rel=1e-9)

@@ -50,7 +50,7 @@ class Drawn:
     """What the figure says, in words, for those who do not see it."""
     figure: Figure
     csv: bytes
-    """UTF-8 with a header line; a row a mark, in full precision."""
+    """UTF-8 with a header line; a row a mark."""
     ablation: str = ""
     """Name of the ablation that it is of; empty for a figure of boards or searches."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import re
 import textwrap
@@ -10,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from mmpt_bench.board import Board, Column
-from mmpt_bench.escape import csv_text, plain_text
+from mmpt_bench.csv_table import csv_table
+from mmpt_bench.escape import plain_text
 from mmpt_bench.stats import Interval
 
 if TYPE_CHECKING:
@@ -190,15 +190,8 @@ def file_name(text: str) -> str:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """Returns rows as CSV in full precision; what is unknown is empty, and no cell begins a formula."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, names, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(
-        {k: csv_text(v) if isinstance(v, str) else "" if v is None else v for k, v in row.items()} for row in rows
-    )
-    return stream.getvalue().encode()
+    """Returns rows as CSV, with a column for every name that a row has."""
+    return csv_table(list(dict.fromkeys(name for row in rows for name in row)), rows)
 
 
 def spanned(interval: Interval | None) -> dict[str, float | None]:
