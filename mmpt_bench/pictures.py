@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Shown = Sample | Example
 """What has a picture."""
-ALONE_TOKENS = 256
+ALONE_TOKENS = 128
 """A tower with as many tokens a picture runs in training on one picture at a time, whose features any later step may
 use; a smaller one runs on a step's pictures together. Either way a picture's features never depend on what else is in
 memory, down to the last bit: a resumed run must find what an uninterrupted one found."""

@@ -109,6 +109,7 @@ def train(
     """
     import torch
 
+    from mmpt_bench.fused_layers import layers_fused
     from mmpt_bench.fused_updates import updates_fused
 
     if corpus.most_exchanges > 1:
@@ -137,6 +138,7 @@ def train(
     try:
         skipping.enter_context(unread_blocks_skipped(backbone))
         skipping.enter_context(updates_fused(backbone))
+        skipping.enter_context(layers_fused(backbone))
         losses = skipping.enter_context(closing(Losses(backbone, corpus.fingerprint, budget.max_length)))
         losses.left_out = left_out
         batches = _with_next(corpus.batches(seed, budget.steps, budget.batch_size, done))
