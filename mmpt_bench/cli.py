@@ -263,28 +263,22 @@ def export(run: str, form: str, out: Path) -> None:
 
 
 @cli.command()
-@click.option(
-    "--results",
-    default="results",
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="Folder of the results that are reported.",
-)
-@click.option("--out", type=click.Path(path_type=Path), help="File to write; by default report.html in that folder.")
+@OUT
+@click.option("--file", type=click.Path(path_type=Path), help="File to write; by default report.html in that folder.")
 @click.option(
     "--images",
     type=click.Path(path_type=Path),
     help="Folder of real data, as `run --data` takes it, for questions and pictures; generated ones are drawn.",
 )
 @JSON
-def report(results: Path, out: Path | None, images: Path | None, as_json: bool) -> None:
+def report(out: Path, file: Path | None, images: Path | None, as_json: bool) -> None:
     """Write one HTML file with everything that is recorded: verdict, board, figures, costs, samples, data audit.
 
     It needs no network and nothing beside it. Where something is missing, it says so, and the command that gets it.
     """
     from mmpt_bench.report import command
 
-    sys.exit(command.report(results, out, images, as_json))
+    sys.exit(command.report(out, file, images, as_json))
 
 
 @cli.command()

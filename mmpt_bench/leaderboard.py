@@ -96,7 +96,10 @@ def _board(
 
 
 def _labels(records: Sequence[Record]) -> dict[str, str]:
-    """Returns a label for every variant: its method, and the hyperparameters in which that method's variants differ."""
+    """Returns a label for every variant: its method, and the hyperparameters in which that method's variants differ.
+
+    Learning rates, which are searched for each, are named where nothing else tells two variants apart.
+    """
     variants: dict[str, dict[str, Record]] = {}
     for record in records:
         variants.setdefault(record.method, {})[_variant(record)] = record
@@ -105,6 +108,9 @@ def _labels(records: Sequence[Record]) -> dict[str, str]:
         names = sorted({name for record in of_method.values() for name in _told(record)})
         texts = {name: {canonical_json(_told(r).get(name)) for r in of_method.values()} for name in names}
         telling = [name for name in names if len(texts[name]) > 1]
+        asked = [name for name in telling if name != "learning_rate"]
+        if len({canonical_json([_told(r).get(name) for name in asked]) for r in of_method.values()}) == len(of_method):
+            telling = asked
         for variant, record in of_method.items():
             told = ", ".join(f"{name}={_told(record).get(name)}" for name in telling)
             labels[variant] = f"{method} ({told})" if told else method

@@ -271,6 +271,23 @@ def test_variants_of_a_method_have_rows_and_labels_of_their_own(tmp_path: Path) 
     assert [r.label for r in made(store)[0].rows] == ["lora (rank=16)", "lora (rank=4)", "vpt"]
 
 
+def test_a_learning_rate_is_in_a_label_only_where_nothing_else_tells_variants_apart(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    add(store, "1110", recipe("lora", params={"learning_rate": 0.001, "rank": 4}))
+    add(store, "1111", recipe("lora", params={"learning_rate": 0.004, "rank": 16}))
+    add(store, "1111", recipe("vpt", params={"learning_rate": 0.001}))
+    add(store, "1111", recipe("vpt", params={"learning_rate": 0.002}))
+    add(store, "1111", recipe("prefix", params={"learning_rate": 0.001, "length": 1}))
+    add(store, "1111", recipe("prefix", params={"learning_rate": 0.002, "length": 1}))
+    add(store, "1111", recipe("prefix", params={"learning_rate": 0.002, "length": 2}))
+    (board,) = made(store)
+    assert {row.label for row in board.rows} == {
+        "lora (rank=4)", "lora (rank=16)", "vpt (learning_rate=0.001)", "vpt (learning_rate=0.002)",
+        "prefix (learning_rate=0.001, length=1)", "prefix (learning_rate=0.002, length=1)",
+        "prefix (learning_rate=0.002, length=2)",
+    }  # fmt: skip
+
+
 def test_strict_and_constrained_scores_and_unreadable_share(tmp_path: Path) -> None:
     store = store_in(tmp_path)
     add(store, "1110", strict="1-10")

@@ -21,6 +21,7 @@ from mmpt_bench.figures.style import (
     table,
 )
 
+LINES = ("-", "--", ":", "-.")
 TITLE = "Learning curves"
 
 
@@ -63,7 +64,7 @@ def _drawn(of: Evidence, curves: dict[str, dict[int, Curve]], material: Material
     n_columns = columns_for(names, 5.0)
     figure, (axes,) = panels(1, size=(4.4, 2.5), left=0.65, below=0.5, legend=legend_height(len(names), n_columns))
     lines: list[dict[str, Any]] = []
-    ends = {}
+    ends, styles = {}, _styles({label: methods[label] for label in curves})
     for label, by_seed in curves.items():
         color = color_of(methods[label], material.colors)
         for seed, curve in by_seed.items():
@@ -76,12 +77,15 @@ def _drawn(of: Evidence, curves: dict[str, dict[int, Curve]], material: Material
         alike = [c.losses for c in by_seed.values() if c.steps == next(iter(by_seed.values())).steps]
         mean = np.mean(alike, axis=0)
         ends[label] = float(mean[-1])
-        axes.plot(next(iter(by_seed.values())).steps, mean, color=color, linewidth=1.5, zorder=2)
+        axes.plot(next(iter(by_seed.values())).steps, mean, styles[label], color=color, linewidth=1.5, zorder=2)
     axes.set_xlabel("Optimiser step")
     axes.set_ylabel("Nats a token")
     axes.set_title("Training loss" + (", mean over seeds" if len(names) > len(curves) else ""))
     axes.margins(x=0.02)
-    handles = [Line2D([], [], color=color_of(methods[label], material.colors), linewidth=1.5) for label in curves]
+    handles = [
+        Line2D([], [], color=color_of(methods[label], material.colors), linestyle=styles[label], linewidth=1.5)
+        for label in curves
+    ]
     handles += [Line2D([], [], color=GREY, linewidth=0.5, alpha=0.7)] * (len(names) - len(curves))
     legend_below(figure, handles, names, n_columns)
     lowest = min(ends, key=lambda label: ends[label])
@@ -92,3 +96,13 @@ def _drawn(of: Evidence, curves: dict[str, dict[int, Curve]], material: Material
         f"Training loss of {len(curves)} methods by step. {lowest} ends lowest, at {ends[lowest]:.3f}.",
         figure, table(lines),
     )  # fmt: skip
+
+
+def _styles(methods: dict[str, str]) -> dict[str, Any]:
+    """Returns label -> line, which tells a method's variants apart: they share its colour."""
+    seen: dict[str, int] = {}
+    found = {}
+    for label, method in methods.items():
+        found[label] = LINES[seen.get(method, 0) % len(LINES)]
+        seen[method] = seen.get(method, 0) + 1
+    return found

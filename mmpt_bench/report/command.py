@@ -18,24 +18,24 @@ from mmpt_bench.store import Store
 FILE = "report.html"
 
 
-def report(results: Path, out: Path | None, images: Path | None, as_json: bool) -> int:
+def report(out: Path, file: Path | None, images: Path | None, as_json: bool) -> int:
     """Writes the report of a results folder and says what is missing; returns the exit code.
 
     Raises:
-        RequestError: there is no such results folder or folder of pictures, or `out` is none to write to.
+        RequestError: there is no such results folder or folder of pictures, or `file` is none to write to.
     """
-    if not results.is_dir():
+    if not out.is_dir():
         raise RequestError(
-            f"There is no results folder `{results}`: `mmpt-bench run --method all --tasks all --out {results}` makes "
-            "it; or name another one with `--results`."
+            f"There is no results folder `{out}`: `mmpt-bench run --method all --tasks all --out {out}` makes it; or "
+            "name another one with `--out`."
         )
     if images is not None and not images.is_dir():
         raise RequestError(f"There is no folder `{images}` to read pictures from.")
-    target = out if out is not None else results / FILE
+    target = file if file is not None else out / FILE
     if target.is_dir():
-        raise RequestError(f"`{target}` is a folder: name the file, as in `--out {target / FILE}`.")
+        raise RequestError(f"`{target}` is a folder: name the file, as in `--file {target / FILE}`.")
     check_name(target.name)
-    store = Store(results)
+    store = Store(out)
     content = gather(store, registry.built_in_tasks(), images, lambda text: click.echo(text, err=True))
     made = page(content, store)
     write_atomic(target, made.data)

@@ -154,7 +154,7 @@ def gather(
     made = sorted((each.board for each in found), key=_main_first)
     samples, asked = Samples(store), Asked(tasks, images)
     sections = tuple(_section(board, len(made), records, store, samples, asked, say) for board in made)
-    out = out_option(store, "--out")
+    out = out_option(store)
     return Content(
         sections=sections,
         empty=None if made else nothing_recorded(store, has_ablations=any(each.evidence for each in ablations)),
@@ -168,7 +168,7 @@ def gather(
         n_resamples=n_resamples,
         closing=(
             " ".join(["mmpt-bench leaderboard", *out]),
-            " ".join(["mmpt-bench report", *out_option(store, "--results")]),
+            " ".join(["mmpt-bench report", *out]),
         ),
         asked=asked,
         samples=samples,

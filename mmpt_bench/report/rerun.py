@@ -42,12 +42,12 @@ def run_command(
     for name, value in (sets or {}).items():
         words += ["--set", f"{name}={value}"]
     words += _conditions(board) if board is not None else []
-    return shlex.join([*words, *out_option(store, "--out")])
+    return shlex.join([*words, *out_option(store)])
 
 
-def out_option(store: Store, option: str) -> list[str]:
+def out_option(store: Store) -> list[str]:
     """Returns the option that names the results folder, nothing where it is the default one; never a whole path."""
-    return [] if store.root.name in ("results", "") else [option, store.root.name]
+    return [] if store.root.name in ("results", "") else ["--out", store.root.name]
 
 
 def reproduce(board: Board, store: Store) -> list[str]:
