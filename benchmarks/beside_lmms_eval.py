@@ -72,6 +72,8 @@ def main() -> None:
     parser.add_argument("--tasks", default=",".join(evaluation.PICTURES))
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
+    if unknown := set(given.tasks.split(",")) - set(evaluation.PICTURES):
+        parser.error(f"no layout of {', '.join(sorted(unknown))}; there are {', '.join(evaluation.PICTURES)}")
     torch.set_num_threads(1)
     steady_malloc()
     rows = []
