@@ -126,6 +126,10 @@ def _resolved(
         if not known:
             raise RequestError(f"Nothing is recorded in `{store.root}`: `mmpt-bench run --method all` makes something.")
         lost = next((name for name in names if not any(_label(each.board, name) for each in boards)), "")
+        several = list(dict.fromkeys(row.label for each in boards for row in each.board.rows if row.method == lost))
+        if several:
+            told = ", ".join(f"`{label}`" for label in several)
+            raise RequestError(f"`{lost}` has several rows: {told}. Name one of them, in quotation marks.")
         if lost in registry.method_entries() and lost not in {row.method for each in boards for row in each.board.rows}:
             tasks_there = ",".join(dict.fromkeys(c.task for each in boards for c in each.board.columns))
             raise RequestError(

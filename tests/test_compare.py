@@ -191,3 +191,14 @@ def test_labels_of_variants_are_shown_in_full_on_a_narrow_terminal(tmp_path: Pat
     text = console.export_text()
     assert "…" not in text
     assert " − ".join(labels) in text
+
+
+def test_a_method_with_several_rows_is_asked_for_by_the_label_of_one(tmp_path: Path) -> None:
+    store = filled(tmp_path, 2, {"mmpt": BAD})
+    for rank in (2, 16):
+        by = recipe("lora", 0, {"learning_rate": 1 / rank, "r": rank})
+        store.append_record(record(store, TASKS["colours"], ASKED, GOOD, by))
+    with pytest.raises(RequestError, match=r"`lora` has several rows: `lora \(r=16\)`, `lora \(r=2\)`\. Name one"):
+        answer_to(store, ["lora", "mmpt"], TASKS, n_resamples=200)
+    answer = answer_to(store, ["lora (r=2)", "mmpt"], TASKS, n_resamples=200)
+    assert "lora (r=2)" in answer.sentence

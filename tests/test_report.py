@@ -376,6 +376,15 @@ def test_empty_store_says_what_to_run(tmp_path: Path) -> None:
     assert "mmpt-bench run --method all" in page.text or "--method frozen,projector,mmpt" in page.text
 
 
+def test_an_untrained_model_alone_lacks_no_seeds(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    add(store, "10", recipe("frozen", 0, {"learning_rate": 0.0}), trainable=0)
+    page = page_of(store)
+    assert "of the way from guessing to everything right, over one task." in page.text
+    assert "no seeds" not in page.text
+    assert "Exploratory" not in page.text
+
+
 def test_one_method_has_nothing_to_be_compared_with(tmp_path: Path) -> None:
     store = store_in(tmp_path)
     add(store, "1110", recipe("mmpt", 0))

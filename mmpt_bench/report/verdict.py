@@ -124,7 +124,8 @@ def _overall(row: Row) -> str:
 
 
 def _over(board: Board) -> str:
-    return f"{_tasks(board)} and {_seeds(board)}"
+    # Where nothing trains there are none, and none are wanted.
+    return f"{_tasks(board)} and {_seeds(board)}" if any(row.trains for row in board.rows) else _tasks(board)
 
 
 def _tasks(board: Board) -> str:
