@@ -80,6 +80,11 @@ def _read(path: Path, prefix: str) -> Answers:
         return _mme_text(text, path.name.removesuffix(".gz").removesuffix(".txt"), prefix)
     rows, notes = json_rows(text, path)
     first = rows[0][1] if rows else {}
+    if "eval_key" in first:
+        raise RequestError(
+            f"`{path.name}` holds the answers of a run of ours, whose score is in its results folder: `mmpt-bench "
+            "leaderboard`. `mmpt-bench run` with the same options and `--parse RULE` reads replies by another rule."
+        )
     if "doc_id" in first and ("filtered_resps" in first or "resps" in first):
         stem = name.removesuffix(".jsonl").removesuffix(".json")
         strategy = next((part for end, part in LMMS_STRATEGIES.items() if stem.endswith(end)), None)

@@ -243,10 +243,11 @@ def test_a_torn_last_line_is_left_out_and_said(tmp_path: Path) -> None:
         ),
         ('{"reply": NaN}\n', r"no JSON: it holds NaN"),
         ('{"reply": "yes"}\n', r"1 lines do not say what they answer: line 1: column `category`.*--data DIR"),
+        ('{"eval_key": "fb", "id": "random/1", "reply": "yes"}\n', r"holds the answers of a run of ours.*leaderboard"),
         (b"\xff\xfe{\x00", r"not UTF-8, first in line 1"),
         (gzip.compress(b"x" * 1000)[:-9], "cannot be read"),
     ],
-    ids=["line", "empty", "array", "reply", "null", "several", "twice", "NaN", "what", "UTF-16", "cut gzip"],
+    ids=["line", "empty", "array", "reply", "null", "several", "twice", "NaN", "what", "own", "UTF-16", "cut gzip"],
 )
 def test_a_file_that_cannot_be_scored_is_refused_by_line(tmp_path: Path, content: str | bytes, message: str) -> None:
     with pytest.raises(RequestError, match=message):
