@@ -2,8 +2,9 @@
 
     python benchmarks/speed.py --json speed.json
 
-Prints tables and writes JSON; nothing is needed but the project. Some ten minutes on an idle core; figures in CPU time
-also hold on a busy one. See evaluation.py and training.py for what is compared with what.
+Prints tables and writes JSON; nothing is needed but the project. A quarter of an hour with `--pairs 1` on an idle core,
+three times that by default; beside other work, ratios of CPU time too may lose a seventh. See evaluation.py and
+training.py for what is compared with what.
 """
 
 from __future__ import annotations

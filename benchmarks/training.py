@@ -36,6 +36,8 @@ from mmpt_bench.machine import environment
 from mmpt_bench.recipe import Budget
 
 METHODS = ("lora", "prefix", "projector", "mmpt", "vpt", "full")
+NOT_ON_SMOLVLM = ("mmpt",)
+"""Its visual prompts cannot enter that language model (docs/families.md)."""
 WHOLE = ("projector", "full")
 """Methods that PEFT has no form for: the rival trains the same weights without it."""
 
@@ -156,7 +158,8 @@ def table(given: argparse.Namespace) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         makers = {"midsize": midsize.save_llava, "smolvlm": midsize.save_smolvlm}
         place = str(makers[given.backbone](Path(folder))) if given.backbone in makers else given.backbone
-        for method in given.methods.split(","):
+        usual = [name for name in METHODS if given.backbone != "smolvlm" or name not in NOT_ON_SMOLVLM]
+        for method in given.methods.split(",") if given.methods else usual:
             job = {"method": method, "folder": place, "backbone": given.backbone, "steps": given.steps}
             rows.append(r := row({**job, "batch_size": given.batch_size, "pictures": given.pictures}, given.pairs))
             print(
@@ -193,7 +196,7 @@ def fit(backbone: Backbone, corpus: Corpus, method: str) -> dict[str, float]:
 def options(parser: argparse.ArgumentParser) -> None:
     """Adds what `table` reads."""
     parser.add_argument("--backbone", default="midsize", help="`midsize`, `smolvlm`, `embedded` or a folder")
-    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--methods", help=f"by default {', '.join(METHODS)}, as far as the backbone allows")
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--pictures", type=int, default=8, help="of the made-up mixture, with two examples each")
