@@ -130,7 +130,7 @@ def _resolved(
         if several:
             told = ", ".join(f"`{label}`" for label in several)
             raise RequestError(f"`{lost}` has several rows: {told}. Name one of them, in quotation marks.")
-        if lost in registry.method_entries() and lost not in {row.method for each in boards for row in each.board.rows}:
+        if lost in registry.method_entries():
             tasks_there = ",".join(dict.fromkeys(c.task for each in boards for c in each.board.columns))
             raise RequestError(
                 f"`{lost}` has no finished run in `{store.root}`: "

@@ -1,4 +1,4 @@
-"""Rows as CSV for programs: the same bytes on every machine, and nothing in it that a spreadsheet would run."""
+"""Rows as CSV for programs: digits that do not hang on the machine, and nothing that a spreadsheet would run."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 from mmpt_bench.escape import csv_text
 
 DIGITS = 10
-"""Significant digits of a fraction. Processors add in different orders, so the last three or four of a double's
-seventeen differ between them."""
+"""Significant digits of a fraction. Processors add in different orders, so that the last of a double's seventeen
+differ between them (docs/decisions/0019-ten-digits.md)."""
 
 
 def csv_table(names: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> bytes:

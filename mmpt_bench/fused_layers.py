@@ -52,7 +52,7 @@ class Norm(torch.autograd.Function):
 
 
 class Rotation(torch.autograd.Function):
-    """Queries or keys turned by their positions, (batch, heads, tokens, width); both halves have the same angles."""
+    """Queries or keys turned by their positions, (batch, heads, tokens, width)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -64,7 +64,8 @@ class Rotation(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> Any:
         """Returns the gradient of `x`: turned back."""
         cos, sin = ctx.saved_tensors
-        return _turned(grads[0], cos, sin, -1), None, None
+        # What a half was given of the other goes back to that one, at the angle that it was turned by.
+        return _turned(grads[0], cos, sin.roll(sin.shape[-1] // 2, -1), -1), None, None
 
 
 @contextmanager
