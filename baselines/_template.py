@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from mmpt_bench.adapter import Handle
-    from mmpt_bench.anatomy import Anatomy
-    from mmpt_bench.backbone import Backbone
+    from mmpt_bench.engine.adapters.attachment import Handle
+    from mmpt_bench.engine.models.anatomy import Anatomy
+    from mmpt_bench.engine.models.backbone import Backbone
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class NormTuning:
     learning_rate: float = 1e-3
 
     def attach(self, backbone: Backbone, seed: int) -> Handle:
-        """Opens the norms. Whatever a method draws, it draws from `seed` alone (see `mmpt_bench.attach.uniform`)."""
-        from mmpt_bench.attach import Attachment
+        """Opens the norms. Whatever a method draws, it draws from `seed` alone (`uniform` and `normal` beside `Attachment`)."""
+        from mmpt_bench.engine.adapters.attachment import Attachment
 
         attachment = Attachment(backbone)
         attachment.open(*self._norms(backbone))

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from mmpt_bench.adapter import Handle
-    from mmpt_bench.anatomy import Anatomy
-    from mmpt_bench.backbone import Backbone
+    from mmpt_bench.engine.adapters.attachment import Handle
+    from mmpt_bench.engine.models.anatomy import Anatomy
+    from mmpt_bench.engine.models.backbone import Backbone
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,13 @@ class Frozen:
     def __post_init__(self) -> None:
         """Raises RequestError where training is asked for."""
         if self.train_projector or self.learning_rate:
-            from mmpt_bench.errors import RequestError
+            from mmpt_bench.common.errors import RequestError
 
             raise RequestError("`frozen` trains nothing. The projector alone is the method `projector`.")
 
     def attach(self, backbone: Backbone, seed: int) -> Handle:
         """Freezes every parameter and changes nothing."""
-        from mmpt_bench.attach import Attachment
+        from mmpt_bench.engine.adapters.attachment import Attachment
 
         return Attachment(backbone).handle(self)
 

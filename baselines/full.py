@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from mmpt_bench.adapter import Handle
-    from mmpt_bench.anatomy import Anatomy
-    from mmpt_bench.backbone import Backbone
+    from mmpt_bench.engine.adapters.attachment import Handle
+    from mmpt_bench.engine.models.anatomy import Anatomy
+    from mmpt_bench.engine.models.backbone import Backbone
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Full:
 
     def attach(self, backbone: Backbone, seed: int) -> Handle:
         """Opens the weights; nothing is drawn."""
-        from mmpt_bench.attach import Attachment
+        from mmpt_bench.engine.adapters.attachment import Attachment
 
         anatomy = backbone.anatomy
         attachment = Attachment(backbone)

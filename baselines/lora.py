@@ -11,12 +11,12 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from mmpt_bench.errors import RequestError
+from mmpt_bench.common.errors import RequestError
 
 if TYPE_CHECKING:
-    from mmpt_bench.adapter import Handle
-    from mmpt_bench.anatomy import Anatomy
-    from mmpt_bench.backbone import Backbone
+    from mmpt_bench.engine.adapters.attachment import Handle
+    from mmpt_bench.engine.models.anatomy import Anatomy
+    from mmpt_bench.engine.models.backbone import Backbone
 
 _ATTENTION, _MLP = ("q_proj", "k_proj", "v_proj", "o_proj"), ("gate_proj", "up_proj", "down_proj")
 _TARGETS = {"all": _ATTENTION + _MLP, "attention": _ATTENTION, "mlp": _MLP}
@@ -50,7 +50,7 @@ class LoRA:
 
     def attach(self, backbone: Backbone, seed: int) -> Handle:
         """Injects the updates; A is uniform in +-1/sqrt(inputs) from `seed` and the layer's name alone, B is 0."""
-        from mmpt_bench.attach import Attachment
+        from mmpt_bench.engine.adapters.attachment import Attachment
 
         if hasattr(backbone.model, "peft_config"):
             raise RequestError("The backbone already carries an adapter of PEFT: remove it first.")
@@ -81,8 +81,9 @@ class LoRA:
         import torch
         from peft import LoraConfig, inject_adapter_in_model
 
-        from mmpt_bench.attach import plain_config, uniform
-        from mmpt_bench.hashing import derive
+        from mmpt_bench.common.hashing import derive
+        from mmpt_bench.engine.adapters.attachment import uniform
+        from mmpt_bench.engine.adapters.saved import plain_config
 
         model, decoder = attachment.backbone.model, attachment.backbone.anatomy.decoder
         pattern = rf"{re.escape(decoder)}\..*\.({'|'.join(_TARGETS[self.placement])})"

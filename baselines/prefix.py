@@ -11,12 +11,12 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from mmpt_bench.errors import RequestError
+from mmpt_bench.common.errors import RequestError
 
 if TYPE_CHECKING:
-    from mmpt_bench.adapter import Handle
-    from mmpt_bench.anatomy import Anatomy
-    from mmpt_bench.backbone import Backbone
+    from mmpt_bench.engine.adapters.attachment import Handle
+    from mmpt_bench.engine.models.anatomy import Anatomy
+    from mmpt_bench.engine.models.backbone import Backbone
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,10 @@ class Prefix:
 
     def attach(self, backbone: Backbone, seed: int) -> Handle:
         """Puts the prefix on the decoder, drawn from `seed` alone."""
-        from mmpt_bench.attach import Attachment, peft_config
-        from mmpt_bench.hooks import attach_prompts, check_plan
-        from mmpt_bench.prompts import PromptPlan
+        from mmpt_bench.engine.adapters.attachment import Attachment
+        from mmpt_bench.engine.prompts.bank import PromptPlan
+        from mmpt_bench.engine.prompts.hooks import attach_prompts, check_plan
+        from mmpt_bench.engine.prompts.peft import peft_config
 
         plan = PromptPlan(keys=self.length, init=self.init)
         check_plan(backbone.model, backbone.anatomy, plan)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from mmpt_bench.errors import RequestError
+from mmpt_bench.common.errors import RequestError
 
 if TYPE_CHECKING:
-    from mmpt_bench.adapter import Handle
-    from mmpt_bench.anatomy import Anatomy
-    from mmpt_bench.backbone import Backbone
+    from mmpt_bench.engine.adapters.attachment import Handle
+    from mmpt_bench.engine.models.anatomy import Anatomy
+    from mmpt_bench.engine.models.backbone import Backbone
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Projector:
 
     def attach(self, backbone: Backbone, seed: int) -> Handle:
         """Opens the projector; nothing is drawn, training starts from the aligned values."""
-        from mmpt_bench.attach import Attachment
+        from mmpt_bench.engine.adapters.attachment import Attachment
 
         attachment = Attachment(backbone)
         attachment.open(backbone.anatomy.projector)

@@ -19,16 +19,18 @@ import time
 from pathlib import Path
 from typing import Any
 
-import evaluation
 import layouts
 import midsize
 import torch
 
-from mmpt_bench import registry
-from mmpt_bench.backbone import load_backbone
-from mmpt_bench.machine import environment, steady_malloc
-from mmpt_bench.task import Sample, Task
-from mmpt_bench.vision import FeatureCache
+import evaluation
+from mmpt_bench.data.samples import Sample
+from mmpt_bench.engine.models.backbone import load_backbone
+from mmpt_bench.engine.models.feature_cache import FeatureCache
+from mmpt_bench.engine.training.memory import steady_malloc
+from mmpt_bench.evaluation.task import Task
+from mmpt_bench.methods import method_catalog
+from mmpt_bench.records.environment import environment
 
 
 def harness(folder: Path) -> Any:
@@ -81,7 +83,7 @@ def main() -> None:
         folder = midsize.save_llava(Path(name))
         backbone, model = load_backbone(str(folder), device="cpu", offline=True), harness(folder)
     # As every run does: nothing is trained, so that the tower is known to stay as it is.
-    registry.load_method(registry.method_entries()["frozen"])().attach(backbone, 0)
+    method_catalog.load_method(method_catalog.method_entries()["frozen"])().attach(backbone, 0)
     print("| layout | questions | of ours | of ours, kept | of plain | lmms-eval, CPU s a question |")
     print("|---|---|---|---|---|---|")
     for layout in (each for each in layouts.LAYOUTS if each.task in given.tasks.split(",")):

@@ -23,14 +23,16 @@ from pathlib import Path
 
 import numpy as np
 
-from mmpt_bench import registry
-from mmpt_bench.hashing import canonical_json, content_key
-from mmpt_bench.machine import environment
-from mmpt_bench.recipe import Budget, Recipe, Record, track_key
-from mmpt_bench.scoring import figures
-from mmpt_bench.sheet import DIGITS, UNREADABLE, Sheet
-from mmpt_bench.store import Store
-from mmpt_bench.task import Picture, Sample, Task
+from mmpt_bench.common.hashing import canonical_json, content_key
+from mmpt_bench.data.images import Picture
+from mmpt_bench.data.samples import Sample
+from mmpt_bench.evaluation import task_catalog
+from mmpt_bench.evaluation.counting import DIGITS, UNREADABLE, Sheet
+from mmpt_bench.evaluation.scoring import figures
+from mmpt_bench.evaluation.task import Task
+from mmpt_bench.records.environment import environment
+from mmpt_bench.records.recipe import Budget, Recipe, Record, track_key
+from mmpt_bench.records.store import Store
 
 N_ANSWERS = 60_000
 METHODS = ("lora", "prefix", "vpt", "mmpt", "full", "projector")
@@ -115,7 +117,7 @@ def records(store: Store, tasks: dict[str, Task], n_runs: int, n_seeds: int, n_a
 
 def make(folder: Path, n_runs: int, n_seeds: int, n_answers: int) -> None:
     """Writes the store."""
-    store, tasks = Store(folder), {n: registry.load_task(entry) for n, entry in registry.task_entries().items()}
+    store, tasks = Store(folder), {n: task_catalog.load_task(entry) for n, entry in task_catalog.task_entries().items()}
     folder.mkdir(parents=True, exist_ok=True)
     with store.path("records.jsonl").open("w", encoding="utf-8") as stream:
         for record in records(store, tasks, n_runs, n_seeds, n_answers):
@@ -125,7 +127,7 @@ def make(folder: Path, n_runs: int, n_seeds: int, n_answers: int) -> None:
 def built(folder: Path) -> dict[str, float]:
     """Returns what building the board took: processor seconds, and the peak of memory in bytes."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    command = [sys.executable, "-m", "mmpt_bench.cli", "leaderboard", "--out", str(folder)]
+    command = [sys.executable, "-m", "mmpt_bench", "leaderboard", "--out", str(folder)]
     one = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
     subprocess.run(command, env=os.environ | one, stdout=subprocess.DEVNULL, check=True)
     used = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -24,14 +24,19 @@ import layouts
 import midsize
 import torch
 
-from mmpt_bench import reference, registry, source
-from mmpt_bench.backbone import Backbone, load_backbone
+from mmpt_bench.data.samples import Sample
 from mmpt_bench.embedded import suite
-from mmpt_bench.machine import environment, steady_malloc
-from mmpt_bench.predict import predict
-from mmpt_bench.shared import Shared
-from mmpt_bench.task import Sample, Task
-from mmpt_bench.vision import FeatureCache
+from mmpt_bench.engine.inference import plain as reference
+from mmpt_bench.engine.inference.predict import predict
+from mmpt_bench.engine.inference.shared import Shared
+from mmpt_bench.engine.models.backbone import Backbone, load_backbone
+from mmpt_bench.engine.models.feature_cache import FeatureCache
+from mmpt_bench.engine.training.memory import steady_malloc
+from mmpt_bench.evaluation import task_catalog
+from mmpt_bench.evaluation.task import Task
+from mmpt_bench.methods import method_catalog
+from mmpt_bench.records.environment import environment
+from mmpt_bench.sources import task_rows
 
 BATCH = 64
 MIDSIZE = "midsize"
@@ -97,8 +102,8 @@ def row(backbone: Backbone, task: Task, samples: list[Sample], pairs: int) -> di
 def questions(backbone: str, tasks: list[str], limit: int | None, scale: float) -> list[tuple[str, Task, list[Sample]]]:
     """Returns (title, task, samples) of what is asked: the layouts, or the embedded suite."""
     if backbone != MIDSIZE:
-        loaded = {name: registry.load_task(registry.task_entries()[name]) for name in tasks}
-        return [(name, task, source.samples(task, suite.source(name))[:limit]) for name, task in loaded.items()]
+        loaded = {name: task_catalog.load_task(task_catalog.task_entries()[name]) for name in tasks}
+        return [(name, task, task_rows.samples(task, suite.source(name))[:limit]) for name, task in loaded.items()]
     return [
         (layout.title, layout.loaded(), layouts.samples(layout, max(2, round(PICTURES[layout.task] * scale)))[:limit])
         for layout in layouts.LAYOUTS
@@ -117,7 +122,7 @@ def table(backbone: Backbone, name: str, given: argparse.Namespace) -> list[dict
     print("| method | layout | questions | CPU | CPU, features kept | wall | plain, CPU s a question |")
     print("|---|---|---|---|---|---|---|")
     for method in given.methods.split(","):
-        handle = registry.load_method(registry.method_entries()[method])().attach(backbone, 1)
+        handle = method_catalog.load_method(method_catalog.method_entries()[method])().attach(backbone, 1)
         for title, task, samples in questions(name, given.tasks.split(","), given.limit, given.scale):
             r = row(backbone, task, samples, given.pairs)
             rows.append({"method": method, "layout": title, "questions": len(samples), **r})

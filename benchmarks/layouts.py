@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mmpt_bench import registry
-from mmpt_bench.pixels import decoded
-from mmpt_bench.task import Picture, Sample, Task
+from mmpt_bench.data.images import Picture, decoded
+from mmpt_bench.data.samples import Sample
+from mmpt_bench.evaluation import task_catalog
+from mmpt_bench.evaluation.task import Task
 
 _THINGS = """
     person bicycle car motorcycle airplane bus train truck boat bench bird cat dog horse sheep cow elephant bear zebra
@@ -49,7 +50,7 @@ class Layout:
 
     def loaded(self) -> Task:
         """Returns the task itself."""
-        return registry.load_task(registry.task_entries()[self.task])
+        return task_catalog.load_task(task_catalog.task_entries()[self.task])
 
 
 def _mme(picture: int, number: int) -> tuple[str, tuple[str, ...]]:

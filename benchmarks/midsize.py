@@ -90,7 +90,7 @@ def save_smolvlm(folder: Path, seed: int = 0) -> Path:
     """
     import transformers as tf
 
-    from mmpt_bench.loading import pictures_only
+    from mmpt_bench.engine.models.loading import pictures_only
 
     torch.manual_seed(seed)
     marks = ["<fake_token_around_image>", "<global-img>", "<end_of_utterance>"]

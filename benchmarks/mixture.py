@@ -7,9 +7,8 @@ from functools import partial
 import numpy as np
 from layouts import CLASSES, PLACES, THINGS, picture_bytes
 
-from mmpt_bench.corpus import Corpus, Example
-from mmpt_bench.pixels import decoded
-from mmpt_bench.task import Picture
+from mmpt_bench.data.examples import Corpus, Example
+from mmpt_bench.data.images import Picture, decoded
 
 REPLY_WORDS = (1, 1, 2, 4, 8, 12, 24, 48, 72)
 """Lengths of replies, taken in turns: short answers and descriptions, as in LLaVA-1.5's mixture."""

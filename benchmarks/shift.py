@@ -16,15 +16,17 @@ import time
 import numpy as np
 import torch
 
-from mmpt_bench import corpus, registry, source
-from mmpt_bench.backbone import load_backbone
+from mmpt_bench.common.hashing import derive
 from mmpt_bench.embedded import suite
-from mmpt_bench.hashing import derive
-from mmpt_bench.predict import predict
-from mmpt_bench.recipe import Budget
-from mmpt_bench.scoring import scored
-from mmpt_bench.task import Task
-from mmpt_bench.train import train
+from mmpt_bench.engine.inference.predict import predict
+from mmpt_bench.engine.models.backbone import load_backbone
+from mmpt_bench.engine.training.train import train
+from mmpt_bench.evaluation import task_catalog
+from mmpt_bench.evaluation.scoring import scored
+from mmpt_bench.evaluation.task import Task
+from mmpt_bench.methods import method_catalog
+from mmpt_bench.records.recipe import Budget
+from mmpt_bench.sources import corpora, task_rows
 
 SMALL = {"mme": 20, "pope": 40, "vsr": 120, "snli_ve": 60, "cifar10": 120, "mnist": 120}
 
@@ -37,7 +39,7 @@ def centred(score: float, chance: float, ceiling: float) -> float:
 def scores(backbone: object, task: Task) -> tuple[float, float]:
     """Returns the chance-centred (constrained, strict) scores on a task's calibration scenes."""
     rows = dataclasses.replace(suite.source(task.name), rows=suite.rows_of("calibration", task.name))
-    samples = source.samples(task, rows)
+    samples = task_rows.samples(task, rows)
     found = {p.id: p for batch in predict(backbone, task, samples) for p in batch}
     figures = scored(task, samples, [found[s.id] for s in samples])
     both = (figures["constrained"], figures["strict"])
@@ -57,9 +59,11 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     suite.PICTURES.update(SMALL)
-    adapter_class = registry.load_method(registry.method_entries()[options.method])
-    values = registry.coerce(adapter_class, dict(item.split("=", 1) for item in options.set))
-    tasks = [registry.load_task(entry) for name, entry in registry.task_entries().items() if name in suite.PICTURES]
+    adapter_class = method_catalog.load_method(method_catalog.method_entries()[options.method])
+    values = method_catalog.coerce(adapter_class, dict(item.split("=", 1) for item in options.set))
+    tasks = [
+        task_catalog.load_task(entry) for name, entry in task_catalog.task_entries().items() if name in suite.PICTURES
+    ]
     for strength in (float(value) for value in options.strengths.split(",")):
         suite.STRENGTH = strength
         backbone = load_backbone(options.backbone, offline=True)
@@ -69,7 +73,7 @@ def main() -> None:
         if handle.trainable:
             rate = options.rate or adapter.learning_rate
             loss = train(
-                backbone, handle, corpus.load_corpus("embedded"), Budget(steps=options.steps), rate, 1000
+                backbone, handle, corpora.load_corpus("embedded"), Budget(steps=options.steps), rate, 1000
             ).final_loss
         seconds = time.perf_counter() - began
         table = {task.name: scores(backbone, task) for task in tasks}

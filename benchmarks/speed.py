@@ -18,7 +18,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import evaluation
 import layouts
 import midsize
 import mixture
@@ -27,12 +26,15 @@ import torch
 import training
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmpt_bench import reference, registry
-from mmpt_bench.backbone import Backbone, load_backbone
-from mmpt_bench.loss import Losses
-from mmpt_bench.machine import environment, steady_malloc
-from mmpt_bench.pictures import Pictures
-from mmpt_bench.shared import Shared
+import evaluation
+from mmpt_bench.engine.forward.prepared_images import Pictures
+from mmpt_bench.engine.inference import plain
+from mmpt_bench.engine.inference.shared import Shared
+from mmpt_bench.engine.models.backbone import Backbone, load_backbone
+from mmpt_bench.engine.training.loss import Losses
+from mmpt_bench.engine.training.memory import steady_malloc
+from mmpt_bench.methods import method_catalog
+from mmpt_bench.records.environment import environment
 
 SIDE = 1024
 """Of the square matrices whose product is the machine's own rate."""
@@ -64,7 +66,7 @@ def share(work: Callable[[], Any], rate: float) -> dict[str, float]:
 
 def prefill(backbone: Backbone) -> Callable[[], Any]:
     """Returns one prefill of eight prompts whose pictures are encoded."""
-    asked = [reference.Asked(backbone.prompt_text(s.question), s, [s]) for s in layouts.samples(layouts.LAYOUTS[0], 8)]
+    asked = [plain.Asked(backbone.prompt_text(s.question), s, [s]) for s in layouts.samples(layouts.LAYOUTS[0], 8)]
     way = Shared(backbone, 4, Pictures(backbone, "set"))
 
     def work() -> None:
@@ -76,7 +78,7 @@ def prefill(backbone: Backbone) -> Callable[[], Any]:
 
 def step(backbone: Backbone, method: str) -> tuple[Callable[[], Any], Callable[[], None]]:
     """Returns one step forward and back on eight examples, and what takes the method off again."""
-    handle = registry.load_method(registry.method_entries()[method])().attach(backbone, 1)
+    handle = method_catalog.load_method(method_catalog.method_entries()[method])().attach(backbone, 1)
     losses = Losses(backbone, "set", 1024)
     ready = losses.ready(next(mixture.corpus(4).batches(0, 1, 8)))
 

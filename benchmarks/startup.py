@@ -15,7 +15,7 @@ import subprocess
 import sys
 
 BASE = ("-c", "import click, rich")
-COMMANDS = {"--help": ("-m", "mmpt_bench.cli", "--help"), "ls": ("-m", "mmpt_bench.cli", "ls")}
+COMMANDS = {"--help": ("-m", "mmpt_bench", "--help"), "ls": ("-m", "mmpt_bench", "ls")}
 
 
 def cpu_seconds(*words: str) -> float:

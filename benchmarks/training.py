@@ -28,12 +28,14 @@ import midsize
 import mixture
 import torch
 
-from mmpt_bench import registry, train
-from mmpt_bench.backbone import Backbone, load_backbone
-from mmpt_bench.corpus import Corpus, Example, load_corpus
-from mmpt_bench.loss import Losses
-from mmpt_bench.machine import environment
-from mmpt_bench.recipe import Budget
+from mmpt_bench.data.examples import Corpus, Example
+from mmpt_bench.engine.models.backbone import Backbone, load_backbone
+from mmpt_bench.engine.training import train
+from mmpt_bench.engine.training.loss import Losses
+from mmpt_bench.methods import method_catalog
+from mmpt_bench.records.environment import environment
+from mmpt_bench.records.recipe import Budget
+from mmpt_bench.sources.corpora import load_corpus
 
 METHODS = ("lora", "prefix", "projector", "mmpt", "vpt", "full")
 NOT_ON_SMOLVLM = ("mmpt",)
@@ -114,7 +116,7 @@ def child(job: dict[str, Any]) -> dict[str, Any]:
     """Returns what one training cost, in this process."""
     torch.set_num_threads(1)
     backbone = load_backbone(job["folder"], device="cpu", offline=True)
-    adapter = registry.load_method(registry.method_entries()[job["method"]])()
+    adapter = method_catalog.load_method(method_catalog.method_entries()[job["method"]])()
     corpus = load_corpus("embedded") if job["backbone"] == "embedded" else mixture.corpus(job["pictures"])
     budget = Budget(steps=job["steps"], batch_size=job["batch_size"])
     if job["way"] == "ours":
@@ -172,7 +174,7 @@ def table(given: argparse.Namespace) -> list[dict[str, Any]]:
 
 def fit(backbone: Backbone, corpus: Corpus, method: str) -> dict[str, float]:
     """Returns the least-squares costs of a micro-batch: seconds each, seconds a token, and the first in operations."""
-    handle = registry.load_method(registry.method_entries()[method])().attach(backbone, 1)
+    handle = method_catalog.load_method(method_catalog.method_entries()[method])().attach(backbone, 1)
     losses = Losses(backbone, corpus.fingerprint, 1024)
     examples = next(corpus.batches(0, 1, 24))
     ready = losses.ready(examples)

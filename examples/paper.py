@@ -50,8 +50,8 @@ def plan(backbone: str, seeds: int, trials: int, tflops: float) -> dict[str, Any
     A token costs two operations a weight forward and two more backward through weights that stay; a weight that is
     trained costs two more. The accelerator's sustained speed is an assumption, `tflops`.
     """
-    from mmpt_bench.listings import anatomy_of
-    from mmpt_bench.registry import load_method, method_entries
+    from mmpt_bench.engine.models.loading import anatomy_of
+    from mmpt_bench.methods.method_catalog import load_method, method_entries
 
     anatomy, total, image_tokens = anatomy_of(backbone)
     entries, language = method_entries(), anatomy.language_parameters
@@ -134,7 +134,7 @@ def main() -> int:
     if options.train_images is None:
         parser.error("--train-images: Vision-Flan's pictures are needed (see `mmpt-bench run --help`)")
     for command in commands(options):
-        code = subprocess.run([sys.executable, "-m", "mmpt_bench.cli", *command], check=False).returncode
+        code = subprocess.run([sys.executable, "-m", "mmpt_bench", *command], check=False).returncode
         if code:
             return code
     return 0

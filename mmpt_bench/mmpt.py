@@ -11,13 +11,13 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from mmpt_bench.errors import RequestError
-from mmpt_bench.peft_hook import register_with_peft
+from mmpt_bench.common.errors import RequestError
+from mmpt_bench.engine.prompts.import_hook import register_with_peft
 
 if TYPE_CHECKING:
-    from mmpt_bench.adapter import Handle
-    from mmpt_bench.anatomy import Anatomy
-    from mmpt_bench.backbone import Backbone
+    from mmpt_bench.engine.adapters.attachment import Handle
+    from mmpt_bench.engine.models.anatomy import Anatomy
+    from mmpt_bench.engine.models.backbone import Backbone
 
 
 @dataclass(frozen=True)
@@ -84,9 +84,10 @@ class MMPT:
 
     def attach(self, backbone: Backbone, seed: int) -> Handle:
         """Puts the prompts on the backbone, drawn from `seed` alone; text and vision draw independently."""
-        from mmpt_bench.attach import Attachment, peft_config
-        from mmpt_bench.hooks import attach_prompts, check_plan
-        from mmpt_bench.prompts import PromptPlan
+        from mmpt_bench.engine.adapters.attachment import Attachment
+        from mmpt_bench.engine.prompts.bank import PromptPlan
+        from mmpt_bench.engine.prompts.hooks import attach_prompts, check_plan
+        from mmpt_bench.engine.prompts.peft import peft_config
 
         plan = PromptPlan(
             visual=self.visual_length,
@@ -133,7 +134,7 @@ register_with_peft()
 def __getattr__(name: str) -> Any:
     """Returns `MMPTConfig`, `VPTConfig` and `KVPrefixConfig`, for which PEFT is imported when they are asked for."""
     if name in ("MMPTConfig", "VPTConfig", "KVPrefixConfig"):
-        from mmpt_bench import peft_methods
+        from mmpt_bench.engine.prompts import peft
 
-        return getattr(peft_methods, name)
+        return getattr(peft, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

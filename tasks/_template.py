@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmpt_bench.metrics import Accuracy
-from mmpt_bench.parse import first_choice
-from mmpt_bench.source import Rows, label, picture, text
-from mmpt_bench.task import Sample, Task
+from mmpt_bench.data.rows import Rows, label, picture, text
+from mmpt_bench.data.samples import Sample
+from mmpt_bench.evaluation.metrics import Accuracy
+from mmpt_bench.evaluation.parsing import first_choice
+from mmpt_bench.evaluation.task import Task
 
 NAMES = ("red", "green", "blue", "yellow")
 RGB = ((214, 40, 40), (40, 160, 60), (40, 80, 210), (235, 215, 50))

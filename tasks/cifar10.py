@@ -7,10 +7,11 @@ Vision-Flan hold CINIC-10, and with it these pictures: "zero-shot" means an unse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmpt_bench.metrics import Accuracy
-from mmpt_bench.parse import first_choice
-from mmpt_bench.source import label, picture
-from mmpt_bench.task import Sample, Task
+from mmpt_bench.data.rows import label, picture
+from mmpt_bench.data.samples import Sample
+from mmpt_bench.evaluation.metrics import Accuracy
+from mmpt_bench.evaluation.parsing import first_choice
+from mmpt_bench.evaluation.task import Task
 
 QUESTION = "Which of these is in the image: {all_but_last} or {last}?"
 

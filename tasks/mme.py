@@ -8,11 +8,13 @@ training split. The pictures are given out by the authors on request, for resear
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmpt_bench.hashing import content_key
-from mmpt_bench.metrics import MMEMetric
-from mmpt_bench.parse import yes_no
-from mmpt_bench.source import one_of, picture, text
-from mmpt_bench.task import PictureFolder, Sample, Task
+from mmpt_bench.common.hashing import content_key
+from mmpt_bench.data.image_folders import PictureFolder
+from mmpt_bench.data.rows import one_of, picture, text
+from mmpt_bench.data.samples import Sample
+from mmpt_bench.evaluation.metrics import MMEMetric
+from mmpt_bench.evaluation.parsing import yes_no
+from mmpt_bench.evaluation.task import Task
 
 CHOICES = ("Yes", "No")
 QUESTIONS = (

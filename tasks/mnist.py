@@ -7,10 +7,11 @@ same digits on photographs: "zero-shot" means an unseen task then, not unseen di
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmpt_bench.metrics import Accuracy
-from mmpt_bench.parse import first_choice
-from mmpt_bench.source import label, picture
-from mmpt_bench.task import Sample, Task
+from mmpt_bench.data.rows import label, picture
+from mmpt_bench.data.samples import Sample
+from mmpt_bench.evaluation.metrics import Accuracy
+from mmpt_bench.evaluation.parsing import first_choice
+from mmpt_bench.evaluation.task import Task
 
 QUESTION = "Which digit is in the image?"
 

@@ -7,10 +7,12 @@ random, among popular objects, or among objects that usually appear together (ad
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmpt_bench.metrics import POPEMetric
-from mmpt_bench.parse import says_neither, yes_no
-from mmpt_bench.source import one_of, picture, text
-from mmpt_bench.task import PictureFolder, Sample, Task
+from mmpt_bench.data.image_folders import PictureFolder
+from mmpt_bench.data.rows import one_of, picture, text
+from mmpt_bench.data.samples import Sample
+from mmpt_bench.evaluation.metrics import POPEMetric
+from mmpt_bench.evaluation.parsing import says_neither, yes_no
+from mmpt_bench.evaluation.task import Task
 
 CHOICES = ("yes", "no")
 

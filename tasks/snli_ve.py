@@ -8,10 +8,12 @@ is not shown. The hub's copy is a script, which is never run, over JSON lines wi
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmpt_bench.metrics import Accuracy
-from mmpt_bench.parse import first_choice
-from mmpt_bench.source import label, picture, text
-from mmpt_bench.task import PictureFolder, RawForm, Sample, Task
+from mmpt_bench.data.image_folders import PictureFolder
+from mmpt_bench.data.rows import RawForm, label, picture, text
+from mmpt_bench.data.samples import Sample
+from mmpt_bench.evaluation.metrics import Accuracy
+from mmpt_bench.evaluation.parsing import first_choice
+from mmpt_bench.evaluation.task import Task
 
 CHOICES = ("entailment", "neutral", "contradiction")
 QUESTION = "{hypothesis} Is the statement entailment, neutral or contradiction, given the image?"

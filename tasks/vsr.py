@@ -8,10 +8,12 @@ training. The hub holds file names alone: `--images coco=DIR` says where COCO's 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmpt_bench.metrics import Accuracy
-from mmpt_bench.parse import first_choice
-from mmpt_bench.source import label, picture, text
-from mmpt_bench.task import Dataset, PictureFolder, Pin, Sample, Task
+from mmpt_bench.data.image_folders import PictureFolder
+from mmpt_bench.data.rows import Pin, label, picture, text
+from mmpt_bench.data.samples import Sample
+from mmpt_bench.evaluation.metrics import Accuracy
+from mmpt_bench.evaluation.parsing import first_choice
+from mmpt_bench.evaluation.task import Dataset, Task
 
 CHOICES = ("false", "true")
 SPLITS = "`data/splits/{split}/test.jsonl` of github.com/cambridgeltl/visual-spatial-reasoning at commit b27a0af"

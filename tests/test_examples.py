@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-FOLDER = Path(__file__).parent.parent / "examples"
+from support.paths import ROOT
+
+FOLDER = ROOT / "examples"
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,14 @@ import shutil
 from pathlib import Path
 
 import pytest
-from studies import study, study_tasks
-from test_run import bench
 
-from mmpt_bench import commands, registry
+from mmpt_bench.cli import leaderboard
+from mmpt_bench.evaluation import task_catalog
+from support.command import bench
+from support.paths import ROOT
+from support.studies import study, study_tasks
 
-RESULTS = Path(__file__).parents[1] / "results"
+RESULTS = ROOT / "results"
 SOURCES = (
     "records.jsonl", "samples/*.jsonl", "ablations/*.json", "learning_curves.jsonl", "learning_rates.json",
     "learning_rate_trials.jsonl", "published.csv",
@@ -62,8 +64,8 @@ def test_publishing_gathers_runs_ablations_searches_and_losses_so_that_the_runs_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = study(tmp_path, n_seeds=1)
-    monkeypatch.setattr(registry, "built_in_tasks", study_tasks)
-    commands.leaderboard(store.root, publish=True, form="json")
+    monkeypatch.setattr(task_catalog, "built_in_tasks", study_tasks)
+    leaderboard.leaderboard(store.root, publish=True, form="json")
     made = {name: (store.root / name).read_bytes() for name in files(store.root)}
     for name in ("records.jsonl", "learning_curves.jsonl", "leaderboard.md", "ablations/lengths.md",
                  "figures/lengths-lengths.svg", "figures/heat-map-grid.csv", "figures/components-parts.png",
@@ -73,5 +75,5 @@ def test_publishing_gathers_runs_ablations_searches_and_losses_so_that_the_runs_
     for name in made:
         if name.startswith(("figures/", "leaderboard")) or name.endswith((".md", ".csv")):
             (store.root / name).unlink()
-    commands.leaderboard(store.root, publish=True, form="json")
+    leaderboard.leaderboard(store.root, publish=True, form="json")
     assert {name: (store.root / name).read_bytes() for name in files(store.root)} == made

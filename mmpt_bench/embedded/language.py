@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mmpt_bench.embedded import world
-from mmpt_bench.embedded.claims import (
+from mmpt_bench.embedded.statements import (
     NUMBERS,
     UNSEEN,
     Claim,

@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmpt_bench.corpus import Corpus, Example
-from mmpt_bench.embedded import claims, language, world
+from mmpt_bench.common.hashing import content_key, derive
+from mmpt_bench.data.examples import Corpus, Example
+from mmpt_bench.data.images import Picture
+from mmpt_bench.embedded import language, statements, world
 from mmpt_bench.embedded.language import Asked
 from mmpt_bench.embedded.shifted import shift
 from mmpt_bench.embedded.world import Scene
-from mmpt_bench.hashing import content_key, derive
-from mmpt_bench.task import Picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from mmpt_bench.source import Rows
+    from mmpt_bench.data.rows import Rows
 
 VERSION = 3
 """Rises when the rows of a task or the examples of the mixture change; a test holds the content to it."""
@@ -36,7 +36,7 @@ PICTURES = {"mme": 40, "pope": 200, "vsr": 250, "snli_ve": 200, "cifar10": 250, 
 STRENGTH = 1.0
 """Of the shifted world; `benchmarks/shift.py` measures others."""
 ASKED_OF_THINGS = (
-    *claims.SKILLS, *claims.SKILLS, "relation", "neutral",
+    *statements.SKILLS, *statements.SKILLS, "relation", "neutral",
     "?count", "?color", "?location", "?at", *["?caption"] * 8,
 )  # fmt: skip
 """What the tuning mixture asks about a scene of objects, each as often as it stands here."""
@@ -73,7 +73,7 @@ def rows_of(part: str, task: str) -> list[Row]:
 
 def source(task: str) -> Rows:
     """Returns a task's rows as the harness takes them from anywhere; raises KeyError for a task without any."""
-    from mmpt_bench.source import Rows
+    from mmpt_bench.data.rows import Rows
 
     return Rows(rows(task), label_names(task), fingerprint(task), "generated scenes", "embedded")
 
@@ -175,40 +175,40 @@ def _pair(category: str, index: int, scene: Scene, yes: str, no: str) -> list[Ro
 
 
 def _existence(rng: np.random.Generator, scene: Scene) -> tuple[Scene, str, str] | None:
-    yes, no = (claims.existence(scene, rng, truth, held_out=True) for truth in (True, False))
+    yes, no = (statements.existence(scene, rng, truth, held_out=True) for truth in (True, False))
     if yes is None or no is None:
         return None
     return (
         scene,
-        f"Is there {claims.article(yes)} in this image?",
-        f"Is there {claims.article(no)} in this image?",
+        f"Is there {statements.article(yes)} in this image?",
+        f"Is there {statements.article(no)} in this image?",
     )
 
 
 def _count(rng: np.random.Generator, scene: Scene) -> tuple[Scene, str, str]:
     shape = str(rng.choice([t.shape for t in scene.things]))
-    n = len(claims.matches(scene, shape))
+    n = len(statements.matches(scene, shape))
     wrong = int(rng.choice([k for k in (n - 1, n + 1) if 1 <= k <= 5]))
 
     def asked(k: int) -> str:
-        noun = shape if k == 1 else claims.plural(shape)
-        return f"{'Is' if k == 1 else 'Are'} there a total of {claims.NUMBERS[k]} {noun} in the image?"
+        noun = shape if k == 1 else statements.plural(shape)
+        return f"{'Is' if k == 1 else 'Are'} there a total of {statements.NUMBERS[k]} {noun} in the image?"
 
     return scene, asked(n), asked(wrong)
 
 
 def _position(rng: np.random.Generator, scene: Scene) -> tuple[Scene, str, str] | None:
-    named = claims.single_out(scene, rng)
+    named = statements.single_out(scene, rng)
     if len(named) < 2:
         return None
     (a, thing), (b, other) = named[:2]
-    word = claims.relation(thing, other, rng)
-    wrong = claims.OPPOSITE[word]
+    word = statements.relation(thing, other, rng)
+    wrong = statements.OPPOSITE[word]
     return scene, f"Is the {a} {word} the {b} in this image?", f"Is the {a} {wrong} the {b} in this image?"
 
 
 def _color(rng: np.random.Generator, scene: Scene) -> tuple[Scene, str, str] | None:
-    single = [t for t in scene.things if len(claims.matches(scene, t.shape)) == 1]
+    single = [t for t in scene.things if len(statements.matches(scene, t.shape)) == 1]
     if not single:
         return None
     thing = single[int(rng.integers(len(single)))]
@@ -246,7 +246,7 @@ def _pope(rng: np.random.Generator) -> list[Row]:
                     {
                         "id": str(len(made[strategy])),
                         "question_id": str(len(made[strategy]) + 1),
-                        "question": f"Is there {claims.article(shape)} in the image?",
+                        "question": f"Is there {statements.article(shape)} in the image?",
                         "answer": answer,
                         "image_source": f"scene_{index:06d}",
                         "image": image,
@@ -259,12 +259,12 @@ def _pope(rng: np.random.Generator) -> list[Row]:
 def _vsr(rng: np.random.Generator) -> list[Row]:
     def captioned(scene: Scene) -> Row | None:
         truth = bool(rng.random() < 0.5)
-        named = claims.single_out(scene, rng)
+        named = statements.single_out(scene, rng)
         if len(named) < 2:
             return None
         (a, thing), (b, other) = named[:2]
-        word = claims.relation(thing, other, rng)
-        said = word if truth else claims.OPPOSITE[word]
+        word = statements.relation(thing, other, rng)
+        said = word if truth else statements.OPPOSITE[word]
         caption = f"The {a} is {said} the {b}."
         return {"image": show(scene), "caption": caption, "label": int(truth), "relation": said, "subj": a, "obj": b}
 
@@ -276,13 +276,13 @@ def _snli_ve(rng: np.random.Generator) -> list[Row]:
     made: list[Row] = []
 
     def stated(scene: Scene) -> list[tuple[str, int]] | None:
-        skills = [str(skill) for skill in rng.permutation(claims.SKILLS)[:2]]
-        true = claims.claim(scene, rng, True, skills[0], held_out=True)
-        false = claims.claim(scene, rng, False, skills[1], held_out=True)
+        skills = [str(skill) for skill in rng.permutation(statements.SKILLS)[:2]]
+        true = statements.claim(scene, rng, True, skills[0], held_out=True)
+        false = statements.claim(scene, rng, False, skills[1], held_out=True)
         if true is None or false is None:
             return None
         thing = scene.things[int(rng.integers(len(scene.things)))]
-        neutral = f"the {thing.shape} {rng.choice(claims.UNSEEN)}"
+        neutral = f"the {thing.shape} {rng.choice(statements.UNSEEN)}"
         hypotheses = [(true.statement, 0), (neutral, 1), (false.statement, 2)]
         image, index = show(scene), len(made) // 3
         for hypothesis, label in hypotheses:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mmpt_bench.ablation import Point
-from mmpt_bench.ablation_board import AblationBoard
-from mmpt_bench.board import Row
-from mmpt_bench.figures import Drawn, Material, Missing
-from mmpt_bench.figures.lengths import REFERENCES, mark, numeric, reference_rows, reference_score, shown_tasks
+from mmpt_bench.board.board import Row
+from mmpt_bench.figures.figure_data import Drawn, Material, Missing
+from mmpt_bench.figures.points import REFERENCES, mark, numeric, reference_rows, reference_score, shown_tasks
 from mmpt_bench.figures.style import (
     PALE,
     color_of,
@@ -28,6 +26,8 @@ from mmpt_bench.figures.style import (
     table,
     wrapped,
 )
+from mmpt_bench.records.ablations import Point
+from mmpt_bench.study.ablation_board import AblationBoard
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

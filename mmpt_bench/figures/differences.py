@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mmpt_bench.assemble import Evidence
-from mmpt_bench.board import Board
-from mmpt_bench.contrast import OVERALL, Contrast, contrasts
-from mmpt_bench.figures import Drawn, Material, Missing
+from mmpt_bench.board.assembly import Evidence
+from mmpt_bench.board.board import Board
+from mmpt_bench.board.contrasts import OVERALL, Contrast, contrasts
+from mmpt_bench.board.ranking import SUBJECT
+from mmpt_bench.figures.figure_data import Drawn, Material, Missing
 from mmpt_bench.figures.style import (
     PALE,
     color_of,
@@ -24,7 +25,6 @@ from mmpt_bench.figures.style import (
     table,
     wrapped,
 )
-from mmpt_bench.ranking import SUBJECT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

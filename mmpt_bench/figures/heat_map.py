@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mmpt_bench.ablation import Point
-from mmpt_bench.ablation_board import AblationBoard
-from mmpt_bench.board import Row
-from mmpt_bench.figures import Drawn, Material, Missing
-from mmpt_bench.figures.lengths import AXIS_TITLES, Mark, mark, numeric, shown_tasks
+from mmpt_bench.board.board import Row
+from mmpt_bench.figures.figure_data import Drawn, Material, Missing
+from mmpt_bench.figures.points import AXIS_TITLES, Mark, mark, numeric, shown_tasks
 from mmpt_bench.figures.style import (
     exploratory_note,
     file_name,
@@ -21,6 +19,8 @@ from mmpt_bench.figures.style import (
     suite_note,
     table,
 )
+from mmpt_bench.records.ablations import Point
+from mmpt_bench.study.ablation_board import AblationBoard
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from mmpt_bench import shown
-from mmpt_bench.board import Board, Column, Row
-from mmpt_bench.escape import plain_text
-from mmpt_bench.figures import Drawn, Material, Missing
+from mmpt_bench.board.board import Board, Column, Row
+from mmpt_bench.board.ranking import FROZEN
+from mmpt_bench.board.writers import numbers
+from mmpt_bench.common.escaping import plain_text
+from mmpt_bench.figures.figure_data import Drawn, Material, Missing
 from mmpt_bench.figures.style import PANELS_A_LINE, UNKNOWN_COLOR, name_of, scaled, spanned, table
-from mmpt_bench.ranking import FROZEN
-from mmpt_bench.stats import Interval
+from mmpt_bench.stats.intervals import Interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,7 +55,7 @@ def draw(of: Material) -> list[Drawn | Missing]:
 
 
 def _words(board: Board) -> str:
-    scores = [f"{row.label} {shown.percent(row.overall)} ({shown.percents(row.overall_interval)})"
+    scores = [f"{row.label} {numbers.percent(row.overall)} ({numbers.percents(row.overall_interval)})"
               for row in board.rows if row.overall is not None]  # fmt: skip
     return f"Overall scores: {'; '.join(scores) or 'none'}. The table of the leaderboard holds every figure."
 
@@ -160,7 +160,7 @@ def _write_labels(axes: Axes, rows: Sequence[Row]) -> None:
     """Writes, left of a panel, each row's label, and below it, smaller, the share of parameters that is trained."""
     for row in rows:
         name = [(line, 8.0, "black") for line in _wrapped(row)]
-        trained = f"{shown.share(row)} trained" if row.trains else "not trained"
+        trained = f"{numbers.share(row)} trained" if row.trains else "not trained"
         top = _heights(rows)[row.label] - (len(name) + 1) / 2
         for number, (text, size, color) in enumerate([*name, (trained, 6.5, "#666666")]):
             axes.text(
@@ -204,7 +204,7 @@ def _legend(figure: Figure, board: Board, colors: Mapping[str, str], place: tupl
 
 
 def _caption(board: Board) -> str:
-    budget = shown.budget(board)
+    budget = numbers.budget(board)
     seeds = f"{len(board.seeds)} seeds" if len(board.seeds) > 1 else "one seed"
     return (
         "Points: mean over seeds. Bars: 95 % interval over seeds and pictures, over pictures alone where there is one "

@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from mmpt_bench.assemble import Evidence
-from mmpt_bench.curves import Curve
-from mmpt_bench.figures import Drawn, Material, Missing
+from mmpt_bench.board.assembly import Evidence
+from mmpt_bench.figures.figure_data import Drawn, Material, Missing
 from mmpt_bench.figures.style import (
     GREY,
     color_of,
@@ -20,6 +19,7 @@ from mmpt_bench.figures.style import (
     suite_note,
     table,
 )
+from mmpt_bench.records.learning_curves import Curve
 
 LINES = ("-", "--", ":", "-.")
 TITLE = "Learning curves"

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmpt_bench.ablation import Point
-from mmpt_bench.ablation_board import AblationBoard
-from mmpt_bench.ablation_files import title as title_of
-from mmpt_bench.board import Column, Row
-from mmpt_bench.contrast import OVERALL
-from mmpt_bench.figures import Drawn, Material, Missing
+from mmpt_bench.board.board import Row
+from mmpt_bench.figures.figure_data import Drawn, Material, Missing
+from mmpt_bench.figures.points import (
+    AXIS_TITLES,
+    REFERENCES,
+    Mark,
+    alone,
+    mark,
+    numeric,
+    reference_rows,
+    reference_score,
+    shown_tasks,
+)
 from mmpt_bench.figures.style import (
     GREY,
     color_of,
@@ -25,34 +31,18 @@ from mmpt_bench.figures.style import (
     panels,
     percent_or_points,
     safe,
-    scaled,
     spanned,
     suite_note,
     table,
 )
-from mmpt_bench.ranking import FROZEN, FULL
-from mmpt_bench.stats import Interval, chance_centred
+from mmpt_bench.records.ablations import Point
+from mmpt_bench.study.ablation_board import AblationBoard
+from mmpt_bench.study.ablation_tables import title as title_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 TITLE = "Score along a length"
-AXIS_TITLES = {
-    "prompt-len": "Prompts a layer, each side", "visual-len": "Visual prompts a layer",
-    "text-len": "Textual prompts a layer", "lr": "Learning rate", "data-fraction": "Share of the corpus",
-}  # fmt: skip
-REFERENCES: dict[str, Any] = {FROZEN: ":", FULL: "--", "projector": "-."}
-"""Methods that are drawn as lines where they were run beside the points, and how."""
-
-
-@dataclass(frozen=True)
-class Mark:
-    """One point of a curve, in the unit of its panel."""
-
-    at: float
-    score: float
-    interval: Interval | None
-    by_seed: dict[int, float]
 
 
 def draw(of: Material) -> list[Drawn | Missing]:
@@ -66,53 +56,6 @@ def draw(of: Material) -> list[Drawn | Missing]:
         reason = "No ablation of a length is recorded: `mmpt-bench ablate --prompt-len 5,10,20` makes one."
         made.append(Missing("lengths", "lengths", TITLE, reason))
     return made
-
-
-def numeric(values: Sequence[str]) -> bool:
-    """Returns whether values are two numbers or more."""
-    try:
-        return len({float(value) for value in values}) > 1
-    except ValueError:
-        return False
-
-
-def alone(board: AblationBoard, axis: str) -> bool:
-    """Returns whether points go along an axis while nothing else is changed."""
-    return any(list(point.values) == [axis] for point in board.ablation.points)
-
-
-def shown_tasks(board: AblationBoard) -> list[str]:
-    """Returns what has a panel: the mean over tasks where there are several, and each task."""
-    assert board.evidence is not None
-    columns = [column.task for column in board.evidence.board.columns]
-    overall = len(columns) > 1 and any(row.overall is not None for _, row in board.rows)
-    return [*([OVERALL] if overall else []), *columns]
-
-
-def mark(row: Row, task: str, at: float, scale: float) -> Mark | None:
-    """Returns a row's score on a task or overall; None where it has none."""
-    if task == OVERALL:
-        if row.overall is None:
-            return None
-        return Mark(at, scale * row.overall, scaled(row.overall_interval, scale), {})
-    cell = row.cells.get(task)
-    if cell is None:
-        return None
-    by_seed = {seed: scale * score for seed, score in cell.by_seed.items()}
-    return Mark(at, scale * cell.score, scaled(cell.interval, scale), by_seed)
-
-
-def reference_rows(board: AblationBoard, of: Material) -> list[Row]:
-    """Returns the rows drawn as lines: those run beside the points, and those of the leaderboard of the same track."""
-    assert board.evidence is not None
-    own = board.evidence.board
-    found = {row.method: row for point, row in board.rows if point in board.ablation.references}
-    for each in of.boards:
-        if (each.board.track, each.board.limit) == (own.track, own.limit):
-            for row in each.board.rows:
-                if row.label == row.method:
-                    found.setdefault(row.method, row)
-    return [found[method] for method in REFERENCES if method in found]
 
 
 def _axis_figure(board: AblationBoard, axis: str, of: Material) -> Drawn | Missing:
@@ -179,16 +122,6 @@ def _drawn(
         f"seed; dots: seeds. {exploratory_note(board.exploratory)}{suite_note(board.evidence.board)}",
         _words(rows, axis, tasks[0], title_of(board)), figure, table(lines), board.ablation.name,
     )  # fmt: skip
-
-
-def reference_score(row: Row, task: str, columns: Mapping[str, Column]) -> float | None:
-    """Returns a reference's score on a task, or its mean over the tasks of the points; None where it lacks one."""
-    if task != OVERALL:
-        return row.cells[task].score if task in row.cells else None
-    counted = [column for column in columns.values() if column.counts]
-    if not counted or any(column.task not in row.cells for column in counted):
-        return None
-    return sum(chance_centred(row.cells[c.task].score, c.chance, c.ceiling) for c in counted) / len(counted)
 
 
 def _curve(axes: Axes, marks: Sequence[Mark], color: str, number: int, of: int) -> None:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmpt_bench import shown
-from mmpt_bench.assemble import Evidence
-from mmpt_bench.board import Row
-from mmpt_bench.figures import Drawn, Material, Missing
+from mmpt_bench.board.assembly import Evidence
+from mmpt_bench.board.board import Row
+from mmpt_bench.board.writers import numbers
+from mmpt_bench.figures.figure_data import Drawn, Material, Missing
 from mmpt_bench.figures.style import (
     GREY,
     color_of,
@@ -83,10 +83,10 @@ def _drawn(of: Evidence, rows: Sequence[Row], material: Material, name: str, tit
     board, overall = of.board, of.overall
     assert overall is not None
     ranked = list(board.ranked)
-    numbers = [overall.column(row.label) for row in ranked]
+    places = [overall.column(row.label) for row in ranked]
     shares = {
         field: dict(
-            zip((r.label for r in ranked), front_shares(overall.draws[:, numbers], _costs(ranked, field)), strict=True)
+            zip((r.label for r in ranked), front_shares(overall.draws[:, places], _costs(ranked, field)), strict=True)
         )
         for field, *_ in COSTS
     }
@@ -126,7 +126,7 @@ def _drawn(of: Evidence, rows: Sequence[Row], material: Material, name: str, tit
         f"processor is that of the whole process, with what else it holds. "
         f"{exploratory_note(board.exploratory)}{suite_note(board)}",
         f"Scores of {len(rows)} trained methods against cost. {best.label} has the highest overall score, "
-        f"{shown.percent(best.overall)}, with {best.trainable:,} trainable parameters.",
+        f"{numbers.percent(best.overall)}, with {best.trainable:,} trainable parameters.",
         figure, table(_table(ranked, shares)),
     )  # fmt: skip
 

@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mmpt_bench.figures import Drawn, Material, Missing
+from mmpt_bench.common.hashing import content_key
+from mmpt_bench.figures.figure_data import Drawn, Material, Missing
 from mmpt_bench.figures.style import (
     GREY,
     color_of,
@@ -18,8 +19,7 @@ from mmpt_bench.figures.style import (
     panels,
     table,
 )
-from mmpt_bench.hashing import content_key
-from mmpt_bench.rates import Choice, expected_best
+from mmpt_bench.records.learning_rates import Choice, expected_best
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

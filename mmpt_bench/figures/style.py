@@ -8,10 +8,9 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from mmpt_bench.board import Board, Column
-from mmpt_bench.csv_table import csv_table
-from mmpt_bench.escape import plain_text
-from mmpt_bench.stats import Interval
+from mmpt_bench.board.board import Board, Column
+from mmpt_bench.common.escaping import csv_table, plain_text
+from mmpt_bench.stats.intervals import Interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mmpt_bench.assemble import RESAMPLES, Evidence
-from mmpt_bench.figures import Drawn, Material, Missing
+from mmpt_bench.board.assembly import RESAMPLES, Evidence
+from mmpt_bench.evaluation.metrics import MME_COGNITION, MME_PERCEPTION, MME_POINTS
+from mmpt_bench.evaluation.task import Task
+from mmpt_bench.figures.figure_data import Drawn, Material, Missing
 from mmpt_bench.figures.style import (
     PALE,
     color_of,
@@ -21,10 +23,8 @@ from mmpt_bench.figures.style import (
     table,
     wrapped,
 )
-from mmpt_bench.metrics import MME_COGNITION, MME_PERCEPTION, MME_POINTS
-from mmpt_bench.resample import resample_all
-from mmpt_bench.stats import Interval, percentile
-from mmpt_bench.task import Task
+from mmpt_bench.stats.intervals import Interval, percentile
+from mmpt_bench.stats.resampling import resample_all
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

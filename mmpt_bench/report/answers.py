@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mmpt_bench import artifacts
-from mmpt_bench.board import Board
-from mmpt_bench.escape import plain_text
-from mmpt_bench.hashing import canonical_json
-from mmpt_bench.recipe import Record
+from mmpt_bench.board.board import Board
+from mmpt_bench.board.rescoring import Samples
+from mmpt_bench.common.escaping import plain_text
+from mmpt_bench.common.hashing import canonical_json
+from mmpt_bench.records import run_folder
+from mmpt_bench.records.recipe import Record
+from mmpt_bench.records.store import Store
 from mmpt_bench.report.questions import Asked
-from mmpt_bench.rescore import Samples
-from mmpt_bench.store import Store
 
 REPLY_CHARACTERS = 120
 """Of a reply that are shown; the whole one is in the run's folder."""
@@ -102,7 +102,7 @@ def _record(record: Record, store: Store, samples: Samples) -> dict[str, Any]:
         "run": record.run,
         "task": record.task,
     }
-    replies = artifacts.predictions(store, record.run, record.task, record.replies_key or record.eval_key)
+    replies = run_folder.predictions(store, record.run, record.task, record.replies_key or record.eval_key)
     if replies:
         texts = [
             plain_text(replies[sample.id].reply, REPLY_CHARACTERS) if sample.id in replies else ""

@@ -10,15 +10,17 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from mmpt_bench.board import Board, Column
-from mmpt_bench.corpus import Corpus, load_corpus
-from mmpt_bench.errors import MachineError, RequestError
-from mmpt_bench.files import loads, write_atomic
-from mmpt_bench.hashing import canonical_json, content_key
+from mmpt_bench.board.board import Board, Column
+from mmpt_bench.board.rescoring import Samples
+from mmpt_bench.common.errors import MachineError, RequestError
+from mmpt_bench.common.files import loads, write_atomic
+from mmpt_bench.common.hashing import canonical_json, content_key
+from mmpt_bench.data.examples import Corpus
+from mmpt_bench.data.images import Picture
+from mmpt_bench.data.samples import Sample
+from mmpt_bench.records.store import Store
 from mmpt_bench.report.questions import Asked, Questions
-from mmpt_bench.rescore import Samples
-from mmpt_bench.store import Store
-from mmpt_bench.task import Picture, Sample
+from mmpt_bench.sources.corpora import load_corpus
 
 FILE = "audit.json"
 VERSION = 1

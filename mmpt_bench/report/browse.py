@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from mmpt_bench.board import Board, Column, Row
-from mmpt_bench.hashing import content_key
-from mmpt_bench.recipe import Record
+from mmpt_bench.board.board import Board, Column, Row
+from mmpt_bench.board.rescoring import Samples
+from mmpt_bench.common.hashing import content_key
+from mmpt_bench.data.samples import Sample
+from mmpt_bench.evaluation.counting import choices_from
+from mmpt_bench.records.recipe import Record
 from mmpt_bench.report.questions import Asked, Questions
-from mmpt_bench.rescore import Samples
-from mmpt_bench.store import choices_from
-from mmpt_bench.task import Sample
 
 METHODS_SHOWN = 12
 """Answers beside a picture."""

@@ -7,18 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmpt_bench import registry
-from mmpt_bench.ablation_board import AblationBoard, ablation_boards
-from mmpt_bench.ablation_files import title
-from mmpt_bench.assemble import RESAMPLES
-from mmpt_bench.board import Board
-from mmpt_bench.claims import Comparison
-from mmpt_bench.figures import KINDS, Kind, figures, material
-from mmpt_bench.hashing import canonical_json
-from mmpt_bench.leaderboard import evidence
-from mmpt_bench.published import Published, read_published
-from mmpt_bench.ranking import SUBJECT
-from mmpt_bench.recipe import Record
+from mmpt_bench.board.assembly import RESAMPLES
+from mmpt_bench.board.board import Board
+from mmpt_bench.board.from_records import evidence
+from mmpt_bench.board.published import Published, read_published
+from mmpt_bench.board.ranking import SUBJECT
+from mmpt_bench.board.rescoring import Samples
+from mmpt_bench.common import entries
+from mmpt_bench.common.hashing import canonical_json
+from mmpt_bench.evaluation.task import Task
+from mmpt_bench.figures.draw import figures
+from mmpt_bench.figures.figure_data import KINDS, Kind, material
+from mmpt_bench.methods import method_catalog
+from mmpt_bench.records.recipe import Record
+from mmpt_bench.records.store import Store
 from mmpt_bench.report.audit import TaskAudit, audit
 from mmpt_bench.report.browse import Browser, browser
 from mmpt_bench.report.costs import Cost, costs
@@ -27,9 +29,9 @@ from mmpt_bench.report.missing import Gap, gaps, nothing_recorded, of_ablation
 from mmpt_bench.report.questions import Asked
 from mmpt_bench.report.rerun import out_option, reproduce
 from mmpt_bench.report.verdict import verdict
-from mmpt_bench.rescore import Samples
-from mmpt_bench.store import Store
-from mmpt_bench.task import Task
+from mmpt_bench.stats.claims import Comparison
+from mmpt_bench.study.ablation_board import AblationBoard, ablation_boards
+from mmpt_bench.study.ablation_tables import title
 
 PAIRS_SHOWN = 60
 """Comparisons in the table; beyond, those with the highest score and with the method under study are shown."""
@@ -146,7 +148,7 @@ def gather(
     Raises:
         UntrustedRecord: a record contradicts its own answers, samples or track.
     """
-    colors, kept = registry.colors(), store.records()
+    colors, kept = method_catalog.colors(), store.records()
     records = {record.eval_key: record for record in kept}
     found = evidence(store, tasks, n_resamples, kept)
     ablations = ablation_boards(store, tasks, n_resamples, kept)
@@ -161,7 +163,7 @@ def gather(
         ablations=ablations,
         drawings=tuple(drawings),
         undrawn=tuple(undrawn),
-        published=read_published(registry.folder("results") / "published.csv"),
+        published=read_published(entries.folder("results") / "published.csv"),
         settings=_settings(kept),
         records=records,
         colors=colors,

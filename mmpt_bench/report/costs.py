@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mmpt_bench.board import Board, Row
-from mmpt_bench.recipe import Record
+from mmpt_bench.board.board import Board, Row
+from mmpt_bench.records.recipe import Record
 
 FLOPS = (
     "a training step takes at most 4 P + 2 T FLOPs a token, P all parameters (2 P to go forward, at most 2 P to carry "

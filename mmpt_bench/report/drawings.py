@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from mmpt_bench.figures import Drawn, Missing, render
+from mmpt_bench.figures.draw import render
+from mmpt_bench.figures.figure_data import Drawn, Missing
 
 NUMBER = re.compile(r"-?\d*\.\d{3,}")
 COORDINATES = re.compile(r' (d|x|y|points)="([^"]*)"')

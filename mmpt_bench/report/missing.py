@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mmpt_bench import registry
-from mmpt_bench.ablation_board import AblationBoard
-from mmpt_bench.board import Board, Row
-from mmpt_bench.claims import SEEDS_TO_CLAIM
-from mmpt_bench.ranking import FROZEN, FULL
+from mmpt_bench.board.board import Board, Row
+from mmpt_bench.board.ranking import FROZEN, FULL
+from mmpt_bench.evaluation import task_catalog
+from mmpt_bench.methods import method_catalog
+from mmpt_bench.records.store import Store
 from mmpt_bench.report.rerun import overrides, run_command
 from mmpt_bench.report.verdict import listed, number, plural
-from mmpt_bench.store import Store
+from mmpt_bench.stats.claims import SEEDS_TO_CLAIM
+from mmpt_bench.study.ablation_board import AblationBoard
 
 SHOWN = 5
 """Gaps of one kind that are named; the rest are counted."""
@@ -35,7 +36,9 @@ def nothing_recorded(store: Store, has_ablations: bool = False) -> Gap:
         what = "No method was run as it is by default, so there is no leaderboard: the ablations stand alone."
     return Gap(
         what,
-        run_command(None, store, list(registry.method_entries()), list(registry.task_entries()), range(SEEDS_TO_CLAIM)),
+        run_command(
+            None, store, list(method_catalog.method_entries()), list(task_catalog.task_entries()), range(SEEDS_TO_CLAIM)
+        ),
     )
 
 
@@ -59,7 +62,7 @@ def gaps(board: Board, store: Store) -> list[Gap]:
 def _failed(board: Board, store: Store) -> list[Gap]:
     found = []
     for failure in board.failures:
-        tasks = [column.task for column in board.columns] or list(registry.task_entries())
+        tasks = [column.task for column in board.columns] or list(task_catalog.task_entries())
         found.append(
             Gap(
                 f"{failure.label}, seed {failure.seed}, failed and is not ranked: {failure.reason}.",
@@ -72,7 +75,7 @@ def _failed(board: Board, store: Store) -> list[Gap]:
 def _tasks(board: Board, store: Store) -> list[Gap]:
     """Returns the gap of tasks without any finished run."""
     there = {column.task for column in board.columns}
-    absent = [name for name in registry.task_entries() if name not in there]
+    absent = [name for name in task_catalog.task_entries() if name not in there]
     methods = sorted({row.method for row in board.rows} or {failure.method for failure in board.failures})
     if not absent or not methods:
         return []
@@ -87,7 +90,7 @@ def _methods(board: Board, store: Store) -> list[Gap]:
     if not tasks:
         return []
     if len(there) == 1:
-        others = [name for name in registry.method_entries() if name not in there]
+        others = [name for name in method_catalog.method_entries() if name not in there]
         text = f"Only {listed(sorted(there))} was run, so there is nothing to compare it with."
         return [Gap(text, run_command(board, store, others, tasks, _all_seeds(board)))]
     found = []

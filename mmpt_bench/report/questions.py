@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmpt_bench import source
-from mmpt_bench.board import Board, Column
-from mmpt_bench.errors import RequestError
-from mmpt_bench.plan import embedded_rows
-from mmpt_bench.task import Sample, Task
+from mmpt_bench.board.board import Board, Column
+from mmpt_bench.common.errors import RequestError
+from mmpt_bench.data.samples import Sample
+from mmpt_bench.evaluation.task import Task
+from mmpt_bench.sources import task_rows
+from mmpt_bench.sources.task_rows import embedded_rows
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,12 @@ class Asked:
             if suite == "embedded":
                 rows = embedded_rows(task)
             elif self._images is not None:
-                rows = source.folder_rows(task, self._images)
+                rows = task_rows.folder_rows(task, self._images)
             else:
                 return Questions({}, "real data are not read without `--images DIR`, the folder that `--data` named")
             if rows.fingerprint != column.data_fingerprint:
                 return Questions({}, _other(suite, rows.fingerprint, column))
-            return Questions({sample.id: sample for sample in source.samples(task, rows)})
+            return Questions({sample.id: sample for sample in task_rows.samples(task, rows)})
         except RequestError as error:
             return Questions({}, str(error))
 

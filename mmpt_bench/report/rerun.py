@@ -6,11 +6,13 @@ import dataclasses
 import shlex
 from collections.abc import Mapping, Sequence
 
-from mmpt_bench import rates, registry
-from mmpt_bench.board import Board, Row
-from mmpt_bench.recipe import Budget
-from mmpt_bench.store import Store
-from mmpt_bench.weights import EMBEDDED
+from mmpt_bench.board.board import Board, Row
+from mmpt_bench.evaluation import task_catalog
+from mmpt_bench.methods import method_catalog
+from mmpt_bench.records import learning_rates
+from mmpt_bench.records.recipe import Budget
+from mmpt_bench.records.store import Store
+from mmpt_bench.sources.weights import EMBEDDED
 
 PROGRAM = "mmpt-bench"
 OPTIONS = ("steps", "batch_size", "max_length")
@@ -35,9 +37,9 @@ def run_command(
         seeds: empty where nothing trains.
         sets: "method.field" -> value.
     """  # fmt: skip
-    known = registry.method_entries()
+    known = method_catalog.method_entries()
     words = [PROGRAM, "run", "--method", ",".join(name if name in known else f"./{name}.py" for name in methods)]
-    words += ["--tasks", "all" if set(tasks) == set(registry.task_entries()) else ",".join(tasks)]
+    words += ["--tasks", "all" if set(tasks) == set(task_catalog.task_entries()) else ",".join(tasks)]
     words += ["--seeds", ",".join(map(str, seeds))] if seeds and tuple(seeds) != (0,) else []
     for name, value in (sets or {}).items():
         words += ["--set", f"{name}={value}"]
@@ -78,15 +80,15 @@ def reproduce(board: Board, store: Store) -> list[str]:
 
 def overrides(row: Row, board: Board, store: Store) -> dict[str, str]:
     """Returns the `--set` options of a row: hyperparameters that the method would not have by itself."""
-    entries = registry.method_entries()
+    entries = method_catalog.method_entries()
     if row.method not in entries:
         return {}
-    plain = dataclasses.asdict(registry.load_method(entries[row.method])())
+    plain = dataclasses.asdict(method_catalog.load_method(entries[row.method])())
     own = {k: v for k, v in row.params.items() if k != "learning_rate" and v != plain.get(k)}
     if row.trains:
-        known = [*rates.read(store.root / rates.FILE), *rates.read(rates.shipped())]
+        known = [*learning_rates.read(store.root / learning_rates.FILE), *learning_rates.read(learning_rates.shipped())]
         budget = Budget(**board.budget)
-        found = rates.look_up(
+        found = learning_rates.look_up(
             known, row.method, plain | row.params, board.backbone_fingerprint, board.corpus_fingerprint, budget, plain
         )
         if row.learning_rate != (found[0] if found is not None else plain["learning_rate"]):
@@ -95,7 +97,7 @@ def overrides(row: Row, board: Board, store: Store) -> dict[str, str]:
 
 
 def _in_order(methods: Sequence[str]) -> list[str]:
-    order = list(registry.method_entries())
+    order = list(method_catalog.method_entries())
     return sorted(set(methods), key=lambda name: (order.index(name) if name in order else len(order), name))
 
 

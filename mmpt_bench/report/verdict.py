@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mmpt_bench import shown
-from mmpt_bench.board import Board, Row
-from mmpt_bench.claims import SEEDS_TO_CLAIM
-from mmpt_bench.ranking import SUBJECT
+from mmpt_bench.board.board import Board, Row
+from mmpt_bench.board.ranking import SUBJECT
+from mmpt_bench.board.writers import numbers
+from mmpt_bench.stats.claims import SEEDS_TO_CLAIM
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
@@ -41,7 +41,7 @@ def _first(board: Board, ranked: Sequence[Row]) -> str:
     best = [row for row in ranked if row.rank == 1]
     top = max(ranked, key=lambda row: row.overall or 0.0)
     if board.exploratory:
-        others = ", ".join(f"{row.label} {shown.percent(row.overall)}" for row in sorted(ranked, key=_by_score)[1:3])
+        others = ", ".join(f"{row.label} {numbers.percent(row.overall)}" for row in sorted(ranked, key=_by_score)[1:3])
         return (
             f"No method can be called better than another with {_seeds(board)} ({number(SEEDS_TO_CLAIM)} are needed): "
             f"by score alone {top.label} leads with {_overall(top)} of the way from guessing to everything right over "
@@ -81,10 +81,10 @@ def _second(board: Board, ranked: Sequence[Row]) -> str:
         cheapest = min(trained, key=lambda row: (row.trainable, row.label))
         return (
             f"Of the trained methods in the first rank, {cheapest.label} trains the fewest parameters, "
-            f"{shown.share(cheapest)} of all."
+            f"{numbers.share(cheapest)} of all."
         )
     full = next((row for row in ranked if row.label == board.reference and row.label != subject.label), None)
-    cost = f"{subject.label} trains {shown.share(subject)} of the parameters"
+    cost = f"{subject.label} trains {numbers.share(subject)} of the parameters"
     if full is None:
         return f"{cost} and reaches {_overall(subject)}; full fine-tuning was not compared with it."
     if full.train_seconds and subject.train_seconds:
@@ -120,7 +120,7 @@ def _by_score(row: Row) -> tuple[float, str]:
 
 
 def _overall(row: Row) -> str:
-    return f"{shown.percent(row.overall)} ({shown.percents(row.overall_interval)})"
+    return f"{numbers.percent(row.overall)} ({numbers.percents(row.overall_interval)})"
 
 
 def _over(board: Board) -> str:

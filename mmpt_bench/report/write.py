@@ -12,14 +12,14 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from mmpt_bench import __version__, shown
-from mmpt_bench.ablation_files import table, title
-from mmpt_bench.claims import SEEDS_TO_CLAIM
-from mmpt_bench.errors import RequestError
-from mmpt_bench.escape import plain_text
+from mmpt_bench import __version__
+from mmpt_bench.board.published import REMARK
+from mmpt_bench.board.writers import numbers
+from mmpt_bench.board.writers.markdown import EMBEDDED_REMARK, RATIO_TITLES
+from mmpt_bench.common.errors import RequestError
+from mmpt_bench.common.escaping import plain_text
 from mmpt_bench.figures.style import UNKNOWN_COLOR
-from mmpt_bench.published import REMARK
-from mmpt_bench.render import EMBEDDED_REMARK, RATIO_TITLES
+from mmpt_bench.records.store import Store
 from mmpt_bench.report.answers import Packed, pack
 from mmpt_bench.report.browse import METHODS_SHOWN
 from mmpt_bench.report.content import Content
@@ -27,7 +27,8 @@ from mmpt_bench.report.costs import FLOPS
 from mmpt_bench.report.drawings import Drawing
 from mmpt_bench.report.missing import of_ablation
 from mmpt_bench.report.verdict import listed, number, plural
-from mmpt_bench.store import Store
+from mmpt_bench.stats.claims import SEEDS_TO_CLAIM
+from mmpt_bench.study.ablation_tables import table, title
 
 FOLDER = Path(__file__).parent / "page"
 MAX_BYTES = 1_500_000
@@ -135,7 +136,7 @@ def _environment() -> Environment:
         loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, finalize=_final,
     )  # fmt: skip
-    environment.globals |= {"shown": shown, "number": number, "plural": plural, "listed": listed, "span": _span}
+    environment.globals |= {"shown": numbers, "number": number, "plural": plural, "listed": listed, "span": _span}
     environment.filters |= {"csv_rows": _csv_rows, "uri": lambda text: Markup(escape(text))}
     return environment
 

@@ -1,0 +1,246 @@
+"""From labelled records to a board: rows, cells with their intervals, ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from mmpt_bench.board.board import Board, Cell, Column, Failure, Row
+from mmpt_bench.board.ranking import ranked
+from mmpt_bench.board.rescoring import Rescored, Samples, by, rescored
+from mmpt_bench.common.errors import UntrustedRecord
+from mmpt_bench.evaluation.task import OFFICIAL, Task
+from mmpt_bench.records.recipe import Record
+from mmpt_bench.stats.claims import SEEDS_TO_CLAIM
+from mmpt_bench.stats.intervals import Interval, cluster_bootstrap, percentile, seed_spread
+from mmpt_bench.stats.resampling import FEW_PICTURES, Resampled, resample
+
+RESAMPLES = 2000
+Scores = dict[str, dict[str, dict[int, Rescored]]]
+"""Label -> task -> seed -> result."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A board, and the counts that everything on it is made from."""
+
+    board: Board
+    scores: Scores
+    overall: Resampled | None
+    """The chance-centred mean over tasks of the ranked rows, resampled; None where nothing is ranked."""
+
+
+def assembled(
+    first: Record,
+    groups: Mapping[str, Sequence[Record]],
+    failed: Mapping[str, Sequence[Record]],
+    limit: int | None,
+    samples: Samples,
+    tasks: Mapping[str, Task],
+    n_resamples: int,
+    left_out: Sequence[str],
+) -> Evidence:
+    """Returns the board of labelled records, ranked.
+
+    Args:
+        first: a record of the board's track, which may be none of its rows.
+        groups: the records of each row, by its label; of one edition of each task.
+        failed: failed runs, by label.
+        limit: questions a task, where not all were asked.
+        samples: reads samples files.
+        tasks: the tasks by name, in the order of the columns.
+        n_resamples: of every interval.
+        left_out: what the board says of records that are not on it.
+    """
+    kept = [record for group in groups.values() for record in group]
+    scores, repeated = _scores(groups, samples, tasks)
+    failures = tuple(
+        Failure(r.method, label, r.run, r.seed, r.reason, _rate(r))
+        for label, group in sorted(failed.items())
+        for r in sorted(group, key=lambda r: r.seed)
+    )
+    order = {name: number for number, name in enumerate(tasks)}
+    columns = [
+        _column(tasks[name], group[0], samples)
+        for name, group in sorted(by(kept, [r.task for r in kept]).items(), key=lambda item: order[item[0]])
+    ]
+    rows = [_row(label, runs, failures, limit, tasks) for label, runs in sorted(scores.items())]
+    empty = Board(
+        track=first.track,
+        suite=first.suite,
+        backbone=first.backbone,
+        backbone_fingerprint=first.backbone_fingerprint,
+        corpus=first.corpus,
+        corpus_fingerprint=first.corpus_fingerprint,
+        budget=first.budget,
+        dtype=first.dtype,
+        limit=limit,
+        columns=tuple(columns),
+        rows=tuple(rows),
+        seeds=(),
+        exploratory=True,
+        comparisons=(),
+        failures=failures,
+        left_out=(*left_out, *repeated),
+        reference="",
+    )
+    board, overall, headlines = ranked(empty, scores, tasks, n_resamples)
+    rows = [_with_intervals(row, scores[row.label], tasks, headlines, n_resamples) for row in board.rows]
+    return Evidence(replace(board, rows=tuple(rows)), scores, overall)
+
+
+def _scores(
+    groups: Mapping[str, Sequence[Record]], samples: Samples, tasks: Mapping[str, Task]
+) -> tuple[Scores, list[str]]:
+    """Returns every result in its place, and what was left out because a later one has the same place."""
+    found: Scores = {}
+    repeated = []
+    known: dict[str, Rescored] = {}
+    for label, record in sorted(
+        ((label, r) for label, group in groups.items() for r in group),
+        key=lambda each: (each[1].time, each[1].eval_key),
+    ):
+        by_task = found.setdefault(label, {}).setdefault(record.task, {})
+        # What does not train has one result, whatever the seed of its recipe was.
+        seed = record.seed if record.trainable else 0
+        if seed in by_task:
+            repeated.append(
+                f"1 of `{record.task}` by `{by_task[seed].record.run}`: `{record.run}` has the same hyperparameters "
+                "and seed, and is later."
+            )
+        if record.eval_key not in known:
+            known[record.eval_key] = rescored(record, tasks[record.task], samples)
+        by_task[seed] = known[record.eval_key]
+    return found, repeated
+
+
+def _column(task: Task, record: Record, samples: Samples) -> Column:
+    asked = samples(record.samples)
+    ceiling, chance = task.metric.ceiling(asked), task.metric.chance(asked)
+    if record.ceiling not in (None, ceiling):
+        raise UntrustedRecord(f"`{record.run}` says that `{task.name}` reaches {record.ceiling}; it reaches {ceiling}.")
+    return Column(
+        task=task.name,
+        title=task.title,
+        headline=task.headline,
+        unit=task.unit,
+        ceiling=ceiling,
+        chance=chance,
+        dataset=record.dataset,
+        data_fingerprint=record.data_fingerprint,
+        split=record.split,
+        decode=record.decode + ("" if record.parse_rule == OFFICIAL else f", parse rule {record.parse_rule}"),
+        version=record.task_version,
+        n=len(asked),
+        n_pictures=len({sample.cluster for sample in asked}),
+        counts=False,
+    )
+
+
+def _row(
+    label: str,
+    runs: Mapping[str, Mapping[int, Rescored]],
+    failures: Sequence[Failure],
+    limit: int | None,
+    tasks: Mapping[str, Task],
+) -> Row:
+    """Returns a row without ranks and intervals."""
+    records = [each.record for by_seed in runs.values() for _, each in sorted(by_seed.items())]
+    first, trains = records[0], any(record.trainable for record in records)
+    by_run = {record.run: record for record in records}.values()
+    n_failed = sum(failure.label == label for failure in failures)
+    row = Row(
+        label=label,
+        method=first.method,
+        params=first.params,
+        trains=trains,
+        seeds=tuple(sorted({seed for by_seed in runs.values() for seed in by_seed})) if trains else (),
+        cells={name: _cell(by_seed, tasks[name], trains) for name, by_seed in runs.items()},
+        trainable=first.trainable,
+        total=first.total,
+        train_seconds=sum(record.train_seconds for record in by_run) / len(by_run),
+        peak_bytes=max(record.peak_bytes for record in by_run),
+        adapter_bytes=max(record.adapter_bytes for record in by_run),
+        learning_rate=_rate(first) if trains else None,
+        learning_rate_source="; ".join(sorted({record.learning_rate_source for record in records})),
+        flags=(),
+    )
+    return replace(row, flags=tuple(_flags(row, records, n_failed, limit)))
+
+
+def _flags(row: Row, records: Sequence[Record], n_failed: int, limit: int | None) -> list[str]:
+    source = row.learning_rate_source
+    degenerate = sorted({record.task for record in records if record.degenerate})
+    return [
+        *(["exploratory"] if row.trains and len(row.seeds) < SEEDS_TO_CLAIM else []),
+        *([f"degenerate: {', '.join(degenerate)}"] if degenerate else []),
+        *([f"{n_failed} failed"] if n_failed else []),
+        *(["limit"] if limit is not None else []),
+        *(["lr not searched"] if row.trains and "searched:" not in source else []),
+        *(["lr at edge"] if "edge" in source else []),
+    ]
+
+
+def _with_intervals(
+    row: Row,
+    runs: Mapping[str, Mapping[int, Rescored]],
+    tasks: Mapping[str, Task],
+    headlines: Mapping[str, Resampled | None],
+    n_resamples: int,
+) -> Row:
+    """Returns a row with the interval of each of its cells."""
+    cells = {
+        name: replace(cell, interval=_interval(row.label, runs[name], tasks[name], headlines.get(name), n_resamples))
+        for name, cell in row.cells.items()
+    }
+    return replace(row, cells=cells)
+
+
+def _interval(
+    label: str, by_seed: Mapping[int, Rescored], task: Task, common: Resampled | None, n_resamples: int
+) -> Interval | None:
+    """Returns the interval of one cell; None where the figure is undefined on some resamples (too few pictures).
+
+    `common` is the headline of the rows that are ranked. Many pictures are drawn one by one, whatever is resampled
+    from them: there a row alone would give the same draws again.
+    """
+    seeds, sheet = tuple(sorted(by_seed)), next(iter(by_seed.values())).headline
+    if len(seeds) == 1:
+        tally = by_seed[seeds[0]].headline_tally
+        return cluster_bootstrap(tally, task.metric.values, n_resamples).get(task.headline)
+    if common is not None and common.seeds == seeds and label in common.methods and len(sheet.clusters) > FEW_PICTURES:
+        return percentile(common.draws[:, common.column(label)])
+    try:
+        tallies = {seed: by_seed[seed].headline_tally for seed in seeds}
+        return percentile(resample({"": tallies}, task.metric.values, task.headline, n_resamples).draws[:, 0])
+    except ValueError:
+        return None
+
+
+def _cell(by_seed: Mapping[int, Rescored], task: Task, trains: bool) -> Cell:
+    """Returns a cell without rank and interval."""
+    results = [by_seed[seed] for seed in sorted(by_seed)]
+    spread = seed_spread([result.values[task.headline] for result in results])
+    shared = set.intersection(*(set(result.values) for result in results))
+    return Cell(
+        score=spread.mean,
+        interval=None,
+        interval_of="seeds and pictures" if len(results) > 1 else "pictures",
+        by_seed={seed: by_seed[seed].values[task.headline] for seed in sorted(by_seed)} if trains else {},
+        sd=spread.sd,
+        strict=_mean([result.record.strict for result in results]),
+        constrained=_mean([result.record.constrained for result in results]),
+        unreadable=sum(result.record.n_unparsed / result.record.n for result in results) / len(results),
+        values={name: sum(r.values[name] for r in results) / len(results) for name in sorted(shared)},
+        eval_keys={seed: by_seed[seed].record.eval_key for seed in sorted(by_seed)},
+    )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if len(known) == len(values) else None
+
+
+def _rate(record: Record) -> float | None:
+    value = record.params.get("learning_rate")
+    return float(value) if isinstance(value, int | float) and record.trainable else None

@@ -1,0 +1,192 @@
+"""Differences between rows of a board, at the scope that their seeds allow, with what could have been found.
+
+Two families are corrected by Holm, each for itself: the pairs on the mean of all tasks, and the pairs on each task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import NormalDist
+from typing import Literal
+
+import numpy as np
+
+from mmpt_bench.board.assembly import RESAMPLES, Evidence
+from mmpt_bench.board.board import Row
+from mmpt_bench.board.ranking import resampled_headline, runs_of, seeds_of
+from mmpt_bench.evaluation.task import Task
+from mmpt_bench.stats.claims import SEEDS_TO_CLAIM, SIGNIFICANT
+from mmpt_bench.stats.differences import (
+    Difference,
+    detectable_by_seeds,
+    holm,
+    method_difference,
+    share_as_far,
+    swapped_differences,
+)
+from mmpt_bench.stats.intervals import percentile
+from mmpt_bench.stats.resampling import Resampled, Tally, average
+
+Scope = Literal["method", "checkpoint"]
+OVERALL = ""
+"""Task of a contrast that is of the mean over tasks of (score - chance) / (ceiling - chance)."""
+Pair = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """How far one row is above another on one task, or on the mean of all."""
+
+    first: str
+    second: str
+    task: str
+    """`OVERALL` for the mean of `tasks`."""
+    tasks: tuple[str, ...]
+    scope: Scope
+    """"method": other seeds and other pictures; "checkpoint": these two trained models on other pictures."""
+    seeds: tuple[int, ...]
+    """That both have; one at checkpoint scope, none where neither trains."""
+    n_pictures: int
+    difference: Difference
+    """`first` minus `second`, in the unit of the task; of the mean, as a fraction."""
+    p_holm: float
+    detectable: float | None
+    """What these seeds and pictures would have found 4 times of 5; None below six seeds at method scope."""
+    better: str | None
+    """At method scope both tests must agree; at checkpoint scope it is said of these checkpoints alone."""
+
+
+def contrasts(
+    evidence: Evidence,
+    tasks: Mapping[str, Task],
+    pairs: Sequence[Pair],
+    scope: Scope | None = None,
+    n_resamples: int = RESAMPLES,
+) -> tuple[Contrast, ...]:
+    """Returns the contrasts of some pairs of a board's rows: overall first where they share two tasks, then by task.
+
+    Args:
+        evidence: the board.
+        tasks: the tasks by name.
+        pairs: labels, (first, second).
+        scope: by default "method" for pairs with two seeds in common, "checkpoint" at the lowest common one for others;
+            a pair without a common seed, or with one where "method" is asked for, has no contrast.
+        n_resamples: of every interval.
+    """
+    rows = {row.label: row for row in evidence.board.rows}
+    columns = [c.task for c in evidence.board.columns]
+    shared = [name for name in columns if all(name in rows[label].cells for pair in pairs for label in pair)]
+    groups: dict[tuple[Scope, tuple[int, ...]], list[Pair]] = {}
+    for pair in pairs:
+        found = _scope([rows[label] for label in pair], shared, scope)
+        if found is not None:
+            groups.setdefault(found, []).append(pair)
+    made: list[Contrast] = []
+    for (of, seeds), members in groups.items():
+        made += _group(evidence, tasks, members, of, seeds, shared, n_resamples)
+    places = {pair: number for number, pair in enumerate(pairs)}
+    order = [OVERALL, *shared]
+    made.sort(key=lambda each: (order.index(each.task), places[each.first, each.second]))
+    overall = [each for each in made if each.task == OVERALL]
+    return (*_corrected(overall), *_corrected([each for each in made if each.task != OVERALL]))
+
+
+def _scope(rows: Sequence[Row], shared: Sequence[str], wanted: Scope | None) -> tuple[Scope, tuple[int, ...]] | None:
+    """Returns the scope and the seeds of a pair; None where it cannot be compared so."""
+    if not shared:
+        return None
+    own = {row.label: seeds_of(row, shared) for row in rows}
+    if all(seeds is None for seeds in own.values()):
+        return None if wanted == "method" else ("checkpoint", ())
+    common = sorted(set.intersection(*(seeds for seeds in own.values() if seeds is not None)))
+    if len(common) >= 2 and wanted != "checkpoint":
+        return "method", tuple(common)
+    return ("checkpoint", tuple(common[:1])) if common and wanted != "method" else None
+
+
+def _group(
+    evidence: Evidence,
+    tasks: Mapping[str, Task],
+    pairs: Sequence[Pair],
+    scope: Scope,
+    seeds: tuple[int, ...],
+    shared: Sequence[str],
+    n_resamples: int,
+) -> list[Contrast]:
+    """Returns the contrasts of pairs with the same scope and seeds, from resamples that are common to all of them."""
+    # In an order of their own: the draws of resamples follow it, and `a - b` must be `b - a` turned round.
+    labels = sorted({label for pair in pairs for label in pair})
+    columns = {c.task: c for c in evidence.board.columns}
+    figures: dict[str, Resampled] = {}
+    for name in shared:
+        runs = runs_of(labels, seeds, name, evidence.scores, evidence.board)
+        found = resampled_headline(runs, tasks[name], n_resamples)
+        if found is not None:
+            figures[name] = found
+    if len(figures) == len(shared) > 1:
+        parts = [(part, columns[name].chance, columns[name].ceiling) for name, part in figures.items()]
+        figures = {OVERALL: average(parts), **figures}
+    made = []
+    for name, resampled in figures.items():
+        of = tuple(shared) if name == OVERALL else (name,)
+        for first, second in pairs:
+            if scope == "method":
+                difference = method_difference(resampled, first, second)
+            else:
+                swaps = [_swapped(evidence, tasks[each], (first, second), seeds, n_resamples, len(of)) for each in of]
+                difference = _checkpoints(resampled, first, second, swaps)
+            n_pictures = sum(columns[each].n_pictures for each in of)
+            contrast = Contrast(first, second, name, of, scope, seeds, n_pictures, difference, 1.0, None, None)
+            n_compared = len(pairs) * (1 if name == OVERALL else len(shared))
+            made.append(replace(contrast, detectable=_detectable(contrast, resampled, n_compared)))
+    return made
+
+
+def _swapped(
+    evidence: Evidence, task: Task, pair: Pair, seeds: tuple[int, ...], n_resamples: int, n_tasks: int
+) -> tuple[np.ndarray, bool]:
+    """Returns a task's part of the difference with answers exchanged, and whether all exchanges are in it."""
+    runs = runs_of(pair, seeds, task.name, evidence.scores, evidence.board)
+    a, b = (run if isinstance(run, Tally) else run[seeds[0]] for run in (runs[label] for label in pair))
+    # Each task exchanges for itself.
+    number = [c.task for c in evidence.board.columns].index(task.name)
+    drawn, exact = swapped_differences(
+        a, b, task.metric.values, task.headline, n_resamples, number, exhaustive=n_tasks == 1
+    )
+    column = evidence.board.columns[number]
+    return (drawn if n_tasks == 1 else drawn / (column.ceiling - column.chance) / n_tasks), exact
+
+
+def _checkpoints(
+    resampled: Resampled, first: str, second: str, swaps: Sequence[tuple[np.ndarray, bool]], level: float = 0.95
+) -> Difference:
+    """Returns the difference of two checkpoints: interval from common resamples of pictures, p from exchanges."""
+    i, j = resampled.column(first), resampled.column(second)
+    estimate = float(resampled.estimates[i] - resampled.estimates[j])
+    drawn, exact = np.sum([each for each, _ in swaps], axis=0), all(exact for _, exact in swaps)
+    interval = percentile(resampled.draws[:, i] - resampled.draws[:, j], level)
+    return Difference(estimate, interval, share_as_far(drawn, estimate, exact))
+
+
+def _detectable(contrast: Contrast, resampled: Resampled, n_compared: int) -> float | None:
+    if contrast.scope == "method":
+        if len(contrast.seeds) < SEEDS_TO_CLAIM:
+            return None
+        return detectable_by_seeds(resampled, contrast.first, contrast.second, n_compared)
+    drawn = resampled.draws[:, resampled.column(contrast.first)] - resampled.draws[:, resampled.column(contrast.second)]
+    z = NormalDist().inv_cdf(1 - SIGNIFICANT / (2 * n_compared)) + NormalDist().inv_cdf(0.8)
+    return z * float(drawn.std(ddof=1))
+
+
+def _corrected(made: Sequence[Contrast]) -> list[Contrast]:
+    """Returns one family with its p-values after Holm, and who is better by them."""
+    adjusted = holm([each.difference.p for each in made])
+    return [replace(each, p_holm=p, better=_better(each, p)) for each, p in zip(made, adjusted, strict=True)]
+
+
+def _better(contrast: Contrast, p_holm: float) -> str | None:
+    flips = contrast.difference.p_sign_flip
+    if p_holm > SIGNIFICANT or (contrast.scope == "method" and (flips is None or flips > SIGNIFICANT)):
+        return None
+    return contrast.first if contrast.difference.estimate > 0 else contrast.second

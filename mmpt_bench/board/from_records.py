@@ -1,0 +1,126 @@
+"""From records to boards: methods side by side where they may be compared, with what the difference may claim."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from mmpt_bench.board.assembly import RESAMPLES, Evidence, assembled
+from mmpt_bench.board.board import Board
+from mmpt_bench.board.rescoring import Samples, by, check_track, one_edition
+from mmpt_bench.common.hashing import canonical_json
+from mmpt_bench.evaluation.task import Task
+from mmpt_bench.records.ablations import variant_key, varied_in_ablations
+from mmpt_bench.records.recipe import Record
+from mmpt_bench.records.store import Store
+
+
+def boards(
+    store: Store, tasks: Mapping[str, Task], n_resamples: int = RESAMPLES, records: Sequence[Record] | None = None
+) -> tuple[Board, ...]:
+    """Returns the boards of a results folder, as `evidence` does, without what they are made from."""
+    return tuple(each.board for each in evidence(store, tasks, n_resamples, records))
+
+
+def evidence(
+    store: Store, tasks: Mapping[str, Task], n_resamples: int = RESAMPLES, records: Sequence[Record] | None = None
+) -> tuple[Evidence, ...]:
+    """Returns the boards of a results folder, one for each track and limit; the same for the same records.
+
+    What an ablation alone asked for stands on the ablation's own board, and the leaderboard names it.
+
+    Args:
+        store: the results folder.
+        tasks: every task that records may be of, by name, in the order of the columns.
+        n_resamples: of every interval.
+        records: what `store.records()` returned, where it is known already.
+
+    Raises:
+        UntrustedRecord: a record contradicts its own answers, samples or track.
+    """
+    records = store.records() if records is None else records
+    for record in records:
+        check_track(record)
+    varied = varied_in_ablations(store)
+    done = [record for record in records if record.status == "ok"]
+    failed = standing_failures(records)
+    samples = Samples(store)
+    groups = by(done, [(record.track, record.limit) for record in done])
+    for record in failed:
+        if not any(track == record.track for track, _ in groups):
+            groups[record.track, None] = []
+    found = []
+    for (track, limit), group in groups.items():
+        elsewhere = [record for record in group if variant_key(record) in varied]
+        own = [record for record in group if variant_key(record) not in varied]
+        of_track = [r for r in failed if r.track == track and variant_key(r) not in varied]
+        if own or of_track:
+            found.append(_board(own, of_track, limit, samples, tasks, n_resamples, _elsewhere(elsewhere, varied)))
+    return tuple(sorted(found, key=lambda each: _board_order(each.board)))
+
+
+def _elsewhere(records: Sequence[Record], varied: Mapping[str, str]) -> list[str]:
+    """Returns what is said of records that stand on the board of an ablation."""
+    counts = Counter(varied[variant_key(record)] for record in records)
+    return [f"{n} of the ablation `{name}`: see ablations/{name}.md." for name, n in sorted(counts.items())]
+
+
+def _board_order(board: Board) -> tuple[str, str, str, str, int]:
+    return board.suite, board.backbone, board.corpus, board.track, board.limit or 0
+
+
+def standing_failures(records: Sequence[Record]) -> list[Record]:
+    """Returns the failures that no later success of the same run has made history."""
+    last_ok: dict[str, str] = {}
+    for record in records:
+        if record.status == "ok":
+            last_ok[record.train_key] = max(record.time, last_ok.get(record.train_key, ""))
+    return [r for r in records if r.status == "failed" and r.time >= last_ok.get(r.train_key, r.time)]
+
+
+def _board(
+    done: Sequence[Record],
+    failed: Sequence[Record],
+    limit: int | None,
+    samples: Samples,
+    tasks: Mapping[str, Task],
+    n_resamples: int,
+    elsewhere: Sequence[str],
+) -> Evidence:
+    kept, left_out = one_edition(done, tasks)
+    labels = _labels([*kept, *failed]) | _labels(kept)
+    groups = by(kept, [labels[_variant(record)] for record in kept])
+    failures = by(failed, [labels[_variant(record)] for record in failed])
+    first = [*done, *failed][0]
+    return assembled(first, groups, failures, limit, samples, tasks, n_resamples, [*left_out, *elsewhere])
+
+
+def _labels(records: Sequence[Record]) -> dict[str, str]:
+    """Returns a label for every variant: its method, and the hyperparameters in which that method's variants differ.
+
+    Learning rates, which are searched for each, are named where nothing else tells two variants apart.
+    """
+    variants: dict[str, dict[str, Record]] = {}
+    for record in records:
+        variants.setdefault(record.method, {})[_variant(record)] = record
+    labels = {}
+    for method, of_method in variants.items():
+        names = sorted({name for record in of_method.values() for name in _told(record)})
+        texts = {name: {canonical_json(_told(r).get(name)) for r in of_method.values()} for name in names}
+        telling = [name for name in names if len(texts[name]) > 1]
+        asked = [name for name in telling if name != "learning_rate"]
+        if len({canonical_json([_told(r).get(name) for name in asked]) for r in of_method.values()}) == len(of_method):
+            telling = asked
+        for variant, record in of_method.items():
+            told = ", ".join(f"{name}={_told(record).get(name)}" for name in telling)
+            labels[variant] = f"{method} ({told})" if told else method
+    return labels
+
+
+def _variant(record: Record) -> str:
+    return canonical_json([record.method, _told(record)])
+
+
+def _told(record: Record) -> dict[str, object]:
+    """Returns what tells variants apart: the hyperparameters, and the file where the method is a user's own."""
+    return record.params | ({"file": record.method_fingerprint[:8]} if record.method_fingerprint else {})

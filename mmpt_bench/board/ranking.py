@@ -1,0 +1,226 @@
+"""Ranks, retention and the overall score of a board's methods, all from common resamples of pictures and seeds.
+
+Which tasks and seeds count is decided by the methods that are there: a task, or a seed, that at least half of them
+have. A method that lacks a task, or more than half of the seeds, is shown without a rank, and why; so one trial run
+with one seed does not take the seeds from all the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+from mmpt_bench.board.board import Board, Cell, Row
+from mmpt_bench.evaluation.task import Task
+from mmpt_bench.stats.claims import SEEDS_TO_CLAIM, Ranking, Ratio, ranks, retention
+from mmpt_bench.stats.intervals import percentile
+from mmpt_bench.stats.resampling import Resampled, Runs, average, resample
+
+FULL, FROZEN = "full", "frozen"
+"""Methods that retention is measured between."""
+SUBJECT = "mmpt"
+"""The method under study: what others are compared with where a board has it."""
+RATIOS = ("raw", "chance_corrected", "gain_recovered")
+Figure = Callable[[str, tuple[str, ...], tuple[int, ...]], Resampled | None]
+"""(task, labels, seeds) -> the headline of these rows on common resamples."""
+SAME = 1e-12
+"""Scores closer than this are equal: they are sums of the same counts in another order."""
+
+
+def ranked(
+    board: Board, scores: Mapping[str, Mapping[str, Any]], tasks: Mapping[str, Task], n_resamples: int
+) -> tuple[Board, Resampled | None, dict[str, Resampled | None]]:
+    """Returns a board with ranks and retention, its rows in order, and resamples: overall, and of each task.
+
+    Args:
+        board: its rows without ranks.
+        scores: label -> task -> seed -> `Rescored`.
+        tasks: the tasks by name.
+        n_resamples: of every interval.
+    """
+    counted = [c.task for c in board.columns if 2 * sum(c.task in row.cells for row in board.rows) >= len(board.rows)]
+    reasons = {row.label: _lacking(row, counted) for row in board.rows}
+    complete = [row for row in board.rows if not reasons[row.label]]
+    chosen, seeds, without = comparable({row.label: seeds_of(row, counted) for row in complete})
+    reasons |= without
+    columns = tuple(replace(column, counts=column.task in counted) for column in board.columns)
+    board = replace(board, columns=columns, seeds=seeds, exploratory=len(seeds) < SEEDS_TO_CLAIM)
+
+    @cache
+    def figure(task: str, labels: tuple[str, ...], of_seeds: tuple[int, ...]) -> Resampled | None:
+        return resampled_headline(runs_of(labels, of_seeds, task, scores, board), tasks[task], n_resamples)
+
+    parts, why_not = _overall_parts(board, chosen, figure)
+    reasons |= {label: why_not for label in chosen}
+    overall = average(parts) if parts else None
+    reference = _reference(board, overall)
+    rows = {row.label: replace(row, unranked=reasons[row.label]) for row in board.rows}
+    comparisons: tuple[Any, ...] = ()
+    if overall is not None:
+        ranking = ranks(overall)
+        comparisons = ranking.comparisons
+        for label in overall.methods:
+            rows[label] = _with_overall(
+                rows[label], overall, ranking, _kept(overall, label, reference, board, 0.0, True)
+            )
+    headlines: dict[str, Resampled | None] = {}
+    for column in board.columns:
+        having = [row for row in rows.values() if column.task in row.cells]
+        labels, of_seeds, lost = comparable({row.label: seeds_of(row, [column.task]) for row in having})
+        found = headlines[column.task] = figure(column.task, tuple(labels), of_seeds) if labels else None
+        rows |= _with_task_ranks(column.task, column.chance, board, having, found, lost, reference)
+    ordered = tuple(sorted(rows.values(), key=_row_order))
+    return replace(board, rows=ordered, comparisons=comparisons, reference=reference), overall, headlines
+
+
+def _row_order(row: Row) -> tuple[bool, float, str]:
+    return row.overall is None, -(row.overall or 0.0), row.label
+
+
+def _lacking(row: Row, counted: Sequence[str]) -> str:
+    lacking = [name for name in counted if name not in row.cells]
+    if not counted:
+        return "no task is shared by half of the methods"
+    return f"lacks {', '.join(lacking)}" if lacking else ""
+
+
+def seeds_of(row: Row, names: Sequence[str]) -> set[int] | None:
+    """Returns the seeds at which a row has all of some tasks; None for a method that does not train."""
+    return set.intersection(*(set(row.cells[name].by_seed) for name in names)) if row.trains else None
+
+
+def comparable(seeds: Mapping[str, set[int] | None]) -> tuple[list[str], tuple[int, ...], dict[str, str]]:
+    """Returns (labels that can be compared, the seeds they share, why not for each other label)."""
+    trained = {label: own for label, own in seeds.items() if own is not None}
+    often = {
+        s for own in trained.values() for s in own if 2 * sum(s in other for other in trained.values()) >= len(trained)
+    }
+    without = {
+        label: f"has {len(own & often)} of the {len(often)} seeds that are compared"
+        for label, own in trained.items()
+        if 2 * len(own & often) < len(often) or not own & often
+    }
+    staying = {label: own & often for label, own in trained.items() if label not in without}
+    shared = set.intersection(*staying.values()) if staying else set()
+    if staying and not shared:
+        without |= {label: "the methods have no seed in common" for label in staying}
+    return [label for label in seeds if label not in without], tuple(sorted(shared)), without
+
+
+def _overall_parts(
+    board: Board, chosen: Sequence[str], figure: Figure
+) -> tuple[list[tuple[Resampled, float, float]], str]:
+    """Returns (the resampled tasks that are averaged, why there are none)."""
+    parts = []
+    for column in board.columns if chosen else ():
+        if column.counts:
+            resampled = figure(column.task, tuple(chosen), board.seeds)
+            if resampled is None:
+                return [], f"{column.title} has too few pictures to resample"
+            parts.append((resampled, column.chance, column.ceiling))
+    return parts, ""
+
+
+def runs_of(
+    labels: Sequence[str], seeds: Sequence[int], task: str, scores: Mapping[str, Mapping[str, Any]], board: Board
+) -> dict[str, Runs]:
+    """Returns the counts that the headline of some rows is resampled from, at some seeds."""
+    trains = {row.label: row.trains for row in board.rows}
+    found: dict[str, Runs] = {}
+    for label in labels:
+        by_seed = scores[label][task]
+        own = {seed: by_seed[seed].headline_tally for seed in (seeds if trains[label] else [0])}
+        found[label] = own if trains[label] else own[0]
+    return found
+
+
+def resampled_headline(runs: Mapping[str, Runs], task: Task, n_resamples: int) -> Resampled | None:
+    """Returns the headline figure on common resamples; None where it is undefined on some of them."""
+    try:
+        return resample(runs, task.metric.values, task.headline, n_resamples)
+    except ValueError:
+        return None
+
+
+def _with_overall(row: Row, overall: Resampled, ranking: Ranking, kept: dict[str, Ratio]) -> Row:
+    number = overall.column(row.label)
+    return replace(
+        row,
+        overall=float(overall.estimates[number]),
+        overall_interval=percentile(overall.draws[:, number]),
+        rank=ranking.ranks[row.label],
+        rank_interval=ranking.intervals[row.label],
+        place=_place(overall, number),
+        retention=kept,
+    )
+
+
+def _with_task_ranks(
+    task: str,
+    chance: float,
+    board: Board,
+    having: Sequence[Row],
+    resampled: Resampled | None,
+    without: Mapping[str, str],
+    reference: str,
+) -> dict[str, Row]:
+    """Returns the rows that have a task, with its ranks and retention in their cells.
+
+    Args:
+        task: its name.
+        chance: what guessing gives on it.
+        board: the board.
+        having: the rows that have the task.
+        resampled: its headline for those of them that can be compared; None where it cannot be resampled.
+        without: why not, for each of the others.
+        reference: label of what retention is against.
+    """
+    found = {}
+    ranking = ranks(resampled) if resampled is not None else None
+    for row in having:
+        cell: Cell = row.cells[task]
+        if resampled is None or ranking is None or row.label in without:
+            why = without.get(row.label, "too few pictures to resample")
+            cell = replace(cell, retention={name: Ratio(None, None, why) for name in RATIOS})
+        else:
+            cell = replace(
+                cell,
+                rank=ranking.ranks[row.label],
+                rank_interval=ranking.intervals[row.label],
+                place=_place(resampled, resampled.column(row.label)),
+                retention=_kept(resampled, row.label, reference, board, chance, is_centred=False),
+            )
+        found[row.label] = replace(row, cells=row.cells | {task: cell})
+    return found
+
+
+def _place(resampled: Resampled, number: int) -> int:
+    scores = resampled.estimates
+    return 1 + int((scores > scores[number] + SAME * max(1.0, abs(scores[number]))).sum())
+
+
+def _reference(board: Board, overall: Resampled | None) -> str:
+    """Returns the label of the full fine-tuning that retention is against: the best one overall, or the only one."""
+    labels = [row.label for row in board.rows if row.method == FULL]
+    known = [label for label in labels if overall is not None and label in overall.methods]
+    if overall is not None and known:
+        return max(known, key=lambda label: (overall.estimates[overall.column(label)], label))
+    return labels[0] if labels else ""
+
+
+def _kept(
+    resampled: Resampled, label: str, reference: str, board: Board, chance: float, is_centred: bool
+) -> dict[str, Ratio]:
+    """Returns retention against the reference, or why there is none; chance is 0 on the chance-centred scale."""
+    if reference not in resampled.methods:
+        why = "full fine-tuning was not run" if not reference else f"`{reference}` was not compared with it"
+        return {name: Ratio(None, None, why) for name in RATIOS}
+    if label == reference:
+        return {name: Ratio(None, None, "it is the reference") for name in RATIOS}
+    frozen = sorted(row.label for row in board.rows if row.method == FROZEN and row.label in resampled.methods)
+    found = retention(resampled, label, reference, frozen[0] if frozen else None, chance)
+    if is_centred:
+        found["raw"] = Ratio(None, None, "scores of several tasks are averaged after chance is removed only")
+    return found

@@ -1,0 +1,163 @@
+"""Scores anew from what a record stores, its answers and its samples: a table never trusts a number it can check."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from mmpt_bench.common.errors import UntrustedRecord
+from mmpt_bench.common.hashing import content_key
+from mmpt_bench.data.samples import Sample
+from mmpt_bench.evaluation.counting import Sheet
+from mmpt_bench.evaluation.scoring import figures
+from mmpt_bench.evaluation.task import Task
+from mmpt_bench.records.recipe import Record
+from mmpt_bench.records.store import Store
+from mmpt_bench.stats.resampling import FEW_PICTURES, Tally
+
+TOLERANCE = 1e-9
+"""Relative: sums of the same counts in another order; a wrong answer moves a score by 1e-5 of the ceiling or more."""
+K = TypeVar("K")
+
+
+@dataclass(frozen=True)
+class Rescored:
+    """A record, and its figures under the decoding that its score is of."""
+
+    record: Record
+    values: dict[str, float]
+    """Every figure that is defined."""
+    sheet: Sheet
+    """Of the task's samples."""
+    headline: Sheet
+    """The same for what the headline figure is made from."""
+
+    @property
+    def tally(self) -> Tally:
+        """Returns the counts, made anew each time: those of a thousand runs would fill the memory."""
+        return self.sheet.counted(self.sheet.codes(answers_of(self.record)))
+
+    @property
+    def headline_tally(self) -> Tally:
+        """Returns the counts that the headline is resampled from."""
+        return self.headline.counted(self.headline.codes(answers_of(self.record)))
+
+
+def answers_of(record: Record) -> str:
+    """Returns the answers that a record's score is of, as text."""
+    return record.parsed_choices if record.decode == "generate" else record.ranked_choices
+
+
+def check_track(record: Record) -> None:
+    """Refuses a record whose track is not that of its backbone, corpus, budget, dtype and suite (UntrustedRecord)."""
+    parts = [record.backbone_fingerprint, record.corpus_fingerprint, record.budget, record.dtype, record.suite]
+    if content_key(parts, 8) != record.track:
+        raise UntrustedRecord(
+            f"A record of `{record.run}` says it belongs to track `{record.track}`, but its backbone, corpus, budget, "
+            f"dtype and suite make `{content_key(parts, 8)}`: it was changed. Run it again."
+        )
+
+
+def edition(record: Record) -> tuple[str, ...]:
+    """Returns what two results of a task must share to be compared: data, split, decoding, samples and parse rule."""
+    return record.data_fingerprint, record.split, record.decode, record.samples, record.parse_rule
+
+
+def one_edition(records: Sequence[Record], tasks: Mapping[str, Task]) -> tuple[list[Record], list[str]]:
+    """Returns the records that can stand in one table, and what was left out and why.
+
+    Of each task the current version counts, and of its editions the one that most records are of.
+    """
+    kept: list[Record] = []
+    left_out: list[str] = []
+    for name, group in sorted(by(records, [record.task for record in records]).items()):
+        if name not in tasks:
+            left_out.append(f"{len(group)} of `{name}`: there is no such task here, so they cannot be scored again.")
+            continue
+        now = [record for record in group if record.task_version == tasks[name].version]
+        if len(now) < len(group):
+            old = sorted({record.task_version for record in group} - {tasks[name].version})
+            numbers = ", ".join(str(version) for version in old)
+            left_out.append(
+                f"{len(group) - len(now)} of `{name}` at version {numbers}: it is at version "
+                f"{tasks[name].version} now. Run them again."
+            )
+        editions = sorted(by(now, [edition(record) for record in now]).items(), key=lambda e: (-len(e[1]), e[0]))
+        for number, (key, of_edition) in enumerate(editions):
+            if number == 0:
+                kept += of_edition
+            else:
+                main = editions[0][0]
+                left_out.append(
+                    f"{len(of_edition)} of `{name}` on other data: {_edition_text(key)}; shown are those on "
+                    f"{_edition_text(main)}."
+                )
+    return kept, left_out
+
+
+def rescored(record: Record, task: Task, samples: Samples) -> Rescored:
+    """Returns a record with its figures, made from its stored answers.
+
+    Raises:
+        UntrustedRecord: they do not give the score that the record says, or do not fit its samples.
+    """
+    if record.score is None:
+        raise UntrustedRecord(f"The record of `{record.task}` in `{record.run}` has no score and no reason for that.")
+    if record.decode not in ("generate", "rank"):
+        raise UntrustedRecord(f"The record of `{record.task}` in `{record.run}` has no decoding `{record.decode}`.")
+    sheet, headline = samples.sheets(record.samples, task)
+    texts = {record.parsed_choices, record.ranked_choices}
+    found = {text: figures(task, sheet.sums(sheet.codes(text)), sheet.columns) for text in texts}
+    claims = (
+        ("score", record.score, answers_of(record)),
+        ("strict", record.strict, record.parsed_choices),
+        ("constrained", record.constrained, record.ranked_choices),
+    )
+    for name, said, text in claims:
+        is_so = found[text].get(task.headline)
+        if said != is_so and (said is None or is_so is None or abs(said - is_so) > TOLERANCE * max(1.0, abs(is_so))):
+            raise UntrustedRecord(
+                f"`{record.run}` says that its {name} on `{record.task}` is {said}, but its answers give {is_so}. "
+                "Remove that line of its records.jsonl and run it again."
+            )
+    return Rescored(record, found[answers_of(record)], sheet, headline)
+
+
+class Samples:
+    """The samples files of a store, each read, verified and coded once."""
+
+    def __init__(self, store: Store) -> None:
+        """Reads nothing yet."""
+        self._store = store
+        self._known: dict[str, list[Sample]] = {}
+        self._sheets: dict[tuple[str, str], tuple[Sheet, Sheet]] = {}
+
+    def __call__(self, name: str) -> list[Sample]:
+        """Returns the samples of a file; raises as `Store.read_samples` does."""
+        if name not in self._known:
+            self._known[name] = self._store.read_samples(name)
+        return self._known[name]
+
+    def sheets(self, name: str, task: Task) -> tuple[Sheet, Sheet]:
+        """Returns the sheet of a file's samples, and the one that the headline figure is resampled from."""
+        if (name, task.name) not in self._sheets:
+            sheet = task.metric.sheet(self(name))
+            # Up to a few pictures, what is drawn hangs on all columns.
+            narrow = len(sheet.clusters) > FEW_PICTURES
+            needed = task.metric.needs(task.headline, sheet.columns)
+            self._sheets[name, task.name] = sheet, sheet.narrowed(needed) if narrow else sheet
+        return self._sheets[name, task.name]
+
+
+def by(records: Sequence[Record], keys: Sequence[K]) -> dict[K, list[Record]]:
+    """Returns the records of each key, in order of appearance."""
+    found: dict[K, list[Record]] = {}
+    for record, key in zip(records, keys, strict=True):
+        found.setdefault(key, []).append(record)
+    return found
+
+
+def _edition_text(key: tuple[str, ...]) -> str:
+    fingerprint, split, decode, samples, rule = key
+    return f"data {fingerprint[:12]}, split {split}, decoding {decode}, samples {samples}, parse rule {rule}"

@@ -1,0 +1,54 @@
+"""Commands about data and answers: `score` reads files of others, `data check` looks at what is here."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from mmpt_bench.cli.options import DATASET, IMAGES, dataset_names
+from mmpt_bench.common.errors import RequestError
+
+
+@click.group()
+def data() -> None:
+    """Look at the data of the tasks before anything runs."""
+
+
+@data.command("check")
+@click.option("--tasks", default="all", show_default=True, help="Names or files, comma-separated.")
+@click.option("--data", "folder", type=click.Path(path_type=Path), help="Folder in the hub's schema; else the hub.")
+@IMAGES
+@DATASET
+@click.option("--offline", is_flag=True, help="Open no socket: the hub's cache must have everything.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout, and nothing else.")
+def check(
+    tasks: str, folder: Path | None, images: tuple[str, ...], datasets: tuple[str, ...], offline: bool, as_json: bool
+) -> None:
+    """Say of each task what was found: rows, labels, duplicates, overlap, missing pictures, fingerprint.
+
+    Ends with code 3 where some task cannot be evaluated.
+    """
+    import dataclasses
+    import json
+
+    from mmpt_bench.data.image_folders import image_folders
+    from mmpt_bench.evaluation import task_catalog
+    from mmpt_bench.sources.check_data import check_data, report_lines
+
+    entries = task_catalog.find_tasks(tasks)
+    names = dataset_names(datasets, [entry.name for entry in entries])
+    folders = image_folders(images)
+    if folder is not None and not folder.is_dir():
+        raise RequestError(f"There is no folder `{folder}` to read data from.")
+    reports = []
+    for entry in entries:
+        task = task_catalog.load_task(entry)
+        task = task.with_dataset(names[entry.name]) if entry.name in names else task
+        reports.append(check_data(task, folder, folders, offline))
+        if not as_json:
+            click.echo("\n".join(report_lines(reports[-1])))
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(report) for report in reports], indent=1))
+    sys.exit(3 if any(report.fault for report in reports) else 0)

@@ -1,0 +1,111 @@
+"""Whether this machine is ready to run, and the one command that helps where it is not."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+
+from mmpt_bench.common.errors import BenchError
+
+NEEDED = {
+    "torch": "2.6",
+    "transformers": "5.0",
+    "peft": "0.18",
+    "datasets": "4.0",
+    "pandas": "2.2",
+    "matplotlib": "3.9",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    what: str
+    ok: bool
+    found: str
+    helps: str = ""
+
+
+def report(out: Path, as_json: bool) -> int:
+    """Prints what was found; returns 0 where the machine is ready, else 3."""
+    found = list(findings(out))
+    if as_json:
+        click.echo(json.dumps([asdict(f) for f in found], indent=1))
+    else:
+        for f in found:
+            click.echo(f"{'ok     ' if f.ok else 'MISSING'} {f.what}: {f.found}{'. ' + f.helps if f.helps else ''}")
+    return 0 if all(f.ok for f in found) else 3
+
+
+def findings(out: Path) -> Iterator[Finding]:
+    """Yields a finding for each thing that a run needs."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    yield Finding(
+        "Python", sys.version_info >= (3, 11), version, "" if sys.version_info >= (3, 11) else "Install 3.11 or newer."
+    )
+    for name, least in NEEDED.items():
+        yield _package(name, least)
+    if importlib.util.find_spec("torch"):
+        yield _accelerator()
+    yield Finding("cores", True, str(os.cpu_count()))
+    yield _tried("embedded model", _embedded, "Install the package again: its weights are part of it.")
+    yield _tried("results folder", lambda: _results(out), "Name another one with `--out`.")
+    free = shutil.disk_usage(next(p for p in (out.resolve(), *out.resolve().parents) if p.exists())).free
+    yield Finding(
+        "free disk", free > 2**30, f"{free / 2**30:.1f} GiB", "" if free > 2**30 else "Runs want at least 1 GiB."
+    )
+
+
+def _package(name: str, least: str) -> Finding:
+    try:
+        version = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return Finding(name, False, "not installed", f"`pip install '{name}>={least}'`")
+
+    def parts(text: str) -> tuple[int, ...]:
+        return tuple(int(p) for p in text.split("+")[0].split(".")[:2] if p.isdigit())
+
+    ok = parts(version) >= parts(least)
+    return Finding(name, ok, version, "" if ok else f"`pip install '{name}>={least}'`")
+
+
+def _accelerator() -> Finding:
+    import torch
+
+    if torch.cuda.is_available():
+        name, memory = torch.cuda.get_device_name(), torch.cuda.get_device_properties(0).total_memory / 2**30
+        return Finding(
+            "accelerator", True, f"{name}, {memory:.0f} GiB, bf16 {'yes' if torch.cuda.is_bf16_supported() else 'no'}"
+        )
+    return Finding("accelerator", True, "none: the embedded backbone runs on the processor, a 7B one does not")
+
+
+def _tried(what: str, look: Callable[[], str], helps: str) -> Finding:
+    try:
+        return Finding(what, True, look())
+    except BenchError as error:
+        return Finding(what, False, str(error), helps)
+
+
+def _embedded() -> str:
+    from mmpt_bench.sources.weights import backbone_fingerprint, backbone_folder, verify_folder
+
+    verify_folder(backbone_folder("embedded"))
+    return f"whole, fingerprint {backbone_fingerprint('embedded')[:12]}"
+
+
+def _results(out: Path) -> str:
+    from mmpt_bench.records.store import Store
+
+    Store(out).check_writable()
+    return f"`{out}` can be written to, {len(Store(out).records())} records"

@@ -1,0 +1,170 @@
+"""What there is: tasks, methods, backbones and runs, listed and shown without importing torch where that can be."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mmpt_bench.common import entries
+from mmpt_bench.common.errors import unknown_name
+from mmpt_bench.engine.models.loading import anatomy_of
+from mmpt_bench.evaluation import task_catalog
+from mmpt_bench.methods import method_catalog
+from mmpt_bench.methods.method_catalog import is_method
+
+if TYPE_CHECKING:
+    from mmpt_bench.records.recipe import Record
+
+Row = dict[str, Any]
+
+
+def show_list(what: str, out: Path, as_json: bool) -> None:
+    """Prints the tasks, methods, backbones or runs there are, one a line."""
+    rows = {"tasks": _tasks, "methods": _methods, "backbones": _backbones, "runs": lambda: _runs(out)}[what]()
+    if as_json:
+        _print_json(rows)
+    elif not rows:
+        click.echo(
+            f"There are no runs in `{out}` yet: `mmpt-bench run --method mmpt --tasks mme,pope` makes the first.",
+            err=True,
+        )
+    else:
+        _print(rows)
+
+
+def show_one(name: str, backbone: str, out: Path, as_json: bool) -> None:
+    """Prints everything that is known of a task, a method or a run; raises RequestError where it is none of them."""
+    tasks, methods, records = task_catalog.task_entries(), method_catalog.method_entries(), _records(out)
+    if name in tasks or (name.endswith(".py") and not is_method(Path(name))):
+        shown = _task(task_catalog.find_tasks(name)[0])
+    elif name in methods or name.endswith((".py", ".json")) or name.startswith("peft:"):
+        shown = _method(method_catalog.find_methods(name)[0], backbone)
+    else:
+        runs = sorted({record.run for record in records})
+        match = [run for run in runs if run.startswith(name)]
+        if len(match) != 1:
+            raise unknown_name("task, method or run", name, [*tasks, *methods, *runs], "`mmpt-bench ls` lists them.")
+        shown = {"run": match[0], "records": [_record(r) for r in records if r.run == match[0]]}
+    if as_json:
+        _print_json(shown)
+    else:
+        _print_fields(shown)
+
+
+def _print_json(value: Any) -> None:
+    import json
+
+    click.echo(json.dumps(value, indent=1))
+
+
+def _tasks() -> list[Row]:
+    return [{"task": e.name, "summary": e.summary} for e in task_catalog.task_entries().values()]
+
+
+def _methods() -> list[Row]:
+    return [{"method": e.name, "summary": e.summary} for e in method_catalog.method_entries().values()]
+
+
+def _backbones() -> list[Row]:
+    from mmpt_bench.engine.models.families import FAMILIES
+
+    return [
+        {
+            "backbone": "embedded",
+            "summary": "4.3 M parameters, LLaVA architecture, in the package; knows generated scenes alone",
+        },
+        {
+            "backbone": "FOLDER",
+            "summary": f"a model in Hugging Face form (safetensors): {', '.join(f.title for f in FAMILIES.values())}",
+        },
+        {"backbone": "OWNER/MODEL", "summary": "the same on the Hugging Face hub, with @REVISION where one is meant"},
+    ]
+
+
+def _records(out: Path) -> list[Record]:
+    from mmpt_bench.records.store import Store
+
+    return Store(out).records()
+
+
+def _runs(out: Path) -> list[Row]:
+    rows: dict[str, Row] = {}
+    for record in _records(out):
+        row = rows.setdefault(record.run, {"run": record.run, "seed": record.seed, "suite": record.suite, "tasks": []})
+        if record.status == "ok":
+            row["tasks"].append(record.task)
+        else:
+            row["failed"] = record.reason
+    return list(rows.values())
+
+
+def _task(entry: entries.Entry) -> Row:
+    task = task_catalog.load_task(entry)
+    plain = {f.name: getattr(task, f.name) for f in dataclasses.fields(task)}
+    shown = {name: value for name, value in plain.items() if isinstance(value, str | int | tuple) and value != ()}
+    return {"kind": "task", "file": entry.path.name, "about": _docstring(entry), **shown}
+
+
+def _method(entry: entries.Entry, backbone: str) -> Row:
+    """Returns a method's fields with their defaults, and what it trains on the backbone, counted without weights."""
+    adapter = method_catalog.load_method(entry)()
+    anatomy, total, _ = anatomy_of(backbone)
+    count = adapter.count(anatomy)
+    printed = {"trainable_as_published": adapter.paper_count(anatomy)} if hasattr(adapter, "paper_count") else {}
+    published = {name: {"count": number, "share": number / total} for name, number in printed.items()}
+    return {
+        "kind": "method",
+        "file": entry.path.name,
+        "about": _docstring(entry),
+        "fields": dataclasses.asdict(adapter),
+        "learning_rates_searched": list(adapter.lr_range),
+        "backbone": backbone,
+        "trainable": count,
+        "total": total,
+        "share": count / total,
+        **published,
+    }
+
+
+def _docstring(entry: entries.Entry) -> str:
+    return ast.get_docstring(ast.parse(entry.path.read_text(encoding="utf-8"))) or ""
+
+
+def _record(record: Record) -> Row:
+    return {k: v for k, v in dataclasses.asdict(record).items() if k not in ("parsed_choices", "ranked_choices")}
+
+
+def _print(rows: list[Row]) -> None:
+    first, *_ = rows[0]
+    width = max(len(str(row[first])) for row in rows)
+    for row in rows:
+        rest = "; ".join(_plain(name, value) for name, value in row.items() if name != first)
+        click.echo(f"{row[first]:<{width}}  {rest}")
+
+
+def _plain(name: str, value: Any) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if name in ("summary", "suite") else f"{name} {text}"
+
+
+def _print_fields(shown: Row, indent: str = "") -> None:
+    for name, value in shown.items():
+        if isinstance(value, dict):
+            click.echo(f"{indent}{name}:")
+            _print_fields(value, indent + "  ")
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            for each in value:
+                click.echo(f"{indent}{name[:-1]} {each.get('task', '')}:")
+                _print_fields(each, indent + "  ")
+        elif name == "share":
+            click.echo(f"{indent}{name}: {value:.4%}")
+        elif isinstance(value, int) and not isinstance(value, bool):
+            click.echo(f"{indent}{name}: {value:,}")
+        else:
+            click.echo(
+                f"{indent}{name}: {value if not isinstance(value, tuple | list) else ', '.join(map(str, value))}"
+            )

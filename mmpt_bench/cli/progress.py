@@ -1,0 +1,91 @@
+"""What is shown while runs go on: bars with loss and time left on a terminal, a line per tenth elsewhere; on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from mmpt_bench.runs.estimate import duration
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from mmpt_bench.records.recipe import Record
+    from mmpt_bench.runs.events import Reporter
+    from mmpt_bench.runs.plan import Job
+
+
+def _label(job: Job) -> str:
+    return f"{job.label or job.recipe.method} seed {job.recipe.seed}"
+
+
+class _Lines:
+    """A line per tenth of each training, and one for each evaluation."""
+
+    def __init__(self) -> None:
+        self.began: dict[str, tuple[float, int]] = {}
+
+    def train_step(self, job: Job, step: Any) -> None:
+        steps, label = job.recipe.budget.steps, _label(job)
+        began, first = self.began.setdefault(label, (time.perf_counter(), step.step))
+        if step.step % max(1, steps // 10) == 0 or step.step == steps:
+            pace = (time.perf_counter() - began) / max(1, step.step - first)
+            left = f", {duration(pace * (steps - step.step))} left" if step.step < steps else ""
+            print(f"{label}: step {step.step}/{steps}, loss {step.loss:.4f}{left}", file=sys.stderr, flush=True)
+
+    def evaluated(self, job: Job, task: str, done: int, total: int) -> None:
+        if done == total:
+            print(f"{_label(job)}: {task}, {total:,} answers", file=sys.stderr, flush=True)
+
+
+class _Bars:
+    """One bar for the training under way, or the task under way."""
+
+    def __init__(self, bars: Progress) -> None:
+        self.bars, self.current = bars, ""
+        self.id: TaskID | None = None
+
+    def _show(self, label: str, total: int, done: int, note: str) -> None:
+        if label != self.current:
+            if self.id is not None:
+                self.bars.remove_task(self.id)
+            self.current, self.id = label, self.bars.add_task(label, total=total, note="")
+        assert self.id is not None
+        self.bars.update(self.id, completed=done, note=note)
+
+    def train_step(self, job: Job, step: Any) -> None:
+        self._show(f"{_label(job)}, training", job.recipe.budget.steps, step.step, f"loss {step.loss:.4f}")
+
+    def evaluated(self, job: Job, task: str, done: int, total: int) -> None:
+        self._show(f"{_label(job)}, {task}", total, done, "")
+
+
+@contextmanager
+def reporting() -> Iterator[Reporter]:
+    """Yields the reporter that fits where stderr goes."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from mmpt_bench.runs.events import Reporter
+
+    console = Console(stderr=True)
+
+    def finished(record: Record) -> None:
+        if record.status == "failed":
+            console.print(f"[red]{record.run} failed:[/] ", end="", highlight=False)
+            console.print(record.reason, markup=False, highlight=False)
+
+    def said(text: str) -> None:
+        console.print(text, markup=False, highlight=False)
+
+    if not console.is_terminal:
+        lines = _Lines()
+        yield Reporter(lines.train_step, lines.evaluated, finished, said)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as progress:
+        bars = _Bars(progress)
+        yield Reporter(bars.train_step, bars.evaluated, finished, said)

@@ -1,0 +1,242 @@
+"""Files that survive: whole or not there, appended a line at a time, without secrets, and inside their folder."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+from mmpt_bench.common.errors import MachineError, RequestError, UntrustedRecord
+from mmpt_bench.common.hashing import canonical_json
+
+log = logging.getLogger(__name__)
+MAX_NAME = 200
+"""Characters of a name; file systems take 255 bytes, and temporary names are longer than the name."""
+BLOCK = 2**16
+"""Bytes that are read at once when the end of a file is looked for."""
+SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSW|API_?KEY|ACCESS_?KEY|CREDENTIAL|AUTH(?!OR)", re.IGNORECASE)
+SECRET_VALUE = re.compile(
+    r"\b(?:hf_[A-Za-z0-9]{16,}|gh[opsu]_[A-Za-z0-9]{16,}|github_pat_\w{16,}|sk-[\w-]{16,})|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
+)
+"""Tokens of the hub, of GitHub and of model providers by their published prefixes; name and password in an address."""
+HIDDEN = "***"
+
+
+def check_name(name: str) -> str:
+    """Returns a name that can stand for one file or folder; refuses every other one (RequestError)."""
+    fault = ""
+    if not name or len(name.encode("utf-8", "replace")) > MAX_NAME:
+        fault = f"it has {len(name)} characters; 1 to {MAX_NAME} are allowed"
+    elif not name.isprintable():
+        fault = "it holds a character that cannot be printed"
+    elif "/" in name or "\\" in name:
+        fault = "it holds a path separator"
+    elif name[0] in ".-~":
+        fault = f"it begins with `{name[0]}`"
+    if fault:
+        shown = name.encode("unicode_escape", "replace").decode()[:60]
+        raise RequestError(f"`{shown}` cannot be a name in the results folder: {fault}.")
+    return name
+
+
+def scrub(text: str) -> str:
+    """Returns text with the home directory as `~` and with secrets as `***`.
+
+    A secret is the value of an environment variable whose name says so, or what looks like a token.
+    """
+    return _scrub(text, _hidden())
+
+
+def scrubbed(value: Any) -> Any:
+    """Returns a JSON value with every text in it scrubbed, keys included."""
+    return _scrubbed(value, _hidden())
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Writes a file that is, at every moment and after a crash, either the old one or the new one, whole.
+
+    Raises:
+        MachineError: it cannot be written (disk full, read-only); the old file is untouched.
+    """
+    partial = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("xb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(partial, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        partial.unlink(missing_ok=True) if path.parent.is_dir() else None
+        _raise_unwritten(error, path, len(data))
+
+
+def append_jsonl(path: Path, row: Mapping[str, Any]) -> None:
+    """Appends one scrubbed row as one line, on the disk when this returns; a torn last line is cut off first.
+
+    Raises:
+        ValueError: the row holds NaN or infinity, or what JSON cannot hold.
+        MachineError: it cannot be written; the lines before it are as they were.
+    """
+    append_jsonl_rows(path, [row])
+
+
+def append_jsonl_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Appends several rows as `append_jsonl` does, with one wait for the disk."""
+    line = b"".join(canonical_json(scrubbed(row)).encode() + b"\n" for row in rows)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        is_new = not path.exists()
+        with path.open("r+b" if not is_new else "x+b", buffering=0) as stream:
+            end = _cut_torn_line(stream, path)
+            try:
+                _write_all(stream, end, line)
+            except OSError:
+                stream.truncate(end)
+                raise
+        if is_new:
+            _sync_folder(path.parent)
+    except OSError as error:
+        _raise_unwritten(error, path, len(line))
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Returns the rows of a JSON-lines file; empty where there is no file.
+
+    A last line that was not finished is left out and logged: the process that wrote it was stopped.
+
+    Raises:
+        UntrustedRecord: any other line is no JSON object, or holds NaN (with the line's number).
+    """
+    if not path.exists():
+        return []
+    rows = []
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.endswith(b"\n") or _is_whole(line):
+                rows.append(_row(line, path, number))
+            else:
+                log.warning("The last line of `%s` (%d) was not finished; it is left out.", scrub(str(path)), number)
+    return rows
+
+
+def loads(text: str | bytes, unique: bool = False) -> Any:
+    """Returns parsed JSON; ValueError for NaN and infinity, and for a field that is there twice where `unique`."""
+
+    def refuse(name: str) -> NoReturn:
+        raise ValueError(f"it holds {name}")
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        if len(made) != len(pairs):
+            names = [name for name, _ in pairs]
+            raise ValueError(f"it holds the field `{next(n for n in names if names.count(n) > 1)}` twice")
+        return made
+
+    return json.loads(text, parse_constant=refuse, object_pairs_hook=once if unique else None)
+
+
+def _hidden() -> list[tuple[re.Pattern[str], str]]:
+    """Returns what no file may hold, and what stands for it."""
+    secrets = {value for name, value in os.environ.items() if len(value) >= 8 and SECRET_NAME.search(name)}
+    # SSH_AUTH_SOCK and the like hold paths, which are no secrets and may be part of any path.
+    values = sorted((each for each in secrets if not each.startswith("/")), key=lambda each: (-len(each), each))
+    homes = {str(home) for home in (Path.home(), Path.home().resolve()) if len(home.parts) > 1}
+    return [
+        *((re.compile(re.escape(value)), HIDDEN) for value in values),
+        (SECRET_VALUE, HIDDEN),
+        *((re.compile(rf"(?<![\w.-]){re.escape(home)}(?!\.?[\w-])"), "~") for home in sorted(homes, key=len)[::-1]),
+    ]
+
+
+def _scrub(text: str, hidden: list[tuple[re.Pattern[str], str]]) -> str:
+    for pattern, stand_in in hidden:
+        text = pattern.sub(stand_in, text)
+    return text
+
+
+def _scrubbed(value: Any, hidden: list[tuple[re.Pattern[str], str]]) -> Any:
+    if isinstance(value, str):
+        return _scrub(value, hidden)
+    if isinstance(value, Mapping):
+        return {_scrub(str(key), hidden): _scrubbed(each, hidden) for key, each in value.items()}
+    return [_scrubbed(each, hidden) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _row(line: bytes, path: Path, number: int) -> dict[str, Any]:
+    try:
+        row = loads(line)
+    except (ValueError, RecursionError) as error:
+        raise UntrustedRecord(f"Line {number} of `{scrub(str(path))}` is damaged: {error}.") from error
+    if not isinstance(row, dict):
+        raise UntrustedRecord(f"Line {number} of `{scrub(str(path))}` is damaged: it is no JSON object.")
+    return row
+
+
+def _is_whole(line: bytes) -> bool:
+    """Returns whether a line without its newline is complete: an object that closes cannot be the start of another."""
+    try:
+        return isinstance(loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _cut_torn_line(stream: BinaryIO | Any, path: Path) -> int:
+    """Returns where the next line begins, after cutting off a last line that was not finished."""
+    size = start = stream.seek(0, os.SEEK_END)
+    tail = b""
+    while start and b"\n" not in tail:
+        step = min(BLOCK, start)
+        start -= step
+        stream.seek(start)
+        tail = stream.read(step) + tail
+    last = tail.rpartition(b"\n")[2]
+    if last and _is_whole(last):
+        _write_all(stream, size, b"\n")
+        return size + 1
+    if last:
+        log.warning("The last line of `%s` was not finished; it is cut off.", scrub(str(path)))
+        stream.truncate(size - len(last))
+    return int(size - len(last))
+
+
+def _write_all(stream: BinaryIO | Any, start: int, data: bytes) -> None:
+    stream.seek(start)
+    done = 0
+    while done < len(data):
+        done += stream.write(data[done:]) or 0
+    os.fsync(stream.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Puts a new name in a folder on the disk: without this a crash may lose the file though its bytes were synced."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _raise_unwritten(error: OSError, path: Path, needed: int) -> NoReturn:
+    """Raises the MachineError for a failed write: where, why, and how much was needed and is free."""
+    where = scrub(str(path))
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        free = shutil.disk_usage(_existing(path)).free
+        why = "the file would pass the size limit" if error.errno == errno.EFBIG else "the disk or the quota is full"
+        raise MachineError(
+            f"`{where}` cannot be written: {why}; {needed:,} bytes are needed, {free:,} are free there. "
+            "What was recorded earlier is whole. Make room and run the same command again."
+        ) from error
+    raise MachineError(f"`{where}` cannot be written: {error.strerror or error}. What was there is whole.") from error
+
+
+def _existing(path: Path) -> Path:
+    return next(parent for parent in path.absolute().parents if parent.exists())

@@ -1,0 +1,81 @@
+"""One process a run: a claim that the kernel lets go of when its process dies, however it dies."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from mmpt_bench.common.errors import MachineError
+from mmpt_bench.common.files import loads, scrub
+
+log = logging.getLogger(__name__)
+POLL_SECONDS = 0.1
+
+
+@contextlib.contextmanager
+def held(path: Path, run: str, wait_seconds: float = 0.0) -> Iterator[None]:
+    """Holds the lock file `path` of a run while the block runs.
+
+    Raises:
+        MachineError: another process still holds it after `wait_seconds`, or locks do not work there.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = path.open("a+b", buffering=0)
+    except OSError as error:
+        raise MachineError(f"`{scrub(str(path))}` cannot be written: {error.strerror}.") from error
+    with stream:
+        _claim(stream, run, wait_seconds)  # type: ignore[arg-type]
+        try:
+            yield
+        finally:
+            # The file stays: were it removed, a third process could lock a new file while a second waits on this.
+            stream.truncate(0)
+
+
+def _claim(stream: BinaryIO, run: str, wait_seconds: float) -> None:
+    """Takes the lock and signs it; logs whose claim was left behind."""
+    until, told = time.monotonic() + wait_seconds, False
+    while not _locked(stream, run):
+        holder = _holder(stream)
+        if time.monotonic() >= until:
+            raise MachineError(
+                f"`{run}` is being done by {holder}. Wait for it, or end that process and run the command again."
+            )
+        if not told:
+            log.warning("Waiting for `%s`, which is held by %s.", run, holder)
+        told = True
+        time.sleep(POLL_SECONDS)
+    if os.fstat(stream.fileno()).st_size:
+        log.warning("Taking over `%s` from %s, which ended without letting go of it.", run, _holder(stream))
+    stream.truncate(0)
+    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    stream.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}).encode())
+
+
+def _locked(stream: BinaryIO, run: str) -> bool:
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            return False
+        raise MachineError(f"The lock of `{run}` does not work on this file system: {error.strerror}.") from error
+    return True
+
+
+def _holder(stream: BinaryIO) -> str:
+    stream.seek(0)
+    try:
+        claim = loads(stream.read(4096))
+        return f"process {claim['pid']} on {claim['host']} since {claim['since']}"
+    except (ValueError, KeyError, TypeError):
+        return "a process that has not signed yet"

@@ -1,0 +1,104 @@
+"""Dataclasses from plain values: a field that is unknown, missing or of another type is refused by its name."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from mmpt_bench.common.errors import RequestError
+
+
+def coerced(where: str, hint: Any, text: str) -> Any:
+    """Returns a text as a value of a type; raises RequestError, naming `where`, for one that does not fit."""
+    options = typing.get_args(hint)
+    if typing.get_origin(hint) is typing.Literal:
+        if text not in options:
+            raise RequestError(f"`{where}` is not one of {', '.join(map(str, options))}.")
+        return text
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        if text.lower() == "none" and type(None) in options:
+            return None
+        hint = next(option for option in options if option is not type(None))
+    if hint is bool:
+        if text.lower() not in ("true", "false"):
+            raise RequestError(f"`{where}`: write true or false.")
+        return text.lower() == "true"
+    try:
+        return hint(text)
+    except (TypeError, ValueError) as error:
+        raise RequestError(f"`{where}` is not a value of type {getattr(hint, '__name__', hint)}.") from error
+
+
+T = TypeVar("T")
+
+
+class FieldError(ValueError):
+    """A field does not fit; `field` is its name."""
+
+    def __init__(self, field: str, message: str) -> None:
+        """Keeps the field's name beside the message."""
+        super().__init__(message)
+        self.field = field
+
+
+def from_plain(cls: type[T], row: Mapping[str, Any]) -> T:
+    """Returns a dataclass from JSON or YAML values; lists become tuples, nested mappings become nested dataclasses.
+
+    Raises:
+        FieldError: a field is unknown (with the nearest known one), missing, or not of its type; numbers are not
+            made from text, nor integers from fractions.
+    """
+    hints = _hints(cls)  # type: ignore[arg-type]
+    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for name in row:
+        if name not in fields:
+            near = difflib.get_close_matches(str(name), fields, n=1, cutoff=0.5)
+            guess = f" Did you mean `{near[0]}`?" if near else ""
+            raise FieldError(str(name), f"there is no field `{name}`.{guess}")
+    values = {}
+    for name, field in fields.items():
+        if name in row:
+            values[name] = _fitted(name, row[name], hints[name])
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise FieldError(name, f"the field `{name}` is missing.")
+    return cls(**values)
+
+
+@functools.cache
+def _hints(cls: Any) -> dict[str, Any]:
+    """Returns the types of a class's fields; evaluated once, they cost more than all else in reading a record."""
+    return typing.get_type_hints(cls)
+
+
+def _fitted(name: str, value: Any, hint: Any) -> Any:
+    """Returns a value as its field's type, or raises FieldError."""
+    if type(value) is hint:
+        return value
+    origin, options = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        return from_plain(typing.cast(type, hint), value)
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in options:
+            return None
+        return _fitted(name, value, next(option for option in options if option is not type(None)))
+    if origin is tuple and isinstance(value, list | tuple) and len(value) == len(options):
+        return tuple(_fitted(name, each, option) for each, option in zip(value, options, strict=True))
+    if origin is dict and isinstance(value, Mapping):
+        return {_fitted(name, key, options[0]): _fitted(name, each, options[1]) for key, each in value.items()}
+    if origin is typing.Literal and value in options:
+        return value
+    if hint is float and type(value) is int:
+        return float(value)
+    if hint is Any or (isinstance(hint, type) and type(value) is hint):
+        return value
+    kind = " or ".join(repr(option) for option in options) if origin is typing.Literal else _name(hint)
+    raise FieldError(name, f"the field `{name}` is {str(value)[:60]!r}, which is not {kind}.")
+
+
+def _name(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) else str(hint)

@@ -1,0 +1,84 @@
+"""What is trained on: examples in an order fixed by the seed, the same for every method; and a validation set."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from mmpt_bench.common.errors import RequestError
+from mmpt_bench.common.hashing import content_key, derive
+from mmpt_bench.data.images import Picture
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A question, without the chat frame, and the reply that is to be learnt."""
+
+    question: str
+    reply: str
+
+
+@dataclass(frozen=True)
+class Example:
+    """One picture, what is asked about it, and the replies that are to be learnt."""
+
+    image: Picture
+    prompt: str
+    """The first question alone, without the chat frame."""
+    target: str
+    """The reply to it."""
+    later: tuple[Exchange, ...] = ()
+    """What a conversation goes on with."""
+
+    @property
+    def exchanges(self) -> tuple[Exchange, ...]:
+        """Returns the whole conversation, of one exchange or more."""
+        return (Exchange(self.prompt, self.target), *self.later)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A training set of fixed size, whose examples are made when they are needed."""
+
+    name: str
+    fingerprint: str
+    size: int
+    example: Callable[[int], Example]
+    """Returns training example 0..size-1."""
+    validation_size: int
+    validation: Callable[[int], Example]
+    """Returns validation example 0..validation_size-1; selection may use these, and no test split ever."""
+    notes: tuple[str, ...] = ()
+    """What was left out, for people."""
+    whole: str = ""
+    """Fingerprint of the corpus that this is a part of; empty where it is no part."""
+    most_exchanges: int = 1
+    """In one example."""
+
+    def part(self, fraction: float) -> Corpus:
+        """Returns the first examples of this corpus, as a corpus of its own with the same validation part.
+
+        Raises:
+            RequestError: the fraction is not above 0 and at most 1, or leaves no example.
+        """
+        size = round(self.size * fraction)
+        if not 0 < fraction <= 1 or not size:
+            raise RequestError(f"A part of {fraction:g} of the corpus `{self.name}` ({self.size:,} examples) is none.")
+        if size == self.size:
+            return self
+        name, fingerprint = f"{self.name}@{fraction:g}", content_key([self.fingerprint, "first", size])
+        return dataclasses.replace(self, name=name, fingerprint=fingerprint, size=size, whole=self.fingerprint)
+
+    def batches(self, seed: int, steps: int, batch_size: int, first: int = 0) -> Iterator[list[Example]]:
+        """Yields a run's batches from step `first` on; each epoch has an order of its own, from the seed alone."""
+        rng = np.random.default_rng(derive(seed, "data"))
+        order: list[int] = []
+        for step in range(steps):
+            while len(order) < batch_size:
+                order.extend(int(i) for i in rng.permutation(self.size))
+            taken, order = order[:batch_size], order[batch_size:]
+            if step >= first:
+                yield [self.example(i) for i in taken]

@@ -1,0 +1,49 @@
+"""A question about an image, and what a model answered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mmpt_bench.data.images import Picture
+
+Decode = Literal["generate", "rank"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One question about one picture."""
+
+    id: str
+    """Unique within the task's split."""
+    image: Picture
+    question: str
+    """What the user of the model would type, without the chat frame."""
+    choices: tuple[str, ...]
+    """The legal answers."""
+    answer: str
+    """The right one of `choices`."""
+    group: str = ""
+    """Subtask or strategy the scores are broken down by; empty where there is none."""
+    cluster: str = ""
+    """The picture, for errors that are taken over pictures; MME's pairs are read off it."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model said to one sample, and how it ranked the legal answers."""
+
+    id: str
+    reply: str
+    """The greedy reply, untouched."""
+    parsed: str | None
+    """The choice that the task's parse rule reads from the reply; None where it reads none."""
+    ranked: str
+    """The most probable legal answer."""
+    logprobs: tuple[float, ...]
+    """Natural log-probability of each of the sample's choices, in their order."""
+
+
+def chosen(prediction: Prediction, decode: Decode) -> str | None:
+    """Returns the answer that counts under a decoding: the reply as parsed, or the best-ranked legal answer."""
+    return prediction.parsed if decode == "generate" else prediction.ranked

@@ -1,0 +1,172 @@
+"""A split's files as rows: which files a README names, what is in them, and whether it can be evaluated."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+from mmpt_bench.common.errors import RequestError
+from mmpt_bench.common.hashing import content_key
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+NAMED = 10
+"""Bad rows that an error names; the rest it counts."""
+
+
+class TableRows(Sequence[Mapping[str, Any]]):
+    """The rows of a table as dicts, each made when it is asked for."""
+
+    def __init__(self, table: pa.Table, image_column: str, pictures: Sequence[Any] | None) -> None:
+        """Wraps `table`; `pictures` has what stands in the image column, None where the table's own value does."""
+        replaced = pictures is not None and None not in pictures
+        names = [name for name in table.column_names if not (replaced and name == image_column)]
+        self._columns = {name: table.column(name) for name in names}
+        self._length, self._image_column, self._pictures = table.num_rows, image_column, pictures
+
+    def __len__(self) -> int:
+        """Returns the number of rows."""
+        return self._length
+
+    @overload
+    def __getitem__(self, index: int) -> Mapping[str, Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Mapping[str, Any]]: ...
+    def __getitem__(self, index: int | slice) -> Mapping[str, Any] | Sequence[Mapping[str, Any]]:
+        """Returns one row, or a list of rows for a slice."""
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(self._length))]
+        row = {name: column[index].as_py() for name, column in self._columns.items()}
+        picture = None if self._pictures is None else self._pictures[index]
+        return row if picture is None else row | {self._image_column: picture}
+
+    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+        """Yields the rows in order."""
+        return (self[number] for number in range(self._length))
+
+
+def split_files(names: Sequence[str], readme: str, config: str | None, split: str, origin: str) -> list[str]:
+    """Returns the files that hold a split, in order.
+
+    The README's `configs` decide, as on the hub; where they do not name the split, `<config>/<split>-*`,
+    `data/<split>-*`, `<split>.jsonl` and `*_<split>.jsonl` are looked for.
+
+    Args:
+        names: every file of the data set, relative, with `/`.
+        readme: text of its README.md, empty where there is none.
+        config: the configuration; None: the default one.
+        split: the split.
+        origin: where this is, for messages.
+
+    Raises:
+        RequestError: there is no file for it, one of its shards is not there, or the README's head is no YAML.
+    """
+    tables = sorted(name for name in names if name.endswith((".parquet", ".jsonl")))
+    fallback = [f"{config}/{split}-*"] if config else []
+    # SNLI-VE and VSR call their validation file `dev`.
+    for name in (split, "dev") if split == "validation" else (split,):
+        fallback += [f"data/{name}-*", f"{name}-*", f"{name}.jsonl", f"*_{name}.jsonl"]
+    for patterns in (_patterns(readme, config, split, origin), *([pattern] for pattern in fallback)):
+        found = [name for name in tables if any(fnmatchcase(name, pattern) for pattern in patterns)]
+        if found:
+            _check_shards(found, origin)
+            return found
+    what = f"split `{split}`" + (f" of config `{config}`" if config else "")
+    there = ", ".join(tables[:NAMED]) or "no .parquet or .jsonl file"
+    raise RequestError(f"There is no {what} in {origin}. It holds {there}.")
+
+
+def _check_shards(found: Sequence[str], origin: str) -> None:
+    """Refuses a part of the files `...-00000-of-00003.parquet`: the rest would be missing without a word."""
+    by_split: dict[tuple[str, str], set[int]] = {}
+    for name in found:
+        if shard := re.search(r"^(.*)-(\d{5})-of-(\d{5})\b", name):
+            by_split.setdefault((shard[1], shard[3]), set()).add(int(shard[2]))
+    for (name, of), there in by_split.items():
+        absent = sorted(set(range(int(of))) - there)
+        if absent:
+            raise RequestError(
+                f"{len(absent)} of the {int(of)} files of `{name}` are not in {origin}, first "
+                f"`{name}-{absent[0]:05}-of-{of}`. Fetch them too."
+            )
+
+
+def read_tables(files: Sequence[Path]) -> pa.Table:
+    """Returns the rows of Parquet and JSON-lines files, one after the other; RequestError names a broken file."""
+    import pyarrow as pa
+    from pyarrow import json as pa_json
+    from pyarrow import parquet
+
+    tables = []
+    for file in files:
+        try:
+            is_parquet = file.suffix == ".parquet"
+            tables.append(parquet.ParquetFile(file).read() if is_parquet else pa_json.read_json(file))
+        except (pa.ArrowInvalid, OSError) as error:
+            raise RequestError(f"`{file.name}` cannot be read: {str(error).splitlines()[0]} Fetch it again.") from error
+    return pa.concat_tables(tables)
+
+
+def class_names(table: pa.Table, column: str | None) -> tuple[str, ...]:
+    """Returns the names of a label column's classes as `datasets` stores them in Parquet; empty where it names none."""
+    stored = (table.schema.metadata or {}).get(b"huggingface")
+    if stored is None or column is None:
+        return ()
+    feature = json.loads(stored).get("info", {}).get("features", {}).get(column, {})
+    return tuple(feature.get("names") or ())
+
+
+def content_sha256(table: pa.Table, columns: Sequence[str]) -> str:
+    """Returns the SHA-256 of what a table's columns say, row by row: the same for Parquet and for JSON lines."""
+    return content_key(list(zip(*(table.column(name).to_pylist() for name in columns), strict=True)), 64)
+
+
+def check_columns(table: pa.Table, columns: Sequence[str], origin: str) -> None:
+    """Refuses a table that lacks a column (RequestError, naming what it has)."""
+    missing = [name for name in columns if name not in table.column_names]
+    if missing:
+        raise RequestError(
+            f"There is no column {', '.join(f'`{name}`' for name in missing)} in {origin}. "
+            f"It has {', '.join(table.column_names)}."
+        )
+
+
+def check_labels(table: pa.Table, column: str, names: Sequence[str], origin: str) -> None:
+    """Refuses classes that are no integers, or that no name belongs to (RequestError: first ten rows and count)."""
+    legal = range(len(names)) if names else range(2)
+    values = table.column(column).to_pylist()
+    bad = [f"row {i}: `{column}` is {v!r}" for i, v in enumerate(values) if type(v) is not int or v not in legal]
+    if bad:
+        raise bad_rows(origin, f"rows have no class from 0 to {len(legal) - 1}", bad)
+
+
+def bad_rows(origin: str, what: str, faults: Sequence[str], advice: str = "") -> RequestError:
+    """Returns the error for rows that cannot be used: how many, and the first ten."""
+    more = f"; and {len(faults) - NAMED:,} more" if len(faults) > NAMED else ""
+    told = "; ".join(faults[:NAMED]) + more
+    return RequestError(f"In {origin}, {len(faults):,} {what}: {told}.{' ' + advice if advice else ''}")
+
+
+def _patterns(readme: str, config: str | None, split: str, origin: str) -> list[str]:
+    """Returns the file patterns that a README's `configs` give for a split; empty where they give none."""
+    import yaml
+
+    if not readme.startswith("---"):
+        return []
+    try:
+        head = yaml.safe_load(readme.split("\n---", 1)[0].removeprefix("---"))
+    except yaml.YAMLError as error:
+        raise RequestError(f"The head of README.md in {origin} is no YAML: {str(error).splitlines()[0]}.") from error
+    configs = head.get("configs") or [] if isinstance(head, dict) else []
+    for entry in configs:
+        default = entry.get("default") or entry.get("config_name") == "default" or len(configs) == 1
+        if entry.get("config_name") == config or (config is None and default):
+            files = entry.get("data_files") or []
+            paths = [file["path"] for file in files if isinstance(file, dict) and file.get("split") == split]
+            return [path for each in paths for path in ([each] if isinstance(each, str) else each)]
+    return []

@@ -1,0 +1,168 @@
+"""What every adapter does to a backbone: freeze it, open some parameters, and know how to put all of it back.
+
+Adapters are saved in the layout of PEFT (adapter_config.json, adapter_model.safetensors, names that start with
+`base_model.model.`); the header of the tensor file names the method and the backbone it belongs to.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmpt_bench.common.errors import RequestError
+from mmpt_bench.engine.adapters.saved import save_adapter
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from mmpt_bench.engine.models.backbone import Backbone
+
+
+@dataclass
+class Handle:
+    """An attached adapter."""
+
+    trainable: dict[str, nn.Parameter]
+    """Every parameter that training changes, once each, by a name that does not depend on what else is attached."""
+    remove: Callable[[], None]
+    """Restores the backbone: structure, values (bit for bit) and `requires_grad` flags."""
+    save: Callable[[Any], None]
+    """Writes the adapter to a folder (a `Path`) as safetensors plus adapter_config.json."""
+
+    given: int = 0
+    """Parameters of an adapter that was trained elsewhere, which training does not change."""
+
+    @property
+    def size(self) -> int:
+        """Returns the number of parameters that differ from the base's, or may."""
+        return self.given + sum(parameter.numel() for parameter in self.trainable.values())
+
+    def state(self) -> dict[str, Tensor]:
+        """Returns a detached copy of every trainable parameter, by name, on the CPU."""
+        return {name: p.detach().to("cpu", copy=True) for name, p in self.trainable.items()}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Writes values back; refuses a state with other names or shapes (ValueError, naming them)."""
+        import torch
+
+        missing, extra = self.trainable.keys() - state.keys(), state.keys() - self.trainable.keys()
+        if missing or extra:
+            raise ValueError(
+                f"adapter state does not fit: missing {sorted(missing)[:3]}, unexpected {sorted(extra)[:3]}"
+            )
+        for name, parameter in self.trainable.items():
+            if parameter.shape != state[name].shape:
+                raise ValueError(
+                    f"`{name}` has shape {tuple(state[name].shape)} in the state and {tuple(parameter.shape)} here"
+                )
+        with torch.no_grad():
+            for name, parameter in self.trainable.items():
+                parameter.copy_(state[name])
+
+
+def params(adapter: Any) -> dict[str, Any]:
+    """Returns an adapter's hyperparameters as plain JSON values."""
+    return dataclasses.asdict(adapter)
+
+
+Config = dict[str, Any] | Callable[[], dict[str, Any]]
+
+
+class Attachment:
+    """Changes made to a backbone for one adapter, and how to undo each of them."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        """Freezes every parameter of the backbone."""
+        self.backbone = backbone
+        self.trainable: dict[str, nn.Parameter] = {}
+        self._undo: list[Callable[[], None]] = []
+        flags = [(parameter, parameter.requires_grad) for parameter in backbone.model.parameters()]
+        for parameter, _ in flags:
+            parameter.requires_grad_(False)
+
+        def restore_flags() -> None:
+            for parameter, flag in flags:
+                parameter.requires_grad_(flag)
+
+        self._undo.append(restore_flags)
+
+    def undo_with(self, step: Callable[[], None]) -> None:
+        """Adds a step that `remove` runs; steps run in the reverse of the order in which they were added."""
+        self._undo.append(step)
+
+    def add(self, name: str, parameter: nn.Parameter) -> None:
+        """Makes a new parameter trainable under `name`."""
+        parameter.requires_grad_(True)
+        self.trainable[name] = parameter
+
+    def open(self, *modules: str) -> None:
+        """Makes the backbone's own parameters at or below these names trainable; their values are kept for `remove`.
+
+        The kept copies lie in main memory. Weights that two modules share are opened once.
+
+        Raises:
+            RequestError: a name holds no parameter.
+        """
+        known = dict(self.backbone.model.named_parameters(remove_duplicate=False))
+        first = {id(p): name for name, p in self.backbone.model.named_parameters()}
+        for wanted in modules:
+            found = [n for n in known if n == wanted or n.startswith(f"{wanted}.")]
+            if not found:
+                raise RequestError(f"The backbone has no parameter at `{wanted}`.")
+            for name in found:
+                parameter = known[name]
+                if first[id(parameter)] not in self.trainable:
+                    self._keep(parameter)
+                    self.add(first[id(parameter)], parameter)
+
+    def _keep(self, parameter: nn.Parameter) -> None:
+        import torch
+
+        original = parameter.detach().to("cpu", copy=True)
+
+        def restore() -> None:
+            with torch.no_grad():
+                parameter.copy_(original)
+            parameter.grad = None
+
+        self._undo.append(restore)
+
+    def remove(self) -> None:
+        """Restores the backbone; a second call does nothing."""
+        while self._undo:
+            self._undo.pop()()
+
+    def handle(self, adapter: Any, config: Config | None = None) -> Handle:
+        """Returns the handle of a finished attachment; `config`, or what it returns, is its adapter_config.json."""
+        backbone = self.backbone
+
+        def save(folder: Path) -> None:
+            plain = config() if callable(config) else config
+            save_adapter(Path(folder), adapter, backbone, result.state(), plain)
+
+        result = Handle(trainable=self.trainable, remove=self.remove, save=save)
+        return result
+
+
+def uniform(shape: Iterable[int], bound: float, seed: int) -> Tensor:
+    """Returns float32 values from U(-bound, bound), drawn on the CPU from `seed` alone."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.rand(tuple(shape), generator=generator) * 2 - 1) * bound
+
+
+def xavier(sets: int, length: int, dim: int, seed: int) -> Tensor:
+    """Returns prompts (sets, length, dim), each set xavier-uniform over (1, length, dim) as in MMPT's released code."""
+    return uniform((sets, length, dim), math.sqrt(6 / ((length + 1) * dim)), seed)
+
+
+def normal(shape: Iterable[int], deviation: float, seed: int) -> Tensor:
+    """Returns float32 values from N(0, deviation^2), drawn on the CPU from `seed` alone."""
+    import torch
+
+    return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed)) * deviation

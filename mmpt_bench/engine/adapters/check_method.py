@@ -1,0 +1,209 @@
+"""Proof that a method is one: an outsider's file passes these checks or learns which one it fails.
+
+`check_method` runs on a small backbone, on copies of it; `check_task` (task_checks.py) needs a few rows.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import re
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmpt_bench.common.checking import CheckFailed, CheckResult, outcome, require
+from mmpt_bench.common.hashing import canonical_json
+from mmpt_bench.engine.adapters.attachment import params
+from mmpt_bench.engine.adapters.saved import CONFIG_FILE, TENSOR_FILE, read_adapter
+from mmpt_bench.engine.adapters.trial import (
+    NEW_TOKENS,
+    QUESTIONS,
+    attached,
+    logits_of,
+    noise_pictures,
+    replies,
+    snapshot,
+    train_briefly,
+)
+from mmpt_bench.evaluation.check_task import check_task
+
+if TYPE_CHECKING:
+    from mmpt_bench.engine.models.backbone import Backbone
+
+__all__ = ["CheckFailed", "CheckResult", "check_method", "check_task"]
+
+UNTRAINED = "not applicable: the method trains nothing"
+
+
+def check_method(adapter_class: type, backbone: Backbone) -> list[CheckResult]:
+    """Returns what a method with its default hyperparameters passes on a backbone, which stays as it is.
+
+    Every check works on a copy of the model, so a method that does not clean up spoils no other check.
+    """
+    results = [outcome("the class has the interface of an adapter", lambda: _interface(adapter_class))]
+    if not results[0].ok:
+        return results
+    adapter = adapter_class()
+    for name, check in _METHOD_CHECKS.items():
+        own = dataclasses.replace(backbone, model=copy.deepcopy(backbone.model))
+        results.append(outcome(name, lambda check=check, own=own: check(adapter, own)))  # type: ignore[misc]
+    return results
+
+
+def _interface(adapter_class: type) -> str:
+    named = {f.name for f in dataclasses.fields(adapter_class)} if dataclasses.is_dataclass(adapter_class) else set()
+    require(bool(named), "it is not a dataclass")
+    require(adapter_class.__dataclass_params__.frozen, "the dataclass is not frozen")  # type: ignore[attr-defined]
+    require({"learning_rate", "train_projector"} <= named, "`learning_rate` and `train_projector` must be fields")
+    adapter: Any = adapter_class()
+    require(bool(re.fullmatch(r"[a-z_][a-z0-9_-]*", adapter.name)), f"`{adapter.name}` is no name for a method")
+    require(bool(re.fullmatch(r"#[0-9A-Fa-f]{6}", adapter.color)), f"`{adapter.color}` is no colour such as #0072B2")
+    low, high = adapter.lr_range
+    require(low <= adapter.learning_rate <= high, f"learning rate {adapter.learning_rate} is outside {low} to {high}")
+    values = json.loads(canonical_json(params(adapter)))
+    require(adapter_class(**values) == adapter, "its hyperparameters do not survive JSON")
+    return f"{len(named)} hyperparameters"
+
+
+def _count(adapter: Any, backbone: Backbone) -> str:
+    with attached(adapter, backbone) as handle:
+        built = sum(parameter.numel() for parameter in handle.trainable.values())
+        open_ids = {id(p) for p in backbone.model.parameters() if p.requires_grad}
+        require(open_ids == {id(p) for p in handle.trainable.values()}, "`trainable` is not what requires a gradient")
+    closed = adapter.count(backbone.anatomy)
+    require(built == closed, f"`count` says {closed} and {built} parameters are trained")
+    return f"{built} parameters"
+
+
+def _same_seed(adapter: Any, backbone: Backbone) -> str:
+    import torch
+
+    states, generator = [], torch.get_rng_state()
+    for moved in (0, 1):
+        torch.manual_seed(moved)
+        before = torch.get_rng_state()
+        with attached(adapter, backbone, seed=5) as handle:
+            states.append(handle.state())
+        require(torch.equal(before, torch.get_rng_state()), "`attach` moves torch's global random state")
+    torch.set_rng_state(generator)
+    differing = [name for name in states[0] if not torch.equal(states[0][name], states[1][name])]
+    require(not differing, f"two attachments at one seed differ in `{differing[0] if differing else ''}`")
+    return "bit for bit"
+
+
+def _frozen_stays(adapter: Any, backbone: Backbone) -> str:
+    import torch
+
+    with attached(adapter, backbone) as handle:
+        if not handle.trainable:
+            return UNTRAINED
+        own = {id(p) for p in handle.trainable.values()}
+        before = {n: p.detach().clone() for n, p in backbone.model.named_parameters() if id(p) not in own}
+        train_briefly(adapter, backbone, handle, steps=1)
+        now = dict(backbone.model.named_parameters())
+        moved = [name for name, value in before.items() if not torch.equal(value, now[name])]
+    require(not moved, f"a step changed {len(moved)} frozen parameters, first `{moved[0] if moved else ''}`")
+    return f"{len(before)} tensors unchanged"
+
+
+def _gradients(adapter: Any, backbone: Backbone) -> str:
+    with attached(adapter, backbone) as handle:
+        if not handle.trainable:
+            return UNTRAINED
+        waiting = {(name, i) for name, p in handle.trainable.items() for i in range(len(p) if p.dim() == 3 else 1)}
+        for _ in range(2):
+            train_briefly(adapter, backbone, handle, steps=1)
+            for name, parameter in handle.trainable.items():
+                if parameter.grad is not None:
+                    # Three dimensions are a stack: each of its sets must reach the loss.
+                    sets = parameter.grad if parameter.dim() == 3 else [parameter.grad]
+                    waiting -= {(name, i) for i, one in enumerate(sets) if bool((one != 0).any())}
+    first = min(waiting, default=("", 0))
+    require(not waiting, f"{len(waiting)} parameters get no gradient, first `{first[0]}` (set {first[1]})")
+    return "every parameter within two steps"
+
+
+def _learns(adapter: Any, backbone: Backbone) -> str:
+    with attached(adapter, backbone) as handle:
+        if not handle.trainable:
+            return UNTRAINED
+        losses = train_briefly(adapter, backbone, handle, steps=10)
+    require(losses[-1] < losses[0], f"ten steps on one batch took the loss from {losses[0]:.4f} to {losses[-1]:.4f}")
+    return f"loss {losses[0]:.4f} to {losses[-1]:.4f} in ten steps"
+
+
+def _restores(adapter: Any, backbone: Backbone) -> str:
+    import torch
+
+    logits = logits_of(backbone)
+    before, values = snapshot(backbone), {k: v.clone() for k, v in backbone.model.state_dict().items()}
+    with attached(adapter, backbone) as handle:
+        if handle.trainable:
+            train_briefly(adapter, backbone, handle, steps=2)
+    after, now = snapshot(backbone), backbone.model.state_dict()
+    for kind in before:
+        require(before[kind] == after[kind], f"`remove` does not restore the model's {kind}")
+    require(list(values) == list(now), "`remove` leaves other names in the state_dict")
+    changed = [name for name in values if not torch.equal(values[name], now[name])]
+    require(not changed, f"`remove` leaves {len(changed)} tensors changed, first `{changed[0] if changed else ''}`")
+    require(torch.equal(logits, logits_of(backbone)), "the base answers otherwise after `remove`")
+    return "bit for bit"
+
+
+def _round_trip(adapter: Any, backbone: Backbone) -> str:
+    import torch
+
+    with attached(adapter, backbone, seed=1) as handle:
+        if handle.trainable:
+            train_briefly(adapter, backbone, handle, steps=2)
+        state, wanted = handle.state(), logits_of(backbone)
+    with attached(adapter, backbone, seed=2) as handle:
+        handle.load(state)
+        require(torch.equal(wanted, logits_of(backbone)), "a state loaded into a fresh attachment answers otherwise")
+    return "same logits, bit for bit"
+
+
+def _place_in_batch(adapter: Any, backbone: Backbone) -> str:
+    with attached(adapter, backbone) as handle:
+        if handle.trainable:
+            train_briefly(adapter, backbone, handle, steps=2)
+        pictures, prompts = noise_pictures(backbone), [backbone.prompt_text(question) for question in QUESTIONS]
+        together = replies(backbone, pictures, prompts)
+        turned = replies(backbone, pictures[::-1], prompts[::-1])[::-1]
+        alone = [replies(backbone, [picture], [text])[0] for picture, text in zip(pictures, prompts, strict=True)]
+        uncached = replies(backbone, pictures, prompts, use_cache=False)
+    require(together == alone, "a left-padded batch answers otherwise than its examples one by one")
+    require(together == turned, "an answer depends on its place in the batch")
+    require(together == uncached, "answers with and without a cache differ")
+    return f"{len(alone)} replies of {NEW_TOKENS} tokens agree"
+
+
+def _saves(adapter: Any, backbone: Backbone) -> str:
+    import torch
+
+    with attached(adapter, backbone) as handle, tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "adapter"
+        handle.save(folder)
+        for file in (CONFIG_FILE, TENSOR_FILE):
+            require((folder / file).is_file(), f"`save` writes no {file}")
+        json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        read, state = read_adapter(folder, backbone), handle.state()
+        require(read.keys() == state.keys(), "the saved names are not those of `state`")
+        require(all(torch.equal(read[name], state[name]) for name in state), "saved values differ")
+        return f"{(folder / TENSOR_FILE).stat().st_size} bytes"
+
+
+_METHOD_CHECKS: dict[str, Callable[[Any, Any], str]] = {
+    "the parameter count equals the closed form": _count,
+    "the same seed gives the same start": _same_seed,
+    "frozen weights stay bit-identical": _frozen_stays,
+    "every trainable parameter gets a gradient": _gradients,
+    "ten steps lower the loss": _learns,
+    "remove restores the base bit for bit": _restores,
+    "a saved state answers the same": _round_trip,
+    "answers do not depend on batch, padding or cache": _place_in_batch,
+    "save writes a readable adapter": _saves,
+}

@@ -1,0 +1,109 @@
+"""A trained adapter as a folder in PEFT's layout: written, read, and described by its model card."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmpt_bench.common.errors import RequestError, UntrustedRecord
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mmpt_bench.engine.models.backbone import Backbone
+
+CONFIG_FILE = "adapter_config.json"
+
+TENSOR_FILE = "adapter_model.safetensors"
+
+HEADER = "mmpt_bench"
+"""Entry of the tensor file's header that names the method, its hyperparameters and the backbone."""
+
+_PREFIX = "base_model.model."
+
+
+def public_name(backbone_name: str) -> str:
+    """Returns a backbone's name without the folders above it, which are nobody else's business."""
+    return Path(backbone_name).name if Path(backbone_name).is_dir() else backbone_name
+
+
+def save_adapter(
+    folder: Path, adapter: Any, backbone: Backbone, state: dict[str, Tensor], config: dict[str, Any] | None = None
+) -> None:
+    """Writes adapter_config.json and adapter_model.safetensors to `folder`, which is made where it is missing."""
+    from safetensors.torch import save_file
+
+    from mmpt_bench.engine.adapters.saved import adapter_card
+
+    folder.mkdir(parents=True, exist_ok=True)
+    plain = {"method": adapter.name, "params": dataclasses.asdict(adapter)}
+    written = {**(config or plain), "base_model_name_or_path": public_name(backbone.name)}
+    made_by = {
+        "method": adapter.name,
+        "params": dataclasses.asdict(adapter),
+        "backbone": public_name(backbone.name),
+        "backbone_fingerprint": backbone.fingerprint,
+    }
+    # One entry: safetensors writes several in an order that changes, and with it the file's bytes.
+    header = {HEADER: json.dumps(made_by, sort_keys=True)}
+    (folder / CONFIG_FILE).write_text(json.dumps(written, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(adapter_card(made_by, written), encoding="utf-8")
+    save_file({_PREFIX + name: tensor.contiguous() for name, tensor in state.items()}, folder / TENSOR_FILE, header)
+
+
+def read_adapter(folder: Path, backbone: Backbone | None = None) -> dict[str, Tensor]:
+    """Returns a saved adapter's values under the names that `Handle.load` expects.
+
+    Raises:
+        RequestError: there is no adapter in `folder`, or it belongs to another backbone than the one given.
+        UntrustedRecord: the file is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = folder / TENSOR_FILE
+    if not path.is_file():
+        raise RequestError(f"There is no `{TENSOR_FILE}` in `{folder}`.")
+    try:
+        with safe_open(path, "pt") as stream:
+            header = json.loads((stream.metadata() or {}).get(HEADER, "{}"))
+            state = {name.removeprefix(_PREFIX): stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise UntrustedRecord(f"`{path}` is damaged ({error}). Train the adapter again.") from error
+    if backbone is not None and header.get("backbone_fingerprint") != backbone.fingerprint:
+        raise RequestError(
+            f"The adapter in `{folder}` was trained on backbone `{header.get('backbone')}` "
+            f"({str(header.get('backbone_fingerprint'))[:12]}), and this is `{public_name(backbone.name)}` "
+            f"({backbone.fingerprint[:12]})."
+        )
+    return state
+
+
+def plain_config(config: Any) -> dict[str, Any]:
+    """Returns a configuration of PEFT as plain JSON values."""
+    return {key: sorted(v) if isinstance(v, set) else v for key, v in config.to_dict().items()}
+
+
+PROMPT_TYPES = ("MMPT", "VPT", "KVPREFIX")
+"""Methods that PEFT knows once `mmpt_bench.mmpt` is imported."""
+
+
+def adapter_card(made_by: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """Returns the model card of an adapter: what it is, which base it belongs to, and how to use it."""
+    name, method = str(made_by["backbone"]), str(made_by["method"])
+    hub = f"base_model: {name.partition('@')[0]}\n" if "/" in name else ""
+    needs = "import mmpt_bench.mmpt  # makes PEFT know the method\n" if config.get("peft_type") in PROMPT_TYPES else ""
+    use = (
+        f"```python\n{needs}from peft import PeftModel\n\nmodel = PeftModel.from_pretrained(base, FOLDER)\n```"
+        if "peft_type" in config
+        else "It holds whole weights of the base, for which PEFT has no form; mmpt-bench puts them back in."
+    )
+    lines = "\n".join(f"- `{key}`: {value}" for key, value in sorted(made_by["params"].items()))
+    return (
+        f"---\nlibrary_name: peft\n{hub}tags: [mmpt-bench, {method}]\n---\n\n# {method} on {name}\n\n"
+        f"Trained by mmpt-bench, with these hyperparameters:\n\n{lines}\n\n"
+        f"It belongs to the base with fingerprint `{made_by['backbone_fingerprint']}`.\n\n{use}\n\n"
+        "```sh\nmmpt-bench run --adapter FOLDER --backbone BASE --tasks mme,pope\n```\n"
+    )

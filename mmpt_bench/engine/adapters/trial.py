@@ -1,0 +1,108 @@
+"""What the checks do with an attached method: a small batch, some steps, replies, and a copy of the model's state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from mmpt_bench.engine.adapters.attachment import Handle
+from mmpt_bench.engine.models.families import FAMILIES
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mmpt_bench.engine.models.backbone import Backbone
+
+QUESTIONS = ("is there a circle ?", "how many red squares are there in this picture ?", "is it blue ?")
+ANSWERS = ("yes", "no", "yes")
+NEW_TOKENS = 6
+NOISE_SIDE = 16
+"""Pixels of a picture's side, for towers that have no size of their own."""
+
+
+@contextmanager
+def attached(adapter: Any, backbone: Backbone, seed: int = 0) -> Iterator[Handle]:
+    """Yields the handle of an attached method and takes it off, whatever happens."""
+    handle = adapter.attach(backbone, seed)
+    try:
+        yield handle
+    finally:
+        handle.remove()
+
+
+def batch_of(backbone: Backbone, targets: bool = True) -> dict[str, Tensor]:
+    """Returns three examples of unequal length, with pictures of noise."""
+    prompts = [backbone.prompt_text(question) for question in QUESTIONS]
+    return backbone.batch(noise_pictures(backbone), prompts, ANSWERS if targets else None)
+
+
+def noise_pictures(backbone: Backbone) -> list[Any]:
+    """Returns one picture a question, always the same: of the tower's own size, or of shapes that differ."""
+    import numpy as np
+    from PIL import Image
+
+    size = getattr(backbone.model.config.vision_config, "image_size", None) or NOISE_SIDE
+    side = size if isinstance(size, int) else size[0]
+    # Families that take a picture in its own shape must cope with a batch of several.
+    shapes = [(1, 1)] * 3 if FAMILIES[backbone.anatomy.family].one_size else [(1, 1), (2, 1), (1, 2)]
+    generator = np.random.default_rng(0)
+    return [
+        Image.fromarray(generator.integers(0, 256, (high * side, wide * side, 3), dtype=np.uint8))
+        for high, wide in shapes
+    ]
+
+
+def train_briefly(adapter: Any, backbone: Backbone, handle: Handle, steps: int) -> list[float]:
+    """Returns the loss before each step of AdamW on one batch, at the method's own rate, and after the last."""
+    import torch
+
+    batch, losses = batch_of(backbone), []
+    optimiser = torch.optim.AdamW(handle.trainable.values(), lr=adapter.learning_rate, weight_decay=0.0)
+    for _ in range(steps):
+        optimiser.zero_grad()
+        loss = backbone.model(**batch).loss
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    with torch.no_grad():
+        return [*losses, backbone.model(**batch).loss.item()]
+
+
+def logits_of(backbone: Backbone) -> Tensor:
+    """Returns the model's logits for the batch, (examples, tokens, vocabulary)."""
+    import torch
+
+    with torch.no_grad():
+        return backbone.model(**batch_of(backbone)).logits
+
+
+def snapshot(backbone: Backbone) -> dict[str, Any]:
+    """Returns everything that `remove` must restore."""
+    model = backbone.model
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return {
+        "hooks": {name: [len(getattr(m, kind)) for kind in kinds] for name, m in model.named_modules()},
+        "modules": [(name, type(module)) for name, module in model.named_modules()],
+        "attributes": {name: sorted(vars(module)) for name, module in model.named_modules()},
+        "flags": {name: p.requires_grad for name, p in model.named_parameters()},
+        "training modes": {name: module.training for name, module in model.named_modules()},
+    }
+
+
+def replies(backbone: Backbone, pictures: list[Any], prompts: list[str], use_cache: bool = True) -> list[list[int]]:
+    """Returns greedy replies as tokens, all of the same length."""
+    import torch
+
+    batch = backbone.batch(pictures, prompts)
+    with torch.no_grad():
+        tokens = backbone.model.generate(
+            **batch,
+            do_sample=False,
+            min_new_tokens=NEW_TOKENS,
+            max_new_tokens=NEW_TOKENS,
+            use_cache=use_cache,
+            # A small model may well say "<image>", which without a cache would ask for another picture.
+            suppress_tokens=[backbone.processor.image_token_id],
+        )
+    return tokens[:, batch["input_ids"].shape[1] :].tolist()

@@ -1,0 +1,221 @@
+"""Pictures opened and made ready in a thread, while the model computes on earlier ones."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from mmpt_bench.data.examples import Example
+from mmpt_bench.data.images import Picture
+from mmpt_bench.data.samples import Sample
+from mmpt_bench.engine.forward import tower
+from mmpt_bench.engine.models.encoding import Encoded, collated
+from mmpt_bench.engine.models.families import FAMILIES
+from mmpt_bench.engine.models.feature_disk import FeatureDisk, _bytes
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+    from mmpt_bench.engine.models.backbone import Backbone
+
+
+def made_or_kept(
+    backbone: Backbone, tower_name: str, pictures: Sequence[Encoded]
+) -> list[tuple[Float[Tensor, "tiles tokens dim"], float]]:
+    """Returns each picture's states and the seconds they cost; from disk where they are there, else made together.
+
+    Args:
+        backbone: whose tower nothing that is trained reaches.
+        tower_name: its `tower.fingerprint`.
+        pictures: as the processor makes them.
+    """
+    disk: FeatureDisk | None = backbone.disk
+    names = [_picture_digest(one) for one in pictures] if disk else []
+    found: list[Any] = [disk.get(tower_name, name) if disk else None for name in names] or [None] * len(pictures)
+    need = [i for i, one in enumerate(found) if one is None]
+    # Charged to whoever finds it, as in memory.
+    backbone.features.spared += sum(one[1] for one in found if one is not None)
+    if need:
+        began = tower.clock()
+        states = tower.states(backbone, collated([pictures[i].tensors for i in need]))
+        each = (tower.clock() - began) / len(need)
+        # Where several are made together, each has a tile.
+        for i, one in zip(need, [states] if len(need) == 1 else states[:, None], strict=True):
+            found[i] = (one, each)
+            if disk:
+                disk.put(tower_name, names[i], one, each)
+    return found
+
+
+def _picture_digest(picture: Encoded) -> str:
+    digest = hashlib.sha256(picture.text.encode())
+    for name, value in sorted(picture.tensors.items()):
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+        digest.update(_bytes(value))
+    return digest.hexdigest()
+
+
+class Ahead:
+    """Makes pictures ready before they are asked for; what goes wrong is raised where they are."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        self.backbone = backbone
+        self._coming: dict[str, Future[Encoded]] = {}
+        # One is enough: a picture costs less than what the model does with it.
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="pictures")
+
+    def soon(self, pictures: Iterable[Picture]) -> None:
+        """Begins with pictures that will be asked for next."""
+        for picture in pictures:
+            if picture.key not in self._coming:
+                self._coming[picture.key] = self._pool.submit(self._made, picture)
+
+    def take(self, pictures: Sequence[Picture]) -> list[Encoded]:
+        """Returns pictures as the processor makes them; those that were not announced are made now."""
+        found = {}
+        for picture in pictures:
+            future = self._coming.pop(picture.key, None)
+            # Alone in either case: what a picture becomes must not depend on whether it was announced.
+            found[picture.key] = self._made(picture) if future is None else future.result()
+        return [found[picture.key] for picture in pictures]
+
+    def close(self) -> None:
+        """Ends the thread, and forgets what was announced and never asked for."""
+        self._pool.shutdown(cancel_futures=True)
+        self._coming.clear()
+
+    def _made(self, picture: Picture) -> Encoded:
+        return self.backbone.encode([picture.open()])[0]
+
+
+Shown = Sample | Example
+"""What has a picture."""
+
+ALONE_TOKENS = 128
+"""A tower with as many tokens a picture runs in training on one picture at a time, whose features any later step may
+use; a smaller one runs on a step's pictures together. Either way a picture's features never depend on what else is in
+memory, down to the last bit: a resumed run must find what an uninterrupted one found."""
+
+
+class Pictures:
+    """The pictures of one task, or of a training set, under one adapter; `close` ends what is made ready ahead."""
+
+    def __init__(self, backbone: Backbone, name: str | None = None) -> None:
+        """`name` is that of a set in which equal keys are equal pictures; without one, nothing is kept for others."""
+        self.backbone = backbone
+        # A name that nobody else can have: what is kept under it is of use to this object alone.
+        self.name = name or uuid.uuid4().hex
+        self._tower = tower.fingerprint(backbone) if tower.is_frozen(backbone) else ""
+        self._ahead = Ahead(backbone)
+
+    def soon(self, samples: Sequence[Shown]) -> None:
+        """Begins to make ready the pictures that will be asked for next."""
+        features, pictures = self.backbone.features, self.backbone.kept_pictures
+        self._ahead.soon(
+            s.image
+            for s in samples
+            if not pictures.holds(self.name, (s.image.key,)) and not features.holds(self._features, (s.image.key,))
+        )
+
+    def close(self) -> None:
+        """Ends the thread that makes pictures ready."""
+        self._ahead.close()
+
+    @property
+    def _features(self) -> str:
+        return f"{self._tower} {self.name} each"
+
+    def processed(self, samples: Sequence[Shown]) -> list[Encoded]:
+        """Returns the samples' pictures as the processor makes them, in main memory."""
+        kept, owner = self.backbone.kept_pictures, self.name
+        found = {s.image.key: kept.get(owner, (s.image.key,)) for s in samples}
+        need = {s.image.key: s for s in samples if found[s.image.key] is None}
+        if need:
+            began = tower.clock()
+            made = self._ahead.take([s.image for s in need.values()])
+            each = (tower.clock() - began) / len(need)
+            for key, one in zip(need, made, strict=True):
+                kept.put(owner, (key,), one, each)
+                found[key] = one
+        return [found[s.image.key] for s in samples]
+
+    def features(self, samples: Sequence[Sample]) -> tuple[dict[str, Any], int]:
+        """Returns (the model's `mm_encoder_outputs`, image tokens a picture) of samples with a picture each.
+
+        Of families alone whose pictures have one size.
+        """
+        from mmpt_bench.engine.prompts.as_keys import prompts_as_keys
+
+        backbone = self.backbone
+        if not self._tower:
+            values = backbone.inputs(self.processed(samples))["pixel_values"]
+            core = backbone.model.get_submodule(backbone.anatomy.core)
+            with prompts_as_keys(backbone):
+                seen = core.get_image_features(values, return_dict=True)
+            return {"image": seen}, backbone.image_tokens(values)
+        kept, owner, keys = backbone.features, self._features, [(s.image.key,) for s in samples]
+        found = [kept.get(owner, key) for key in keys]
+        need = [i for i, one in enumerate(found) if one is None]
+        if need:
+            made = made_or_kept(backbone, self._tower, self.processed([samples[i] for i in need]))
+            for i, (states, seconds) in zip(need, made, strict=True):
+                kept.put(owner, keys[i], states, seconds)
+                found[i] = states
+        rows = [one.to(backbone.device) for one in found if one is not None]
+        return tower.projected(backbone, rows), rows[0].shape[1]
+
+
+class TowerFeatures:
+    """A frozen tower's states of a training set, kept in the backbone's cache for later steps and methods."""
+
+    def __init__(self, backbone: Backbone, pictures: str) -> None:
+        """`pictures` names the set within which equal keys are equal pictures."""
+        self.backbone, self.tower_name = backbone, tower.fingerprint(backbone)
+        self.owner = f"{self.tower_name} {pictures}"
+        self._ahead = Ahead(backbone)
+
+    def soon(self, images: Sequence[Picture]) -> None:
+        """Begins to make ready the pictures that will be asked for next."""
+        for group in self._groups(images):
+            if not self.backbone.features.holds(self.owner, _key(group)):
+                self._ahead.soon(group)
+
+    def close(self) -> None:
+        """Ends the thread that makes pictures ready."""
+        self._ahead.close()
+
+    def __call__(self, images: Sequence[Picture]) -> list[Encoded]:
+        """Returns pictures as states, each (tiles, tokens, dim), with what stands for it in a text."""
+        return [one for group in self._groups(images) for one in self._group(group)]
+
+    def _groups(self, images: Sequence[Picture]) -> list[list[Picture]]:
+        one_size = FAMILIES[self.backbone.anatomy.family].one_size
+        alone = not one_size or self.backbone.image_tokens() >= ALONE_TOKENS
+        return [[image] for image in images] if alone else [list(images)]
+
+    def _group(self, images: list[Picture]) -> list[Encoded]:
+        key = _key(images)
+        found = self.backbone.features.get(self.owner, key)
+        if found is None:
+            made = self._ahead.take(images)
+            if len(images) == 1:
+                ((hidden, seconds),) = made_or_kept(self.backbone, self.tower_name, made)
+            else:
+                began = tower.clock()
+                hidden = tower.states(self.backbone, collated([one.tensors for one in made]))
+                seconds = tower.clock() - began
+            # Pictures that share a group have a tile each, and all the same text.
+            found = Encoded({"states": hidden}, made[0].text)
+            self.backbone.features.put(self.owner, key, found, seconds)
+        hidden = found.tensors["states"].to(self.backbone.device)
+        if len(images) == 1:
+            return [Encoded({"states": hidden}, found.text)]
+        return [Encoded({"states": one[None]}, found.text) for one in hidden]
+
+
+def _key(images: Sequence[Picture]) -> tuple[str, ...]:
+    return tuple(image.key for image in images)

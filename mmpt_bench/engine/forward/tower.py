@@ -1,0 +1,134 @@
+"""What the vision tower makes of pictures: computed once where nothing that is trained reaches it, blocks above the one
+that is read never.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from mmpt_bench.engine.models.families import FAMILIES
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor, nn
+
+    from mmpt_bench.engine.models.backbone import Backbone
+
+
+def is_frozen(backbone: Backbone) -> bool:
+    """Returns whether pictures meet nothing of an adapter in the tower: no trained parameter, hook or replaced method.
+
+    Dropout in the tower makes its features differ from call to call, so they cannot be kept either.
+    """
+    if not FAMILIES[backbone.anatomy.family].projects_states or backbone.anatomy.vision is None:
+        return False
+    tower, core = _tower(backbone), backbone.model.get_submodule(backbone.anatomy.core)
+    if any(p.requires_grad for p in tower.parameters()) or "get_image_features" in vars(core):
+        return False
+    vision = backbone.model.config.vision_config.to_dict()
+    if any("dropout" in name and value for name, value in vision.items()):
+        return False
+    unread = {id(block) for block in _unread(backbone)}
+    for module in tower.modules():
+        hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
+        if any(hook.__module__ != "transformers.utils.output_capturing" for hook in hooks):
+            return False
+        if "forward" in vars(module) and id(module) not in unread:
+            return False
+    return True
+
+
+def fingerprint(backbone: Backbone) -> str:
+    """Returns a digest of what decides a frozen tower's features: parts, values, what is read, the processor."""
+    tower, config = _tower(backbone), backbone.model.config
+    fields = ("vision_feature_layer", "vision_feature_select_strategy")
+    read = [*[getattr(config, field, None) for field in fields], backbone.device, backbone.dtype]
+    digest = hashlib.blake2b(repr([str(tower), read]).encode(), digest_size=16)
+    digest.update(str(backbone.processor.image_processor.to_json_string()).encode())
+    for name, value in tower.state_dict().items():
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(_bytes()).numpy().data)
+    return digest.hexdigest()
+
+
+def states(backbone: Backbone, inputs: Mapping[str, Tensor]) -> Float[Tensor, "tiles tokens dim"]:
+    """Returns the hidden states that the projector reads, without gradient, of pictures as the processor makes them."""
+    import torch
+
+    kept: list[Any] = []
+    tower, core = _tower(backbone), backbone.model.get_submodule(backbone.anatomy.core)
+    anatomy, config = backbone.anatomy, backbone.model.config
+    moved = {name: value.to(backbone.device) for name, value in inputs.items()}
+    moved["pixel_values"] = moved["pixel_values"].to(getattr(torch, backbone.dtype))
+    if anatomy.family == "llava":
+        with torch.no_grad():
+            out = tower(moved["pixel_values"], output_hidden_states=True, return_dict=True)
+        hidden = out.hidden_states[config.vision_feature_layer]
+        return hidden[:, 1:] if anatomy.drops_first else hidden
+    # Tiles that only fill a batch up are left out by the model itself, which then asks its projector.
+    hook = core.get_submodule(FAMILIES[anatomy.family].projector).register_forward_pre_hook(
+        lambda module, args: kept.append(args[0])
+    )
+    try:
+        with torch.no_grad():
+            core.get_image_features(**moved, return_dict=True)
+    finally:
+        hook.remove()
+    return kept[0]
+
+
+def projected(backbone: Backbone, pictures: Sequence[Float[Tensor, "tiles tokens dim"]]) -> dict[str, Any]:
+    """Returns the model's `mm_encoder_outputs` for pictures' states: what `get_image_features` makes of them."""
+    import torch
+    from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+    projector = backbone.model.get_submodule(backbone.anatomy.projector)
+    made = projector(torch.cat(list(pictures)))
+    # One entry a picture, as transformers' own; it concatenates them again.
+    features: Any = [one.flatten(0, 1) for one in made.split([len(picture) for picture in pictures])]
+    return {"image": BaseModelOutputWithPooling(pooler_output=features)}
+
+
+@contextmanager
+def unread_blocks_skipped(backbone: Backbone) -> Iterator[None]:
+    """Inside, vision blocks above the hidden state that is read hand on their input; their number stays the same."""
+    blocks = [block for block in _unread(backbone) if "forward" not in vars(block)]
+    for block in blocks:
+        block.forward = _hand_on  # type: ignore[method-assign,assignment]
+    try:
+        yield
+    finally:
+        for block in blocks:
+            del block.forward
+
+
+def clock() -> float:
+    """Returns the time in seconds, with everything done that an accelerator was given to do."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def _tower(backbone: Backbone) -> nn.Module:
+    return backbone.model.get_submodule(backbone.anatomy.vision)
+
+
+def _unread(backbone: Backbone) -> list[nn.Module]:
+    anatomy = backbone.anatomy
+    return [backbone.model.get_submodule(name) for name in anatomy.vision_layers[anatomy.vision_used :]]
+
+
+def _hand_on(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    return hidden_states
+
+
+def _bytes() -> Any:
+    import torch
+
+    return torch.uint8

@@ -1,0 +1,128 @@
+"""The plain way to an answer: whole prompts, every picture through the whole tower, `generate`, nothing shared.
+
+What faster ways are held to. With a batch of one it is how lmms-eval and others ask a LLaVA.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from mmpt_bench.data.samples import Sample
+from mmpt_bench.evaluation.task import Task
+
+if TYPE_CHECKING:
+    from mmpt_bench.engine.models.backbone import Backbone
+    from mmpt_bench.engine.models.encoding import Encoded
+
+    Processed = Callable[[Sequence[Sample]], list[Encoded]]
+
+Answer = tuple[str, tuple[float, ...]]
+"""The greedy reply, and the natural log-probability of each legal answer."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A distinct question, and the samples that ask it."""
+
+    prompt: str
+    """In the chat frame, with one image token."""
+    first: Sample
+    samples: list[Sample]
+
+
+def answer(backbone: Backbone, max_new_tokens: int, batch: Sequence[Asked], processed: Processed) -> list[Answer]:
+    """Returns the answer to each question; `processed` gives samples' pictures as the processor makes them."""
+    made = processed([one.first for one in batch])
+    inputs = backbone.batch(made, [one.prompt for one in batch])
+    out = backbone.model.generate(
+        **inputs,
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        num_beams=1,
+        output_logits=True,
+        return_dict_in_generate=True,
+        pad_token_id=pad_token(backbone),
+    )
+    new = out.sequences[:, inputs["input_ids"].shape[1] :]
+    replies = backbone.processor.tokenizer.batch_decode(new, skip_special_tokens=True)
+    first = out.logits[0].float().log_softmax(-1)
+    encoded = [choice_ids(backbone, one) for one in batch]
+    if all(len(ids) == 1 for row in encoded for ids in row):
+        ranks = [tuple(first[i, ids[0]].item() for ids in row) for i, row in enumerate(encoded)]
+    else:
+        ranks = _score(backbone, batch, made)
+    return list(zip(replies, ranks, strict=True))
+
+
+def one_by_one(backbone: Backbone, task: Task, samples: Sequence[Sample]) -> Iterator[tuple[Sample, Answer]]:
+    """Yields each sample's answer, asked alone and anew, as lmms-eval asks: repeated questions and pictures too."""
+    import torch
+
+    for sample in samples:
+        asked = Asked(backbone.prompt_text(sample.question), sample, [sample])
+        with torch.no_grad():
+            (made,) = answer(backbone, task.max_new_tokens, [asked], partial(_processed_anew, backbone))
+        yield sample, made
+
+
+def _processed_anew(backbone: Backbone, samples: Sequence[Sample]) -> list[Encoded]:
+    return backbone.encode([sample.image.open() for sample in samples])
+
+
+def choice_ids(backbone: Backbone, one: Asked) -> list[list[int]]:
+    """Returns the tokens that each legal answer adds to the prompt, without the end of the sequence."""
+    choices = list(one.first.choices)
+    if not choices:
+        return []
+    rows = backbone.tokens([one.prompt] * len(choices), choices, n_image_tokens=1)
+    return [row.ids[slice(*row.replies[0])][:-1] for row in rows]
+
+
+def pad_token(backbone: Backbone) -> int:
+    """Returns the token that fills up a batch: the end-of-sequence token where the tokenizer has none of its own."""
+    tokenizer = backbone.processor.tokenizer
+    return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
+
+
+def _score(backbone: Backbone, batch: Sequence[Asked], made: list[Encoded]) -> list[tuple[float, ...]]:
+    """Returns the summed log-probability of each choice's tokens, for answers of more than one token."""
+    ranks: list[list[float]] = [[] for _ in batch]
+    for column in range(max(len(one.first.choices) for one in batch)):
+        rows = [i for i, one in enumerate(batch) if column < len(one.first.choices)]
+        prompts = [batch[i].prompt for i in rows]
+        targets = [batch[i].first.choices[column] for i in rows]
+        for i, said in zip(rows, continued(backbone, [made[i] for i in rows], prompts, targets), strict=True):
+            ranks[i].append(said.logprob)
+    return [tuple(row) for row in ranks]
+
+
+@dataclass(frozen=True)
+class Continued:
+    """How a model takes a text behind a prompt."""
+
+    logprob: float
+    """Natural log-probability of its tokens, summed, without the end of the sequence."""
+    n_tokens: int
+    greedy: bool
+    """Each of its tokens is the most probable one."""
+
+
+def continued(
+    backbone: Backbone, made: Sequence[Encoded], prompts: Sequence[str], targets: Sequence[str]
+) -> list[Continued]:
+    """Returns how the model takes each target behind its prompt, about pictures as the processor makes them."""
+    import torch
+
+    inputs: dict[str, Any] = backbone.batch(made, prompts, targets)
+    labels = inputs.pop("labels")[:, 1:]
+    logits = backbone.model(**inputs, use_cache=False).logits[:, :-1].float().log_softmax(-1)
+    known = labels != -100
+    # The end-of-sequence token is not part of the answer: a longer answer is not to pay for a shorter one's end.
+    known &= known.flip(1).cumsum(1).flip(1) > 1
+    picked = logits.gather(-1, labels.clamp(min=0)[..., None])[..., 0]
+    sums = torch.where(known, picked, 0.0).sum(1).tolist()
+    best = ((logits.argmax(-1) == labels) | ~known).all(1).tolist()
+    return [Continued(*row) for row in zip(sums, known.sum(1).tolist(), best, strict=True)]

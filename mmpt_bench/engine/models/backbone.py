@@ -1,0 +1,278 @@
+"""A backbone: a Hugging Face image-text model with its processor, and the way from pictures and words to its tensors.
+
+Imports without torch, so that a fingerprint costs no second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, Literal
+
+from mmpt_bench.common.errors import RequestError, UntrustedRecord, unknown_name
+from mmpt_bench.engine.models import chat
+from mmpt_bench.engine.models.encoding import Encoded, Tokens, collated, encoded
+from mmpt_bench.engine.models.families import FAMILIES
+from mmpt_bench.engine.models.feature_cache import PICTURE_BYTES, FeatureCache
+from mmpt_bench.sources.weights import DTYPES, backbone_fingerprint, backbone_folder, folder_fingerprint, verify_folder
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from PIL.Image import Image
+    from torch import Tensor
+
+    from mmpt_bench.data.examples import Exchange
+    from mmpt_bench.engine.models.anatomy import Anatomy
+    from mmpt_bench.engine.models.feature_disk import FeatureDisk
+
+__all__ = ["IGNORED", "Backbone", "backbone_fingerprint", "load_backbone"]
+
+IGNORED = -100
+"""Label of a token that the loss leaves out (torch.nn.functional.cross_entropy)."""
+
+
+@dataclass
+class Backbone:
+    """A loaded model, and how it is spoken to."""
+
+    name: str
+    """What it was loaded by: "embedded", a folder or a hub name."""
+    model: Any
+    processor: Any
+    anatomy: Anatomy
+    fingerprint: str
+    device: str
+    dtype: str
+    features: FeatureCache = field(default_factory=FeatureCache, repr=False)
+    """What a frozen vision tower made of pictures, for every method that leaves it frozen."""
+    kept_pictures: FeatureCache = field(default_factory=partial(FeatureCache, PICTURE_BYTES), repr=False)
+    """Pictures of evaluation as the processor makes them."""
+    disk: FeatureDisk | None = field(default=None, repr=False)
+    """Where features are kept for later runs too."""
+
+    def prompt_text(self, question: str, earlier: Sequence[Exchange] = ()) -> str:
+        """Returns the chat prompt of one picture and a question, up to where the answer begins.
+
+        Args:
+            question: the last one, where there are earlier exchanges.
+            earlier: exchanges before it.
+
+        Raises:
+            RequestError: the text does not hold exactly one image token, as when the question brings its own; or the
+                family has no form for several exchanges.
+        """
+        text = chat.prompt(self.processor, FAMILIES[self.anatomy.family], question, earlier)
+        found = text.count(self.processor.image_token)
+        if found != 1:
+            raise RequestError(
+                f"A prompt must hold one `{self.processor.image_token}`, not {found}: {question[:80]!r}."
+            )
+        return text
+
+    def target(self, exchanges: Sequence[Exchange]) -> chat.Target:
+        """Returns what is to be learnt of a conversation behind the prompt of its first question.
+
+        Raises:
+            RequestError: the family has no form for several exchanges, or its template hides where a reply stands.
+        """
+        if len(exchanges) == 1:
+            return exchanges[0].reply
+        prompts = [self.prompt_text(one.question, exchanges[:i]) for i, one in enumerate(exchanges)]
+        whole = chat.written(self.processor, chat.turns(exchanges), answered=True)
+        return chat.target(prompts, whole, exchanges, self.processor.tokenizer.convert_ids_to_tokens(self._turn_end))
+
+    @cached_property
+    def _turn_end(self) -> int:
+        """Returns the token that ends a reply of a conversation."""
+        stops = self.model.generation_config.eos_token_id
+        known = stops if isinstance(stops, list) else [] if stops is None else [stops]
+        return chat.end_of_reply(self.processor, known)
+
+    def encode(self, pictures: Sequence[Image]) -> list[Encoded]:
+        """Returns each picture by itself, as the model takes it, worth caching."""
+        if FAMILIES[self.anatomy.family].one_size:
+            values = self.pixels(pictures)
+            text = self.processor.image_token * self.image_tokens(values)
+            return [Encoded({"pixel_values": row[None]}, text) for row in values]
+        return [encoded(self.processor, picture) for picture in pictures]
+
+    def pixels(self, pictures: Sequence[Image]) -> Float[Tensor, "batch channels height width"]:
+        """Returns RGB pictures as the tower reads them: float32, in main memory; for families whose pictures stack."""
+        return self.processor.image_processor(images=list(pictures), return_tensors="pt")["pixel_values"]
+
+    def image_tokens(self, pixel_values: Tensor | None = None) -> int:
+        """Returns how many tokens one picture becomes in the decoder, by default at the tower's own size.
+
+        It is one number in families whose pictures have one size (`Family.one_size`) alone.
+        """
+        if pixel_values is None:
+            size = self.model.config.vision_config.image_size
+            height, width = (size, size) if isinstance(size, int) else size
+        else:
+            height, width = pixel_values.shape[-2:]
+        processor = self.processor
+        count = (height // processor.patch_size) * (width // processor.patch_size)
+        dropped = 1 if processor.vision_feature_select_strategy == "default" else 0
+        return count + processor.num_additional_image_tokens - dropped
+
+    def tokenize(
+        self,
+        prompts: Sequence[str],
+        targets: Sequence[chat.Target] | None = None,
+        n_image_tokens: int | None = None,
+        padding_side: Literal["left", "right"] | None = None,
+        max_length: int | None = None,
+        image_texts: Sequence[str] | None = None,
+    ) -> dict[str, Tensor]:
+        """Returns `input_ids` and `attention_mask` (batch, tokens), int64, and `labels` where targets are given.
+
+        With targets, a text is prompt + target + the end of a reply, padded on the right, with a space before a reply
+        whose prompt does not end in white space; labels are -100 except on the replies' tokens and the end behind
+        each. Without, prompts are padded on the left, for generation.
+
+        Args:
+            prompts: from `prompt_text`, each with one image token.
+            targets: the answers, one a prompt; or from `target`.
+            n_image_tokens: what the image token stands for; by default `image_tokens()`.
+            padding_side: another side than the default.
+            max_length: longest text allowed, in tokens; a conversation that is longer ends with an earlier reply.
+            image_texts: what each prompt's image token stands for, in place of `n_image_tokens`.
+
+        Raises:
+            RequestError: a prompt and its first reply are longer than `max_length`; no text is ever cut.
+            ValueError: the tokenizer merges prompt and target into one token, so that no boundary exists.
+        """
+        rows = self.tokens(prompts, targets, n_image_tokens, max_length, image_texts)
+        batch = self.pad(rows, padding_side or ("left" if targets is None else "right"))
+        if targets is None:
+            del batch["labels"]
+        return batch
+
+    def tokens(
+        self,
+        prompts: Sequence[str],
+        targets: Sequence[chat.Target] | None = None,
+        n_image_tokens: int | None = None,
+        max_length: int | None = None,
+        image_texts: Sequence[str] | None = None,
+    ) -> list[Tokens]:
+        """Returns texts in tokens, not yet padded: see `tokenize`, whose arguments and errors these are."""
+        image = self.processor.image_token
+        if image_texts is None:
+            count = self.image_tokens() if n_image_tokens is None else n_image_tokens
+            image_texts = [image * count] * len(prompts)
+        texts = [prompt.replace(image, own) for prompt, own in zip(prompts, image_texts, strict=True)]
+        if targets is None:
+            return [Tokens(ids) for ids in self._ids(texts)]
+        parts = [chat.parts(text, target) for text, target in zip(texts, targets, strict=True)]
+        ids = iter(self._ids([part for one in parts for part in one]))
+        rows = []
+        for prompt, target, own in zip(prompts, targets, parts, strict=True):
+            tokenized = [next(ids) for _ in own]
+            end = self.processor.tokenizer.eos_token_id if isinstance(target, str) else self._turn_end
+            row = chat.row(tokenized, end, max_length)
+            if row is None:
+                raise RequestError(
+                    f"An example has {len(tokenized[1]) + 1} tokens and {max_length} are allowed: {prompt[:80]!r}. "
+                    "Raise `max_length`; a reply is never cut."
+                )
+            rows.append(row)
+        return rows
+
+    def _ids(self, texts: list[str]) -> list[list[int]]:
+        """Returns the tokens of texts, with a beginning-of-sequence token where the text brings none of its own."""
+        tokenizer = self.processor.tokenizer
+        bos = tokenizer.bos_token
+        own = bos is not None and all(text.startswith(bos) for text in texts)
+        rows: list[list[int]] = tokenizer(texts, add_special_tokens=not own)["input_ids"]
+        return rows
+
+    def pad(self, rows: Sequence[Tokens], side: Literal["left", "right"]) -> dict[str, Tensor]:
+        """Returns `input_ids`, `attention_mask`, `labels` and the family's marks, (rows, longest), on the device."""
+        import torch
+
+        fill = self.processor.tokenizer.pad_token_id
+        if fill is None:
+            fill = self.processor.tokenizer.eos_token_id
+        longest = max(len(row.ids) for row in rows)
+        ids = torch.full((len(rows), longest), fill, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        labels = torch.full_like(ids, IGNORED)
+        for i, row in enumerate(rows):
+            first = longest - len(row.ids) if side == "left" else 0
+            ids[i, first : first + len(row.ids)] = torch.tensor(row.ids)
+            mask[i, first : first + len(row.ids)] = 1
+            for start, end in row.replies:
+                labels[i, first + start : first + end] = ids[i, first + start : first + end]
+        batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+        marked = FAMILIES[self.anatomy.family].type_ids
+        if marked is not None:
+            name, kind = marked
+            batch[name] = (labels != IGNORED if kind == "answer" else ids == self.model.config.image_token_id).long()
+        return {key: value.to(self.device) for key, value in batch.items()}
+
+    def batch(
+        self,
+        pictures: Sequence[Image] | Sequence[Encoded] | Tensor,
+        prompts: Sequence[str],
+        targets: Sequence[chat.Target] | None = None,
+        padding_side: Literal["left", "right"] | None = None,
+        max_length: int | None = None,
+    ) -> dict[str, Tensor]:
+        """Returns the model's inputs for prompts and pictures, also from `encode` or `pixels`: see `tokenize`."""
+        import torch
+
+        if isinstance(pictures, torch.Tensor) or (FAMILIES[self.anatomy.family].one_size and not _encoded(pictures)):
+            values = pictures if isinstance(pictures, torch.Tensor) else self.pixels(pictures)  # type: ignore[arg-type]
+            text = self.tokenize(prompts, targets, self.image_tokens(values), padding_side, max_length)
+            return {**text, "pixel_values": values.to(self.device, getattr(torch, self.dtype))}
+        made: Any = pictures if _encoded(pictures) else self.encode(pictures)  # type: ignore[arg-type]
+        texts = [one.text for one in made]
+        text = self.tokenize(prompts, targets, None, padding_side, max_length, texts)
+        return {**text, **self.inputs(made)}
+
+    def inputs(self, pictures: Sequence[Encoded]) -> dict[str, Tensor]:
+        """Returns the model's inputs for pictures, on its device and in its precision."""
+        import torch
+
+        kind = getattr(torch, self.dtype)
+        joined = {name: value.to(self.device) for name, value in collated([one.tensors for one in pictures]).items()}
+        return {name: value.to(kind) if value.is_floating_point() else value for name, value in joined.items()}
+
+
+def _encoded(pictures: Sequence[Any]) -> bool:
+    return bool(pictures) and isinstance(pictures[0], Encoded)
+
+
+def load_backbone(name: str, dtype: str = "float32", device: str | None = None, offline: bool = False) -> Backbone:
+    """Returns a backbone, its files verified before they are read; no remote code, no pickle.
+
+    Args:
+        name: "embedded", a folder, or `owner/model` on the hub.
+        dtype: "float32", "bfloat16" or "float16".
+        device: as torch names it; by default the accelerator where there is one.
+        offline: opens no socket.
+
+    Raises:
+        RequestError: no such backbone, or one that is not an image-text model of a known family.
+        MachineError: the hub has to be asked and cannot be.
+        UntrustedRecord: the files are damaged, or weights are missing from them.
+    """
+    if dtype not in DTYPES:
+        raise unknown_name("dtype", dtype, DTYPES)
+    folder = backbone_folder(name, offline)
+    verify_folder(folder)
+    import torch
+
+    from mmpt_bench.engine.models.anatomy import find_anatomy
+    from mmpt_bench.engine.models.loading import read_model, read_processor
+
+    model = read_model(folder, getattr(torch, dtype))
+    processor = read_processor(folder, model.config.model_type)
+    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    model = model.to(place).eval()
+    for weight_name, weight in model.named_parameters():
+        if not torch.isfinite(weight).all():
+            raise UntrustedRecord(f"`{weight_name}` of backbone `{name}` holds values that are not finite.")
+    return Backbone(name, model, processor, find_anatomy(model), folder_fingerprint(folder), place, dtype)

@@ -1,0 +1,164 @@
+"""A folder in Hugging Face form becomes a model and its processor; damaged or incomplete files never do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from mmpt_bench.common.errors import MachineError, RequestError, UntrustedRecord
+from mmpt_bench.engine.models.families import FAMILIES
+
+
+def anatomy_of(backbone: str) -> tuple[Any, int, int]:
+    """Returns (anatomy, parameters, patches of one square picture) of a backbone, from its configuration alone.
+
+    Patches are 0 where the tower has no size of its own; no weight is read.
+    """
+    from mmpt_bench.engine.models.anatomy import find_anatomy
+    from mmpt_bench.engine.models.loading import empty_model
+    from mmpt_bench.sources.weights import backbone_folder, check_backbone
+
+    check_backbone(backbone)
+    model = empty_model(backbone_folder(backbone, weights=False))
+    vision = model.config.vision_config
+    sides = [getattr(vision, name, 0) for name in ("image_size", "patch_size")]
+    size, patch = (side[0] if isinstance(side, list | tuple) else side for side in sides)
+    return find_anatomy(model), sum(p.numel() for p in model.parameters()), (size // patch) ** 2
+
+
+def read_config(folder: Path) -> Any:
+    """Returns the configuration of a folder; raises RequestError where it is none of an image-text model."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise RequestError(f"`{folder}` has no readable configuration: {str(error).splitlines()[0]}") from error
+
+
+def model_class(config: Any) -> Any:
+    """Returns the class that a configuration is a model of: transformers' own, but for LLaVA's linear projector.
+
+    LLaVA of the first version (and M²PT's base) maps pictures by one linear layer, which the original LLaVA code calls
+    `mm_projector_type: linear`; transformers' configuration has no word for it.
+    """
+    from torch import nn
+    from transformers import AutoModelForImageTextToText, LlavaForConditionalGeneration
+
+    if config.model_type != "llava" or getattr(config, "mm_projector_type", None) != "linear":
+        return AutoModelForImageTextToText
+
+    class LinearLlava(LlavaForConditionalGeneration):
+        """LLaVA with one linear map from picture features to text."""
+
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            self.model.multi_modal_projector = nn.Linear(
+                config.vision_config.hidden_size, config.text_config.hidden_size
+            )
+            self.post_init()
+
+        @classmethod
+        def is_custom_code(cls) -> bool:
+            """Returns False: names of LLaVA's weights are those of transformers' own class."""
+            return False
+
+    return LinearLlava
+
+
+def empty_model(folder: Path) -> Any:
+    """Returns a folder's model on the meta device: its structure and sizes, without memory for any weight."""
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    config = read_config(folder)
+    kind = model_class(config)
+    try:
+        with torch.device("meta"):
+            return kind.from_config(config) if kind is AutoModelForImageTextToText else kind(config)
+    except ValueError as error:
+        raise RequestError(f"`{folder}` is not an image-text model: {str(error).splitlines()[0]}") from error
+
+
+def read_model(folder: Path, dtype: Any) -> Any:
+    """Returns the model of a folder whose files are known to be whole.
+
+    Raises:
+        RequestError: it is not an image-text model.
+        UntrustedRecord: a weight is damaged, missing, or of another shape than the configuration says.
+    """
+    from safetensors import SafetensorError
+    from transformers.utils import logging
+
+    # Its bar for reading weights would stand in the middle of ours.
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        model, info = model_class(read_config(folder)).from_pretrained(
+            folder,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except SafetensorError as error:
+        raise UntrustedRecord(f"The weights in `{folder}` are damaged ({error}). Fetch or build them again.") from error
+    except (OSError, ValueError, KeyError) as error:
+        raise RequestError(f"`{folder}` does not load as an image-text model: {str(error).splitlines()[0]}") from error
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+    # Where a weight is missing, transformers draws a random one and warns; such a model answers, and wrongly.
+    lacking = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
+    if lacking:
+        raise UntrustedRecord(f"The weights in `{folder}` lack or misfit {len(lacking)} tensors, first `{lacking[0]}`.")
+    return model
+
+
+def read_processor(folder: Path, model_type: str) -> Any:
+    """Returns a folder's processor.
+
+    Raises:
+        RequestError: there is none that reads.
+        MachineError: it needs a package that is not installed.
+    """
+    from transformers import AutoProcessor
+
+    family = FAMILIES.get(model_type)
+    kind = pictures_only(family.video_processor) if family and family.video_processor else AutoProcessor
+    try:
+        return kind.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except ImportError as error:
+        raise MachineError(
+            f"The processor in `{folder}` cannot be used here: {str(error).strip().splitlines()[-1]}"
+        ) from error
+    except (OSError, ValueError, KeyError) as error:
+        raise RequestError(f"The processor in `{folder}` does not load: {str(error).splitlines()[0]}") from error
+
+
+def pictures_only(name: str) -> Any:
+    """Returns a processor class of transformers without its part for videos, which would need torchvision."""
+    import transformers
+
+    kind: Any = getattr(transformers, name)
+
+    class PicturesOnly(kind):
+        """The same for pictures and text."""
+
+        # SmolVLM's chat template asks it for these two, and uses them for videos alone.
+        video_processor = SimpleNamespace(num_frames=0, fps=0)
+
+        @classmethod
+        def get_attributes(cls) -> list[str]:
+            """Returns the parts that are read from files."""
+            return [part for part in kind.get_attributes() if part != "video_processor"]
+
+        @classmethod
+        def from_args_and_dict(cls, args: Any, *rest: Any, **named: Any) -> Any:
+            """Makes a processor of image processor and tokenizer; the third place is that of videos."""
+            return super().from_args_and_dict([*args, None], *rest, **named)
+
+    PicturesOnly.__name__ = name
+    return PicturesOnly

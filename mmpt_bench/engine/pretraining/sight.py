@@ -1,0 +1,132 @@
+"""The eyes before the words: what is in each cell of a scene, and the losses that teach to see and to name it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mmpt_bench.embedded import world
+from mmpt_bench.embedded.world import Thing
+from mmpt_bench.engine.pretraining.packing import normalise
+from mmpt_bench.engine.pretraining.strangers import with_strangers
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PLACES = 3.0
+"""Weight of where a cell is, which a tower that is only asked what is in it half forgets."""
+PRICE = 5e-4
+"""Of a projected patch's squared length: without it, what is easy grows until what is hard is lost beside it."""
+
+
+def features(model: Any, pixels: Tensor) -> Tensor:
+    """Returns what the projector is given, (pictures, 9, width): the last block's patch states."""
+    return model.model.vision_tower(pixels, output_hidden_states=True).hidden_states[-1][:, 1:]
+
+
+class CellHeads:
+    """What stage 0 asks of the vision tower, by linear heads that are thrown away afterwards."""
+
+    def __init__(self, width: int) -> None:
+        from torch import nn
+
+        sizes = {"shape": 11, "color": 8, "size": 2, "texture": 3, "glyph": len(world.GLYPHS) + 1}
+        wholes = {"whole_shape": 10, "whole_color": 8, "digit": 10}
+        self.heads = nn.ModuleDict({name: nn.Linear(width, n) for name, n in (sizes | wholes).items()})
+
+    def loss(self, features: Tensor, targets: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+        """Returns (summed cross-entropy, accuracies) of features (pictures, 9, width)."""
+        from torch.nn.functional import cross_entropy
+
+        total, right = features.new_zeros(()), {}
+        pooled = features.mean(1)
+        for name, head in self.heads.items():
+            target = targets[name]
+            logits = head(pooled if name in ("whole_shape", "whole_color", "digit") else features).flatten(0, -2)
+            known = target.flatten() >= 0
+            if known.any():
+                total = total + cross_entropy(logits[known], target.flatten()[known])
+                right[name] = (logits[known].argmax(-1) == target.flatten()[known]).float().mean().item()
+        return total, right
+
+
+def naming_loss(model: Any, vocabulary: dict[str, int], pixels: Tensor, targets: dict[str, Tensor]) -> Tensor:
+    """Returns how badly projected patches name what is in their cell: cross-entropy over the embeddings of words."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    said = model.model.multi_modal_projector(features(model, pixels))
+    table = model.get_input_embeddings().weight
+    n = len(pixels)
+    cells = torch.arange(9).expand(n, 9)
+    kinds, glyphs = targets["shape"], targets["glyph"]
+    is_glyph = (glyphs >= 0) & (glyphs < len(world.GLYPHS))
+    is_empty = (kinds == len(world.SHAPES)) & ~is_glyph
+    what = torch.where(is_glyph, glyphs + len(world.SHAPES), kinds)
+    what = torch.where(is_empty, len(world.SHAPES) + len(world.GLYPHS), what)
+    groups = (
+        (1, said, (*world.SHAPES, *world.GLYPHS, "nothing"), what),
+        (1, said, world.COLOR_NAMES, targets["color"]),
+        (1, said, world.SIZES, targets["size"]),
+        (1, said, world.TEXTURES, targets["texture"]),
+        (PLACES, said, world.ROWS, cells // 3),
+        (PLACES, said, world.COLUMNS, cells % 3),
+        (1, said.mean(1), world.SHAPES, targets["whole_shape"]),
+        (1, said.mean(1), world.COLOR_NAMES, targets["whole_color"]),
+        (1, said.mean(1), world.DIGITS, targets["digit"]),
+    )
+    total = PRICE * said.square().sum(-1).mean()
+    for weight, vectors, names, target in groups:
+        logits = (vectors @ table[[vocabulary[name] for name in names]].T).flatten(0, -2)
+        known = target.flatten() >= 0
+        total = total + weight * cross_entropy(logits[known], target.flatten()[known])
+    return total
+
+
+def cell_batch(rng: np.random.Generator, n: int, noise: float) -> tuple[Tensor, dict[str, Tensor]]:
+    """Returns pictures (n, 3, 48, 48) and what each cell, or the whole, is; -1 where a head has nothing to say.
+
+    Args:
+        noise: mean of the grain's standard deviation, which differs from batch to batch.
+    """
+    import torch
+
+    scenes = []
+    for kind in rng.choice(4, n, p=(0.48, 0.16, 0.18, 0.18)):
+        scenes.append(
+            world.random_scene(rng, (2, 3, 4))
+            if kind == 0
+            else world.random_text(rng, bool(rng.random() < 0.4))
+            if kind == 1
+            else world.random_big(rng)
+            if kind == 2
+            else world.random_digit(rng, "train")
+        )
+    scenes = [with_strangers(scene, rng) for scene in scenes]
+    cells = {k: np.full((n, 9), -1) for k in ("shape", "color", "size", "texture", "glyph")}
+    wholes = {k: np.full(n, -1) for k in ("whole_shape", "whole_color", "digit")}
+    for i, scene in enumerate(scenes):
+        if scene.big is not None:
+            wholes["whole_shape"][i], wholes["whole_color"][i] = _shape(scene.big), _color(scene.big)
+        elif scene.digit_row is not None:
+            wholes["digit"][i] = world.digit_label(scene.digit_row)
+        else:
+            cells["shape"][i], cells["glyph"][i] = len(world.SHAPES), len(world.GLYPHS)
+        for thing in scene.things:
+            cells["shape"][i, thing.cell] = _shape(thing)
+            cells["color"][i, thing.cell] = _color(thing)
+            cells["size"][i, thing.cell] = world.SIZES.index(thing.size)
+            cells["texture"][i, thing.cell] = world.TEXTURES.index(thing.texture)
+        for cell, glyph in scene.glyphs:
+            cells["glyph"][i, cell] = world.GLYPHS.index(glyph)
+    pixels = normalise(np.stack([world.draw(scene) for scene in scenes]), rng, noise * rng.uniform(0, 2))
+    return torch.from_numpy(pixels), {k: torch.from_numpy(v) for k, v in (cells | wholes).items()}
+
+
+def _shape(thing: Thing) -> int:
+    return -1 if thing.shape in world.BLOBS else world.SHAPES.index(thing.shape)
+
+
+def _color(thing: Thing) -> int:
+    return -1 if thing.tint else world.COLOR_NAMES.index(thing.color)

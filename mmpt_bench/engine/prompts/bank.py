@@ -1,0 +1,346 @@
+"""One engine for every prompt method: trained rows inside an unchanged model, put in and taken out by hooks.
+
+Vision side: rows are appended behind the patches of each block and cut off behind it, so that the tower's width in
+tokens never changes; appending equals standing behind the class token, because position embeddings are added before
+the first block. Text side: rows stand before the caller's first token, at positions 0, 1, ...; they are put in when the
+cache is empty, lie in the cache from then on, and are cut from the decoder's output: labels, logits and lengths never
+see them. Order: textual prompts (or key-value placeholders), then interaction tokens (the other way round where the
+plan says so), then the caller's sequence.
+
+Interaction tokens are the visual prompts' states behind the last block that is read. They are left in its output, pass
+through the projector with the patches, and are split off where picture and text meet, so picture features cached from
+`get_image_features` carry them. They stand in front of the sequence and not amid it: a place beside the image tokens
+would move with padding and template.
+
+No hook keeps anything between two calls. The number of rows travels as a keyword argument, because a recomputed
+(checkpointed) or repeated forward must not depend on what ran before it.
+
+Limits, each refused: a cache of fixed size; several pictures a sequence with interaction; beam search with interaction
+(transformers counts features against image tokens); more tokens than a sliding window holds; `generate` continued from
+a returned cache (its own slicing counts the prompts as text: call the model itself).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mmpt_bench.common.errors import RequestError
+from mmpt_bench.common.hashing import derive
+from mmpt_bench.engine.adapters.attachment import normal, xavier
+from mmpt_bench.engine.models.anatomy import Anatomy
+from mmpt_bench.engine.models.kv_cache import cache_in
+from mmpt_bench.engine.prompts.masks import extend_mask, extend_mask_right, extend_positions
+from mmpt_bench.engine.prompts.prompt_keys import give, projected
+
+Interaction = Literal["none", "output", "parameters"]
+Init = Literal["xavier", "normal", "words"]
+NORMAL_SD = 0.02
+"""Of `normal`: the spread that language models of the field are initialised with."""
+Rows = Float[Tensor, "batch tokens dim"]
+
+
+@dataclass(frozen=True)
+class PromptPlan:
+    """Which prompts go where; a length of 0 leaves a side out."""
+
+    visual: int = 0
+    """Rows in each vision block that is read."""
+    visual_deep: bool = True
+    """A new set before every block; else one set before the first, which flows through all."""
+    text: int = 0
+    """Rows in front of the decoder's sequence."""
+    text_deep: bool = True
+    """A new set before every layer; else one set before the first."""
+    interaction: Interaction = "none"
+    """What of the visual prompts reaches the decoder: their output states, or the last set's raw parameters."""
+    keys: int = 0
+    """Rows whose keys and values are parameters, in every decoder layer (prefix tuning); excludes `text`."""
+    init: Init = "xavier"
+    """What parameters start as: xavier-uniform as in MMPT's code, normal, or, for textual prompts, the embeddings of
+    words drawn at random (Lester et al. 2021, arXiv:2104.08691, section 3.2: sampled vocabulary)."""
+    text_first: bool = True
+    """Textual prompts stand before the interaction tokens; else behind them."""
+
+
+class PromptBank(nn.Module):
+    """Owns all prompt parameters of a model, stacked, and the hooks that use them.
+
+    Attributes:
+        mmpt_visual: (blocks or 1, visual, vision_dim).
+        mmpt_text: (layers or 1, text, text_dim).
+        mmpt_key, mmpt_value: (layers, keys, key_dim). A key is what `k_proj` would have written: the model rotates it
+            to its row's position, 0 to keys - 1.
+        as_keys: sides, of "vision" and "text", whose deep prompts are keys and values for now (prompt_keys.py).
+    """
+
+    as_keys: frozenset[str] = frozenset()
+
+    def __init__(self, anatomy: Anatomy, plan: PromptPlan, seed: int, words: Float[Tensor, "words dim"]) -> None:
+        """Draws the parameters, each tensor from its own stream of `seed`; `words` are the model's embeddings."""
+        super().__init__()
+        self.plan, self.anatomy = plan, anatomy
+        self.mmpt_visual: nn.Parameter
+        self.mmpt_text: nn.Parameter
+        blocks, layers = anatomy.vision_used, len(anatomy.decoder_layers)
+        for name, sets, length, dim in (
+            ("mmpt_visual", blocks if plan.visual_deep else 1, plan.visual, anatomy.vision_dim),
+            ("mmpt_text", layers if plan.text_deep else 1, plan.text, anatomy.text_dim),
+            ("mmpt_key", layers, plan.keys, anatomy.key_dim),
+            ("mmpt_value", layers, plan.keys, anatomy.key_dim),
+        ):
+            if length:
+                drawn = _drawn(plan.init, name, (sets, length, dim), derive(seed, name), words)
+                self.register_parameter(name, nn.Parameter(drawn))
+
+    @property
+    def flowing(self) -> int:
+        """Interaction tokens a picture; the raw parameters of the released code bring the class token along."""
+        if self.plan.interaction == "none":
+            return 0
+        return self.plan.visual + (self.plan.interaction == "parameters" and self.anatomy.drops_first)
+
+    @property
+    def rows(self) -> int:
+        """Rows in front of the decoder's sequence."""
+        return self.plan.text + self.plan.keys + self.flowing
+
+    # Vision side
+
+    def append(self, block: int, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        """Before a vision block: appends the block's prompts to its input."""
+        if "vision" in self.as_keys and self._cut_behind(block):
+            give(module, *projected(module, "layer_norm1", self.mmpt_visual[block]))
+            return args, kwargs
+        mask = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
+        if mask is not None:
+            # Where prompts flow, only the first block lengthens the sequence, and each one's mask must follow.
+            grown = extend_mask_right(mask, self.plan.visual)
+            args, kwargs = (args[0], *args[2:]) if len(args) > 1 else args, {**kwargs, "attention_mask": grown}
+        if block and not self.plan.visual_deep:
+            return args, kwargs
+        hidden = _hidden(args, kwargs)
+        return _with_hidden(args, kwargs, torch.cat([hidden, _spread(self.mmpt_visual[block], hidden)], dim=1))
+
+    def _cut_behind(self, block: int) -> bool:
+        """Returns whether nothing reads what a vision block makes of its prompts."""
+        return block < self.anatomy.vision_used - 1 or not self.flowing
+
+    def cut_block(self, module: nn.Module, args: tuple, output: Any) -> Any:
+        """Behind a vision block: cuts the prompts off."""
+        if "vision" in self.as_keys:
+            return output
+        return _with_output(output, lambda hidden: hidden[:, : -self.plan.visual])
+
+    def leave_parameters(self, module: nn.Module, args: tuple, output: Any) -> Any:
+        """Behind the last block that is read: puts raw parameters (and the class token) in the prompts' place."""
+
+        def swap(hidden: Rows) -> Rows:
+            kept = hidden[:, : -self.plan.visual]
+            first = [hidden[:, :1]] if self.anatomy.drops_first else []
+            return torch.cat([kept, _spread(self.mmpt_visual[-1], hidden), *first], dim=1)
+
+        return _with_output(output, swap)
+
+    def cut_unread(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        """Before the first block that is not read: cuts what was left for the projector."""
+        return _with_hidden(args, kwargs, _hidden(args, kwargs)[:, : -self.flowing])
+
+    # Where picture and text meet
+
+    def split_features(self, module: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        """Before picture and text meet: parts the projected prompt states from the projected patches."""
+        from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+        if len(args) > 1:
+            raise ValueError("with interaction, give pictures and masks by keyword")
+        encoded = (kwargs.get("mm_encoder_outputs") or {}).get("image")
+        if encoded is None:
+            if kwargs.get("pixel_values") is None:
+                return args, kwargs
+            chosen = ("pixel_values", "vision_feature_layer", "vision_feature_select_strategy", "image_sizes")
+            encoded = module.get_image_features(**{k: kwargs[k] for k in chosen if k in kwargs}, return_dict=True)
+            kwargs = {k: v for k, v in kwargs.items() if k not in chosen}
+        if not len(encoded.pooler_output):
+            raise ValueError("interaction does not support beam search: transformers loses the pictures' features")
+        # A new object: `generate` without a cache hands the same features in again at every step.
+        patches: Any = [one[: -self.flowing] for one in encoded.pooler_output]
+        if isinstance(encoded.pooler_output, Tensor):
+            patches = torch.stack(patches)
+        features = BaseModelOutputWithPooling(pooler_output=patches)
+        states = torch.stack([one[-self.flowing :] for one in encoded.pooler_output])
+        return args, {**kwargs, "mm_encoder_outputs": {"image": features}, "prompt_states": states}
+
+    # Text side
+
+    def enter_decoder(self, module: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        """Before the decoder: puts the rows in front where the cache is empty; mask and positions always follow."""
+        if args:
+            raise ValueError("with prompts, call the decoder with keyword arguments")
+        kwargs = dict(kwargs)
+        states, cache = kwargs.pop("prompt_states", None), cache_in(kwargs)
+        _refuse(module, cache)
+        seen = int(cache.get_seq_length()) if cache is not None else 0
+        as_keys = "text" in self.as_keys and cache is None and kwargs.get("use_cache") is False
+        if 0 < seen < self.rows:
+            raise ValueError(
+                f"a cache of {seen} tokens cannot hold the {self.rows} prompt rows; it was filled without them"
+            )
+        embeds = kwargs.get("inputs_embeds")
+        if embeds is None:
+            embeds = module.get_input_embeddings()(kwargs.pop("input_ids"))
+        mask, length = kwargs.get("attention_mask"), embeds.shape[1]
+        self._check_window(seen + length + (0 if seen else self.rows))
+        kwargs["position_ids"] = extend_positions(kwargs.get("position_ids"), mask, self.rows, seen, length)
+        kwargs["attention_mask"] = extend_mask(mask, self.rows, seen, length)
+        if as_keys:
+            return args, self._only_keys(module, kwargs, embeds, states)
+        if not seen:
+            embeds = torch.cat([*self._front(embeds, states), embeds], dim=1)
+            kwargs["prompt_rows"] = self.rows
+        kwargs["inputs_embeds"] = embeds
+        return args, kwargs
+
+    def _only_keys(self, module: Any, kwargs: dict, embeds: Rows, states: Rows | None) -> dict:
+        """Returns the decoder's arguments with the interaction's rows alone in front; masks and positions are cut."""
+        away = self.plan.text + self.plan.keys
+        positions, mask = kwargs["position_ids"], kwargs["attention_mask"]
+        if positions is None:
+            positions = torch.arange(self.rows + embeds.shape[1], device=embeds.device)[None]
+        if mask is not None:
+            mask = mask[:, away:] if mask.dim() == 2 else mask[..., away:, away:]
+        rotary = module.rotary_emb(embeds, position_ids=torch.arange(away, device=embeds.device)[None])
+        embeds = torch.cat([*self._front(embeds, states)[1:], embeds], dim=1)
+        kwargs |= {"position_ids": positions[..., away:], "attention_mask": mask, "inputs_embeds": embeds}
+        return {**kwargs, "prompt_rows": self.flowing, "prompt_rotary": rotary}
+
+    def _check_window(self, tokens: int) -> None:
+        """Raises RequestError where the decoder's window would no longer hold the prompts."""
+        window = self.anatomy.window
+        if window is not None and tokens > window:
+            raise RequestError(
+                f"{tokens} tokens with {self.rows} prompts: some layers of this decoder see the last {window} tokens, "
+                "and the prompts would slide out. Shorten the examples, or use a method without prompts."
+            )
+
+    def widen_mask(self, module: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        """Before a core model that builds masks of pairs: while decoding, it must see the prompts in the cache.
+
+        It would fill a mask of tokens that is shorter than the cache up on the right, and hide the newest tokens.
+        """
+        cache, mask = cache_in(kwargs), kwargs.get("attention_mask")
+        seen = int(cache.get_seq_length()) if cache is not None else 0
+        if seen < self.rows or not seen or not isinstance(mask, Tensor) or mask.dim() != 2:
+            return args, kwargs
+        return args, {**kwargs, "attention_mask": extend_mask(mask, self.rows, seen, mask.shape[1] - seen + self.rows)}
+
+    def _front(self, embeds: Rows, states: Rows | None) -> list[Rows]:
+        """Returns what stands in front of the sequence, in order, each (batch, rows, text_dim)."""
+        front = []
+        if self.plan.text:
+            front.append(_spread(self.mmpt_text[0], embeds))
+        if self.plan.keys:
+            front.append(embeds.new_zeros(embeds.shape[0], self.plan.keys, embeds.shape[2]))
+        if self.flowing:
+            if states is None or len(states) != len(embeds):
+                pictures = 0 if states is None else len(states)
+                raise ValueError(f"interaction needs one picture a sequence: {pictures} for {len(embeds)} sequences")
+            front.append(states.to(embeds))
+        return front if self.plan.text_first else front[::-1]
+
+    def enter_layer(self, layer: int, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        """Before a decoder layer: overwrites the textual prompts' rows with the layer's own."""
+        rotary = kwargs.get("prompt_rotary")
+        if rotary is not None:
+            if self.plan.keys:
+                keys, values = self.get_parameter("mmpt_key")[layer], self.get_parameter("mmpt_value")[layer]
+            else:
+                keys, values = projected(module, "input_layernorm", self.mmpt_text[layer])
+            give(module, keys, values, rotary)
+            return args, {k: v for k, v in kwargs.items() if k not in ("prompt_rows", "prompt_rotary")}
+        if not kwargs.get("prompt_rows", 0):
+            return args, kwargs
+        if not self.plan.keys:
+            # Attention functions need not accept an argument that they do not know.
+            kwargs = {k: v for k, v in kwargs.items() if k != "prompt_rows"}
+        if not self.plan.text or not self.plan.text_deep or layer == 0:
+            return args, kwargs
+        hidden = _hidden(args, kwargs)
+        first = 0 if self.plan.text_first else self.flowing
+        parts = [hidden[:, :first], _spread(self.mmpt_text[layer], hidden), hidden[:, first + self.plan.text :]]
+        return _with_hidden(args, kwargs, torch.cat(parts, dim=1))
+
+    def mark_attention(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        """Before attention: marks the input whose first rows take trained keys and values."""
+        if not kwargs.get("prompt_rows", 0):
+            return args, kwargs
+        kwargs = {k: v for k, v in kwargs.items() if k != "prompt_rows"}
+        hidden = _hidden(args, kwargs)
+        # `k_proj` and `v_proj` take one tensor and no keywords, so the tensor itself says that its first rows are ours.
+        marked = hidden.view_as(hidden)
+        marked.prompt_rows = self.plan.keys  # type: ignore[attr-defined]
+        return _with_hidden(args, kwargs, marked)
+
+    def write(self, name: str, layer: int, module: nn.Module, args: tuple, output: Rows) -> Rows:
+        """Behind `k_proj` or `v_proj`: writes the trained keys or values over the placeholders' own."""
+        rows = getattr(args[0], "prompt_rows", 0)
+        if not rows:
+            return output
+        return torch.cat([_spread(self.get_parameter(name)[layer], output), output[:, rows:]], dim=1)
+
+    def leave_decoder(self, module: nn.Module, args: tuple, kwargs: dict, output: Any) -> Any:
+        """Behind the decoder: cuts the rows off everything that it returns."""
+        rows = kwargs.get("prompt_rows", 0)
+        if not rows:
+            return output
+        if isinstance(output, tuple):
+            raise ValueError("with prompts, the decoder's output must be an object: leave `return_dict` on")
+        output.last_hidden_state = output.last_hidden_state[:, rows:]
+        if output.hidden_states is not None:
+            output.hidden_states = tuple(None if one is None else one[:, rows:] for one in output.hidden_states)
+        if output.attentions is not None:
+            output.attentions = tuple(None if one is None else one[:, :, rows:] for one in output.attentions)
+        return output
+
+
+def _drawn(
+    init: Init, name: str, shape: tuple[int, int, int], seed: int, words: Float[Tensor, "words dim"]
+) -> Float[Tensor, "sets length dim"]:
+    """Returns what a parameter starts as, drawn on the CPU from `seed` alone."""
+    if init == "normal":
+        return normal(shape, NORMAL_SD, seed)
+    if init == "words" and name == "mmpt_text":
+        chosen = torch.randint(len(words), shape[:2], generator=torch.Generator().manual_seed(seed))
+        return words.detach().float().cpu()[chosen]
+    return xavier(*shape, seed)
+
+
+def _refuse(decoder: Any, cache: Any) -> None:
+    """Raises ValueError for a setting under which prompts would be silently wrong."""
+    if getattr(cache, "is_compileable", False):
+        raise ValueError("prompts do not fit a cache of fixed size: use the default (dynamic) cache")
+    checkpoint = getattr(decoder, "_gradient_checkpointing_func", None)
+    reentrant = getattr(checkpoint, "keywords", {}).get("use_reentrant", False)
+    if decoder.training and getattr(decoder, "gradient_checkpointing", False) and reentrant:
+        raise ValueError("prompts get no gradient under reentrant checkpointing: set `use_reentrant=False`")
+
+
+def _spread(prompts: Float[Tensor, "rows dim"], like: Rows) -> Rows:
+    """Returns prompts for every row of a batch, in the batch's dtype."""
+    return prompts.to(like).expand(like.shape[0], -1, -1)
+
+
+def _hidden(args: tuple, kwargs: dict) -> Rows:
+    return args[0] if args else kwargs["hidden_states"]
+
+
+def _with_hidden(args: tuple, kwargs: dict, hidden: Rows) -> tuple[tuple, dict]:
+    return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
+
+
+def _with_output(output: Any, change: Any) -> Any:
+    return (change(output[0]), *output[1:]) if isinstance(output, tuple) else change(output)

@@ -1,0 +1,77 @@
+"""Deep prompts as keys and values, without their rows: the same sums, and nothing computed that is thrown away.
+
+What a block makes of its prompts is cut off behind it, for the next block brings its own: of a prompt only the key and
+the value are of use. They are what the block's frozen norm and projections make of it, alike for every sequence of a
+batch, so they are computed once and put beside the sequence's own where attention is taken. Queries, attention's output
+and the feed-forward part of prompts are not computed at all, and no gradient is below the first block.
+
+Only for models whose blocks are built as CLIP's and Llama's, under `sdpa`, without a cache; elsewhere they stay rows.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    pass
+
+ATTENTION = "prompts_as_keys"
+"""Name of the attention function in transformers' registry: `sdpa` with what a block was given beside its sequence."""
+_GIVEN = "prompt_keys_and_values"
+KeysValues = tuple[Float[Tensor, "1 heads rows width"], Float[Tensor, "1 heads rows width"]]
+
+
+def give(block: nn.Module, keys: Tensor, values: Tensor, rotary: tuple[Tensor, Tensor] | None = None) -> None:
+    """Gives a block's attention keys and values, (rows, heads * width), for its next call.
+
+    Args:
+        rotary: cosine and sine of the rows' positions, where the block rotates its keys.
+    """
+    attention: Any = block.self_attn
+    key, value = (one.view(len(one), -1, attention.head_dim).transpose(0, 1)[None] for one in (keys, values))
+    if rotary is not None:
+        rotate = sys.modules[type(attention).__module__].apply_rotary_pos_emb
+        key = rotate(key, key, *rotary)[1]
+    vars(attention)[_GIVEN] = (key, value)
+
+
+def projected(block: nn.Module, norm: str, prompts: Float[Tensor, "rows dim"]) -> tuple[Tensor, Tensor]:
+    """Returns the keys and values, (rows, heads * width), that a block makes of prompts."""
+    attention: Any = block.self_attn
+    normed = block.get_submodule(norm)(prompts.to(attention.k_proj.weight.dtype))
+    return attention.k_proj(normed), attention.v_proj(normed)
+
+
+def register() -> None:
+    """Makes the attention function known to transformers; its masks are those of `sdpa`."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    AttentionInterface.register(ATTENTION, _attend)
+    AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+
+
+def _attend(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+) -> tuple[Tensor, None]:
+    """Returns `sdpa` attention to the sequence, and to what the block was given."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    given: KeysValues | None = vars(module).pop(_GIVEN, None)
+    if given is not None:
+        rows = given[0].shape[2]
+        key, value = (
+            torch.cat([own.to(other).expand(len(other), -1, -1, -1), other], dim=2)
+            for own, other in zip(given, (key, value), strict=True)
+        )
+        if attention_mask is not None:
+            visible = True if attention_mask.dtype == torch.bool else 0.0
+            attention_mask = nn.functional.pad(attention_mask, (rows, 0), value=visible)
+        elif module.is_causal:
+            attention_mask = query.new_ones(query.shape[2], key.shape[2], dtype=torch.bool).tril(rows)
+    return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)

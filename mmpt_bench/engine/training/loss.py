@@ -1,0 +1,139 @@
+"""How the examples of one step are cut into micro-batches of like length, so that little padding is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mmpt_bench.data.examples import Example
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mmpt_bench.engine.models.anatomy import Anatomy
+    from mmpt_bench.engine.models.backbone import Backbone
+    from mmpt_bench.engine.models.encoding import Encoded, Tokens
+
+CALL_FLOPS = {"cpu": 2.5e8, "cuda": 4e11}
+"""Arithmetic that could be done in the time one decoder layer's calls take, forward and back, however few rows they
+have: 4 ms at 66 GFLOP/s on one core (`benchmarks/training.py --fit` finds 1e8 to 4e8, by method), 1 ms at 400 TFLOP/s
+on an accelerator, which is assumed. Constants and no stopwatch, because a resumed run must be cut as the one it goes on
+from. Only the speed depends on them."""
+
+
+def overhead_tokens(anatomy: Anatomy, device: str) -> float:
+    """Returns the fixed cost of one more micro-batch, in tokens trained (6 operations a parameter and token)."""
+    flops = CALL_FLOPS["cuda" if device.startswith("cuda") else "cpu"] * len(anatomy.decoder_layers)
+    return flops / (6 * anatomy.language_parameters)
+
+
+def cut(lengths: Sequence[int], limit: int, overhead: float) -> list[list[int]]:
+    """Returns the cheapest cut into groups, as indices into `lengths`, short examples first.
+
+    A group costs its overhead and its padded area; examples next to each other by length share a group, which no other
+    cut can beat. Equal lengths keep their order, so that the same step is always cut in the same way.
+
+    Args:
+        lengths: tokens of each example.
+        limit: most examples in a group.
+        overhead: what a group costs beside its tokens, in tokens.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: lengths[i])
+    best, came = [0.0], [0]
+    for end in range(1, len(order) + 1):
+        longest = lengths[order[end - 1]]
+        costs = [best[start] + (end - start) * longest for start in range(max(0, end - limit), end)]
+        cheapest = min(range(len(costs)), key=costs.__getitem__)
+        best.append(costs[cheapest] + overhead)
+        came.append(max(0, end - limit) + cheapest)
+    groups, end = [], len(order)
+    while end:
+        groups.append(order[came[end] : end])
+        end = came[end]
+    return groups[::-1]
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Examples as the model will read them."""
+
+    rows: list[Tokens]
+    pictures: list[Encoded]
+    """As the processor makes them, or a frozen tower's states of them."""
+    encoded: bool
+    """The tower has seen the pictures."""
+
+
+class Losses:
+    """The loss of examples under an attached adapter."""
+
+    def __init__(self, backbone: Backbone, pictures: str, max_length: int) -> None:
+        """`pictures` names the set that the examples' pictures are from; see `TowerFeatures`."""
+        from mmpt_bench.engine.forward import tower
+        from mmpt_bench.engine.forward.prepared_images import Pictures, TowerFeatures
+
+        self.backbone, self.max_length = backbone, max_length
+        self.left_out = 0
+        """Exchanges of the examples made ready so far that stood behind `max_length`."""
+        self._tower = TowerFeatures(backbone, pictures) if tower.is_frozen(backbone) else None
+        self._pictures = Pictures(backbone, pictures) if self._tower is None else None
+        self._overhead = overhead_tokens(backbone.anatomy, backbone.device)
+
+    def soon(self, examples: Sequence[Example]) -> None:
+        """Begins to make ready the pictures of the examples that come next."""
+        if self._tower is not None:
+            self._tower.soon([example.image for example in examples])
+        if self._pictures is not None:
+            self._pictures.soon(examples)
+
+    def close(self) -> None:
+        """Ends the thread that makes pictures ready."""
+        for made_by in (self._tower, self._pictures):
+            if made_by is not None:
+                made_by.close()
+
+    def ready(self, examples: Sequence[Example]) -> Ready:
+        """Returns examples made ready; raises RequestError for one whose first exchange is longer than `max_length`."""
+        backbone = self.backbone
+        prompts = [backbone.prompt_text(example.prompt) for example in examples]
+        targets = [backbone.target(example.exchanges) for example in examples]
+        if self._tower is not None:
+            made = self._tower([example.image for example in examples])
+        else:
+            made = self._pictures.processed(examples) if self._pictures is not None else []
+        rows = backbone.tokens(prompts, targets, None, self.max_length, [picture.text for picture in made])
+        self.left_out += sum(row.left_out for row in rows)
+        return Ready(rows, made, encoded=self._tower is not None)
+
+    def cut(self, ready: Ready, limit: int) -> list[list[int]]:
+        """Returns the micro-batches, at most `limit` examples each, as indices of examples."""
+        return cut([len(row.ids) for row in ready.rows], limit, self._overhead)
+
+    def sum_of(self, ready: Ready, chosen: list[int]) -> tuple[Tensor, int]:
+        """Returns (sum of the answer tokens' cross-entropy, number of those tokens) of a micro-batch."""
+        import torch
+
+        from mmpt_bench.engine.forward import tower
+        from mmpt_bench.engine.forward.last_layer import rows_read
+        from mmpt_bench.engine.prompts.as_keys import prompts_as_keys
+
+        backbone = self.backbone
+        batch: dict[str, Any] = backbone.pad([ready.rows[i] for i in chosen], "right")
+        labels = batch.pop("labels")[:, 1:]
+        known = labels != -100
+        pictures = [ready.pictures[i] for i in chosen]
+        if ready.encoded:
+            batch["mm_encoder_outputs"] = tower.projected(backbone, [one.tensors["states"] for one in pictures])
+        else:
+            batch |= backbone.inputs(pictures)
+        head = backbone.model.get_submodule(backbone.anatomy.lm_head)
+        # Only labelled positions reach the head, in any version of transformers and whatever stands behind the head.
+        hook = head.register_forward_pre_hook(lambda module, args: (args[0][:, :-1][known],))
+        try:
+            with prompts_as_keys(backbone), rows_read(backbone, torch.nn.functional.pad(known, (0, 1))):
+                logits = backbone.model(**batch, use_cache=False).logits
+        finally:
+            hook.remove()
+        loss = torch.nn.functional.cross_entropy(logits.float(), labels[known], reduction="sum")
+        return loss, int(known.sum())

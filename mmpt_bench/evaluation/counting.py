@@ -1,0 +1,178 @@
+"""What a task asks, coded once, so that a run's answers are counted as arrays: a thousand runs in seconds.
+
+An answer adds one to some columns of its picture's row. Which ones follows from the sample's group, choices and right
+answer: samples that agree in these are of one kind, and a table says what each answer to a kind adds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from mmpt_bench.common.errors import UntrustedRecord
+from mmpt_bench.data.samples import Sample
+from mmpt_bench.stats.resampling import Tally
+
+
+def choices_text(samples: Sequence[Sample], choices: Sequence[str | None]) -> str:
+    """Returns choices as one character a sample: index in base 36, `-` where unreadable (ValueError for no choice)."""
+    pairs = zip(samples, choices, strict=True)
+    return "".join(UNREADABLE if choice is None else DIGITS[sample.choices.index(choice)] for sample, choice in pairs)
+
+
+def choices_from(samples: Sequence[Sample], text: str) -> list[str | None]:
+    """Returns the choices that `choices_text` wrote (UntrustedRecord where the text does not fit the samples)."""
+    if len(text) != len(samples):
+        raise UntrustedRecord(f"A record has {len(text):,} answers to {len(samples):,} samples.")
+    choices: list[str | None] = []
+    for sample, digit in zip(samples, text, strict=True):
+        index = DIGITS.find(digit)
+        if digit != UNREADABLE and not 0 <= index < len(sample.choices):
+            raise UntrustedRecord(f"A record answers sample `{sample.id}` with `{digit}`: that is none of its choices.")
+        choices.append(None if digit == UNREADABLE else sample.choices[index])
+    return choices
+
+
+DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+"""An index of a choice is one of these; so is each character of `Record.parsed_choices`."""
+
+UNREADABLE = "-"
+
+_CODES = np.full(256, 1 + len(DIGITS), dtype=np.int64)
+
+_CODES[[ord(digit) for digit in UNREADABLE + DIGITS]] = range(1 + len(DIGITS))
+
+Adds = Callable[[Sample, str | None], Iterable[str]]
+
+Complete = Callable[[np.ndarray], None]
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """The samples of a task as numbers. The code of an answer is 0 where it is unreadable, else 1 + its index."""
+
+    clusters: tuple[str, ...]
+    """The pictures, one a row of the counts."""
+    strata: tuple[str, ...]
+    """What each row is resampled within."""
+    columns: tuple[str, ...]
+    """What is counted."""
+    ids: tuple[str, ...]
+    choices: tuple[tuple[str, ...], ...]
+    """Of each sample."""
+    n_choices: np.ndarray
+    """Of each sample, (samples,)."""
+    row: np.ndarray
+    """Of each sample, its picture's, (samples,)."""
+    first: np.ndarray
+    """Of each sample, where its kind begins in `adds`, (samples,)."""
+    adds: np.ndarray
+    """What each answer to each kind adds to each column, 0 or 1, (kinds x codes, columns)."""
+    complete: Complete | None
+    """Fills in, in counts of all pictures, the columns that do not add up over answers."""
+
+    def tally(self, choices: Sequence[str | None]) -> Tally:
+        """Returns the counts of choices (None: unreadable) in the order of the samples.
+
+        Raises:
+            ValueError: a choice is none of its sample's, or there are more or fewer than samples.
+        """
+        pairs = zip(self.choices, choices, strict=True)
+        return self.counted(np.array([0 if one is None else 1 + of.index(one) for of, one in pairs], dtype=np.int64))
+
+    def codes(self, text: str) -> np.ndarray:
+        """Returns answers that `choices_text` wrote as codes, (samples,).
+
+        Raises:
+            UntrustedRecord: the text does not fit the samples.
+        """
+        if len(text) != len(self.ids):
+            raise UntrustedRecord(f"A record has {len(text):,} answers to {len(self.ids):,} samples.")
+        found = _CODES[np.frombuffer(text.encode("latin-1", "replace"), dtype=np.uint8)]
+        (wrong,) = np.nonzero(found > self.n_choices)
+        if len(wrong):
+            sample, answer = self.ids[wrong[0]], text[wrong[0]]
+            raise UntrustedRecord(f"A record answers sample `{sample}` with `{answer}`: that is none of its choices.")
+        return found
+
+    def counted(self, codes: np.ndarray) -> Tally:
+        """Returns the counts of coded answers."""
+        # As small as it can be: a board of a thousand runs holds a task's counts of all of them at once.
+        kind = np.int16 if len(self.ids) < 2**15 else np.int32
+        begins, times, added = self._added
+        at, shape = self.first + codes, (len(self.clusters), len(self.columns))
+        n = times[at]
+        each = np.repeat(begins[at] - (np.cumsum(n) - n), n) + np.arange(n.sum())
+        cells = np.repeat(self.row * shape[1], n) + added[each]
+        counts = np.bincount(cells, minlength=shape[0] * shape[1]).astype(kind).reshape(shape)
+        if self.complete is not None:
+            self.complete(counts)
+        return Tally(self.clusters, self.strata, self.columns, counts)
+
+    def sums(self, codes: np.ndarray) -> np.ndarray:
+        """Returns the counts of coded answers added up over all pictures, (columns,)."""
+        if self.complete is not None:
+            return np.asarray(self.counted(codes).counts.sum(axis=0))
+        return np.asarray(np.bincount(self.first + codes, minlength=len(self.adds)) @ self.adds)
+
+    @cached_property
+    def _added(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns of each row of `adds` where its columns begin and how many they are, and all columns in a line."""
+        row, column = np.nonzero(self.adds)
+        times = np.bincount(row, minlength=len(self.adds))
+        return np.cumsum(times) - times, times, column
+
+    def narrowed(self, columns: Sequence[str]) -> Sheet:
+        """Returns the sheet that counts these columns alone."""
+        chosen = [self.columns.index(name) for name in columns]
+        return replace(self, columns=tuple(columns), adds=self.adds[:, chosen])
+
+
+def sheet_of(
+    samples: Sequence[Sample],
+    columns: Sequence[str],
+    adds: Adds,
+    within_groups: bool = False,
+    complete: Complete | None = None,
+) -> Sheet:
+    """Returns the sheet of samples.
+
+    Args:
+        samples: what is asked.
+        columns: what is counted.
+        adds: the columns to which an answer (None: unreadable) adds one; it may look at the sample's group, choices
+            and right answer only.
+        within_groups: a picture has a row in each group that asks about it, and is resampled within the group.
+        complete: fills in the columns that do not add up over answers.
+    """
+    rows: dict[tuple[str, str], int] = {}
+    kinds: dict[tuple[str, tuple[str, ...], str], tuple[int, Sample]] = {}
+    for sample in samples:
+        rows.setdefault(_row(sample, within_groups), len(rows))
+        kinds.setdefault((sample.group, sample.choices, sample.answer), (len(kinds), sample))
+    n_codes = 1 + max((len(sample.choices) for sample in samples), default=0)
+    table = np.zeros((len(kinds), n_codes, len(columns)), dtype=np.uint8)
+    place = {name: number for number, name in enumerate(columns)}
+    for number, sample in kinds.values():
+        for code, choice in enumerate((None, *sample.choices)):
+            for name in adds(sample, choice):
+                table[number, code, place[name]] = 1
+    return Sheet(
+        clusters=tuple(cluster for _, cluster in rows),
+        strata=tuple(group for group, _ in rows),
+        columns=tuple(columns),
+        ids=tuple(sample.id for sample in samples),
+        choices=tuple(sample.choices for sample in samples),
+        n_choices=np.array([len(sample.choices) for sample in samples]),
+        row=np.array([rows[_row(sample, within_groups)] for sample in samples]),
+        first=n_codes * np.array([kinds[s.group, s.choices, s.answer][0] for s in samples]),
+        adds=table.reshape(-1, len(columns)),
+        complete=complete,
+    )
+
+
+def _row(sample: Sample, within_groups: bool) -> tuple[str, str]:
+    return sample.group if within_groups else "", sample.cluster

@@ -1,0 +1,129 @@
+"""What a reply says: the published rules for yes-or-no benchmarks, and one for class names.
+
+Each rule is written from its published description and proved against what the published tool makes of 2,091 replies
+(tests/evaluation/test_metrics.py). None means that the rule reads no answer; it is scored as wrong, never guessed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+from mmpt_bench.common.errors import unknown_name
+
+Parse = Callable[[str, Sequence[str]], str | None]
+"""(reply, legal answers) -> the answer that the reply gives, or None."""
+
+
+def mme_official(reply: str) -> str | None:
+    """Returns "yes" or "no" by MME's own tool: the first four characters hold "yes", else "no" (eval_tool.zip)."""
+    return _yes_before_no(reply.lower()[:4])
+
+
+def mme_lmms(reply: str) -> str | None:
+    """Returns "yes" or "no" as lmms-eval scores MME: outer blanks and full stops go first; a lone y or n counts."""
+    text = reply.lower().strip().replace(".", "")
+    if len(text) == 1:
+        return {"y": "yes", "n": "no"}.get(text)
+    return _yes_before_no(text[:4])
+
+
+def pope_official(reply: str) -> str | None:
+    """Returns "yes" or "no" by POPE's own tool, which always reads one: an empty reply is "yes".
+
+    The text before the first full stop, without its commas, is cut at blanks; a word "No", "not" or "no" means no.
+    """
+    words = reply.split(".")[0].replace(",", "").split(" ")
+    return "no" if {"No", "not", "no"} & set(words) else "yes"
+
+
+def pope_lmms(reply: str) -> str | None:
+    """Returns "yes" or "no" as lmms-eval scores POPE: the whole reply, lower-cased and stripped, must be that word."""
+    text = reply.lower().strip()
+    return text if text in ("yes", "no") else None
+
+
+def yorn_vlmeval(reply: str) -> str | None:
+    """Returns "yes" or "no" as VLMEvalKit does without a judge: exactly one of the two is among the words."""
+    return _only_one(_without_punctuation(reply.lower()).split())
+
+
+def says_neither(reply: str, choices: Sequence[str]) -> bool:
+    """Returns whether a reply holds none of the legal answers as a whole word, whatever its case.
+
+    POPE's own rule reads an answer from every reply; this tells in how many of them there was none to read.
+    """
+    return not _named(reply, choices)
+
+
+def first_choice(reply: str, choices: Sequence[str]) -> str | None:
+    """Returns the legal answer that the reply starts with, else the only one it names, else None.
+
+    Whole words, whatever their case: "a cat." and "Cat, not dog" are "cat"; "cats" and "a cat or a dog" are nothing.
+    Where one name begins another ("fire", "fire truck"), the longer one that fits is the one named.
+    """
+    start = re.match(r"\W*" + _words(choices), reply, re.IGNORECASE)
+    named = _named(start.group(1) if start else reply, choices)
+    return named.pop() if len(named) == 1 else None
+
+
+YES_NO_RULES: dict[str, Callable[[str], str | None]] = {
+    "mme_official": mme_official,
+    "mme_lmms": mme_lmms,
+    "pope_official": pope_official,
+    "pope_lmms": pope_lmms,
+    "yorn_vlmeval": yorn_vlmeval,
+}
+"""The published rules by name."""
+
+
+def yes_no(rule: str) -> Parse:
+    """Returns the parse function of a named rule, which answers in a sample's own spelling ("Yes", "yes").
+
+    Raises:
+        RequestError: there is no such rule.
+    """
+    if rule not in YES_NO_RULES:
+        raise unknown_name("parse rule", rule, YES_NO_RULES)
+    read = YES_NO_RULES[rule]
+
+    def parse(reply: str, choices: Sequence[str]) -> str | None:
+        answer = read(reply)
+        return next((choice for choice in choices if choice.lower() == answer), None)
+
+    return parse
+
+
+def _yes_before_no(text: str) -> str | None:
+    return "yes" if "yes" in text else "no" if "no" in text else None
+
+
+def _only_one(words: Sequence[str]) -> str | None:
+    found = {"yes", "no"} & set(words)
+    return found.pop() if len(found) == 1 else None
+
+
+def _without_punctuation(text: str) -> str:
+    """Returns text without punctuation by the VQA evaluation's rule, which VLMEvalKit uses.
+
+    A mark beside a blank anywhere in the text is deleted, else it becomes a blank; a comma between two digits makes
+    all marks be deleted; the first 32 full stops that touch no digit go (the published code passes `re.UNICODE`,
+    which is 32, where the count stands).
+    """
+    deletes_all = re.search(r"\d,\d", text) is not None
+    cleaned = text
+    for mark in ';/[]"{}()=+\\_-><@`,?!':
+        beside_blank = mark + " " in text or " " + mark in text
+        cleaned = cleaned.replace(mark, "" if beside_blank or deletes_all else " ")
+    return re.sub(r"(?<!\d)\.(?!\d)", "", cleaned, count=32)
+
+
+def _words(choices: Sequence[str]) -> str:
+    """Returns a pattern for any of the choices as whole words; of two that begin alike the longer is tried first."""
+    longest_first = sorted(choices, key=len, reverse=True)
+    return rf"(?<!\w)({'|'.join(re.escape(choice) for choice in longest_first)})(?!\w)"
+
+
+def _named(reply: str, choices: Sequence[str]) -> set[str]:
+    by_lower = {choice.lower(): choice for choice in choices}
+    return {by_lower[found.lower()] for found in re.findall(_words(choices), reply, re.IGNORECASE)}

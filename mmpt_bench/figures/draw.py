@@ -1,0 +1,70 @@
+"""Every figure that the records allow, each with the table behind it; and for the others, what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+from mmpt_bench.common.files import write_atomic
+from mmpt_bench.figures.figure_data import FORMATS, KINDS, Drawn, Format, Kind, Material, Missing
+
+
+def figures(of: Material, kinds: Sequence[Kind] = KINDS) -> Iterator[Drawn | Missing]:
+    """Yields every figure of some kinds in the order of a report: of each board, of each ablation, of the searches."""
+    import matplotlib.style
+
+    from mmpt_bench.figures import (
+        components,
+        differences,
+        heat_map,
+        leaderboard,
+        learning,
+        lengths,
+        pareto,
+        search,
+        subtasks,
+    )
+    from mmpt_bench.figures.style import STYLE
+
+    makers: dict[Kind, Callable[[Material], list[Drawn | Missing]]] = {
+        "leaderboard": leaderboard.draw,
+        "pareto": pareto.draw,
+        "differences": differences.draw,
+        "lengths": lengths.draw,
+        "heat-map": heat_map.draw,
+        "components": components.draw,
+        "subtasks": subtasks.draw,
+        "learning-curves": learning.draw,
+        "search": search.draw,
+    }
+    for kind, make in makers.items():
+        if kind in kinds:
+            with matplotlib.style.context(["default", STYLE]):
+                made = make(of)
+            yield from made
+
+
+def render(drawn: Drawn, form: Format, text: Literal["paths", "text"] = "paths") -> bytes:
+    """Returns a figure as SVG, PDF or PNG: the same bytes each time, without date and version.
+
+    Args:
+        drawn: the figure.
+        form: of the file.
+        text: in SVG, letters as outlines, the same everywhere; or as text, a fraction of the size, for a page that
+            names its fonts.
+    """
+    from mmpt_bench.figures.style import rendered
+
+    return rendered(drawn.figure, form, text)
+
+
+def write(drawn: Drawn, folder: Path) -> list[Path]:
+    """Writes a figure as SVG, PDF and PNG with its CSV and returns the paths; MachineError where that fails."""
+    files = {f".{form}": render(drawn, form) for form in FORMATS} | {".csv": drawn.csv}
+    paths = []
+    for suffix, data in files.items():
+        path = folder / f"{drawn.name}{suffix}"
+        write_atomic(path, data)
+        paths.append(path)
+    return paths

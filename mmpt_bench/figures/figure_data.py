@@ -1,0 +1,103 @@
+"""What figures are drawn from, and what comes out: a figure with its table, or what is missing for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+from mmpt_bench.board.assembly import RESAMPLES, Evidence
+from mmpt_bench.board.from_records import evidence
+from mmpt_bench.evaluation.task import Task
+from mmpt_bench.records.learning_curves import Curve, read_curves
+from mmpt_bench.records.learning_rates import FILE, Choice, read, shipped
+from mmpt_bench.records.store import Store
+from mmpt_bench.study.ablation_board import AblationBoard, ablation_boards
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Kind = Literal[
+    "leaderboard", "pareto", "differences", "lengths", "heat-map", "components", "subtasks", "learning-curves", "search"
+]  # fmt: skip
+
+Format = Literal["svg", "pdf", "png"]
+
+FORMATS: tuple[Format, ...] = ("svg", "pdf", "png")
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure, and the table that it shows."""
+
+    kind: Kind
+    name: str
+    """Of its files, without suffix."""
+    title: str
+    """A line for a heading; it is not drawn into the figure."""
+    caption: str
+    """What is shown, and how uncertainty is; for below the figure. It is not drawn either."""
+    alt: str
+    """What the figure says, in words, for those who do not see it."""
+    figure: Figure
+    csv: bytes
+    """UTF-8 with a header line; a row a mark."""
+    ablation: str = ""
+    """Name of the ablation that it is of; empty for a figure of boards or searches."""
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A figure that cannot be drawn yet."""
+
+    kind: Kind
+    name: str
+    title: str
+    reason: str
+    """What is missing, and the command that makes it."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """Everything that figures are made from, read and resampled once."""
+
+    boards: tuple[Evidence, ...]
+    ablations: tuple[AblationBoard, ...]
+    choices: tuple[Choice, ...]
+    """Searches of learning rates."""
+    curves: Mapping[str, Curve]
+    """By run."""
+    tasks: Mapping[str, Task]
+    colors: Mapping[str, str]
+    """Hex colour by method."""
+
+
+def material(
+    store: Store,
+    tasks: Mapping[str, Task],
+    colors: Mapping[str, str],
+    boards: tuple[Evidence, ...] | None = None,
+    ablations: tuple[AblationBoard, ...] | None = None,
+    n_resamples: int = RESAMPLES,
+) -> Material:
+    """Returns what a results folder holds for figures.
+
+    Args:
+        store: the results folder.
+        tasks: every task that records may be of, by name, in the order of the columns.
+        colors: hex colour by method; methods without one are grey.
+        boards: what `leaderboard.evidence` returned, where it is known already.
+        ablations: what `ablation_board` returned of each ablation, where it is known already.
+        n_resamples: of every interval.
+
+    Raises:
+        UntrustedRecord: a record contradicts its own answers, samples or track.
+    """
+    if boards is None:
+        boards = evidence(store, tasks, n_resamples)
+    if ablations is None:
+        ablations = ablation_boards(store, tasks, n_resamples)
+    own = read(store.root / FILE)
+    return Material(boards, ablations, tuple([*own, *read(shipped())]), read_curves(store), tasks, colors)

@@ -1,0 +1,90 @@
+"""Marks, axes and reference rows that figures of ablations share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mmpt_bench.board.board import Column, Row
+from mmpt_bench.board.contrasts import OVERALL
+from mmpt_bench.board.ranking import FROZEN, FULL
+from mmpt_bench.figures.figure_data import Material
+from mmpt_bench.figures.style import scaled
+from mmpt_bench.stats.intervals import Interval, chance_centred
+from mmpt_bench.study.ablation_board import AblationBoard
+
+AXIS_TITLES = {
+    "prompt-len": "Prompts a layer, each side", "visual-len": "Visual prompts a layer",
+    "text-len": "Textual prompts a layer", "lr": "Learning rate", "data-fraction": "Share of the corpus",
+}  # fmt: skip
+
+REFERENCES: dict[str, Any] = {FROZEN: ":", FULL: "--", "projector": "-."}
+"""Methods that are drawn as lines where they were run beside the points, and how."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One point of a curve, in the unit of its panel."""
+
+    at: float
+    score: float
+    interval: Interval | None
+    by_seed: dict[int, float]
+
+
+def numeric(values: Sequence[str]) -> bool:
+    """Returns whether values are two numbers or more."""
+    try:
+        return len({float(value) for value in values}) > 1
+    except ValueError:
+        return False
+
+
+def alone(board: AblationBoard, axis: str) -> bool:
+    """Returns whether points go along an axis while nothing else is changed."""
+    return any(list(point.values) == [axis] for point in board.ablation.points)
+
+
+def shown_tasks(board: AblationBoard) -> list[str]:
+    """Returns what has a panel: the mean over tasks where there are several, and each task."""
+    assert board.evidence is not None
+    columns = [column.task for column in board.evidence.board.columns]
+    overall = len(columns) > 1 and any(row.overall is not None for _, row in board.rows)
+    return [*([OVERALL] if overall else []), *columns]
+
+
+def mark(row: Row, task: str, at: float, scale: float) -> Mark | None:
+    """Returns a row's score on a task or overall; None where it has none."""
+    if task == OVERALL:
+        if row.overall is None:
+            return None
+        return Mark(at, scale * row.overall, scaled(row.overall_interval, scale), {})
+    cell = row.cells.get(task)
+    if cell is None:
+        return None
+    by_seed = {seed: scale * score for seed, score in cell.by_seed.items()}
+    return Mark(at, scale * cell.score, scaled(cell.interval, scale), by_seed)
+
+
+def reference_rows(board: AblationBoard, of: Material) -> list[Row]:
+    """Returns the rows drawn as lines: those run beside the points, and those of the leaderboard of the same track."""
+    assert board.evidence is not None
+    own = board.evidence.board
+    found = {row.method: row for point, row in board.rows if point in board.ablation.references}
+    for each in of.boards:
+        if (each.board.track, each.board.limit) == (own.track, own.limit):
+            for row in each.board.rows:
+                if row.label == row.method:
+                    found.setdefault(row.method, row)
+    return [found[method] for method in REFERENCES if method in found]
+
+
+def reference_score(row: Row, task: str, columns: Mapping[str, Column]) -> float | None:
+    """Returns a reference's score on a task, or its mean over the tasks of the points; None where it lacks one."""
+    if task != OVERALL:
+        return row.cells[task].score if task in row.cells else None
+    counted = [column for column in columns.values() if column.counts]
+    if not counted or any(column.task not in row.cells for column in counted):
+        return None
+    return sum(chance_centred(row.cells[c.task].score, c.chance, c.ceiling) for c in counted) / len(counted)

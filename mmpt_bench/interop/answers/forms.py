@@ -1,0 +1,185 @@
+"""Answers made elsewhere, as rows in the hub's words: JSON lines, lmms-eval's and VLMEvalKit's files, MME's own.
+
+What a file holds decides which of these it is, never its name. Field order, extra fields, a byte-order mark, Windows
+line ends and gzip change nothing; a torn last line is left out and said; anything else that cannot be read is refused
+by line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmpt_bench.common.errors import RequestError
+from mmpt_bench.common.files import scrub
+from mmpt_bench.data.text_files import csv_rows, excel_rows, json_rows, text_of
+
+REPLY_FIELDS = ("reply", "response", "text", "prediction")
+"""Where a line's reply is looked for, in this order."""
+LMMS_STRATEGIES = {"_pope_adv": "adversarial", "_pope_pop": "popular", "_pope_random": "random"}
+"""Endings of lmms-eval's sample files that say which part of POPE they hold: their lines do not."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One reply, and what its line says of the question."""
+
+    where: str
+    """"line 7", for messages; with the file's name where there are several."""
+    row: dict[str, Any]
+    """In the words of the hub's data sets, as far as the file says."""
+    reply: str
+    number: int | None = None
+    """Row of the official split, where the file gives it."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The replies of one or more files."""
+
+    form: str
+    """"JSON lines", "lmms-eval", "VLMEvalKit" or "MME's text files"."""
+    answers: tuple[Answer, ...]
+    notes: tuple[str, ...] = field(default=())
+    """What a reader of the score must know: "the last line was not finished"."""
+
+
+def read_answers(paths: Sequence[Path]) -> Answers:
+    """Returns the replies in files of one form; a folder stands for the text files in it (MME's form).
+
+    Raises:
+        RequestError: no such file, none of the forms, a line that is damaged or has no reply, or files of two forms.
+        MachineError: a .xlsx file, and no package to read it with.
+    """
+    made: list[Answers] = []
+    for path in paths:
+        parts = sorted(path.glob("*.txt")) if path.is_dir() else [path]
+        if not parts:
+            raise RequestError(f"`{scrub(str(path))}` holds no .txt file; name the file with the answers.")
+        several = len(paths) > 1 or path.is_dir()
+        made += [_read(part, f"`{part.name}` " if several else "") for part in parts]
+    forms = list(dict.fromkeys(one.form for one in made))
+    if len(forms) > 1:
+        raise RequestError(f"The files are of different forms: {', '.join(forms)}. Score them one by one.")
+    answers = tuple(answer for one in made for answer in one.answers)
+    if not answers:
+        raise RequestError(f"There is no answer in `{scrub(str(paths[0]))}`.")
+    return Answers(forms[0], answers, tuple(note for one in made for note in one.notes))
+
+
+def _read(path: Path, prefix: str) -> Answers:
+    if path.suffix.lower() == ".xlsx":
+        return _table(excel_rows(path), prefix, path)
+    text = text_of(path)
+    name = path.name.removesuffix(".gz").lower()
+    if name.endswith((".tsv", ".csv")):
+        return _table(csv_rows(text, "\t" if name.endswith(".tsv") else ",", path), prefix, path)
+    if name.endswith(".txt"):
+        return _mme_text(text, path.name.removesuffix(".gz").removesuffix(".txt"), prefix)
+    rows, notes = json_rows(text, path)
+    first = rows[0][1] if rows else {}
+    if "eval_key" in first:
+        raise RequestError(
+            f"`{path.name}` holds the answers of a run of ours, whose score is in its results folder: `mmpt-bench "
+            "leaderboard`. `mmpt-bench run` with the same options and `--parse RULE` reads replies by another rule."
+        )
+    if "doc_id" in first and ("filtered_resps" in first or "resps" in first):
+        stem = name.removesuffix(".jsonl").removesuffix(".json")
+        strategy = next((part for end, part in LMMS_STRATEGIES.items() if stem.endswith(end)), None)
+        made = [_lmms(row, f"{prefix}line {number}", strategy) for number, row in rows]
+        return Answers("lmms-eval", tuple(made), notes)
+    if "index" in first and "prediction" in first and "reply" not in first and "question" in first:
+        return Answers("VLMEvalKit", _vlmevalkit(rows, prefix, "line"), notes)
+    made = [_plain(row, f"{prefix}line {number}") for number, row in rows]
+    return Answers("JSON lines", tuple(made), notes)
+
+
+def _plain(row: dict[str, Any], where: str) -> Answer:
+    name = next((name for name in REPLY_FIELDS if name in row), None)
+    if name is None:
+        raise RequestError(f"There is no reply in {where}: none of its fields is {_or(REPLY_FIELDS)}.")
+    index = row.get("index")
+    number = index if isinstance(index, int) and not isinstance(index, bool) else None
+    return Answer(where, row, _reply(row[name], where, name), number)
+
+
+def _lmms(row: dict[str, Any], where: str, strategy: str | None) -> Answer:
+    """Returns a line of `samples_<task>.jsonl` as lmms-eval 0.3 to 0.7 write it; older ones hold the row as `doc`."""
+    reply = row.get("filtered_resps", row.get("resps"))
+    while isinstance(reply, list) and len(reply) == 1:
+        reply = reply[0]
+    doc = row.get("doc")
+    known: dict[str, Any] = dict(doc) if isinstance(doc, Mapping) else {}
+    for value in row.values():
+        if isinstance(value, Mapping):
+            known |= {name: value[name] for name in ("question_id", "category") if name in value and name not in known}
+    for name, other in (("answer", "target"), ("label", "target"), ("question", "input")):
+        if name not in known and row.get(other) is not None:
+            known[name] = row[other]
+    if strategy is not None:
+        known.setdefault("category", strategy)
+    number = row["doc_id"] if strategy is None and type(row.get("doc_id")) is int else None
+    return Answer(where, known, _reply(reply, where, "filtered_resps"), number)
+
+
+def _vlmevalkit(rows: Sequence[tuple[int, dict[str, Any]]], prefix: str, word: str) -> tuple[Answer, ...]:
+    """Returns the rows of a VLMEvalKit prediction file: `index, question, answer, category, image_path, prediction`.
+
+    A POPE question that several strategies share stands there once, with all of them in `category`, and counts once
+    for each, as in that tool's own score.
+    """
+    made: list[Answer] = []
+    for number, row in rows:
+        where = f"{prefix}{word} {number}"
+        if "prediction" not in row:
+            raise RequestError(f"There is no column `prediction` in {where}.")
+        picture = str(row.get("image_path") or "")
+        known = row | {"question_id": picture or row.get("index"), "label": row.get("label", row.get("answer"))}
+        if picture:
+            known |= {"image_source": Path(picture).stem, "filename": Path(picture).name, "image_link": picture}
+        reply = _reply(row["prediction"], where, "prediction")
+        parts = [part.strip() for part in str(row.get("category") or "").split(",")]
+        if len(parts) > 1 or ("image_source" in known and parts[0] in ("random", "popular", "adversarial")):
+            known["question_id"] = str(row.get("index"))
+        made += [Answer(where, known | {"category": part}, reply) for part in parts]
+    return tuple(made)
+
+
+def _mme_text(text: str, subtask: str, prefix: str) -> Answers:
+    """Returns the lines of MME's own form: picture, question, answer and reply, with tabs between, a file a subtask."""
+    made = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        parts = line.rstrip("\r").split("\t", 3)
+        if len(parts) == 1 and not parts[0].strip():
+            continue
+        where = f"{prefix}line {number}"
+        if len(parts) != 4:
+            raise RequestError(
+                f"There are {len(parts)} columns in {where}, not picture, question, answer and reply with tabs between."
+            )
+        row = {"category": subtask, "question_id": parts[0], "question": parts[1], "answer": parts[2]}
+        made.append(Answer(where, row, parts[3]))
+    return Answers("MME's text files", tuple(made))
+
+
+def _table(rows: list[dict[str, Any]], prefix: str, path: Path) -> Answers:
+    if rows and "prediction" not in rows[0]:
+        there = ", ".join(f"`{name}`" for name in list(rows[0])[:10])
+        raise RequestError(f"`{path.name}` has no column `prediction`. It has {there}.")
+    return Answers("VLMEvalKit", _vlmevalkit(list(enumerate(rows, start=2)), prefix, "row"))
+
+
+def _reply(value: Any, where: str, name: str) -> str:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        # A spreadsheet keeps the reply "7" as a number.
+        value = str(int(value)) if float(value).is_integer() else str(value)
+    if not isinstance(value, str):
+        what = f"a list of {len(value)}" if isinstance(value, list) else f"`{value!r}`"
+        raise RequestError(f"Field `{name}` in {where} holds {what}, not one reply.")
+    return value
+
+
+def _or(names: Sequence[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names[:-1]) + f" or `{names[-1]}`"

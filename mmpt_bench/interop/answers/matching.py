@@ -1,0 +1,157 @@
+"""Which question each answer made elsewhere is to: by the file's own words, or among the official rows."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmpt_bench.data.rows import NO_PICTURE
+from mmpt_bench.data.samples import Sample
+from mmpt_bench.data.tables import bad_rows
+from mmpt_bench.evaluation.task import Task
+from mmpt_bench.interop.answers.forms import Answer, Answers
+
+NO_NUMBER = -1
+"""Given to a row whose number is not known: a sample that takes its id from it is called so."""
+
+
+def own_samples(task: Task, given: Answers) -> tuple[list[Sample], bool]:
+    """Returns the samples that the lines themselves describe, and whether all of them name their pictures.
+
+    Raises:
+        RequestError: lines that do not say what they answer (first ten and count).
+    """
+    made, faults, known = [], [], True
+    names_pictures = task.pictures is not None and task.pictures.column != task.image_column
+    for position, answer in enumerate(given.answers):
+        try:
+            row = _as_row(task, answer)
+            if names_pictures and task.pictures is not None and not row.get(task.pictures.column):
+                row[task.pictures.column] = f"unknown {position}"
+                known = False
+            made.append(task.sample(row, position if answer.number is None else answer.number, task.classes))
+        except ValueError as error:
+            faults.append(f"{answer.where}: {error}")
+    if faults:
+        advice = "With `--data DIR`, the official rows say what a line does not."
+        raise bad_rows(f"this {given.form} file", "lines do not say what they answer", faults, advice)
+    return made, known
+
+
+def matched(task: Task, given: Answers, official: Sequence[Sample]) -> list[Sample]:
+    """Returns the official sample of each answer, by row number, by id, or by group, picture and question.
+
+    Raises:
+        RequestError: lines that belong to no official row, or whose label is not the official one.
+    """
+    rows = _Official(official)
+    found: list[Sample] = []
+    strangers: list[str] = []
+    contradictions: list[str] = []
+    for answer in given.answers:
+        said = _label(task, answer)
+        sample = rows.match(task, given.form, answer, said)
+        if isinstance(sample, str):
+            strangers.append(f"{answer.where} ({sample})")
+            continue
+        if said is not None and said != sample.answer.lower():
+            contradictions.append(f"{answer.where} says `{said}`, `{sample.id}` is `{sample.answer}`")
+        found.append(sample)
+    if strangers:
+        advice = "Answers to another release can be scored without `--data`, by their own words."
+        raise bad_rows("these answers", "lines belong to no row of the official split", strangers, advice)
+    if contradictions:
+        raise bad_rows("these answers", "labels are not the official ones", contradictions)
+    return found
+
+
+class _Official:
+    """The official samples, to be found by number, id or words."""
+
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        self._samples = samples
+        self._by_id = {sample.id: sample for sample in samples}
+        self._by_words: dict[tuple[str, str, str], list[Sample]] = defaultdict(list)
+        for each in samples:
+            self._by_words[_words(each)].append(each)
+        self._taken: set[str] = set()
+
+    def match(self, task: Task, form: str, answer: Answer, said: str | None) -> Sample | str:
+        """Returns the sample that a line answers, or why there is none that can be told."""
+        own = self._own(task, answer, said)
+        is_numbered = isinstance(own, str) or own.id == str(NO_NUMBER)
+        if answer.number is not None and (form == "lmms-eval" or is_numbered):
+            inside = 0 <= answer.number < len(self._samples)
+            if not inside:
+                return f"there is no row {answer.number}"
+            sample = self._samples[answer.number]
+            if isinstance(own, str) or own.cluster == str(NO_NUMBER) or _words(own)[:2] == _words(sample)[:2]:
+                return sample
+            return f"row {answer.number} is of another picture or subtask"
+        if isinstance(own, str):
+            return own
+        return self._by_id.get(own.id) or self._same_words(own, said)
+
+    def _own(self, task: Task, answer: Answer, said: str | None) -> Sample | str:
+        """Returns the sample that a line describes, or what it lacks.
+
+        A label that it lacks is made up, since nobody looks at it.
+        """
+        try:
+            row = _as_row(task, answer)
+            if said is None:
+                row[task.label_column or "answer"] = 0 if task.label_column else self._samples[0].answer
+            return task.sample(row, NO_NUMBER, task.classes)
+        except ValueError as error:
+            return str(error)
+
+    def _same_words(self, own: Sample, said: str | None) -> Sample | str:
+        """Returns a sample of the same words: of several with one answer the first that no line had yet."""
+        same = self._by_words.get(_words(own), [])
+        fits = [sample for sample in same if said in (None, sample.answer.lower())] or same
+        if len({sample.answer for sample in fits}) != 1:
+            return "several rows with different labels fit" if fits else "no row has this picture and question"
+        chosen = next((sample for sample in fits if sample.id not in self._taken), fits[0])
+        self._taken.add(chosen.id)
+        return chosen
+
+
+def _as_row(task: Task, answer: Answer) -> dict[str, Any]:
+    """Returns a line as a row of the hub's: pictures stand in, and a class's name becomes its number.
+
+    Raises:
+        ValueError: the line is in the task's other form, and holds a bad value.
+    """
+    row = dict(answer.row)
+    if task.raw is not None and set(task.raw.columns) <= row.keys():
+        row = task.raw.row(row) | row
+    names = [name.lower() for name in task.classes]
+    column = task.label_column
+    if column is not None and names:
+        value = row.get(column, row.get("answer"))
+        if isinstance(value, str):
+            text = value.strip().lower()
+            text = {"yes": "true", "no": "false"}.get(text, text) if set(names) == {"true", "false"} else text
+            row[column] = names.index(text) if text in names else int(text) if text.isdigit() else value
+    if isinstance(row.get("question_id"), int):
+        row["question_id"] = str(row["question_id"])
+    return row | {task.image_column: NO_PICTURE}
+
+
+def _words(sample: Sample) -> tuple[str, str, str]:
+    """Returns what two writings of one question share: group, the picture's bare name, and the words."""
+    return sample.group, Path(sample.cluster).stem, " ".join(sample.question.lower().split())
+
+
+def _label(task: Task, answer: Answer) -> str | None:
+    """Returns the right answer that a line gives, lower-cased; None where it gives none."""
+    try:
+        row: Mapping[str, Any] = _as_row(task, answer)
+    except ValueError:
+        return None
+    value = row.get(task.label_column) if task.label_column else row.get("answer")
+    if isinstance(value, int) and task.classes and 0 <= value < len(task.classes):
+        return task.classes[value].lower()
+    return value.strip().lower() if isinstance(value, str) else None

@@ -1,0 +1,173 @@
+"""Answers made elsewhere, scored: the questions they are to, what of the official split is missing, every figure.
+
+The same parse rules, metrics and intervals as a run's. Where a file says what was asked, its own questions and labels
+are taken; with the official rows (`--data`), each answer is matched to a row and the file's labels are checked.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from mmpt_bench.common.errors import RequestError, unknown_name
+from mmpt_bench.data.samples import Sample
+from mmpt_bench.data.tables import NAMED, bad_rows
+from mmpt_bench.evaluation.scoring import DEGENERATE, figures
+from mmpt_bench.evaluation.task import Task
+from mmpt_bench.interop.answers.forms import Answer, Answers
+from mmpt_bench.interop.answers.matching import matched, own_samples
+from mmpt_bench.stats.intervals import Interval, cluster_bootstrap
+from mmpt_bench.stats.resampling import Tally
+
+OWN_WORDS = "questions and labels are the file's own; `--data DIR` holds them to the official rows"
+"""Note on answers that were scored without the official rows."""
+
+
+@dataclass(frozen=True)
+class Scorecard:
+    """What a file of answers is worth."""
+
+    task: str
+    title: str
+    form: str
+    """The form the answers came in."""
+    rule: str
+    """Name of the parse rule."""
+    n: int
+    n_pictures: int | None
+    """None where the file does not say which questions share a picture."""
+    n_unparsed: int
+    """Replies that give no legal answer."""
+    headline: str
+    unit: str
+    ceiling: float
+    chance: float
+    values: dict[str, float]
+    """Every figure that is defined: fractions, and points where the benchmark counts points."""
+    intervals: dict[str, Interval]
+    """95 %, from resampling pictures; empty where the pictures are not known."""
+    counts: dict[str, float]
+    """What the figures are made of, summed: "right/count", "TP/random"."""
+    missing: tuple[str, ...]
+    """What of the official split is not there; empty for a whole one."""
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def comparable(self) -> bool:
+        """Returns whether the headline figure is one of the official split, and so comparable with published ones."""
+        return not self.missing
+
+
+def score_answers(task: Task, given: Answers, official: Sequence[Sample] | None = None) -> Scorecard:
+    """Returns the figures of answers made elsewhere, under the task's parse rule.
+
+    Args:
+        given: the answers, from `read_answers`.
+        official: the samples of the official split, to match the answers to; by default the file's own words count.
+
+    Raises:
+        RequestError: a line that does not say what it answers, a subtask or strategy that the benchmark has not, an id
+            with two replies, a label that is not the official one, an answer to no official question, or an MME picture
+            with one question.
+    """
+    notes = list(given.notes)
+    if official is None:
+        samples, pictures_known = own_samples(task, given)
+        notes.append(OWN_WORDS)
+        _check_groups(task, samples)
+    else:
+        samples, pictures_known = matched(task, given, official), True
+    samples, replies, repeated = _once(samples, given)
+    if repeated:
+        notes.append(f"{repeated:,} lines repeat another one to the letter, and count once")
+    choices = [task.parse(reply, sample.choices) for sample, reply in zip(samples, replies, strict=True)]
+    try:
+        tally = task.metric.tally(samples, choices)
+    except ValueError as error:
+        raise RequestError(f"These answers cannot be scored as {task.title}: {str(error).rstrip('.')}.") from error
+    values = figures(task, tally.counts.sum(axis=0), tally.columns)
+    if not pictures_known:
+        notes.append("the file does not say which questions share a picture, so that there are no intervals")
+    if (share := _most_said(choices)) > DEGENERATE:
+        notes.append(f"degenerate: {share:.1%} of the answers are the same")
+    return Scorecard(
+        task=task.name,
+        title=task.title,
+        form=given.form,
+        rule=task.rule,
+        n=len(samples),
+        n_pictures=len(set(tally.clusters)) if pictures_known else None,
+        n_unparsed=sum(not task.reads(reply, s.choices) for reply, s in zip(replies, samples, strict=True)),
+        headline=task.headline,
+        unit=task.unit,
+        ceiling=task.metric.ceiling(samples),
+        chance=task.metric.chance(samples),
+        values=values,
+        intervals=cluster_bootstrap(tally, task.metric.values) if pictures_known else {},
+        counts=_counts(tally),
+        missing=tuple(_missing(task, samples, official)),
+        notes=tuple(notes),
+    )
+
+
+def _once(samples: Sequence[Sample], given: Answers) -> tuple[list[Sample], list[str], int]:
+    """Returns each sample once with its reply, and how many lines repeated another; refuses two replies to one."""
+    kept: dict[str, tuple[Sample, Answer]] = {}
+    faults = []
+    for sample, answer in zip(samples, given.answers, strict=True):
+        known = kept.setdefault(sample.id, (sample, answer))
+        if known[1].reply != answer.reply or known[0].answer != sample.answer:
+            faults.append(f"`{sample.id}` in {known[1].where} and {answer.where}")
+    if faults:
+        raise bad_rows("these answers", "ids are there more than once with different content", faults)
+    pairs = list(kept.values())
+    return [s for s, _ in pairs], [a.reply for _, a in pairs], len(samples) - len(pairs)
+
+
+def _check_groups(task: Task, samples: Sequence[Sample]) -> None:
+    """Refuses a subtask or strategy that the benchmark has not: the file is of another one (RequestError)."""
+    known = [group for group, _ in task.official_groups]
+    for group in dict.fromkeys(sample.group for sample in samples):
+        if known and group not in known:
+            raise unknown_name(f"part of {task.title}", group, known, "Are these answers to another benchmark?")
+
+
+def _missing(task: Task, samples: Sequence[Sample], official: Sequence[Sample] | None) -> list[str]:
+    """Returns what the official split has and these samples have not, or the other way round, in words."""
+    if official is not None:
+        there = {sample.id for sample in samples}
+        absent = [sample for sample in official if sample.id not in there]
+        if not absent:
+            return _counted(task, samples)
+        groups = Counter(sample.group for sample in absent)
+        whole = Counter(sample.group for sample in official)
+        told = [f"{group or task.title}: {n:,} of {whole[group]:,} missing" for group, n in groups.items()]
+        named = ", ".join(f"`{sample.id}`" for sample in absent[:NAMED])
+        return [*told, f"first {min(NAMED, len(absent))} of {len(absent):,}: {named}"]
+    return _counted(task, samples)
+
+
+def _counted(task: Task, samples: Sequence[Sample]) -> list[str]:
+    """Returns where numbers of questions are not those of the official split."""
+    there = Counter(sample.group for sample in samples)
+    told = [f"{g}: {there[g]:,} of {n:,} questions" for g, n in task.official_groups if there[g] != n]
+    if not told and task.official_rows not in (None, len(samples)):
+        told.append(f"{len(samples):,} of {task.official_rows:,} questions")
+    return told
+
+
+def _counts(tally: Tally) -> dict[str, float]:
+    """Returns the sums of a tally, and with them TP, FP, TN and FN where "yes" is counted as positive."""
+    sums = dict(zip(tally.columns, tally.counts.sum(axis=0).tolist(), strict=True))
+    for name in [column for column in tally.columns if column.startswith("tp/")]:
+        group = name.removeprefix("tp/")
+        tp, fp = sums[name], sums[f"fp/{group}"]
+        # An unreadable answer to a "no" question is neither a true nor a false negative: it is no "no".
+        sums |= {f"TP/{group}": tp, f"FP/{group}": fp, f"TN/{group}": sums[f"right/{group}"] - tp}
+        sums[f"FN/{group}"] = sums[f"positive/{group}"] - tp
+    return sums
+
+
+def _most_said(choices: Sequence[str | None]) -> float:
+    return Counter(choices).most_common(1)[0][1] / len(choices)

@@ -1,0 +1,135 @@
+"""What a task's data is before any model sees it: counts, labels, duplicates, missing pictures, fingerprint."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmpt_bench.common.errors import BenchError
+from mmpt_bench.data.samples import Sample
+from mmpt_bench.data.tables import NAMED
+from mmpt_bench.evaluation.task import Task
+from mmpt_bench.sources.task_rows import read_rows, samples
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """What was found of one task's data."""
+
+    task: str
+    title: str
+    origin: str = ""
+    fault: str = ""
+    """Why it cannot be evaluated; empty where it can."""
+    rows: int = 0
+    official_rows: int | None = None
+    official: bool | None = None
+    """Whether they say what the official rows say; None where those are not pinned by what they say."""
+    groups: dict[str, int] = dataclasses.field(default_factory=dict)
+    """Rows of each subtask, strategy or relation."""
+    labels: dict[str, int] = dataclasses.field(default_factory=dict)
+    pictures: int = 0
+    """Distinct ones that the rows name."""
+    pictures_missing: int = 0
+    rows_without_picture: int = 0
+    first_missing: tuple[str, ...] = ()
+    repeated: int = 0
+    """Rows whose picture and question another row has too (POPE's "yes" questions are in all three strategies)."""
+    contradictory: int = 0
+    """Pictures and questions with two different answers."""
+    seen_in_training: float | None = None
+    """Share of the rows whose picture is in the training split of the same data; None where that is not there."""
+    fingerprint: str = ""
+    """Of the rows' files, and of the pictures where all are there."""
+    notes: tuple[str, ...] = ()
+
+
+def check_data(task: Task, data: Path | None, images: Mapping[str, Path], offline: bool = False) -> DataReport:
+    """Returns what is found of a task's data; what is wrong with it is part of the report, not raised."""
+    try:
+        rows = read_rows(task, data, images, offline, need_pictures=False)
+        made = samples(task, rows)
+    except BenchError as error:
+        return DataReport(task.name, task.title, fault=str(error))
+    found = rows.found
+    answers: dict[tuple[str, str], set[str]] = {}
+    for sample in made:
+        answers.setdefault((sample.cluster, sample.question), set()).add(sample.answer)
+    fault, fingerprint = "", rows.fingerprint
+    try:
+        fingerprint = read_rows(task, data, images, offline).fingerprint
+    except BenchError as error:
+        fault = str(error)
+    missing = (*found.nameless, *found.absent) if found is not None else ()
+    return DataReport(
+        task=task.name,
+        title=task.title,
+        origin=rows.origin,
+        fault=fault,
+        rows=len(made),
+        official_rows=task.official_rows,
+        official=rows.official,
+        groups=dict(Counter(sample.group for sample in made if sample.group)),
+        labels=dict(Counter(sample.answer for sample in made)),
+        pictures=len({sample.cluster for sample in made}),
+        pictures_missing=len(missing),
+        rows_without_picture=found.rows_without if found is not None else 0,
+        first_missing=missing[:NAMED],
+        repeated=len(made) - len(answers) if _asks_words(made) else 0,
+        contradictory=sum(len(said) > 1 for said in answers.values()) if _asks_words(made) else 0,
+        seen_in_training=_overlap(task, data, made),
+        fingerprint=fingerprint,
+        notes=rows.notes,
+    )
+
+
+def _asks_words(made: Sequence[Sample]) -> bool:
+    """Returns whether questions differ: where all are one, a picture is known by its row alone."""
+    return len({sample.question for sample in made}) > 1
+
+
+def _overlap(task: Task, data: Path | None, made: Sequence[Sample]) -> float | None:
+    """Returns the share of rows whose picture the training split has.
+
+    None where pictures have no names, or the split is not here: SNLI-VE's has 487 MB, and nobody asked for it.
+    """
+    if not made or task.pictures is None:
+        return None
+    other = task.training_split()
+    try:
+        rows = read_rows(other, data, {}, offline=True, need_pictures=False)
+        trained = {sample.cluster for sample in samples(other, rows)}
+    except BenchError:
+        return None
+    return sum(sample.cluster in trained for sample in made) / len(made)
+
+
+def report_lines(report: DataReport) -> list[str]:
+    """Returns a report as lines of text, the first of which tells all that matters."""
+    state = "ready" if not report.fault else "NOT ready"
+    of = f" of {report.official_rows:,} official" if report.official_rows is not None else ""
+    if not report.rows:
+        return [f"{report.title}: {state}: {report.fault}"]
+    lines = [f"{report.title}: {state}: {report.rows:,}{of} rows on {report.pictures:,} pictures, {report.origin}"]
+    if report.official:
+        lines.append("  content: that of the official rows, word for word")
+    balance = ", ".join(f"{name} {n / report.rows:.1%} ({n:,})" for name, n in sorted(report.labels.items()))
+    lines.append(f"  labels: {balance}")
+    if 1 < len(report.groups) <= 20:
+        lines.append(f"  groups: {', '.join(f'{name} {n:,}' for name, n in report.groups.items())}")
+    if report.repeated:
+        lines.append(f"  repeated: {report.repeated:,} rows ask of a picture what another row asks")
+    if report.contradictory:
+        lines.append(f"  contradictory: {report.contradictory:,} questions have two answers")
+    if report.seen_in_training is not None:
+        lines.append(f"  overlap: {report.seen_in_training:.1%} of the rows use a picture of the training split")
+    if report.pictures_missing:
+        lines.append(f"  pictures: {report.pictures_missing:,} missing, for {report.rows_without_picture:,} rows")
+    lines += [f"  note: {note}" for note in report.notes]
+    lines.append(f"  fingerprint: {report.fingerprint}")
+    if report.fault:
+        lines.append(f"  {report.fault}")
+    return lines

@@ -1,0 +1,202 @@
+"""What is trained on: examples in an order fixed by the seed, the same for every method; and a validation part."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmpt_bench.common.errors import MachineError, RequestError, unknown_name
+from mmpt_bench.common.hashing import content_key
+from mmpt_bench.data.examples import Corpus, Example
+from mmpt_bench.data.images import Picture
+
+if TYPE_CHECKING:
+    from mmpt_bench.common.entries import Entry
+
+VISION_FLAN = ("Vision-Flan/vision-flan_191-task_1k", "24ba71985e7424afe1262bfe302b022ae1c76ce8")
+"""Data set and commit on the hub."""
+
+ANNOTATIONS = "annotation_191-task_1k.json"
+
+
+def vision_flan_annotations(offline: bool) -> Path:
+    """Returns the annotation file of Vision-Flan from the hub or its cache; MachineError where it is in neither."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    name, commit = VISION_FLAN
+    try:
+        path = hf_hub_download(name, ANNOTATIONS, repo_type="dataset", revision=commit, local_files_only=offline)
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        why = "and `--offline` forbids asking the hub" if offline else "and the hub could not be reached"
+        raise MachineError(
+            f"`{ANNOTATIONS}` of `{name}` is not in the local cache, {why}. Give the file itself: `--train-data FILE`."
+        ) from error
+    return Path(path)
+
+
+EMBEDDED = "embedded"
+
+VALIDATION_SHARE, VALIDATION_MOST = 0.02, 500
+"""Of the examples, and the most of them, that are held out for selection."""
+
+
+@dataclass(frozen=True)
+class TrainData:
+    """What a user asked to train on: a mixture, and where it is."""
+
+    source: str = EMBEDDED
+    """"embedded", "vision-flan", the path of a JSON in LLaVA's form, or "task:NAME" for a task's training split."""
+    images: Path | None = None
+    """Folder of the training pictures."""
+    decontaminated: bool = False
+    """Without the tasks whose pictures or labels are evaluated."""
+    data: Path | None = None
+    """Folder of real data in the hub's schema, for a task's training split."""
+    collections: tuple[tuple[str, Path], ...] = ()
+    """Collection -> folder, of pictures that a task's rows name."""
+    dataset: str = ""
+    """Other data of the task's form."""
+    offline: bool = False
+    fraction: float = 1.0
+    """How much of it to train on, from its beginning."""
+
+
+def check_train_data(wanted: TrainData) -> None:
+    """Raises RequestError for a request that can be no corpus, before anything is read."""
+    is_file = Path(wanted.source).is_file()
+    is_task = wanted.source.startswith("task:")
+    if wanted.source not in (EMBEDDED, "vision-flan") and not is_file and not is_task:
+        known = [EMBEDDED, "vision-flan", "task:vsr", "task:snli_ve", "task:cifar10", "task:mnist"]
+        raise unknown_name("training data", wanted.source, known, "A JSON file in LLaVA's form is training data too.")
+    if is_task:
+        _task_entry(wanted.source)
+    in_llava_form = is_file or wanted.source == "vision-flan"
+    if wanted.images is not None and not in_llava_form:
+        raise RequestError(f"`--train-images` is for data in LLaVA's form, not for `{wanted.source}`.")
+    if wanted.decontaminated and not in_llava_form:
+        raise RequestError(f"`--decontaminate` is for mixtures in LLaVA's form, not for `{wanted.source}`.")
+    if wanted.source == "vision-flan" and wanted.images is None:
+        raise RequestError(
+            "Vision-Flan's pictures are one archive of 36 GB (image_191-task_1k.zip of the data set on the hub): "
+            "unpack it, and name the folder with `--train-images DIR`."
+        )
+
+
+def load_corpus(wanted: str | TrainData) -> Corpus:
+    """Returns a corpus: the embedded mixture by its name, or what a user asked for; notes are in `Corpus.notes`.
+
+    Raises:
+        RequestError: there is no such corpus, its files cannot be used, or there is no such part of it.
+        MachineError: it is on the hub and not here.
+    """
+    wanted = train_data(wanted)
+    check_train_data(wanted)
+    if wanted.source == EMBEDDED:
+        from mmpt_bench.embedded.suite import tuning_corpus
+
+        return tuning_corpus().part(wanted.fraction)
+    return _read_once(dataclasses.replace(wanted, fraction=1.0)).part(wanted.fraction)
+
+
+def train_data(wanted: str | TrainData) -> TrainData:
+    """Returns what a name stands for: "embedded", or the first part of it, "embedded@0.25"."""
+    if isinstance(wanted, TrainData):
+        return wanted
+    source, at, fraction = wanted.partition("@")
+    try:
+        return TrainData(source, fraction=float(fraction) if at else 1.0)
+    except ValueError as error:
+        raise RequestError(f"`{wanted}` names no part of a corpus: write a fraction, as in `{source}@0.25`.") from error
+
+
+@functools.lru_cache(maxsize=2)
+def _read_once(wanted: TrainData) -> Corpus:
+    """Returns a corpus from files, which planning and running ask for one after the other."""
+    return _task_corpus(wanted) if wanted.source.startswith("task:") else _llava_corpus(wanted)
+
+
+def _llava_corpus(wanted: TrainData) -> Corpus:
+    from mmpt_bench.data.conversations import read_conversations
+    from mmpt_bench.data.images import decoded
+    from mmpt_bench.sources.corpora import vision_flan_annotations
+
+    is_flan = wanted.source == "vision-flan"
+    file = vision_flan_annotations(wanted.offline) if is_flan else Path(wanted.source)
+    read = read_conversations(file, wanted.images or file.parent, wanted.decontaminated)
+    conversations, files = read.conversations, read.files
+
+    def example(index: int) -> Example:
+        one = conversations[index]
+        path = files[one.picture]
+        picture = Picture(f"train/{one.picture}", lambda: decoded(path, one.picture, f"training example {index}"))
+        first, *later = one.exchanges
+        return Example(picture, first.question, first.reply, tuple(later))
+
+    name = ("vision-flan" if is_flan else file.stem) + (", decontaminated" if wanted.decontaminated else "")
+    corpus = _split(name, read.fingerprint, [one.picture for one in conversations], example, read.notes)
+    return dataclasses.replace(corpus, most_exchanges=max(len(one.exchanges) for one in conversations))
+
+
+def _task_entry(source: str) -> Entry:
+    """Returns the one task that "task:NAME" names; RequestError for none or several."""
+    from mmpt_bench.evaluation import task_catalog
+
+    entries = task_catalog.find_tasks(source.removeprefix("task:"))
+    if len(entries) != 1:
+        raise RequestError(f"`{source}` names {len(entries)} tasks: train on the split of one.")
+    return entries[0]
+
+
+def _task_corpus(wanted: TrainData) -> Corpus:
+    """Returns the training split of a task; never its test split, whatever the data calls it."""
+    from mmpt_bench.evaluation import task_catalog
+    from mmpt_bench.sources.task_rows import read_rows, samples
+
+    task = task_catalog.load_task(_task_entry(wanted.source))
+    task = task.with_dataset(wanted.dataset) if wanted.dataset else task
+    task = task.training_split()
+    rows = read_rows(task, wanted.data, dict(wanted.collections), wanted.offline)
+    made = samples(task, rows)
+
+    def example(index: int) -> Example:
+        return Example(made[index].image, made[index].question, made[index].answer)
+
+    fingerprint = content_key(["task", task.name, task.version, rows.fingerprint], 64)
+    return _split(f"{task.name} train", fingerprint, [one.cluster for one in made], example, rows.notes)
+
+
+def _split(
+    name: str, fingerprint: str, pictures: Sequence[str], example: Callable[[int], Example], notes: tuple[str, ...]
+) -> Corpus:
+    """Returns a corpus whose validation part shares no picture with the rest.
+
+    Pictures are taken for it in the order of the SHA-256 of their names, so that the part is the same everywhere and
+    stays nearly the same when examples are added.
+    """
+    wanted = min(VALIDATION_MOST, max(1, round(VALIDATION_SHARE * len(pictures))))
+    by_picture: dict[str, list[int]] = {}
+    for index, picture in enumerate(pictures):
+        by_picture.setdefault(picture, []).append(index)
+    held_out: set[int] = set()
+    for picture in sorted(by_picture, key=content_key):
+        if len(held_out) >= wanted:
+            break
+        held_out.update(by_picture[picture])
+    train = [index for index in range(len(pictures)) if index not in held_out]
+    if not train:
+        raise RequestError(f"The training data `{name}` has one picture alone: nothing could be held out.")
+    validation = sorted(held_out)
+    return Corpus(
+        name=name,
+        fingerprint=content_key([fingerprint, "split 1"], 64),
+        size=len(train),
+        example=lambda index: example(train[index]),
+        validation_size=len(validation),
+        validation=lambda index: example(validation[index]),
+        notes=notes,
+    )

@@ -1,0 +1,268 @@
+"""Resampling of pictures and of seeds: what a figure could have been, on other pictures and with other seeds.
+
+Pictures are drawn with replacement within their stratum, seeds among the seeds, both at once and independently
+(crossed, or pigeonhole, bootstrap: Owen 2007, doi:10.1214/07-AOAS122). Every method of a comparison sees the same
+draws. A few pictures are drawn by their counts: those that are alike everywhere are interchangeable, and are one row
+with a multiplicity. Many pictures are drawn one by one, once for everything that is resampled from them, so that a
+board of a thousand runs draws its ten thousand pictures once and not a thousand times. The distribution is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from mmpt_bench.common.hashing import derive
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Counts per picture from which every figure of a task follows: resampling pictures is resampling rows."""
+
+    clusters: tuple[str, ...]
+    """The pictures, one a row of `counts`."""
+    strata: tuple[str, ...]
+    """What each picture is resampled within (MME: its subtask); all equal where the benchmark fixes nothing."""
+    columns: tuple[str, ...]
+    """What is counted, one a column of `counts`."""
+    counts: np.ndarray
+    """Numbers of answers, (pictures, columns)."""
+
+
+Values = Callable[[np.ndarray, Sequence[str]], dict[str, np.ndarray]]
+"""`Metric.values`: (sums of counts, columns) -> figures by name."""
+
+Runs = Tally | Mapping[int, Tally]
+"""A method's tallies by seed; one tally alone is a method without seeds (frozen), the same at each of them."""
+
+CHUNK = 2**22
+"""Numbers that are held at once: 32 MB."""
+
+FEW_PICTURES = 400
+"""Up to so many are drawn by their counts: as many as a task of the embedded suite has at most."""
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """A figure of several methods on common resamples of pictures and seeds."""
+
+    methods: tuple[str, ...]
+    seeds: tuple[int, ...]
+    """The seeds that all methods have; empty where none of them has seeds."""
+    by_seed: np.ndarray
+    """The figure on all pictures, (methods, seeds); one column where there are no seeds."""
+    pictures_drawn: np.ndarray
+    """The figure on the pictures drawn, at every seed, (resamples, methods, seeds)."""
+    draws: np.ndarray
+    """Mean over the seeds drawn of the figure on the pictures drawn, (resamples, methods)."""
+
+    @property
+    def estimates(self) -> np.ndarray:
+        """The figure on all pictures, mean over seeds, (methods,)."""
+        return self.by_seed.mean(axis=1)
+
+    def column(self, method: str) -> int:
+        """Returns the method's place in `methods` (ValueError where it has none)."""
+        return self.methods.index(method)
+
+
+def resample(
+    runs: Mapping[str, Runs], values: Values, figure: str, n_resamples: int = 2000, seed: int = 0
+) -> Resampled:
+    """Returns a figure of every method on the same resamples.
+
+    Args:
+        runs: the tallies of each method; all of the same pictures.
+        values: the metric's `values`.
+        figure: a name in what `values` returns.
+        n_resamples: number of resamples.
+        seed: of the draws; the draws of seeds do not depend on the pictures, so that tasks can be averaged.
+
+    Raises:
+        ValueError: tallies of other pictures, no seed that all methods share, or a figure that is undefined for one
+            of the methods or in one of the resamples.
+    """
+    return resample_all(runs, values, [figure], n_resamples, seed)[figure]
+
+
+def resample_all(
+    runs: Mapping[str, Runs], values: Values, figures: Sequence[str], n_resamples: int = 2000, seed: int = 0
+) -> dict[str, Resampled]:
+    """Returns several figures of every method, all on the same resamples; arguments and errors as of `resample`."""
+    seeds = _common_seeds(runs)
+    flat = [tally for run in runs.values() for tally in _at_seeds(run, seeds)]
+    stacked, strata = _side_by_side(flat)
+    columns = flat[0].columns
+    shape = (len(runs), max(1, len(seeds)))
+    by_tally = [values(sums, columns) for sums in stacked.sum(axis=0).reshape(len(flat), -1)]
+    draws = {name: np.empty((n_resamples, *shape)) for name in figures}
+    start = 0
+    for sums in _picture_sums(stacked, strata, n_resamples, derive(seed, "pictures")):
+        drawn = values(sums.reshape(len(sums), *shape, -1), columns)
+        for name in figures:
+            draws[name][start : start + len(sums)] = _defined(drawn, name)
+        start += len(sums)
+    return {
+        name: Resampled(
+            tuple(runs),
+            seeds,
+            np.array([_defined(of, name) for of in by_tally]).reshape(shape),
+            draws[name],
+            _over_seeds(draws[name], seed),
+        )
+        for name in figures
+    }
+
+
+def average(parts: Sequence[tuple[Resampled, float, float]]) -> Resampled:
+    """Returns the mean over tasks of the chance-centred figure, (figure - chance) / (ceiling - chance).
+
+    Args:
+        parts: (figure, chance, ceiling) of each task, for the same methods and seeds, resampled with the same `seed`:
+            a seed that is drawn is drawn in all tasks, pictures are drawn in each task for itself.
+    """
+    first = parts[0][0]
+    for part, _, _ in parts:
+        if (part.methods, part.seeds, len(part.draws)) != (first.methods, first.seeds, len(first.draws)):
+            raise ValueError("tasks can be averaged over the same methods, seeds and number of resamples only")
+
+    def mean(field: str) -> np.ndarray:
+        return np.mean(
+            [(getattr(part, field) - chance) / (ceiling - chance) for part, chance, ceiling in parts], axis=0
+        )
+
+    return Resampled(first.methods, first.seeds, mean("by_seed"), mean("pictures_drawn"), mean("draws"))
+
+
+def picture_draws(tally: Tally, values: Values, n_resamples: int, seed: int) -> dict[str, np.ndarray]:
+    """Returns every figure of one tally on resamples of its pictures, (resamples,); NaN where it is undefined."""
+    chunks = _picture_sums(tally.counts, tally.strata, n_resamples, derive(seed, "pictures"))
+    parts = [(len(sums), values(sums, tally.columns)) for sums in chunks]
+    names = dict.fromkeys(name for _, part in parts for name in part)
+    return {name: np.concatenate([part.get(name, np.full(length, np.nan)) for length, part in parts]) for name in names}
+
+
+def figure_of(values: Values, sums: np.ndarray, columns: Sequence[str], name: str) -> np.ndarray:
+    """Returns one figure of sums of counts; ValueError where it is undefined for any of them."""
+    return _defined(values(sums, columns), name)
+
+
+def _defined(figures: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    if name not in figures or np.isnan(figures[name]).any():
+        raise ValueError(f"`{name}` is undefined for some of the methods or resamples: too few pictures to resample")
+    return np.asarray(figures[name])
+
+
+def check_same_pictures(tallies: Sequence[Tally]) -> None:
+    """Refuses tallies that do not count the same things on the same pictures in the same order (ValueError)."""
+    first = tallies[0]
+    for tally in tallies[1:]:
+        if tally.columns != first.columns:
+            raise ValueError(f"tallies count different things: {first.columns[:4]} and {tally.columns[:4]}")
+        if tally.clusters != first.clusters or tally.strata != first.strata:
+            unlike = [(a, b) for a, b in zip(first.clusters, tally.clusters, strict=False) if a != b][:1]
+            where = f"`{unlike[0][0]}` and `{unlike[0][1]}`" if unlike else "their strata or their numbers"
+            sizes = f"{len(first.clusters)} and {len(tally.clusters)}"
+            raise ValueError(f"tallies of {sizes} pictures are not of the same ones in one order: {where} differ")
+
+
+def _picture_sums(counts: np.ndarray, strata: Sequence[str], n_resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """Yields sums of counts over pictures that are drawn with replacement within strata, (some resamples, columns)."""
+    if len(counts) > FEW_PICTURES:
+        return _sums_of_many(counts, _drawn(tuple(strata), n_resamples, seed))
+    groups = [np.unique(counts[own], axis=0, return_counts=True) for own in _own_pictures(strata)]
+    return _sums_of_few(groups, n_resamples, seed)
+
+
+def _own_pictures(strata: Sequence[str]) -> list[np.ndarray]:
+    """Returns the pictures of each stratum, by its name."""
+    names, stratum = np.unique(np.asarray(strata), return_inverse=True)
+    return [np.flatnonzero(stratum == number) for number in range(len(names))]
+
+
+def _sums_of_few(groups: Sequence[tuple[np.ndarray, np.ndarray]], n_resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """Yields sums over pictures drawn by their counts: (distinct rows, how often each occurs) of each stratum."""
+    rng = np.random.default_rng(seed)
+    n_columns = groups[0][0].shape[1]
+    step = max(1, CHUNK // (n_columns + max(len(rows) for rows, _ in groups)))
+    for start in range(0, n_resamples, step):
+        size = min(step, n_resamples - start)
+        sums = np.zeros((size, n_columns))
+        for rows, times in groups:
+            sums += rng.multinomial(times.sum(), times / times.sum(), size).astype(np.float64) @ rows
+        yield sums
+
+
+def _sums_of_many(counts: np.ndarray, drawn: Sequence[tuple[np.ndarray, np.ndarray]]) -> Iterator[np.ndarray]:
+    """Yields sums over pictures drawn one by one: (its pictures, how often each is drawn) of each stratum.
+
+    Columns that are alike are added up once: all runs were asked the same questions.
+    """
+    counts, place = _distinct_columns(counts)
+    blocks = []
+    for own, times in drawn:
+        rows = counts[own]
+        counted = np.flatnonzero(rows.any(axis=0))  # MME counts a subtask in columns of its own
+        # Whole numbers below 2**24 are exact in single precision, and half the work.
+        small = counts.dtype.kind == "i" and len(rows) * int(rows.max(initial=0)) < 2**24
+        blocks.append((counted, rows[:, counted].astype(np.float32 if small else np.float64), times))
+    n_resamples = len(drawn[0][1])
+    step = max(1, CHUNK // len(place))
+    for start in range(0, n_resamples, step):
+        sums = np.zeros((min(step, n_resamples - start), counts.shape[1]))
+        for counted, rows, times in blocks:
+            sums[:, counted] += times[start : start + step] @ rows
+        yield sums[:, place]
+
+
+def _distinct_columns(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the columns that differ, and of each column its place among them."""
+    seen: dict[bytes, int] = {}
+    place = np.array([seen.setdefault(column.tobytes(), len(seen)) for column in np.ascontiguousarray(counts.T)])
+    return counts[:, np.unique(place, return_index=True)[1]], place
+
+
+@lru_cache(maxsize=8)
+def _drawn(strata: tuple[str, ...], n_resamples: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Returns (its pictures, how often each is drawn, (resamples, pictures)) of each stratum."""
+    rng, found = np.random.default_rng(seed), []
+    for own in _own_pictures(strata):
+        n = len(own)
+        times = np.empty((n_resamples, n), dtype=np.float32)
+        for one in times:
+            one[:] = np.bincount(rng.integers(0, n, n), minlength=n)
+        found.append((own, times))
+    return found
+
+
+def _over_seeds(draws: np.ndarray, seed: int) -> np.ndarray:
+    """Returns the means over seeds drawn with replacement, (resamples, methods), of (resamples, methods, seeds)."""
+    n_resamples, _, n_seeds = draws.shape
+    rng = np.random.default_rng(derive(seed, "seeds"))
+    weights = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), n_resamples) / n_seeds
+    return np.einsum("rms,rs->rm", draws, weights)
+
+
+def _common_seeds(runs: Mapping[str, Runs]) -> tuple[int, ...]:
+    each = {method: set(run) for method, run in runs.items() if not isinstance(run, Tally)}
+    if not each:
+        return ()
+    common = set.intersection(*each.values())
+    if not common:
+        raise ValueError(f"the methods {', '.join(each)} have no seed in common")
+    return tuple(sorted(common))
+
+
+def _at_seeds(run: Runs, seeds: Sequence[int]) -> list[Tally]:
+    if isinstance(run, Tally):
+        return [run] * max(1, len(seeds))
+    return [run[seed] for seed in seeds]
+
+
+def _side_by_side(tallies: Sequence[Tally]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Returns all tallies' counts beside each other, (pictures, tallies x columns), and the strata."""
+    check_same_pictures(tallies)
+    return np.concatenate([tally.counts for tally in tallies], axis=1), tallies[0].strata

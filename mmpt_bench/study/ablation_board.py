@@ -1,0 +1,118 @@
+"""The board of an ablation: its points as rows, in the order asked for, and how far each is from its base."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from mmpt_bench.board.assembly import RESAMPLES, Evidence, assembled
+from mmpt_bench.board.board import Row
+from mmpt_bench.board.contrasts import Contrast, contrasts
+from mmpt_bench.board.from_records import standing_failures
+from mmpt_bench.board.rescoring import Samples, by, check_track, one_edition
+from mmpt_bench.evaluation.task import Task
+from mmpt_bench.records.ablations import Ablation, Point, read_all, variant_key
+from mmpt_bench.records.recipe import Record
+from mmpt_bench.records.store import Store
+
+
+@dataclass(frozen=True)
+class AblationBoard:
+    """An ablation with its results."""
+
+    ablation: Ablation
+    evidence: Evidence | None
+    """None where no point has a result yet."""
+    contrasts: tuple[Contrast, ...]
+    """Each point minus its base, overall and by task."""
+    missing: tuple[str, ...]
+    """Labels of points without a result."""
+
+    @property
+    def rows(self) -> tuple[tuple[Point, Row], ...]:
+        """Returns points and references with their rows, in the order asked for."""
+        found = {row.label: row for row in self.evidence.board.rows} if self.evidence else {}
+        return tuple((point, found[point.label]) for point in self.ablation.all_points if point.label in found)
+
+    @property
+    def exploratory(self) -> bool:
+        """Returns whether the seeds are too few to separate any two points."""
+        return self.evidence is None or self.evidence.board.exploratory
+
+
+def base_of(point: Point, points: Sequence[Point]) -> Point | None:
+    """Returns what a point is compared with: its method as it is by default, or else its method's first point."""
+    own = [each for each in points if each.method == point.method]
+    base = next((each for each in own if each.is_default), own[0])
+    return None if base.key == point.key else base
+
+
+def ablation_boards(
+    store: Store, tasks: Mapping[str, Task], n_resamples: int = RESAMPLES, records: Sequence[Record] | None = None
+) -> tuple[AblationBoard, ...]:
+    """Returns the boards of all ablations of a results folder, by name; raises as `ablation_board` does."""
+    definitions = read_all(store)
+    if definitions and records is None:
+        records = store.records()
+    return tuple(ablation_board(store, each, tasks, n_resamples, records) for each in definitions)
+
+
+def ablation_board(
+    store: Store,
+    ablation: Ablation,
+    tasks: Mapping[str, Task],
+    n_resamples: int = RESAMPLES,
+    records: Sequence[Record] | None = None,
+) -> AblationBoard:
+    """Returns an ablation's board from whatever is recorded of its points, by seed and task.
+
+    Args:
+        store: the results folder.
+        ablation: its definition.
+        tasks: every task that records may be of, by name, in the order of the columns.
+        n_resamples: of every interval.
+        records: what `store.records()` returned, where it is known already.
+
+    Raises:
+        UntrustedRecord: a record contradicts its own answers, samples or track.
+    """
+    keys = {point.key for point in ablation.all_points}
+    known = store.records() if records is None else records
+    records = [record for record in known if variant_key(record) in keys]
+    for record in records:
+        check_track(record)
+    done = [record for record in records if record.status == "ok" and record.limit == ablation.limit]
+    kept, left_out = one_edition(done, tasks)
+    kept = _of_its_tasks(kept, {point.key for point in ablation.points})
+    of_key = by(kept, [variant_key(record) for record in kept])
+    failed = standing_failures(records)
+    failed_of = by(failed, [variant_key(record) for record in failed])
+    groups = {p.label: of_key[p.key] for p in ablation.all_points if p.key in of_key}
+    failures = {p.label: failed_of[p.key] for p in ablation.all_points if p.key in failed_of}
+    missing = tuple(p.label for p in ablation.all_points if p.key not in of_key and p.key not in failed_of)
+    if not groups:
+        return AblationBoard(ablation, None, (), missing)
+    evidence = assembled(kept[0], groups, failures, ablation.limit, Samples(store), tasks, n_resamples, left_out)
+    board = evidence.board
+    order = {point.label: number for number, point in enumerate(ablation.all_points)}
+    evidence = replace(evidence, board=replace(board, rows=tuple(sorted(board.rows, key=lambda r: order[r.label]))))
+    bases = ((point, base_of(point, ablation.points)) for point in ablation.points)
+    pairs = [
+        (point.label, base.label)
+        for point, base in bases
+        if base is not None and point.label in groups and base.label in groups
+    ]
+    return AblationBoard(ablation, evidence, contrasts(evidence, tasks, pairs, None, n_resamples), missing)
+
+
+def _of_its_tasks(records: Sequence[Record], keys: set[str]) -> list[Record]:
+    """Returns the records of the tasks that more than half of the points have, of those with any result; or else all.
+
+    A method as it is by default is a point of many ablations, and was perhaps run on tasks that none of them asked for.
+    """
+    having: dict[str, set[str]] = {}
+    for record in records:
+        having.setdefault(record.task, set()).update({variant_key(record)} & keys)
+    n_points = len(set().union(*having.values()))
+    shared = {task for task, points in having.items() if 2 * len(points) > n_points}
+    return [record for record in records if record.task in shared or not shared]

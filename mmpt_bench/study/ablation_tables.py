@@ -1,0 +1,232 @@
+"""An ablation as CSV for programs, as Markdown for people, and on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mmpt_bench.board.board import Column, plain
+from mmpt_bench.board.contrasts import OVERALL, Contrast
+from mmpt_bench.board.writers import numbers
+from mmpt_bench.common.escaping import csv_table, markdown, rich_text, rounded
+from mmpt_bench.common.files import write_atomic
+from mmpt_bench.evaluation.task import Task
+from mmpt_bench.records.ablations import FOLDER, Point
+from mmpt_bench.records.recipe import Record
+from mmpt_bench.records.store import Store
+from mmpt_bench.stats.claims import SEEDS_TO_CLAIM
+from mmpt_bench.study.ablation_board import AblationBoard, ablation_boards
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+NOTES = (
+    "**Score** is the mean over seeds with its 95 % interval: over seeds and pictures with two seeds or more, over "
+    "pictures alone with one.",
+    "**Difference** is to the method as it is by default, or to the first point where that is none of the points, at "
+    "the seeds that both have; p after Holm over the differences of the same column of tasks, or of the mean. "
+    "**Separated** needs p ≤ .05 and, over seeds, sign flips that agree.",
+    f"**Exploratory**: fewer than {SEEDS_TO_CLAIM} seeds cannot separate two points.",
+)
+
+
+def write_ablations(store: Store, tasks: Mapping[str, Task], records: Sequence[Record]) -> list[AblationBoard]:
+    """Writes every ablation's table as `ablations/<name>.csv` and `.md` and returns the boards; none without one."""
+    boards = list(ablation_boards(store, tasks, records=records))
+    for board in boards:
+        write_atomic(store.path(FOLDER, f"{board.ablation.name}.csv"), ablation_csv(board))
+        write_atomic(store.path(FOLDER, f"{board.ablation.name}.md"), ablation_md(board))
+    return boards
+
+
+def ablation_csv(board: AblationBoard) -> bytes:
+    """Returns a row a point and task, and the mean of all tasks under an empty task."""
+    axes = list(board.ablation.axes)
+    names = [
+        "ablation", "label", "method", *axes, "is_reference", "task", "metric", "unit", "score", "interval_low",
+        "interval_high", "interval_of", "sd", "n_seeds", "seeds", "by_seed", "n", "n_pictures", "exploratory",
+        "compared_with", "scope", "difference", "difference_low", "difference_high", "p", "p_holm", "p_sign_flip",
+        "detectable", "separated", "trainable", "total", "train_seconds", "peak_bytes", "learning_rate",
+        "learning_rate_source",
+    ]  # fmt: skip
+    lines = [_line(board, *place) for place in _places(board)]
+    return csv_table(names, lines)
+
+
+def _places(board: AblationBoard) -> list[tuple[int, str]]:
+    """Returns (number of a row, task) of every line."""
+    columns = [c.task for c in board.evidence.board.columns] if board.evidence else []
+    found = []
+    for number, (_, row) in enumerate(board.rows):
+        found += [(number, OVERALL)] if row.overall is not None and len(columns) > 1 else []
+        found += [(number, name) for name in columns if name in row.cells]
+    return found
+
+
+def _line(board: AblationBoard, number: int, task: str) -> dict[str, Any]:
+    assert board.evidence is not None
+    point, row = board.rows[number]
+    columns = {c.task: c for c in board.evidence.board.columns}
+    contrast = next((c for c in board.contrasts if (c.first, c.task) == (point.label, task)), None)
+    if task == OVERALL:
+        seeds = board.evidence.board.seeds if row.trains else ()
+        low, high = row.overall_interval or (None, None)
+        figures: dict[str, Any] = {
+            "task": "", "metric": "chance-centred mean over tasks", "unit": "fraction", "score": row.overall,
+            "interval_low": low, "interval_high": high,
+            "interval_of": "seeds and pictures" if seeds[1:] else "pictures",
+        }  # fmt: skip
+        n, n_pictures = (sum(getattr(c, name) for c in columns.values() if c.counts) for name in ("n", "n_pictures"))
+    else:
+        cell, column = row.cells[task], columns[task]
+        seeds = tuple(cell.by_seed)
+        low, high = cell.interval or (None, None)
+        figures = {
+            "task": task, "metric": column.headline, "unit": column.unit, "score": cell.score, "interval_low": low,
+            "interval_high": high, "interval_of": cell.interval_of, "sd": cell.sd,
+            "by_seed": " ".join(f"{seed}:{rounded(score)!r}" for seed, score in cell.by_seed.items()),
+        }  # fmt: skip
+        n, n_pictures = column.n, column.n_pictures
+    return {
+        "ablation": board.ablation.name,
+        "label": point.label,
+        "method": point.method,
+        **point.values,
+        "is_reference": point not in board.ablation.points,
+        **figures,
+        "n_seeds": len(seeds) if row.trains else None,
+        "seeds": " ".join(map(str, seeds)),
+        "n": n,
+        "n_pictures": n_pictures,
+        "exploratory": row.trains and len(seeds) < SEEDS_TO_CLAIM,
+        **_contrast_line(contrast),
+        **{name: getattr(row, name) for name in ("trainable", "total", "train_seconds", "peak_bytes", "learning_rate")},
+        "learning_rate_source": row.learning_rate_source,
+    }
+
+
+def _contrast_line(contrast: Contrast | None) -> dict[str, Any]:
+    if contrast is None:
+        return {}
+    low, high = contrast.difference.interval
+    return {
+        "compared_with": contrast.second, "scope": contrast.scope, "difference": contrast.difference.estimate,
+        "difference_low": low, "difference_high": high, "p": contrast.difference.p, "p_holm": contrast.p_holm,
+        "p_sign_flip": contrast.difference.p_sign_flip, "detectable": contrast.detectable,
+        "separated": contrast.better is not None,
+    }  # fmt: skip
+
+
+def ablation_md(board: AblationBoard) -> bytes:
+    """Returns an ablation as Markdown: scores by task, differences to the base, and what is missing."""
+    ablation = board.ablation
+    parts = [f"# Ablation: {markdown(title(board))}", f"Made by `{ablation.command}`."]
+    if board.evidence is not None:
+        b = board.evidence.board
+        parts.append(f"{markdown(b.suite)} suite, backbone {markdown(b.backbone)}; {markdown(numbers.budget(b))}.")
+        if board.exploratory:
+            parts.append(f"**Exploratory**: fewer than {SEEDS_TO_CLAIM} seeds; nothing here can be separated.")
+        header, lines = table(board)
+        parts.append("\n".join([f"| {' | '.join(header)} |", f"|{'---|' * len(header)}", *map(_md_row, lines)]))
+        parts.append("\n".join(f"- {note}" for note in NOTES))
+        parts += [f"Left out: {markdown(text)}" for text in b.left_out]
+        parts += [f"Failed: {markdown(f.label)}, seed {f.seed}: {markdown(f.reason)}" for f in b.failures]
+    parts += [f"Without a result: {markdown(', '.join(board.missing))}."] if board.missing else []
+    return ("\n\n".join(parts) + "\n").encode()
+
+
+def title(board: AblationBoard) -> str:
+    """Returns what is varied in what: "prompt-len of mmpt"."""
+    methods = dict.fromkeys(point.method for point in board.ablation.points)
+    return f"{', '.join(board.ablation.axes)} of {', '.join(methods)}"
+
+
+def table(board: AblationBoard) -> tuple[list[str], list[list[str]]]:
+    """Returns header and lines, as text: a line a point, two columns a task: its score, and its difference."""
+    assert board.evidence is not None
+    columns = board.evidence.board.columns
+    overall = len(columns) > 1 and any(row.overall is not None for _, row in board.rows)
+    header = ["Point", *(["Overall", "Difference"] if overall else [])]
+    header += [text for column in columns for text in (column.title, "Difference")]
+    header += ["Trainable", "Seeds"]
+    lines = []
+    for point, row in board.rows:
+        found = {c.task: c for c in board.contrasts if c.first == point.label}
+        line = [row.label]
+        if overall:
+            between = f" ({numbers.percents(row.overall_interval)})" if row.overall_interval else ""
+            line += [numbers.percent(row.overall) + between, difference(found.get(""))]
+        for column in columns:
+            cell = row.cells.get(column.task)
+            score = numbers.score(cell.score, column, out_of=False) if cell else numbers.NOTHING
+            between = f" ({numbers.interval(cell.interval, column)})" if cell and cell.interval else ""
+            line += [score + between, difference(found.get(column.task), column)]
+        lines.append([*line, f"{row.trainable:,}", numbers.seeds(row)])
+    return header, lines
+
+
+def difference(contrast: Contrast | None, column: Column | None = None) -> str:
+    """Returns "+3.2 (0.4 to 6.0), p .021", with a star where it is separated."""
+    if contrast is None:
+        return numbers.NOTHING
+    scale = 1.0 if column is not None and column.unit == "points" else 100.0
+    low, high = (scale * end for end in contrast.difference.interval)
+    star = " *" if contrast.better is not None else ""
+    return f"{scale * contrast.difference.estimate:+.1f} ({low:.1f} to {high:.1f}), p {p_value(contrast.p_holm)}{star}"
+
+
+def p_value(p: float) -> str:
+    """Returns a p-value: ".021", "< .001", "1"."""
+    return "< .001" if p < 0.001 else "1" if p > 0.9995 else f"{p:.3f}".removeprefix("0")
+
+
+def ablation_json(board: AblationBoard) -> dict[str, Any]:
+    """Returns an ablation as JSON values."""
+    rows = [plain(point) | {"row": plain(row)} for point, row in board.rows]
+    return {
+        "name": board.ablation.name, "title": title(board), "axes": board.ablation.axes, "points": rows,
+        "contrasts": plain(board.contrasts), "missing": list(board.missing), "exploratory": board.exploratory,
+        "command": board.ablation.command,
+    }  # fmt: skip
+
+
+def ablation_tables(board: AblationBoard) -> list[RenderableType]:
+    """Returns what to print: a table of the points for each task, narrow enough for 80 columns."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    if board.evidence is None:
+        return [Text(text) for text in _lacking(board)]
+    header, lines = table(board)
+    alone = len({point.method for point in board.ablation.points}) == 1
+    names = [_told(point, alone) or line[0] for (point, _), line in zip(board.rows, lines, strict=True)]
+    parts: list[RenderableType] = []
+    for first in range(1, len(header) - 2, 2):
+        heading = f"{title(board)}: {header[first]}"
+        made = Table(title=rich_text(heading), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        # A line may break between an axis and its value, not within a number.
+        made.add_column("Point", overflow="fold", min_width=max(len(w) for w in " ".join(names).split()))
+        for column in ("Score", "Difference", "Seeds"):
+            made.add_column(column, justify="right", no_wrap=True)
+        for name, line in zip(names, lines, strict=True):
+            made.add_row(*(rich_text(text) for text in (name, line[first], line[first + 1], line[-1])))
+        parts.append(made)
+    notes = _lacking(board)
+    if board.exploratory:
+        notes.append(f"Exploratory: fewer than {SEEDS_TO_CLAIM} seeds, so that no two points can be separated.")
+    return [*parts, *(Text(note) for note in notes)]
+
+
+def _told(point: Point, alone: bool) -> str:
+    """Returns what is changed at a point whose method the heading names; empty where it does not."""
+    return ", ".join(f"{axis} {value}" for axis, value in point.values.items()) if alone else ""
+
+
+def _lacking(board: AblationBoard) -> list[str]:
+    labels = ", ".join(board.missing)
+    return [f"Without a result: {labels}. `{board.ablation.command}` makes them."] if labels else []
+
+
+def _md_row(line: Sequence[str]) -> str:
+    return f"| {' | '.join(markdown(text) for text in line)} |"

@@ -1,0 +1,152 @@
+"""`mmpt-bench compare A B`: one sentence on who is better, and the table that it rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations
+
+from mmpt_bench.board.assembly import RESAMPLES, Evidence, assembled
+from mmpt_bench.board.board import Board
+from mmpt_bench.board.contrasts import Scope, contrasts
+from mmpt_bench.board.from_records import evidence
+from mmpt_bench.board.rescoring import Samples, by, check_track, one_edition
+from mmpt_bench.common.errors import RequestError, unknown_name
+from mmpt_bench.evaluation.task import Task
+from mmpt_bench.methods import method_catalog
+from mmpt_bench.records.store import Store
+from mmpt_bench.study.ablation_board import ablation_boards
+from mmpt_bench.study.comparison_text import Answer, sentence
+
+
+def answer_to(
+    store: Store,
+    names: Sequence[str],
+    tasks: Mapping[str, Task],
+    scope: Scope | None = None,
+    track: str = "",
+    only: Sequence[str] = (),
+    n_resamples: int = RESAMPLES,
+) -> Answer:
+    """Returns how some methods, variants or runs differ, pair by pair.
+
+    Args:
+        store: the results folder.
+        names: labels of a board or an ablation, methods that have one row there, or runs (their beginnings do).
+        tasks: every task that records may be of, by name, in the order of the columns.
+        scope: "method", "checkpoint"; by default what the seeds allow.
+        track: of the board, where several hold the names.
+        only: tasks that count; all where it is empty.
+        n_resamples: of every interval.
+
+    Raises:
+        RequestError: as `compare` does.
+    """
+    if len(set(names)) < 2:
+        raise RequestError("Name two methods or more: `mmpt-bench compare lora mmpt`.")
+    found, labels = _resolved(store, names, tasks, track, n_resamples)
+    if only:
+        found = _restricted(found, only)
+    is_run = not {row.label for row in found.board.rows}.isdisjoint(record.run for record in store.records())
+    pairs = list(combinations(labels, 2))
+    made = contrasts(found, tasks, pairs, "checkpoint" if is_run else scope, n_resamples)
+    if is_run:
+        made = tuple(replace(each, seeds=()) for each in made)
+    if not made:
+        seeds = "; ".join(f"{row.label}: {_seeds(row.seeds)}" for row in found.board.rows if row.label in labels)
+        asked = f" at the scope `{scope}`" if scope else ""
+        raise RequestError(
+            f"{' and '.join(labels)} cannot be compared{asked}: they share no task, or too few seeds ({seeds}). "
+            "Run them on the same tasks at the same seeds."
+        )
+    return Answer(found.board, labels, made, sentence(made, found.board))
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    return f"seeds {', '.join(map(str, seeds))}" if seeds else "not trained"
+
+
+def _resolved(
+    store: Store, names: Sequence[str], tasks: Mapping[str, Task], track: str, n_resamples: int
+) -> tuple[Evidence, tuple[str, ...]]:
+    """Returns the board that holds all the names, and their labels on it."""
+    of_runs = _runs(store, names, tasks, n_resamples)
+    if of_runs is not None:
+        return of_runs
+    boards = list(evidence(store, tasks, n_resamples))
+    places = _holding(boards, names, track)
+    if not places:
+        ablations = [each.evidence for each in ablation_boards(store, tasks, n_resamples)]
+        boards += [each for each in ablations if each is not None]
+        places = _holding(boards, names, track)
+    if not places:
+        known = [row.label for each in boards for row in each.board.rows]
+        if not known:
+            raise RequestError(f"Nothing is recorded in `{store.root}`: `mmpt-bench run --method all` makes something.")
+        lost = next((name for name in names if not any(_label(each.board, name) for each in boards)), "")
+        several = list(dict.fromkeys(row.label for each in boards for row in each.board.rows if row.method == lost))
+        if several:
+            told = ", ".join(f"`{label}`" for label in several)
+            raise RequestError(f"`{lost}` has several rows: {told}. Name one of them, in quotation marks.")
+        if lost in method_catalog.method_entries():
+            tasks_there = ",".join(dict.fromkeys(c.task for each in boards for c in each.board.columns))
+            raise RequestError(
+                f"`{lost}` has no finished run in `{store.root}`: "
+                f"`mmpt-bench run --method {lost} --tasks {tasks_there} --out {store.root}` makes one."
+            )
+        if lost:
+            raise unknown_name("method or run", lost, dict.fromkeys(known), "`mmpt-bench ls runs` lists what there is.")
+        raise RequestError(f"No board holds all of {', '.join(names)}: they were run on different tracks or limits.")
+    if len(places) > 1 and len({each.board.track for each, _ in places}) > 1:
+        told = "; ".join(f"`--track {each.board.track}`: {each.board.title}" for each, _ in places)
+        raise RequestError(f"Several boards hold {', '.join(names)}: say which one. {told}.")
+    return places[0]
+
+
+def _holding(boards: Sequence[Evidence], names: Sequence[str], track: str) -> list[tuple[Evidence, tuple[str, ...]]]:
+    """Returns the boards of a track that have a row for every name, with their labels."""
+    found = []
+    for each in boards:
+        labels = tuple(_label(each.board, name) for name in names)
+        if all(labels) and (not track or each.board.track == track):
+            found.append((each, labels))
+    return found
+
+
+def _label(board: Board, name: str) -> str:
+    """Returns the label that a name means on a board: its own, or the only row of a method; empty for none."""
+    if any(row.label == name for row in board.rows):
+        return name
+    of_method = [row.label for row in board.rows if row.method == name]
+    return of_method[0] if len(of_method) == 1 else ""
+
+
+def _runs(
+    store: Store, names: Sequence[str], tasks: Mapping[str, Task], n_resamples: int
+) -> tuple[Evidence, tuple[str, ...]] | None:
+    """Returns runs as rows of a board of their own, each a checkpoint; None where a name is no run's beginning."""
+    records = [record for record in store.records() if record.status == "ok"]
+    runs = sorted({record.run for record in records})
+    labels = []
+    for name in names:
+        match = [run for run in runs if run.startswith(name)] if "-" in name else []
+        if len(match) != 1:
+            return None
+        labels += match
+    chosen = [record for record in records if record.run in labels]
+    for record in chosen:
+        check_track(record)
+    kept, left_out = one_edition(chosen, tasks)
+    # Checkpoints have no seed in common; here each stands for itself.
+    groups = by([replace(record, seed=0) for record in kept], [record.run for record in kept])
+    limit = chosen[0].limit
+    return assembled(chosen[0], groups, {}, limit, Samples(store), tasks, n_resamples, left_out), tuple(labels)
+
+
+def _restricted(found: Evidence, only: Sequence[str]) -> Evidence:
+    """Returns a board with some of its tasks."""
+    missing = [name for name in only if name not in {c.task for c in found.board.columns}]
+    if missing:
+        raise RequestError(f"No run on this board was evaluated on `{missing[0]}`.")
+    columns = tuple(column for column in found.board.columns if column.task in only)
+    return replace(found, board=replace(found.board, columns=columns))

@@ -1,0 +1,178 @@
+"""A comparison as a sentence, as tables and as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mmpt_bench.board.board import Board, plain
+from mmpt_bench.board.contrasts import OVERALL, Contrast
+from mmpt_bench.board.writers import numbers
+from mmpt_bench.common.escaping import rich_text
+from mmpt_bench.stats.claims import SEEDS_TO_CLAIM, SIGNIFICANT
+from mmpt_bench.study.ablation_tables import p_value
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is said of some rows of a board."""
+
+    board: Board
+    labels: tuple[str, ...]
+    contrasts: tuple[Contrast, ...]
+    sentence: str
+
+
+def sentence(made: Sequence[Contrast], board: Board) -> str:
+    """Returns what the first family of contrasts says, in one sentence for a pair, and a list for several."""
+    main = [each for each in made if each.task == made[0].task]
+    what = _what(main[0], board)
+    if len(main) == 1:
+        return _of_pair(main[0], board, what)
+    better = [f"{each.better} over {_other(each)}" for each in main if each.better is not None]
+    even = [f"{each.first} and {each.second}" for each in main if each.better is None]
+    told = f"Separated on {what}: {'; '.join(better)}." if better else f"Nothing is separated on {what}."
+    told += f" Not separated: {'; '.join(even)}." if even and better else ""
+    return told + _few(main)
+
+
+def _of_pair(each: Contrast, board: Board, what: str) -> str:
+    size, low, high = (_amount(value, each, board) for value in (abs(each.difference.estimate), *_toward_better(each)))
+    unit = _unit(each, board)
+    basis = f"95 % interval {low} to {high}, p {p_value(each.p_holm)}"
+    on = _basis(each)
+    if each.scope == "checkpoint":
+        where = f" at seed {each.seeds[0]}" if each.seeds else ""
+        if each.better is not None:
+            told = f"This checkpoint of {each.better} is better than that of {_other(each)}{where} on {what}: "
+            return f"{told}by {size} {unit} ({basis}; {on}). Of the methods this says nothing: that takes seeds."
+        found = _amount(each.detectable or 0.0, each, board)
+        return (
+            f"These checkpoints of {each.first} and {each.second} are not separated{where} on {what}: {_ahead(each)} "
+            f"by {size} {unit} ({basis}; {on}); a difference of {found} would have been found 4 times of 5."
+        )
+    if each.better is not None:
+        return f"{each.better} is better than {_other(each)} on {what}: by {size} {unit} ({basis}; {on})."
+    flips = each.difference.p_sign_flip
+    if each.p_holm <= SIGNIFICANT and flips is not None:
+        basis += f", but the seeds alone do not agree: sign flips p {p_value(flips)}"
+    could = (
+        f"a difference of {_amount(each.detectable, each, board)} would have been found 4 times of 5"
+        if each.detectable is not None
+        else f"{len(each.seeds)} seeds can separate nothing, {SEEDS_TO_CLAIM} are needed"
+    )
+    return (
+        f"{each.first} and {each.second} are not separated on {what}: {_ahead(each)} by {size} {unit} "
+        f"({basis}; {on}); {could}."
+    )
+
+
+def _toward_better(each: Contrast) -> tuple[float, float]:
+    """Returns the interval of the difference in favour of the one that is ahead."""
+    low, high = each.difference.interval
+    return (low, high) if each.difference.estimate >= 0 else (-high, -low)
+
+
+def _basis(each: Contrast) -> str:
+    seeds = f"{len(each.seeds)} seeds, " if each.scope == "method" else ""
+    return f"{seeds}{each.n_pictures:,} pictures"
+
+
+def _few(main: Sequence[Contrast]) -> str:
+    few = [each for each in main if each.scope == "method" and each.detectable is None]
+    return f" Fewer than {SEEDS_TO_CLAIM} seeds can separate nothing." if few else ""
+
+
+def _ahead(each: Contrast) -> str:
+    return f"{each.first if each.difference.estimate >= 0 else each.second} is ahead"
+
+
+def _other(each: Contrast) -> str:
+    return each.second if each.better == each.first else each.first
+
+
+def _what(each: Contrast, board: Board) -> str:
+    if each.task == OVERALL:
+        return f"the mean of {len(each.tasks)} tasks"
+    return next(c.title for c in board.columns if c.task == each.task)
+
+
+def _amount(value: float, each: Contrast, board: Board) -> str:
+    column = next((c for c in board.columns if c.task == each.task), None)
+    scale = 1.0 if column is not None and column.unit == "points" else 100.0
+    return f"{scale * value:.1f}"
+
+
+def _unit(each: Contrast, board: Board) -> str:
+    column = next((c for c in board.columns if c.task == each.task), None)
+    if column is None:
+        return "percentage points, chance removed"
+    return "points" if column.unit == "points" else "percentage points"
+
+
+def as_plain(answer: Answer) -> dict[str, Any]:
+    """Returns an answer as JSON values."""
+    rows = [plain(row) for row in answer.board.rows if row.label in answer.labels]
+    return {
+        "sentence": answer.sentence, "track": answer.board.track, "board": answer.board.title,
+        "contrasts": [dataclasses.asdict(each) for each in answer.contrasts], "rows": rows,
+        "families": "Holm over the pairs on the mean of the tasks, and over all pairs and tasks",
+    }  # fmt: skip
+
+
+def tables(answer: Answer) -> tuple[Table, Table]:
+    """Returns what to print below the sentence: the differences, and the rows themselves."""
+    return _table(answer), _rows_table(answer)
+
+
+def _table(answer: Answer) -> Table:
+    pairs = list(dict.fromkeys(f"{each.first} − {each.second}" for each in answer.contrasts))
+    names = ("On", "Difference", "95 % interval", "p", "Found from", "Better")
+    table = _empty(pairs[0], names) if len(pairs) == 1 else _empty("", ("Pair", *names))
+    for each in answer.contrasts:
+        column = next((c.title for c in answer.board.columns if c.task == each.task), "mean of tasks")
+        low, high = (_amount(value, each, answer.board) for value in each.difference.interval)
+        table.add_row(
+            *([] if len(pairs) == 1 else [rich_text(f"{each.first} − {each.second}")]),
+            rich_text(column),
+            _amount(each.difference.estimate, each, answer.board),
+            f"{low} to {high}",
+            p_value(each.p_holm),
+            numbers.NOTHING if each.detectable is None else _amount(each.detectable, each, answer.board),
+            rich_text(each.better or "not separated"),
+        )
+    return table
+
+
+def _rows_table(answer: Answer) -> Table:
+    """Returns the rows themselves: overall, rank with its interval, and how much of full fine-tuning's gain is kept."""
+    table = _empty(answer.board.title, ("Method", "Overall", "Rank", "Place", "Gain recovered", "Trained", "Seeds"))
+    for row in answer.board.rows:
+        if row.label in answer.labels:
+            table.add_row(
+                rich_text(row.label),
+                f"{numbers.percent(row.overall)} ({numbers.percents(row.overall_interval)})",
+                numbers.rank(row.rank),
+                numbers.rank(row.place, row.rank_interval),
+                rich_text(numbers.ratio(row.retention.get("gain_recovered"))),
+                numbers.share(row),
+                numbers.seeds(row),
+            )
+    return table
+
+
+def _empty(title: str, names: Sequence[str]) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=rich_text(title) or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in names:
+        # Labels of variants differ at their ends: none may be cut.
+        is_text = name in ("Pair", "On", "Better", "Method")
+        table.add_column(name, justify="left" if is_text else "right", overflow="fold")
+    return table

@@ -1,0 +1,502 @@
+"""Boards made from records whose scores, ranks and retention were worked out by hand."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from mmpt_bench.board.board import Board, Row
+from mmpt_bench.board.from_records import boards
+from mmpt_bench.board.published import REMARK, read_published
+from mmpt_bench.board.writers import numbers
+from mmpt_bench.board.writers.csv_file import leaderboard_csv
+from mmpt_bench.board.writers.markdown import json_bytes, leaderboard_json, leaderboard_md
+from mmpt_bench.board.writers.terminal import leaderboard_tables
+from mmpt_bench.common.errors import RequestError, UntrustedRecord
+from mmpt_bench.common.escaping import csv_table, csv_text, markdown, plain_text
+from mmpt_bench.evaluation.task import Task
+from mmpt_bench.records.recipe import Budget, Recipe
+from mmpt_bench.records.store import Store
+from mmpt_bench.stats.resampling import FEW_PICTURES
+from support.paths import ROOT
+from support.synthetic import failed, recipe, record, samples, store_in, task
+
+COLOURS, SHAPES = task("colours", "Colours"), task("shapes", "Shapes")
+TASKS = {"colours": COLOURS, "shapes": SHAPES}
+ASKED = {"colours": samples(100), "shapes": samples(60)}
+FAST = 400
+
+
+def add(store: Store, right: str, made_by: Recipe | None = None, of: Task = COLOURS, **changes: object) -> None:
+    store.append_record(record(store, of, ASKED[of.name], right, made_by, **changes))
+
+
+def made(store: Store, tasks: dict[str, Task] | None = None) -> tuple[Board, ...]:
+    return boards(store, TASKS if tasks is None else tasks, FAST)
+
+
+def row(board: Board, label: str) -> Row:
+    return next(row for row in board.rows if row.label == label)
+
+
+def printed(board: Board, width: int) -> str:
+    console = Console(width=width, file=io.StringIO(), record=True)
+    for part in leaderboard_tables([board]):
+        console.print(part)
+    return console.export_text()
+
+
+def test_score_overall_and_centring_by_hand(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    add(store, "1110")  # 75 of 100: centred (.75 - .5) / .5 = .5
+    add(store, "11110", of=SHAPES)  # 48 of 60: centred (.8 - .5) / .5 = .6
+    (board,) = made(store)
+    (only,) = board.rows
+    assert only.cells["colours"].score == pytest.approx(0.75)
+    assert only.cells["shapes"].score == pytest.approx(0.8)
+    assert only.overall == pytest.approx(0.55)
+    assert (only.rank, only.place) == (1, 1)
+
+
+def test_mean_and_deviation_over_seeds_by_hand(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    for seed, right in enumerate(("11110", "1110", "1100")):
+        add(store, right, recipe(seed=seed))
+    cell = made(store)[0].rows[0].cells["colours"]
+    assert cell.by_seed == pytest.approx({0: 0.8, 1: 0.75, 2: 0.5})
+    assert cell.score == pytest.approx(2.05 / 3)
+    assert cell.sd == pytest.approx(0.160728, abs=1e-6)
+    assert cell.interval_of == "seeds and pictures"
+    assert cell.interval is not None
+    assert cell.interval[0] < 0.65 < cell.score < cell.interval[1]
+
+
+def test_one_seed_has_the_interval_of_its_checkpoint(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    add(store, "1110")
+    cell = made(store)[0].rows[0].cells["colours"]
+    assert (cell.interval_of, cell.sd) == ("pictures", None)
+    # Binomial with n 100 and p .75: standard error .0433, two of them on either side.
+    assert cell.interval == pytest.approx((0.665, 0.835), abs=0.02)
+
+
+def test_equal_methods_share_place_and_rank(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    for seed in range(8):
+        for method, right in (("lora", "1110"), ("vpt", "1011"), ("prefix", "1010")):
+            add(store, right, recipe(method, seed))
+    (board,) = made(store)
+    assert [(r.label, r.place) for r in board.rows] == [("lora", 1), ("vpt", 1), ("prefix", 3)]
+    assert {r.label: r.rank for r in board.rows} == {"lora": 1, "vpt": 1, "prefix": 3}
+    assert not board.exploratory
+
+
+def test_few_seeds_separate_nothing_and_are_marked(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    for seed in range(3):
+        add(store, "1", recipe("lora", seed))
+        add(store, "10", recipe("vpt", seed))
+    (board,) = made(store)
+    assert board.exploratory
+    assert [(r.label, r.rank, r.place) for r in board.rows] == [("lora", 1, 1), ("vpt", 1, 2)]
+    assert all("exploratory" in r.flags for r in board.rows)
+
+
+def test_method_that_does_not_train_needs_no_seeds(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    add(store, "10", recipe("frozen", 0))
+    for seed in range(6):
+        add(store, "1110", recipe("lora", seed))
+    (board,) = made(store)
+    assert board.seeds == (0, 1, 2, 3, 4, 5)
+    assert not row(board, "frozen").flags
+    assert {r.label: r.rank for r in board.rows} == {"lora": 1, "frozen": 2}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"budget": Budget(steps=800)}, {"dtype": "bfloat16"}, {"corpus_fingerprint": "x"}, {"backbone_fingerprint": "x"}],
+)
+def test_tracks_are_never_mixed(tmp_path: Path, other: dict[str, object]) -> None:
+    store = store_in(tmp_path)
+    add(store, "1110", recipe("lora"))
+    add(store, "1111", recipe("vpt", **other))
+    found = made(store)
+    assert sorted(r.label for board in found for r in board.rows) == ["lora", "vpt"]
+    assert [(len(board.rows), board.rows[0].place) for board in found] == [(1, 1), (1, 1)]
+
+
+def test_interval_among_many_rows_is_the_one_of_the_row_alone(tmp_path: Path) -> None:
+    # More pictures than are drawn by their counts: a row's resamples are shared with the ranks.
+    alone, beside = store_in(tmp_path / "alone"), store_in(tmp_path / "beside")
+    asked = samples(FEW_PICTURES + 20)
+    for seed in range(2):
+        alone.append_record(record(alone, COLOURS, asked, "1101" if seed else "10", recipe("lora", seed)))
+        for method, right in (("lora", "1101" if seed else "10"), ("vpt", "1" if seed else "0")):
+            beside.append_record(record(beside, COLOURS, asked, right, recipe(method, seed)))
+    (of_alone,), (of_both,) = made(alone), made(beside)
+    first, second = (next(r for r in of.rows if r.label == "lora").cells["colours"] for of in (of_alone, of_both))
+    assert first.interval is not None
+    assert first.interval == second.interval
+
+
+def test_suites_are_never_mixed(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    add(store, "1110", recipe("lora"))
+    add(store, "1111", recipe("lora", 1), suite="real")
+    assert [(board.suite, len(board.rows)) for board in made(store)] == [("embedded", 1), ("real", 1)]
+
+
+def test_records_with_a_limit_stand_apart(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    add(store, "1110", recipe("lora"))
+    asked = ASKED["colours"][:10]
+    store.append_record(record(store, COLOURS, asked, "1", recipe("vpt"), limit=10))
+    whole, limited = made(store)
+    assert (whole.limit, [r.label for r in whole.rows]) == (None, ["lora"])
+    assert (limited.limit, [r.label for r in limited.rows]) == (10, ["vpt"])
+    assert "limit" in limited.rows[0].flags
+    assert "first 10 questions" in limited.title
+
+
+def test_failed_run_is_listed_and_never_ranked(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    add(store, "1110", recipe("lora", 0))
+    store.append_record(failed(recipe("lora", 1)))
+    store.append_record(failed(recipe("vpt", 0), "out of | memory"))
+    (board,) = made(store)
+    assert [r.label for r in board.rows] == ["lora"]
+    assert [(f.label, f.seed) for f in board.failures] == [("lora", 1), ("vpt", 0)]
+    assert "1 failed" in board.rows[0].flags
+    text = leaderboard_md([board], ()).decode()
+    assert "| vpt | 0 | 0.001 | out of \\| memory |" in text
+    rows = list(csv.DictReader(io.StringIO(leaderboard_csv([board]).decode())))
+    assert [(r["label"], r["status"], r["overall_rank"]) for r in rows] == [
+        ("lora", "ok", "1"), ("lora", "failed", ""), ("vpt", "failed", ""),
+    ]  # fmt: skip
+
+
+def test_track_with_failures_alone_is_shown(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    store.append_record(failed(recipe()))
+    (board,) = made(store)
+    assert (board.rows, len(board.failures)) == ((), 1)
+    assert "not finite at step 12" in leaderboard_md([board], ()).decode()
+    assert "not finite at step 12" in printed(board, 100)
+
+
+def test_failure_that_was_made_good_is_history(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    store.append_record(dataclasses.replace(failed(recipe()), time="2026-01-01T00:00:00Z"))
+    add(store, "1110", recipe(), time="2026-01-01T01:00:00Z")
+    assert made(store)[0].failures == ()
+
+
+def test_method_that_lacks_a_task_is_shown_unranked(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    for method in ("lora", "vpt"):
+        add(store, "1110", recipe(method))
+        add(store, "1110", recipe(method), of=SHAPES)
+    add(store, "1111", recipe("prefix"))
+    (board,) = made(store)
+    assert [(r.label, r.rank, r.unranked) for r in board.rows] == [
+        ("lora", 1, ""), ("vpt", 1, ""), ("prefix", None, "lacks shapes"),
+    ]  # fmt: skip
+    assert row(board, "prefix").cells["colours"].place == 1
+
+
+def test_task_of_one_method_alone_does_not_count(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    for method in ("lora", "vpt", "prefix"):
+        add(store, "1110", recipe(method))
+    add(store, "1", recipe("vpt"), of=SHAPES)
+    (board,) = made(store)
+    assert {column.task: column.counts for column in board.columns} == {"colours": True, "shapes": False}
+    assert {r.label: r.place for r in board.rows} == {"lora": 1, "vpt": 1, "prefix": 1}
+
+
+def test_trial_with_one_seed_does_not_take_the_seeds_from_the_others(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    for seed in range(6):
+        add(store, "1110", recipe("lora", seed))
+        add(store, "1100", recipe("vpt", seed))
+    add(store, "1111", recipe("prefix", 0))
+    (board,) = made(store)
+    assert board.seeds == (0, 1, 2, 3, 4, 5)
+    assert row(board, "prefix").unranked == "has 1 of the 6 seeds that are compared"
+    assert row(board, "prefix").rank is None
+
+
+def test_retention_by_hand(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    for method, right in (("frozen", "1110000000"), ("lora", "1111111000"), ("full", "1111111110")):
+        add(store, right, recipe(method), COLOURS)
+    ratios = row(made(store)[0], "lora").cells["colours"].retention
+    assert ratios["raw"].value == pytest.approx(0.7 / 0.9)
+    assert ratios["chance_corrected"].value == pytest.approx(0.2 / 0.4)
+    assert ratios["gain_recovered"].value == pytest.approx(0.4 / 0.6)
+    low, high = ratios["chance_corrected"].interval or (0, 0)
+    assert low < 0.5 < high
+
+
+def test_retention_is_refused_where_the_denominator_may_be_zero(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    for method, right in (("frozen", "01"), ("lora", "0110"), ("full", "10")):
+        add(store, right, recipe(method))
+    cell = row(made(store)[0], "lora").cells["colours"]
+    assert cell.retention["raw"].value == pytest.approx(1.0)
+    for name in ("chance_corrected", "gain_recovered"):
+        assert cell.retention[name].value is None
+        assert numbers.ratio(cell.retention[name]).startswith("n/a (what it is divided by")
+
+
+def test_retention_without_full_fine_tuning_says_so(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    add(store, "1110", recipe("lora"))
+    cell = made(store)[0].rows[0].cells["colours"]
+    assert numbers.ratio(cell.retention["raw"]) == "n/a (full fine-tuning was not run)"
+
+
+def test_variants_of_a_method_have_rows_and_labels_of_their_own(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    add(store, "1110", recipe("lora", params={"learning_rate": 0.001, "rank": 4}))
+    add(store, "1111", recipe("lora", params={"learning_rate": 0.001, "rank": 16}))
+    add(store, "1100", recipe("vpt"))
+    assert [r.label for r in made(store)[0].rows] == ["lora (rank=16)", "lora (rank=4)", "vpt"]
+
+
+def test_a_learning_rate_is_in_a_label_only_where_nothing_else_tells_variants_apart(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    add(store, "1110", recipe("lora", params={"learning_rate": 0.001, "rank": 4}))
+    add(store, "1111", recipe("lora", params={"learning_rate": 0.004, "rank": 16}))
+    add(store, "1111", recipe("vpt", params={"learning_rate": 0.001}))
+    add(store, "1111", recipe("vpt", params={"learning_rate": 0.002}))
+    add(store, "1111", recipe("prefix", params={"learning_rate": 0.001, "length": 1}))
+    add(store, "1111", recipe("prefix", params={"learning_rate": 0.002, "length": 1}))
+    add(store, "1111", recipe("prefix", params={"learning_rate": 0.002, "length": 2}))
+    (board,) = made(store)
+    assert {row.label for row in board.rows} == {
+        "lora (rank=4)", "lora (rank=16)", "vpt (learning_rate=0.001)", "vpt (learning_rate=0.002)",
+        "prefix (learning_rate=0.001, length=1)", "prefix (learning_rate=0.002, length=1)",
+        "prefix (learning_rate=0.002, length=2)",
+    }  # fmt: skip
+
+
+def test_strict_and_constrained_scores_and_unreadable_share(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    add(store, "1110", strict="1-10")
+    cell = made(store)[0].rows[0].cells["colours"]
+    assert (cell.score, cell.constrained, cell.strict) == pytest.approx((0.75, 0.75, 0.5))
+    assert cell.unreadable == pytest.approx(0.25)
+
+
+def test_flags_name_what_a_reader_must_know(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    add(store, "1110", recipe("lora"), degenerate=True, learning_rate_source="documented default, not searched")
+    add(store, "1110", recipe("vpt"), learning_rate_source="searched: 6 rates on validation data, best at the edge")
+    (board,) = made(store)
+    assert row(board, "lora").flags == ("exploratory", "degenerate: colours", "lr not searched")
+    assert row(board, "vpt").flags == ("exploratory", "lr at edge")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"score": 0.76}, r"its score on `colours` is 0\.76, but its answers give 0\.75"),
+        ({"strict": 0.1}, "its strict on `colours`"),
+        ({"ranked_choices": "0" * 99}, "99 answers to 100 samples"),
+        ({"dtype": "float16"}, "says it belongs to track"),
+        ({"samples": "0" * 16}, "are not in"),
+        ({"ceiling": 2.0}, "reaches 2.0"),
+    ],
+)
+def test_record_that_contradicts_itself_is_refused(tmp_path: Path, change: dict[str, object], message: str) -> None:
+    store = store_in(tmp_path)
+    honest = record(store, COLOURS, ASKED["colours"], "1110")
+    store.append_record(dataclasses.replace(honest, **change))  # type: ignore[arg-type]
+    with pytest.raises(UntrustedRecord, match=message):
+        made(store)
+
+
+def test_results_of_an_older_task_version_are_left_out(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    add(store, "1110", recipe("lora"))
+    add(store, "1111", recipe("vpt"), task_version=0)
+    (board,) = made(store)
+    assert [r.label for r in board.rows] == ["lora"]
+    assert board.left_out == ("1 of `colours` at version 0: it is at version 1 now. Run them again.",)
+
+
+def test_results_on_other_data_are_left_out_with_both_fingerprints(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    add(store, "1110", recipe("lora"))
+    add(store, "1110", recipe("vpt"))
+    add(store, "1111", recipe("prefix"), data_fingerprint="eeeeeeee")
+    (board,) = made(store)
+    assert [r.label for r in board.rows] == ["lora", "vpt"]
+    assert "data eeeeeeee" in board.left_out[0]
+    assert "data dddddddd" in board.left_out[0]
+
+
+def test_results_of_a_task_that_is_not_here_are_left_out(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    add(store, "1110")
+    (board,) = made(store, {"shapes": SHAPES})
+    assert board.rows == ()
+    assert "there is no such task" in board.left_out[0]
+
+
+def test_points_are_shown_out_of_their_ceiling(tmp_path: Path) -> None:
+    store, mme = store_in(tmp_path), task("mme", "MME", points=True)
+    asked = [*samples(40, "count", 2), *samples(40, "color", 2)]
+    store.append_record(record(store, mme, asked, "1110"))
+    (board,) = made(store, {"mme": mme})
+    # Of each pair of pictures one has both questions right: acc 75, acc+ 50, in two subtasks.
+    assert numbers.score(board.rows[0].cells["mme"].score, board.columns[0]) == "250.0 / 400"
+    assert "250.0 / 400" in leaderboard_md([board], ()).decode()
+
+
+def test_files_are_the_same_bytes_when_made_again(tmp_path: Path) -> None:
+    one, other = store_in(tmp_path / "one"), store_in(tmp_path / "other")
+    jobs = [(method, seed) for method in ("lora", "vpt", "full") for seed in range(2)]
+    for store, order in ((one, jobs), (other, jobs[::-1])):
+        for method, seed in order:
+            add(store, "1110" if method == "lora" else "11011", recipe(method, seed))
+    texts = [
+        (leaderboard_csv(b), leaderboard_md(b, ()), json_bytes(leaderboard_json(b, ())))
+        for b in (made(one), made(other))
+    ]
+    assert texts[0] == texts[1]
+
+
+def test_json_holds_what_the_tables_show(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    add(store, "1110")
+    value = json.loads(json_bytes(leaderboard_json(made(store), ())))
+    assert value["boards"][0]["rows"][0]["cells"]["colours"]["score"] == 0.75
+    assert value["boards"][0]["rows"][0]["rank"] == 1
+
+
+def test_embedded_suite_says_that_it_is_not_the_public_benchmarks(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    add(store, "1110")
+    board = made(store)[0]
+    assert "generated miniatures, not the public benchmarks" in leaderboard_md([board], ()).decode().split("##")[0]
+    assert "not the public benchmarks" in printed(board, 100)
+    real = store_in(tmp_path / "real")
+    add(real, "1110", suite="real")
+    assert "miniature" not in leaderboard_md(made(real), ()).decode()
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_terminal_tables_fit_and_cut_nothing(tmp_path: Path, width: int) -> None:
+    names = ("mme", "pope", "vsr", "snli_ve", "cifar10", "mnist")
+    titles = dict(zip(names, ("MME", "POPE", "VSR", "SNLI-VE", "CIFAR-10", "MNIST"), strict=True))
+    tasks = {name: task(name, titles[name]) for name in names}
+    store = store_in(tmp_path)
+    for method in ("projector", "lora"):
+        for name in names:
+            store.append_record(record(store, tasks[name], ASKED["colours"], "1110", recipe(method)))
+    (board,) = made(store, tasks)
+    text = printed(board, width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    for expected in ("projector", *titles.values(), "75.0", "Overall"):
+        assert expected in text
+
+
+HOSTILE = "\x1b[31mred\x1b]0;title\x07 | `rm` <script>x</script> [bold]b[/bold] =cmd() \u202e $x$ *y* \\"
+
+
+def test_hostile_text_is_harmless_in_markdown() -> None:
+    text = markdown(HOSTILE)
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+    assert "<" not in text
+    assert text.startswith("red \\| \\`rm\\` &lt;script&gt;")
+    assert text.endswith("\\\\")
+
+
+def test_hostile_text_is_harmless_in_every_file(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    add(store, "1110", recipe(), learning_rate_source=HOSTILE)
+    store.append_record(failed(recipe("vpt", params={"learning_rate": 1.0, "name": "=cmd()"}), "=cmd() " + HOSTILE))
+    (board,) = made(store)
+    md, table = leaderboard_md([board], ()).decode(), leaderboard_csv([board]).decode()
+    for text in (md, table, printed(board, 100)):
+        assert "\x1b" not in text
+        assert "\u202e" not in text
+    assert "<script" not in md
+    assert all(
+        line.count("|") - line.count("\\|") == 9 for line in md.splitlines() if line.startswith("| lora | 1,000")
+    )
+    assert "[bold]b[/bold]" in printed(board, 200)
+    for line in csv.reader(io.StringIO(table)):
+        assert not any(value[:1] in ("=", "@", "+") for value in line)
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\t=1", "\r\n=1", " =1"])
+def test_formulas_become_text_in_csv(text: str) -> None:
+    assert csv_text(text)[0] == "'"
+
+
+def test_long_replies_are_cut() -> None:
+    assert len(plain_text("x" * 10_000_000)) == 300
+
+
+def test_published_figures_stand_apart_with_their_remark(tmp_path: Path) -> None:
+    published = read_published(ROOT / "results" / "published.csv")
+    assert len(published) == 13
+    assert all("arXiv:" in row.source for row in published)
+    store = store_in(tmp_path)
+    add(store, "1110")
+    ours, theirs = leaderboard_md(made(store), published).decode().split("## Published figures")
+    assert "1503.98" not in ours
+    assert "1503.98" in theirs
+    assert REMARK in theirs
+    assert "1503.98" not in leaderboard_csv(made(store)).decode()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("mmpt,mme,score,1500,points,,", "Line 2 of `published.csv` has no source"),
+        ("mmpt,mme,score,,points,A paper,", "has no value"),
+        ("mmpt,mme,score", "has not 7 fields"),
+        ("mmpt,mme,score,1,points,A paper,,more", "has not 7 fields"),
+    ],
+)
+def test_published_row_that_cannot_be_traced_is_refused(tmp_path: Path, line: str, message: str) -> None:
+    file = tmp_path / "published.csv"
+    file.write_text(f"method,task,metric,value,unit,source,note\n{line}\n")
+    with pytest.raises(UntrustedRecord, match=message):
+        read_published(file)
+
+
+def test_missing_published_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="cannot be read"):
+        read_published(tmp_path / "published.csv")
+
+
+def test_no_record_gives_a_leaderboard_that_says_so(tmp_path: Path) -> None:
+    assert made(store_in(tmp_path)) == ()
+    assert leaderboard_md((), ()) == b"# Leaderboard: no run is recorded yet\n"
+
+
+def test_csv_is_the_same_where_sums_round_otherwise_and_keeps_every_value() -> None:
+    one = {"score": 0.1 + 0.2, "values": {"recall/a": 0.1 + 0.2, "n": 3}, "label": "=x", "unknown": None}
+    other = {"score": 0.3, "values": {"n": 3, "recall/a": 0.3}, "label": "=x", "unknown": None}
+    table = csv_table(list(one), [one])
+    assert table == csv_table(list(one), [other])
+    (row,) = csv.DictReader(io.StringIO(table.decode()))
+    assert (row["score"], row["label"], row["unknown"]) == ("0.3", "'=x", "")
+    assert json.loads(row["values"]) == {"n": 3, "recall/a": 0.3}
+    many = {f"subtask {i}": i / 7 for i in range(60)}
+    (row,) = csv.DictReader(io.StringIO(csv_table(["values"], [{"values": many}]).decode()))
+    assert json.loads(row["values"]) == pytest.approx(many, rel=1e-9)

@@ -1,0 +1,79 @@
+"""Pictures made ready ahead: in another thread, the same to the last bit, and errors where a picture is asked for."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+
+import pytest
+import torch
+from PIL import Image
+
+from mmpt_bench.data.images import Picture
+from mmpt_bench.engine.forward.prepared_images import Ahead
+from mmpt_bench.engine.models.backbone import Backbone
+from support.tiny import pictures, tiny_backbone
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    torch.set_num_threads(1)
+    return tiny_backbone(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def ahead(backbone: Backbone) -> Iterator[Ahead]:
+    with closing(Ahead(backbone)) as made:
+        yield made
+
+
+def opened_by(threads: list[threading.Thread], image: Image.Image) -> Callable[[], Image.Image]:
+    """Returns what opens a picture and notes in which thread."""
+
+    def opening() -> Image.Image:
+        threads.append(threading.current_thread())
+        return image
+
+    return opening
+
+
+def test_an_announced_picture_is_made_once_in_another_thread_and_others_in_this_one(ahead: Ahead) -> None:
+    threads: list[list[threading.Thread]] = [[], []]
+    announced, other = (Picture(f"{i}", opened_by(threads[i], image)) for i, image in enumerate(pictures(2)))
+    ahead.soon([announced, announced])
+    ahead.soon([announced])
+    ahead.take([announced, other])
+    assert [len(one) for one in threads] == [1, 1]
+    assert threads[0][0] is not threading.main_thread()
+    assert threads[1][0] is threading.main_thread()
+
+
+def test_a_picture_is_the_same_announced_or_not_and_whatever_it_comes_with(ahead: Ahead) -> None:
+    shown = [Picture(f"{i}", opened_by([], image)) for i, image in enumerate(pictures(3))]
+    ahead.soon(shown[:2])
+    together = ahead.take(shown)
+    for one, picture in zip(together, shown, strict=True):
+        (alone,) = ahead.take([picture])
+        assert torch.equal(one.tensors["pixel_values"], alone.tensors["pixel_values"])
+        assert one.text == alone.text
+
+
+def test_a_picture_that_cannot_be_opened_is_an_error_where_it_is_asked_for(ahead: Ahead) -> None:
+    def failing() -> Image.Image:
+        raise OSError("a truncated file")
+
+    (good,) = pictures(1)
+    ahead.soon([Picture("bad", failing), Picture("good", opened_by([], good))])
+    ahead.take([Picture("good", opened_by([], good))])
+    with pytest.raises(OSError, match="a truncated file"):
+        ahead.take([Picture("bad", failing)])
+
+
+def test_closing_ends_the_thread(backbone: Backbone) -> None:
+    before = threading.active_count()
+    made = Ahead(backbone)
+    made.soon([Picture("a", opened_by([], pictures(1)[0]))])
+    assert threading.active_count() == before + 1
+    made.close()
+    assert threading.active_count() == before

@@ -1,0 +1,181 @@
+"""A frozen tower's features are kept and shared; anything that reaches the tower makes them not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mmpt_bench.data.images import Picture
+from mmpt_bench.engine.forward import tower as tower_module
+from mmpt_bench.engine.forward.prepared_images import TowerFeatures
+from mmpt_bench.engine.models import feature_cache
+from mmpt_bench.engine.models.backbone import Backbone
+from mmpt_bench.methods import method_catalog
+from support.tiny import pictures, tiny_backbone
+
+
+@pytest.fixture
+def backbone(tmp_path: Path) -> Backbone:
+    torch.set_num_threads(1)
+    made = tiny_backbone(tmp_path)
+    made.model.requires_grad_(False)
+    return made
+
+
+def images(count: int = 3) -> list[Picture]:
+    return [Picture(f"p{i}", lambda one=one: one) for i, one in enumerate(pictures(count))]  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("method", "frozen"),
+    [("lora", True), ("prefix", True), ("projector", True), ("frozen", True), ("vpt", False), ("mmpt", False)],
+)
+def test_a_tower_is_frozen_unless_the_method_reaches_it(method: str, frozen: bool, backbone: Backbone) -> None:
+    handle = method_catalog.load_method(method_catalog.method_entries()[method])().attach(backbone, 0)
+    assert tower_module.is_frozen(backbone) == frozen
+    handle.remove()
+    assert tower_module.is_frozen(backbone)
+
+
+def test_an_opened_parameter_or_dropout_in_the_tower_is_not_frozen(backbone: Backbone) -> None:
+    backbone.model.config.vision_config.attention_dropout = 0.1
+    assert not tower_module.is_frozen(backbone)
+    backbone.model.config.vision_config.attention_dropout = 0.0
+    next(backbone.model.get_submodule(backbone.anatomy.vision).parameters()).requires_grad_(True)
+    assert not tower_module.is_frozen(backbone)
+
+
+@pytest.mark.parametrize("siglip", [False, True])
+@pytest.mark.parametrize("layer", [-2, -1])
+def test_projected_states_are_the_models_own_picture_features(siglip: bool, layer: int, tmp_path: Path) -> None:
+    backbone = tiny_backbone(tmp_path / "other", layer, siglip)
+    pixels = backbone.pixels(pictures(3))
+    own = backbone.model.get_image_features(pixels, return_dict=True).pooler_output
+    with tower_module.unread_blocks_skipped(backbone):
+        hidden = tower_module.states(backbone, {"pixel_values": pixels})
+        made = tower_module.projected(backbone, list(hidden[:, None]))["image"].pooler_output
+    torch.testing.assert_close(torch.stack(list(made)), torch.stack(list(own)))
+
+
+def test_blocks_above_the_one_that_is_read_are_not_run(backbone: Backbone) -> None:
+    ran: list[int] = []
+    for i, name in enumerate(backbone.anatomy.vision_layers):
+        attention = backbone.model.get_submodule(name).self_attn
+        attention.register_forward_pre_hook(lambda module, args, i=i: ran.append(i))
+    with tower_module.unread_blocks_skipped(backbone):
+        tower_module.states(backbone, {"pixel_values": backbone.pixels(pictures(1))})
+    assert ran == [0, 1, 2]
+    assert "forward" not in vars(backbone.model.get_submodule(backbone.anatomy.vision_layers[3]))
+
+
+def test_features_are_computed_once_and_again_when_the_tower_or_the_set_of_pictures_changes(backbone: Backbone) -> None:
+    tower = backbone.model.get_submodule(backbone.anatomy.vision)
+
+    def passes(of: str) -> int:
+        count = []
+        features = TowerFeatures(backbone, of)
+        hook = tower.embeddings.register_forward_pre_hook(lambda module, args: count.append(1))
+        features(images())
+        hook.remove()
+        return len(count)
+
+    assert [passes("a"), passes("a"), passes("b"), passes("b")] == [1, 0, 1, 0]
+    with torch.no_grad():
+        tower.embeddings.position_embedding.weight[0, 0] += 1
+    assert [passes("b"), passes("b")] == [1, 0]
+
+
+def test_the_cache_stays_below_its_limit_and_makes_room_for_a_new_owner_only() -> None:
+    cache, one = feature_cache.FeatureCache(limit=80), torch.ones(10)
+    for key in ("x", "y", "z"):
+        cache.put("a", (key,), one, 0.0)
+    assert cache.bytes == 80
+    assert cache.get("a", ("z",)) is None
+    cache.put("b", ("x",), one, 0.0)
+    assert cache.get("a", ("x",)) is None
+    assert cache.bytes == 40
+
+
+def test_what_an_earlier_method_made_is_charged_once_to_the_one_that_finds_it() -> None:
+    cache, one = feature_cache.FeatureCache(), torch.ones(10)
+    cache.begin()
+    cache.put("a", ("x",), one, 3.0)
+    cache.put("a", ("y",), one, 4.0)
+    assert cache.get("a", ("x",)) is not None
+    assert cache.spared == 0.0  # its own work, which the clock has seen
+    cache.begin()
+    for key in ("x", "x", "z"):
+        cache.get("a", (key,))
+    assert cache.spared == 3.0
+
+
+def test_a_training_costs_the_features_that_an_earlier_one_made(backbone: Backbone, monkeypatch: Any) -> None:
+    from mmpt_bench.engine.training.train import train
+    from mmpt_bench.records.recipe import Budget
+    from mmpt_bench.sources.corpora import load_corpus
+
+    now = [0.0]
+    whole = tower_module.states
+
+    def slow(*args: Any) -> torch.Tensor:
+        now[0] += 1000.0
+        return whole(*args)
+
+    monkeypatch.setattr(tower_module, "clock", lambda: now[0])
+    monkeypatch.setattr(tower_module, "states", slow)
+    seconds, passes = [], []
+    for _ in range(2):
+        before = now[0]
+        handle = method_catalog.load_method(method_catalog.method_entries()["projector"])().attach(backbone, 0)
+        done = train(backbone, handle, load_corpus("embedded"), Budget(steps=2, batch_size=2), 1e-3, 0)
+        seconds.append(done.seconds)
+        passes.append((now[0] - before) / 1000)
+        handle.remove()
+    assert passes == [2.0, 0.0]
+    assert seconds[0] < 1000  # a stopped clock: the tower's time is on the real one alone
+    assert seconds[1] > 2000
+
+
+@pytest.mark.parametrize("family", ["Idefics3", "SmolVLM"])
+@pytest.mark.parametrize("method", ["projector", "lora"])
+def test_tiles_are_encoded_once_and_the_step_stays_that_of_the_model_itself(
+    family: str, method: str, tmp_path: Path
+) -> None:
+    from mmpt_bench.data.examples import Example
+    from mmpt_bench.engine.models.backbone import load_backbone
+    from mmpt_bench.engine.training.loss import Losses
+    from support.families import BUILDERS
+
+    backbone = load_backbone(str(BUILDERS[family](tmp_path)), device="cpu", offline=True)
+    handle = method_catalog.load_method(method_catalog.method_entries()[method])().attach(backbone, 0)
+    small, large, third = pictures(3)
+    shown = [small, large.resize((32, 16)), third.resize((32, 32))]
+    examples = [
+        Example(Picture(f"p{i}", lambda image=image: image), "is there a red circle ?", "yes")  # type: ignore[misc]
+        for i, image in enumerate(shown)
+    ]
+    prompts = [backbone.prompt_text(example.prompt) for example in examples]
+    own = backbone.model(**backbone.batch(shown, prompts, ["yes"] * 3), use_cache=False).loss
+    own.backward()
+    gradients = [p.grad.clone() for p in handle.trainable.values()]
+    passes: list[int] = []
+    layer = backbone.model.get_submodule(backbone.anatomy.vision_layers[0]).layer_norm1
+    watched = torch.nn.modules.module.register_module_forward_pre_hook(
+        lambda module, args: passes.append(len(args[0])) if module is layer else None
+    )
+    try:
+        for _ in range(2):
+            backbone.model.zero_grad(set_to_none=True)
+            losses = Losses(backbone, "set", 512)
+            total, tokens = losses.sum_of(losses.ready(examples), [0, 1, 2])
+            (total / tokens).backward()
+            assert (total / tokens).item() == pytest.approx(own.item(), rel=1e-5)
+            for parameter, expected in zip(handle.trainable.values(), gradients, strict=True):
+                torch.testing.assert_close(parameter.grad, expected, atol=1e-5, rtol=1e-3)
+    finally:
+        watched.remove()
+    # A picture at a time, with all its tiles, in the first of the two rounds alone.
+    assert len(passes) == 3

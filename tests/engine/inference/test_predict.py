@@ -1,0 +1,254 @@
+"""Answers that share work are those of the plain way, alone and whole; and the work is shared: counts, no clocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mmpt_bench.data.images import Picture
+from mmpt_bench.data.samples import Prediction, Sample
+from mmpt_bench.engine.inference.predict import predict
+from mmpt_bench.engine.models.backbone import Backbone
+from mmpt_bench.methods import method_catalog
+from mmpt_bench.mmpt import MMPT
+from support.synthetic import task
+from support.tiny import pictures, tiny_backbone
+
+QUESTIONS = ("is there a red circle ?", "how many ?", "what colour is there in a circle ?", "is there a red circle ?")
+CHOICES = (("yes", "no"), ("one", "two circle", "three red square ?"), ("blue", "red"), ("yes", "no"))
+TASK = task(parse=lambda reply, choices: None, max_new_tokens=5)
+METHODS: dict[str, Any] = {
+    name: method_catalog.load_method(method_catalog.method_entries()[name])()
+    for name in ("frozen", "lora", "prefix", "projector", "vpt", "full", "mmpt")
+}
+METHODS |= {
+    "released": MMPT(visual_length=3, text_length=2, visual_states="parameters"),
+    "text": MMPT(visual_length=0, interaction=False),
+    "shallow": MMPT(visual_length=3, text_length=2, visual_deep=False, text_deep=False),
+}
+
+
+@pytest.fixture
+def backbone(tmp_path: Path) -> Backbone:
+    torch.set_num_threads(1)
+    return tiny_backbone(tmp_path)
+
+
+def samples(count: int = 3) -> list[Sample]:
+    """Returns four questions about each picture, the last of which repeats the first."""
+    made = []
+    for i, image in enumerate(pictures(count)):
+        for j, (question, choices) in enumerate(zip(QUESTIONS, CHOICES, strict=True)):
+            shown = Picture(f"p{i}", lambda image=image: image)  # type: ignore[misc]
+            made.append(Sample(f"{i}/{j}", shown, question, choices, choices[0]))
+    return made
+
+
+def asked(backbone: Backbone, of: list[Sample], **options: Any) -> dict[str, Prediction]:
+    return {p.id: p for batch in predict(backbone, TASK, of, **options) for p in batch}
+
+
+def plain(backbone: Backbone, of: list[Sample]) -> dict[str, Prediction]:
+    return asked(backbone, of, batch_size=1, share=False)
+
+
+def moved(handle: Any) -> None:
+    """Moves trained values from where they begin, at which some methods change nothing."""
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for parameter in handle.trainable.values():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+
+
+def assert_same(one: dict[str, Prediction], other: dict[str, Prediction]) -> None:
+    assert one.keys() == other.keys()
+    for name, expected in other.items():
+        assert one[name].reply == expected.reply
+        assert one[name].ranked == expected.ranked
+        assert one[name].logprobs == pytest.approx(expected.logprobs, abs=2e-4)
+
+
+@contextmanager
+def counting(backbone: Backbone) -> Iterator[dict[str, list[tuple[int, int]]]]:
+    """Yields the (rows, tokens) of every call of the first vision block and of the decoder."""
+    calls: dict[str, list[tuple[int, int]]] = {"vision": [], "decoder": []}
+    block = backbone.model.get_submodule(backbone.anatomy.vision_layers[0]).layer_norm1
+    layer = backbone.model.get_submodule(backbone.anatomy.decoder_layers[0]).input_layernorm
+    watched = {id(block): "vision", id(layer): "decoder"}
+
+    def note(module: torch.nn.Module, args: tuple) -> None:
+        # Prompts pass alone, as (prompts, dim), where they are made keys and values.
+        if id(module) in watched and args[0].dim() == 3:
+            calls[watched[id(module)]].append(tuple(args[0].shape[:2]))
+
+    # A hook in the tower itself would make it one that an adapter reaches.
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(note)
+    try:
+        yield calls
+    finally:
+        hook.remove()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_shared_answers_are_those_of_the_plain_way(method: str, backbone: Backbone) -> None:
+    handle = METHODS[method].attach(backbone, 0)
+    moved(handle)
+    said: list[str] = []
+    expected = plain(backbone, samples())
+    assert len({p.reply for p in expected.values()}) > 2
+    assert_same(asked(backbone, samples(), say=said.append), expected)
+    assert_same(asked(backbone, samples(), batch_size=5), expected)
+    assert not said
+
+
+@pytest.mark.parametrize("method", ["frozen", "mmpt"])
+def test_one_question_a_picture_is_answered_as_the_plain_way_does(method: str, backbone: Backbone) -> None:
+    METHODS[method].attach(backbone, 0)
+    few = [sample for i, sample in enumerate(samples(6)) if i % 5 == 0]
+    assert len({s.image.key for s in few}) == len(few)
+    assert_same(asked(backbone, few), plain(backbone, few))
+
+
+def test_a_picture_is_encoded_once_and_its_prefix_prefilled_once(backbone: Backbone) -> None:
+    METHODS["frozen"].attach(backbone, 0)
+    with counting(backbone) as calls:
+        asked(backbone, samples())
+    # Three pictures; and one for each of the two questions that are asked the plain way as well, as a check.
+    assert sum(rows for rows, _ in calls["vision"]) == 3 + 2
+    ids = backbone.tokens([backbone.prompt_text(QUESTIONS[0])])[0].ids
+    prefix = len(ids) - ids[::-1].index(backbone.processor.image_token_id)
+    # The comparison prefills its picture once, and each of its two questions the plain way.
+    assert [rows for rows, tokens in calls["decoder"] if tokens >= prefix] == [1, 1, 1, 3]
+    assert (3, prefix) in calls["decoder"]
+
+
+def test_features_of_a_frozen_tower_are_kept_for_the_next_method_and_those_of_prompts_are_not(
+    backbone: Backbone,
+) -> None:
+    passes = {}
+    for method in ("lora", "prefix", "vpt", "projector"):
+        handle = METHODS[method].attach(backbone, 0)
+        with counting(backbone) as calls:
+            asked(backbone, samples(), pictures="set")
+        passes[method] = sum(rows for rows, _ in calls["vision"])
+        handle.remove()
+    # Three pictures, and two for the check; where features are not kept, the check encodes its picture once more.
+    assert passes == {"lora": 3 + 2, "prefix": 2, "vpt": 3 + 2 + 1, "projector": 2}
+
+
+def test_a_finished_reply_leaves_the_batch(backbone: Backbone) -> None:
+    with torch.no_grad():
+        inputs = [backbone.batch([s.image.open()], [backbone.prompt_text(s.question)]) for s in samples()]
+        begins = [int(backbone.model(**one).logits[0, -1].argmax()) for one in inputs]
+    assert len(set(begins)) > 1
+    backbone.model.generation_config.eos_token_id = begins[0]
+    with counting(backbone) as calls:
+        answers = asked(backbone, samples())
+    steps = [rows for rows, tokens in calls["decoder"] if tokens == 1]
+    assert steps == sorted(steps, reverse=True)
+    # Three pictures with three distinct questions each: those that begin with the end are not asked on.
+    assert steps[0] == len({(i // 4, i % 4 % 3) for i, first in enumerate(begins) if first != begins[0]})
+    assert_same(answers, plain(backbone, samples()))
+
+
+def test_memory_that_runs_out_halves_the_batch_and_changes_no_reply(backbone: Backbone) -> None:
+    expected = plain(backbone, samples())
+    layer = backbone.model.get_submodule(backbone.anatomy.decoder_layers[1])
+
+    def full(module: Any, args: tuple) -> None:
+        if len(args[0]) > 2:
+            raise MemoryError("no room")
+
+    hook = layer.register_forward_pre_hook(full)
+    try:
+        assert_same(asked(backbone, samples()), expected)
+    finally:
+        hook.remove()
+
+
+def test_memory_that_runs_out_in_the_comparison_itself_is_said_and_costs_no_reply(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: Any) -> None:
+        raise MemoryError("no room")
+
+    expected = plain(backbone, samples())
+    monkeypatch.setattr("mmpt_bench.engine.inference.shared.Shared.check", full)
+    said: list[str] = []
+    assert_same(asked(backbone, samples(), say=said.append), expected)
+    assert ["memory ran out" in text for text in said] == [True]
+
+
+def test_text_before_the_picture_that_differs_is_asked_the_plain_way_and_said_once(backbone: Backbone) -> None:
+    backbone.processor.chat_template = (
+        "{% for message in messages %}{% for part in message['content'] %}{% if part['type'] == 'text' %}"
+        "{{ part['text'] }}{% endif %}{% endfor %} <image> {% endfor %} : "
+    )
+    said: list[str] = []
+    answers = asked(backbone, samples(), say=said.append)
+    assert len(said) == 1
+    assert "differ before the end of the picture" in said[0]
+    assert_same(answers, plain(backbone, samples()))
+
+
+def test_a_picture_that_is_seen_with_its_question_is_asked_the_plain_way_and_said_once(backbone: Backbone) -> None:
+    embeddings = backbone.model.get_input_embeddings()
+    core = backbone.model.get_submodule(backbone.anatomy.core)
+    length: list[int] = []
+    hooks = [
+        core.register_forward_pre_hook(
+            lambda m, args, kwargs: length.append(kwargs["input_ids"].shape[1]), with_kwargs=True
+        ),
+        embeddings.register_forward_hook(lambda m, args, out: out * (1 + 0.01 * length[-1] * (length[-1] > 1))),
+    ]
+    said: list[str] = []
+    try:
+        answers = asked(backbone, samples(), say=said.append, batch_size=1)
+        assert len(said) == 1
+        assert "logits differ" in said[0]
+        assert_same(answers, plain(backbone, samples()))
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def test_a_generation_config_that_bends_greedy_decoding_is_followed_the_plain_way(backbone: Backbone) -> None:
+    backbone.model.generation_config.repetition_penalty = 5.0
+    said: list[str] = []
+    answers = asked(backbone, samples(), say=said.append)
+    assert ["repetition_penalty" in text for text in said] == [True]
+    assert_same(answers, plain(backbone, samples()))
+
+
+def test_close_calls_in_half_precision_are_asked_again_and_counted(tmp_path: Path, backbone: Backbone) -> None:
+    from mmpt_bench.engine.models.backbone import load_backbone
+
+    half = load_backbone(str(tmp_path), "bfloat16", device="cpu", offline=True)
+    with torch.no_grad():
+        half.model.lm_head.weight[:] = half.model.lm_head.weight[:1]
+    said: list[str] = []
+    guarded = asked(half, samples(), say=said.append)
+    assert "9 of 9 answers were close calls in bfloat16" in said[-1]
+    assert {k: p.reply for k, p in guarded.items()} == {k: p.reply for k, p in plain(half, samples()).items()}
+    said.clear()
+    asked(half, samples(), say=said.append, guard=False)
+    assert not said
+
+
+def test_the_last_layer_computes_the_rows_that_are_read_alone(backbone: Backbone) -> None:
+    METHODS["frozen"].attach(backbone, 0)
+    layers = [backbone.model.get_submodule(name).mlp.down_proj for name in backbone.anatomy.decoder_layers]
+    rows: dict[int, list[int]] = {0: [], 2: []}
+    for index, seen in rows.items():
+        layers[index].register_forward_pre_hook(lambda m, args, seen=seen: seen.append(args[0][..., 0].numel()))
+    one_question = [sample for i, sample in enumerate(samples()) if i % 4 == 0]
+    asked(backbone, one_question)
+    prompt = len(backbone.tokens([backbone.prompt_text(QUESTIONS[0])])[0].ids)
+    # The third call is the prefill of the three questions; before it come the two sides of the comparison.
+    assert 3 * prompt in rows[0]
+    assert rows[2][rows[0].index(3 * prompt)] == 3

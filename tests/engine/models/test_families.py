@@ -1,0 +1,162 @@
+"""Every method on every family: what runs passes every check, what cannot is refused with its reason."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from mmpt_bench.common.errors import RequestError
+from mmpt_bench.engine.adapters.check_method import check_method
+from mmpt_bench.engine.adapters.trial import noise_pictures
+from mmpt_bench.engine.models.anatomy import find_anatomy
+from mmpt_bench.engine.models.backbone import IGNORED, load_backbone
+from mmpt_bench.engine.models.loading import empty_model
+from support.families import BUILDERS, TEMPLATE
+from support.families_table import METHODS, refusal, table
+from support.methods import VARIANTS
+from support.paths import ROOT
+from support.tiny import ANSWERS, QUESTIONS
+
+torch.set_num_threads(1)
+PAGE = ROOT / "docs" / "families.md"
+HAS_NUM2WORDS = importlib.util.find_spec("num2words") is not None
+NEEDS = pytest.mark.skipif(not HAS_NUM2WORDS, reason="SmolVLM's processor needs the package num2words")
+FAMILIES = [pytest.param(name, marks=NEEDS) if name == "SmolVLM" else name for name in BUILDERS]
+WHOLE = {name: "mmpt" if name.startswith(("LLaVA-1", "Pali")) else "mmpt-apart" for name in BUILDERS}
+
+
+class Backbones(dict[str, Any]):
+    """Tiny backbones by the name of their family, made when they are asked for."""
+
+    def __init__(self, place: Path) -> None:
+        super().__init__()
+        self.place = place
+
+    def __missing__(self, family: str) -> Any:
+        folder = BUILDERS[family](self.place / family.replace(" ", "-"))
+        self[family] = load_backbone(str(folder), device="cpu", offline=True)
+        return self[family]
+
+
+@pytest.fixture(scope="module")
+def backbones(tmp_path_factory: pytest.TempPathFactory) -> Backbones:
+    return Backbones(tmp_path_factory.mktemp("families"))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_inputs_are_what_the_processor_makes_of_them(backbones: Backbones, family: str) -> None:
+    backbone = backbones[family]
+    processor, pictures = backbone.processor, noise_pictures(backbone)
+    prompts = [backbone.prompt_text(question) for question in QUESTIONS]
+    # PaliGemma's processor puts beginning and end around a bare question itself.
+    texts = [f"<image>{question}" for question in QUESTIONS] if family.startswith("Pali") else prompts
+    wanted = processor(
+        text=texts, images=[[one] for one in pictures], return_tensors="pt", padding=True, padding_side="left"
+    )
+    found = backbone.batch(pictures, prompts)
+    assert found.keys() | {"labels", "token_type_ids"} >= wanted.keys()
+    for name in found.keys() & wanted.keys():
+        assert torch.equal(found[name], wanted[name].to(found[name].dtype)), name
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_encoded_pictures_give_the_same_batch(backbones: Backbones, family: str) -> None:
+    backbone = backbones[family]
+    pictures, prompts = noise_pictures(backbone), [backbone.prompt_text(question) for question in QUESTIONS]
+    kept = backbone.batch(backbone.encode(pictures), prompts, ANSWERS)
+    for name, value in backbone.batch(pictures, prompts, ANSWERS).items():
+        assert torch.equal(value, kept[name])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_labels_are_the_answer_and_the_end(backbones: Backbones, family: str) -> None:
+    backbone = backbones[family]
+    prompts = [backbone.prompt_text(question) for question in QUESTIONS]
+    batch = backbone.batch(noise_pictures(backbone), prompts, ANSWERS)
+    kept = [backbone.processor.tokenizer.decode(row[row != IGNORED]) for row in batch["labels"]]
+    assert kept == ["yes </s>", "two </s>", "blue . </s>"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_exactly_the_used_vision_weights_reach_the_loss(backbones: Backbones, family: str) -> None:
+    backbone = backbones[family]
+    anatomy, model = backbone.anatomy, backbone.model
+    prompts = [backbone.prompt_text(question) for question in QUESTIONS]
+    model(**backbone.batch(noise_pictures(backbone), prompts, ANSWERS)).loss.backward()
+    tower = f"{anatomy.vision}."
+    reached = {n for n, p in model.named_parameters() if n.startswith(tower) and p.grad is not None}
+    model.zero_grad()
+    assert {n for n in reached if not n.startswith(f"{anatomy.projector}.")} == set(anatomy.vision_used_names)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_prompts_on_both_sides_answer_alike_in_any_batch(backbones: Backbones, family: str) -> None:
+    from mmpt_bench.engine.adapters.check_method import _place_in_batch
+
+    adapter = VARIANTS[WHOLE[family]]()()
+    assert _place_in_batch(adapter, backbones[family]).endswith("agree")
+
+
+@NEEDS
+def test_page_is_what_attaching_finds(backbones: Backbones) -> None:
+    assert PAGE.read_text(encoding="utf-8") == table({family: backbones[family] for family in BUILDERS})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_method_passes_every_check_or_is_refused(backbones: Backbones, family: str, method: str) -> None:
+    backbone = backbones[family]
+    if refusal(method, backbone) is None:
+        assert not [result for result in check_method(VARIANTS[method](), backbone) if not result.ok]
+
+
+def test_prompts_that_would_leave_the_window_are_refused(backbones: Backbones) -> None:
+    import dataclasses
+
+    whole = backbones["Gemma 3"]
+    backbone = dataclasses.replace(whole, anatomy=dataclasses.replace(whole.anatomy, window=40))
+    handle = VARIANTS["prefix"]()(length=30).attach(backbone, 0)
+    prompts = [backbone.prompt_text(question) for question in QUESTIONS]
+    with pytest.raises(RequestError, match="see the last 40 tokens"):
+        backbone.model(**backbone.batch(noise_pictures(backbone), prompts, ANSWERS))
+    handle.remove()
+
+
+def test_several_shapes_of_picture_share_a_batch(backbones: Backbones) -> None:
+    backbone = backbones["LLaVA-NeXT"]
+    wide, high = Image.new("RGB", (64, 16), "red"), Image.new("RGB", (16, 64), "blue")
+    prompts = [backbone.prompt_text(question) for question in QUESTIONS[:2]]
+    with torch.no_grad():
+        both = backbone.model(**backbone.batch([wide, high], prompts, padding_side="left")).logits[:, -1]
+        alone = [
+            backbone.model(**backbone.batch([p], [t])).logits[:, -1] for p, t in zip([wide, high], prompts, strict=True)
+        ]
+    assert torch.allclose(both, torch.cat(alone), atol=1e-5)
+
+
+def test_processor_without_chat_template_is_refused(tmp_path: Path) -> None:
+    folder = BUILDERS["Gemma 3"](tmp_path / "own")
+    (folder / "chat_template.jinja").unlink()
+    backbone = load_backbone(str(folder), device="cpu", offline=True)
+    with pytest.raises(RequestError, match=r"chat_template\.jinja"):
+        backbone.prompt_text("how many ?")
+
+
+def test_structure_is_found_without_weights(tmp_path: Path) -> None:
+    folder = BUILDERS["LLaVA-1.3 (linear projector)"](tmp_path / "own")
+    (folder / "model.safetensors").unlink()
+    assert find_anatomy(empty_model(folder)).projector_parameters == 16 * 32 + 32
+
+
+def test_text_that_brings_its_own_beginning_gets_no_second(tmp_path: Path) -> None:
+    folder = BUILDERS["LLaVA-NeXT"](tmp_path / "own")
+    (folder / "chat_template.jinja").write_text("<s>" + TEMPLATE.replace("IMAGE", "<image> "))
+    backbone = load_backbone(str(folder), device="cpu", offline=True)
+    ids = backbone.batch(noise_pictures(backbone)[:1], [backbone.prompt_text(QUESTIONS[0])])["input_ids"][0]
+    assert (ids == backbone.processor.tokenizer.bos_token_id).sum() == 1

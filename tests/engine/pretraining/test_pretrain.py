@@ -1,0 +1,78 @@
+"""Pre-training: what it makes loads as any backbone does, and an interruption changes nothing."""
+
+from pathlib import Path
+
+import pytest
+
+from mmpt_bench.engine.models.backbone import load_backbone
+from mmpt_bench.engine.pretraining.curriculum import PHASES
+from mmpt_bench.engine.pretraining.pretrain import Plan, learning_rate, pretrain
+from mmpt_bench.engine.pretraining.probe import probe
+
+SMALL = Plan(
+    vision_steps=2,
+    vision_batch=8,
+    naming_steps=2,
+    steps=3,
+    batch=2,
+    decay_steps=2,
+    processes=1,
+    checkpoint_every=1,
+    report_every=1,
+)
+
+
+def quiet(_message: str) -> None:
+    """Says nothing."""
+
+
+def test_an_interrupted_pretraining_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+    whole = pretrain(SMALL, tmp_path / "whole", quiet)
+
+    def stop(message: str) -> None:
+        if message.startswith("language: step 2/3"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(SMALL, tmp_path / "cut", stop)
+    cut = pretrain(SMALL, tmp_path / "cut", quiet)
+    assert (cut / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
+def test_what_it_makes_is_loaded_like_any_other_backbone_and_can_be_probed(tmp_path: Path) -> None:
+    backbone = load_backbone(str(pretrain(SMALL, tmp_path, quiet)), offline=True)
+    assert 4_000_000 < sum(p.numel() for p in backbone.model.parameters()) < 8_000_000
+    found = probe(backbone.model, backbone.processor.tokenizer, n=4)
+    assert {"existence", "count", "color", "location", "relation", "?digit"} <= found.keys()
+    assert all(0 <= share <= 1 for share in found.values())
+
+
+def test_the_rate_rises_stays_and_falls_to_zero() -> None:
+    rates = [learning_rate(step, 100, 1.0, 10, 20) for step in range(100)]
+    assert rates[0] == 0.1
+    assert rates[9] == rates[80] == 1.0
+    assert rates[90] == pytest.approx(0.5)
+    assert rates[99] == pytest.approx(0.05)
+
+
+def test_the_curriculum_is_in_order() -> None:
+    assert [phase.start for phase in PHASES] == sorted({phase.start for phase in PHASES})
+    assert PHASES[-1].things == (1, 2, 3, 4)
+
+
+@pytest.mark.slow
+def test_the_shipped_model_sees() -> None:
+    backbone = load_backbone("embedded")
+    found = probe(backbone.model, backbone.processor.tokenizer)
+    at_least = {
+        "existence": 0.97,
+        "count": 0.94,
+        "color": 0.95,
+        "location": 0.95,
+        "relation": 0.97,
+        "claim_text": 0.96,
+        "claim_sum": 0.97,
+        "?digit": 0.95,
+        "?sum": 0.98,
+    }
+    assert {skill: found[skill] for skill, least in at_least.items() if found[skill] < least} == {}

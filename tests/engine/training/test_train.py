@@ -1,0 +1,186 @@
+"""Training: the schedule by hand, and an interrupted run that ends where an uninterrupted one does, bit for bit."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mmpt_bench.common.errors import Interrupted, RunFailed, UntrustedRecord
+from mmpt_bench.data.examples import Corpus, Example
+from mmpt_bench.engine.models.backbone import Backbone
+from mmpt_bench.engine.training import train
+from mmpt_bench.engine.training.loss import Losses, cut
+from mmpt_bench.methods import method_catalog
+from mmpt_bench.records.recipe import Budget
+from mmpt_bench.sources.corpora import load_corpus
+from support.tiny import tiny_backbone
+
+BUDGET = Budget(steps=6, batch_size=4)
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    torch.set_num_threads(1)
+    return tiny_backbone(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def corpus() -> Corpus:
+    return load_corpus("embedded")
+
+
+def trained(
+    backbone: Backbone, corpus: Corpus, checkpoint: Path | None = None, stop_at: int | None = None, **changes: object
+):
+    handle = method_catalog.load_method(method_catalog.method_entries()["projector"])().attach(backbone, 1)
+    steps: list[train.Step] = []
+    try:
+        rate = changes.get("rate", 1e-2)
+        at_end = lambda: len(steps) == stop_at  # noqa: E731
+        train.train(backbone, handle, corpus, BUDGET, rate, 0, checkpoint, steps.append, at_end)
+        return handle.state(), steps
+    finally:
+        handle.remove()
+
+
+def test_the_rate_rises_over_the_warm_up_and_falls_by_a_cosine_to_zero() -> None:
+    budget = Budget(steps=10, warmup=0.2)
+    rates = [train.learning_rate(step, budget, 1.0) for step in range(10)]
+    assert rates[:3] == [0.5, 1.0, 1.0]
+    assert rates[6] == pytest.approx(0.5)
+    assert 0 < rates[9] < 0.04
+    assert train.learning_rate(9, Budget(steps=10, schedule="constant"), 0.3) == 0.3
+
+
+def test_an_interrupted_training_goes_on_to_the_same_bits(backbone: Backbone, corpus: Corpus, tmp_path: Path) -> None:
+    whole, steps = trained(backbone, corpus)
+    with pytest.raises(Interrupted, match="step 3 of 6"):
+        trained(backbone, corpus, tmp_path / "checkpoint.pt", stop_at=3)
+    resumed, later = trained(backbone, corpus, tmp_path / "checkpoint.pt")
+    assert [step.step for step in later] == [4, 5, 6]
+    assert [step.loss for step in later] == [step.loss for step in steps[3:]]
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_a_damaged_checkpoint_is_not_gone_on_from(backbone: Backbone, corpus: Corpus, tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    with pytest.raises(Interrupted):
+        trained(backbone, corpus, path, stop_at=2)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(UntrustedRecord, match="damaged"):
+        trained(backbone, corpus, path)
+
+
+def test_a_loss_that_is_not_finite_stops_within_one_step(backbone: Backbone, corpus: Corpus) -> None:
+    with pytest.raises(RunFailed, match=r"step \d: .* at learning rate"):
+        trained(backbone, corpus, rate=1e30)
+
+
+def test_a_smaller_micro_batch_gives_the_gradient_of_the_whole_batch(backbone: Backbone, corpus: Corpus) -> None:
+    examples = next(corpus.batches(0, 1, 6))
+    handle = method_catalog.load_method(method_catalog.method_entries()["projector"])().attach(backbone, 1)
+    losses, gradients = Losses(backbone, corpus.fingerprint, 512), []
+    for micro in (6, 2, 1):
+        backbone.model.zero_grad(set_to_none=True)
+        train._backward(losses, list(handle.trainable.values()), examples, micro)
+        gradients.append([p.grad.clone() for p in handle.trainable.values()])
+    handle.remove()
+    for other in gradients[1:]:
+        for a, b in zip(gradients[0], other, strict=True):
+            torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
+
+
+def test_every_method_sees_the_same_examples_in_the_same_order_at_a_seed(corpus: Corpus) -> None:
+    one = [e.prompt for batch in corpus.batches(3, 4, 5) for e in batch]
+    assert one == [e.prompt for batch in corpus.batches(3, 4, 5) for e in batch]
+    assert one[10:] == [e.prompt for batch in corpus.batches(3, 4, 5, first=2) for e in batch]
+    assert one != [e.prompt for batch in corpus.batches(4, 4, 5) for e in batch]
+
+
+def plain_gradients(backbone: Backbone, handle: Any, examples: list[Example]) -> tuple[float, list[torch.Tensor]]:
+    """Returns loss and gradients of a step as the model computes them itself, padded and without a shortcut."""
+    prompts = [backbone.prompt_text(example.prompt) for example in examples]
+    pictures = [example.image.open() for example in examples]
+    backbone.model.zero_grad(set_to_none=True)
+    loss = backbone.model(**backbone.batch(pictures, prompts, [example.target for example in examples])).loss
+    loss.backward()
+    return loss.item(), [parameter.grad for parameter in handle.trainable.values()]
+
+
+@pytest.mark.parametrize(
+    ("method", "values"),
+    [
+        *((method, {}) for method in ("lora", "prefix", "projector", "vpt", "mmpt", "full")),
+        ("mmpt", {"placement": "visual-first"}),
+        ("mmpt", {"visual_states": "parameters"}),
+        ("mmpt", {"interaction": False}),
+        ("mmpt", {"visual_deep": False}),
+        ("mmpt", {"text_deep": False}),
+    ],
+)
+def test_a_step_has_the_loss_and_gradient_of_the_plain_way(
+    method: str, values: dict[str, Any], backbone: Backbone, corpus: Corpus
+) -> None:
+    examples = next(corpus.batches(0, 1, 9))
+    handle = method_catalog.load_method(method_catalog.method_entries()[method])(**values).attach(backbone, 1)
+    try:
+        expected, gradients = plain_gradients(backbone, handle, examples)
+        backbone.model.zero_grad(set_to_none=True)
+        losses = Losses(backbone, corpus.fingerprint, 512)
+        losses._overhead = 1.0
+        assert len(losses.cut(losses.ready(examples), 9)) > 1
+        loss, _ = train._backward(losses, list(handle.trainable.values()), examples, 9)
+        assert loss == pytest.approx(expected, rel=1e-5)
+        for found, known in zip(handle.trainable.values(), gradients, strict=True):
+            torch.testing.assert_close(found.grad, known, atol=1e-5, rtol=1e-3)
+    finally:
+        handle.remove()
+
+
+def test_deep_prompts_are_keys_and_values_in_training_and_their_rows_are_not_computed(
+    backbone: Backbone, corpus: Corpus
+) -> None:
+    examples = next(corpus.batches(0, 1, 2))
+    handle = method_catalog.load_method(method_catalog.method_entries()["mmpt"])(interaction=False).attach(backbone, 1)
+    seen: list[int] = []
+    model, anatomy = backbone.model, backbone.anatomy
+    hooks = [
+        model.get_submodule(name).self_attn.q_proj.register_forward_pre_hook(
+            lambda _, args: seen.append(len(args[0][0]))
+        )
+        for name in (anatomy.vision_layers[0], anatomy.decoder_layers[0])
+    ]
+    try:
+        losses = Losses(backbone, corpus.fingerprint, 512)
+        ready = losses.ready(examples)
+        losses.sum_of(ready, [0])
+        patches = (
+            backbone.model.config.vision_config.image_size // backbone.model.config.vision_config.patch_size
+        ) ** 2
+        assert seen == [patches + 1, len(ready.rows[0].ids)]
+    finally:
+        for hook in hooks:
+            hook.remove()
+        handle.remove()
+
+
+def test_a_cut_shares_groups_by_length_and_pays_for_padding_or_for_calls() -> None:
+    assert cut([9, 2, 9, 2], 4, overhead=3) == [[1, 3], [0, 2]]
+    assert cut([9, 2, 9, 2], 4, overhead=15) == [[1, 3, 0, 2]]
+    assert cut([5, 5, 5, 5, 5], 2, overhead=1) == [[0], [1, 2], [3, 4]]
+
+
+def test_the_last_layer_computes_the_rows_that_have_labels_alone(backbone: Backbone, corpus: Corpus) -> None:
+    examples = next(corpus.batches(0, 1, 5))
+    losses = Losses(backbone, corpus.fingerprint, 512)
+    ready, seen = losses.ready(examples), []
+    last = backbone.model.get_submodule(backbone.anatomy.decoder_layers[-1]).mlp
+    hook = last.down_proj.register_forward_pre_hook(lambda module, args: seen.append(args[0][..., 0].numel()))
+    with torch.no_grad():
+        _, labelled = losses.sum_of(ready, list(range(5)))
+    hook.remove()
+    assert seen == [labelled]
+    assert labelled < sum(len(row.ids) for row in ready.rows)

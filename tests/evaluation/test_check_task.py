@@ -1,0 +1,145 @@
+"""A sound task passes every check; each way of being wrong fails the check that is named after it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mmpt_bench.data.images import Picture
+from mmpt_bench.data.samples import Sample
+from mmpt_bench.engine.adapters.check_method import check_task
+from mmpt_bench.evaluation.counting import Sheet, sheet_of
+from mmpt_bench.evaluation.metrics import Metric
+from mmpt_bench.evaluation.task import Task
+
+
+class Accuracy(Metric):
+    """Share of right answers."""
+
+    def sheet(self, samples: Sequence[Sample]) -> Sheet:
+        return sheet_of(samples, ("asked", "right"), lambda s, c: ("asked", "right") if c == s.answer else ("asked",))
+
+    def values(self, sums: np.ndarray, columns: Sequence[str]) -> dict[str, np.ndarray]:
+        return {"accuracy": sums[..., 1] / sums[..., 0]}
+
+    def ceiling(self, samples: Sequence[Sample]) -> float:
+        return 1.0
+
+    def chance(self, samples: Sequence[Sample]) -> float:
+        return 0.5
+
+
+class LowCeiling(Accuracy):
+    """Claims that nothing above one half can be reached."""
+
+    def ceiling(self, samples: Sequence[Sample]) -> float:
+        return 0.6
+
+
+class RewardsErrors(Accuracy):
+    """Counts the wrong answers."""
+
+    def values(self, sums: np.ndarray, columns: Sequence[str]) -> dict[str, np.ndarray]:
+        return {"accuracy": 1 - sums[..., 1] / sums[..., 0]}
+
+
+def sample(row: Mapping[str, Any], number: int, label_names: Sequence[str]) -> Sample:
+    for column in ("name", "question", "answer"):
+        if row.get(column) is None:
+            raise ValueError(f"`{column}` is missing")
+    picture = Picture(row["name"], lambda: None)  # type: ignore[arg-type,return-value]
+    return Sample(row["name"], picture, row["question"], ("yes", "no"), row["answer"], cluster=row["name"])
+
+
+def parse(reply: str, choices: Sequence[str]) -> str | None:
+    return reply if reply in choices else None
+
+
+ROWS = [
+    {"name": "1", "question": "is it red ?", "answer": "yes"},
+    {"name": "2", "question": "is it blue ?", "answer": "no"},
+    {"name": "3", "question": "is it there ?", "answer": "yes"},
+]
+TASK = Task(
+    name="colours",
+    title="Colours",
+    headline="accuracy",
+    unit="fraction",
+    dataset="nobody/colours",
+    revision="main",
+    config=None,
+    split="test",
+    columns=("name", "question", "answer"),
+    sample=sample,
+    metric=Accuracy(),
+    parse=parse,
+    decode="generate",
+    max_new_tokens=4,
+    version=1,
+)
+
+
+def failures(rows: list[dict[str, Any]] | None = None, **changes: Any) -> set[str]:
+    """Returns the names of the failed checks of a changed task."""
+    results = check_task(dataclasses.replace(TASK, **changes), ROWS if rows is None else rows)
+    return {result.name for result in results if not result.ok}
+
+
+def test_sound_task_passes_everything() -> None:
+    results = check_task(TASK, ROWS)
+    assert len(results) == 9
+    assert not [result for result in results if not result.ok]
+
+
+def test_repeated_id_fails() -> None:
+    assert failures([*ROWS, ROWS[0]]) == {"ids are unique"}
+
+
+def test_illegal_answer_fails() -> None:
+    assert "answers are among the choices" in failures([*ROWS, {"name": "4", "question": "?", "answer": "maybe"}])
+
+
+def test_choice_that_does_not_parse_fails() -> None:
+    assert failures(parse=lambda reply, choices: "yes") == {"choices parse to themselves"}
+
+
+def test_empty_prompt_fails() -> None:
+    assert failures([*ROWS, {"name": "4", "question": " ", "answer": "no"}]) == {"prompts are not empty"}
+
+
+def test_wrong_ceiling_fails() -> None:
+    assert failures(metric=LowCeiling()) == {"all right scores the ceiling"}
+
+
+def test_metric_that_rewards_errors_fails() -> None:
+    assert failures(metric=RewardsErrors()) == {"all right scores the ceiling", "all wrong scores the lowest"}
+
+
+def test_absent_headline_fails() -> None:
+    assert "the metric has its figures" in failures(headline="f1")
+
+
+def test_default_in_place_of_a_value_fails() -> None:
+    def forgiving(row: Mapping[str, Any], number: int, label_names: Sequence[str]) -> Sample:
+        return sample({"question": "is it red ?", **row, "answer": row.get("answer") or "no"}, number, label_names)
+
+    results = {r.name: r for r in check_task(dataclasses.replace(TASK, sample=forgiving), ROWS)}
+    assert "question" in results["a bad value names its column"].detail
+    assert not results["a bad value names its column"].ok
+
+
+def test_error_without_the_column_fails() -> None:
+    def silent(row: Mapping[str, Any], number: int, label_names: Sequence[str]) -> Sample:
+        try:
+            return sample(row, number, label_names)
+        except ValueError:
+            raise ValueError("bad row") from None
+
+    assert failures(sample=silent) == {"a bad value names its column"}
+
+
+def test_no_rows_is_a_failure_not_a_pass() -> None:
+    assert failures([]) == {"rows become samples"}

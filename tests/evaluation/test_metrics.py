@@ -1,0 +1,280 @@
+"""Parse rules and metrics against published tools, published scores and cases worked out by hand."""
+
+from __future__ import annotations
+
+import gzip
+import importlib.util
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmpt_bench.common.errors import RequestError
+from mmpt_bench.data.images import Picture
+from mmpt_bench.data.samples import Sample
+from mmpt_bench.evaluation.metrics import Accuracy, Metric, MMEMetric, POPEMetric
+from mmpt_bench.evaluation.parsing import YES_NO_RULES, first_choice, says_neither, yes_no
+from mmpt_bench.evaluation.task import Task
+from support.paths import PUBLISHED, ROOT, needs_data
+
+PICTURE = Picture("p", lambda: Image.new("RGB", (2, 2)))
+
+
+def load_task(name: str) -> Task:
+    spec = importlib.util.spec_from_file_location(f"task_{name}", ROOT / "tasks" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.TASK
+
+
+def made(answers: list[str], cluster: list[str], group: list[str], choices: tuple[str, ...]) -> list[Sample]:
+    rows = enumerate(zip(answers, cluster, group, strict=True))
+    return [Sample(str(i), PICTURE, "?", choices, answer, g, c) for i, (answer, c, g) in rows]
+
+
+def figures(metric: Metric, samples: list[Sample], choices: list[str | None]) -> dict[str, float]:
+    tally = metric.tally(samples, choices)
+    return {name: float(value) for name, value in metric.values(tally.counts.sum(axis=0), tally.columns).items()}
+
+
+def published(file: str, task: Task) -> tuple[list[Sample], list[str | None]]:
+    samples: list[Sample] = []
+    choices: list[str | None] = []
+    names = load_cifar_names() if task.name == "cifar10" else ()
+    with gzip.open(PUBLISHED / f"{file}.jsonl.gz", "rt", encoding="utf-8") as lines:
+        for number, line in enumerate(lines):
+            row: dict[str, Any] = json.loads(line)
+            row["image"] = row["img"] = Image.new("RGB", (1, 1))
+            if names:
+                row["label"] = names.index(row["label"])
+            sample = task.sample(row, number, names)
+            samples.append(sample)
+            choices.append(task.parse(row["reply"], sample.choices))
+    return samples, choices
+
+
+def load_cifar_names() -> tuple[str, ...]:
+    return ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+def expected(file: str) -> dict[str, Any]:
+    return json.loads((PUBLISHED / "expected.json").read_text(encoding="utf-8"))[file]
+
+
+@needs_data
+@pytest.mark.parametrize("rule", YES_NO_RULES)
+def test_parse_rule_agrees_with_the_published_tool_on_every_reply(rule: str) -> None:
+    rows = json.loads((PUBLISHED / "parse_rules.json").read_text(encoding="utf-8"))
+    assert len(rows) == 2091
+    theirs = [{"yes": "yes", "no": "no", "other": None, "unknown": None}[row[rule].lower()] for row in rows]
+    assert [YES_NO_RULES[rule](row["text"]) for row in rows] == theirs
+
+
+@needs_data
+@pytest.mark.parametrize("file", ["mme_lavin_13b", "mme_llava_v1.5_7b_incomplete"])
+def test_mme_scores_are_the_published_ones(file: str) -> None:
+    ours = figures(load_task("mme").metric, *published(file, load_task("mme")))
+    theirs = expected(file)
+    digits = 2 if file == "mme_lavin_13b" else 12
+    for name, value in theirs["published"].items():
+        ours_here = ours[name if name in ("perception", "cognition") else f"score/{name}"]
+        assert round(ours_here, 1 if value == 963.6 else digits) == pytest.approx(value, abs=1e-12)
+    for name in ("perception", "cognition"):
+        assert ours[name] == pytest.approx(theirs["recomputed"][name], abs=1e-9)
+    for name, value in theirs["recomputed"].items():
+        if isinstance(value, dict):
+            assert 100 * ours[f"acc/{name}"] == pytest.approx(value["acc"], abs=1e-9)
+            assert 100 * ours[f"acc_plus/{name}"] == pytest.approx(value["acc_plus"], abs=1e-9)
+
+
+@needs_data
+@pytest.mark.parametrize(
+    "file", ["pope_llava_v1.5_7b_partial", "pope_llava_1.5_7b_hf", "pope_llava_v1.6_vicuna_7b_current"]
+)
+def test_pope_scores_are_the_published_ones(file: str) -> None:
+    ours = figures(load_task("pope").metric, *published(file, load_task("pope")))
+    theirs = expected(file)
+    for strategy, values in (theirs["published"] or {}).items():
+        for name, value in values.items():
+            if name not in ("TP", "FP", "TN", "FN"):
+                assert ours[f"{name}/{strategy}"] == pytest.approx(value, abs=1e-15)
+    for strategy, values in theirs["recomputed"].items():
+        if strategy == "mean_f1":
+            assert ours["f1_mean"] == pytest.approx(values, abs=1e-10)
+        else:
+            for name in ("accuracy", "precision", "recall", "f1", "yes_ratio"):
+                assert ours[f"{name}/{strategy}"] == pytest.approx(values[name], abs=1e-10)
+
+
+@needs_data
+def test_cifar10_scores_are_the_published_ones() -> None:
+    task = load_task("cifar10")
+    samples, choices = published("cifar10_gpt4o", task)
+    ours, theirs = figures(task.metric, samples, choices), expected("cifar10_gpt4o")["published"]
+    assert choices.count(None) == 1
+    assert ours["accuracy"] == theirs["accuracy"]
+    assert ours["balanced_accuracy"] == pytest.approx(theirs["macro_recall"], abs=1e-15)
+    assert ours["macro_f1"] == pytest.approx(theirs["macro_f1"], abs=1e-15)
+
+
+@pytest.fixture
+def mme() -> list[Sample]:
+    """Two subtasks: `count` with two pictures, `OCR` with one."""
+    return made(["Yes", "No"] * 3, ["a", "a", "b", "b", "c", "c"], ["count"] * 4 + ["OCR"] * 2, ("Yes", "No"))
+
+
+def test_mme_all_right_reaches_the_ceiling_of_the_subtasks_present(mme: list[Sample]) -> None:
+    ours = figures(MMEMetric(), mme, [sample.answer for sample in mme])
+    assert ours["total"] == ours["perception"] == MMEMetric().ceiling(mme) == 400
+    assert "cognition" not in ours
+    assert "score/color" not in ours
+
+
+def test_mme_all_wrong_is_zero(mme: list[Sample]) -> None:
+    assert figures(MMEMetric(), mme, ["No", "Yes"] * 3)["total"] == 0
+
+
+def test_mme_all_yes_gets_half_of_acc_and_nothing_of_acc_plus(mme: list[Sample]) -> None:
+    ours = figures(MMEMetric(), mme, ["Yes"] * 6)
+    assert (ours["acc/count"], ours["acc_plus/count"], ours["score/count"], ours["total"]) == (0.5, 0, 50, 100)
+
+
+def test_mme_pairs_are_read_off_the_picture_not_the_row_order(mme: list[Sample]) -> None:
+    choices: list[str | None] = ["Yes", "No", "Yes", "Yes", "No", "No"]
+    shuffled = [3, 0, 5, 2, 4, 1]
+    there = figures(MMEMetric(), [mme[i] for i in shuffled], [choices[i] for i in shuffled])
+    assert there == figures(MMEMetric(), mme, choices)
+    assert there["acc_plus/count"] == 0.5
+
+
+def test_mme_picture_with_one_question_is_refused_by_name(mme: list[Sample]) -> None:
+    with pytest.raises(ValueError, match="`c` has 1"):
+        MMEMetric().tally(mme[:5], ["Yes"] * 5)
+
+
+def test_mme_subtask_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ValueError, match="`colour`"):
+        MMEMetric().tally(made(["Yes", "No"], ["a", "a"], ["colour"] * 2, ("Yes", "No")), ["Yes", "No"])
+
+
+def test_mme_unreadable_reply_counts_as_wrong(mme: list[Sample]) -> None:
+    ours = figures(MMEMetric(), mme, ["Yes", None, "Yes", "No", "Yes", "No"])
+    assert (ours["acc/count"], ours["acc_plus/count"]) == (0.75, 0.5)
+
+
+def test_mme_chance_is_what_a_coin_gets_on_average(mme: list[Sample]) -> None:
+    every = [[("Yes", "No")[code >> bit & 1] for bit in range(6)] for code in range(64)]
+    assert np.mean([figures(MMEMetric(), mme, list(c))["total"] for c in every]) == MMEMetric().chance(mme) == 150
+
+
+@pytest.fixture
+def pope() -> list[Sample]:
+    """Two strategies over two pictures: random has yes no yes no, popular yes no."""
+    groups = ["random"] * 4 + ["popular"] * 2
+    return made(["yes", "no", "yes", "no", "yes", "no"], ["a", "a", "b", "b", "a", "a"], groups, ("yes", "no"))
+
+
+def test_pope_all_right_is_one(pope: list[Sample]) -> None:
+    ours = figures(POPEMetric(), pope, [sample.answer for sample in pope])
+    assert ours["f1_mean"] == ours["f1"] == ours["accuracy"] == ours["precision/random"] == 1
+    assert ours["yes_ratio"] == 0.5
+
+
+def test_pope_all_wrong_has_no_true_positive(pope: list[Sample]) -> None:
+    ours = figures(POPEMetric(), pope, ["no", "yes", "no", "yes", "no", "yes"])
+    assert (ours["f1_mean"], ours["accuracy"], ours["precision"], ours["recall"]) == (0, 0, 0, 0)
+
+
+def test_pope_all_yes_has_full_recall_and_half_precision(pope: list[Sample]) -> None:
+    ours = figures(POPEMetric(), pope, ["yes"] * 6)
+    assert (ours["recall"], ours["precision"], ours["yes_ratio"], ours["accuracy"]) == (1, 0.5, 1, 0.5)
+    assert ours["f1_mean"] == pytest.approx(2 / 3)
+
+
+def test_pope_precision_is_absent_and_f1_zero_when_nothing_is_yes(pope: list[Sample]) -> None:
+    ours = figures(POPEMetric(), pope, ["no"] * 6)
+    assert "precision" not in ours
+    assert (ours["f1"], ours["f1_mean"], ours["recall"], ours["yes_ratio"]) == (0, 0, 0, 0)
+
+
+def test_pope_yes_ratio_is_of_the_answers_not_of_the_labels(pope: list[Sample]) -> None:
+    assert figures(POPEMetric(), pope, ["yes", "yes", "yes", "no", "no", "no"])["yes_ratio/random"] == 0.75
+
+
+def test_pope_mean_differs_from_pooled_where_strategies_differ(pope: list[Sample]) -> None:
+    ours = figures(POPEMetric(), pope, ["yes", "no", "yes", "no", "no", "no"])
+    assert (ours["f1/random"], ours["f1/popular"], ours["f1_mean"]) == (1, 0, 0.5)
+    assert ours["f1"] == pytest.approx(0.8)  # 2 of 2 + 0 of 1 right: precision 1, recall 2/3
+
+
+def test_pope_unreadable_reply_is_wrong_and_not_a_yes(pope: list[Sample]) -> None:
+    ours = figures(POPEMetric(), pope, ["yes", None, None, "no", "yes", "no"])
+    assert (ours["accuracy/random"], ours["precision/random"], ours["recall/random"]) == (0.5, 1, 0.5)
+
+
+def test_pope_chance_is_what_a_coin_gets_on_average(pope: list[Sample]) -> None:
+    every = [[("yes", "no")[code >> bit & 1] for bit in range(6)] for code in range(64)]
+    mean = np.mean([figures(POPEMetric(), pope, list(c))["f1_mean"] for c in every])
+    assert POPEMetric().chance(pope) == pytest.approx(mean, abs=1e-12)
+
+
+def test_accuracy_by_group_and_class_worked_out_by_hand() -> None:
+    samples = made(["cat", "cat", "dog", "dog"], ["a", "b", "c", "d"], ["x", "x", "y", "y"], ("cat", "dog", "bird"))
+    ours = figures(Accuracy(), samples, ["cat", "dog", "dog", None])
+    assert (ours["accuracy"], ours["accuracy/x"], ours["accuracy/y"]) == (0.5, 0.5, 0.5)
+    assert (ours["recall/cat"], ours["recall/dog"], ours["balanced_accuracy"]) == (0.5, 0.5, 0.5)
+    # cat: precision 1, recall 1/2; dog: precision 1/2, recall 1/2; bird is nobody's right answer.
+    assert ours["macro_f1"] == pytest.approx((2 / 3 + 1 / 2) / 2)
+    assert "recall/bird" not in ours
+
+
+def test_accuracy_chance_is_one_over_the_choices() -> None:
+    assert Accuracy().chance(made(["a"], ["p"], [""], ("a", "b", "c", "d"))) == 0.25
+
+
+def test_values_of_many_sums_are_those_of_each() -> None:
+    samples = made(["yes", "no", "yes", "no"], ["a", "a", "b", "b"], ["random"] * 4, ("yes", "no"))
+    tally = POPEMetric().tally(samples, ["no", "no", "yes", "no"])
+    both = POPEMetric().values(tally.counts, tally.columns)
+    assert both["f1/random"].tolist() == [0, 1]
+    assert np.isnan(both["precision/random"][0])
+    assert "precision/random" not in POPEMetric().values(tally.counts[0], tally.columns)
+
+
+@pytest.mark.parametrize(
+    ("reply", "choice"),
+    [
+        ("cat", "cat"),
+        (" A Cat.", "cat"),
+        ("Cat, not dog", "cat"),
+        ("It is a fire truck!", "fire truck"),
+        ("truck", "truck"),
+        ("cats", None),
+        ("a cat or a dog", None),
+        ("", None),
+        ("i can't classify that image under the given categories.", None),
+    ],
+)
+def test_first_choice_reads_one_whole_name_or_nothing(reply: str, choice: str | None) -> None:
+    assert first_choice(reply, ("cat", "dog", "truck", "fire truck")) == choice
+
+
+def test_pope_rule_reads_yes_from_an_empty_reply_which_is_reported_as_neither() -> None:
+    task = load_task("pope")
+    assert task.parse("", ("yes", "no")) == "yes"
+    assert not task.reads("", ("yes", "no"))
+    assert task.reads("No, there is not.", ("yes", "no"))
+    assert says_neither("I know nothing", ("yes", "no"))
+
+
+def test_yes_no_answers_in_the_spelling_of_the_choices() -> None:
+    assert yes_no("mme_official")("yes, there is", ("Yes", "No")) == "Yes"
+
+
+def test_unknown_parse_rule_is_named_with_the_nearest() -> None:
+    with pytest.raises(RequestError, match="mme_official"):
+        yes_no("mme_oficial")

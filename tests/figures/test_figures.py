@@ -1,0 +1,190 @@
+"""Figures: the same bytes each time, a table behind each, no label over another, and what is missing."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from mmpt_bench.common.errors import UntrustedRecord
+from mmpt_bench.figures.draw import figures, render, write
+from mmpt_bench.figures.figure_data import KINDS, Drawn, Material, Missing, material
+from mmpt_bench.figures.pareto import front_shares
+from mmpt_bench.figures.style import marks_of, short
+from mmpt_bench.records.learning_curves import publish_curves, read_curves, thinned
+from mmpt_bench.records.store import Store
+from support.command import bench
+from support.studies import COLORS, study, study_tasks
+from support.synthetic import recipe, record, samples, store_in, task
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return study(tmp_path_factory.mktemp("study"), n_seeds=2)
+
+
+@pytest.fixture(scope="module")
+def made_of(store: Store) -> Material:
+    return material(store, study_tasks(), COLORS, n_resamples=60)
+
+
+@pytest.fixture(scope="module")
+def drawn(made_of: Material) -> dict[str, Drawn]:
+    found = list(figures(made_of))
+    assert not [each for each in found if isinstance(each, Missing)]
+    return {each.kind: each for each in found if isinstance(each, Drawn)}
+
+
+def test_every_kind_of_figure_is_drawn(drawn: dict[str, Drawn]) -> None:
+    assert tuple(drawn) == KINDS
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_label_is_written_over_another_or_beyond_the_figure(drawn: dict[str, Drawn], kind: str) -> None:
+    check_labels(drawn[kind].figure)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_figure_has_words_for_those_who_do_not_see_it_and_its_table(drawn: dict[str, Drawn], kind: str) -> None:
+    each = drawn[kind]
+    assert len(each.alt) > 30
+    assert len(each.caption) > 30
+    rows = list(csv.DictReader(io.StringIO(each.csv.decode())))
+    assert rows
+    assert all(None not in row and None not in row.values() for row in rows)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_figure_drawn_again_has_the_same_bytes(made_of: Material, drawn: dict[str, Drawn], kind: str) -> None:
+    again = next(each for each in figures(made_of) if each.kind == kind)
+    assert isinstance(again, Drawn)
+    for form in ("svg", "pdf"):
+        assert render(again, form) == render(drawn[kind], form)
+    assert again.csv == drawn[kind].csv
+
+
+def test_files_hold_no_date_and_their_names_are_the_figure(drawn: dict[str, Drawn], tmp_path: Path) -> None:
+    paths = write(drawn["pareto"], tmp_path)
+    assert sorted(path.name for path in paths) == [f"pareto-embedded.{end}" for end in ("csv", "pdf", "png", "svg")]
+    assert b"dc:date" not in (tmp_path / "pareto-embedded.svg").read_bytes()
+    assert b"CreationDate" not in (tmp_path / "pareto-embedded.pdf").read_bytes()
+
+
+def test_letters_can_stay_text_for_a_page_and_are_smaller_then(drawn: dict[str, Drawn]) -> None:
+    outlines, text = render(drawn["subtasks"], "svg"), render(drawn["subtasks"], "svg", "text")
+    assert b"commonsense reasoning" in text
+    assert len(text) < len(outlines)
+
+
+def test_one_colour_a_method_in_every_figure(drawn: dict[str, Drawn]) -> None:
+    for kind in [kind for kind in KINDS if kind != "heat-map"]:
+        svg = render(drawn[kind], "svg").decode().lower()
+        assert COLORS["full"].lower() in svg, kind
+
+
+def test_nothing_recorded_says_what_makes_each_figure(tmp_path: Path) -> None:
+    found = list(figures(material(store_in(tmp_path), study_tasks(), COLORS)))
+    assert all(isinstance(each, Missing) and "mmpt-bench" in each.reason for each in found)
+    assert tuple(each.kind for each in found) == KINDS
+    assert "Nothing can be drawn yet" in bench("figures", cwd=tmp_path, code=2).stderr
+
+
+@pytest.mark.parametrize(("method", "trained"), [("mmpt", True), ("frozen", False)])
+def test_one_method_with_one_seed_draws_what_it_can(method: str, trained: bool, tmp_path: Path) -> None:
+    store, of = store_in(tmp_path), task("pope", "POPE")
+    store.append_record(record(store, of, samples(20), "110", recipe(method)))
+    found = {each.kind: each for each in figures(material(store, {"pope": of}, COLORS, n_resamples=30))}
+    assert {kind for kind, each in found.items() if isinstance(each, Drawn)} == {"leaderboard"}
+    pareto = found["pareto"]
+    assert isinstance(pareto, Missing)
+    assert "a front needs two" in pareto.reason
+
+
+def test_many_methods_with_long_names_do_not_collide(made_of: Material) -> None:
+    evidence = made_of.boards[0]
+    rows = [dataclasses.replace(r, label=r.label, params=r.params) for r in evidence.board.rows]
+    longer = {r.label: f"{r.label} (rank=64, alpha=128, train_projector=True)" for r in rows if r.trains}
+    rows = [dataclasses.replace(r, label=longer.get(r.label, r.label)) for r in rows]
+    board = dataclasses.replace(evidence.board, rows=tuple(rows), reference="")
+    scores = {longer.get(label, label): value for label, value in evidence.scores.items()}
+    assert evidence.overall is not None
+    methods = tuple(longer.get(label, label) for label in evidence.overall.methods)
+    overall = dataclasses.replace(evidence.overall, methods=methods)
+    changed = dataclasses.replace(evidence, board=board, scores=scores, overall=overall)
+    for each in figures(dataclasses.replace(made_of, boards=(changed,), ablations=())):
+        if isinstance(each, Drawn):
+            check_labels(each.figure)
+
+
+def test_a_method_is_on_the_front_where_none_scores_more_for_no_more() -> None:
+    scores = np.array([[0.5, 0.6, 0.4], [0.5, 0.4, 0.4]])
+    # In the first draw the second beats the first at the same cost; the third costs least.
+    assert front_shares(scores, [2.0, 2.0, 1.0]).tolist() == [0.5, 0.5, 1.0]
+
+
+def test_curves_are_means_over_stretches_and_are_kept_without_the_runs(store: Store, tmp_path: Path) -> None:
+    curve = thinned("run", [float(step) for step in range(100)])
+    assert curve.steps == tuple(range(2, 101, 2))
+    assert curve.losses[:2] == (0.5, 2.5)
+    before = read_curves(store)
+    publish_curves(store)
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "learning_curves.jsonl").write_bytes(store.path("learning_curves.jsonl").read_bytes())
+    store.path("learning_curves.jsonl").unlink()
+    assert read_curves(Store(tmp_path / "results")) == before
+
+
+def test_a_damaged_curve_is_said(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    store.root.mkdir()
+    store.path("learning_curves.jsonl").write_text('{"run": "a"}\n')
+    with pytest.raises(UntrustedRecord, match="no learning curve"):
+        read_curves(store)
+
+
+def test_numbers_are_short() -> None:
+    assert [short(v) for v in (5e-5, 1e-4, 0.001, 0.5)] == ["5e-5", "1e-4", "0.001", "0.5"]
+    assert [short(v) for v in (20, 50_000, 1_500_000)] == ["20", "50k", "1.5M"]
+
+
+def test_a_method_has_one_mark_in_all_figures_and_its_variants_others() -> None:
+    colors = dict.fromkeys(("frozen", "full", "lora", "mmpt"), "#000000")
+    assert (
+        marks_of([("mmpt", "mmpt"), ("full", "full")], colors)
+        == marks_of([("full", "full"), ("mmpt", "mmpt")], colors)[::-1]
+    )
+    marks = marks_of([("lora", "lora"), ("lora (r=4)", "lora"), ("mine", "mine"), ("mmpt", "mmpt")], colors)
+    assert len(set(marks)) == 4
+    assert marks[0] == marks_of([("lora", "lora")], colors)[0]
+
+
+def texts(figure: Figure) -> list[Text]:
+    """Returns every text that is drawn; tick labels beyond the ends of an axis exist and are not."""
+    beyond = set()
+    for axes in figure.axes:
+        for axis, (low, high) in ((axes.xaxis, sorted(axes.get_xlim())), (axes.yaxis, sorted(axes.get_ylim()))):
+            ticks = [*axis.get_major_ticks(), *axis.get_minor_ticks()]
+            beyond |= {tick.label1 for tick in ticks if not low <= tick.get_loc() <= high}
+    return [t for t in figure.findobj(Text) if t.get_visible() and t.get_text().strip() and t not in beyond]
+
+
+def check_labels(figure: Figure) -> None:
+    """Fails where two texts overlap, or one leaves the figure."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    boxes = [(t.get_text(), t.get_window_extent(canvas.get_renderer())) for t in texts(figure)]
+    width, height = figure.bbox.width, figure.bbox.height
+    for text, box in boxes:
+        inside = box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height
+        assert inside, f"`{text}` leaves the figure: {box}"
+    for (text, box), (other, second) in combinations(boxes, 2):
+        apart = box.x1 <= second.x0 or second.x1 <= box.x0 or box.y1 <= second.y0 or second.y1 <= box.y0
+        assert apart, f"`{text}` and `{other}` overlap"

@@ -1,0 +1,63 @@
+"""The parse rule of a run: replies are kept as they are, and read anew by another rule."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmpt_bench.records.run_folder import predictions
+from mmpt_bench.records.store import Store
+from mmpt_bench.runs.request import TaskData
+from mmpt_bench.sources.task_rows import embedded_rows
+from support.paths import ROOT
+from support.tasks import task as built_in
+
+
+def bench(*words: str, cwd: Path, code: int = 0) -> str:
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "mmpt_bench", "run", *words]
+    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == code, done.stderr + done.stdout
+    return done.stderr
+
+
+@pytest.mark.parametrize("name", ["mme", "pope"])
+def test_the_official_rule_keeps_the_keys_of_earlier_records_and_another_has_its_own(name: str) -> None:
+    task = built_in(name)
+    rows = embedded_rows(task)
+    plain = TaskData(task, rows, [], None)
+    other = TaskData(task.with_rule("lmms-eval"), rows, [], None)
+    assert plain.key == plain.asked_key == other.asked_key
+    assert other.key == [*plain.key, "parse rule lmms-eval"]
+
+
+def test_replies_without_the_guard_of_half_precision_have_keys_of_their_own() -> None:
+    task = built_in("mme")
+    guarded = TaskData(task, embedded_rows(task), [], None)
+    assert dataclasses.replace(guarded, guard=False).asked_key == [*guarded.asked_key, "no guard"]
+
+
+def test_another_rule_reads_the_kept_replies_and_asks_nothing(tmp_path: Path) -> None:
+    words = ("--method", "frozen", "--tasks", "pope", "--limit", "8")
+    bench(*words, cwd=tmp_path)
+    (path,) = (tmp_path / "results" / "runs").glob("*/pope.jsonl")
+    before = path.read_bytes()
+    assert "1 evaluations to do" in bench(*words, "--parse", "vlmevalkit", cwd=tmp_path)
+    assert path.read_bytes() == before
+    records = {record.parse_rule: record for record in Store(tmp_path / "results").records()}
+    assert records.keys() == {"official", "vlmevalkit"}
+    assert records["official"].samples == records["vlmevalkit"].samples
+    store = Store(tmp_path / "results")
+    for record in records.values():
+        assert predictions(store, record.run, "pope", record.replies_key or record.eval_key)
+    assert "parse rule" in (tmp_path / "results" / "leaderboard.md").read_text()
+
+
+def test_a_task_without_the_rule_is_refused_before_a_model_loads(tmp_path: Path) -> None:
+    said = bench("--method", "frozen", "--tasks", "pope,vsr", "--parse", "lmms-eval", cwd=tmp_path, code=2)
+    assert "VSR has `official`" in said

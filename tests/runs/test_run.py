@@ -1,0 +1,205 @@
+"""The main job, end to end on the embedded backbone: run, interrupt, resume, leaderboard; and what is asked wrongly."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mmpt_bench.evaluation import task_catalog
+from mmpt_bench.methods import method_catalog
+from mmpt_bench.records.recipe import Budget
+from mmpt_bench.records.store import Store
+from mmpt_bench.runs import plan, request
+from support.command import bench
+from support.paths import DATA, ROOT
+
+QUICK = ("--steps", "3", "--batch-size", "4", "--limit", "8")
+
+
+def test_the_main_command_trains_evaluates_and_writes_a_leaderboard_and_a_second_one_does_nothing(
+    tmp_path: Path,
+) -> None:
+    first = bench("run", "--method", "mmpt,frozen", "--tasks", "mme,pope", *QUICK, cwd=tmp_path)
+    assert "1 to train, 4 evaluations to do" in first.stderr
+    assert re.search(r"mmpt: learning rate \S+, searched: \d+ rates on validation data", first.stderr)
+    assert "step 3/3, loss" in first.stderr
+    for name in ("leaderboard.csv", "leaderboard.md"):
+        assert (tmp_path / "results" / name).stat().st_size > 200
+    records = Store(tmp_path / "results").records()
+    assert sorted((r.method, r.task) for r in records) == [(m, t) for m in ("frozen", "mmpt") for t in ("mme", "pope")]
+    assert all(r.status == "ok" and r.suite == "embedded" and r.interval for r in records)
+    before = {path: path.read_bytes() for path in (tmp_path / "results").rglob("*.jsonl")}
+    second = bench("run", "--method", "mmpt,frozen", "--tasks", "mme,pope", *QUICK, "--json", cwd=tmp_path)
+    assert "recorded already" in second.stderr
+    assert {path: path.read_bytes() for path in (tmp_path / "results").rglob("*.jsonl")} == before
+    assert {row["method"] for row in json.loads(second.stdout)["boards"][0]["rows"]} == {"mmpt", "frozen"}
+
+
+def test_a_new_task_reuses_the_trained_adapter(tmp_path: Path) -> None:
+    bench("run", "--method", "vpt", "--tasks", "cifar10", *QUICK, cwd=tmp_path)
+    (adapter,) = (tmp_path / "results" / "runs").glob("vpt-*/adapter/adapter_model.safetensors")
+    made = adapter.stat().st_mtime_ns
+    again = bench("run", "--method", "vpt", "--tasks", "cifar10,vsr", *QUICK, cwd=tmp_path)
+    assert "0 to train, 1 evaluations to do, 1 recorded already" in again.stderr
+    assert adapter.stat().st_mtime_ns == made
+
+
+def test_an_interrupted_run_says_so_and_the_same_command_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    words = ("run", "--method", "projector", "--tasks", "cifar10", "--steps", "60", "--batch-size", "4", "--limit", "8")
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "mmpt_bench", *words, "--out", "cut"]
+    process = subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "step 12/60" in line:
+            process.send_signal(signal.SIGINT)
+            break
+    rest = process.stderr.read()
+    assert process.wait(timeout=60) == 130
+    assert "the same command goes on from there" in rest
+    assert list((tmp_path / "cut" / "runs").glob("*/checkpoint.pt"))
+    bench(*words, "--out", "cut", cwd=tmp_path)
+    bench(*words, "--out", "whole", cwd=tmp_path)
+    name = "runs/*/adapter/adapter_model.safetensors"
+    (cut,), (whole,) = (tmp_path / "cut").glob(name), (tmp_path / "whole").glob(name)
+    assert cut.read_bytes() == whole.read_bytes()
+    steps = [json.loads(line)["step"] for line in (cut.parents[1] / "train.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, 61))
+
+
+def test_a_killed_evaluation_answers_no_question_twice_and_leaves_none_out(tmp_path: Path) -> None:
+    words = ("run", "--method", "frozen", "--tasks", "pope")
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    process = subprocess.Popen([sys.executable, "-m", "mmpt_bench", *words], cwd=tmp_path, env=env)
+    until = time.monotonic() + 120
+    while not (found := list((tmp_path / "results" / "runs").glob("*/pope.jsonl"))) and time.monotonic() < until:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert found
+    half = len(found[0].read_text().splitlines())
+    assert half < 2400
+    bench(*words, cwd=tmp_path)
+    ids = [json.loads(line)["id"] for line in found[0].read_text().splitlines()]
+    assert len(ids) == len(set(ids)) == 2400
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--method", "mmtp"), "Did you mean `mmpt`"),
+        (("--tasks", "mee"), "Did you mean `mme`"),
+        (("--backbone", "embeded"), "Did you mean `embedded`"),
+        (("--set", "mmpt.text_lenght=3"), "Did you mean `text_length`"),
+        (("--set", "lora.r=3"), "names one that `--method` does not"),
+        (("--set", "text_length=-1"), "0 or more"),
+        (("--set", "text_length=many"), "type int"),
+        (("--data", "nowhere"), "no folder `nowhere`"),
+        (("--seeds", "1,1"), "different numbers"),
+        (("--steps", "0"), "at least 1"),
+        (("--dtype", "float31"), "Did you mean `float32`"),
+        (("--out", "/dev/null/results"), "cannot be written"),
+        (("--tasks", "./mine.py"), "no file `./mine.py`"),
+        (("--metod", "mmpt"), "--method"),
+    ],
+)
+def test_a_wrong_request_is_refused_with_a_hint_before_torch_is_imported(
+    words: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    code = (
+        "import sys\nfrom mmpt_bench.cli.main import main\n"
+        "try:\n    main()\nfinally:\n    assert 'torch' not in sys.modules, 'torch was imported'\n"
+    )
+    command = [sys.executable, "-c", code, "run", *words]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "results" / "runs").exists()
+
+
+def test_a_failed_run_is_recorded_listed_and_never_ranked(tmp_path: Path) -> None:
+    words = ("--method", "projector,frozen", "--set", "projector.learning_rate=1e30", "--tasks", "cifar10", *QUICK)
+    done = bench("run", *words, cwd=tmp_path, code=4)
+    assert "not finite" in done.stderr
+    board = json.loads(bench("leaderboard", "--json", cwd=tmp_path).stdout)["boards"][0]
+    assert [row["method"] for row in board["rows"] if row["rank"] is not None] == ["frozen"]
+    assert board["failures"][0]["method"] == "projector"
+
+
+def test_real_mnist_and_cifar_pictures_are_evaluated_from_a_folder(tmp_path: Path) -> None:
+    if not DATA.is_dir():
+        pytest.skip("the folder of real data is not beside the checkout")
+    words = ("run", "--method", "frozen", "--tasks", "mnist,cifar10", "--data", str(DATA), "--limit", "40", "--json")
+    board = json.loads(bench(*words, cwd=tmp_path).stdout)["boards"][0]
+    assert board["suite"] == "real"
+    assert {column["task"] for column in board["columns"]} == {"mnist", "cifar10"}
+    assert all(record.n == 40 for record in Store(tmp_path / "results").records())
+
+
+def test_a_plan_runs_nothing(tmp_path: Path) -> None:
+    done = bench("run", "--method", "all", "--tasks", "all", "--seeds", "0,1", "--plan", "--json", cwd=tmp_path)
+    said = json.loads(done.stdout)
+    assert len(said["runs"]) == 13
+    assert {task["task"] for task in said["tasks"]} == set(task_catalog.task_entries())
+    assert not (tmp_path / "results").exists()
+
+
+def test_what_does_not_train_is_one_run_whatever_the_seeds(tmp_path: Path) -> None:
+    methods, tasks = method_catalog.find_methods("frozen,lora"), task_catalog.find_tasks("mnist")
+    asked = request.Request(
+        tuple(methods), {}, tuple(tasks), (0, 1, 2), "embedded", "embedded", Budget(steps=1), "float32", tmp_path,
+    )  # fmt: skip
+    jobs = plan.plan(asked, Store(tmp_path), request.load_data(asked))
+    assert [(job.recipe.method, job.recipe.seed) for job in jobs] == [
+        ("frozen", 0),
+        ("lora", 0),
+        ("lora", 1),
+        ("lora", 2),
+    ]
+
+
+def test_a_recipe_repeats_its_run_and_an_edited_one_is_another(tmp_path: Path) -> None:
+    bench("run", "--method", "vpt", "--set", "learning_rate=0.01", "--tasks", "mnist", *QUICK, cwd=tmp_path)
+    (recipe,) = (tmp_path / "results" / "runs").glob("*/recipe.yaml")
+    bench("run", "--recipe", str(recipe), "--tasks", "mnist", "--limit", "8", "--out", "again", cwd=tmp_path)
+    name = "runs/*/adapter/adapter_model.safetensors"
+    (first,), (second,) = (tmp_path / "results").glob(name), (tmp_path / "again").glob(name)
+    assert first.parents[1].name == second.parents[1].name
+    assert first.read_bytes() == second.read_bytes()
+    edited = tmp_path / "edited.yaml"
+    edited.write_text(recipe.read_text().replace("seed: 0", "seed: 1"))
+    bench("run", "--recipe", str(edited), "--tasks", "mnist", "--limit", "8", "--out", "again", cwd=tmp_path)
+    assert len(list((tmp_path / "again" / "runs").iterdir())) == 2
+
+
+def test_a_recipe_of_another_backbone_is_refused_with_what_differs(tmp_path: Path) -> None:
+    from mmpt_bench.records.recipe import Recipe
+
+    made = Recipe(
+        "embedded", "0" * 64, "embedded", "x", "frozen", {"train_projector": False, "learning_rate": 0.0}, Budget(), 0
+    )
+    Store(tmp_path / "results").write_recipe(made)
+    (path,) = (tmp_path / "results" / "runs").glob("*/recipe.yaml")
+    done = bench("run", "--recipe", str(path), "--tasks", "mnist", cwd=tmp_path, code=2)
+    assert "`backbone_fingerprint` was 000" in done.stderr
+    refused = bench("run", "--recipe", str(path), "--seeds", "1", cwd=tmp_path, code=2)
+    assert "do not go together" in refused.stderr
+
+
+def test_published_records_stand_on_the_board_and_do_not_stand_for_a_run_of_ones_own(tmp_path: Path) -> None:
+    words = ("run", "--method", "frozen", "--tasks", "mnist", *QUICK)
+    bench(*words, cwd=tmp_path)
+    bench("leaderboard", "--publish", cwd=tmp_path)
+    (tmp_path / "results" / "runs").rename(tmp_path / "elsewhere")
+    board = json.loads(bench("leaderboard", "--json", cwd=tmp_path).stdout)["boards"][0]
+    assert [row["method"] for row in board["rows"]] == ["frozen"]
+    assert "1 evaluations to do, 0 recorded already" in bench(*words, cwd=tmp_path).stderr

@@ -1,0 +1,301 @@
+"""Ablations: what can be varied, what is refused and why, and that they share everything with other runs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from mmpt_bench.board.from_records import boards
+from mmpt_bench.common.errors import RequestError, UntrustedRecord
+from mmpt_bench.methods import method_catalog
+from mmpt_bench.records import ablations
+from mmpt_bench.records.ablations import Ablation, Point, variant_key
+from mmpt_bench.records.recipe import Budget, Recipe
+from mmpt_bench.records.store import Store
+from mmpt_bench.runs.estimate import estimate
+from mmpt_bench.sources.corpora import load_corpus
+from mmpt_bench.study.ablation_board import ablation_board
+from mmpt_bench.study.ablation_tables import ablation_csv, ablation_md, ablation_tables
+from mmpt_bench.study.axes import axes_of, combinations, label_of
+from support.command import bench
+from support.paths import ROOT
+from support.synthetic import record, samples, store_in, task
+
+QUICK = ("--steps", "2", "--batch-size", "2", "--limit", "4")
+
+
+def changed(method: str, one_at_a_time: bool = False, sets: tuple[str, ...] = (), **options: str) -> list[dict]:
+    """Returns what each point of a method sets, field by field."""
+    (entry,) = method_catalog.find_methods(method)
+    axes, _ = axes_of({k.replace("_", "-"): v for k, v in options.items()}, sets, [entry])
+    found = []
+    for combination in combinations(axes, entry.name, one_at_a_time):
+        fields: dict[str, str] = {}
+        for setting in combination.values():
+            fields |= setting.fields.get(entry.name, {})
+        found.append(fields)
+    return found
+
+
+def test_one_length_is_set_on_every_side_that_a_method_has() -> None:
+    assert changed("mmpt", prompt_len="5,10") == [
+        {"visual_length": "5", "text_length": "5"},
+        {"visual_length": "10", "text_length": "10"},
+    ]
+    assert changed("prefix", prompt_len="5") == [{"length": "5"}]
+    assert changed("vpt", prompt_len="7") == [{"visual_length": "7"}]
+
+
+def test_several_axes_make_a_grid_or_one_change_at_a_time() -> None:
+    grid = changed("mmpt", visual_len="5,10", text_len="1,2,3")
+    assert [(p["visual_length"], p["text_length"]) for p in grid] == [(v, t) for v in ("5", "10") for t in "123"]
+    alone = changed("mmpt", one_at_a_time=True, visual_len="5,10", text_len="1")
+    assert alone == [{}, {"visual_length": "5"}, {"visual_length": "10"}, {"text_length": "1"}]
+
+
+def test_parts_leave_a_side_out_whatever_the_lengths_are() -> None:
+    points = changed("mmpt", parts="text,both", prompt_len="5")
+    assert points == [
+        {"visual_length": "0", "text_length": "5", "interaction": "false"},
+        {"visual_length": "5", "text_length": "5", "interaction": "true"},
+    ]
+
+
+def test_depth_sets_the_sides_that_there_are() -> None:
+    assert changed("mmpt", depth="text-deep") == [{"visual_deep": "false", "text_deep": "true"}]
+    assert changed("vpt", depth="shallow") == [{"visual_deep": "false"}]
+
+
+def test_any_field_of_any_method_is_varied_by_set_and_one_value_is_fixed() -> None:
+    methods = method_catalog.find_methods("lora,mmpt")
+    axes, fixed = axes_of({}, ["lora.r=4,8", "lora.alpha=16", "mmpt.text_length=1,2"], methods)
+    assert [axis.name for axis in axes] == ["lora.r", "mmpt.text_length"]
+    assert fixed == ["lora.alpha=16"]
+    assert [label_of("lora", c) for c in combinations(axes, "lora", False)] == ["lora (r=4)", "lora (r=8)"]
+
+
+def test_a_share_of_the_corpus_is_its_beginning_with_the_same_validation_part() -> None:
+    whole, half = load_corpus("embedded"), load_corpus("embedded@0.5")
+    assert half.size == whole.size // 2
+    assert half.fingerprint != whole.fingerprint
+    assert half.whole == whole.fingerprint
+    assert half.validation(0).prompt == whole.validation(0).prompt
+    assert half.example(3).prompt == whole.example(3).prompt
+    assert load_corpus("embedded@1").fingerprint == whole.fingerprint
+
+
+def test_a_share_that_leaves_nothing_is_refused() -> None:
+    for name in ("embedded@0", "embedded@1.5", "embedded@half", "embedded@1e-9"):
+        with pytest.raises(RequestError, match="corpus"):
+            load_corpus(name)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "Nothing would be varied in `mmpt`"),
+        (("--prompt-len", "0,5"), "a length of 0 is no prompt"),
+        (("--prompt-len", "-5"), "a length of -5 is no prompt"),
+        (("--prompt-len", "5,many"), "`many` is none; write whole numbers"),
+        (("--prompt-len", "5,2.5"), "`2.5` is none"),
+        (("--prompt-len", "5,,10"), "`` is none"),
+        (("--prompt-len", "5,10,5"), "a value stands twice"),
+        (("--prompt-len", "5,600"), "its context holds 512 tokens"),
+        (("--prompt-len", "251"), "9 of them the picture and 19 the longest question. The most is 483."),
+        (("--prompt-len", "300"), "prompts of 600 rows does not fit `embedded`"),
+        (("--method", "vpt", "--visual-len", "100000"), "does not fit `embedded`"),
+        (("--prompt-len", "5", "--visual-len", "5"), "both set `mmpt.visual_length`"),
+        (("--prompt-len", "5", "--set", "mmpt.text_length=5,6"), "both set `mmpt.text_length`"),
+        (("--method", "lora", "--prompt-len", "5"), "cannot vary `lora`: it has no prompts. Its fields: `r`, `alpha`"),
+        (("--method", "vpt", "--text-len", "5"), "no textual prompts"),
+        (("--method", "vpt", "--parts", "both"), "no two sides"),
+        (("--method", "vpt", "--depth", "text-deep"), "one side"),
+        (("--method", "frozen", "--lr", "1e-3"), "trains nothing"),
+        (("--placement", "middle"), "`placement=middle` is not one of"),
+        (("--init", "zero"), "`init=zero` is not one of"),
+        (
+            ("--method", "vpt", "--placement", "all"),
+            "cannot vary `vpt`: where its parameters stand is fixed. Its fields:",
+        ),
+        (("--method", "full", "--init", "normal"), "cannot vary `full`: how its parameters start is fixed"),
+        (("--method", "lora", "--placement", "all,heads"), "`placement=heads` is not one of"),
+        (("--parts", "visual,both", "--init", "words"), "`init` `words` is for textual prompts"),
+        (("--parts", "visuel"), "Did you mean `visual`"),
+        (("--depth", "depe"), "Did you mean `deep`"),
+        (("--lr", "0"), "above 0"),
+        (("--lr", "inf"), "not a number to use"),
+        (("--lr", "nan"), "above 0"),
+        (("--lr", "1e-3,0.001"), "stands twice"),
+        (("--data-fraction", "0.5,1.5"), "above 0 and at most 1"),
+        (("--set", "mmpt.text_lenght=1,2"), "Did you mean `text_length`"),
+        (("--set", "lora.r=1,2"), "names one that `--method` does not"),
+        (("--set", "text_length=5,05"), "`--set text_length=5,05`: a value stands twice"),
+        (("--set", "text_length=5,5"), "`--set text_length=5,5`: a value stands twice"),
+        (("--set", "text_length=5,x"), "type int"),
+        (("--prompt-len", "5", "--budget-hours", "0"), "above 0"),
+        (("--prompt-len", "5", "--budget-hours", "1"), "1 trainings and 4 evaluations are to be done"),
+        (("--prompt-len", "5", "--with", "lorra"), "Did you mean `lora`"),
+        (("--backbone", "embedded,owner/model", "--offline"), "not the same ones"),
+        (("--backbone", "embedded,embeded"), "Did you mean `embedded`"),
+    ],
+)
+def test_a_wrong_request_is_refused_with_the_reason_before_torch_is_imported(
+    words: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    code = (
+        "import sys\nfrom mmpt_bench.cli.main import main\n"
+        "try:\n    main()\nfinally:\n    assert 'torch' not in sys.modules, 'torch was imported'\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "ablate", *words],
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "results").exists()
+
+
+def test_an_ablation_shares_what_is_recorded_and_stays_off_the_leaderboard(tmp_path: Path) -> None:
+    bench("run", "--method", "mmpt", "--tasks", "cifar10", *QUICK, cwd=tmp_path)
+    words = ("ablate", "--text-len", "5,10", "--tasks", "cifar10", *QUICK)
+    first = bench(*words, cwd=tmp_path)
+    # `--text-len 10` is MMPT as it is: trained by `run` already.
+    assert "1 to train, 2 evaluations to do, 1 recorded already" in first.stderr
+    assert "recorded already (3 results)" in bench(*words, cwd=tmp_path).stderr
+    (table,) = (tmp_path / "results" / "ablations").glob("*.csv")
+    with table.open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["label"] for row in rows] == ["mmpt (text-len=5)", "mmpt (text-len=10)", "frozen"]
+    assert [row["compared_with"] for row in rows] == ["mmpt (text-len=10)", "", ""]
+    assert {row["exploratory"] for row in rows} == {"True", "False"}
+    board = json.loads(bench("leaderboard", "--json", cwd=tmp_path).stdout)["boards"][0]
+    assert [row["label"] for row in board["rows"]] == ["frozen", "mmpt"]
+    assert any("of the ablation `mmpt-text-len-" in text for text in board["left_out"])
+
+
+def test_a_grid_beyond_the_hours_given_is_refused_with_the_count(tmp_path: Path) -> None:
+    bench("run", "--method", "frozen,projector", "--tasks", "cifar10", *QUICK, cwd=tmp_path)
+    words = ("--prompt-len", "5,10,20", "--tasks", "cifar10", *QUICK, "--budget-hours", "0.000001")
+    done = bench("ablate", *words, cwd=tmp_path, code=2)
+    assert "3 trainings and 3 evaluations are to be done. How long: about" in done.stderr
+
+
+def test_a_plan_says_points_and_runs_nothing(tmp_path: Path) -> None:
+    plan = json.loads(bench("ablate", "--parts", "visual,both", *QUICK, "--plan", "--json", cwd=tmp_path).stdout)
+    assert plan["points"] == ["mmpt (parts=visual)", "mmpt (parts=both)", "frozen"]
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> tuple[Store, Ablation]:
+    """Returns a store with two points of made-up runs at eight seeds, and their ablation."""
+    store, of, asked = store_in(tmp_path), task(), samples(40)
+    points = []
+    for length, right in ((5, "10"), (10, "1110")):
+        for seed in range(8):
+            by = Recipe("tiny", "b" * 8, "scenes", "c" * 8, "mmpt", {"text_length": length}, Budget(), seed)
+            store.append_record(record(store, of, asked, right, by))
+        points.append(Point(f"mmpt (text-len={length})", "mmpt", {"text-len": str(length)}, variant_key(by), False))
+    found = Ablation("made", {"text-len": ["5", "10"]}, points, [], None, "mmpt-bench ablate --text-len 5,10")
+    ablations.write(store, found)
+    return store, found
+
+
+def test_definition_is_read_as_it_was_written(made: tuple[Store, Ablation]) -> None:
+    store, found = made
+    assert ablations.read_all(store) == [found]
+
+
+def test_a_damaged_definition_is_said_with_what_to_do(made: tuple[Store, Ablation]) -> None:
+    store, _ = made
+    store.path("ablations", "made.json").write_text('{"name": "made"}')
+    with pytest.raises(UntrustedRecord, match="run the ablation again"):
+        ablations.read_all(store)
+
+
+def test_points_are_compared_over_seeds_with_the_first_one(made: tuple[Store, Ablation]) -> None:
+    store, found = made
+    board = ablation_board(store, found, {"colours": task()}, 200)
+    (contrast,) = board.contrasts
+    assert (contrast.first, contrast.second) == ("mmpt (text-len=10)", "mmpt (text-len=5)")
+    assert contrast.scope == "method"
+    assert contrast.difference.estimate == pytest.approx(0.25)
+    assert board.missing == ()
+    assert b"| mmpt (text-len=10) |" in ablation_md(board)
+    assert ablation_csv(board) == ablation_csv(ablation_board(store, found, {"colours": task()}, 200))
+
+
+def test_points_without_a_result_are_named_with_the_command(made: tuple[Store, Ablation]) -> None:
+    store, found = made
+    lost = Point("mmpt (text-len=20)", "mmpt", {"text-len": "20"}, "none", False)
+    board = ablation_board(
+        store, Ablation(**(vars(found) | {"points": [*found.points, lost]})), {"colours": task()}, 50
+    )
+    assert board.missing == ("mmpt (text-len=20)",)
+    assert b"Without a result: mmpt (text-len=20)." in ablation_md(board)
+    empty = ablation_board(store, Ablation(**(vars(found) | {"points": [lost]})), {"colours": task()}, 50)
+    assert empty.evidence is None
+    assert b"Without a result: mmpt (text-len=20)." in ablation_md(empty)
+
+
+def test_runs_of_an_ablation_alone_make_no_leaderboard(made: tuple[Store, Ablation]) -> None:
+    store, _ = made
+    assert boards(store, {"colours": task()}, 50) == ()
+
+
+def test_time_is_estimated_by_method_and_scaled_from_another_budget(made: tuple[Store, Ablation]) -> None:
+    store, _ = made
+    from mmpt_bench.runs.plan import Job
+
+    recipe = Recipe("tiny", "b" * 8, "scenes", "c" * 8, "mmpt", {}, Budget(steps=800), 0)
+    cost = estimate([Job(recipe, None, "", False, ("colours",), ())], {"colours": _Asked()}, store)  # type: ignore[dict-item]
+    # 60 s for 400 steps, 5 s for 40 questions.
+    assert cost.seconds == pytest.approx(120 + 10)
+    assert not cost.is_same_budget
+
+
+class _Asked:
+    samples = samples(80)
+
+
+def test_a_task_that_few_points_have_is_no_column(made: tuple[Store, Ablation]) -> None:
+    store, found = made
+    other = task("shapes", "Shapes")
+    lost = [Point(f"mmpt (text-len={n})", "mmpt", {"text-len": str(n)}, str(n), False) for n in (20, 40)]
+    by = Recipe("tiny", "b" * 8, "scenes", "c" * 8, "mmpt", {"text_length": 5}, Budget(), 0)
+    store.append_record(record(store, other, samples(40), "10", by))
+    board = ablation_board(store, Ablation(**(vars(found) | {"points": [*found.points, *lost]})),
+                           {"colours": task(), "shapes": other}, 50)  # fmt: skip
+    assert board.evidence is not None
+    # Two of the four points have a result at all, and one of these was asked about shapes.
+    assert [column.task for column in board.evidence.board.columns] == ["colours"]
+
+
+def test_points_are_told_apart_on_a_narrow_terminal(made: tuple[Store, Ablation]) -> None:
+    store, found = made
+    console = Console(width=80, file=io.StringIO(), record=True)
+    for part in ablation_tables(ablation_board(store, found, {"colours": task()}, 50)):
+        console.print(part)
+    text = console.export_text()
+    assert "text-len 10" in text
+    assert "…" not in text
+
+
+def test_a_method_of_peft_is_varied_by_its_own_fields_and_by_those_of_its_configuration() -> None:
+    assert changed("peft:IA3", lr="1e-3,1e-2") == [{"learning_rate": "0.001"}, {"learning_rate": "0.01"}]
+    assert changed("peft:LORA", sets=("r=4,16",)) == [{"r": "4"}, {"r": "16"}]
+    with pytest.raises(RequestError, match="a value stands twice"):
+        changed("peft:LORA", sets=("r=4,16,04",))
+    with pytest.raises(RequestError, match=r"`r=4\.0` is not a value of type int"):
+        changed("peft:LORA", sets=("r=4,4.0",))
+    with pytest.raises(RequestError, match=r"has no prompts. Its fields: `config`, `train_projector`"):
+        changed("peft:IA3", prompt_len="5")

@@ -1,0 +1,205 @@
+"""Comparisons: what one sentence may say, at which scope, and what is refused."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from mmpt_bench.board.from_records import evidence
+from mmpt_bench.common.errors import RequestError
+from mmpt_bench.records.store import Store
+from mmpt_bench.stats.differences import detectable_by_seeds, method_difference
+from mmpt_bench.stats.resampling import resample
+from mmpt_bench.study.compare import answer_to
+from mmpt_bench.study.comparison_text import as_plain, tables
+from support.command import bench
+from support.synthetic import recipe, record, samples, store_in, task
+
+TASKS = {"colours": task(), "shapes": task("shapes", "Shapes")}
+ASKED = samples(60)
+
+
+def filled(folder: Path, n_seeds: int, patterns: dict[str, str]) -> Store:
+    """Returns a store in which a method answers by a pattern that each seed shifts a little."""
+    store = store_in(folder)
+    for method, right in patterns.items():
+        for seed in range(n_seeds):
+            for of in TASKS.values():
+                shifted = right[: -1 - seed % 3] + "0" * (seed % 3) + right[-1]
+                store.append_record(record(store, of, ASKED, shifted, recipe(method, seed)))
+    return store
+
+
+GOOD, BAD = "1" * 19 + "0", "1" * 10 + "0" * 10
+
+
+def test_a_better_method_is_called_better_over_seeds_and_pictures(tmp_path: Path) -> None:
+    answer = answer_to(filled(tmp_path, 8, {"lora": GOOD, "mmpt": BAD}), ["lora", "mmpt"], TASKS, n_resamples=200)
+    assert answer.sentence.startswith("lora is better than mmpt on the mean of 2 tasks: by ")
+    assert "8 seeds, 120 pictures" in answer.sentence
+    assert [each.task for each in answer.contrasts] == ["", "colours", "shapes"]
+    assert {each.better for each in answer.contrasts} == {"lora"}
+
+
+def test_the_order_of_the_names_changes_the_sign_alone(tmp_path: Path) -> None:
+    store = filled(tmp_path, 6, {"lora": GOOD, "mmpt": BAD})
+    there, back = (answer_to(store, names, TASKS, n_resamples=200) for names in (["lora", "mmpt"], ["mmpt", "lora"]))
+    assert there.contrasts[0].difference.estimate == -back.contrasts[0].difference.estimate
+    assert there.sentence == back.sentence
+
+
+def test_fewer_than_six_seeds_separate_nothing_and_the_sentence_says_so(tmp_path: Path) -> None:
+    answer = answer_to(filled(tmp_path, 3, {"lora": GOOD, "mmpt": BAD}), ["lora", "mmpt"], TASKS, n_resamples=200)
+    assert "are not separated" in answer.sentence
+    assert "3 seeds can separate nothing, 6 are needed" in answer.sentence
+    assert all(each.better is None and each.detectable is None for each in answer.contrasts)
+
+
+def test_one_seed_compares_checkpoints_and_says_nothing_of_methods(tmp_path: Path) -> None:
+    answer = answer_to(filled(tmp_path, 1, {"lora": GOOD, "mmpt": BAD}), ["lora", "mmpt"], TASKS, n_resamples=400)
+    assert {each.scope for each in answer.contrasts} == {"checkpoint"}
+    assert answer.sentence.startswith("This checkpoint of lora is better than that of mmpt at seed 0")
+    assert "Of the methods this says nothing" in answer.sentence
+
+
+def test_equal_methods_are_not_separated_and_what_could_be_found_is_said(tmp_path: Path) -> None:
+    store = filled(tmp_path, 6, {"lora": BAD, "mmpt": BAD[::-1]})
+    answer = answer_to(store, ["lora", "mmpt"], TASKS, n_resamples=200)
+    assert "not separated" in answer.sentence
+    assert "would have been found 4 times of 5" in answer.sentence
+
+
+def test_several_methods_are_told_apart_pair_by_pair_and_corrected_together(tmp_path: Path) -> None:
+    store = filled(tmp_path, 8, {"lora": GOOD, "full": GOOD, "mmpt": BAD})
+    answer = answer_to(store, ["lora", "full", "mmpt"], TASKS, n_resamples=200)
+    assert answer.sentence.startswith("Separated on the mean of 2 tasks: lora over mmpt; full over mmpt.")
+    assert "Not separated: lora and full." in answer.sentence
+    overall = [each for each in answer.contrasts if not each.task]
+    smallest = min(each.difference.p for each in overall)
+    assert min(each.p_holm for each in overall) == pytest.approx(min(1.0, 3 * smallest))
+
+
+def test_runs_are_compared_as_checkpoints_whatever_their_seeds(tmp_path: Path) -> None:
+    store = filled(tmp_path, 2, {"lora": GOOD, "mmpt": BAD})
+    names = [recipe("lora", 0).run_name, recipe("mmpt", 1).run_name[:12]]
+    answer = answer_to(store, names, TASKS, n_resamples=200)
+    assert {(each.scope, each.seeds) for each in answer.contrasts} == {("checkpoint", ())}
+    assert recipe("mmpt", 1).run_name in answer.sentence
+
+
+def test_tasks_can_be_chosen(tmp_path: Path) -> None:
+    store = filled(tmp_path, 6, {"lora": GOOD, "mmpt": BAD})
+    answer = answer_to(store, ["lora", "mmpt"], TASKS, only=["shapes"], n_resamples=200)
+    assert [each.task for each in answer.contrasts] == ["shapes"]
+    assert "better than mmpt on Shapes" in answer.sentence
+
+
+def test_answer_is_plain_json(tmp_path: Path) -> None:
+    store = filled(tmp_path, 2, {"lora": GOOD, "mmpt": BAD})
+    plain = as_plain(answer_to(store, ["lora", "mmpt"], TASKS, n_resamples=50))
+    assert json.loads(json.dumps(plain, allow_nan=False))["contrasts"][0]["scope"] == "method"
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["lora"], "two methods or more"),
+        (["lora", "lora"], "two methods or more"),
+        (["lora", "mmtp"], "Did you mean `mmpt`"),
+    ],
+)
+def test_names_that_cannot_be_compared_are_refused(names: list[str], said: str, tmp_path: Path) -> None:
+    store = filled(tmp_path, 1, {"lora": GOOD, "mmpt": BAD})
+    with pytest.raises(RequestError, match=said):
+        answer_to(store, names, TASKS, n_resamples=20)
+
+
+def test_methods_without_two_common_seeds_are_refused_at_method_scope(tmp_path: Path) -> None:
+    store = filled(tmp_path, 1, {"lora": GOOD, "mmpt": BAD})
+    with pytest.raises(RequestError, match="too few seeds"):
+        answer_to(store, ["lora", "mmpt"], TASKS, scope="method", n_resamples=20)
+
+
+def test_a_method_that_was_not_run_is_said_with_the_command_that_runs_it(tmp_path: Path) -> None:
+    store = filled(tmp_path, 1, {"lora": GOOD})
+    with pytest.raises(RequestError, match=r"`vpt` has no finished run in .*`mmpt-bench run --method vpt --tasks "):
+        answer_to(store, ["lora", "vpt"], TASKS, n_resamples=20)
+
+
+def test_an_empty_folder_is_said_with_what_makes_records(tmp_path: Path) -> None:
+    done = bench("compare", "lora", "mmpt", cwd=tmp_path, code=2)
+    assert "Nothing is recorded" in done.stderr
+
+
+def test_the_detectable_difference_is_found_with_the_stated_power() -> None:
+    """Simulates methods that differ by the detectable difference: the t test finds it in about 80 % of repetitions."""
+    from mmpt_bench.stats.resampling import Tally
+
+    values = task().metric.values
+    columns = ("asked/", "right/", "class_due/yes", "class_given/yes", "class_right/yes")
+    rng = np.random.default_rng(0)
+    n_pictures, n_seeds = 100, 8
+
+    def tallies(skill: float) -> dict[int, Tally]:
+        found = {}
+        for seed in range(n_seeds):
+            right = rng.random(n_pictures) < np.clip(skill + rng.normal(0, 0.02), 0, 1)
+            counts = np.stack([np.ones(n_pictures), right, np.ones(n_pictures), np.ones(n_pictures), right], axis=1)
+            names = tuple(map(str, range(n_pictures)))
+            found[seed] = Tally(names, ("",) * n_pictures, columns, counts.astype(float))
+        return found
+
+    far = np.mean(
+        [
+            detectable_by_seeds(
+                resample({"a": tallies(0.6), "b": tallies(0.6)}, values, "accuracy", 200, seed), "a", "b"
+            )
+            for seed in range(30)
+        ]
+    )
+    found = [
+        method_difference(
+            resample({"a": tallies(0.6 + far), "b": tallies(0.6)}, values, "accuracy", 200, seed), "a", "b"
+        ).p
+        <= 0.05
+        for seed in range(120)
+    ]
+    assert 0.68 < np.mean(found) < 0.92
+
+
+def test_the_board_and_the_comparison_agree_on_a_difference(tmp_path: Path) -> None:
+    store = filled(tmp_path, 6, {"lora": GOOD, "mmpt": BAD})
+    board = evidence(store, TASKS, 200)[0].board
+    answer = answer_to(store, ["lora", "mmpt"], TASKS, n_resamples=200)
+    assert board.comparisons[0].difference == answer.contrasts[0].difference
+
+
+def test_labels_of_variants_are_shown_in_full_on_a_narrow_terminal(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    for placement, right in (("attention", "110"), ("mlp", "10")):
+        by = recipe("lora", 0, {"placement": placement, "train_projector": False})
+        store.append_record(record(store, TASKS["colours"], ASKED, right, by))
+    labels = [row.label for row in evidence(store, TASKS, 30)[0].board.rows]
+    assert sorted(labels) == ["lora (placement=attention)", "lora (placement=mlp)"]
+    console = Console(width=80, file=io.StringIO(), record=True)
+    for part in tables(answer_to(store, labels, TASKS, n_resamples=30)):
+        console.print(part)
+    text = console.export_text()
+    assert "…" not in text
+    assert " − ".join(labels) in text
+
+
+def test_a_method_with_several_rows_is_asked_for_by_the_label_of_one(tmp_path: Path) -> None:
+    store = filled(tmp_path, 2, {"mmpt": BAD})
+    for rank in (2, 16):
+        by = recipe("lora", 0, {"learning_rate": 1 / rank, "r": rank})
+        store.append_record(record(store, TASKS["colours"], ASKED, GOOD, by))
+    with pytest.raises(RequestError, match=r"`lora` has several rows: `lora \(r=16\)`, `lora \(r=2\)`\. Name one"):
+        answer_to(store, ["lora", "mmpt"], TASKS, n_resamples=200)
+    answer = answer_to(store, ["lora (r=2)", "mmpt"], TASKS, n_resamples=200)
+    assert "lora (r=2)" in answer.sentence

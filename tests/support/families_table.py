@@ -1,0 +1,85 @@
+"""Prints docs/families.md: which method runs on which family, found by attaching each to a tiny model of each.
+
+PYTHONPATH=tests python tests/support/families_table.py > docs/families.md
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from mmpt_bench.common.errors import RequestError
+from support.families import BUILDERS
+from support.methods import VARIANTS
+
+METHODS = {
+    "frozen": "frozen",
+    "projector": "projector",
+    "mmpt": "mmpt",
+    "mmpt-apart": "mmpt, `interaction=false`",
+    "vpt": "vpt",
+    "vpt-shallow": "vpt, `visual_deep=false`",
+    "prefix": "prefix",
+    "lora": "lora",
+    "full": "full",
+    "full-vision": "full, `train_vision=true`",
+}
+HEAD = """# Families of models, and which method runs on them
+
+A backbone is any Hugging Face image-text model of these families; one class serves all, and a family is one line of
+`mmpt_bench/engine/models/families.py`. A tick says that the method passes every check of `mmpt-bench check` on a random
+tiny model of the family: it trains, generates, saves, loads and comes off again bit for bit, the parameter count is the
+closed form, and no answer depends on padding, on its place in the batch or on the cache. Pictures of different shapes
+share those batches. A number is a refusal, said before anything is trained.
+
+Made by `PYTHONPATH=tests python tests/support/families_table.py`; `pytest -m slow tests/engine/models/test_families.py` runs the checks.
+"""
+TAIL = """
+Prompts in a decoder with a sliding window (Gemma 2 and 3, so PaliGemma 2 and Gemma 3) are right as long as prompts and
+text fit the window together (4,096 tokens in Gemma 2, 1,024 in Gemma 3 4B); a longer example is refused with its
+length. In Qwen2.5-VL, blocks that attend within windows get a copy of their prompts in every window.
+
+Weight-delta methods of the installed `peft` (`--method peft:NAME`) change the decoder's linear maps, which every family
+has; they are tested on LLaVA alone.
+"""
+
+
+def refusal(method: str, backbone: Any) -> str | None:
+    """Returns why a method does not attach to a backbone; None where it does."""
+    try:
+        VARIANTS[method]()().attach(backbone, 0).remove()
+    except RequestError as error:
+        return str(error)
+    return None
+
+
+def table(backbones: dict[str, Any]) -> str:
+    """Returns the page for backbones by the name of their family."""
+    reasons: list[str] = []
+    lines = [f"| | {' | '.join(METHODS.values())} |", "|---" * (len(METHODS) + 1) + "|"]
+    for family, backbone in backbones.items():
+        cells = []
+        for method in METHODS:
+            reason = refusal(method, backbone)
+            if reason is not None and reason not in reasons:
+                reasons.append(reason)
+            cells.append("✓" if reason is None else f"{reasons.index(reason) + 1}")
+        lines.append(f"| {family} | {' | '.join(cells)} |")
+    notes = [f"{number}. {reason}" for number, reason in enumerate(reasons, start=1)]
+    return "\n".join([HEAD, *lines, "", *notes, TAIL])
+
+
+def main() -> None:
+    """Prints the page."""
+    from mmpt_bench.engine.models.backbone import load_backbone
+
+    made = {}
+    for family, build in BUILDERS.items():
+        with tempfile.TemporaryDirectory() as place:
+            made[family] = load_backbone(str(build(Path(place))), device="cpu", offline=True)
+    print(table(made), end="")
+
+
+if __name__ == "__main__":
+    main()

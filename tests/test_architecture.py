@@ -1,0 +1,163 @@
+"""The layout of the code, read from the code: who may import whom, where torch is, how large things may be."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.paths import ROOT
+
+ENGINE = ROOT / "mmpt_bench"
+ORDER = ("common", "data", "stats", "evaluation", "records", "embedded", "sources", "engine", "methods", "runs",
+         "board", "study", "figures", "report", "interop", "cli")  # fmt: skip
+"""Packages from the ground up."""
+MAY_IMPORT: dict[str, set[str]] = {
+    "common": set(),
+    "data": {"common"},
+    "stats": {"common"},
+    "evaluation": {"common", "data", "stats"},
+    "records": {"common", "data", "stats", "evaluation"},
+    "embedded": {"common", "data", "evaluation"},
+    "sources": {"common", "data", "evaluation", "embedded"},
+    "engine": {"common", "data", "stats", "evaluation", "records", "embedded", "sources"},
+    "methods": {"common", "data", "evaluation", "records", "sources", "engine"},
+    "runs": {"common", "data", "stats", "evaluation", "records", "sources", "engine", "methods"},
+    "board": {"common", "data", "stats", "evaluation", "records"},
+    "study": {"common", "data", "stats", "evaluation", "records", "sources", "engine", "methods", "runs", "board"},
+    "figures": {"common", "data", "stats", "evaluation", "records", "board", "study"},
+    "report": {"common", "data", "stats", "evaluation", "records", "sources", "methods", "board", "study", "figures"},
+    "interop": set(ORDER) - {"cli", "report", "figures"},
+    "cli": set(ORDER),
+    # One file each, beside the packages.
+    "mmpt": {"common", "engine"},
+}
+"""Package -> the packages that it may import, at whatever level of its files."""
+HEAVY = ("torch", "transformers", "peft")
+WITH_TORCH = {"mmpt_bench.interop.lmms_eval"}
+"""Modules outside `engine` that may import torch at their beginning."""
+MOST_LINES, MOST_IN_FUNCTION, MOST_LOOSE = 350, 60, 10
+
+
+def files() -> dict[str, Path]:
+    found = {}
+    for path in sorted(ENGINE.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+FILES = files()
+
+
+def imported(path: Path) -> Iterator[tuple[str, bool]]:
+    """Yields (module, whether at the file's beginning) of every import of a file, lazy and for types alone too."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    beginning = set(map(id, tree.body))
+    for node in ast.walk(tree):
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path}: imports are absolute"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = [name if name in FILES else node.module for name in names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        yield from ((name, id(node) in beginning) for name in names)
+
+
+def package(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
+
+
+def graph() -> dict[str, set[str]]:
+    return {name: {each for each, _ in imported(path) if each in FILES} - {name} for name, path in FILES.items()}
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if package(name) in MAY_IMPORT])
+def test_a_module_imports_only_packages_below_its_own(name: str) -> None:
+    own = package(name)
+    reached = {package(each) for each, _ in imported(FILES[name]) if each.startswith("mmpt_bench.")}
+    assert reached - {own} <= MAY_IMPORT[own]
+
+
+def test_every_package_has_a_row_in_the_table() -> None:
+    there = {path.name for path in ENGINE.iterdir() if (path / "__init__.py").is_file()}
+    assert there == set(ORDER)
+
+
+def test_no_module_reaches_itself() -> None:
+    reach = graph()
+    for start in reach:
+        seen: set[str] = set()
+        todo = [start]
+        while todo:
+            for each in reach[todo.pop()]:
+                assert each != start, f"{start} imports itself by a circle"
+                if each not in seen:
+                    seen.add(each)
+                    todo.append(each)
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if package(name) != "engine" and name not in WITH_TORCH])
+def test_torch_is_at_the_beginning_of_engine_files_alone(name: str) -> None:
+    heavy = [each for each, at_beginning in imported(FILES[name]) if at_beginning and each.split(".")[0] in HEAVY]
+    assert not heavy
+
+
+def test_what_is_outside_the_engine_imports_without_torch() -> None:
+    names = [name for name in FILES if package(name) != "engine" and name not in WITH_TORCH and "__main__" not in name]
+    code = (
+        f"import importlib, sys\nfor name in {names!r}:\n    importlib.import_module(name)\n"
+        "assert not {'torch', 'transformers', 'peft', 'datasets', 'matplotlib'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize("folder", ["tasks", "baselines"])
+def test_tasks_and_baselines_import_without_torch(folder: str) -> None:
+    names = sorted(path.stem for path in (ROOT / folder).glob("*.py"))
+    code = (
+        f"import importlib.util, sys\nfor name in {names!r}:\n"
+        f"    spec = importlib.util.spec_from_file_location(name, f'{folder}/{{name}}.py')\n"
+        "    module = importlib.util.module_from_spec(spec)\n"
+        "    sys.modules[name] = module\n    spec.loader.exec_module(module)\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_no_module_imports_a_task_or_a_baseline() -> None:
+    for path in FILES.values():
+        for name, _ in imported(path):
+            assert not name.startswith(("tasks", "baselines", "mmpt_bench.tasks", "mmpt_bench.baselines"))
+
+
+def test_how_scenes_are_made_is_known_to_the_suite_and_to_pretraining_alone() -> None:
+    for name, path in FILES.items():
+        if not name.startswith(("mmpt_bench.embedded", "mmpt_bench.engine.pretraining")):
+            reached = {each for each, _ in imported(path)}
+            assert not {"mmpt_bench.embedded.world", "mmpt_bench.embedded.language"} & reached
+
+
+def test_few_files_stand_loose() -> None:
+    assert len(list(ENGINE.glob("*.py"))) <= MOST_LOOSE
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_and_functions_stay_short(name: str) -> None:
+    text = FILES[name].read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= MOST_LINES
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < MOST_IN_FUNCTION, f"`{node.name}` is too long"
+
+
+def test_every_package_is_installed() -> None:
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
+    there = {name for name, path in FILES.items() if path.name == "__init__.py"}
+    assert set(listed) == there | {"mmpt_bench.tasks", "mmpt_bench.baselines", "mmpt_bench.results"}
