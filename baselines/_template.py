@@ -1,13 +1,15 @@
 """Copy this file to add a method: say here what it trains and where it was published.
 
 As it stands, it trains the gains of the decoder's norms (LN-tuning, arXiv:2312.11420), and passes
-`mmpt-bench check FILE`. A file is one method: its only class with an `attach`, named by `ADAPTER` at the end.
+`mmpt-bench check FILE`. A file is one method: its only class with an `attach`, named by `METHOD` at the end.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
+
+from mmpt_bench import Method
 
 if TYPE_CHECKING:
     from mmpt_bench.engine.adapters.attachment import Handle
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class NormTuning:
+class NormTuning(Method):
     """Trains the norms of the language model."""
 
     name: ClassVar[str] = "norms"
@@ -31,7 +33,7 @@ class NormTuning:
     learning_rate: float = 1e-3
 
     def attach(self, backbone: Backbone, seed: int) -> Handle:
-        """Opens the norms. Whatever a method draws, it draws from `seed` alone (`uniform` and `normal` beside `Attachment`)."""
+        """Opens the norms. What a method draws, it draws from `seed` alone (see `uniform` and `normal`)."""
         from mmpt_bench.engine.adapters.attachment import Attachment
 
         attachment = Attachment(backbone)
@@ -50,4 +52,4 @@ class NormTuning:
         return [f"{backbone.anatomy.decoder}.{name}" for name, p in decoder.named_parameters() if p.dim() == 1]
 
 
-ADAPTER = NormTuning
+METHOD = NormTuning

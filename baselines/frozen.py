@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from mmpt_bench import Method
+
 if TYPE_CHECKING:
     from mmpt_bench.engine.adapters.attachment import Handle
     from mmpt_bench.engine.models.anatomy import Anatomy
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Frozen:
+class Frozen(Method):
     """Trains nothing; scores are those of the base."""
 
     name: ClassVar[str] = "frozen"
@@ -40,4 +42,4 @@ class Frozen:
         return 0
 
 
-ADAPTER = Frozen
+METHOD = Frozen

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from mmpt_bench import Method
+
 if TYPE_CHECKING:
     from mmpt_bench.engine.adapters.attachment import Handle
     from mmpt_bench.engine.models.anatomy import Anatomy
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Full:
+class Full(Method):
     """Trains every weight of the language model; a copy of the base stays in main memory until `remove`."""
 
     name: ClassVar[str] = "full"
@@ -48,4 +50,4 @@ class Full:
         return anatomy.language_parameters + projector + vision
 
 
-ADAPTER = Full
+METHOD = Full

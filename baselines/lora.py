@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from mmpt_bench.common.errors import RequestError
+from mmpt_bench import Method, RequestError
 
 if TYPE_CHECKING:
     from mmpt_bench.engine.adapters.attachment import Handle
@@ -23,7 +23,7 @@ _TARGETS = {"all": _ATTENTION + _MLP, "attention": _ATTENTION, "mlp": _MLP}
 
 
 @dataclass(frozen=True)
-class LoRA:
+class LoRA(Method):
     """Low-rank updates of the decoder's linear maps, scaled by `alpha / r`, without dropout.
 
     The projector is trained too by default: LLaVA's own LoRA recipe does, and the published "0.63 %" counts it.
@@ -112,4 +112,4 @@ def _take_out(model: Any, targets: list[str]) -> None:
     del model.peft_config
 
 
-ADAPTER = LoRA
+METHOD = LoRA

@@ -11,7 +11,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from mmpt_bench.common.errors import RequestError
+from mmpt_bench import Method, RequestError
 
 if TYPE_CHECKING:
     from mmpt_bench.engine.adapters.attachment import Handle
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Prefix:
+class Prefix(Method):
     """A key-value prefix in the language model; with the projector by default, as every method of the field."""
 
     name: ClassVar[str] = "prefix"
@@ -69,4 +69,4 @@ class Prefix:
         return prefix + (anatomy.projector_parameters if self.train_projector else 0)
 
 
-ADAPTER = Prefix
+METHOD = Prefix

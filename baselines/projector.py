@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from mmpt_bench.common.errors import RequestError
+from mmpt_bench import Method, RequestError
 
 if TYPE_CHECKING:
     from mmpt_bench.engine.adapters.attachment import Handle
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Projector:
+class Projector(Method):
     """Trains the map from picture features to text embeddings, and nothing else."""
 
     name: ClassVar[str] = "projector"
@@ -43,4 +43,4 @@ class Projector:
         return anatomy.projector_parameters
 
 
-ADAPTER = Projector
+METHOD = Projector

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from mmpt_bench.common.errors import RequestError
+from mmpt_bench import Method, RequestError
 
 if TYPE_CHECKING:
     from mmpt_bench.engine.adapters.attachment import Handle
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class VPT:
+class VPT(Method):
     """Visual prompts in every vision block that is read; none of them enters the language model.
 
     Like every method of the field it trains the projector too by default, so that methods differ in what they add.
@@ -64,4 +64,4 @@ class VPT:
         return prompts + (anatomy.projector_parameters if self.train_projector else 0)
 
 
-ADAPTER = VPT
+METHOD = VPT

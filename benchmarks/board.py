@@ -24,14 +24,16 @@ from pathlib import Path
 import numpy as np
 
 from mmpt_bench.common.hashing import canonical_json, content_key
-from mmpt_bench.data.images import Picture
+from mmpt_bench.data.images import LazyImage
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.evaluation import task_catalog
-from mmpt_bench.evaluation.counting import DIGITS, UNREADABLE, Sheet
+from mmpt_bench.evaluation.counting import DIGITS, UNREADABLE, CodedSamples
 from mmpt_bench.evaluation.scoring import figures
 from mmpt_bench.evaluation.task import Task
+from mmpt_bench.records.budget import Budget
 from mmpt_bench.records.environment import environment
-from mmpt_bench.records.recipe import Budget, Recipe, Record, track_key
+from mmpt_bench.records.recipe import Recipe
+from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store
 
 N_ANSWERS = 60_000
@@ -47,13 +49,13 @@ def samples_of(task: Task, left: int) -> list[Sample]:
         for i in range(n_pictures * each):
             picture = f"{group}/{i // each}" if task.name == "mme" else str(i // each)
             name, right = f"{group}/{len(found)}", choices[i % len(choices)]
-            found.append(Sample(name, Picture(picture, open_none), "?", choices, right, group, picture))
+            found.append(Sample(name, LazyImage(picture, open_none), "?", choices, right, group, picture))
 
     if task.name == "mme":
-        for group, n in task.official_groups:
+        for group, n in task.data.official.groups:
             add(n // 2, 2, ("Yes", "No"), group)
     elif task.name == "pope":
-        for group, n in task.official_groups:
+        for group, n in task.data.official.groups:
             add(500, n // 500, ("yes", "no"), group)
     elif task.name == "snli_ve":
         add(1000, 18, SNLI_VE)
@@ -68,7 +70,7 @@ def open_none() -> None:
     raise AssertionError("a board needs no picture")
 
 
-def answered(sheet: Sheet, samples: list[Sample], skill: float, rng: np.random.Generator) -> tuple[str, str]:
+def answered(sheet: CodedSamples, samples: list[Sample], skill: float, rng: np.random.Generator) -> tuple[str, str]:
     """Returns (replies as parsed, answers as ranked): each right with a chance that is partly its picture's."""
     right = np.array([s.choices.index(s.answer) for s in samples])
     luck = np.random.default_rng(len(samples)).normal(0, 0.2, len(sheet.clusters))[sheet.row]
@@ -84,7 +86,7 @@ def records(store: Store, tasks: dict[str, Task], n_runs: int, n_seeds: int, n_a
     asked: dict[str, list[Sample]] = {}
     for name in sorted(tasks, key=lambda name: name == "mnist"):
         asked[name] = samples_of(tasks[name], n_answers - sum(map(len, asked.values())))
-    sheets = {name: tasks[name].metric.sheet(of) for name, of in asked.items()}
+    sheets = {name: tasks[name].metric.coded(of) for name, of in asked.items()}
     files = {name: store.write_samples(of) for name, of in asked.items()}
     for number in range(n_runs):
         row, seed = divmod(number, n_seeds)
@@ -92,7 +94,7 @@ def records(store: Store, tasks: dict[str, Task], n_runs: int, n_seeds: int, n_a
         params = {"variant": row, "learning_rate": 1e-3}
         recipe = Recipe("made", "b" * 8, "made", "c" * 8, METHODS[row % len(METHODS)], params, Budget(), seed)
         base = Record(
-            eval_key="", train_key=recipe.train_key, track=track_key(recipe, "real"), suite="real",
+            eval_key="", train_key=recipe.train_key, track=recipe.setting_key("real"), suite="real",
             run=recipe.run_name, method=recipe.method, params=params, seed=seed, backbone="made",
             backbone_fingerprint="b" * 8, corpus="made", corpus_fingerprint="c" * 8,
             budget=dataclasses.asdict(recipe.budget), dtype="float32", learning_rate_source="set by the user", task="",
@@ -106,7 +108,7 @@ def records(store: Store, tasks: dict[str, Task], n_runs: int, n_seeds: int, n_a
             own = strict if task.decode == "generate" else constrained
             yield dataclasses.replace(
                 base, eval_key=content_key([recipe.train_key, name]), task=name, task_version=task.version,
-                dataset=task.dataset, data_fingerprint="d" * 8, split=task.split, decode=task.decode,
+                dataset=task.data.hub, data_fingerprint="d" * 8, split=task.data.split, decode=task.decode,
                 headline=task.headline, score=own[task.headline], strict=strict[task.headline],
                 constrained=constrained[task.headline], ceiling=task.metric.ceiling(of),
                 chance=task.metric.chance(of), values=own, n=len(of), n_pictures=len(set(sheet.clusters)),

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mmpt_bench.data.images import Picture, decoded
+from mmpt_bench.data.images import LazyImage, decoded
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.evaluation import task_catalog
 from mmpt_bench.evaluation.task import Task
@@ -111,7 +111,7 @@ def samples(layout: Layout, pictures: int) -> list[Sample]:
     made = []
     for i in range(pictures):
         data = picture_bytes(layout.size, i)
-        shown = Picture(f"{layout.title}/{i}", partial(decoded, data, f"{i}", f"{i}"))
+        shown = LazyImage(f"{layout.title}/{i}", partial(decoded, data, f"{i}", f"{i}"))
         for j in range(layout.each[i % len(layout.each)]):
             question, choices = layout.question(i, j)
             made.append(Sample(f"{i}/{j}", shown, question, choices, choices[0], cluster=str(i)))

@@ -25,7 +25,7 @@ from mmpt_bench.evaluation import task_catalog
 from mmpt_bench.evaluation.scoring import scored
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.methods import method_catalog
-from mmpt_bench.records.recipe import Budget
+from mmpt_bench.records.budget import Budget
 from mmpt_bench.sources import corpora, task_rows
 
 SMALL = {"mme": 20, "pope": 40, "vsr": 120, "snli_ve": 60, "cifar10": 120, "mnist": 120}

@@ -27,7 +27,7 @@ import training
 from torch.utils.flop_counter import FlopCounterMode
 
 import evaluation
-from mmpt_bench.engine.forward.prepared_images import Pictures
+from mmpt_bench.engine.forward.prepared_images import PreparedImages
 from mmpt_bench.engine.inference import plain
 from mmpt_bench.engine.inference.shared import Shared
 from mmpt_bench.engine.models.backbone import Backbone, load_backbone
@@ -66,8 +66,8 @@ def share(work: Callable[[], Any], rate: float) -> dict[str, float]:
 
 def prefill(backbone: Backbone) -> Callable[[], Any]:
     """Returns one prefill of eight prompts whose pictures are encoded."""
-    asked = [plain.Asked(backbone.prompt_text(s.question), s, [s]) for s in layouts.samples(layouts.LAYOUTS[0], 8)]
-    way = Shared(backbone, 4, Pictures(backbone, "set"))
+    asked = [plain.Question(backbone.prompt_text(s.question), s, [s]) for s in layouts.samples(layouts.LAYOUTS[0], 8)]
+    way = Shared(backbone, 4, PreparedImages(backbone, "set"))
 
     def work() -> None:
         with torch.no_grad():

@@ -33,8 +33,8 @@ from mmpt_bench.engine.models.backbone import Backbone, load_backbone
 from mmpt_bench.engine.training import train
 from mmpt_bench.engine.training.loss import Losses
 from mmpt_bench.methods import method_catalog
+from mmpt_bench.records.budget import Budget
 from mmpt_bench.records.environment import environment
-from mmpt_bench.records.recipe import Budget
 from mmpt_bench.sources.corpora import load_corpus
 
 METHODS = ("lora", "prefix", "projector", "mmpt", "vpt", "full")

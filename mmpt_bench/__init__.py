@@ -1,3 +1,70 @@
-"""mmpt-bench: decide how to adapt a multimodal LLM, on numbers that can be believed."""
+"""mmpt-bench: decide how to adapt a multimodal LLM, on numbers that can be believed.
 
-__version__ = "0.1.0"
+    import mmpt_bench as mb
+    results = mb.run(method="mmpt", tasks=["mme", "pope"])
+
+The names below are the public ones. They are looked up when they are asked for, so that importing costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from mmpt_bench.common.version import VERSION as __version__
+
+if TYPE_CHECKING:
+    from mmpt_bench.api import (
+        Results,
+        ablate,
+        check,
+        compare,
+        figures,
+        leaderboard,
+        load_results,
+        plan,
+        report,
+        run,
+        score,
+        tune,
+    )
+    from mmpt_bench.common.errors import BenchError, MachineError, RequestError, RunFailed, UntrustedRecord
+    from mmpt_bench.data.dataset import Dataset, Official, Pin, RawForm
+    from mmpt_bench.data.image_folders import ImageFolder
+    from mmpt_bench.data.images import LazyImage
+    from mmpt_bench.data.rows import Rows, read_choice, read_image, read_label, read_text
+    from mmpt_bench.data.samples import Prediction, Sample
+    from mmpt_bench.evaluation.metrics import Accuracy, Metric, MMEMetric, POPEMetric
+    from mmpt_bench.evaluation.parsing import first_choice, says_neither, yes_no
+    from mmpt_bench.evaluation.task import Task
+    from mmpt_bench.methods.method import Method
+    from mmpt_bench.mmpt import MMPT
+    from mmpt_bench.runs.events import Reporter
+
+_HOMES = {
+    "api": "Results ablate check compare figures leaderboard load_results plan report run score tune",
+    "common.errors": "BenchError MachineError RequestError RunFailed UntrustedRecord",
+    "data.dataset": "Dataset Official Pin RawForm",
+    "data.image_folders": "ImageFolder",
+    "data.images": "LazyImage",
+    "data.rows": "Rows read_choice read_image read_label read_text",
+    "data.samples": "Prediction Sample",
+    "evaluation.metrics": "Accuracy MMEMetric Metric POPEMetric",
+    "evaluation.parsing": "first_choice says_neither yes_no",
+    "evaluation.task": "Task",
+    "methods.method": "Method",
+    "mmpt": "MMPT",
+    "runs.events": "Reporter",
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names.split()}
+__all__ = sorted(_HOME_OF)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

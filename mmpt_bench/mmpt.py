@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from mmpt_bench.common.errors import RequestError
-from mmpt_bench.engine.prompts.import_hook import register_with_peft
+from mmpt_bench.methods.method import Method
 
 if TYPE_CHECKING:
     from mmpt_bench.engine.adapters.attachment import Handle
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class MMPT:
+class MMPT(Method):
     """Multimodal prompt tuning with the paper's best lengths.
 
     Parameters are built for the blocks that are read and no others: behind the hidden state that LLaVA takes (-2), a
@@ -127,8 +127,7 @@ class MMPT:
         return visual + text + projector + (anatomy.lm_head_parameters if self.train_lm_head else 0)
 
 
-ADAPTER = MMPT
-register_with_peft()
+METHOD = MMPT
 
 
 def __getattr__(name: str) -> Any:

@@ -10,11 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmpt_bench.data.rows import Rows, label, picture, text
-from mmpt_bench.data.samples import Sample
-from mmpt_bench.evaluation.metrics import Accuracy
-from mmpt_bench.evaluation.parsing import first_choice
-from mmpt_bench.evaluation.task import Task
+from mmpt_bench import Accuracy, Dataset, Rows, Sample, Task, first_choice, read_image, read_label, read_text
 
 NAMES = ("red", "green", "blue", "yellow")
 RGB = ((214, 40, 40), (40, 160, 60), (40, 80, 210), (235, 215, 50))
@@ -24,7 +20,7 @@ QUESTION = "{question} Answer with one of: {choices}."
 def rows() -> Rows:
     """Returns rows that need no download.
 
-    Delete this, and `rows=rows` below, if your data is on the hub or in a folder: then `dataset` and `revision` say
+    Delete this, and `make_rows=rows` below, if your data is on the hub or in a folder: then `hub` and `revision` say
     where on the hub, and `--data DIR` names a folder in the same form.
     """
     from PIL import Image
@@ -42,15 +38,15 @@ def rows() -> Rows:
 
 
 def sample(row: Mapping[str, Any], number: int, label_names: Sequence[str]) -> Sample:
-    """Returns a row's sample; `text`, `label` and `picture` name the column of a value that cannot be used."""
+    """Returns a row's sample; `read_text` and its like name the column of a value that cannot be used."""
     # Two questions about one picture must share its key and its cluster: errors are taken over pictures.
-    image_name, sample_id = text(row, "image_name"), str(number)
+    image_name, sample_id = read_text(row, "image_name"), str(number)
     return Sample(
         id=sample_id,
-        image=picture(row["image"], f"template/{image_name}", sample_id),
-        question=QUESTION.format(question=text(row, "question"), choices=", ".join(label_names)),
+        image=read_image(row["image"], f"template/{image_name}", sample_id),
+        question=QUESTION.format(question=read_text(row, "question"), choices=", ".join(label_names)),
         choices=tuple(label_names),
-        answer=label(row, "label", label_names),
+        answer=read_label(row, "label", label_names),
         cluster=image_name,
     )
 
@@ -58,13 +54,15 @@ def sample(row: Mapping[str, Any], number: int, label_names: Sequence[str]) -> S
 TASK = Task(
     name="template",
     title="Template",
+    data=Dataset(
+        hub="owner/name on the hub",
+        revision="the 40 digits of a commit, so that the data cannot change under a score",
+        columns=("image", "image_name", "question", "label"),
+        label_column="label",
+        make_rows=rows,
+    ),
     headline="accuracy",
     unit="fraction",
-    dataset="owner/name on the hub",
-    revision="the 40 digits of a commit, so that the data cannot change under a score",
-    config=None,
-    split="test",
-    columns=("image", "image_name", "question", "label"),
     sample=sample,
     metric=Accuracy(),
     parse=first_choice,
@@ -72,6 +70,4 @@ TASK = Task(
     max_new_tokens=8,
     version=1,
     metric_names=("balanced_accuracy", "macro_f1"),
-    label_column="label",
-    rows=rows,
 )

@@ -8,13 +8,19 @@ training split. The pictures are given out by the authors on request, for resear
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mmpt_bench import (
+    Dataset,
+    ImageFolder,
+    MMEMetric,
+    Official,
+    Sample,
+    Task,
+    read_choice,
+    read_image,
+    read_text,
+    yes_no,
+)
 from mmpt_bench.common.hashing import content_key
-from mmpt_bench.data.image_folders import PictureFolder
-from mmpt_bench.data.rows import one_of, picture, text
-from mmpt_bench.data.samples import Sample
-from mmpt_bench.evaluation.metrics import MMEMetric
-from mmpt_bench.evaluation.parsing import yes_no
-from mmpt_bench.evaluation.task import Task
 
 CHOICES = ("Yes", "No")
 QUESTIONS = (
@@ -26,16 +32,20 @@ QUESTIONS = (
 
 def sample(row: Mapping[str, Any], number: int, label_names: Sequence[str]) -> Sample:
     """Returns a row's sample; the question ends in the authors' own "Please answer yes or no."."""
-    subtask, question, image_name = text(row, "category"), text(row, "question"), text(row, "question_id")
+    subtask, question, image_name = (
+        read_text(row, "category"),
+        read_text(row, "question"),
+        read_text(row, "question_id"),
+    )
     # File names repeat across subtasks, and some copies write the subtask in front of them while others do not.
     image_name = f"{subtask}/{image_name.removeprefix(subtask + '/')}"
     sample_id = f"{image_name}#{content_key(question, 8)}"
     return Sample(
         id=sample_id,
-        image=picture(row["image"], f"mme/{image_name}", sample_id),
+        image=read_image(row["image"], f"mme/{image_name}", sample_id),
         question=question,
         choices=CHOICES,
-        answer=one_of(row, "answer", CHOICES),
+        answer=read_choice(row, "answer", CHOICES),
         group=subtask,
         cluster=image_name,
     )
@@ -44,13 +54,15 @@ def sample(row: Mapping[str, Any], number: int, label_names: Sequence[str]) -> S
 TASK = Task(
     name="mme",
     title="MME",
+    data=Dataset(
+        hub="lmms-lab/MME",
+        revision="d6c9023f017b564f7b3ccccf5348166bce8fdbcd",
+        columns=("question_id", "image", "question", "answer", "category"),
+        images=ImageFolder("mme", "question_id"),
+        official=Official(rows=2374, groups=QUESTIONS),
+    ),
     headline="total",
     unit="points",
-    dataset="lmms-lab/MME",
-    revision="d6c9023f017b564f7b3ccccf5348166bce8fdbcd",
-    config=None,
-    split="test",
-    columns=("question_id", "image", "question", "answer", "category"),
     sample=sample,
     metric=MMEMetric(),
     parse=yes_no("mme_official"),
@@ -58,8 +70,5 @@ TASK = Task(
     max_new_tokens=16,
     version=1,
     metric_names=("perception", "cognition"),
-    official_rows=2374,
     other_rules={"lmms-eval": yes_no("mme_lmms"), "vlmevalkit": yes_no("yorn_vlmeval")},
-    official_groups=QUESTIONS,
-    pictures=PictureFolder("mme", "question_id"),
 )

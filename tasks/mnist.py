@@ -7,21 +7,17 @@ same digits on photographs: "zero-shot" means an unseen task then, not unseen di
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmpt_bench.data.rows import label, picture
-from mmpt_bench.data.samples import Sample
-from mmpt_bench.evaluation.metrics import Accuracy
-from mmpt_bench.evaluation.parsing import first_choice
-from mmpt_bench.evaluation.task import Task
+from mmpt_bench import Accuracy, Dataset, Official, Sample, Task, first_choice, read_image, read_label
 
 QUESTION = "Which digit is in the image?"
 
 
 def sample(row: Mapping[str, Any], number: int, label_names: Sequence[str]) -> Sample:
     """Returns a row's sample; the legal answers are the data's own class names, "0" to "9"."""
-    sample_id, answer = str(number), label(row, "label", label_names)
+    sample_id, answer = str(number), read_label(row, "label", label_names)
     return Sample(
         id=sample_id,
-        image=picture(row["image"], f"mnist/{number}", sample_id),
+        image=read_image(row["image"], f"mnist/{number}", sample_id),
         question=QUESTION,
         choices=tuple(label_names),
         answer=answer,
@@ -32,13 +28,17 @@ def sample(row: Mapping[str, Any], number: int, label_names: Sequence[str]) -> S
 TASK = Task(
     name="mnist",
     title="MNIST",
+    data=Dataset(
+        hub="ylecun/mnist",
+        revision="77f3279092a1c1579b2250db8eafed0ad422088c",
+        config="mnist",
+        columns=("image", "label"),
+        label_column="label",
+        classes=tuple("0123456789"),
+        official=Official(rows=10000),
+    ),
     headline="accuracy",
     unit="fraction",
-    dataset="ylecun/mnist",
-    revision="77f3279092a1c1579b2250db8eafed0ad422088c",
-    config="mnist",
-    split="test",
-    columns=("image", "label"),
     sample=sample,
     metric=Accuracy(),
     parse=first_choice,
@@ -46,7 +46,4 @@ TASK = Task(
     max_new_tokens=8,
     version=1,
     metric_names=("balanced_accuracy", "macro_f1"),
-    label_column="label",
-    official_rows=10000,
-    classes=tuple("0123456789"),
 )

@@ -7,27 +7,34 @@ random, among popular objects, or among objects that usually appear together (ad
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmpt_bench.data.image_folders import PictureFolder
-from mmpt_bench.data.rows import one_of, picture, text
-from mmpt_bench.data.samples import Sample
-from mmpt_bench.evaluation.metrics import POPEMetric
-from mmpt_bench.evaluation.parsing import says_neither, yes_no
-from mmpt_bench.evaluation.task import Task
+from mmpt_bench import (
+    Dataset,
+    ImageFolder,
+    Official,
+    POPEMetric,
+    Sample,
+    Task,
+    read_choice,
+    read_image,
+    read_text,
+    says_neither,
+    yes_no,
+)
 
 CHOICES = ("yes", "no")
 
 
 def sample(row: Mapping[str, Any], number: int, label_names: Sequence[str]) -> Sample:
     """Returns a row's sample; the question is asked alone, as in the authors' protocol."""
-    strategy, image_name = text(row, "category"), text(row, "image_source")
+    strategy, image_name = read_text(row, "category"), read_text(row, "image_source")
     # The authors number the questions of each strategy from 1.
-    sample_id = f"{strategy}/{text(row, 'question_id')}"
+    sample_id = f"{strategy}/{read_text(row, 'question_id')}"
     return Sample(
         id=sample_id,
-        image=picture(row["image"], f"pope/{image_name}", sample_id),
-        question=text(row, "question"),
+        image=read_image(row["image"], f"pope/{image_name}", sample_id),
+        question=read_text(row, "question"),
         choices=CHOICES,
-        answer=one_of(row, "answer", CHOICES),
+        answer=read_choice(row, "answer", CHOICES),
         group=strategy,
         cluster=image_name,
     )
@@ -36,13 +43,15 @@ def sample(row: Mapping[str, Any], number: int, label_names: Sequence[str]) -> S
 TASK = Task(
     name="pope",
     title="POPE",
+    data=Dataset(
+        hub="lmms-lab/POPE",
+        revision="4db1276663dfa5eb8ad16a52d24c31a09e470896",
+        columns=("question_id", "question", "answer", "image_source", "image", "category"),
+        images=ImageFolder("coco", "image_source", ".jpg", ("val2014",)),
+        official=Official(rows=9000, groups=(("adversarial", 3000), ("popular", 3000), ("random", 3000))),
+    ),
     headline="f1_mean",
     unit="fraction",
-    dataset="lmms-lab/POPE",
-    revision="4db1276663dfa5eb8ad16a52d24c31a09e470896",
-    config=None,
-    split="test",
-    columns=("question_id", "question", "answer", "image_source", "image", "category"),
     sample=sample,
     metric=POPEMetric(),
     parse=yes_no("pope_official"),
@@ -50,9 +59,6 @@ TASK = Task(
     max_new_tokens=32,
     version=1,
     metric_names=("f1/random", "f1/popular", "f1/adversarial", "accuracy", "precision", "recall", "yes_ratio"),
-    official_rows=9000,
     other_rules={"lmms-eval": yes_no("pope_lmms"), "vlmevalkit": yes_no("yorn_vlmeval")},
-    official_groups=(("adversarial", 3000), ("popular", 3000), ("random", 3000)),
-    pictures=PictureFolder("coco", "image_source", ".jpg", ("val2014",)),
     unreadable=says_neither,
 )

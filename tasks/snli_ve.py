@@ -8,12 +8,19 @@ is not shown. The hub's copy is a script, which is never run, over JSON lines wi
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmpt_bench.data.image_folders import PictureFolder
-from mmpt_bench.data.rows import RawForm, label, picture, text
-from mmpt_bench.data.samples import Sample
-from mmpt_bench.evaluation.metrics import Accuracy
-from mmpt_bench.evaluation.parsing import first_choice
-from mmpt_bench.evaluation.task import Task
+from mmpt_bench import (
+    Accuracy,
+    Dataset,
+    ImageFolder,
+    Official,
+    RawForm,
+    Sample,
+    Task,
+    first_choice,
+    read_image,
+    read_label,
+    read_text,
+)
 
 CHOICES = ("entailment", "neutral", "contradiction")
 QUESTION = "{hypothesis} Is the statement entailment, neutral or contradiction, given the image?"
@@ -21,15 +28,15 @@ QUESTION = "{hypothesis} Is the statement entailment, neutral or contradiction, 
 
 def sample(row: Mapping[str, Any], number: int, label_names: Sequence[str]) -> Sample:
     """Returns a row's sample; the same sentence can be said of one picture twice, so its row number names it."""
-    image_name, sample_id = text(row, "filename"), str(number)
+    image_name, sample_id = read_text(row, "filename"), str(number)
     if set(label_names) != set(CHOICES):
         raise ValueError(f"column `label` has the classes {', '.join(label_names)}, not {', '.join(CHOICES)}")
     return Sample(
         id=sample_id,
-        image=picture(row["image"], f"snli_ve/{image_name}", sample_id),
-        question=QUESTION.format(hypothesis=text(row, "hypothesis")),
+        image=read_image(row["image"], f"snli_ve/{image_name}", sample_id),
+        question=QUESTION.format(hypothesis=read_text(row, "hypothesis")),
         choices=CHOICES,
-        answer=label(row, "label", label_names),
+        answer=read_label(row, "label", label_names),
         cluster=image_name,
     )
 
@@ -50,13 +57,18 @@ def from_raw(row: Mapping[str, Any]) -> dict[str, Any]:
 TASK = Task(
     name="snli_ve",
     title="SNLI-VE",
+    data=Dataset(
+        hub="HuggingFaceM4/SNLI-VE",
+        revision="f0d60584d7b71b3c891aa24b69bc609b3c90be43",
+        columns=("image", "filename", "hypothesis", "label"),
+        label_column="label",
+        classes=CHOICES,
+        raw=RawForm(("gold_label", "sentence2"), ("Flickr30K_ID", "Flikr30kID"), from_raw),
+        images=ImageFolder("flickr30k", "filename", "", ("flickr30k-images", "flickr30k_images")),
+        official=Official(rows=17901),
+    ),
     headline="accuracy",
     unit="fraction",
-    dataset="HuggingFaceM4/SNLI-VE",
-    revision="f0d60584d7b71b3c891aa24b69bc609b3c90be43",
-    config=None,
-    split="test",
-    columns=("image", "filename", "hypothesis", "label"),
     sample=sample,
     metric=Accuracy(),
     parse=first_choice,
@@ -64,9 +76,4 @@ TASK = Task(
     max_new_tokens=8,
     version=1,
     metric_names=("balanced_accuracy", "macro_f1"),
-    label_column="label",
-    official_rows=17901,
-    classes=CHOICES,
-    raw=RawForm(("gold_label", "sentence2"), ("Flickr30K_ID", "Flikr30kID"), from_raw),
-    pictures=PictureFolder("flickr30k", "filename", "", ("flickr30k-images", "flickr30k_images")),
 )

@@ -6,14 +6,22 @@ training. The hub holds file names alone: `--images coco=DIR` says where COCO's 
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from mmpt_bench.data.image_folders import PictureFolder
-from mmpt_bench.data.rows import Pin, label, picture, text
-from mmpt_bench.data.samples import Sample
-from mmpt_bench.evaluation.metrics import Accuracy
-from mmpt_bench.evaluation.parsing import first_choice
-from mmpt_bench.evaluation.task import Dataset, Task
+from mmpt_bench import (
+    Accuracy,
+    Dataset,
+    ImageFolder,
+    Official,
+    Pin,
+    Sample,
+    Task,
+    first_choice,
+    read_image,
+    read_label,
+    read_text,
+)
 
 CHOICES = ("false", "true")
 SPLITS = "`data/splits/{split}/test.jsonl` of github.com/cambridgeltl/visual-spatial-reasoning at commit b27a0af"
@@ -22,51 +30,54 @@ QUESTION = "{caption} Is the statement true or false?"
 
 def sample(row: Mapping[str, Any], number: int, label_names: Sequence[str]) -> Sample:
     """Returns a row's sample; the picture is known by the last part of its link, which is its COCO file name."""
-    image_name, sample_id = text(row, "image_link").rsplit("/", 1)[-1], str(number)
+    image_name, sample_id = read_text(row, "image_link").rsplit("/", 1)[-1], str(number)
     return Sample(
         id=sample_id,
-        image=picture(row["image"], f"vsr/{image_name}", sample_id),
-        question=QUESTION.format(caption=text(row, "caption")),
+        image=read_image(row["image"], f"vsr/{image_name}", sample_id),
+        question=QUESTION.format(caption=read_text(row, "caption")),
         choices=CHOICES,
-        answer=label(row, "label", CHOICES),
-        group=text(row, "relation"),
+        answer=read_label(row, "label", CHOICES),
+        group=read_text(row, "relation"),
         cluster=image_name,
     )
 
 
+ZEROSHOT = Dataset(
+    hub="cambridgeltl/vsr_zeroshot",
+    revision="148b3777ceef4a1bfe46377614980836db7d12f2",
+    columns=("image", "image_link", "caption", "label", "relation"),
+    label_column="label",
+    classes=CHOICES,
+    folder="vsr_zeroshot",
+    images=ImageFolder("coco", "image", "", ("train2017", "val2017")),
+    official=Official(
+        rows=1222,
+        pin=Pin("71dcc64eca8436eeb489f59ae58bbf2ca83a4948789c02544d3fabe546f152e1", SPLITS.format(split="zeroshot")),
+    ),
+)
+RANDOM = replace(
+    ZEROSHOT,
+    hub="cambridgeltl/vsr_random",
+    # The commit is not known, and a branch may move: the rows are known by what they say.
+    revision="main",
+    folder="vsr_random",
+    official=Official(
+        rows=2195,
+        pin=Pin("84d7abaa5189500a8763916a45abcaf749bc789ef5092435e98d4d9ee4ba0bfe", SPLITS.format(split="random")),
+    ),
+    note="random split: 56 % of its test questions use a picture of its own training split",
+)
 TASK = Task(
     name="vsr",
     title="VSR",
-    headline="accuracy",
-    unit="fraction",
-    dataset="cambridgeltl/vsr_zeroshot",
-    revision="148b3777ceef4a1bfe46377614980836db7d12f2",
-    config=None,
-    split="test",
-    columns=("image", "image_link", "caption", "label", "relation"),
+    data=replace(ZEROSHOT, alternatives={"random": RANDOM}),
     sample=sample,
     metric=Accuracy(),
+    headline="accuracy",
+    unit="fraction",
     parse=first_choice,
     decode="rank",
     max_new_tokens=8,
     version=1,
     metric_names=("balanced_accuracy", "macro_f1"),
-    label_column="label",
-    official_rows=1222,
-    pin=Pin("71dcc64eca8436eeb489f59ae58bbf2ca83a4948789c02544d3fabe546f152e1", SPLITS.format(split="zeroshot")),
-    classes=CHOICES,
-    folder="vsr_zeroshot",
-    alternatives=(
-        Dataset(
-            "random",
-            "cambridgeltl/vsr_random",
-            # The commit is not known, and a branch may move: the rows are known by what they say.
-            "main",
-            official_rows=2195,
-            pin=Pin("84d7abaa5189500a8763916a45abcaf749bc789ef5092435e98d4d9ee4ba0bfe", SPLITS.format(split="random")),
-            folder="vsr_random",
-            note="random split: 56 % of its test questions use a picture of its own training split",
-        ),
-    ),
-    pictures=PictureFolder("coco", "image", "", ("train2017", "val2017")),
 )

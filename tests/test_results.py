@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mmpt_bench.cli import leaderboard
+from mmpt_bench import api
 from mmpt_bench.evaluation import task_catalog
 from support.command import bench
 from support.paths import ROOT
@@ -65,7 +65,7 @@ def test_publishing_gathers_runs_ablations_searches_and_losses_so_that_the_runs_
 ) -> None:
     store = study(tmp_path, n_seeds=1)
     monkeypatch.setattr(task_catalog, "built_in_tasks", study_tasks)
-    leaderboard.leaderboard(store.root, publish=True, form="json")
+    api.leaderboard(store.root, publish=True)
     made = {name: (store.root / name).read_bytes() for name in files(store.root)}
     for name in ("records.jsonl", "learning_curves.jsonl", "leaderboard.md", "ablations/lengths.md",
                  "figures/lengths-lengths.svg", "figures/heat-map-grid.csv", "figures/components-parts.png",
@@ -75,5 +75,5 @@ def test_publishing_gathers_runs_ablations_searches_and_losses_so_that_the_runs_
     for name in made:
         if name.startswith(("figures/", "leaderboard")) or name.endswith((".md", ".csv")):
             (store.root / name).unlink()
-    leaderboard.leaderboard(store.root, publish=True, form="json")
+    api.leaderboard(store.root, publish=True)
     assert {name: (store.root / name).read_bytes() for name in files(store.root)} == made

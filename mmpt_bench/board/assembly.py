@@ -10,7 +10,7 @@ from mmpt_bench.board.ranking import ranked
 from mmpt_bench.board.rescoring import Rescored, Samples, by, rescored
 from mmpt_bench.common.errors import UntrustedRecord
 from mmpt_bench.evaluation.task import OFFICIAL, Task
-from mmpt_bench.records.recipe import Record
+from mmpt_bench.records.record import Record
 from mmpt_bench.stats.claims import SEEDS_TO_CLAIM
 from mmpt_bench.stats.intervals import Interval, cluster_bootstrap, percentile, seed_spread
 from mmpt_bench.stats.resampling import FEW_PICTURES, Resampled, resample

@@ -10,8 +10,8 @@ from mmpt_bench.board.board import Board
 from mmpt_bench.board.rescoring import Samples, by, check_track, one_edition
 from mmpt_bench.common.hashing import canonical_json
 from mmpt_bench.evaluation.task import Task
-from mmpt_bench.records.ablations import variant_key, varied_in_ablations
-from mmpt_bench.records.recipe import Record
+from mmpt_bench.records.ablations import varied_in_ablations
+from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store
 
 
@@ -51,9 +51,9 @@ def evidence(
             groups[record.track, None] = []
     found = []
     for (track, limit), group in groups.items():
-        elsewhere = [record for record in group if variant_key(record) in varied]
-        own = [record for record in group if variant_key(record) not in varied]
-        of_track = [r for r in failed if r.track == track and variant_key(r) not in varied]
+        elsewhere = [record for record in group if record.variant_key in varied]
+        own = [record for record in group if record.variant_key not in varied]
+        of_track = [r for r in failed if r.track == track and r.variant_key not in varied]
         if own or of_track:
             found.append(_board(own, of_track, limit, samples, tasks, n_resamples, _elsewhere(elsewhere, varied)))
     return tuple(sorted(found, key=lambda each: _board_order(each.board)))
@@ -61,7 +61,7 @@ def evidence(
 
 def _elsewhere(records: Sequence[Record], varied: Mapping[str, str]) -> list[str]:
     """Returns what is said of records that stand on the board of an ablation."""
-    counts = Counter(varied[variant_key(record)] for record in records)
+    counts = Counter(varied[record.variant_key] for record in records)
     return [f"{n} of the ablation `{name}`: see ablations/{name}.md." for name, n in sorted(counts.items())]
 
 

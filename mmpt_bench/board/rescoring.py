@@ -9,10 +9,10 @@ from typing import TypeVar
 from mmpt_bench.common.errors import UntrustedRecord
 from mmpt_bench.common.hashing import content_key
 from mmpt_bench.data.samples import Sample
-from mmpt_bench.evaluation.counting import Sheet
+from mmpt_bench.evaluation.counting import CodedSamples
 from mmpt_bench.evaluation.scoring import figures
 from mmpt_bench.evaluation.task import Task
-from mmpt_bench.records.recipe import Record
+from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store
 from mmpt_bench.stats.resampling import FEW_PICTURES, Tally
 
@@ -28,9 +28,9 @@ class Rescored:
     record: Record
     values: dict[str, float]
     """Every figure that is defined."""
-    sheet: Sheet
+    sheet: CodedSamples
     """Of the task's samples."""
-    headline: Sheet
+    headline: CodedSamples
     """The same for what the headline figure is made from."""
 
     @property
@@ -131,7 +131,7 @@ class Samples:
         """Reads nothing yet."""
         self._store = store
         self._known: dict[str, list[Sample]] = {}
-        self._sheets: dict[tuple[str, str], tuple[Sheet, Sheet]] = {}
+        self._sheets: dict[tuple[str, str], tuple[CodedSamples, CodedSamples]] = {}
 
     def __call__(self, name: str) -> list[Sample]:
         """Returns the samples of a file; raises as `Store.read_samples` does."""
@@ -139,10 +139,10 @@ class Samples:
             self._known[name] = self._store.read_samples(name)
         return self._known[name]
 
-    def sheets(self, name: str, task: Task) -> tuple[Sheet, Sheet]:
+    def sheets(self, name: str, task: Task) -> tuple[CodedSamples, CodedSamples]:
         """Returns the sheet of a file's samples, and the one that the headline figure is resampled from."""
         if (name, task.name) not in self._sheets:
-            sheet = task.metric.sheet(self(name))
+            sheet = task.metric.coded(self(name))
             # Up to a few pictures, what is drawn hangs on all columns.
             narrow = len(sheet.clusters) > FEW_PICTURES
             needed = task.metric.needs(task.headline, sheet.columns)

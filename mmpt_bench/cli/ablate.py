@@ -5,12 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from mmpt_bench.cli.options import JSON, OUT, budget_options, request_of
-from mmpt_bench.common.errors import RequestError
+from mmpt_bench.cli.options import JSON, OUT, budget_options, print_json
+from mmpt_bench.cli.outlook import print_outlook
+from mmpt_bench.cli.progress import reporting, stopping
+from mmpt_bench.common.errors import Interrupted
+
+if TYPE_CHECKING:
+    from mmpt_bench.study.ablation_tables import AblationResult
 
 
 def _axis_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -40,7 +45,6 @@ def _axis_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @_axis_options
 @click.option(
     "--set",
-    "overrides",
     multiple=True,
     metavar="METHOD.FIELD=V,V,...",
     help="Any field: several values are varied, one is fixed in all runs; repeatable.",
@@ -56,18 +60,7 @@ def _axis_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @OUT
 @JSON
 @budget_options
-def ablate(
-    method: str,
-    tasks: str,
-    seeds: str,
-    overrides: tuple[str, ...],
-    beside: str,
-    one_at_a_time: bool,
-    budget_hours: float | None,
-    only_plan: bool,
-    as_json: bool,
-    **options: Any,
-) -> None:
+def ablate(only_plan: bool, as_json: bool, **options: Any) -> None:
     """Vary something in a method, train and evaluate each variant, and tabulate what it changes.
 
     Several options make a grid. What is recorded already is not done again, whatever asked for it.
@@ -78,37 +71,48 @@ def ablate(
     mmpt-bench ablate --parts visual,text,both-plain,both
     mmpt-bench ablate --method lora --set r=4,16,64 --lr 1e-4,1e-3 --one-at-a-time
     """
-    import dataclasses
+    from mmpt_bench import api
+    from mmpt_bench.study.axes import OPTIONS
 
-    from mmpt_bench.methods import method_catalog
-    from mmpt_bench.runs.request import parse_overrides
-    from mmpt_bench.study.axes import OPTIONS, axes_of
-
-    texts = {name: text for name in OPTIONS if (text := options.pop(f"axis_{name.replace('-', '_')}")) is not None}
-    if "," not in texts.get("backbone", ""):
-        options["backbone"] = texts.pop("backbone", "embedded")
+    axes = {name: text for name in OPTIONS if (text := options.pop(f"axis_{name.replace('-', '_')}")) is not None}
+    if "," not in axes.get("backbone", ""):
+        options["backbone"] = axes.pop("backbone", "embedded")
     else:
-        options["backbone"] = texts["backbone"].split(",")[0].strip()
-    if budget_hours is not None and not budget_hours > 0:
-        raise RequestError(f"`--budget-hours {budget_hours:g}`: above 0.")
-    request = request_of(method, tasks, seeds, (), options)
-    axes, fixed = axes_of(texts, overrides, request.methods)
-    request = dataclasses.replace(request, overrides=parse_overrides(fixed, request.methods))
-    varied = {entry.name for entry in request.methods}
-    references = [] if beside == "none" else method_catalog.find_methods(beside)
+        options["backbone"] = axes["backbone"].split(",")[0].strip()
+    with reporting() as reporter, stopping() as stop:
+        try:
+            result = api.ablate(
+                **options, axes=axes, command=_command(), only_plan=only_plan, reporter=reporter, stopping=stop
+            )
+        except Interrupted as reason:
+            click.echo(f"Stopped: {reason}. What is done is recorded; the same command goes on from there.", err=True)
+            sys.exit(130)
+    if result.outlook is not None:
+        if not as_json:
+            n = len(result.seeds)
+            seeds = f"{n} seed{'s' if n > 1 else ''}"
+            click.echo(f"{len(result.points)} points at {seeds}: {', '.join(result.points)}.", err=True)
+        print_outlook(result.outlook, as_json, ablation=result.name, points=result.points)
+        return
+    _print(result, as_json)
+    if result.failed:
+        click.echo(f"{len(result.failed)} of {result.n_runs} runs failed; the table lists them.", err=True)
+        sys.exit(4)
 
-    from mmpt_bench.study.ablate import Asked
-    from mmpt_bench.study.ablate import ablate as do
 
-    asked = Asked(
-        request=request,
-        axes=tuple(axes),
-        references=tuple(entry for entry in references if entry.name not in varied),
-        one_at_a_time=one_at_a_time,
-        budget_hours=budget_hours,
-        command=_command(),
-    )
-    sys.exit(do(asked, only_plan, as_json))
+def _print(result: AblationResult, as_json: bool) -> None:
+    from rich.console import Console
+
+    from mmpt_bench.study.ablation_tables import FOLDER, ablation_json, ablation_tables
+
+    assert result.board is not None
+    if as_json:
+        print_json(ablation_json(result.board))
+        return
+    console = Console()
+    for part in ablation_tables(result.board):
+        console.print(part)
+    click.echo(f"Written: {result.name}.csv and .md in {result.folder}/{FOLDER}/", err=True)
 
 
 NO_FIGURE = ("as_json", "only_plan", "out", "budget_hours", "offline")

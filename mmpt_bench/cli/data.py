@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from mmpt_bench.cli.options import DATASET, IMAGES, dataset_names
+from mmpt_bench.cli.options import DATASET, IMAGES, JSON
 from mmpt_bench.common.errors import RequestError
 
 
@@ -22,9 +22,9 @@ def data() -> None:
 @IMAGES
 @DATASET
 @click.option("--offline", is_flag=True, help="Open no socket: the hub's cache must have everything.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout, and nothing else.")
+@JSON
 def check(
-    tasks: str, folder: Path | None, images: tuple[str, ...], datasets: tuple[str, ...], offline: bool, as_json: bool
+    tasks: str, folder: Path | None, images: tuple[str, ...], dataset: tuple[str, ...], offline: bool, as_json: bool
 ) -> None:
     """Say of each task what was found: rows, labels, duplicates, overlap, missing pictures, fingerprint.
 
@@ -35,18 +35,20 @@ def check(
 
     from mmpt_bench.data.image_folders import image_folders
     from mmpt_bench.evaluation import task_catalog
+    from mmpt_bench.runs.options import dataset_names
     from mmpt_bench.sources.check_data import check_data, report_lines
+    from mmpt_bench.sources.task_rows import Where
 
     entries = task_catalog.find_tasks(tasks)
-    names = dataset_names(datasets, [entry.name for entry in entries])
+    names = dataset_names(dataset, [entry.name for entry in entries])
     folders = image_folders(images)
     if folder is not None and not folder.is_dir():
         raise RequestError(f"There is no folder `{folder}` to read data from.")
     reports = []
     for entry in entries:
         task = task_catalog.load_task(entry)
-        task = task.with_dataset(names[entry.name]) if entry.name in names else task
-        reports.append(check_data(task, folder, folders, offline))
+        task = task.on(task.data.named(names[entry.name])) if entry.name in names else task
+        reports.append(check_data(task, Where(folder, folders, offline=offline)))
         if not as_json:
             click.echo("\n".join(report_lines(reports[-1])))
     if as_json:

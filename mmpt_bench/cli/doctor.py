@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
-import json
 import os
 import shutil
 import sys
@@ -14,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from mmpt_bench.cli.options import JSON, OUT, print_json
 from mmpt_bench.common.errors import BenchError
 
 NEEDED = {
@@ -36,15 +34,18 @@ class Finding:
     helps: str = ""
 
 
-def report(out: Path, as_json: bool) -> int:
-    """Prints what was found; returns 0 where the machine is ready, else 3."""
+@click.command()
+@OUT
+@JSON
+def doctor(out: Path, as_json: bool) -> None:
+    """Say whether this machine is ready, and what to do where it is not."""
     found = list(findings(out))
     if as_json:
-        click.echo(json.dumps([asdict(f) for f in found], indent=1))
+        print_json([asdict(f) for f in found])
     else:
         for f in found:
             click.echo(f"{'ok     ' if f.ok else 'MISSING'} {f.what}: {f.found}{'. ' + f.helps if f.helps else ''}")
-    return 0 if all(f.ok for f in found) else 3
+    sys.exit(0 if all(f.ok for f in found) else 3)
 
 
 def findings(out: Path) -> Iterator[Finding]:
@@ -53,6 +54,8 @@ def findings(out: Path) -> Iterator[Finding]:
     yield Finding(
         "Python", sys.version_info >= (3, 11), version, "" if sys.version_info >= (3, 11) else "Install 3.11 or newer."
     )
+    import importlib.util
+
     for name, least in NEEDED.items():
         yield _package(name, least)
     if importlib.util.find_spec("torch"):
@@ -67,6 +70,8 @@ def findings(out: Path) -> Iterator[Finding]:
 
 
 def _package(name: str, least: str) -> Finding:
+    import importlib.metadata
+
     try:
         version = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

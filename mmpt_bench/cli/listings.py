@@ -9,20 +9,36 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mmpt_bench.common import entries
+from mmpt_bench.cli.options import BACKBONE, JSON, OUT
 from mmpt_bench.common.errors import unknown_name
-from mmpt_bench.engine.models.loading import anatomy_of
-from mmpt_bench.evaluation import task_catalog
-from mmpt_bench.methods import method_catalog
-from mmpt_bench.methods.method_catalog import is_method
 
 if TYPE_CHECKING:
-    from mmpt_bench.records.recipe import Record
+    from mmpt_bench.common import entries
+    from mmpt_bench.records.record import Record
 
-Row = dict[str, Any]
+Fields = dict[str, Any]
 
 
-def show_list(what: str, out: Path, as_json: bool) -> None:
+@click.command()
+@click.argument("what", type=click.Choice(["tasks", "methods", "backbones", "runs"]), default="tasks")
+@OUT
+@JSON
+def ls(what: str, out: Path, as_json: bool) -> None:
+    """List tasks, methods, backbones, or recorded runs."""
+    _show_list(what, out, as_json)
+
+
+@click.command()
+@click.argument("name")
+@BACKBONE
+@OUT
+@JSON
+def show(name: str, backbone: str, out: Path, as_json: bool) -> None:
+    """Show one task, method or run in full; for a method, its trainable parameters on the backbone."""
+    _show_one(name, backbone, out, as_json)
+
+
+def _show_list(what: str, out: Path, as_json: bool) -> None:
     """Prints the tasks, methods, backbones or runs there are, one a line."""
     rows = {"tasks": _tasks, "methods": _methods, "backbones": _backbones, "runs": lambda: _runs(out)}[what]()
     if as_json:
@@ -36,8 +52,12 @@ def show_list(what: str, out: Path, as_json: bool) -> None:
         _print(rows)
 
 
-def show_one(name: str, backbone: str, out: Path, as_json: bool) -> None:
+def _show_one(name: str, backbone: str, out: Path, as_json: bool) -> None:
     """Prints everything that is known of a task, a method or a run; raises RequestError where it is none of them."""
+    from mmpt_bench.evaluation import task_catalog
+    from mmpt_bench.methods import method_catalog
+    from mmpt_bench.methods.method_catalog import is_method
+
     tasks, methods, records = task_catalog.task_entries(), method_catalog.method_entries(), _records(out)
     if name in tasks or (name.endswith(".py") and not is_method(Path(name))):
         shown = _task(task_catalog.find_tasks(name)[0])
@@ -61,15 +81,19 @@ def _print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=1))
 
 
-def _tasks() -> list[Row]:
+def _tasks() -> list[Fields]:
+    from mmpt_bench.evaluation import task_catalog
+
     return [{"task": e.name, "summary": e.summary} for e in task_catalog.task_entries().values()]
 
 
-def _methods() -> list[Row]:
+def _methods() -> list[Fields]:
+    from mmpt_bench.methods import method_catalog
+
     return [{"method": e.name, "summary": e.summary} for e in method_catalog.method_entries().values()]
 
 
-def _backbones() -> list[Row]:
+def _backbones() -> list[Fields]:
     from mmpt_bench.engine.models.families import FAMILIES
 
     return [
@@ -91,8 +115,8 @@ def _records(out: Path) -> list[Record]:
     return Store(out).records()
 
 
-def _runs(out: Path) -> list[Row]:
-    rows: dict[str, Row] = {}
+def _runs(out: Path) -> list[Fields]:
+    rows: dict[str, Fields] = {}
     for record in _records(out):
         row = rows.setdefault(record.run, {"run": record.run, "seed": record.seed, "suite": record.suite, "tasks": []})
         if record.status == "ok":
@@ -102,19 +126,25 @@ def _runs(out: Path) -> list[Row]:
     return list(rows.values())
 
 
-def _task(entry: entries.Entry) -> Row:
+def _task(entry: entries.Entry) -> Fields:
+    from mmpt_bench.evaluation import task_catalog
+
     task = task_catalog.load_task(entry)
     plain = {f.name: getattr(task, f.name) for f in dataclasses.fields(task)}
     shown = {name: value for name, value in plain.items() if isinstance(value, str | int | tuple) and value != ()}
     return {"kind": "task", "file": entry.path.name, "about": _docstring(entry), **shown}
 
 
-def _method(entry: entries.Entry, backbone: str) -> Row:
+def _method(entry: entries.Entry, backbone: str) -> Fields:
     """Returns a method's fields with their defaults, and what it trains on the backbone, counted without weights."""
+    from mmpt_bench.engine.models.loading import anatomy_of
+    from mmpt_bench.methods import method_catalog
+
     adapter = method_catalog.load_method(entry)()
     anatomy, total, _ = anatomy_of(backbone)
     count = adapter.count(anatomy)
-    printed = {"trainable_as_published": adapter.paper_count(anatomy)} if hasattr(adapter, "paper_count") else {}
+    in_paper = adapter.paper_count(anatomy)
+    printed = {"trainable_as_published": in_paper} if in_paper is not None else {}
     published = {name: {"count": number, "share": number / total} for name, number in printed.items()}
     return {
         "kind": "method",
@@ -134,11 +164,11 @@ def _docstring(entry: entries.Entry) -> str:
     return ast.get_docstring(ast.parse(entry.path.read_text(encoding="utf-8"))) or ""
 
 
-def _record(record: Record) -> Row:
+def _record(record: Record) -> Fields:
     return {k: v for k, v in dataclasses.asdict(record).items() if k not in ("parsed_choices", "ranked_choices")}
 
 
-def _print(rows: list[Row]) -> None:
+def _print(rows: list[Fields]) -> None:
     first, *_ = rows[0]
     width = max(len(str(row[first])) for row in rows)
     for row in rows:
@@ -151,7 +181,7 @@ def _plain(name: str, value: Any) -> str:
     return text if name in ("summary", "suite") else f"{name} {text}"
 
 
-def _print_fields(shown: Row, indent: str = "") -> None:
+def _print_fields(shown: Fields, indent: str = "") -> None:
     for name, value in shown.items():
         if isinstance(value, dict):
             click.echo(f"{indent}{name}:")

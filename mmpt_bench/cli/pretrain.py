@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 import click
 
+from mmpt_bench.cli.options import BACKBONE, JSON, print_json
 
+
+@click.command()
+@click.option(
+    "--folder",
+    default="pretraining",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Checkpoints and result.",
+)
+@click.option("--seed", default=0, show_default=True)
+@click.option(
+    "--steps", type=click.IntRange(min=1), help="Of the language stage; by default as many as the shipped weights had."
+)
+@click.option("--processes", default=2, show_default=True, type=click.IntRange(min=1), help="Each on one core.")
+@click.option("--probe", is_flag=True, help="Train nothing: print what a model sees on fresh clean scenes.")
+@BACKBONE
+@JSON
 def pretrain(
     folder: Path, seed: int, steps: int | None, processes: int, probe: bool, backbone: str, as_json: bool
-) -> int:
-    """Rebuilds the embedded weights, or prints what a model sees on fresh clean scenes."""
+) -> None:
+    """Rebuild the embedded model's weights from a seed, with checkpoints; or probe a model."""
     if probe:
         from mmpt_bench.engine.models.backbone import load_backbone
         from mmpt_bench.engine.pretraining.probe import probe as look
@@ -20,15 +37,14 @@ def pretrain(
         loaded = load_backbone(backbone)
         found = look(loaded.model, loaded.processor.tokenizer)
         if as_json:
-            click.echo(json.dumps(found, indent=1))
+            print_json(found)
         else:
             for skill, accuracy in found.items():
                 click.echo(f"{skill:<12} {accuracy:.1%}")
-        return 0
+        return
     from mmpt_bench.engine.pretraining.pretrain import Plan
     from mmpt_bench.engine.pretraining.pretrain import pretrain as build_weights
 
     chosen = dataclasses.replace(Plan(), seed=seed, processes=processes)
     weights = build_weights(dataclasses.replace(chosen, steps=steps) if steps is not None else chosen, folder)
     click.echo(f"Written: {weights}. Use it: `mmpt-bench run --backbone {weights}`.")
-    return 0

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from mmpt_bench.runs.estimate import duration
+import click
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from mmpt_bench.records.recipe import Record
+    from mmpt_bench.records.record import Record
     from mmpt_bench.runs.events import Reporter
-    from mmpt_bench.runs.plan import Job
+    from mmpt_bench.runs.plan import Job, Plan
 
 
 def _label(job: Job) -> str:
-    return f"{job.label or job.recipe.method} seed {job.recipe.seed}"
+    return f"{job.label} seed {job.recipe.seed}"
 
 
 class _Lines:
@@ -32,6 +32,8 @@ class _Lines:
         steps, label = job.recipe.budget.steps, _label(job)
         began, first = self.began.setdefault(label, (time.perf_counter(), step.step))
         if step.step % max(1, steps // 10) == 0 or step.step == steps:
+            from mmpt_bench.runs.estimate import duration
+
             pace = (time.perf_counter() - began) / max(1, step.step - first)
             left = f", {duration(pace * (steps - step.step))} left" if step.step < steps else ""
             print(f"{label}: step {step.step}/{steps}, loss {step.loss:.4f}{left}", file=sys.stderr, flush=True)
@@ -73,6 +75,10 @@ def reporting() -> Iterator[Reporter]:
 
     console = Console(stderr=True)
 
+    def planned(plans: Sequence[Plan]) -> None:
+        for line in announcement(plans):
+            click.echo(line, err=True)
+
     def finished(record: Record) -> None:
         if record.status == "failed":
             console.print(f"[red]{record.run} failed:[/] ", end="", highlight=False)
@@ -83,9 +89,46 @@ def reporting() -> Iterator[Reporter]:
 
     if not console.is_terminal:
         lines = _Lines()
-        yield Reporter(lines.train_step, lines.evaluated, finished, said)
+        yield Reporter(planned, lines.train_step, lines.evaluated, finished, said)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
     with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as progress:
         bars = _Bars(progress)
-        yield Reporter(bars.train_step, bars.evaluated, finished, said)
+        yield Reporter(planned, bars.train_step, bars.evaluated, finished, said)
+
+
+def announcement(plans: Sequence[Plan]) -> list[str]:
+    """Returns what a reader of the scores must know of the data, how much is to be done, and each rate's origin."""
+    first, jobs = plans[0], [job for plan in plans for job in plan.jobs]
+    todo, recorded = [job for job in jobs if job.todo], sum(len(job.done) for job in jobs)
+    if not todo:
+        return [*first.prepared.notes, f"Everything asked for is recorded already ({recorded} results)."]
+    training, evaluations = sum(not job.trained for job in todo), sum(len(job.todo) for job in todo)
+    rates = [
+        f"{job.label}: learning rate {job.method.learning_rate:g}, {job.rate_source}" for job in todo if not job.trained
+    ]
+    counts = f"{training} to train, {evaluations} evaluations to do, {recorded} recorded already."
+    return [*first.prepared.notes, counts, *dict.fromkeys(rates)]
+
+
+@contextmanager
+def stopping() -> Iterator[Callable[[], bool]]:
+    """Yields a function that says whether to stop: after Ctrl-C or SIGTERM once; a second Ctrl-C ends at once."""
+    import signal
+
+    asked: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number: int, _frame: Any) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+        click.echo("\nStopping after this step; once more to stop at once.", err=True)
+
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -2,29 +2,89 @@
 
 from __future__ import annotations
 
-import datetime
-from collections.abc import Mapping, Sequence
-from typing import Any
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from mmpt_bench.cli.run import stopping
-from mmpt_bench.common.entries import Entry
+from mmpt_bench.cli.options import BACKBONE, OUT, budget_options
+from mmpt_bench.cli.progress import stopping
 from mmpt_bench.common.errors import Interrupted, RequestError, unknown_name
-from mmpt_bench.common.files import append_jsonl
-from mmpt_bench.records import learning_rates
-from mmpt_bench.records.store import Store
-from mmpt_bench.runs.plan import trains
-from mmpt_bench.runs.request import Request, adapter_of
-from mmpt_bench.sources.corpora import load_corpus
-from mmpt_bench.study.search import _keep, _known, _place
 
-Range = tuple[float, float]
+if TYPE_CHECKING:
+    from mmpt_bench.records.learning_rates import Choice
+    from mmpt_bench.study.search import Range, Trial
 
 
-def ranges_of(texts: Sequence[str], methods: Sequence[Entry]) -> dict[str, Range]:
+@click.command()
+@click.option(
+    "--method",
+    "--methods",
+    "method",
+    default="all",
+    show_default=True,
+    help="Names or files, comma-separated; `all` for every one.",
+)
+@click.option(
+    "--trials",
+    default=5,
+    show_default=True,
+    type=click.IntRange(min=2),
+    help="Rates drawn from each method's own range.",
+)
+@click.option(
+    "--extend",
+    default=3,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Rates tried after these, for each method: beyond the range where the best is at its edge, else closer to it.",
+)
+@click.option(
+    "--range",
+    "ranges",
+    multiple=True,
+    metavar="METHOD=LOW,HIGH",
+    help="Another range than the method's documented one; repeatable.",
+)
+@click.option(
+    "--set",
+    multiple=True,
+    metavar="METHOD.FIELD=VALUE",
+    help="A hyperparameter to search with: a variant of a method gets a search of its own; repeatable.",
+)
+@BACKBONE
+@OUT
+@budget_options
+def tune(method: str, trials: int, extend: int, ranges: tuple[str, ...], **options: Any) -> None:
+    """Search each method's learning rate on validation data, with as many tries for each.
+
+    Every trial is kept in learning_rate_trials.jsonl in the results folder, and is not made again; the choices are in
+    learning_rates.json, and `run` uses them and says so.
+    """
+    from mmpt_bench import api
+    from mmpt_bench.methods.method_catalog import find_methods
+
+    wanted = ranges_of(ranges, [entry.name for entry in find_methods(method)])
+    with stopping() as stop:
+        try:
+            choices = api.tune(
+                method, trials=trials, extend=extend, ranges=wanted, told=_tell, stopping=stop, **options
+            )
+            for choice in choices:
+                click.echo(_said(choice))
+        except Interrupted:
+            click.echo("Stopped. Every finished trial is kept; the same command goes on from there.", err=True)
+            sys.exit(130)
+
+
+def _tell(trial: Trial) -> None:
+    said = f"validation loss {trial.loss:.4f}" if trial.loss is not None else f"failed: {trial.reason}"
+    click.echo(f"{trial.method}: learning rate {trial.rate:g}: {said}", err=True)
+
+
+def ranges_of(texts: Sequence[str], names: Sequence[str]) -> dict[str, Range]:
     """Returns method -> (lowest, highest) of `--range` options; RequestError for one that is none."""
-    names = [entry.name for entry in methods]
     found: dict[str, Range] = {}
     for text in texts:
         method, equals, values = text.partition("=")
@@ -40,48 +100,7 @@ def ranges_of(texts: Sequence[str], methods: Sequence[Entry]) -> dict[str, Range
     return found
 
 
-def tune(request: Request, n_trials: int, n_extended: int, ranges: Mapping[str, Range]) -> int:
-    """Searches learning rates, keeping every trial, and returns the exit code."""
-    from mmpt_bench.engine.models.backbone import load_backbone
-    from mmpt_bench.study.search import search
-
-    for name, texts in request.overrides.items():
-        if "learning_rate" in texts:
-            raise RequestError(f"`--set {name}.learning_rate`: the rate is what is searched; `--range` says where.")
-    store = Store(request.out)
-    adapters = [adapter_of(entry, request.overrides.get(entry.name, {})) for entry in request.methods]
-    adapters = [adapter for adapter in adapters if trains(adapter)]
-    if not adapters:
-        raise RequestError("None of these methods has a learning rate to search.")
-    store.check_writable()
-    corpus = load_corpus(request.corpus)
-    backbone = load_backbone(request.backbone, request.dtype, request.device, request.offline)
-    with stopping() as stop:
-        for adapter in adapters:
-            place = _place(adapter, backbone.fingerprint, corpus.fingerprint, request)
-
-            def tell(rate: float, loss: float | None, why: str, seconds: float, place: dict[str, Any] = place) -> None:
-                result = {"rate": rate, "loss": loss, "reason": why, "seconds": round(seconds, 1)}
-                now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-                append_jsonl(store.path(learning_rates.TRIALS), place | result | {"time": now})
-                said = f"validation loss {loss:.4f}" if loss is not None else f"failed: {why}"
-                click.echo(f"{place['method']}: learning rate {rate:g}: {said}", err=True)
-
-            known = _known(store, place)
-            wanted = ranges.get(adapter.name)
-            try:
-                choice = search(
-                    backbone, corpus, adapter, request.budget, n_trials, n_extended, wanted, known, tell, stop
-                )
-            except Interrupted:
-                click.echo("Stopped. Every finished trial is kept; the same command goes on from there.", err=True)
-                return 130
-            _keep(store, choice)
-            click.echo(_said(choice))
-    return 0
-
-
-def _said(choice: learning_rates.Choice) -> str:
+def _said(choice: Choice) -> str:
     finished = [loss for _, loss in choice.trials if loss is not None]
     if not finished:
         return f"{choice.method}: all {len(choice.trials)} trials failed; `run` uses the documented default."

@@ -46,6 +46,18 @@ def check_name(name: str) -> str:
     return name
 
 
+def path_inside(root: Path, *names: str) -> Path:
+    """Returns the path of a file or folder below a results folder; nothing is made.
+
+    Raises:
+        RequestError: a name that is none (`..`, `/x`, too long), or a link that leads out of the folder.
+    """
+    path = root.joinpath(*(check_name(name) for name in names))
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise RequestError(f"`{'/'.join(names)}` is a link that leads out of `{scrub(str(root))}`: remove it.")
+    return path
+
+
 def scrub(text: str) -> str:
     """Returns text with the home directory as `~` and with secrets as `***`.
 

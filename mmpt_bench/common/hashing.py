@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,11 +15,15 @@ def canonical_json(value: Any) -> str:
 
 def content_key(value: Any, length: int = 16) -> str:
     """Returns the first `length` hex digits of the SHA-256 of `value`'s canonical JSON."""
+    import hashlib  # it costs a start of the command line a tenth of its time
+
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:length]
 
 
 def file_sha256(path: Path) -> str:
     """Returns the SHA-256 of a file's bytes, as hex."""
+    import hashlib
+
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -36,4 +39,6 @@ def derive(seed: int, purpose: str) -> int:
     One integer names a run; every method at that seed sees the same examples in the same order, because
     `derive(seed, "data")` does not depend on how much randomness initialisation or dropout drew.
     """
+    import hashlib
+
     return int.from_bytes(hashlib.sha256(f"{seed}/{purpose}".encode()).digest()[:8], "big") >> 1

@@ -10,7 +10,7 @@ import numpy as np
 
 from mmpt_bench.common.errors import RequestError
 from mmpt_bench.common.hashing import content_key, derive
-from mmpt_bench.data.images import Picture
+from mmpt_bench.data.images import LazyImage
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Exchange:
 class Example:
     """One picture, what is asked about it, and the replies that are to be learnt."""
 
-    image: Picture
+    image: LazyImage
     prompt: str
     """The first question alone, without the chat frame."""
     target: str

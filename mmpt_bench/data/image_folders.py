@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class PictureFolder:
+class ImageFolder:
     """Where a task's pictures are, whose rows on the hub hold names alone."""
 
     collection: str
@@ -36,7 +36,7 @@ COLLECTIONS = ("coco", "flickr30k", "mme")
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundImages:
     """Where each row's picture is."""
 
     files: tuple[Path | None, ...]
@@ -66,9 +66,9 @@ def image_folders(texts: Sequence[str]) -> dict[str, Path]:
     return found
 
 
-def find_pictures(
-    table: pa.Table, column: str, folder: Path, where: PictureFolder | None, images: Mapping[str, Path]
-) -> Found:
+def find_images(
+    table: pa.Table, column: str, folder: Path, where: ImageFolder | None, images: Mapping[str, Path]
+) -> FoundImages:
     """Returns where the pictures of a table are: in its rows, in its folder, or in a collection.
 
     Args:
@@ -97,10 +97,10 @@ def find_pictures(
         files.append(places[name])
         without += places[name] is None
     there = {name: path for name, path in places.items() if path is not None}
-    return Found(tuple(files), there, tuple(nameless), tuple(absent), without)
+    return FoundImages(tuple(files), there, tuple(nameless), tuple(absent), without)
 
 
-def check_found(found: Found, column: str, origin: str, where: PictureFolder | None) -> None:
+def check_images(found: FoundImages, column: str, origin: str, where: ImageFolder | None) -> None:
     """Refuses rows whose pictures are not there: how many, and the first ten (RequestError)."""
     if found.nameless:
         advice = f"Write the pictures' bytes, or names of files in `images/`, to `{column}` and pass it with `--data`."
@@ -113,7 +113,7 @@ def check_found(found: Found, column: str, origin: str, where: PictureFolder | N
         raise bad_rows(origin, rows, found.absent, advice)
 
 
-def _place(name: str, folder: Path, where: PictureFolder | None, images: Mapping[str, Path]) -> Path | None:
+def _place(name: str, folder: Path, where: ImageFolder | None, images: Mapping[str, Path]) -> Path | None:
     tries = [(folder, folder / "images" / name), (folder, folder / name)]
     if where is not None and where.collection in images:
         top = images[where.collection]
@@ -129,7 +129,7 @@ def _writings(name: str) -> list[str]:
     return [name, f"{parts[0]}/{parts[2]}"] if len(parts) == 3 and parts[1] == "images" else [name]
 
 
-def _names(table: pa.Table, column: str, where: PictureFolder | None) -> Iterator[tuple[bool, str | None]]:
+def _names(table: pa.Table, column: str, where: ImageFolder | None) -> Iterator[tuple[bool, str | None]]:
     """Yields of each row whether it holds its picture, and else the picture's name."""
     named: list[Any] = [None] * table.num_rows
     if where is not None and where.column in table.column_names and where.column != column:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Picture:
+class LazyImage:
     """A picture that is opened when it is needed, and known by its key before that."""
 
     key: str

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from mmpt_bench.data import image_folders
-from mmpt_bench.data.images import Picture, decoded, rgb
+from mmpt_bench.data.images import LazyImage, decoded, rgb
 
 
-class _NoPicture:
+class _NoImage:
     """Takes a picture's place where questions and labels are wanted alone."""
 
     def convert(self, mode: str) -> None:
-        """Makes `picture` take this for one; nobody opens it."""
+        """Makes `read_image` take this for one; nobody opens it."""
         raise AssertionError(f"this stands for a picture that nobody needs, least of all as {mode}")
 
 
-NO_PICTURE = _NoPicture()
+NO_IMAGE = _NoImage()
 
 OTHER_ROWS = "NOT the official rows"
 """Stands in the origin of rows that say something else than those that the task pins."""
@@ -39,13 +39,13 @@ class Rows:
     suite: Literal["real", "embedded"]
     notes: tuple[str, ...] = ()
     """What a reader of the score must know: "14,740 rows; the official split has 17,901"."""
-    found: image_folders.Found | None = None
+    found: image_folders.FoundImages | None = None
     """Where the pictures are, for rows from files."""
     official: bool | None = None
     """Whether they say what the official rows say; None where the task does not pin those."""
 
 
-def picture(value: Any, key: str, where: str, column: str = "image") -> Picture:
+def read_image(value: Any, key: str, where: str, column: str = "image") -> LazyImage:
     """Returns a picture that is opened when it is needed.
 
     Args:
@@ -63,15 +63,15 @@ def picture(value: Any, key: str, where: str, column: str = "image") -> Picture:
         value = value.get("bytes") or value.get("path")
     if isinstance(value, (str, Path)) and str(value):
         path = Path(value)
-        return Picture(key, lambda: decoded(path, "/".join(path.parts[-2:]), where))
+        return LazyImage(key, lambda: decoded(path, "/".join(path.parts[-2:]), where))
     if isinstance(value, bytes) and value:
-        return Picture(key, lambda: decoded(value, Path(name).name, where))
+        return LazyImage(key, lambda: decoded(value, Path(name).name, where))
     if hasattr(value, "convert"):
-        return Picture(key, lambda: rgb(value, name, where))
+        return LazyImage(key, lambda: rgb(value, name, where))
     raise ValueError(f"column `{column}` holds {_shown(value)}, not a picture, in sample `{where}`")
 
 
-def text(row: Mapping[str, Any], column: str) -> str:
+def read_text(row: Mapping[str, Any], column: str) -> str:
     """Returns a row's text; ValueError naming the column where it is missing, empty or no text."""
     value = row.get(column)
     if not isinstance(value, str) or not value.strip():
@@ -79,7 +79,7 @@ def text(row: Mapping[str, Any], column: str) -> str:
     return value
 
 
-def label(row: Mapping[str, Any], column: str, names: Sequence[str]) -> str:
+def read_label(row: Mapping[str, Any], column: str, names: Sequence[str]) -> str:
     """Returns the name of a row's class; ValueError naming the column where its number is none of the names'."""
     value = row.get(column)
     if not names:
@@ -89,9 +89,9 @@ def label(row: Mapping[str, Any], column: str, names: Sequence[str]) -> str:
     return names[value]
 
 
-def one_of(row: Mapping[str, Any], column: str, legal: Sequence[str]) -> str:
+def read_choice(row: Mapping[str, Any], column: str, legal: Sequence[str]) -> str:
     """Returns the legal answer that a row's text is, whatever its case; ValueError naming the column."""
-    value = text(row, column).strip().lower()
+    value = read_text(row, column).strip().lower()
     for choice in legal:
         if choice.lower() == value:
             return choice
@@ -102,25 +102,3 @@ def _shown(value: Any) -> str:
     """Returns a value for a message, cut to 40 characters."""
     shown = repr(value)
     return f"`{shown if len(shown) <= 40 else shown[:37] + '...'}`"
-
-
-@dataclass(frozen=True)
-class RawForm:
-    """Rows in other words than the task's, as some data sets keep them on the hub."""
-
-    columns: tuple[str, ...]
-    """Columns by which the form is known."""
-    others: tuple[str, ...]
-    """Further columns that `row` looks at, where they are there; the rest is never unpacked."""
-    row: Callable[[Mapping[str, Any]], dict[str, Any]]
-    """Returns a row in the task's own columns; raises ValueError naming the column of a bad value."""
-
-
-@dataclass(frozen=True)
-class Pin:
-    """The rows of an official split, known by what they say and in which order, whichever file they come in."""
-
-    sha256: str
-    """Of the values in the task's columns, pictures aside, as `tables.content_sha256` takes it."""
-    source: str
-    """Where the official rows are to be had, for people."""

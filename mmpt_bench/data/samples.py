@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from mmpt_bench.data.images import Picture
+from mmpt_bench.data.images import LazyImage
 
 Decode = Literal["generate", "rank"]
 
@@ -16,7 +16,7 @@ class Sample:
 
     id: str
     """Unique within the task's split."""
-    image: Picture
+    image: LazyImage
     question: str
     """What the user of the model would type, without the chat frame."""
     choices: tuple[str, ...]

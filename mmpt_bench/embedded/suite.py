@@ -17,7 +17,7 @@ import numpy as np
 
 from mmpt_bench.common.hashing import content_key, derive
 from mmpt_bench.data.examples import Corpus, Example
-from mmpt_bench.data.images import Picture
+from mmpt_bench.data.images import LazyImage
 from mmpt_bench.embedded import language, statements, world
 from mmpt_bench.embedded.language import Asked
 from mmpt_bench.embedded.shifted import shift
@@ -103,7 +103,7 @@ def tuning_corpus() -> Corpus:
 def _example(part: str, index: int) -> Example:
     """Returns one example of "train" or "validation": a scene, and one of the questions that it allows."""
     scene, asked = tuning_question(part, index)
-    return Example(Picture(f"embedded/{part}/{index}", lambda: show(scene)), asked.question, asked.answer)
+    return Example(LazyImage(f"embedded/{part}/{index}", lambda: show(scene)), asked.question, asked.answer)
 
 
 def tuning_question(part: str, index: int) -> tuple[Scene, Asked]:

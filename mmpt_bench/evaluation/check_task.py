@@ -70,7 +70,7 @@ def _prompts(samples: list[Sample]) -> str:
 
 
 def _headline(task: Task, samples: list[Sample], choices: Sequence[str | None]) -> float:
-    tally = task.metric.sheet(samples).tally(choices)
+    tally = task.metric.coded(samples).tally(choices)
     figures = task.metric.values(tally.counts.sum(axis=0), tally.columns)
     require(task.headline in figures, f"there is no figure `{task.headline}`, only {', '.join(sorted(figures))}")
     return float(figures[task.headline])
@@ -99,7 +99,7 @@ def _lowest(task: Task, samples: list[Sample]) -> str:
 
 
 def _figures(task: Task, samples: list[Sample]) -> str:
-    tally = task.metric.sheet(samples).tally([s.answer for s in samples])
+    tally = task.metric.coded(samples).tally([s.answer for s in samples])
     figures = task.metric.values(tally.counts.sum(axis=0), tally.columns)
     lacking = [name for name in task.metric_names if name not in figures and "/" not in name]
     require(not lacking, f"`metric_names` has `{lacking[0] if lacking else ''}`, the metric has not")
@@ -111,8 +111,8 @@ def _figures(task: Task, samples: list[Sample]) -> str:
 
 def _bad_values(task: Task, row: Mapping[str, Any], label_names: Sequence[str]) -> str:
     """A missing value must stop with the column's name: a default in its place would be scored."""
-    require(set(task.columns) <= row.keys(), f"the row lacks {sorted(set(task.columns) - row.keys())}")
-    for column in task.columns:
+    require(set(task.data.columns) <= row.keys(), f"the row lacks {sorted(set(task.data.columns) - row.keys())}")
+    for column in task.data.columns:
         for bad, kinds in (
             ({**row, column: None}, (ValueError,)),
             ({k: v for k, v in row.items() if k != column}, (ValueError, KeyError)),
@@ -123,4 +123,4 @@ def _bad_values(task: Task, row: Mapping[str, Any], label_names: Sequence[str]) 
                 require(column in str(error), f"the error on a bad `{column}` does not name it: {error}")
             else:
                 raise CheckFailed(f"a row without a value in `{column}` becomes a sample")
-    return f"{len(task.columns)} columns"
+    return f"{len(task.data.columns)} columns"

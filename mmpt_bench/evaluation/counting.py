@@ -51,7 +51,7 @@ Complete = Callable[[np.ndarray], None]
 
 
 @dataclass(frozen=True)
-class Sheet:
+class CodedSamples:
     """The samples of a task as numbers. The code of an answer is 0 where it is unreadable, else 1 + its index."""
 
     clusters: tuple[str, ...]
@@ -125,19 +125,19 @@ class Sheet:
         times = np.bincount(row, minlength=len(self.adds))
         return np.cumsum(times) - times, times, column
 
-    def narrowed(self, columns: Sequence[str]) -> Sheet:
+    def narrowed(self, columns: Sequence[str]) -> CodedSamples:
         """Returns the sheet that counts these columns alone."""
         chosen = [self.columns.index(name) for name in columns]
         return replace(self, columns=tuple(columns), adds=self.adds[:, chosen])
 
 
-def sheet_of(
+def code_samples(
     samples: Sequence[Sample],
     columns: Sequence[str],
     adds: Adds,
     within_groups: bool = False,
     complete: Complete | None = None,
-) -> Sheet:
+) -> CodedSamples:
     """Returns the sheet of samples.
 
     Args:
@@ -160,7 +160,7 @@ def sheet_of(
         for code, choice in enumerate((None, *sample.choices)):
             for name in adds(sample, choice):
                 table[number, code, place[name]] = 1
-    return Sheet(
+    return CodedSamples(
         clusters=tuple(cluster for _, cluster in rows),
         strata=tuple(group for group, _ in rows),
         columns=tuple(columns),

@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 
 from mmpt_bench.data.samples import Sample
-from mmpt_bench.evaluation.counting import Sheet, sheet_of
+from mmpt_bench.evaluation.counting import CodedSamples, code_samples
 from mmpt_bench.stats.resampling import Tally
 
 
@@ -26,8 +26,8 @@ class Metric(Protocol):
     A metric of your own is a class that derives from this one.
     """
 
-    def sheet(self, samples: Sequence[Sample]) -> Sheet:
-        """Returns the samples coded for counting, as `sheet_of` makes it."""
+    def coded(self, samples: Sequence[Sample]) -> CodedSamples:
+        """Returns the samples coded for counting, as `code_samples` makes it."""
         ...
 
     def values(self, sums: np.ndarray, columns: Sequence[str]) -> dict[str, np.ndarray]:
@@ -51,7 +51,7 @@ class Metric(Protocol):
 
     def tally(self, samples: Sequence[Sample], choices: Sequence[str | None]) -> Tally:
         """Returns the counts of `choices` (None: unreadable) against `samples`, which are in the same order."""
-        return self.sheet(samples).tally(choices)
+        return self.coded(samples).tally(choices)
 
 
 MME_PERCEPTION = (
@@ -73,7 +73,7 @@ class MMEMetric(Metric):
     sums run over the subtasks that are present: one that is absent is absent, not zero, and the ceiling says so.
     """
 
-    def sheet(self, samples: Sequence[Sample]) -> Sheet:
+    def coded(self, samples: Sequence[Sample]) -> CodedSamples:
         """Returns what counts, per picture and subtask, questions, right answers, pairs, and pairs right throughout.
 
         Raises:
@@ -86,7 +86,7 @@ class MMEMetric(Metric):
             right = [f"right/{sample.group}"] if choice == sample.answer else []
             return [f"asked/{sample.group}", *right]
 
-        return sheet_of(samples, columns, adds, within_groups=True, complete=_complete_pairs)
+        return code_samples(samples, columns, adds, within_groups=True, complete=_complete_pairs)
 
     def values(self, sums: np.ndarray, columns: Sequence[str]) -> dict[str, np.ndarray]:
         """Returns acc, acc+ and points per subtask, and the points of perception, cognition and total."""
@@ -129,7 +129,7 @@ class POPEMetric(Metric):
     is wrong and is no "yes".
     """
 
-    def sheet(self, samples: Sequence[Sample]) -> Sheet:
+    def coded(self, samples: Sequence[Sample]) -> CodedSamples:
         """Returns what counts, per picture and strategy, questions, right answers, true and false "yes", due "yes"."""
         groups = tuple(dict.fromkeys(sample.group for sample in samples))
         columns = [f"{what}/{g}" for g in groups for what in ("asked", "right", "tp", "fp", "positive")]
@@ -140,7 +140,7 @@ class POPEMetric(Metric):
                     "positive": due}  # fmt: skip
             return [f"{what}/{sample.group}" for what, is_so in true.items() if is_so]
 
-        return sheet_of(samples, columns, adds)
+        return code_samples(samples, columns, adds)
 
     def values(self, sums: np.ndarray, columns: Sequence[str]) -> dict[str, np.ndarray]:
         """Returns accuracy, precision, recall, F1 and yes-ratio: "f1/random", "f1" (pooled), "f1_mean"."""
@@ -183,7 +183,7 @@ class Accuracy(Metric):
     scikit-learn. An unreadable answer is a miss of its class and nobody's false alarm.
     """
 
-    def sheet(self, samples: Sequence[Sample]) -> Sheet:
+    def coded(self, samples: Sequence[Sample]) -> CodedSamples:
         """Returns what counts, per picture, questions and right answers by group; due, given and right by class."""
         groups = tuple(dict.fromkeys(sample.group for sample in samples))
         classes = tuple(dict.fromkeys(choice for sample in samples for choice in sample.choices))
@@ -195,7 +195,7 @@ class Accuracy(Metric):
             given = [] if choice is None else [f"class_given/{choice}"]
             return [f"asked/{sample.group}", f"class_due/{sample.answer}", *right, *given]
 
-        return sheet_of(samples, columns, adds)
+        return code_samples(samples, columns, adds)
 
     def needs(self, figure: str, columns: Sequence[str]) -> tuple[str, ...]:
         """Returns the columns that a figure is made from: accuracy needs no classes."""

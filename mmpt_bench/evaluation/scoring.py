@@ -37,7 +37,7 @@ def scored(task: Task, samples: Sequence[Sample], predictions: Sequence[Predicti
         "constrained": [p.ranked for p in predictions],
     }
     own = [chosen(p, task.decode) for p in predictions]
-    sheet = task.metric.sheet(samples)
+    sheet = task.metric.coded(samples)
     tally = sheet.tally(own)
     values = figures(task, tally.counts.sum(axis=0), tally.columns)
     intervals = cluster_bootstrap(tally, task.metric.values)

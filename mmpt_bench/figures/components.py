@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.board.board import Row
-from mmpt_bench.figures.figure_data import Drawn, Material, Missing
+from mmpt_bench.figures.figure_data import Drawn, FigureData, Missing
 from mmpt_bench.figures.points import REFERENCES, mark, numeric, reference_rows, reference_score, shown_tasks
 from mmpt_bench.figures.style import (
     PALE,
@@ -40,7 +40,7 @@ PART_TITLES = {
 LINE_INCHES = 0.32
 
 
-def draw(of: Material) -> list[Drawn | Missing]:
+def draw(of: FigureData) -> list[Drawn | Missing]:
     """Returns a figure for each ablation over names: parts, depths, switches."""
     made: list[Drawn | Missing] = []
     for each in of.ablations:
@@ -61,7 +61,7 @@ def draw(of: Material) -> list[Drawn | Missing]:
     return made
 
 
-def _drawn(board: AblationBoard, rows: Sequence[tuple[Point, Row]], of: Material, name: str, title: str) -> Drawn:
+def _drawn(board: AblationBoard, rows: Sequence[tuple[Point, Row]], of: FigureData, name: str, title: str) -> Drawn:
     from matplotlib.lines import Line2D
 
     assert board.evidence is not None

@@ -9,7 +9,7 @@ from mmpt_bench.board.assembly import Evidence
 from mmpt_bench.board.board import Board
 from mmpt_bench.board.contrasts import OVERALL, Contrast, contrasts
 from mmpt_bench.board.ranking import SUBJECT
-from mmpt_bench.figures.figure_data import Drawn, Material, Missing
+from mmpt_bench.figures.figure_data import Drawn, FigureData, Missing
 from mmpt_bench.figures.style import (
     PALE,
     color_of,
@@ -33,7 +33,7 @@ TITLE = "Paired differences"
 LINE_INCHES = 0.3
 
 
-def draw(of: Material) -> list[Drawn | Missing]:
+def draw(of: FigureData) -> list[Drawn | Missing]:
     """Returns a figure a board."""
     made: list[Drawn | Missing] = []
     boards = [each.board for each in of.boards]
@@ -59,7 +59,7 @@ def subject(board: Board) -> str:
     return [*own, *([board.reference] if board.reference else []), *(row.label for row in board.rows), ""][0]
 
 
-def _drawn(of: Evidence, found: Sequence[Contrast], base: str, material: Material, name: str, title: str) -> Drawn:
+def _drawn(of: Evidence, found: Sequence[Contrast], base: str, material: FigureData, name: str, title: str) -> Drawn:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 

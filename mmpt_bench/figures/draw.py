@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from mmpt_bench.common.errors import RequestError, unknown_name
 from mmpt_bench.common.files import write_atomic
-from mmpt_bench.figures.figure_data import FORMATS, KINDS, Drawn, Format, Kind, Material, Missing
+from mmpt_bench.evaluation.task import Task
+from mmpt_bench.figures.figure_data import FORMATS, KINDS, Drawn, FigureData, Format, Kind, Missing, figure_data
+from mmpt_bench.records.store import Store
 
 
-def figures(of: Material, kinds: Sequence[Kind] = KINDS) -> Iterator[Drawn | Missing]:
+def figures(of: FigureData, kinds: Sequence[Kind] = KINDS) -> Iterator[Drawn | Missing]:
     """Yields every figure of some kinds in the order of a report: of each board, of each ablation, of the searches."""
     import matplotlib.style
 
@@ -27,7 +30,7 @@ def figures(of: Material, kinds: Sequence[Kind] = KINDS) -> Iterator[Drawn | Mis
     )
     from mmpt_bench.figures.style import STYLE
 
-    makers: dict[Kind, Callable[[Material], list[Drawn | Missing]]] = {
+    makers: dict[Kind, Callable[[FigureData], list[Drawn | Missing]]] = {
         "leaderboard": leaderboard.draw,
         "pareto": pareto.draw,
         "differences": differences.draw,
@@ -68,3 +71,31 @@ def write(drawn: Drawn, folder: Path) -> list[Path]:
         write_atomic(path, data)
         paths.append(path)
     return paths
+
+
+def write_figures(
+    store: Store, tasks: Mapping[str, Task], colors: Mapping[str, str], only: Sequence[str] = ()
+) -> tuple[list[Drawn], list[Missing]]:
+    """Writes the figures of a results folder to its `figures/`; returns those, and what is missing for the others.
+
+    Args:
+        store: the results folder.
+        tasks: every task that records may be of.
+        colors: hex colour of each method.
+        only: kinds of figures; all by default.
+
+    Raises:
+        RequestError: a kind that is none, or nothing can be drawn.
+    """
+    for kind in only:
+        if kind not in KINDS:
+            raise unknown_name("kind of figure", kind, KINDS)
+    kinds: Any = tuple(only) or KINDS
+    made = list(figures(figure_data(store, tasks, dict(colors)), kinds))
+    drawn = [each for each in made if isinstance(each, Drawn)]
+    missing = [each for each in made if isinstance(each, Missing)]
+    if not drawn:
+        raise RequestError("Nothing can be drawn yet. " + " ".join(f"{each.title}: {each.reason}" for each in missing))
+    for each in drawn:
+        write(each, store.path("figures"))
+    return drawn, missing

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from mmpt_bench.board.assembly import RESAMPLES, Evidence
 from mmpt_bench.board.from_records import evidence
 from mmpt_bench.evaluation.task import Task
-from mmpt_bench.records.learning_curves import Curve, read_curves
+from mmpt_bench.records.learning_curves import LearningCurve, read_learning_curves
 from mmpt_bench.records.learning_rates import FILE, Choice, read, shipped
 from mmpt_bench.records.store import Store
 from mmpt_bench.study.ablation_board import AblationBoard, ablation_boards
@@ -60,28 +60,28 @@ class Missing:
 
 
 @dataclass(frozen=True)
-class Material:
+class FigureData:
     """Everything that figures are made from, read and resampled once."""
 
     boards: tuple[Evidence, ...]
     ablations: tuple[AblationBoard, ...]
     choices: tuple[Choice, ...]
     """Searches of learning rates."""
-    curves: Mapping[str, Curve]
+    curves: Mapping[str, LearningCurve]
     """By run."""
     tasks: Mapping[str, Task]
     colors: Mapping[str, str]
     """Hex colour by method."""
 
 
-def material(
+def figure_data(
     store: Store,
     tasks: Mapping[str, Task],
     colors: Mapping[str, str],
     boards: tuple[Evidence, ...] | None = None,
     ablations: tuple[AblationBoard, ...] | None = None,
     n_resamples: int = RESAMPLES,
-) -> Material:
+) -> FigureData:
     """Returns what a results folder holds for figures.
 
     Args:
@@ -100,4 +100,4 @@ def material(
     if ablations is None:
         ablations = ablation_boards(store, tasks, n_resamples)
     own = read(store.root / FILE)
-    return Material(boards, ablations, tuple([*own, *read(shipped())]), read_curves(store), tasks, colors)
+    return FigureData(boards, ablations, tuple([*own, *read(shipped())]), read_learning_curves(store), tasks, colors)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.board.board import Row
-from mmpt_bench.figures.figure_data import Drawn, Material, Missing
+from mmpt_bench.figures.figure_data import Drawn, FigureData, Missing
 from mmpt_bench.figures.points import AXIS_TITLES, Mark, mark, numeric, shown_tasks
 from mmpt_bench.figures.style import (
     exploratory_note,
@@ -32,7 +32,7 @@ CELL = (0.5, 0.36)
 Cells = dict[tuple[float, float], Mark]
 
 
-def draw(of: Material) -> list[Drawn | Missing]:
+def draw(of: FigureData) -> list[Drawn | Missing]:
     """Returns a figure for each method of each ablation over two axes of numbers."""
     made: list[Drawn | Missing] = []
     for each in of.ablations:

@@ -11,7 +11,7 @@ from mmpt_bench.board.board import Board, Column, Row
 from mmpt_bench.board.ranking import FROZEN
 from mmpt_bench.board.writers import numbers
 from mmpt_bench.common.escaping import plain_text
-from mmpt_bench.figures.figure_data import Drawn, Material, Missing
+from mmpt_bench.figures.figure_data import Drawn, FigureData, Missing
 from mmpt_bench.figures.style import PANELS_A_LINE, UNKNOWN_COLOR, name_of, scaled, spanned, table
 from mmpt_bench.stats.intervals import Interval
 
@@ -39,7 +39,7 @@ class _Panel:
     """By label: the score and its interval, in the unit of the axis."""
 
 
-def draw(of: Material) -> list[Drawn | Missing]:
+def draw(of: FigureData) -> list[Drawn | Missing]:
     """Returns a figure for each board that has a row."""
     boards = [each.board for each in of.boards]
     made: list[Drawn | Missing] = [

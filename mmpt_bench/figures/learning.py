@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mmpt_bench.board.assembly import Evidence
-from mmpt_bench.figures.figure_data import Drawn, Material, Missing
+from mmpt_bench.figures.figure_data import Drawn, FigureData, Missing
 from mmpt_bench.figures.style import (
     GREY,
     color_of,
@@ -19,13 +19,13 @@ from mmpt_bench.figures.style import (
     suite_note,
     table,
 )
-from mmpt_bench.records.learning_curves import Curve
+from mmpt_bench.records.learning_curves import LearningCurve
 
 LINES = ("-", "--", ":", "-.")
 TITLE = "Learning curves"
 
 
-def draw(of: Material) -> list[Drawn | Missing]:
+def draw(of: FigureData) -> list[Drawn | Missing]:
     """Returns a figure a board."""
     made: list[Drawn | Missing] = []
     boards = [each.board for each in of.boards]
@@ -44,9 +44,9 @@ def draw(of: Material) -> list[Drawn | Missing]:
     return made or [Missing("learning-curves", "learning-curves", TITLE, reason)]
 
 
-def _curves(of: Evidence, material: Material) -> dict[str, dict[int, Curve]]:
+def _curves(of: Evidence, material: FigureData) -> dict[str, dict[int, LearningCurve]]:
     """Returns label -> seed -> curve, of the rows that train and have logs."""
-    found: dict[str, dict[int, Curve]] = {}
+    found: dict[str, dict[int, LearningCurve]] = {}
     for row in of.board.rows:
         for by_seed in of.scores[row.label].values() if row.trains else ():
             for seed, result in sorted(by_seed.items()):
@@ -56,7 +56,9 @@ def _curves(of: Evidence, material: Material) -> dict[str, dict[int, Curve]]:
     return found
 
 
-def _drawn(of: Evidence, curves: dict[str, dict[int, Curve]], material: Material, name: str, title: str) -> Drawn:
+def _drawn(
+    of: Evidence, curves: dict[str, dict[int, LearningCurve]], material: FigureData, name: str, title: str
+) -> Drawn:
     from matplotlib.lines import Line2D
 
     methods = {row.label: row.method for row in of.board.rows}

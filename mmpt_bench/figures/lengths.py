@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmpt_bench.board.board import Row
-from mmpt_bench.figures.figure_data import Drawn, Material, Missing
+from mmpt_bench.figures.figure_data import Drawn, FigureData, Missing
 from mmpt_bench.figures.points import (
     AXIS_TITLES,
     REFERENCES,
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 TITLE = "Score along a length"
 
 
-def draw(of: Material) -> list[Drawn | Missing]:
+def draw(of: FigureData) -> list[Drawn | Missing]:
     """Returns a figure for each axis of numbers that an ablation goes along with all else equal."""
     made: list[Drawn | Missing] = []
     for each in of.ablations:
@@ -58,7 +58,7 @@ def draw(of: Material) -> list[Drawn | Missing]:
     return made
 
 
-def _axis_figure(board: AblationBoard, axis: str, of: Material) -> Drawn | Missing:
+def _axis_figure(board: AblationBoard, axis: str, of: FigureData) -> Drawn | Missing:
     ablation = board.ablation
     name = f"lengths-{file_name(ablation.name)}" + (f"-{file_name(axis)}" if len(ablation.axes) > 1 else "")
     title = f"{TITLE}: {axis} of {', '.join(dict.fromkeys(p.method for p in ablation.points))}"
@@ -70,7 +70,7 @@ def _axis_figure(board: AblationBoard, axis: str, of: Material) -> Drawn | Missi
 
 
 def _drawn(
-    board: AblationBoard, axis: str, rows: Sequence[tuple[Point, Row]], of: Material, name: str, title: str
+    board: AblationBoard, axis: str, rows: Sequence[tuple[Point, Row]], of: FigureData, name: str, title: str
 ) -> Drawn:
     from matplotlib.lines import Line2D
 

@@ -10,7 +10,7 @@ import numpy as np
 from mmpt_bench.board.assembly import Evidence
 from mmpt_bench.board.board import Row
 from mmpt_bench.board.writers import numbers
-from mmpt_bench.figures.figure_data import Drawn, Material, Missing
+from mmpt_bench.figures.figure_data import Drawn, FigureData, Missing
 from mmpt_bench.figures.style import (
     GREY,
     color_of,
@@ -40,7 +40,7 @@ COSTS = (
 TITLE = "Score against cost"
 
 
-def draw(of: Material) -> list[Drawn | Missing]:
+def draw(of: FigureData) -> list[Drawn | Missing]:
     """Returns a figure a board."""
     made: list[Drawn | Missing] = []
     boards = [each.board for each in of.boards]
@@ -77,7 +77,7 @@ def front_shares(scores: np.ndarray, costs: Sequence[float]) -> np.ndarray:
     return np.asarray(1 - beaten.any(axis=2).mean(axis=0))
 
 
-def _drawn(of: Evidence, rows: Sequence[Row], material: Material, name: str, title: str) -> Drawn:
+def _drawn(of: Evidence, rows: Sequence[Row], material: FigureData, name: str, title: str) -> Drawn:
     from matplotlib.lines import Line2D
 
     board, overall = of.board, of.overall
@@ -137,7 +137,7 @@ def _costs(rows: Sequence[Row], field: str) -> list[float]:
 
 def _panel(
     axes: Axes, rows: Sequence[Row], marks: Sequence[str], lines: Sequence[Row], field: str, factor: float,
-    is_log: bool, material: Material,
+    is_log: bool, material: FigureData,
 ) -> None:  # fmt: skip
     from matplotlib.ticker import MaxNLocator
 

@@ -9,7 +9,7 @@ from typing import Any
 from mmpt_bench.board.board import Column, Row
 from mmpt_bench.board.contrasts import OVERALL
 from mmpt_bench.board.ranking import FROZEN, FULL
-from mmpt_bench.figures.figure_data import Material
+from mmpt_bench.figures.figure_data import FigureData
 from mmpt_bench.figures.style import scaled
 from mmpt_bench.stats.intervals import Interval, chance_centred
 from mmpt_bench.study.ablation_board import AblationBoard
@@ -67,7 +67,7 @@ def mark(row: Row, task: str, at: float, scale: float) -> Mark | None:
     return Mark(at, scale * cell.score, scaled(cell.interval, scale), by_seed)
 
 
-def reference_rows(board: AblationBoard, of: Material) -> list[Row]:
+def reference_rows(board: AblationBoard, of: FigureData) -> list[Row]:
     """Returns the rows drawn as lines: those run beside the points, and those of the leaderboard of the same track."""
     assert board.evidence is not None
     own = board.evidence.board

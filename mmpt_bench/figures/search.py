@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.common.hashing import content_key
-from mmpt_bench.figures.figure_data import Drawn, Material, Missing
+from mmpt_bench.figures.figure_data import Drawn, FigureData, Missing
 from mmpt_bench.figures.style import (
     GREY,
     color_of,
@@ -19,6 +19,7 @@ from mmpt_bench.figures.style import (
     panels,
     table,
 )
+from mmpt_bench.records.keys import without_rate
 from mmpt_bench.records.learning_rates import Choice, expected_best
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 TITLE = "Expected validation performance"
 
 
-def draw(of: Material) -> list[Drawn | Missing]:
+def draw(of: FigureData) -> list[Drawn | Missing]:
     """Returns a figure for the searches of each track that a board is of."""
     made: list[Drawn | Missing] = []
     groups = _groups(of)
@@ -39,14 +40,14 @@ def draw(of: Material) -> list[Drawn | Missing]:
     return made or [Missing("search", "search", TITLE, reason)]
 
 
-def _groups(of: Material) -> list[list[Choice]]:
+def _groups(of: FigureData) -> list[list[Choice]]:
     """Returns the searches that can be compared, of one backbone, corpus and budget, of backbones that boards are of.
 
     Of several searches of a method, that of the hyperparameters on the board, or else the first.
     """
     boards = [each.board for each in of.boards]
     backbones = {board.backbone_fingerprint for board in boards}
-    shown = [{k: v for k, v in row.params.items() if k != "learning_rate"} for b in boards for row in b.rows]
+    shown = [without_rate(row.params) for b in boards for row in b.rows]
     groups: dict[str, dict[str, Choice]] = {}
     for choice in of.choices:
         if choice.backbone_fingerprint not in backbones or not any(loss is not None for _, loss in choice.trials):
@@ -58,7 +59,7 @@ def _groups(of: Material) -> list[list[Choice]]:
     return [list(group.values()) for group in groups.values()]
 
 
-def _drawn(group: Sequence[Choice], of: Material, name: str, title: str) -> Drawn:
+def _drawn(group: Sequence[Choice], of: FigureData, name: str, title: str) -> Drawn:
     from matplotlib.lines import Line2D
     from matplotlib.ticker import MaxNLocator
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mmpt_bench.board.assembly import RESAMPLES, Evidence
 from mmpt_bench.evaluation.metrics import MME_COGNITION, MME_PERCEPTION, MME_POINTS
 from mmpt_bench.evaluation.task import Task
-from mmpt_bench.figures.figure_data import Drawn, Material, Missing
+from mmpt_bench.figures.figure_data import Drawn, FigureData, Missing
 from mmpt_bench.figures.style import (
     PALE,
     color_of,
@@ -37,7 +37,7 @@ LINE_INCHES = 0.17
 Score = tuple[float, Interval | None]
 
 
-def draw(of: Material) -> list[Drawn | Missing]:
+def draw(of: FigureData) -> list[Drawn | Missing]:
     """Returns a figure for each board with MME."""
     made: list[Drawn | Missing] = []
     boards = [each.board for each in of.boards]
@@ -48,7 +48,7 @@ def draw(of: Material) -> list[Drawn | Missing]:
     return made or [Missing("subtasks", "subtasks", TITLE, reason)]
 
 
-def _drawn(of: Evidence, material: Material, name: str) -> Drawn:
+def _drawn(of: Evidence, material: FigureData, name: str) -> Drawn:
     from matplotlib.lines import Line2D
 
     board = of.board

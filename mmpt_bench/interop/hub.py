@@ -13,7 +13,7 @@ from mmpt_bench.board.rescoring import Samples, rescored
 from mmpt_bench.common.errors import RequestError, UntrustedRecord, unknown_name
 from mmpt_bench.data.rows import OTHER_ROWS
 from mmpt_bench.evaluation.task import Task
-from mmpt_bench.records.recipe import Record
+from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store
 
 PIPELINE = "image-text-to-text"
@@ -71,24 +71,24 @@ def eval_results(records: Sequence[Record], tasks: Mapping[str, Task]) -> str:
         task = tasks[record.task]
         if record.suite != "real":
             raise RequestError(
-                f"`{record.task}` of `{record.run}` is a generated miniature, not {task.dataset}: `.eval_results` are "
+                f"`{record.task}` of `{record.run}` is a generated miniature, not {task.data.hub}: `.eval_results` are "
                 "for the public data set. `--format model-index` can say what it is."
             )
         if OTHER_ROWS in record.dataset or (record.dataset.startswith("`") and not _is_from_hub(record, task)):
             raise RequestError(
-                f"`{record.task}` of `{record.run}` asked {record.dataset}: it cannot be published as {task.dataset}."
+                f"`{record.task}` of `{record.run}` asked {record.dataset}: it cannot be published as {task.data.hub}."
             )
-        if task.official_rows not in (None, record.n):
+        if task.data.official.rows not in (None, record.n):
             raise RequestError(
                 f"`{record.task}` of `{record.run}` asked {record.n:,} questions, the official split has "
-                f"{task.official_rows:,}: it cannot be published as {task.dataset}."
+                f"{task.data.official.rows:,}: it cannot be published as {task.data.hub}."
             )
         entries.append(
             EvalResultEntry(
-                dataset_id=task.dataset,
-                task_id=task.config or "default",
+                dataset_id=task.data.hub,
+                task_id=task.data.config or "default",
                 value=_value(record, task),
-                dataset_revision=task.revision if _is_from_hub(record, task) else None,
+                dataset_revision=task.data.revision if _is_from_hub(record, task) else None,
                 date=record.time,
                 notes=_notes(record, task),
             )
@@ -111,11 +111,11 @@ def model_index(records: Sequence[Record], tasks: Mapping[str, Task]) -> str:
         results.append(
             EvalResult(
                 task_type=PIPELINE,
-                dataset_type=task.dataset if is_real else f"mmpt-bench-embedded-{task.name.replace('_', '-')}",
+                dataset_type=task.data.hub if is_real else f"mmpt-bench-embedded-{task.name.replace('_', '-')}",
                 dataset_name=task.title if is_real else f"{task.title} (generated miniature of mmpt-bench)",
-                dataset_config=task.config if is_real else None,
+                dataset_config=task.data.config if is_real else None,
                 dataset_split=record.split,
-                dataset_revision=task.revision if _is_from_hub(record, task) else None,
+                dataset_revision=task.data.revision if _is_from_hub(record, task) else None,
                 metric_type=HUB_METRICS.get(record.headline, record.headline),
                 metric_name=_notes(record, task),
                 metric_value=_value(record, task),
@@ -151,7 +151,7 @@ def _notes(record: Record, task: Task) -> str:
 
 def _is_from_hub(record: Record, task: Task) -> bool:
     """Returns whether the questions were read from the hub at the task's commit, not from a folder."""
-    return record.suite == "real" and record.dataset.startswith(f"`{task.dataset}` at {task.revision[:8]}")
+    return record.suite == "real" and record.dataset.startswith(f"`{task.data.hub}` at {task.data.revision[:8]}")
 
 
 def _yaml(value: Any) -> str:

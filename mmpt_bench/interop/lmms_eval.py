@@ -25,11 +25,11 @@ from PIL.Image import Image
 from tqdm import tqdm
 
 from mmpt_bench.common.errors import RequestError, unknown_name
-from mmpt_bench.data.images import Picture
+from mmpt_bench.data.images import LazyImage
 from mmpt_bench.data.samples import Sample
-from mmpt_bench.engine.forward.prepared_images import Pictures
+from mmpt_bench.engine.forward.prepared_images import PreparedImages
 from mmpt_bench.engine.forward.tower import unread_blocks_skipped
-from mmpt_bench.engine.inference.plain import Asked, continued, pad_token
+from mmpt_bench.engine.inference.plain import Question, continued, pad_token
 from mmpt_bench.engine.inference.predict import answers, distinct
 from mmpt_bench.engine.models.backbone import Backbone, load_backbone
 from mmpt_bench.methods.method_catalog import load_method
@@ -51,12 +51,12 @@ NAMED = 5
 
 
 @dataclass(frozen=True)
-class Question:
+class EvalRequest:
     """One request of lmms-eval."""
 
     text: str
     """What the user of the model would type."""
-    picture: Picture
+    picture: LazyImage
     settings: tuple[tuple[str, Any], ...]
     """For `generate`, sorted."""
     until: tuple[str, ...]
@@ -136,7 +136,7 @@ class AdaptedModel(lmms):
             raise RequestError("The metric `acc_mutual_info` asks without a picture; take the task's `acc`.")
         questions = self._questions([(r.args[0], {}, *r.args[2:]) for r in requests])
         targets = [self._target(*r.args[1:]) for r in requests]
-        pictures, found = Pictures(self.backbone), []
+        pictures, found = PreparedImages(self.backbone), []
         with tqdm(total=len(questions), desc="mmpt_bench", disable=self.rank != 0) as bar:
             for start in range(0, len(questions), self.batch_size):
                 part = questions[start : start + self.batch_size]
@@ -159,7 +159,7 @@ class AdaptedModel(lmms):
         del self._handle, self.backbone
         super().clean()
 
-    def _questions(self, requests: Sequence[tuple]) -> list[Question]:
+    def _questions(self, requests: Sequence[tuple]) -> list[EvalRequest]:
         """Returns (context, settings, doc_to_visual, doc_id, task, split) as questions, all of them or none."""
         made, odd = [], []
         for text, settings, to_visual, doc_id, task, split in requests:
@@ -168,8 +168,8 @@ class AdaptedModel(lmms):
             if len(shown) != 1 or not isinstance(shown[0], Image):
                 odd.append(f"{doc_id} of `{task}`")
                 continue
-            picture = Picture(_key(shown[0]), partial(_opened, to_visual, docs, doc_id))
-            made.append(Question(self._without_marks(text), picture, *_settings(settings)))
+            picture = LazyImage(_key(shown[0]), partial(_opened, to_visual, docs, doc_id))
+            made.append(EvalRequest(self._without_marks(text), picture, *_settings(settings)))
         if odd:
             raise RequestError(
                 f"{len(odd):,} of {len(requests):,} questions have not exactly one picture, as what is tuned here was "
@@ -188,14 +188,14 @@ class AdaptedModel(lmms):
         # The space in front of a choice is put there again by `Backbone.tokens`.
         return text.strip()
 
-    def _replies(self, asked: list[Asked], settings: dict[str, Any]) -> Iterator[tuple[Asked, str]]:
+    def _replies(self, asked: list[Question], settings: dict[str, Any]) -> Iterator[tuple[Question, str]]:
         """Yields each question with its reply."""
         if settings.keys() == {"max_new_tokens"}:
             n_new = settings["max_new_tokens"]
             for made in answers(self.backbone, "lmms-eval", n_new, asked, self.batch_size, say=logger.info):
                 yield from ((one, reply) for one, (reply, _) in made)
             return
-        pictures = Pictures(self.backbone)
+        pictures = PreparedImages(self.backbone)
         for start in range(0, len(asked), self.batch_size):
             batch = asked[start : start + self.batch_size]
             inputs = self.backbone.batch(

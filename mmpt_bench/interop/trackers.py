@@ -18,7 +18,8 @@ from mmpt_bench.common.errors import MachineError, RequestError, unknown_name
 from mmpt_bench.common.files import scrubbed
 
 if TYPE_CHECKING:
-    from mmpt_bench.records.recipe import Recipe, Record
+    from mmpt_bench.records.recipe import Recipe
+    from mmpt_bench.records.record import Record
     from mmpt_bench.runs.events import Reporter
     from mmpt_bench.runs.plan import Job
 

@@ -1,21 +1,23 @@
-"""One interface for every way to adapt a model: attach to a backbone, train what comes back, save it, take it off.
+"""The interface of a method: attach to a backbone, train what comes back, save it, take it off.
 
-An `Adapter` is a frozen dataclass of hyperparameters. `attach` changes a loaded backbone and returns a `Handle`;
-`Handle.remove` restores the backbone bit for bit. What every method is given alike is the `Budget` (recipe.py).
+A method is a frozen dataclass of hyperparameters that derives from `Method`. `attach` changes a loaded backbone and
+returns a `Handle`; `Handle.remove` restores the backbone bit for bit. What every method is given alike is the `Budget`
+(records/recipe.py).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Protocol
-
-from mmpt_bench.engine.adapters.attachment import Handle
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
+    from mmpt_bench.engine.adapters.attachment import Handle
     from mmpt_bench.engine.models.anatomy import Anatomy
     from mmpt_bench.engine.models.backbone import Backbone
 
 
-class Adapter(Protocol):
+class Method:
     """A way to adapt a backbone: hyperparameters, and what they do to a model."""
 
     name: ClassVar[str]
@@ -28,9 +30,38 @@ class Adapter(Protocol):
     train_projector: bool
 
     def attach(self, backbone: Backbone, seed: int) -> Handle:
-        """Puts the adapter on the backbone, its values drawn from `seed` alone; everything else is frozen."""
-        ...
+        """Puts the method on the backbone, its values drawn from `seed` alone; everything else is frozen."""
+        raise NotImplementedError(f"`{type(self).__name__}` has no `attach`")
 
     def count(self, anatomy: Anatomy) -> int:
         """Returns the number of trainable parameters in closed form, without building anything."""
-        ...
+        raise NotImplementedError(f"`{type(self).__name__}` has no `count`")
+
+    @property
+    def trains(self) -> bool:
+        """Whether anything is trained."""
+        return self.lr_range[1] > 0
+
+    @property
+    def decoder_rows(self) -> int:
+        """Rows that stand in front of the decoder's sequence."""
+        return 0
+
+    def paper_count(self, anatomy: Anatomy) -> int | None:
+        """Returns the number of trainable parameters as a paper counts them; None where that is `count`."""
+        return None
+
+    @classmethod
+    def settable(cls) -> list[str]:
+        """Returns what `--set` may name."""
+        return [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+
+    @classmethod
+    def folded(cls, overrides: Mapping[str, str]) -> Mapping[str, str]:
+        """Returns overrides by the names of the dataclass's own fields."""
+        return overrides
+
+
+def as_method(cls: Any) -> Any:
+    """Returns a class as one that derives from `Method`: one that has the same members may leave the base out."""
+    return cls if issubclass(cls, Method) else type(cls.__name__, (cls, Method), {"__module__": cls.__module__})

@@ -16,6 +16,10 @@ from typing import Any
 from mmpt_bench.common.entries import PACKAGE, Entry, built_in_files, entry_of, find, load_module
 from mmpt_bench.common.errors import RequestError, unknown_name
 from mmpt_bench.common.values import coerced
+from mmpt_bench.methods.method import Method, as_method
+
+EXPORTS = ("METHOD", "ADAPTER")
+"""What a method's file calls its class: `METHOD`; `ADAPTER` in files from before 0.2."""
 
 
 def is_method(path: Path) -> bool:
@@ -24,8 +28,7 @@ def is_method(path: Path) -> bool:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except (OSError, SyntaxError, ValueError):
         return False
-    targets = [t for node in tree.body if isinstance(node, ast.Assign) for t in node.targets]
-    return any(isinstance(t, ast.Name) and t.id == "ADAPTER" for t in targets)
+    return _class_name(tree) is not None
 
 
 def method_entries() -> dict[str, Entry]:
@@ -46,17 +49,21 @@ def load_method(entry: Entry) -> Any:
     if entry.make is not None:
         return entry.make()
     module = load_module(entry, "baselines")
-    adapter = getattr(module, "ADAPTER", None)
-    if not (isinstance(adapter, type) and dataclasses.is_dataclass(adapter) and hasattr(adapter, "attach")):
+    method = next((getattr(module, name) for name in EXPORTS if hasattr(module, name)), None)
+    if not (isinstance(method, type) and dataclasses.is_dataclass(method) and _attaches(method)):
         raise RequestError(
-            f"`{entry.path}` exports no method: it needs a line `ADAPTER = MyAdapter`, a frozen dataclass with "
+            f"`{entry.path}` exports no method: it needs a line `METHOD = MyMethod`, a frozen dataclass with "
             "`attach` and `count`; see baselines/_template.py."
         )
-    if getattr(adapter, "name", None) != entry.name:
+    if getattr(method, "name", None) != entry.name:
         raise RequestError(
-            f"`{entry.path}` holds a method called `{getattr(adapter, 'name', None)}`: give both one name."
+            f"`{entry.path}` holds a method called `{getattr(method, 'name', None)}`: give both one name."
         )
-    return adapter
+    return as_method(method)
+
+
+def _attaches(cls: Any) -> bool:
+    return getattr(cls, "attach", Method.attach) is not Method.attach
 
 
 def colors() -> dict[str, str]:
@@ -67,16 +74,7 @@ def colors() -> dict[str, str]:
 def fields_of(path: Path) -> dict[str, str]:
     """Returns name and annotation of the dataclass fields in a method's file, read without importing it."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    name = next(
-        (
-            n.value.id
-            for n in tree.body
-            if isinstance(n, ast.Assign)
-            and isinstance(n.value, ast.Name)
-            and any(isinstance(t, ast.Name) and t.id == "ADAPTER" for t in n.targets)
-        ),
-        None,
-    )
+    name = _class_name(tree)
     body = next((n.body for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name), [])
     return {
         n.target.id: ast.unparse(n.annotation)
@@ -87,17 +85,32 @@ def fields_of(path: Path) -> dict[str, str]:
     }
 
 
-def coerce(adapter: type, overrides: Mapping[str, str]) -> dict[str, Any]:
-    """Returns overrides as values of the adapter's field types; raises RequestError for a value that does not fit."""
-    if hasattr(adapter, "folded"):
-        overrides = adapter.folded(overrides)
-    hints = typing.get_type_hints(adapter)
-    return {name: coerced(f"{name}={text}", hints[name], text) for name, text in overrides.items()}
+def _class_name(tree: ast.Module) -> str | None:
+    """Returns the name of the class that a method's file exports; None where it exports none."""
+    assigned = [node for node in tree.body if isinstance(node, ast.Assign) and isinstance(node.value, ast.Name)]
+    named = [node for node in assigned if any(isinstance(t, ast.Name) and t.id in EXPORTS for t in node.targets)]
+    return named[0].value.id if named else None  # type: ignore[attr-defined]
+
+
+def coerce(method: type[Method], overrides: Mapping[str, str]) -> dict[str, Any]:
+    """Returns overrides as values of the method's field types; raises RequestError for a value that does not fit."""
+    hints = typing.get_type_hints(method)
+    return {name: coerced(f"{name}={text}", hints[name], text) for name, text in method.folded(overrides).items()}
+
+
+def method_of(entry: Entry, overrides: dict[str, str]) -> Any:
+    """Returns a method with a user's hyperparameters; raises RequestError for one that does not fit."""
+    check_fields(entry, list(overrides))
+    method = load_method(entry)
+    try:
+        return method(**coerce(method, overrides))
+    except (TypeError, ValueError) as error:
+        raise RequestError(f"`{entry.name}` cannot be made with {overrides}: {error}") from error
 
 
 def known_fields(entry: Entry) -> list[str]:
     """Returns the fields of a method that can be set; PEFT's are asked of PEFT, a file is read without importing it."""
-    return list(entry.make().known_fields() if entry.make is not None else fields_of(entry.path))
+    return list(entry.make().settable() if entry.make is not None else fields_of(entry.path))
 
 
 def check_fields(entry: Entry, names: Sequence[str]) -> None:
@@ -120,5 +133,5 @@ def _peft(word: str) -> Entry | None:
     else:
         return None
     name = f"peft-{kind.lower().replace('_', '-')}"
-    make = functools.partial(peft_any.adapter_class, name, kind, fields)
+    make = functools.partial(peft_any.method_class, name, kind, fields)
     return Entry(name, path, f"{kind.upper()} of the installed PEFT", make=make)

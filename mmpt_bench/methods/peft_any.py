@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mmpt_bench.common.errors import RequestError, UntrustedRecord, unknown_name
+from mmpt_bench.methods.method import Method
 
 if TYPE_CHECKING:
     from mmpt_bench.engine.adapters.attachment import Handle
@@ -57,7 +58,7 @@ DEFAULTS: dict[str, dict[str, tuple[str, ...]]] = {
 
 
 @dataclass(frozen=True)
-class PeftBaseline:
+class PeftMethod(Method):
     """One method of PEFT with one configuration; what a subclass adds is its name."""
 
     name: ClassVar[str] = "peft"
@@ -73,7 +74,7 @@ class PeftBaseline:
     """A starting value."""
 
     @classmethod
-    def known_fields(cls) -> list[str]:
+    def settable(cls) -> list[str]:
         """Returns what `--set` may name: our own fields, and those of PEFT's configuration."""
         from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
@@ -263,7 +264,7 @@ def _check(anatomy: Anatomy, config: Any, model: Any, sums: dict[int, tuple[Any,
         )
 
 
-def adapter_class(name: str, kind: str, fields: dict[str, Any]) -> type[PeftBaseline]:
+def method_class(name: str, kind: str, fields: dict[str, Any]) -> type[PeftMethod]:
     """Returns a method as an adapter class, with `fields` as the configuration's defaults.
 
     Args:
@@ -283,7 +284,7 @@ def adapter_class(name: str, kind: str, fields: dict[str, Any]) -> type[PeftBase
         raise RequestError(f"`{name}`: {kind.upper()} of PEFT is not run here: {REFUSED[kind.upper()]}.")
     text = json.dumps(fields, sort_keys=True)
     made = dataclasses.make_dataclass(
-        "PeftMethod", [("config", str, dataclasses.field(default=text))], bases=(PeftBaseline,), frozen=True
+        "PeftMethod", [("config", str, dataclasses.field(default=text))], bases=(PeftMethod,), frozen=True
     )
     made.name, made.kind, made.__module__ = name, kinds[kind.upper()].value, __name__  # type: ignore[attr-defined]
     return made

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mmpt_bench.common.entries import Entry
-from mmpt_bench.common.errors import MachineError, RequestError
+from mmpt_bench.common.errors import RequestError
 from mmpt_bench.common.hashing import files_sha256
+from mmpt_bench.methods.method import Method
 from mmpt_bench.methods.method_catalog import find_methods, load_method
+from mmpt_bench.sources import hub
 
 if TYPE_CHECKING:
     from mmpt_bench.engine.adapters.attachment import Handle
@@ -38,30 +40,18 @@ def adapter_entry(name: str, offline: bool) -> Entry:
     named = name if folder != Path(name) else path.parent.name if path.name == "adapter" else path.name
     leaf = re.sub(r"[^a-z0-9_-]+", "-", named.lower())
     entry_name, sha256 = f"adapter-{leaf}", files_sha256([folder / file for file in FILES])
-    make = functools.partial(adapter_class, entry_name, folder, sha256)
+    make = functools.partial(method_class, entry_name, folder, sha256)
     return Entry(entry_name, folder, f"the adapter `{name}`, trained elsewhere", make=make)
 
 
 def _fetched(name: str, offline: bool) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
     repository, _, revision = name.partition("@")
-    try:
-        return Path(
-            snapshot_download(
-                repository, revision=revision or None, allow_patterns=list(FILES), local_files_only=offline
-            )
-        )
-    except HFValidationError as error:
-        raise RequestError(f"There is no adapter folder `{name}`, and the hub has no such names.") from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        why = "and `--offline` forbids asking the hub" if offline else "and the hub does not give it"
-        raise MachineError(f"The adapter `{name}` is neither a folder here nor in the hub's cache, {why}.") from error
+    with hub.asking(f"adapter `{name}`", "Give a folder, or check network and name.", offline):
+        return hub.snapshot(repository, FILES, offline, revision or None)
 
 
 @dataclass(frozen=True)
-class LoadedAdapter:
+class TrainedAdapter(Method):
     """A trained adapter; nothing of it is trained further."""
 
     name: ClassVar[str] = "adapter"
@@ -75,7 +65,7 @@ class LoadedAdapter:
     train_projector: bool = False
 
     @classmethod
-    def known_fields(cls) -> list[str]:
+    def settable(cls) -> list[str]:
         """Returns nothing: an adapter has no hyperparameters left to set."""
         return []
 
@@ -163,10 +153,10 @@ class LoadedAdapter:
             return sum(stream.get_tensor(name).numel() for name in stream.keys())  # noqa: SIM118
 
 
-def adapter_class(name: str, folder: Path, sha256: str) -> type[LoadedAdapter]:
+def method_class(name: str, folder: Path, sha256: str) -> type[TrainedAdapter]:
     """Returns the class of an entry from `adapter_entry`."""
     made: Any = dataclass(frozen=True)(
-        type("Loaded", (LoadedAdapter,), {"__annotations__": {"sha256": "str"}, "sha256": sha256})
+        type("Loaded", (TrainedAdapter,), {"__annotations__": {"sha256": "str"}, "sha256": sha256})
     )
     made.name, made.folder = name, folder
     return made

@@ -15,9 +15,7 @@ from typing import Any
 
 from mmpt_bench.common.errors import UntrustedRecord
 from mmpt_bench.common.files import loads, write_atomic
-from mmpt_bench.common.hashing import content_key
 from mmpt_bench.common.values import FieldError, from_plain
-from mmpt_bench.records.recipe import Recipe, Record
 from mmpt_bench.records.store import Store
 
 FOLDER = "ablations"
@@ -56,13 +54,6 @@ class Ablation:
     def all_points(self) -> list[Point]:
         """Returns the points and the references."""
         return [*self.points, *self.references]
-
-
-def variant_key(of: Recipe | Record) -> str:
-    """Returns the key of a training without its seed: what seeds are averaged over."""
-    budget = of.budget if isinstance(of, Record) else dataclasses.asdict(of.budget)
-    parts = [of.backbone_fingerprint, of.corpus_fingerprint, of.method, of.params, budget, of.dtype, of.world_size]
-    return content_key([*parts, of.method_fingerprint])
 
 
 def write(store: Store, ablation: Ablation) -> None:

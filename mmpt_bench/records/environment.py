@@ -17,9 +17,9 @@ PACKAGES = ("torch", "transformers", "peft", "numpy", "datasets", "tokenizers", 
 @functools.cache
 def environment() -> dict[str, Any]:
     """Returns versions, commit and processor; no name, path or address of the machine."""
-    from mmpt_bench import __version__
+    from mmpt_bench.common.version import VERSION
 
-    versions = {"mmpt-bench": __version__, "python": platform.python_version()}
+    versions = {"mmpt-bench": VERSION, "python": platform.python_version()}
     for name in PACKAGES:
         try:
             versions[name] = importlib.metadata.version(name)

@@ -20,7 +20,7 @@ POINTS = 50
 
 
 @dataclass(frozen=True)
-class Curve:
+class LearningCurve:
     """The training loss of a run."""
 
     run: str
@@ -29,7 +29,7 @@ class Curve:
     """Nats a token of the answers, mean over the steps since the point before."""
 
 
-def read_curves(store: Store) -> dict[str, Curve]:
+def read_learning_curves(store: Store) -> dict[str, LearningCurve]:
     """Returns the curves of a results folder by run: those of its runs' logs, and those published.
 
     Raises:
@@ -38,7 +38,7 @@ def read_curves(store: Store) -> dict[str, Curve]:
     found = {}
     for number, row in enumerate(read_jsonl(store.path(FILE)), start=1):
         try:
-            curve = Curve(str(row["run"]), tuple(map(int, row["steps"])), tuple(map(float, row["losses"])))
+            curve = LearningCurve(str(row["run"]), tuple(map(int, row["steps"])), tuple(map(float, row["losses"])))
         except (KeyError, TypeError, ValueError) as error:
             raise UntrustedRecord(f"Line {number} of `{FILE}` is no learning curve. Remove the file.") from error
         found[curve.run] = curve
@@ -51,17 +51,17 @@ def read_curves(store: Store) -> dict[str, Curve]:
     return dict(sorted(found.items()))
 
 
-def thinned(run: str, losses: Sequence[float]) -> Curve:
+def thinned(run: str, losses: Sequence[float]) -> LearningCurve:
     """Returns the curve of losses at steps 1, 2, ..., as means over at most `POINTS` stretches of equal length."""
     size = -(-len(losses) // POINTS)
     stretches = [losses[first : first + size] for first in range(0, len(losses), size)]
     ends = [min(first + size, len(losses)) for first in range(0, len(losses), size)]
-    return Curve(run, tuple(ends), tuple(round(sum(each) / len(each), 6) for each in stretches))
+    return LearningCurve(run, tuple(ends), tuple(round(sum(each) / len(each), 6) for each in stretches))
 
 
-def publish_curves(store: Store) -> None:
+def publish_learning_curves(store: Store) -> None:
     """Writes the curves of all recorded runs to one file, from which figures can be drawn without the runs' folders."""
     runs = {record.run for record in store.records()}
-    kept = [curve for run, curve in read_curves(store).items() if run in runs]
+    kept = [curve for run, curve in read_learning_curves(store).items() if run in runs]
     lines = [canonical_json({"run": c.run, "steps": c.steps, "losses": c.losses}) + "\n" for c in kept]
     write_atomic(store.path(FILE), "".join(lines).encode())

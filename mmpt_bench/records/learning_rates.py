@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmpt_bench.records.recipe import Budget
+from mmpt_bench.records.budget import Budget
+from mmpt_bench.records.keys import without_rate
 
 FILE = "learning_rates.json"
 TRIALS = "learning_rate_trials.jsonl"
@@ -146,12 +147,12 @@ def look_up(
     a default, and the answer says so: the one that differs in the fewest, and among those the method's own before a
     variant's. One from before a hyperparameter was there was made with its `defaults`.
     """
-    plain = {name: value for name, value in params.items() if name != "learning_rate"}
+    plain = without_rate(params)
     fits = [c for c in known if (c.method, c.backbone_fingerprint, c.corpus_fingerprint) == (method, backbone, corpus)]
     fits = [choice for choice in fits if any(loss is not None for _, loss in choice.trials)]
     if not fits:
         return None
-    rest = {name: value for name, value in (defaults or {}).items() if name != "learning_rate"}
+    rest = without_rate(defaults or {})
 
     def distance(choice: Choice) -> tuple[int, bool, bool]:
         params = rest | choice.params

@@ -1,58 +1,143 @@
-"""What a run leaves in its folder beside its records: the trained adapter, the log of its steps, its predictions."""
+"""One run's folder: its recipe, adapter, training log, answers and records, and the lock that one process holds.
+
+recipe.yaml, adapter/{adapter_config.json, adapter_model.safetensors, training.json, README.md}, train.jsonl,
+<task>.jsonl, records.jsonl, checkpoint.pt while it trains
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmpt_bench.common.errors import UntrustedRecord
-from mmpt_bench.common.files import append_jsonl_rows, loads, read_jsonl, write_atomic
+from mmpt_bench.common.files import append_jsonl, append_jsonl_rows, loads, path_inside, read_jsonl, scrub, write_atomic
 from mmpt_bench.common.hashing import canonical_json
+from mmpt_bench.common.locks import held
+from mmpt_bench.common.values import FieldError, from_plain
 from mmpt_bench.data.samples import Prediction
-from mmpt_bench.records.store import Store
+from mmpt_bench.records import recipe_file
+from mmpt_bench.records.recipe import Recipe
+from mmpt_bench.records.record import Record
 
-ADAPTER, TENSORS, COSTS, LOG = "adapter", "adapter_model.safetensors", "training.json", "train.jsonl"
-
-
-def training(store: Store, run: str) -> dict[str, Any] | None:
-    """Returns what a run's finished training cost and the checksum of its adapter; None where it is not finished."""
-    path = store.run_path(run, ADAPTER, COSTS)
-    if not path.is_file():
-        return None
-    try:
-        known: dict[str, Any] = loads(path.read_bytes())
-    except ValueError as error:
-        raise UntrustedRecord(
-            f"`{COSTS}` of `{run}` is damaged: {error}. Delete the run's folder to do it again."
-        ) from error
-    return known
+ADAPTER, TENSORS, COSTS, LOG, RECORDS = (
+    "adapter",
+    "adapter_model.safetensors",
+    "training.json",
+    "train.jsonl",
+    "records.jsonl",
+)
 
 
-def finish_training(store: Store, run: str, part: Path, costs: Mapping[str, Any]) -> None:
-    """Makes a saved adapter the run's own, whole or not at all; `part` is the folder that it was saved to."""
-    write_atomic(part / COSTS, canonical_json(costs).encode())
-    os.replace(part, store.run_path(run, ADAPTER))
+@dataclasses.dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run; made by `Store.run`, which has checked its name."""
+
+    root: Path
+    """The results folder."""
+    name: str
+    """The run's name."""
+
+    def path(self, *names: str) -> Path:
+        """Returns the path of something in the folder; RequestError for a link that leads out of the results folder."""
+        return path_inside(self.root, "runs", self.name, *names)
+
+    @property
+    def checkpoint(self) -> Path:
+        """File that an unfinished training goes on from."""
+        return self.path("checkpoint.pt")
+
+    def write_recipe(self, recipe: Recipe) -> Path:
+        """Writes the recipe and returns its path; RequestError where a key holds the home directory."""
+        recipe_file.write_recipe(recipe, self.path("recipe.yaml"))
+        return self.path("recipe.yaml")
+
+    def read_recipe(self) -> Recipe:
+        """Returns the recipe; UntrustedRecord where it is not the one that the folder is named after."""
+        recipe = recipe_file.read_recipe(self.path("recipe.yaml"))
+        if recipe.run_name != self.name:
+            raise UntrustedRecord(
+                f"The recipe in `{self.name}` is that of `{recipe.run_name}`: it was edited. Copy it and run it "
+                "with `--recipe`: it is another run."
+            )
+        return recipe
+
+    def training(self) -> dict[str, Any] | None:
+        """Returns what a finished training cost and the checksum of its adapter; None where it is not finished."""
+        path = self.path(ADAPTER, COSTS)
+        if not path.is_file():
+            return None
+        try:
+            known: dict[str, Any] = loads(path.read_bytes())
+        except ValueError as error:
+            raise UntrustedRecord(
+                f"`{COSTS}` of `{self.name}` is damaged: {error}. Delete the run's folder to do it again."
+            ) from error
+        return known
+
+    def finish_training(self, part: Path, costs: Mapping[str, Any]) -> None:
+        """Makes a saved adapter the run's own, whole or not at all; `part` is the folder that it was saved to."""
+        write_atomic(part / COSTS, canonical_json(costs).encode())
+        os.replace(part, self.path(ADAPTER))
+        for leftover in (self.checkpoint, self.checkpoint.with_suffix(".sha256")):
+            leftover.unlink(missing_ok=True)
+
+    def log_steps(self, steps: Sequence[Mapping[str, Any]]) -> None:
+        """Appends optimiser steps to train.jsonl; those after a checkpoint that was gone on from come again."""
+        if steps:
+            append_jsonl_rows(self.path(LOG), steps)
+
+    def predictions(self, task: str, key: str) -> dict[str, Prediction]:
+        """Returns by sample what was answered under a `replies_key`."""
+        found = {}
+        for row in read_jsonl(self.path(f"{task}.jsonl")):
+            if row.pop("eval_key") == key:
+                found[row["id"]] = Prediction(**(row | {"logprobs": tuple(row["logprobs"])}))
+        return found
+
+    def append_predictions(self, task: str, key: str, made: Sequence[Prediction]) -> None:
+        """Appends answers to `<task>.jsonl`; they are on the disk when this returns."""
+        rows = [{"eval_key": key} | dataclasses.asdict(prediction) for prediction in made]
+        append_jsonl_rows(self.path(f"{task}.jsonl"), rows)
+
+    def append_record(self, record: Record) -> None:
+        """Appends a record; it is on the disk when this returns."""
+        append_jsonl(self.path(RECORDS), dataclasses.asdict(record))
+
+    def records(self) -> list[Record]:
+        """Returns the run's records; UntrustedRecord for a damaged line, or a record of another run."""
+        found = read_records(self.path(RECORDS))
+        for record in found:
+            if record.run != self.name:
+                raise UntrustedRecord(f"A record of `{record.run}` lies in the folder of `{self.name}`.")
+        return found
+
+    @contextlib.contextmanager
+    def lock(self, wait_seconds: float = 0.0) -> Iterator[None]:
+        """Holds the run for this process: a second process waits, or is told who holds it.
+
+        The claim of a process that died is free at once; taking it over is logged. Look for the run's records after
+        the lock is yours: another process may have made them while you waited.
+
+        Raises:
+            MachineError: the run is still held after `wait_seconds`; with process, computer and since when.
+        """
+        with held(self.path("lock"), self.name, wait_seconds):
+            yield
 
 
-def log_steps(store: Store, run: str, steps: Sequence[Mapping[str, Any]]) -> None:
-    """Appends optimiser steps to the run's train.jsonl; those after a checkpoint that was gone on from come again."""
-    if steps:
-        append_jsonl_rows(store.run_path(run, LOG), steps)
-
-
-def predictions(store: Store, run: str, task: str, eval_key: str) -> dict[str, Prediction]:
-    """Returns by sample what a run has answered under an `eval_key`."""
-    found = {}
-    for row in read_jsonl(store.run_path(run, f"{task}.jsonl")):
-        if row.pop("eval_key") == eval_key:
-            found[row["id"]] = Prediction(**(row | {"logprobs": tuple(row["logprobs"])}))
-    return found
-
-
-def append_predictions(store: Store, run: str, task: str, eval_key: str, made: Sequence[Prediction]) -> None:
-    """Appends answers to the run's `<task>.jsonl`; they are on the disk when this returns."""
-    rows = [{"eval_key": eval_key} | dataclasses.asdict(prediction) for prediction in made]
-    append_jsonl_rows(store.run_path(run, f"{task}.jsonl"), rows)
+def read_records(path: Path) -> list[Record]:
+    """Returns the records in a file; UntrustedRecord for a damaged line, an unknown field or a wrong type."""
+    records = []
+    for number, row in enumerate(read_jsonl(path), start=1):
+        try:
+            records.append(from_plain(Record, row))
+        except FieldError as error:
+            raise UntrustedRecord(
+                f"Record {number} of `{scrub(str(path))}` is not of this version of mmpt-bench: {error} "
+                "Update mmpt-bench, or move the file away."
+            ) from error
+    return records

@@ -12,8 +12,7 @@ from mmpt_bench.board.board import Board
 from mmpt_bench.board.rescoring import Samples
 from mmpt_bench.common.escaping import plain_text
 from mmpt_bench.common.hashing import canonical_json
-from mmpt_bench.records import run_folder
-from mmpt_bench.records.recipe import Record
+from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store
 from mmpt_bench.report.questions import Asked
 
@@ -102,7 +101,7 @@ def _record(record: Record, store: Store, samples: Samples) -> dict[str, Any]:
         "run": record.run,
         "task": record.task,
     }
-    replies = run_folder.predictions(store, record.run, record.task, record.replies_key or record.eval_key)
+    replies = store.run(record.run).predictions(record.task, record.replies_key or record.eval_key)
     if replies:
         texts = [
             plain_text(replies[sample.id].reply, REPLY_CHARACTERS) if sample.id in replies else ""

@@ -16,7 +16,7 @@ from mmpt_bench.common.errors import MachineError, RequestError
 from mmpt_bench.common.files import loads, write_atomic
 from mmpt_bench.common.hashing import canonical_json, content_key
 from mmpt_bench.data.examples import Corpus
-from mmpt_bench.data.images import Picture
+from mmpt_bench.data.images import LazyImage
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.records.store import Store
 from mmpt_bench.report.questions import Asked, Questions
@@ -179,6 +179,6 @@ def _of_corpus(corpus: Corpus | None, wanted: set[str], say: Say) -> tuple[set[s
     return pictures, asked
 
 
-def _digest(picture: Picture) -> str:
+def _digest(picture: LazyImage) -> str:
     image = picture.open()
     return hashlib.blake2b(repr(image.size).encode() + image.tobytes(), digest_size=16).hexdigest()

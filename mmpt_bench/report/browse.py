@@ -16,7 +16,7 @@ from mmpt_bench.board.rescoring import Samples
 from mmpt_bench.common.hashing import content_key
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.evaluation.counting import choices_from
-from mmpt_bench.records.recipe import Record
+from mmpt_bench.records.record import Record
 from mmpt_bench.report.questions import Asked, Questions
 
 METHODS_SHOWN = 12

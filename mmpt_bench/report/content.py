@@ -17,9 +17,9 @@ from mmpt_bench.common import entries
 from mmpt_bench.common.hashing import canonical_json
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.figures.draw import figures
-from mmpt_bench.figures.figure_data import KINDS, Kind, material
+from mmpt_bench.figures.figure_data import KINDS, Kind, figure_data
 from mmpt_bench.methods import method_catalog
-from mmpt_bench.records.recipe import Record
+from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store
 from mmpt_bench.report.audit import TaskAudit, audit
 from mmpt_bench.report.browse import Browser, browser
@@ -152,7 +152,7 @@ def gather(
     records = {record.eval_key: record for record in kept}
     found = evidence(store, tasks, n_resamples, kept)
     ablations = ablation_boards(store, tasks, n_resamples, kept)
-    drawings, undrawn = joined(figures(material(store, tasks, colors, found, ablations), kinds))
+    drawings, undrawn = joined(figures(figure_data(store, tasks, colors, found, ablations), kinds))
     made = sorted((each.board for each in found), key=_main_first)
     samples, asked = Samples(store), Asked(tasks, images)
     sections = tuple(_section(board, len(made), records, store, samples, asked, say) for board in made)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mmpt_bench.board.board import Board, Row
-from mmpt_bench.records.recipe import Record
+from mmpt_bench.records.record import Record
 
 FLOPS = (
     "a training step takes at most 4 P + 2 T FLOPs a token, P all parameters (2 P to go forward, at most 2 P to carry "

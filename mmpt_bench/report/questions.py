@@ -14,8 +14,7 @@ from mmpt_bench.board.board import Board, Column
 from mmpt_bench.common.errors import RequestError
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.evaluation.task import Task
-from mmpt_bench.sources import task_rows
-from mmpt_bench.sources.task_rows import embedded_rows
+from mmpt_bench.sources.task_rows import Where, rows_of, samples
 
 
 @dataclass(frozen=True)
@@ -46,15 +45,12 @@ class Asked:
     def _read(self, suite: str, column: Column) -> Questions:
         task = self._tasks[column.task]
         try:
-            if suite == "embedded":
-                rows = embedded_rows(task)
-            elif self._images is not None:
-                rows = task_rows.folder_rows(task, self._images)
-            else:
+            if suite != "embedded" and self._images is None:
                 return Questions({}, "real data are not read without `--images DIR`, the folder that `--data` named")
+            rows = rows_of(task, Where(embedded=True) if suite == "embedded" else Where(self._images))
             if rows.fingerprint != column.data_fingerprint:
                 return Questions({}, _other(suite, rows.fingerprint, column))
-            return Questions({sample.id: sample for sample in task_rows.samples(task, rows)})
+            return Questions({sample.id: sample for sample in samples(task, rows)})
         except RequestError as error:
             return Questions({}, str(error))
 

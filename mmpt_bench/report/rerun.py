@@ -10,7 +10,8 @@ from mmpt_bench.board.board import Board, Row
 from mmpt_bench.evaluation import task_catalog
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.records import learning_rates
-from mmpt_bench.records.recipe import Budget
+from mmpt_bench.records.budget import Budget
+from mmpt_bench.records.keys import without_rate
 from mmpt_bench.records.store import Store
 from mmpt_bench.sources.weights import EMBEDDED
 
@@ -84,7 +85,7 @@ def overrides(row: Row, board: Board, store: Store) -> dict[str, str]:
     if row.method not in entries:
         return {}
     plain = dataclasses.asdict(method_catalog.load_method(entries[row.method])())
-    own = {k: v for k, v in row.params.items() if k != "learning_rate" and v != plain.get(k)}
+    own = {k: v for k, v in without_rate(row.params).items() if v != plain.get(k)}
     if row.trains:
         known = [*learning_rates.read(store.root / learning_rates.FILE), *learning_rates.read(learning_rates.shipped())]
         budget = Budget(**board.budget)

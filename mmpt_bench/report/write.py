@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -12,17 +13,19 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from mmpt_bench import __version__
 from mmpt_bench.board.published import REMARK
 from mmpt_bench.board.writers import numbers
 from mmpt_bench.board.writers.markdown import EMBEDDED_REMARK, RATIO_TITLES
 from mmpt_bench.common.errors import RequestError
 from mmpt_bench.common.escaping import plain_text
+from mmpt_bench.common.files import check_name, write_atomic
+from mmpt_bench.common.version import VERSION
+from mmpt_bench.evaluation.task import Task
 from mmpt_bench.figures.style import UNKNOWN_COLOR
 from mmpt_bench.records.store import Store
 from mmpt_bench.report.answers import Packed, pack
 from mmpt_bench.report.browse import METHODS_SHOWN
-from mmpt_bench.report.content import Content
+from mmpt_bench.report.content import Content, gather
 from mmpt_bench.report.costs import FLOPS
 from mmpt_bench.report.drawings import Drawing
 from mmpt_bench.report.missing import of_ablation
@@ -30,6 +33,7 @@ from mmpt_bench.report.verdict import listed, number, plural
 from mmpt_bench.stats.claims import SEEDS_TO_CLAIM
 from mmpt_bench.study.ablation_tables import table, title
 
+FILE = "report.html"
 FOLDER = Path(__file__).parent / "page"
 MAX_BYTES = 1_500_000
 """Of the whole page: it has to go by mail, and open at once."""
@@ -75,6 +79,62 @@ def page(content: Content, store: Store) -> Page:
     return Page(_filled(content, packed, dropped), packed.left_out, tuple(dropped))
 
 
+@dataclass(frozen=True)
+class Report:
+    """A report that was written."""
+
+    path: Path
+    content: Content
+    page: Page
+
+    def as_plain(self) -> dict[str, Any]:
+        """Returns what was written and what is missing, as JSON values."""
+        return {
+            "report": str(self.path),
+            "bytes": len(self.page.data),
+            "boards": [
+                {"title": section.board.title, "track": section.board.track, "verdict": list(section.verdict)}
+                for section in self.content.sections
+            ],
+            "missing": [{"what": gap.what, "command": gap.command} for gap in self.content.gaps],
+            "answers_left_out": self.page.answers_left_out,
+            "figures_left_out": list(self.page.figures_left_out),
+        }
+
+
+def write_report(
+    out: Path, file: Path | None, images: Path | None, tasks: Mapping[str, Task], say: Callable[[str], None]
+) -> Report:
+    """Writes the report of a results folder.
+
+    Args:
+        out: the results folder.
+        file: to write; by default report.html in that folder.
+        images: folder of real data, for questions and images.
+        tasks: every task that records may be of.
+        say: told what takes long.
+
+    Raises:
+        RequestError: there is no such results folder or folder of images, or `file` is none to write to.
+    """
+    if not out.is_dir():
+        raise RequestError(
+            f"There is no results folder `{out}`: `mmpt-bench run --method all --tasks all --out {out}` makes it; or "
+            "name another one with `--out`."
+        )
+    if images is not None and not images.is_dir():
+        raise RequestError(f"There is no folder `{images}` to read pictures from.")
+    target = file if file is not None else out / FILE
+    if target.is_dir():
+        raise RequestError(f"`{target}` is a folder: name the file, as in `--file {target / FILE}`.")
+    check_name(target.name)
+    store = Store(out)
+    content = gather(store, tasks, images, say)
+    made = page(content, store)
+    write_atomic(target, made.data)
+    return Report(target, content, made)
+
+
 def _fitting(drawings: tuple[Drawing, ...]) -> tuple[list[Drawing], list[str]]:
     kept: list[Drawing] = []
     dropped, room = [], FIGURE_BYTES
@@ -91,7 +151,7 @@ def _fitting(drawings: tuple[Drawing, ...]) -> tuple[list[Drawing], list[str]]:
 def _filled(content: Content, packed: Packed, dropped: list[str]) -> bytes:
     style, script = _style(content.colors), (FOLDER / "report.js").read_text(encoding="utf-8")
     text = _environment().get_template("report.html").render(
-        content=content, packed=packed, dropped=dropped, version=__version__, style=Markup(style),
+        content=content, packed=packed, dropped=dropped, version=VERSION, style=Markup(style),
         script=Markup(script), policy=_policy(style, script), flops=FLOPS, remark=REMARK,
         embedded_remark=EMBEDDED_REMARK, ratio_titles=RATIO_TITLES, needed_seeds=SEEDS_TO_CLAIM,
         methods_shown=METHODS_SHOWN, places={each.ablation: place for place, each in enumerate(content.details)},

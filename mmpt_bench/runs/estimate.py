@@ -1,24 +1,15 @@
-"""What would run, said before anything does: runs, what is recorded, hours, memory, and what could be told apart."""
+"""What would run: runs, what is recorded, hours, memory, and what could be told apart."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from mmpt_bench.records.store import Store
-from mmpt_bench.runs.plan import Job
-from mmpt_bench.runs.request import TaskData
-
-
-def duration(seconds: float) -> str:
-    """Returns seconds for people: "42 s", "3 min 20 s", "2 h 5 min"."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+from mmpt_bench.runs.plan import Plan
+from mmpt_bench.stats.differences import detectable_difference
 
 
 @dataclass(frozen=True)
@@ -34,12 +25,65 @@ class Cost:
     """The runs it is estimated from had the same steps and batch."""
 
 
-def estimate(jobs: Sequence[Job], data: Mapping[str, TaskData], store: Store) -> Cost:
-    """Returns what jobs may cost: seconds an example of training, by method, and seconds a question, by task.
+@dataclass(frozen=True)
+class Outlook:
+    """What would run, what it may cost, and what it could tell apart."""
+
+    runs: list[dict[str, Any]]
+    """Of each run: method, label, seed, whether it is trained, tasks to do and recorded, learning rate and source."""
+    tasks: list[dict[str, Any]]
+    """Of each task: suite, questions, pictures, and the difference between two checkpoints that could be detected."""
+    corpus: dict[str, Any]
+    """Name, examples, and how many are held out for selection."""
+    cost: Cost
+    notes: list[str]
+    """What a reader of the scores must know of rows and training data."""
+
+    def as_plain(self) -> dict[str, Any]:
+        """Returns it as JSON values."""
+        found = {"runs": self.runs, "tasks": self.tasks, "corpus": self.corpus}
+        return found | {"seconds": self.cost.seconds, "peak_bytes": self.cost.peak_bytes}
+
+
+def outlook(plans: Sequence[Plan], store: Store) -> Outlook:
+    """Returns what some plans with the same tasks would do."""
+    rows = [
+        {
+            "method": job.recipe.method,
+            "label": job.label,
+            "seed": job.recipe.seed,
+            "run": job.recipe.run_name,
+            "train": not job.trained and bool(job.todo),
+            "evaluate": list(job.todo),
+            "recorded": list(job.done),
+            "learning_rate": job.method.learning_rate,
+            "learning_rate_source": job.rate_source,
+        }
+        for plan in plans
+        for job in plan.jobs
+    ]
+    first = plans[0]
+    tasks = [
+        {
+            "task": name,
+            "suite": first.request.suite,
+            "questions": len(item.samples),
+            "pictures": (pictures := len({s.cluster for s in item.samples})),
+            "detectable_difference": detectable_difference(pictures, len(item.samples) / pictures),
+        }
+        for name, item in first.prepared.tasks.items()
+    ]
+    corpus = first.prepared.corpus
+    trained_on = {"name": corpus.name, "examples": corpus.size, "held_out": corpus.validation_size}
+    return Outlook(rows, tasks, trained_on, estimate(plans, store), first.prepared.notes)
+
+
+def estimate(plans: Sequence[Plan], store: Store) -> Cost:
+    """Returns what plans may cost: seconds an example of training, by method, and seconds a question, by task.
 
     Methods and tasks that were never run count as the mean of those that were.
     """
-    todo = [job for job in jobs if job.todo]
+    todo, tasks = [job for plan in plans for job in plan.open], plans[0].prepared.tasks
     trainings, evaluations = sum(not job.trained for job in todo), sum(len(job.todo) for job in todo)
     if not todo:
         return Cost(0, 0, 0.0, 0, True)
@@ -57,7 +101,7 @@ def estimate(jobs: Sequence[Job], data: Mapping[str, TaskData], store: Store) ->
         budget = job.recipe.budget
         if not job.trained:
             seconds += an_example.get(job.recipe.method, an_example[""]) * budget.steps * budget.batch_size
-        seconds += sum(a_question.get(name, a_question[""]) * len(data[name].samples) for name in job.todo)
+        seconds += sum(a_question.get(name, a_question[""]) * len(tasks[name].samples) for name in job.todo)
     return Cost(trainings, evaluations, seconds, max(r.peak_bytes for r in like), bool(same) or not trainings)
 
 
@@ -77,3 +121,13 @@ def _means(pairs: Iterable[tuple[str, float]]) -> dict[str, float]:
         found.setdefault(name, []).append(value)
         found.setdefault("", []).append(value)
     return {name: sum(values) / len(values) for name, values in found.items()}
+
+
+def duration(seconds: float) -> str:
+    """Returns seconds for people: "42 s", "3 min 20 s", "2 h 5 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

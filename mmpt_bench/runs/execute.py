@@ -5,234 +5,215 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import time
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.common.errors import Interrupted, RunFailed, UntrustedRecord
 from mmpt_bench.common.hashing import content_key, derive, file_sha256
-from mmpt_bench.data.examples import Corpus
 from mmpt_bench.data.samples import Prediction
 from mmpt_bench.evaluation.scoring import scored
-from mmpt_bench.records import run_folder
+from mmpt_bench.records import keys
 from mmpt_bench.records.environment import environment
-from mmpt_bench.records.recipe import Record, track_key
+from mmpt_bench.records.record import Record
+from mmpt_bench.records.run_folder import ADAPTER, TENSORS, RunFolder
 from mmpt_bench.records.store import Store
 from mmpt_bench.runs.events import Reporter
-from mmpt_bench.runs.plan import Job, eval_key
-from mmpt_bench.runs.request import Request, TaskData, suite_of
-from mmpt_bench.sources.corpora import load_corpus
+from mmpt_bench.runs.plan import Job, Plan
+from mmpt_bench.sources.prepared import PreparedTask
 
 if TYPE_CHECKING:
+    from mmpt_bench.engine.adapters.attachment import Handle
     from mmpt_bench.engine.models.backbone import Backbone
+    from mmpt_bench.engine.training.train import Step
 
 LOCK_SECONDS = 24 * 3600.0
 """How long a run that another process is doing is waited for."""
+STEPS_A_WRITE = 25
+"""Optimiser steps that are logged together."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """What all runs of a plan share."""
+
+    plan: Plan
+    store: Store
+    backbone: Backbone
+    report: Reporter
+    stopping: Callable[[], bool]
 
 
 def execute(
-    request: Request,
-    jobs: Sequence[Job],
-    data: dict[str, TaskData],
-    store: Store,
-    report: Reporter,
-    stopping: Callable[[], bool] = lambda: False,
+    plan: Plan, store: Store, report: Reporter | None = None, stopping: Callable[[], bool] = lambda: False
 ) -> Iterator[Record]:
-    """Does what is still to be done and yields each record as it is written; a failed run is recorded too."""
+    """Does what is still to be done and yields each record as it is written; a failed run is recorded too.
+
+    Raises:
+        Interrupted: `stopping` said so; everything done so far is on the disk.
+        UntrustedRecord: the backbone's files changed while the run was planned, or an adapter is damaged.
+    """
+    report = report or Reporter()
+    if not plan.open:
+        return
     from mmpt_bench.engine.models.backbone import load_backbone
 
-    open_jobs = [job for job in jobs if job.todo]
-    if not open_jobs:
-        return
-    corpus = load_corpus(request.corpus)
+    request = plan.request
     backbone = load_backbone(request.backbone, request.dtype, request.device, request.offline)
-    if backbone.fingerprint != open_jobs[0].recipe.backbone_fingerprint:
+    if backbone.fingerprint != plan.prepared.backbone_fingerprint:
         raise UntrustedRecord(f"The files of backbone `{request.backbone}` changed while the run was planned.")
-    if request.features is not None:
-        from mmpt_bench.engine.models.feature_disk import FeatureDisk
-
-        backbone.disk = FeatureDisk(request.features, request.features_bytes)
-    for job in open_jobs:
-        with store.run_lock(job.recipe.run_name, wait_seconds=LOCK_SECONDS):
-            for record in _do(request, job, data, store, backbone, corpus, report, stopping):
+    session = Session(plan, store, backbone, report, stopping)
+    for job in plan.open:
+        folder = store.run(job.recipe.run_name)
+        with folder.lock(wait_seconds=LOCK_SECONDS):
+            for record in _run(session, job, folder):
                 report.finished(record)
                 yield record
 
 
-def _do(
-    request: Request,
-    job: Job,
-    data: dict[str, TaskData],
-    store: Store,
-    backbone: Backbone,
-    corpus: Corpus,
-    report: Reporter,
-    stopping: Callable[[], bool],
-) -> Iterator[Record]:
-    recipe = job.recipe
+def _run(session: Session, job: Job, folder: RunFolder) -> Iterator[Record]:
+    """Trains and evaluates one run, which is this process's own."""
+    recipe, tasks = job.recipe, session.plan.prepared.tasks
     # Another process may have done some of it while this one waited for the lock.
-    recorded = {record.eval_key for record in store.records(published=False) if record.status == "ok"}
-    todo = [task for task in job.todo if eval_key(recipe, data[task]) not in recorded]
+    recorded = {record.eval_key for record in folder.records() if record.status == "ok"}
+    todo = [name for name in job.todo if tasks[name].eval_key(recipe.train_key) not in recorded]
     if not todo:
         return
-    store.write_recipe(recipe)
-    handle = job.adapter.attach(backbone, derive(recipe.seed, "init"))
+    folder.write_recipe(recipe)
+    handle = job.method.attach(session.backbone, derive(recipe.seed, "init"))
     try:
-        base = _base_record(request, job, backbone, handle)
+        base = _base_record(session, job, handle)
         try:
-            trained = _trained(job, handle, store, backbone, corpus, report, stopping)
-            for task in todo:
-                yield _evaluated(job, base, trained, data[task], store, backbone, report, stopping, request.eval_batch)
+            costs = _train(session, job, folder, handle)
+            trained = dataclasses.replace(
+                base,
+                train_seconds=costs["seconds"],
+                peak_bytes=costs["peak_bytes"],
+                adapter_bytes=costs["adapter_bytes"],
+                final_loss=costs["final_loss"],
+            )
+            for name in todo:
+                record = _evaluate(session, job, folder, trained, tasks[name])
+                folder.append_record(record)
+                yield record
         except RunFailed as error:
-            failed = dataclasses.replace(base, eval_key=content_key([recipe.train_key, "failed"]), reason=str(error))
+            failed = dataclasses.replace(base, eval_key=keys.failure_key(recipe.train_key), reason=str(error))
             failed = dataclasses.replace(failed, time=_now())
-            store.append_record(failed)
+            folder.append_record(failed)
             yield failed
     finally:
         handle.remove()
 
 
-def _trained(
-    job: Job,
-    handle: Any,
-    store: Store,
-    backbone: Backbone,
-    corpus: Corpus,
-    report: Reporter,
-    stopping: Callable[[], bool],
-) -> dict[str, Any]:
+def _train(session: Session, job: Job, folder: RunFolder, handle: Handle) -> dict[str, Any]:
     """Returns what training cost, after training or after loading what was trained before."""
-    from mmpt_bench.engine.training.train import Step, train
+    from mmpt_bench.engine.training.train import train
 
-    name, recipe = job.recipe.run_name, job.recipe
+    recipe, report = job.recipe, session.report
     if not handle.trainable:
         return {"seconds": 0.0, "peak_bytes": 0, "final_loss": None, "adapter_bytes": 0}
-    known = run_folder.training(store, name)
+    known = folder.training()
     if known is not None:
-        _load(store.run_path(name) / "adapter", known["sha256"], handle)
+        _load(folder, known["sha256"], handle)
         return known
     log: list[dict[str, Any]] = []
 
     def on_step(step: Step) -> None:
         report.train_step(job, step)
         log.append(dataclasses.asdict(step))
-        if len(log) >= 25:
-            run_folder.log_steps(store, name, log)
+        if len(log) >= STEPS_A_WRITE:
+            folder.log_steps(log)
             log.clear()
 
-    checkpoint = store.run_path(name) / "checkpoint.pt"
     try:
         result = train(
-            backbone,
-            handle,
-            corpus,
-            recipe.budget,
-            job.adapter.learning_rate,
-            recipe.seed,
-            checkpoint,
-            on_step,
-            stopping,
-        )
+            session.backbone, handle, session.plan.prepared.corpus, recipe.budget, job.method.learning_rate,
+            recipe.seed, folder.checkpoint, on_step, session.stopping,
+        )  # fmt: skip
     finally:
-        run_folder.log_steps(store, name, log)
+        folder.log_steps(log)
     if result.left_out:
         report.said(
-            f"{job.label or recipe.method}, seed {recipe.seed}: {result.left_out:,} times an exchange of a "
-            f"conversation stood behind {recipe.budget.max_length:,} tokens and was left out; raise `--max-length` to "
-            "train on it."
+            f"{job.label}, seed {recipe.seed}: {result.left_out:,} times an exchange of a conversation stood behind "
+            f"{recipe.budget.max_length:,} tokens and was left out; raise `--max-length` to train on it."
         )
-    part = store.run_path(name) / "adapter.part"
+    part = folder.path("adapter.part")
     handle.save(part)
-    tensors = part / "adapter_model.safetensors"
+    tensors = part / TENSORS
     known = dataclasses.asdict(result) | {"adapter_bytes": tensors.stat().st_size, "sha256": file_sha256(tensors)}
-    run_folder.finish_training(store, name, part, known)
-    for leftover in (checkpoint, checkpoint.with_suffix(".sha256")):
-        leftover.unlink(missing_ok=True)
+    folder.finish_training(part, known)
     return known
 
 
-def _load(folder: Path, sha256: str, handle: Any) -> None:
+def _load(folder: RunFolder, sha256: str, handle: Handle) -> None:
     """Puts a stored adapter's values into an attached one; raises UntrustedRecord where its bytes have changed."""
     from mmpt_bench.engine.adapters.saved import read_adapter
 
-    if file_sha256(folder / "adapter_model.safetensors") != sha256:
-        raise UntrustedRecord(
-            f"The adapter in `{folder.parent.name}` is damaged. Delete that folder to train it again."
-        )
-    handle.load(read_adapter(folder))
+    if file_sha256(folder.path(ADAPTER, TENSORS)) != sha256:
+        raise UntrustedRecord(f"The adapter in `{folder.name}` is damaged. Delete that folder to train it again.")
+    handle.load(read_adapter(folder.path(ADAPTER)))
 
 
-def _evaluated(
-    job: Job,
-    base: Record,
-    trained: dict[str, Any],
-    item: TaskData,
-    store: Store,
-    backbone: Backbone,
-    report: Reporter,
-    stopping: Callable[[], bool],
-    batch_size: int,
-) -> Record:
-    """Returns the record of one task, written to the store, after asking what is not answered yet."""
-    from mmpt_bench.engine.inference.predict import predict
-
-    key, name, task = eval_key(job.recipe, item), job.recipe.run_name, item.task
-    kept = (backbone.features, backbone.kept_pictures)
-    for cache in kept:
+def _evaluate(session: Session, job: Job, folder: RunFolder, base: Record, item: PreparedTask) -> Record:
+    """Returns the record of one task, after asking what is not answered yet."""
+    task, train_key, caches = item.task, job.recipe.train_key, session.backbone.caches
+    for cache in caches:
         cache.begin()
     began = time.perf_counter()
-    # Replies are kept under what was asked: another parse rule reads them anew and asks nothing.
-    asked_key = content_key([job.recipe.train_key, *item.asked_key])
-    choices = {sample.id: sample.choices for sample in item.samples}
-    answered: dict[str, Prediction] = {
-        known.id: dataclasses.replace(known, parsed=task.parse(known.reply, choices[known.id]))
-        for known in run_folder.predictions(store, name, task.name, asked_key).values()
-    }
-    left = [sample for sample in item.samples if sample.id not in answered]
-    report.evaluated(job, task.name, len(answered), len(item.samples))
-    pictures = content_key(item.asked_key)
-    for batch in predict(backbone, task, left, batch_size, pictures, report.said, item.guard):
-        run_folder.append_predictions(store, name, task.name, asked_key, batch)
-        answered |= {prediction.id: prediction for prediction in batch}
-        report.evaluated(job, task.name, len(answered), len(item.samples))
-        if stopping() and len(answered) < len(item.samples):
-            raise Interrupted(f"{len(answered):,} of {len(item.samples):,} questions of {task.title} are answered")
-    predictions = [answered[sample.id] for sample in item.samples]
-    record = dataclasses.replace(
+    predictions = _answers(session, job, folder, item)
+    key, replies_key = item.eval_key(train_key), item.replies_key(train_key)
+    return dataclasses.replace(
         base,
         eval_key=key,
         status="ok",
-        reason="",
         task=task.name,
         task_version=task.version,
         parse_rule=task.rule,
-        replies_key="" if asked_key == key else asked_key,
+        replies_key="" if replies_key == key else replies_key,
         dataset=item.rows.origin,
         data_fingerprint=item.rows.fingerprint,
-        split=task.split,
+        split=task.data.split,
         limit=item.limit,
-        samples=store.write_samples(item.samples),
-        train_seconds=trained["seconds"],
-        eval_seconds=time.perf_counter() - began + sum(cache.spared for cache in kept),
-        peak_bytes=trained["peak_bytes"],
-        adapter_bytes=trained["adapter_bytes"],
-        final_loss=trained["final_loss"],
+        samples=session.store.write_samples(item.samples),
+        eval_seconds=time.perf_counter() - began + sum(cache.spared for cache in caches),
         time=_now(),
         **scored(task, item.samples, predictions),
     )
-    store.append_record(record)
-    return record
 
 
-def _base_record(request: Request, job: Job, backbone: Backbone, handle: Any) -> Record:
+def _answers(session: Session, job: Job, folder: RunFolder, item: PreparedTask) -> list[Prediction]:
+    """Returns the predictions in the order of the samples; replies that are kept already are read, not asked for."""
+    from mmpt_bench.engine.inference.predict import predict
+
+    task, report, total = item.task, session.report, len(item.samples)
+    key = item.replies_key(job.recipe.train_key)
+    choices = {sample.id: sample.choices for sample in item.samples}
+    answered = {
+        known.id: dataclasses.replace(known, parsed=task.parse(known.reply, choices[known.id]))
+        for known in folder.predictions(task.name, key).values()
+    }
+    left = [sample for sample in item.samples if sample.id not in answered]
+    report.evaluated(job, task.name, len(answered), total)
+    images, size = content_key(item.asked), session.plan.request.eval_batch
+    for batch in predict(session.backbone, task, left, size, images, report.said, item.guard):
+        folder.append_predictions(task.name, key, batch)
+        answered |= {prediction.id: prediction for prediction in batch}
+        report.evaluated(job, task.name, len(answered), total)
+        if session.stopping() and len(answered) < total:
+            raise Interrupted(f"{len(answered):,} of {total:,} questions of {task.title} are answered")
+    return [answered[sample.id] for sample in item.samples]
+
+
+def _base_record(session: Session, job: Job, handle: Handle) -> Record:
+    """Returns what all records of a run share, as a failure without a reason."""
     from mmpt_bench.engine.adapters.saved import public_name
 
-    recipe = job.recipe
+    recipe, suite = job.recipe, session.plan.request.suite
     return Record(
         eval_key="",
         train_key=recipe.train_key,
-        track=track_key(recipe, suite_of(request)),
-        suite=suite_of(request),
+        track=recipe.setting_key(suite),
+        suite=suite,
         run=recipe.run_name,
         method=recipe.method,
         params=recipe.params,
@@ -250,8 +231,8 @@ def _base_record(request: Request, job: Job, backbone: Backbone, handle: Any) ->
         status="failed",
         reason="",
         trainable=handle.size,
-        total=sum(p.numel() for p in backbone.model.parameters()),
-        environment=environment() | {"device": backbone.device},
+        total=sum(p.numel() for p in session.backbone.model.parameters()),
+        environment=environment() | {"device": session.backbone.device},
     )
 
 

@@ -1,4 +1,4 @@
-"""What was asked for, and what of it is still to be done: requests become recipes and jobs. Nothing is run here."""
+"""What of a request is still to be done: requests become recipes and jobs. Nothing is run here."""
 
 from __future__ import annotations
 
@@ -7,16 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mmpt_bench.common import entries
-from mmpt_bench.common.entries import Entry
-from mmpt_bench.common.hashing import content_key
-from mmpt_bench.data.examples import Corpus
-from mmpt_bench.records import learning_rates, run_folder
-from mmpt_bench.records.recipe import Budget, Recipe
+from mmpt_bench.common.entries import Entry, own_fingerprint
+from mmpt_bench.records import learning_rates
+from mmpt_bench.records.keys import RATE
+from mmpt_bench.records.recipe import Recipe
 from mmpt_bench.records.store import Store
-from mmpt_bench.runs.request import Request, TaskData, adapter_of
-from mmpt_bench.sources.corpora import load_corpus
-from mmpt_bench.sources.weights import backbone_fingerprint, check_rows
+from mmpt_bench.runs.request import Request
+from mmpt_bench.sources.prepared import Prepared
+from mmpt_bench.sources.weights import check_rows
 
 LONG_QUESTIONS = 20
 """So many of the longest are counted in tokens before anything runs."""
@@ -27,101 +25,105 @@ class Job:
     """One run: a recipe, and what of it is still to be done."""
 
     recipe: Recipe
-    adapter: Any
+    method: Any
+    """The method, with the recipe's hyperparameters."""
     rate_source: str
     trained: bool
     """An adapter of this recipe is stored."""
     todo: tuple[str, ...]
     """Tasks to evaluate."""
     done: tuple[str, ...]
-    label: str = ""
-    """What progress calls it, where the method's name is not enough."""
+    label: str
+    """What it is called in progress."""
 
 
-def plan(request: Request, store: Store, data: dict[str, TaskData]) -> list[Job]:
-    """Returns the runs that the request names, in its order, with what of each is recorded already."""
-    return plan_all([(request, data)], store)[0]
+@dataclass(frozen=True)
+class Plan:
+    """The runs of a request, and what they run on."""
+
+    request: Request
+    prepared: Prepared
+    jobs: tuple[Job, ...]
+
+    @property
+    def open(self) -> tuple[Job, ...]:
+        """Returns the jobs of which something is still to be done."""
+        return tuple(job for job in self.jobs if job.todo)
 
 
-def plan_all(asked: Sequence[tuple[Request, dict[str, TaskData]]], store: Store) -> list[list[Job]]:
-    """Returns the runs of several requests, each as `plan` does; the store is read once."""
+def plan(request: Request, store: Store, prepared: Prepared | None = None) -> Plan:
+    """Returns the runs that a request names, in its order, with what of each is recorded already."""
+    return plan_all([(request, prepared or request.prepare())], store)[0]
+
+
+def plan_all(asked: Sequence[tuple[Request, Prepared]], store: Store) -> list[Plan]:
+    """Returns the plans of several requests, each as `plan` does; the store is read once."""
     recorded = {record.eval_key for record in store.records(published=False) if record.status == "ok"}
-    known = [*learning_rates.read(store.root / learning_rates.FILE), *learning_rates.read(learning_rates.shipped())]
-    return [_planned(request, store, data, recorded, known) for request, data in asked]
+    files = (store.root / learning_rates.FILE, learning_rates.shipped())
+    known = [choice for file in files for choice in learning_rates.read(file)]
+    return [Plan(request, prepared, _jobs(request, prepared, store, recorded, known)) for request, prepared in asked]
 
 
-def _planned(
+def _jobs(
     request: Request,
+    prepared: Prepared,
     store: Store,
-    data: dict[str, TaskData],
     recorded: set[str],
     known: Sequence[learning_rates.Choice],
-) -> list[Job]:
-    fingerprint = backbone_fingerprint(request.backbone, request.offline)
-    corpus = load_corpus(request.corpus)
+) -> tuple[Job, ...]:
     jobs: dict[str, Job] = {}
-    questions = {sample.question for item in data.values() for sample in item.samples}
-    asked = tuple(sorted(questions, key=lambda text: (len(text), text))[-LONG_QUESTIONS:])
+    questions = {sample.question for item in prepared.tasks.values() for sample in item.samples}
+    longest = tuple(sorted(questions, key=lambda text: (len(text), text))[-LONG_QUESTIONS:])
     for seed in request.seeds:
         for entry in request.methods:
-            texts = request.overrides.get(entry.name, {})
-            adapter = adapter_of(entry, texts)
-            check_rows(adapter, request.backbone, request.offline, asked)
-            adapter, source = with_rate(adapter, texts, known, fingerprint, corpus, request.budget)
-            recipe = _recipe(request, entry, adapter, seed, fingerprint, corpus)
-            keys = {name: eval_key(recipe, item) for name, item in data.items()}
-            done = tuple(name for name in data if keys[name] in recorded)
-            todo = tuple(name for name in data if name not in done)
-            trained = not trains(adapter) or run_folder.training(store, recipe.run_name) is not None
-            jobs.setdefault(recipe.train_key, Job(recipe, adapter, source, trained, todo, done))
-    return list(jobs.values())
+            method = request.method_of(entry)
+            check_rows(method, request.backbone, request.offline, longest)
+            given = RATE in request.overrides.get(entry.name, {})
+            method, source = _with_rate(method, given, known, prepared, request)
+            recipe = _recipe(request, entry, method, seed, prepared)
+            is_done = {name: item.eval_key(recipe.train_key) in recorded for name, item in prepared.tasks.items()}
+            done = tuple(name for name in is_done if is_done[name])
+            todo = tuple(name for name in is_done if not is_done[name])
+            trained = not method.trains or store.run(recipe.run_name).training() is not None
+            jobs.setdefault(recipe.train_key, Job(recipe, method, source, trained, todo, done, entry.name))
+    return tuple(jobs.values())
 
 
-def trains(adapter: Any) -> bool:
-    """Returns whether an adapter is trained at all."""
-    return bool(adapter.lr_range[1] > 0)
-
-
-def _recipe(request: Request, entry: Entry, adapter: Any, seed: int, fingerprint: str, corpus: Corpus) -> Recipe:
+def _recipe(request: Request, entry: Entry, method: Any, seed: int, prepared: Prepared) -> Recipe:
     return Recipe(
         backbone=request.backbone,
-        backbone_fingerprint=fingerprint,
-        corpus=corpus.name,
-        corpus_fingerprint=corpus.fingerprint,
+        backbone_fingerprint=prepared.backbone_fingerprint,
+        corpus=prepared.corpus.name,
+        corpus_fingerprint=prepared.corpus.fingerprint,
         method=entry.name,
-        params=dataclasses.asdict(adapter),
+        params=dataclasses.asdict(method),
         budget=request.budget,
         # What does not train has one result, whatever the seed.
-        seed=seed if trains(adapter) else 0,
+        seed=seed if method.trains else 0,
         dtype=request.dtype,
-        method_fingerprint=entries.own_fingerprint(entry),
+        method_fingerprint=own_fingerprint(entry),
     )
 
 
-def with_rate(
-    adapter: Any,
-    texts: dict[str, str],
-    known: Sequence[learning_rates.Choice],
-    fingerprint: str,
-    corpus: Corpus,
-    budget: Budget,
+def _with_rate(
+    method: Any, given: bool, known: Sequence[learning_rates.Choice], prepared: Prepared, request: Request
 ) -> tuple[Any, str]:
-    """Returns (adapter with its learning rate, how that was chosen)."""
-    if not trains(adapter):
-        return adapter, "does not train"
-    if "learning_rate" in texts:
-        return adapter, "set by the user"
-    plain = dataclasses.asdict(adapter)
-    defaults = dataclasses.asdict(type(adapter)())
+    """Returns (the method with its learning rate, how that was chosen); `given` by the user or not."""
+    if not method.trains:
+        return method, "does not train"
+    if given:
+        return method, "set by the user"
+    corpus = prepared.corpus
     found = learning_rates.look_up(
-        known, adapter.name, plain, fingerprint, corpus.whole or corpus.fingerprint, budget, defaults
+        known,
+        method.name,
+        dataclasses.asdict(method),
+        prepared.backbone_fingerprint,
+        corpus.whole or corpus.fingerprint,
+        request.budget,
+        dataclasses.asdict(type(method)()),
     )
     if found is None:
-        return adapter, "documented default, not searched"
+        return method, "documented default, not searched"
     said = found[1] + (", on the whole corpus" if corpus.whole else "")
-    return dataclasses.replace(adapter, learning_rate=found[0]), said
-
-
-def eval_key(recipe: Recipe, item: TaskData) -> str:
-    """Names one task's result of one run."""
-    return content_key([recipe.train_key, *item.key])
+    return dataclasses.replace(method, learning_rate=found[0]), said

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from mmpt_bench.common.errors import BenchError
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.data.tables import NAMED
 from mmpt_bench.evaluation.task import Task
-from mmpt_bench.sources.task_rows import read_rows, samples
+from mmpt_bench.sources.task_rows import Where, rows_of, samples
 
 
 @dataclass(frozen=True)
@@ -47,10 +46,10 @@ class DataReport:
     notes: tuple[str, ...] = ()
 
 
-def check_data(task: Task, data: Path | None, images: Mapping[str, Path], offline: bool = False) -> DataReport:
+def check_data(task: Task, where: Where) -> DataReport:
     """Returns what is found of a task's data; what is wrong with it is part of the report, not raised."""
     try:
-        rows = read_rows(task, data, images, offline, need_pictures=False)
+        rows = rows_of(task, where, need_images=False)
         made = samples(task, rows)
     except BenchError as error:
         return DataReport(task.name, task.title, fault=str(error))
@@ -60,7 +59,7 @@ def check_data(task: Task, data: Path | None, images: Mapping[str, Path], offlin
         answers.setdefault((sample.cluster, sample.question), set()).add(sample.answer)
     fault, fingerprint = "", rows.fingerprint
     try:
-        fingerprint = read_rows(task, data, images, offline).fingerprint
+        fingerprint = rows_of(task, where).fingerprint
     except BenchError as error:
         fault = str(error)
     missing = (*found.nameless, *found.absent) if found is not None else ()
@@ -70,7 +69,7 @@ def check_data(task: Task, data: Path | None, images: Mapping[str, Path], offlin
         origin=rows.origin,
         fault=fault,
         rows=len(made),
-        official_rows=task.official_rows,
+        official_rows=task.data.official.rows,
         official=rows.official,
         groups=dict(Counter(sample.group for sample in made if sample.group)),
         labels=dict(Counter(sample.answer for sample in made)),
@@ -80,7 +79,7 @@ def check_data(task: Task, data: Path | None, images: Mapping[str, Path], offlin
         first_missing=missing[:NAMED],
         repeated=len(made) - len(answers) if _asks_words(made) else 0,
         contradictory=sum(len(said) > 1 for said in answers.values()) if _asks_words(made) else 0,
-        seen_in_training=_overlap(task, data, made),
+        seen_in_training=_overlap(task, where, made),
         fingerprint=fingerprint,
         notes=rows.notes,
     )
@@ -91,16 +90,16 @@ def _asks_words(made: Sequence[Sample]) -> bool:
     return len({sample.question for sample in made}) > 1
 
 
-def _overlap(task: Task, data: Path | None, made: Sequence[Sample]) -> float | None:
+def _overlap(task: Task, where: Where, made: Sequence[Sample]) -> float | None:
     """Returns the share of rows whose picture the training split has.
 
     None where pictures have no names, or the split is not here: SNLI-VE's has 487 MB, and nobody asked for it.
     """
-    if not made or task.pictures is None:
+    if not made or task.data.images is None:
         return None
-    other = task.training_split()
+    other = task.on(task.data.training_split())
     try:
-        rows = read_rows(other, data, {}, offline=True, need_pictures=False)
+        rows = rows_of(other, replace(where, images={}, offline=True), need_images=False)
         trained = {sample.cluster for sample in samples(other, rows)}
     except BenchError:
         return None

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmpt_bench.common.errors import MachineError, RequestError, unknown_name
+from mmpt_bench.common.errors import RequestError, unknown_name
 from mmpt_bench.common.hashing import content_key
 from mmpt_bench.data.examples import Corpus, Example
-from mmpt_bench.data.images import Picture
+from mmpt_bench.data.images import LazyImage
+from mmpt_bench.sources import hub
 
 if TYPE_CHECKING:
     from mmpt_bench.common.entries import Entry
@@ -21,22 +22,6 @@ VISION_FLAN = ("Vision-Flan/vision-flan_191-task_1k", "24ba71985e7424afe1262bfe3
 """Data set and commit on the hub."""
 
 ANNOTATIONS = "annotation_191-task_1k.json"
-
-
-def vision_flan_annotations(offline: bool) -> Path:
-    """Returns the annotation file of Vision-Flan from the hub or its cache; MachineError where it is in neither."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    name, commit = VISION_FLAN
-    try:
-        path = hf_hub_download(name, ANNOTATIONS, repo_type="dataset", revision=commit, local_files_only=offline)
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        why = "and `--offline` forbids asking the hub" if offline else "and the hub could not be reached"
-        raise MachineError(
-            f"`{ANNOTATIONS}` of `{name}` is not in the local cache, {why}. Give the file itself: `--train-data FILE`."
-        ) from error
-    return Path(path)
 
 
 EMBEDDED = "embedded"
@@ -123,7 +108,6 @@ def _read_once(wanted: TrainData) -> Corpus:
 def _llava_corpus(wanted: TrainData) -> Corpus:
     from mmpt_bench.data.conversations import read_conversations
     from mmpt_bench.data.images import decoded
-    from mmpt_bench.sources.corpora import vision_flan_annotations
 
     is_flan = wanted.source == "vision-flan"
     file = vision_flan_annotations(wanted.offline) if is_flan else Path(wanted.source)
@@ -133,7 +117,7 @@ def _llava_corpus(wanted: TrainData) -> Corpus:
     def example(index: int) -> Example:
         one = conversations[index]
         path = files[one.picture]
-        picture = Picture(f"train/{one.picture}", lambda: decoded(path, one.picture, f"training example {index}"))
+        picture = LazyImage(f"train/{one.picture}", lambda: decoded(path, one.picture, f"training example {index}"))
         first, *later = one.exchanges
         return Example(picture, first.question, first.reply, tuple(later))
 
@@ -155,12 +139,12 @@ def _task_entry(source: str) -> Entry:
 def _task_corpus(wanted: TrainData) -> Corpus:
     """Returns the training split of a task; never its test split, whatever the data calls it."""
     from mmpt_bench.evaluation import task_catalog
-    from mmpt_bench.sources.task_rows import read_rows, samples
+    from mmpt_bench.sources.task_rows import Where, rows_of, samples
 
     task = task_catalog.load_task(_task_entry(wanted.source))
-    task = task.with_dataset(wanted.dataset) if wanted.dataset else task
-    task = task.training_split()
-    rows = read_rows(task, wanted.data, dict(wanted.collections), wanted.offline)
+    task = task.on(task.data.named(wanted.dataset)) if wanted.dataset else task
+    task = task.on(task.data.training_split())
+    rows = rows_of(task, Where(wanted.data, dict(wanted.collections), offline=wanted.offline))
     made = samples(task, rows)
 
     def example(index: int) -> Example:
@@ -200,3 +184,10 @@ def _split(
         validation=lambda index: example(validation[index]),
         notes=notes,
     )
+
+
+def vision_flan_annotations(offline: bool) -> Path:
+    """Returns the annotation file of Vision-Flan from the hub or its cache; MachineError where it is in neither."""
+    name, commit = VISION_FLAN
+    with hub.asking(f"file `{ANNOTATIONS}` of `{name}`", "Give the file itself: `--train-data FILE`.", offline):
+        return hub.snapshot(name, [ANNOTATIONS], offline, commit, dataset=True) / ANNOTATIONS

@@ -1,137 +1,107 @@
-"""Where a task's rows come from: a local folder in the hub's form, or the hub itself at a pinned commit.
+"""Where a task's rows come from: its own file, a local folder in the hub's form, the embedded suite, or the hub.
 
-Both are read by the same code from the same Parquet or JSON-lines files, so that a copy of the hub's files on a disk
-has the hub's fingerprint. Nothing of a data set is ever run. The embedded suite makes its rows itself.
+Folder and hub are read by the same code from the same Parquet or JSON-lines files, so that a copy of the hub's files on
+a disk has the hub's fingerprint. Nothing of a data set is ever run.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mmpt_bench.common.errors import MachineError, RequestError
+from mmpt_bench.common.errors import RequestError
 from mmpt_bench.common.hashing import content_key, file_sha256, files_sha256
 from mmpt_bench.data import image_folders, tables
-from mmpt_bench.data.rows import NO_PICTURE, OTHER_ROWS, Pin, Rows
+from mmpt_bench.data.dataset import Pin
+from mmpt_bench.data.rows import NO_IMAGE, OTHER_ROWS, Rows
 from mmpt_bench.data.samples import Sample
-from mmpt_bench.data.tables import bad_rows
 from mmpt_bench.evaluation.task import Task
-from mmpt_bench.sources import task_rows
+from mmpt_bench.sources import hub
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def read_rows(
-    task: Task, data: Path | None, images: Mapping[str, Path], offline: bool, need_pictures: bool = True
-) -> Rows:
-    """Returns a task's rows from a folder, or from the hub where none is given; raises as `source` does."""
-    if data is not None:
-        return folder_rows(task, data, images, need_pictures)
-    return hub_rows(task, offline, images, need_pictures)
+@dataclass(frozen=True)
+class Where:
+    """Where the rows of tasks are taken from."""
+
+    folder: Path | None = None
+    """Of real data in the hub's form; before all else."""
+    images: Mapping[str, Path] = field(default_factory=dict)
+    """Collection -> folder, of images that do not come with the rows."""
+    embedded: bool = False
+    """Generated miniatures; else the hub is asked."""
+    offline: bool = False
+    """Open no socket."""
 
 
-def embedded_rows(task: Task) -> Rows:
-    """Returns a task's rows of the embedded suite, or those that a user's own task makes itself.
+def rows_of(task: Task, where: Where, need_images: bool = True) -> Rows:
+    """Returns a task's rows: the one place that decides which.
+
+    A folder that the user names comes first, then the rows that a task makes itself, then the embedded suite or the
+    hub.
+
+    Args:
+        task: whose rows; its split may be another than the one that is scored.
+        where: they are.
+        need_images: refuses rows whose images are missing; otherwise something stands in for all of them.
 
     Raises:
-        RequestError: the suite has no such task.
+        RequestError: no such folder, data set or split, no such task in the embedded suite, a missing column, an image
+            that is not there, a bad value.
+        MachineError: the rows are on the hub and cannot be had.
     """
+    if where.folder is not None:
+        return folder_rows(task, where.folder, where.images, need_images)
+    if task.data.make_rows is not None:
+        return task.data.make_rows()
+    if not where.embedded:
+        return hub_rows(task, where.offline, where.images, need_images)
     from mmpt_bench.embedded import suite
 
-    if task.rows is not None:
-        return task.rows()
     if task.name not in suite.PICTURES:
         raise RequestError(
-            f"The embedded suite has no task `{task.name}`: pass `--data DIR` with its rows, or give the task `rows`."
+            f"The embedded suite has no task `{task.name}`: pass `--data DIR` with its rows, or give the task "
+            "`make_rows`."
         )
     return suite.source(task.name)
 
 
-def in_task_words(table: pa.Table, task: Task, origin: str) -> pa.Table:
-    """Returns rows in the task's own columns, made from its other form where they are in that one.
-
-    Raises:
-        RequestError: rows of the other form that cannot be used (first ten and count).
-    """
-    import pyarrow as pa
-
-    known = set(table.column_names)
-    if task.raw is None or not set(task.raw.columns) <= known or set(task.columns) - {task.image_column} <= known:
-        return table
-    made, faults = [], []
-    read = [name for name in (*task.raw.columns, *task.raw.others) if name in known]
-    for number, row in enumerate(table.select(read).to_pylist()):
-        try:
-            made.append(task.raw.row(row))
-        except ValueError as error:
-            faults.append(f"row {number}: {error}")
-    if faults:
-        raise bad_rows(origin, "rows cannot be used", faults)
-    return pa.Table.from_pylist(made)
-
-
-def folder_rows(
-    task: Task, data_dir: Path, images: Mapping[str, Path] | None = None, need_pictures: bool = True
-) -> Rows:
+def folder_rows(task: Task, data_dir: Path, images: Mapping[str, Path] | None = None, need_images: bool = True) -> Rows:
     """Returns a task's rows from a folder in the hub's form: the task's own, or one that holds a folder for each task.
 
-    Pictures stand in the image column as bytes, or as file names that are looked for in the folder, in its `images/`
-    and in the collections. Tables are read whole; pictures are decoded when they are used.
-
-    Args:
-        task: whose rows; its `split` may be another than the one that is scored.
-        data_dir: the folder.
-        images: collection -> folder, of pictures that do not come with the rows.
-        need_pictures: refuses rows whose pictures are missing; otherwise something stands in for all of them.
-
-    Raises:
-        RequestError: no such folder or split, a missing column, a picture that is not there, a bad value.
+    Images stand in the image column as bytes, or as file names that are looked for in the folder, in its `images/` and
+    in the collections. Tables are read whole; images are decoded when they are used. Raises as `rows_of` does.
     """
-    named = data_dir / (task.folder or task.name)
+    named = data_dir / (task.data.folder or task.name)
     # MNIST's own folder holds a folder `mnist` too, that of its config; the README is what tells them apart.
     is_own = not named.is_dir() or ((data_dir / "README.md").is_file() and not (named / "README.md").is_file())
     folder = data_dir if is_own else named
     if not folder.is_dir():
         raise RequestError(f"There is no folder `{data_dir}`.")
     origin = f"folder `{folder.name}`"
-    files = tables.split_files(_file_names(folder), _readme(folder), task.config, task.split, origin)
-    return _read(task, folder, files, origin, images or {}, need_pictures)
+    files = tables.split_files(_file_names(folder), _readme(folder), task.data.config, task.data.split, origin)
+    return _read(task, folder, files, origin, images or {}, need_images)
 
 
 def hub_rows(
-    task: Task, offline: bool = False, images: Mapping[str, Path] | None = None, need_pictures: bool = True
+    task: Task, offline: bool = False, images: Mapping[str, Path] | None = None, need_images: bool = True
 ) -> Rows:
-    """Returns a task's rows from the hub at the task's revision, through the hub's own verified cache.
-
-    See `folder_rows` for pictures.
-
-    Raises:
-        MachineError: the files are not in the cache, and the hub cannot be reached or must not be (`offline`).
-        RequestError: the hub has no such data set, revision or split, or its pictures are not with it.
-    """
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
-    from huggingface_hub.errors import RevisionNotFoundError as NoRevision
-
-    origin = f"`{task.dataset}` at {task.revision[:8]}"
-    try:
-        folder = _snapshot(task, ["README.md"], offline)
-        names = _file_names(folder) if offline else _hub_names(HfApi(), task)
-        files = tables.split_files(names, _readme(folder), task.config, task.split, origin)
-        folder = _snapshot(task, files, offline)
-    except (RepositoryNotFoundError, NoRevision) as error:
-        raise RequestError(f"The hub has no data set {origin}, or it is not open to you.") from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        why = "and `--offline` forbids asking the hub" if offline else "and the hub could not be reached"
-        raise MachineError(
-            f"The data set {origin} is not in the local cache, {why}. "
-            f"Pass `--data DIR` with a copy of it, or fetch it once with a network."
-        ) from error
+    """Returns a task's rows from the hub at the task's revision; see `folder_rows` for images, raises as `rows_of`."""
+    data = task.data
+    origin = f"`{data.hub}` at {data.revision[:8]}"
+    hint = "Pass `--data DIR` with a copy of it, or fetch it once with a network."
+    with hub.asking(f"data set {origin}", hint, offline):
+        folder = hub.snapshot(data.hub, ["README.md"], offline, data.revision, dataset=True)
+        names = _file_names(folder) if offline else hub.dataset_files(data.hub, data.revision)
+        files = tables.split_files(names, _readme(folder), data.config, data.split, origin)
+        folder = hub.snapshot(data.hub, files, offline, data.revision, dataset=True)
     # The snapshot's folder is called like the commit that a branch's name stands for.
-    return _read(task, folder, files, f"`{task.dataset}` at {folder.name[:8]}", images or {}, need_pictures)
+    return _read(task, folder, files, f"`{data.hub}` at {folder.name[:8]}", images or {}, need_images)
 
 
 def samples(task: Task, source: Rows, limit: int | None = None) -> list[Sample]:
@@ -161,37 +131,60 @@ def samples(task: Task, source: Rows, limit: int | None = None) -> list[Sample]:
 
 
 def _read(
-    task: Task, folder: Path, files: Sequence[str], origin: str, images: Mapping[str, Path], need_pictures: bool
+    task: Task, folder: Path, files: Sequence[str], origin: str, images: Mapping[str, Path], need_images: bool
 ) -> Rows:
-    paths = [folder / name for name in files]
-    table = task_rows.in_task_words(tables.read_tables(paths), task, origin)
-    can_join = task.pictures is not None and task.pictures.column != task.image_column
-    needed = [name for name in task.columns if not (can_join and name == task.image_column)]
-    tables.check_columns(table, needed if can_join else (*needed, task.image_column), origin)
-    names = tables.class_names(table, task.label_column) or task.classes
-    if task.label_column is not None:
-        tables.check_labels(table, task.label_column, names, origin)
-    found = image_folders.find_pictures(table, task.image_column, folder, task.pictures, images)
-    if need_pictures:
-        image_folders.check_found(found, task.image_column, origin, task.pictures)
+    data, paths = task.data, [folder / name for name in files]
+    table = _in_task_words(tables.read_tables(paths), task, origin)
+    can_join = data.images is not None and data.images.column != data.image_column
+    needed = [name for name in data.columns if not (can_join and name == data.image_column)]
+    tables.check_columns(table, needed if can_join else (*needed, data.image_column), origin)
+    names = tables.class_names(table, data.label_column) or data.classes
+    if data.label_column is not None:
+        tables.check_labels(table, data.label_column, names, origin)
+    found = image_folders.find_images(table, data.image_column, folder, data.images, images)
+    if need_images:
+        image_folders.check_images(found, data.image_column, origin, data.images)
     fingerprint = files_sha256(paths)
-    if need_pictures and found.names:
+    if need_images and found.names:
         fingerprint = content_key([fingerprint, [[n, file_sha256(p)] for n, p in sorted(found.names.items())]], 64)
-    official, there = task.official_rows, table.num_rows
-    notes = (task.note,) if task.note else ()
-    if official not in (None, there):
-        notes = (*notes, f"{there:,} rows; the official split has {official:,}")
-    part = f"{origin} ({', '.join(name for name in (task.config, task.split) if name)})"
+    official, there = data.official, table.num_rows
+    notes = (data.note,) if data.note else ()
+    if official.rows not in (None, there):
+        notes = (*notes, f"{there:,} rows; the official split has {official.rows:,}")
+    part = f"{origin} ({', '.join(name for name in (data.config, data.split) if name)})"
     is_official = None
-    if task.pin is not None:
-        content = tables.content_sha256(table, [name for name in task.columns if name != task.image_column])
-        is_official = content == task.pin.sha256
+    if official.pin is not None:
+        content = tables.content_sha256(table, [name for name in data.columns if name != data.image_column])
+        is_official = content == official.pin.sha256
         if not is_official:
             part = f"{part}, {OTHER_ROWS}"
-            notes = (*notes, _differ(content, task.pin))
-    pictures = found.files if need_pictures else [NO_PICTURE] * there
-    rows = tables.TableRows(table, task.image_column, pictures)
+            notes = (*notes, _differ(content, official.pin))
+    pictures = found.files if need_images else [NO_IMAGE] * there
+    rows = tables.TableRows(table, data.image_column, pictures)
     return Rows(rows, names, fingerprint, part, "real", notes, found, is_official)
+
+
+def _in_task_words(table: pa.Table, task: Task, origin: str) -> pa.Table:
+    """Returns rows in the task's own columns, made from its other form where they are in that one.
+
+    Raises:
+        RequestError: rows of the other form that cannot be used (first ten and count).
+    """
+    import pyarrow as pa
+
+    data, raw, known = task.data, task.data.raw, set(table.column_names)
+    if raw is None or not set(raw.columns) <= known or set(data.columns) - {data.image_column} <= known:
+        return table
+    made, faults = [], []
+    read = [name for name in (*raw.columns, *raw.others) if name in known]
+    for number, row in enumerate(table.select(read).to_pylist()):
+        try:
+            made.append(raw.row(row))
+        except ValueError as error:
+            faults.append(f"row {number}: {error}")
+    if faults:
+        raise tables.bad_rows(origin, "rows cannot be used", faults)
+    return pa.Table.from_pylist(made)
 
 
 def _differ(content: str, pin: Pin) -> str:
@@ -209,21 +202,3 @@ def _file_names(folder: Path) -> list[str]:
 def _readme(folder: Path) -> str:
     path = folder / "README.md"
     return path.read_text(encoding="utf-8") if path.is_file() else ""
-
-
-def _hub_names(api: Any, task: Task) -> list[str]:
-    return list(api.list_repo_files(task.dataset, repo_type="dataset", revision=task.revision))
-
-
-def _snapshot(task: Task, files: Sequence[str], offline: bool) -> Path:
-    from huggingface_hub import snapshot_download
-
-    return Path(
-        snapshot_download(
-            task.dataset,
-            repo_type="dataset",
-            revision=task.revision,
-            allow_patterns=list(files),
-            local_files_only=offline,
-        )
-    )

@@ -6,12 +6,12 @@ import functools
 import json
 import re
 import struct
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmpt_bench.common.errors import MachineError, RequestError, UntrustedRecord, unknown_name
+from mmpt_bench.common.errors import RequestError, UntrustedRecord, unknown_name
 from mmpt_bench.common.hashing import content_key, file_sha256
+from mmpt_bench.sources import hub
 
 EMBEDDED = "embedded"
 CHECKSUM_FILE = "checksums.json"
@@ -41,7 +41,9 @@ def backbone_folder(name: str, offline: bool = False, weights: bool = True) -> P
     elif Path(name).is_dir():
         folder = Path(name)
     elif _HUB_NAME.fullmatch(name):
-        folder = _from_hub(name, offline, PATTERNS if weights else PATTERNS[1:])
+        repository, _, revision = name.partition("@")
+        with hub.asking(f"backbone `{name}`", "Give a folder, or check network and name.", offline):
+            folder = hub.snapshot(repository, PATTERNS if weights else PATTERNS[1:], offline, revision or None)
     else:
         raise RequestError(f"There is no backbone folder `{name}`. Give a folder, `owner/model`, or `{EMBEDDED}`.")
     if not (folder / "config.json").is_file():
@@ -69,7 +71,7 @@ def check_rows(adapter: Any, name: str, offline: bool = False, questions: tuple[
     Raises:
         RequestError: prompt rows, image tokens and the longest question fill the decoder's context.
     """
-    rows = getattr(adapter, "decoder_rows", 0)
+    rows = adapter.decoder_rows
     lengths = [v for n, v in vars(adapter).items() if n.endswith("length")]
     if not rows and not lengths:
         return
@@ -100,26 +102,6 @@ def _longest(file: Path, texts: tuple[str, ...]) -> int:
 
     tokenizer = Tokenizer.from_file(str(file))
     return max(len(tokenizer.encode(text, add_special_tokens=False).ids) for text in texts)
-
-
-def _from_hub(name: str, offline: bool, patterns: Sequence[str]) -> Path:
-    """Returns the local snapshot of a hub model."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    repository, _, revision = name.partition("@")
-    try:
-        path = snapshot_download(
-            repository, revision=revision or None, allow_patterns=list(patterns), local_files_only=offline
-        )
-    except HFValidationError as error:
-        raise RequestError(f"There is no backbone folder `{name}`, and the hub has no such names.") from error
-    except LocalEntryNotFoundError as error:
-        hint = "Run once without --offline." if offline else "Check the network and the name."
-        raise MachineError(f"`{name}` is neither a folder here nor in the local cache of the hub. {hint}") from error
-    except (HfHubHTTPError, OSError) as error:
-        raise MachineError(f"`{name}` could not be fetched from the hub: {str(error).splitlines()[0]}") from error
-    return Path(path)
 
 
 def backbone_files(folder: Path) -> list[Path]:

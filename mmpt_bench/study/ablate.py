@@ -1,36 +1,30 @@
-"""Ablations: requests become points, points become jobs of the one runner, and their results a board of their own."""
+"""Ablations: requests become points, points become plans of the one runner, and their results a board of their own."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import click
-
-from mmpt_bench.cli.announce import announce, print_plan, say_notes
-from mmpt_bench.cli.run import run_jobs
 from mmpt_bench.common.entries import Entry
 from mmpt_bench.common.errors import RequestError
-from mmpt_bench.common.files import write_atomic
-from mmpt_bench.evaluation import task_catalog
-from mmpt_bench.evaluation.task import Task
-from mmpt_bench.records.ablations import FOLDER, Ablation, Point, variant_key, write
-from mmpt_bench.records.recipe import Record
+from mmpt_bench.methods import method_catalog
+from mmpt_bench.records.ablations import Ablation, Point, write
+from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store
 from mmpt_bench.runs.estimate import estimate, how_long
-from mmpt_bench.runs.plan import Job, plan_all
-from mmpt_bench.runs.request import Request, TaskData, adapter_of, load_data, suite_of
-from mmpt_bench.sources.corpora import TrainData, load_corpus, train_data
+from mmpt_bench.runs.events import Reporter
+from mmpt_bench.runs.execute import execute
+from mmpt_bench.runs.plan import Job, Plan, plan, plan_all
+from mmpt_bench.runs.request import Request
+from mmpt_bench.sources.corpora import TrainData
+from mmpt_bench.sources.prepared import Prepared
 from mmpt_bench.sources.weights import check_backbone
-from mmpt_bench.study.ablation_board import ablation_board
-from mmpt_bench.study.ablation_tables import ablation_csv, ablation_json, ablation_md, ablation_tables
-from mmpt_bench.study.axes import Axis, Setting, combinations, label_of, name_of
+from mmpt_bench.study.axes import Axis, Setting, axes_of, combinations, label_of, name_of
 
 
 @dataclass(frozen=True)
-class Asked:
+class AblationRequest:
     """What a user asked to vary."""
 
     request: Request
@@ -42,64 +36,94 @@ class Asked:
     budget_hours: float | None
     command: str
 
+    @classmethod
+    def of(
+        cls,
+        request: Request,
+        options: Mapping[str, str],
+        varied: Sequence[str],
+        beside: str,
+        one_at_a_time: bool = False,
+        budget_hours: float | None = None,
+        command: str = "",
+    ) -> AblationRequest:
+        """Returns the request that options stand for; see `api.ablate`.
 
-def ablate(asked: Asked, only_plan: bool, as_json: bool) -> int:
-    """Does what is asked and not yet recorded, writes the ablation's table, and returns the exit code."""
+        Raises:
+            RequestError: a value that is none, a method that cannot be varied so, two axes that set one field, or
+                hours that are none.
+        """
+        if budget_hours is not None and not budget_hours > 0:
+            raise RequestError(f"`--budget-hours {budget_hours:g}`: above 0.")
+        axes = axes_of(options, varied, request.methods)
+        names = {entry.name for entry in request.methods}
+        found = [] if beside == "none" else method_catalog.find_methods(beside)
+        references = tuple(entry for entry in found if entry.name not in names)
+        return cls(request, tuple(axes), references, one_at_a_time, budget_hours, command)
+
+
+@dataclass(frozen=True)
+class AblationPlan:
+    """The points of an ablation, and the runs that they need."""
+
+    ablation: Ablation
+    plans: tuple[Plan, ...]
+    """One for each backbone and training data, with the same tasks."""
+
+    @property
+    def n_runs(self) -> int:
+        """Returns how many runs there are."""
+        return sum(len(each.jobs) for each in self.plans)
+
+
+def plan_ablation(asked: AblationRequest, store: Store) -> AblationPlan:
+    """Returns what an ablation needs; nothing is run or written.
+
+    Raises:
+        RequestError: a point that cannot be, backbones of two suites, or more hours than were given.
+    """
     places = _places(asked)
     for request, _, _ in places:
         check_backbone(request.backbone)
         for entry in request.methods:
-            adapter_of(entry, request.overrides.get(entry.name, {}))
+            request.method_of(entry)
     _check_suites(places)
-    store = Store(asked.request.out)
-    data = load_data(asked.request)
-    planned = plan_all([(request, data) for request, _, _ in places], store)
-    groups = _grouped(places, planned)
-    jobs = [job for _, group in groups for job in group]
-    ablation = _ablation(asked, places, planned, store, data)
-    _check_hours(asked, jobs, data, store)
-    say_notes(data, load_corpus(asked.request.corpus))
-    if only_plan:
-        points = [point.label for point in ablation.all_points]
-        if not as_json:
-            seeds = f"{len(asked.request.seeds)} seed{'s' if len(asked.request.seeds) > 1 else ''}"
-            click.echo(f"{len(points)} points at {seeds}: {', '.join(points)}.", err=True)
-        print_plan(asked.request, jobs, data, store, as_json, ablation=ablation.name, points=points)
-        return 0
+    tasks = asked.request.prepare_tasks()
+    plans = plan_all([(request, request.prepare(tasks)) for request, _, _ in places], store)
+    groups = _grouped(places, plans)
+    _check_hours(asked, groups, store)
+    return AblationPlan(_ablation(asked, places, plans, store, plans[0].prepared), tuple(groups))
+
+
+def run_ablation(
+    planned: AblationPlan, store: Store, report: Reporter, stopping: Callable[[], bool] = lambda: False
+) -> list[Record]:
+    """Does what is not yet recorded, keeps the ablation's definition, and returns the new records."""
     store.check_writable()
-    announce(jobs, data)
-    write(store, ablation)
-    made: list[Record] = []
-    for request, group in groups:
-        if not run_jobs(request, group, data, store, made):
-            return 130
-    tasks = task_catalog.built_in_tasks()
-    _show(store, ablation, tasks | {name: item.task for name, item in data.items()}, as_json)
-    failed = [record for record in made if record.status == "failed"]
-    if failed:
-        click.echo(f"{len(failed)} of {len(jobs)} runs failed; the table lists them.", err=True)
-    return 4 if failed else 0
+    report.planned(planned.plans)
+    write(store, planned.ablation)
+    return [record for each in planned.plans for record in execute(each, store, report, stopping)]
 
 
 Place = tuple[Request, str, dict[str, Setting]]
 """The request of one point, its method, and what is changed in it."""
 
 
-def _places(asked: Asked) -> list[Place]:
+def _places(asked: AblationRequest) -> list[Place]:
     """Returns every point as a request of its own, then the references."""
     base = asked.request
     found: list[Place] = []
     for entry in base.methods:
         for changed in combinations(asked.axes, entry.name, asked.one_at_a_time):
             texts = dict(base.overrides.get(entry.name, {}))
-            corpus, backbone = base.corpus, base.backbone
+            train, backbone = base.train, base.backbone
             for setting in changed.values():
                 texts |= setting.fields.get(entry.name, {})
                 backbone = setting.backbone or backbone
                 if setting.fraction is not None:
-                    corpus = dataclasses.replace(train_data(base.corpus), fraction=setting.fraction)
+                    train = dataclasses.replace(base.train, fraction=setting.fraction)
             overrides = {entry.name: texts} if texts else {}
-            request = dataclasses.replace(base, methods=(entry,), overrides=overrides, corpus=corpus, backbone=backbone)
+            request = dataclasses.replace(base, methods=(entry,), overrides=overrides, train=train, backbone=backbone)
             found.append((request, entry.name, changed))
     for entry in asked.references:
         found.append((dataclasses.replace(base, methods=(entry,), overrides={}), entry.name, {}))
@@ -107,7 +131,7 @@ def _places(asked: Asked) -> list[Place]:
 
 
 def _check_suites(places: Sequence[Place]) -> None:
-    suites = {suite_of(request) for request, _, _ in places}
+    suites = {request.suite for request, _, _ in places}
     if len(suites) > 1:
         raise RequestError(
             "`--backbone` names the embedded model and others, whose tasks are not the same ones: "
@@ -115,30 +139,29 @@ def _check_suites(places: Sequence[Place]) -> None:
         )
 
 
-def _grouped(places: Sequence[Place], planned: Sequence[Sequence[Job]]) -> list[tuple[Request, list[Job]]]:
+def _grouped(places: Sequence[Place], plans: Sequence[Plan]) -> list[Plan]:
     """Returns the jobs by what must be loaded for them, each training once, all points at one seed before the next."""
-    groups: dict[tuple[str, TrainData], tuple[Request, dict[str, Job]]] = {}
-    for (request, method, changed), jobs in zip(places, planned, strict=True):
-        _, known = groups.setdefault((request.backbone, train_data(request.corpus)), (request, {}))
-        for job in jobs:
+    groups: dict[tuple[str, TrainData], tuple[Plan, dict[str, Job]]] = {}
+    for (request, method, changed), each in zip(places, plans, strict=True):
+        _, known = groups.setdefault((request.backbone, request.train), (each, {}))
+        for job in each.jobs:
             known.setdefault(job.recipe.train_key, dataclasses.replace(job, label=label_of(method, changed)))
-    return [(request, sorted(jobs.values(), key=lambda j: j.recipe.seed)) for request, jobs in groups.values()]
+    return [
+        dataclasses.replace(first, jobs=tuple(sorted(jobs.values(), key=lambda job: job.recipe.seed)))
+        for first, jobs in groups.values()
+    ]
 
 
 def _ablation(
-    asked: Asked,
-    places: Sequence[Place],
-    planned: Sequence[Sequence[Job]],
-    store: Store,
-    data: dict[str, TaskData],
+    asked: AblationRequest, places: Sequence[Place], plans: Sequence[Plan], store: Store, prepared: Prepared
 ) -> Ablation:
     """Returns the definition of what was asked."""
     entries = {entry.name: entry for entry in (*asked.request.methods, *asked.references)}
     plain = dataclasses.replace(asked.request, overrides={}, methods=tuple(entries.values()), seeds=(0,))
-    default = {variant_key(job.recipe) for job in plan_all([(plain, data)], store)[0]}
+    default = {job.recipe.variant_key for job in plan(plain, store, plain.prepare(prepared.tasks)).jobs}
     points: list[Point] = []
-    for (_, method, changed), jobs in zip(places, planned, strict=True):
-        key = variant_key(jobs[0].recipe)
+    for (_, method, changed), made in zip(places, plans, strict=True):
+        key = made.jobs[0].recipe.variant_key
         values = {axis: setting.label for axis, setting in changed.items()}
         points.append(Point(label_of(method, changed), method, values, key, key in default))
     varied = points[: len(points) - len(asked.references)]
@@ -154,11 +177,11 @@ def _ablation(
     )
 
 
-def _check_hours(asked: Asked, jobs: Sequence[Job], data: dict[str, TaskData], store: Store) -> None:
+def _check_hours(asked: AblationRequest, plans: Sequence[Plan], store: Store) -> None:
     """Raises RequestError for a grid that would take longer than the hours that were given."""
     if asked.budget_hours is None:
         return
-    cost = estimate(jobs, data, store)
+    cost = estimate(plans, store)
     count = f"{cost.trainings} trainings and {cost.evaluations} evaluations are to be done"
     if cost.seconds is None:
         raise RequestError(
@@ -170,19 +193,3 @@ def _check_hours(asked: Asked, jobs: Sequence[Job], data: dict[str, TaskData], s
             f"`--budget-hours {asked.budget_hours:g}`: {count}. {how_long(cost)} Ask for fewer values, seeds or "
             "tasks, use `--one-at-a-time`, or give more hours."
         )
-
-
-def _show(store: Store, ablation: Ablation, tasks: Mapping[str, Task], as_json: bool) -> None:
-    """Writes and prints an ablation's table."""
-    board = ablation_board(store, ablation, tasks)
-    write_atomic(store.path(FOLDER, f"{ablation.name}.csv"), ablation_csv(board))
-    write_atomic(store.path(FOLDER, f"{ablation.name}.md"), ablation_md(board))
-    if as_json:
-        click.echo(json.dumps(ablation_json(board), indent=1))
-        return
-    from rich.console import Console
-
-    console = Console()
-    for part in ablation_tables(board):
-        console.print(part)
-    click.echo(f"Written: {ablation.name}.csv and .md in {store.root}/{FOLDER}/", err=True)

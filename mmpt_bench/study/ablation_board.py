@@ -11,8 +11,8 @@ from mmpt_bench.board.contrasts import Contrast, contrasts
 from mmpt_bench.board.from_records import standing_failures
 from mmpt_bench.board.rescoring import Samples, by, check_track, one_edition
 from mmpt_bench.evaluation.task import Task
-from mmpt_bench.records.ablations import Ablation, Point, read_all, variant_key
-from mmpt_bench.records.recipe import Record
+from mmpt_bench.records.ablations import Ablation, Point, read_all
+from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store
 
 
@@ -78,15 +78,15 @@ def ablation_board(
     """
     keys = {point.key for point in ablation.all_points}
     known = store.records() if records is None else records
-    records = [record for record in known if variant_key(record) in keys]
+    records = [record for record in known if record.variant_key in keys]
     for record in records:
         check_track(record)
     done = [record for record in records if record.status == "ok" and record.limit == ablation.limit]
     kept, left_out = one_edition(done, tasks)
     kept = _of_its_tasks(kept, {point.key for point in ablation.points})
-    of_key = by(kept, [variant_key(record) for record in kept])
+    of_key = by(kept, [record.variant_key for record in kept])
     failed = standing_failures(records)
-    failed_of = by(failed, [variant_key(record) for record in failed])
+    failed_of = by(failed, [record.variant_key for record in failed])
     groups = {p.label: of_key[p.key] for p in ablation.all_points if p.key in of_key}
     failures = {p.label: failed_of[p.key] for p in ablation.all_points if p.key in failed_of}
     missing = tuple(p.label for p in ablation.all_points if p.key not in of_key and p.key not in failed_of)
@@ -112,7 +112,7 @@ def _of_its_tasks(records: Sequence[Record], keys: set[str]) -> list[Record]:
     """
     having: dict[str, set[str]] = {}
     for record in records:
-        having.setdefault(record.task, set()).update({variant_key(record)} & keys)
+        having.setdefault(record.task, set()).update({record.variant_key} & keys)
     n_points = len(set().union(*having.values()))
     shared = {task for task, points in having.items() if 2 * len(points) > n_points}
     return [record for record in records if record.task in shared or not shared]

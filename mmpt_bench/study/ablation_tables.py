@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.board.board import Column, plain
@@ -11,14 +13,16 @@ from mmpt_bench.board.writers import numbers
 from mmpt_bench.common.escaping import csv_table, markdown, rich_text, rounded
 from mmpt_bench.common.files import write_atomic
 from mmpt_bench.evaluation.task import Task
-from mmpt_bench.records.ablations import FOLDER, Point
-from mmpt_bench.records.recipe import Record
+from mmpt_bench.records.ablations import FOLDER, Ablation, Point
+from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store
 from mmpt_bench.stats.claims import SEEDS_TO_CLAIM
-from mmpt_bench.study.ablation_board import AblationBoard, ablation_boards
+from mmpt_bench.study.ablation_board import AblationBoard, ablation_board, ablation_boards
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from mmpt_bench.runs.estimate import Outlook
 
 NOTES = (
     "**Score** is the mean over seeds with its 95 % interval: over seeds and pictures with two seeds or more, over "
@@ -30,13 +34,35 @@ NOTES = (
 )
 
 
+@dataclass(frozen=True)
+class AblationResult:
+    """An ablation with its board; or, where nothing was run, what would run."""
+
+    name: str
+    points: list[str]
+    seeds: tuple[int, ...]
+    n_runs: int
+    folder: Path
+    """The results folder."""
+    board: AblationBoard | None = None
+    failed: tuple[Record, ...] = ()
+    outlook: Outlook | None = None
+
+
 def write_ablations(store: Store, tasks: Mapping[str, Task], records: Sequence[Record]) -> list[AblationBoard]:
     """Writes every ablation's table as `ablations/<name>.csv` and `.md` and returns the boards; none without one."""
-    boards = list(ablation_boards(store, tasks, records=records))
-    for board in boards:
-        write_atomic(store.path(FOLDER, f"{board.ablation.name}.csv"), ablation_csv(board))
-        write_atomic(store.path(FOLDER, f"{board.ablation.name}.md"), ablation_md(board))
-    return boards
+    return [_write(store, board) for board in ablation_boards(store, tasks, records=records)]
+
+
+def write_ablation(store: Store, ablation: Ablation, tasks: Mapping[str, Task]) -> AblationBoard:
+    """Writes one ablation's tables and returns its board."""
+    return _write(store, ablation_board(store, ablation, tasks))
+
+
+def _write(store: Store, board: AblationBoard) -> AblationBoard:
+    write_atomic(store.path(FOLDER, f"{board.ablation.name}.csv"), ablation_csv(board))
+    write_atomic(store.path(FOLDER, f"{board.ablation.name}.md"), ablation_md(board))
+    return board
 
 
 def ablation_csv(board: AblationBoard) -> bytes:

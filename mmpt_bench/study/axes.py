@@ -107,12 +107,18 @@ class Axis:
         return any(not each.fields or method in each.fields for each in self.settings)
 
 
-def axes_of(options: Mapping[str, str], sets: Sequence[str], methods: Sequence[Entry]) -> tuple[list[Axis], list[str]]:
-    """Returns the axes that options stand for, and those `--set` texts that fix a value in every run.
+def split_sets(sets: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Returns the `--set` texts that make an axis (`lora.r=4,8`), and those that fix a value (`lora.r=4`)."""
+    varied = [text for text in sets if "," in text.partition("=")[2]]
+    return varied, [text for text in sets if text not in varied]
+
+
+def axes_of(options: Mapping[str, str], varied: Sequence[str], methods: Sequence[Entry]) -> list[Axis]:
+    """Returns the axes that options stand for.
 
     Args:
         options: name in `OPTIONS` -> comma-separated values.
-        sets: `--set` texts: `lora.r=4,8` makes an axis, `lora.r=4` fixes a value.
+        varied: `--set` texts with several values, each an axis.
         methods: what is varied; every option must be able to vary each of them.
 
     Raises:
@@ -120,13 +126,7 @@ def axes_of(options: Mapping[str, str], sets: Sequence[str], methods: Sequence[E
             set the same field.
     """
     axes = [_axis(name, text, methods) for name, text in options.items()]
-    fixed = []
-    for text in sets:
-        _, equals, values = text.partition("=")
-        if equals and "," in values:
-            axes.append(_field_axis(text, methods))
-        else:
-            fixed.append(text)
+    axes += [_field_axis(text, methods) for text in varied]
     for entry in methods:
         owner: dict[str, str] = {}
         for axis in axes:
@@ -140,7 +140,7 @@ def axes_of(options: Mapping[str, str], sets: Sequence[str], methods: Sequence[E
                 f"`--set {entry.name}.FIELD=1,2`; its fields: {_fields(entry)}. To have it as it is for comparison, "
                 f"name it with `--with {entry.name}`."
             )
-    return sorted(axes, key=lambda axis: axis.name == "parts"), fixed
+    return sorted(axes, key=lambda axis: axis.name == "parts")
 
 
 def _axis(name: str, text: str, methods: Sequence[Entry]) -> Axis:

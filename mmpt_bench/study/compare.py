@@ -16,7 +16,7 @@ from mmpt_bench.evaluation.task import Task
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.records.store import Store
 from mmpt_bench.study.ablation_board import ablation_boards
-from mmpt_bench.study.comparison_text import Answer, sentence
+from mmpt_bench.study.comparison_text import ComparisonResult, sentence
 
 
 def answer_to(
@@ -27,7 +27,7 @@ def answer_to(
     track: str = "",
     only: Sequence[str] = (),
     n_resamples: int = RESAMPLES,
-) -> Answer:
+) -> ComparisonResult:
     """Returns how some methods, variants or runs differ, pair by pair.
 
     Args:
@@ -59,7 +59,7 @@ def answer_to(
             f"{' and '.join(labels)} cannot be compared{asked}: they share no task, or too few seeds ({seeds}). "
             "Run them on the same tasks at the same seeds."
         )
-    return Answer(found.board, labels, made, sentence(made, found.board))
+    return ComparisonResult(found.board, labels, made, sentence(made, found.board))
 
 
 def _seeds(seeds: Sequence[int]) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ComparisonResult:
     """What is said of some rows of a board."""
 
     board: Board
@@ -115,7 +115,7 @@ def _unit(each: Contrast, board: Board) -> str:
     return "points" if column.unit == "points" else "percentage points"
 
 
-def as_plain(answer: Answer) -> dict[str, Any]:
+def as_plain(answer: ComparisonResult) -> dict[str, Any]:
     """Returns an answer as JSON values."""
     rows = [plain(row) for row in answer.board.rows if row.label in answer.labels]
     return {
@@ -125,12 +125,12 @@ def as_plain(answer: Answer) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def tables(answer: Answer) -> tuple[Table, Table]:
+def tables(answer: ComparisonResult) -> tuple[Table, Table]:
     """Returns what to print below the sentence: the differences, and the rows themselves."""
     return _table(answer), _rows_table(answer)
 
 
-def _table(answer: Answer) -> Table:
+def _table(answer: ComparisonResult) -> Table:
     pairs = list(dict.fromkeys(f"{each.first} − {each.second}" for each in answer.contrasts))
     names = ("On", "Difference", "95 % interval", "p", "Found from", "Better")
     table = _empty(pairs[0], names) if len(pairs) == 1 else _empty("", ("Pair", *names))
@@ -149,7 +149,7 @@ def _table(answer: Answer) -> Table:
     return table
 
 
-def _rows_table(answer: Answer) -> Table:
+def _rows_table(answer: ComparisonResult) -> Table:
     """Returns the rows themselves: overall, rank with its interval, and how much of full fine-tuning's gain is kept."""
     table = _empty(answer.board.title, ("Method", "Overall", "Rank", "Place", "Gain recovered", "Trained", "Seeds"))
     for row in answer.board.rows:

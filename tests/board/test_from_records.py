@@ -21,11 +21,12 @@ from mmpt_bench.board.writers.terminal import leaderboard_tables
 from mmpt_bench.common.errors import RequestError, UntrustedRecord
 from mmpt_bench.common.escaping import csv_table, csv_text, markdown, plain_text
 from mmpt_bench.evaluation.task import Task
-from mmpt_bench.records.recipe import Budget, Recipe
+from mmpt_bench.records.budget import Budget
+from mmpt_bench.records.recipe import Recipe
 from mmpt_bench.records.store import Store
 from mmpt_bench.stats.resampling import FEW_PICTURES
 from support.paths import ROOT
-from support.synthetic import failed, recipe, record, samples, store_in, task
+from support.synthetic import failed, keep, recipe, record, samples, store_in, task
 
 COLOURS, SHAPES = task("colours", "Colours"), task("shapes", "Shapes")
 TASKS = {"colours": COLOURS, "shapes": SHAPES}
@@ -34,7 +35,7 @@ FAST = 400
 
 
 def add(store: Store, right: str, made_by: Recipe | None = None, of: Task = COLOURS, **changes: object) -> None:
-    store.append_record(record(store, of, ASKED[of.name], right, made_by, **changes))
+    keep(store, record(store, of, ASKED[of.name], right, made_by, **changes))
 
 
 def made(store: Store, tasks: dict[str, Task] | None = None) -> tuple[Board, ...]:
@@ -137,9 +138,9 @@ def test_interval_among_many_rows_is_the_one_of_the_row_alone(tmp_path: Path) ->
     alone, beside = store_in(tmp_path / "alone"), store_in(tmp_path / "beside")
     asked = samples(FEW_PICTURES + 20)
     for seed in range(2):
-        alone.append_record(record(alone, COLOURS, asked, "1101" if seed else "10", recipe("lora", seed)))
+        keep(alone, record(alone, COLOURS, asked, "1101" if seed else "10", recipe("lora", seed)))
         for method, right in (("lora", "1101" if seed else "10"), ("vpt", "1" if seed else "0")):
-            beside.append_record(record(beside, COLOURS, asked, right, recipe(method, seed)))
+            keep(beside, record(beside, COLOURS, asked, right, recipe(method, seed)))
     (of_alone,), (of_both,) = made(alone), made(beside)
     first, second = (next(r for r in of.rows if r.label == "lora").cells["colours"] for of in (of_alone, of_both))
     assert first.interval is not None
@@ -157,7 +158,7 @@ def test_records_with_a_limit_stand_apart(tmp_path: Path) -> None:
     store = store_in(tmp_path)
     add(store, "1110", recipe("lora"))
     asked = ASKED["colours"][:10]
-    store.append_record(record(store, COLOURS, asked, "1", recipe("vpt"), limit=10))
+    keep(store, record(store, COLOURS, asked, "1", recipe("vpt"), limit=10))
     whole, limited = made(store)
     assert (whole.limit, [r.label for r in whole.rows]) == (None, ["lora"])
     assert (limited.limit, [r.label for r in limited.rows]) == (10, ["vpt"])
@@ -168,8 +169,8 @@ def test_records_with_a_limit_stand_apart(tmp_path: Path) -> None:
 def test_failed_run_is_listed_and_never_ranked(tmp_path: Path) -> None:
     store = store_in(tmp_path)
     add(store, "1110", recipe("lora", 0))
-    store.append_record(failed(recipe("lora", 1)))
-    store.append_record(failed(recipe("vpt", 0), "out of | memory"))
+    keep(store, failed(recipe("lora", 1)))
+    keep(store, failed(recipe("vpt", 0), "out of | memory"))
     (board,) = made(store)
     assert [r.label for r in board.rows] == ["lora"]
     assert [(f.label, f.seed) for f in board.failures] == [("lora", 1), ("vpt", 0)]
@@ -184,7 +185,7 @@ def test_failed_run_is_listed_and_never_ranked(tmp_path: Path) -> None:
 
 def test_track_with_failures_alone_is_shown(tmp_path: Path) -> None:
     store = store_in(tmp_path)
-    store.append_record(failed(recipe()))
+    keep(store, failed(recipe()))
     (board,) = made(store)
     assert (board.rows, len(board.failures)) == ((), 1)
     assert "not finite at step 12" in leaderboard_md([board], ()).decode()
@@ -193,7 +194,7 @@ def test_track_with_failures_alone_is_shown(tmp_path: Path) -> None:
 
 def test_failure_that_was_made_good_is_history(tmp_path: Path) -> None:
     store = store_in(tmp_path)
-    store.append_record(dataclasses.replace(failed(recipe()), time="2026-01-01T00:00:00Z"))
+    keep(store, dataclasses.replace(failed(recipe()), time="2026-01-01T00:00:00Z"))
     add(store, "1110", recipe(), time="2026-01-01T01:00:00Z")
     assert made(store)[0].failures == ()
 
@@ -319,7 +320,7 @@ def test_flags_name_what_a_reader_must_know(tmp_path: Path) -> None:
 def test_record_that_contradicts_itself_is_refused(tmp_path: Path, change: dict[str, object], message: str) -> None:
     store = store_in(tmp_path)
     honest = record(store, COLOURS, ASKED["colours"], "1110")
-    store.append_record(dataclasses.replace(honest, **change))  # type: ignore[arg-type]
+    keep(store, dataclasses.replace(honest, **change))  # type: ignore[arg-type]
     with pytest.raises(UntrustedRecord, match=message):
         made(store)
 
@@ -355,7 +356,7 @@ def test_results_of_a_task_that_is_not_here_are_left_out(tmp_path: Path) -> None
 def test_points_are_shown_out_of_their_ceiling(tmp_path: Path) -> None:
     store, mme = store_in(tmp_path), task("mme", "MME", points=True)
     asked = [*samples(40, "count", 2), *samples(40, "color", 2)]
-    store.append_record(record(store, mme, asked, "1110"))
+    keep(store, record(store, mme, asked, "1110"))
     (board,) = made(store, {"mme": mme})
     # Of each pair of pictures one has both questions right: acc 75, acc+ 50, in two subtasks.
     assert numbers.score(board.rows[0].cells["mme"].score, board.columns[0]) == "250.0 / 400"
@@ -402,7 +403,7 @@ def test_terminal_tables_fit_and_cut_nothing(tmp_path: Path, width: int) -> None
     store = store_in(tmp_path)
     for method in ("projector", "lora"):
         for name in names:
-            store.append_record(record(store, tasks[name], ASKED["colours"], "1110", recipe(method)))
+            keep(store, record(store, tasks[name], ASKED["colours"], "1110", recipe(method)))
     (board,) = made(store, tasks)
     text = printed(board, width)
     assert max(map(len, text.splitlines())) <= width
@@ -426,7 +427,7 @@ def test_hostile_text_is_harmless_in_markdown() -> None:
 def test_hostile_text_is_harmless_in_every_file(tmp_path: Path) -> None:
     store = store_in(tmp_path)
     add(store, "1110", recipe(), learning_rate_source=HOSTILE)
-    store.append_record(failed(recipe("vpt", params={"learning_rate": 1.0, "name": "=cmd()"}), "=cmd() " + HOSTILE))
+    keep(store, failed(recipe("vpt", params={"learning_rate": 1.0, "name": "=cmd()"}), "=cmd() " + HOSTILE))
     (board,) = made(store)
     md, table = leaderboard_md([board], ()).decode(), leaderboard_csv([board]).decode()
     for text in (md, table, printed(board, 100)):

@@ -38,9 +38,9 @@ PICTURE = Image.new("RGB", (1, 1))
 def real(name: str) -> Sequence[Sample]:
     """Returns the samples of a task's real rows, with one white pixel for every picture."""
     task, table = task_named(name), pq.read_table(DATA / FILES[name])
-    names = tables.class_names(table, task.label_column)
-    rows = table.drop_columns([task.image_column]).to_pylist()
-    return [task.sample(row | {task.image_column: PICTURE}, i, names) for i, row in enumerate(rows)]
+    names = tables.class_names(table, task.data.label_column)
+    rows = table.drop_columns([task.data.image_column]).to_pylist()
+    return [task.sample(row | {task.data.image_column: PICTURE}, i, names) for i, row in enumerate(rows)]
 
 
 @pytest.mark.parametrize("name", [*NAMES, "_template"])
@@ -55,9 +55,9 @@ def test_task_file_exports_a_task_named_like_it_with_a_docstring_line(name: str)
 @pytest.mark.parametrize("name", NAMES)
 def test_task_names_a_commit_and_a_figure_that_its_metric_gives(name: str) -> None:
     task = task_named(name)
-    assert len(task.revision) == 40
-    assert set(task.revision) <= set("0123456789abcdef")
-    assert task.image_column in task.columns
+    assert len(task.data.revision) == 40
+    assert set(task.data.revision) <= set("0123456789abcdef")
+    assert task.data.image_column in task.data.columns
 
 
 def test_importing_tasks_brings_in_no_heavy_package() -> None:

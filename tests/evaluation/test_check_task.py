@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from mmpt_bench.data.images import Picture
+from mmpt_bench.data.dataset import Dataset
+from mmpt_bench.data.images import LazyImage
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.engine.adapters.check_method import check_task
-from mmpt_bench.evaluation.counting import Sheet, sheet_of
+from mmpt_bench.evaluation.counting import CodedSamples, code_samples
 from mmpt_bench.evaluation.metrics import Metric
 from mmpt_bench.evaluation.task import Task
 
@@ -19,8 +20,10 @@ from mmpt_bench.evaluation.task import Task
 class Accuracy(Metric):
     """Share of right answers."""
 
-    def sheet(self, samples: Sequence[Sample]) -> Sheet:
-        return sheet_of(samples, ("asked", "right"), lambda s, c: ("asked", "right") if c == s.answer else ("asked",))
+    def coded(self, samples: Sequence[Sample]) -> CodedSamples:
+        return code_samples(
+            samples, ("asked", "right"), lambda s, c: ("asked", "right") if c == s.answer else ("asked",)
+        )
 
     def values(self, sums: np.ndarray, columns: Sequence[str]) -> dict[str, np.ndarray]:
         return {"accuracy": sums[..., 1] / sums[..., 0]}
@@ -50,7 +53,7 @@ def sample(row: Mapping[str, Any], number: int, label_names: Sequence[str]) -> S
     for column in ("name", "question", "answer"):
         if row.get(column) is None:
             raise ValueError(f"`{column}` is missing")
-    picture = Picture(row["name"], lambda: None)  # type: ignore[arg-type,return-value]
+    picture = LazyImage(row["name"], lambda: None)  # type: ignore[arg-type,return-value]
     return Sample(row["name"], picture, row["question"], ("yes", "no"), row["answer"], cluster=row["name"])
 
 
@@ -66,13 +69,13 @@ ROWS = [
 TASK = Task(
     name="colours",
     title="Colours",
+    data=Dataset(
+        hub="nobody/colours",
+        revision="main",
+        columns=("name", "question", "answer"),
+    ),
     headline="accuracy",
     unit="fraction",
-    dataset="nobody/colours",
-    revision="main",
-    config=None,
-    split="test",
-    columns=("name", "question", "answer"),
     sample=sample,
     metric=Accuracy(),
     parse=parse,

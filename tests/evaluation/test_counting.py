@@ -13,12 +13,12 @@ import pytest
 from mmpt_bench.board.from_records import boards
 from mmpt_bench.common.errors import UntrustedRecord
 from mmpt_bench.data.samples import Sample
-from mmpt_bench.evaluation.counting import Sheet, choices_text
+from mmpt_bench.evaluation.counting import CodedSamples, choices_text
 from mmpt_bench.evaluation.metrics import MME_PERCEPTION, Accuracy, Metric, MMEMetric, POPEMetric
 from mmpt_bench.records.store import Store
 from mmpt_bench.stats.intervals import cluster_bootstrap
 from mmpt_bench.stats.resampling import FEW_PICTURES, Tally, picture_draws, resample
-from support.synthetic import answers, recipe, record, samples, store_in, task
+from support.synthetic import answers, keep, recipe, record, samples, store_in, task
 
 YES_NO = [dataclasses.replace(s, group="ab"[i // 4 % 2]) for i, s in enumerate(samples(48, "", 4))]
 DIGITS = [
@@ -31,7 +31,7 @@ MME = [s for group in MME_PERCEPTION[:3] for s in samples(8, group, 2)]
     ("metric", "asked"), [(MMEMetric(), MME), (POPEMetric(), YES_NO), (Accuracy(), DIGITS)], ids=["mme", "pope", "acc"]
 )
 def test_a_text_of_answers_counts_as_its_choices_do(metric: Metric, asked: list[Sample]) -> None:
-    sheet = metric.sheet(asked)
+    sheet = metric.coded(asked)
     said = answers(asked, "1101-0")
     codes = sheet.codes(choices_text(asked, said))
     tally = sheet.counted(codes)
@@ -51,7 +51,7 @@ def test_counts_by_hand() -> None:
 
 
 def test_a_sheet_of_some_columns_counts_these_alone() -> None:
-    sheet = Accuracy().sheet(DIGITS)
+    sheet = Accuracy().coded(DIGITS)
     needed = Accuracy().needs("accuracy", sheet.columns)
     assert needed == ("asked/", "right/")
     codes = sheet.codes(choices_text(DIGITS, answers(DIGITS, "110")))
@@ -68,7 +68,7 @@ def test_a_sheet_of_some_columns_counts_these_alone() -> None:
 )
 def test_a_text_that_does_not_fit_the_samples_is_refused(text: str, said: str) -> None:
     with pytest.raises(UntrustedRecord, match=said):
-        Accuracy().sheet(DIGITS).codes(text)
+        Accuracy().coded(DIGITS).codes(text)
 
 
 def test_a_choice_that_is_none_is_refused() -> None:
@@ -76,10 +76,10 @@ def test_a_choice_that_is_none_is_refused() -> None:
         Accuracy().tally(DIGITS, ["x"] * 40)
 
 
-def many(n: int = FEW_PICTURES + 100) -> tuple[Sheet, list[Tally]]:
+def many(n: int = FEW_PICTURES + 100) -> tuple[CodedSamples, list[Tally]]:
     """Returns a sheet of more pictures than are drawn by their counts, and two tallies on it."""
     asked = [dataclasses.replace(s, group="") for s in samples(3 * n, "", 3)]
-    sheet = Accuracy().sheet(asked)
+    sheet = Accuracy().coded(asked)
     return sheet, [sheet.tally(answers(asked, right)) for right in ("1101001", "11101")]
 
 
@@ -135,7 +135,7 @@ def test_an_added_run_takes_a_boards_memory_for_its_answers_and_not_for_counts_o
 def store_of(folder: Path, of: object, asked: list[Sample], n_runs: int) -> Store:
     store = store_in(folder)
     for number in range(n_runs):
-        store.append_record(record(store, of, asked, "1" * (number % 5 + 1) + "0", recipe("lora", number)))  # type: ignore[arg-type]
+        keep(store, record(store, of, asked, "1" * (number % 5 + 1) + "0", recipe("lora", number)))  # type: ignore[arg-type]
     return store
 
 

@@ -12,14 +12,14 @@ import pytest
 from PIL import Image
 
 from mmpt_bench.common.errors import RequestError
-from mmpt_bench.data.images import Picture
+from mmpt_bench.data.images import LazyImage
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.evaluation.metrics import Accuracy, Metric, MMEMetric, POPEMetric
 from mmpt_bench.evaluation.parsing import YES_NO_RULES, first_choice, says_neither, yes_no
 from mmpt_bench.evaluation.task import Task
 from support.paths import PUBLISHED, ROOT, needs_data
 
-PICTURE = Picture("p", lambda: Image.new("RGB", (2, 2)))
+PICTURE = LazyImage("p", lambda: Image.new("RGB", (2, 2)))
 
 
 def load_task(name: str) -> Task:

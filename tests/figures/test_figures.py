@@ -16,14 +16,14 @@ from matplotlib.text import Text
 
 from mmpt_bench.common.errors import UntrustedRecord
 from mmpt_bench.figures.draw import figures, render, write
-from mmpt_bench.figures.figure_data import KINDS, Drawn, Material, Missing, material
+from mmpt_bench.figures.figure_data import KINDS, Drawn, FigureData, Missing, figure_data
 from mmpt_bench.figures.pareto import front_shares
 from mmpt_bench.figures.style import marks_of, short
-from mmpt_bench.records.learning_curves import publish_curves, read_curves, thinned
+from mmpt_bench.records.learning_curves import publish_learning_curves, read_learning_curves, thinned
 from mmpt_bench.records.store import Store
 from support.command import bench
 from support.studies import COLORS, study, study_tasks
-from support.synthetic import recipe, record, samples, store_in, task
+from support.synthetic import keep, recipe, record, samples, store_in, task
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +32,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 @pytest.fixture(scope="module")
-def made_of(store: Store) -> Material:
-    return material(store, study_tasks(), COLORS, n_resamples=60)
+def made_of(store: Store) -> FigureData:
+    return figure_data(store, study_tasks(), COLORS, n_resamples=60)
 
 
 @pytest.fixture(scope="module")
-def drawn(made_of: Material) -> dict[str, Drawn]:
+def drawn(made_of: FigureData) -> dict[str, Drawn]:
     found = list(figures(made_of))
     assert not [each for each in found if isinstance(each, Missing)]
     return {each.kind: each for each in found if isinstance(each, Drawn)}
@@ -63,7 +63,7 @@ def test_every_figure_has_words_for_those_who_do_not_see_it_and_its_table(drawn:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_figure_drawn_again_has_the_same_bytes(made_of: Material, drawn: dict[str, Drawn], kind: str) -> None:
+def test_a_figure_drawn_again_has_the_same_bytes(made_of: FigureData, drawn: dict[str, Drawn], kind: str) -> None:
     again = next(each for each in figures(made_of) if each.kind == kind)
     assert isinstance(again, Drawn)
     for form in ("svg", "pdf"):
@@ -91,7 +91,7 @@ def test_one_colour_a_method_in_every_figure(drawn: dict[str, Drawn]) -> None:
 
 
 def test_nothing_recorded_says_what_makes_each_figure(tmp_path: Path) -> None:
-    found = list(figures(material(store_in(tmp_path), study_tasks(), COLORS)))
+    found = list(figures(figure_data(store_in(tmp_path), study_tasks(), COLORS)))
     assert all(isinstance(each, Missing) and "mmpt-bench" in each.reason for each in found)
     assert tuple(each.kind for each in found) == KINDS
     assert "Nothing can be drawn yet" in bench("figures", cwd=tmp_path, code=2).stderr
@@ -100,15 +100,15 @@ def test_nothing_recorded_says_what_makes_each_figure(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("method", "trained"), [("mmpt", True), ("frozen", False)])
 def test_one_method_with_one_seed_draws_what_it_can(method: str, trained: bool, tmp_path: Path) -> None:
     store, of = store_in(tmp_path), task("pope", "POPE")
-    store.append_record(record(store, of, samples(20), "110", recipe(method)))
-    found = {each.kind: each for each in figures(material(store, {"pope": of}, COLORS, n_resamples=30))}
+    keep(store, record(store, of, samples(20), "110", recipe(method)))
+    found = {each.kind: each for each in figures(figure_data(store, {"pope": of}, COLORS, n_resamples=30))}
     assert {kind for kind, each in found.items() if isinstance(each, Drawn)} == {"leaderboard"}
     pareto = found["pareto"]
     assert isinstance(pareto, Missing)
     assert "a front needs two" in pareto.reason
 
 
-def test_many_methods_with_long_names_do_not_collide(made_of: Material) -> None:
+def test_many_methods_with_long_names_do_not_collide(made_of: FigureData) -> None:
     evidence = made_of.boards[0]
     rows = [dataclasses.replace(r, label=r.label, params=r.params) for r in evidence.board.rows]
     longer = {r.label: f"{r.label} (rank=64, alpha=128, train_projector=True)" for r in rows if r.trains}
@@ -134,12 +134,12 @@ def test_curves_are_means_over_stretches_and_are_kept_without_the_runs(store: St
     curve = thinned("run", [float(step) for step in range(100)])
     assert curve.steps == tuple(range(2, 101, 2))
     assert curve.losses[:2] == (0.5, 2.5)
-    before = read_curves(store)
-    publish_curves(store)
+    before = read_learning_curves(store)
+    publish_learning_curves(store)
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "learning_curves.jsonl").write_bytes(store.path("learning_curves.jsonl").read_bytes())
     store.path("learning_curves.jsonl").unlink()
-    assert read_curves(Store(tmp_path / "results")) == before
+    assert read_learning_curves(Store(tmp_path / "results")) == before
 
 
 def test_a_damaged_curve_is_said(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_a_damaged_curve_is_said(tmp_path: Path) -> None:
     store.root.mkdir()
     store.path("learning_curves.jsonl").write_text('{"run": "a"}\n')
     with pytest.raises(UntrustedRecord, match="no learning curve"):
-        read_curves(store)
+        read_learning_curves(store)
 
 
 def test_numbers_are_short() -> None:

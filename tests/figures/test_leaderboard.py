@@ -16,10 +16,10 @@ from mmpt_bench.board.assembly import Evidence
 from mmpt_bench.board.board import Board
 from mmpt_bench.board.from_records import boards
 from mmpt_bench.figures.draw import figures, render
-from mmpt_bench.figures.figure_data import Drawn, Material, Missing
+from mmpt_bench.figures.figure_data import Drawn, FigureData, Missing
 from mmpt_bench.figures.leaderboard import ROWS_SHOWN, board_figure
 from mmpt_bench.figures.style import STYLE
-from support.synthetic import failed, recipe, record, samples, store_in, task
+from support.synthetic import failed, keep, recipe, record, samples, store_in, task
 
 COLORS = {"frozen": "#000000", "full": "#009e73", "lora": "#0072b2"}
 METHODS = ("frozen", "full", "lora", "projector", "vpt", "prefix")
@@ -34,7 +34,7 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Board:
     for number, method in enumerate(METHODS):
         for of in tasks.values():
             right = "1" * (number + 5) + "0" * 3
-            store.append_record(record(store, of, ASKED, right, recipe(method)))
+            keep(store, record(store, of, ASKED, right, recipe(method)))
     return boards(store, tasks, 100)[0]
 
 
@@ -62,7 +62,7 @@ def widened(board: Board, n_methods: int, n_tasks: int) -> Board:
 
 def drawn(board: Board) -> Drawn | Missing:
     """Returns what the figures of a board alone begin with."""
-    (made,) = figures(Material((Evidence(board, {}, None),), (), (), {}, {}, COLORS), ("leaderboard",))
+    (made,) = figures(FigureData((Evidence(board, {}, None),), (), (), {}, {}, COLORS), ("leaderboard",))
     return made
 
 
@@ -152,7 +152,7 @@ def test_dollar_signs_are_no_formulas(board: Board) -> None:
 
 def test_board_without_a_result_is_not_drawn(tmp_path: Path) -> None:
     store = store_in(tmp_path)
-    store.append_record(failed(recipe()))
+    keep(store, failed(recipe()))
     made = drawn(boards(store, {}, 100)[0])
     assert isinstance(made, Missing)
     assert "mmpt-bench run" in made.reason

@@ -18,13 +18,14 @@ from mmpt_bench.board.writers.latex import leaderboard_latex
 from mmpt_bench.cli.main import cli
 from mmpt_bench.common.errors import MachineError, RequestError, UntrustedRecord
 from mmpt_bench.common.escaping import latex
+from mmpt_bench.data.dataset import Official
 from mmpt_bench.data.rows import OTHER_ROWS
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.interop import trackers
 from mmpt_bench.interop.hub import eval_results, model_index, results_of
 from mmpt_bench.records.store import Store
 from mmpt_bench.runs.events import Reporter
-from support.synthetic import failed, recipe, record, samples, store_in, task
+from support.synthetic import failed, keep, recipe, record, samples, store_in, task
 
 COLOURS, POINTS = task("colours", "Colours"), task("points", "R&D_1", points=True)
 TASKS = {"colours": COLOURS, "points": POINTS}
@@ -32,7 +33,7 @@ TASKS = {"colours": COLOURS, "points": POINTS}
 
 def add(store: Store, right: str, method: str = "lora", seed: int = 0, of: Task = COLOURS, **changes: Any) -> None:
     asked = samples(100) if of is COLOURS else samples(40, "existence", per_picture=2)
-    store.append_record(record(store, of, asked, right, recipe(method, seed), **changes))
+    keep(store, record(store, of, asked, right, recipe(method, seed), **changes))
 
 
 def latex_of(store: Store) -> str:
@@ -93,18 +94,18 @@ def test_latex_of_hostile_text_begins_nothing() -> None:
 
 def test_board_without_a_result_makes_no_table(tmp_path: Path) -> None:
     store = store_in(tmp_path)
-    store.append_record(failed(recipe("lora")))
+    keep(store, failed(recipe("lora")))
     assert r"\begin" not in latex_of(store)
 
 
 def real(**changes: Any) -> Task:
-    return task("pope", "POPE", dataset="lmms-lab/POPE", revision="4db12766" * 5, config="Full", **changes)
+    return task("pope", "POPE", hub="lmms-lab/POPE", revision="4db12766" * 5, config="Full", **changes)
 
 
 def real_store(folder: Path, origin: str = "`lmms-lab/POPE` at 4db12766 (Full, test)", **changes: Any) -> Store:
     store = store_in(folder)
     changes = {"suite": "real", "dataset": origin} | changes
-    store.append_record(record(store, real(), samples(100), "1110", recipe("lora"), **changes))
+    keep(store, record(store, real(), samples(100), "1110", recipe("lora"), **changes))
     return store
 
 
@@ -149,7 +150,7 @@ def test_generated_miniature_is_never_published_as_the_public_data(tmp_path: Pat
 
 
 def test_part_of_a_split_is_never_published_as_the_whole(tmp_path: Path) -> None:
-    tasks = {"pope": real(official_rows=9000)}
+    tasks = {"pope": real(official=Official(9000))}
     with pytest.raises(RequestError, match=r"asked 100 questions, the official split has 9,000"):
         eval_results(results_of(real_store(tmp_path), "lora", tasks), tasks)
 
@@ -176,7 +177,7 @@ def test_record_that_contradicts_its_answers_is_not_exported(tmp_path: Path) -> 
 @pytest.mark.parametrize(("name", "said"), [("lorra", "Did you mean|Known"), ("", "It begins 2 names")])
 def test_run_that_is_none_or_several_is_refused(tmp_path: Path, name: str, said: str) -> None:
     store = real_store(tmp_path)
-    store.append_record(record(store, real(), samples(100), "1", recipe("vpt"), suite="real"))
+    keep(store, record(store, real(), samples(100), "1", recipe("vpt"), suite="real"))
     with pytest.raises(RequestError, match=said):
         results_of(store, name, {"pope": real()})
 
@@ -210,7 +211,7 @@ def published_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = store_in(tmp_path_factory.mktemp("published"))
     vsr = task_catalog.load_task(task_catalog.task_entries()["vsr"])
     for method, right in (("mmpt", "1"), ("lora", "10")):
-        store.append_record(record(store, vsr, samples(20), right, recipe(method)))
+        keep(store, record(store, vsr, samples(20), right, recipe(method)))
     return store.root
 
 

@@ -17,7 +17,7 @@ import yaml
 
 from mmpt_bench.engine.inference.predict import predict
 from mmpt_bench.engine.models.backbone import Backbone, load_backbone
-from mmpt_bench.interop.answers.forms import Answer, Answers, read_answers
+from mmpt_bench.interop.answers.forms import GivenAnswer, GivenAnswers, read_answers
 from mmpt_bench.interop.answers.score import score_answers
 from mmpt_bench.methods.method_catalog import load_method
 from mmpt_bench.methods.trained_adapter import adapter_entry
@@ -145,10 +145,10 @@ def test_its_scores_are_ours_on_the_same_replies(
     results: dict[str, Any], rows: dict[str, list[dict[str, Any]]], name: str
 ) -> None:
     answers = [
-        Answer(f"row {i}", {k: v for k, v in row.items() if k != "image"}, reply)
+        GivenAnswer(f"row {i}", {k: v for k, v in row.items() if k != "image"}, reply)
         for i, (row, reply) in enumerate(zip(rows[name], replies(results, name), strict=True))
     ]
-    values = score_answers(task(name, "lmms-eval"), Answers("JSON lines", tuple(answers))).values
+    values = score_answers(task(name, "lmms-eval"), GivenAnswers("JSON lines", tuple(answers))).values
     for theirs, ours in zip(THEIRS[name], OURS[name], strict=True):
         assert results["results"][f"{name}_here"][f"{theirs},none"] == pytest.approx(values[ours], abs=1e-9)
         assert values[ours] > 0

@@ -14,7 +14,7 @@ import pytest
 from mmpt_bench.common.errors import RequestError
 from mmpt_bench.evaluation import task_catalog
 from mmpt_bench.evaluation.task import Task
-from mmpt_bench.interop.answers.forms import Answer, Answers
+from mmpt_bench.interop.answers.forms import GivenAnswer, GivenAnswers
 from mmpt_bench.interop.answers.score import Scorecard, score_answers
 from support.lmms_golden import REPLIES, SETS
 from support.paths import ROOT
@@ -31,8 +31,8 @@ def task(name: str, rule: str = "lmms-eval") -> Task:
 
 def ours(name: str, rule: str = "lmms-eval") -> Scorecard:
     """Returns our score of a set of replies."""
-    answers = [Answer(f"row {i}", dict(row), row["reply"]) for i, row in enumerate(SETS[name])]
-    return score_answers(task(name.split()[0], rule), Answers("JSON lines", tuple(answers)))
+    answers = [GivenAnswer(f"row {i}", dict(row), row["reply"]) for i, row in enumerate(SETS[name])]
+    return score_answers(task(name.split()[0], rule), GivenAnswers("JSON lines", tuple(answers)))
 
 
 def theirs(name: str, part: str = "") -> dict[str, float]:

@@ -16,10 +16,10 @@ from mmpt_bench.common import entries
 from mmpt_bench.common.errors import RequestError, UntrustedRecord
 from mmpt_bench.engine.adapters.check_method import check_method
 from mmpt_bench.methods import method_catalog, peft_any
+from mmpt_bench.methods.method_catalog import method_of
 from mmpt_bench.methods.peft_any import REFUSED
 from mmpt_bench.methods.trained_adapter import adapter_entry
 from mmpt_bench.mmpt import MMPT, MMPTConfig
-from mmpt_bench.runs.request import adapter_of
 from support.methods import method
 from support.tiny import ANSWERS, QUESTIONS, pictures, tiny_backbone
 
@@ -87,24 +87,24 @@ def test_configuration_file_is_a_method(tmp_path: Path) -> None:
     VeraConfig(r=3, target_modules=["q_proj"]).save_pretrained(tmp_path)
     entry = peft_entry(str(tmp_path / "adapter_config.json"))
     assert entry.name == "peft-vera"
-    assert adapter_of(entry, {}).peft_config().r == 3
+    assert method_of(entry, {}).peft_config().r == 3
 
 
 def test_fields_of_peft_are_set_by_name() -> None:
     entry = peft_entry("peft:VERA")
-    assert adapter_of(entry, {"r": "5", "learning_rate": "0.01"}).peft_config().r == 5
+    assert method_of(entry, {"r": "5", "learning_rate": "0.01"}).peft_config().r == 5
     with pytest.raises(RequestError, match="field"):
-        adapter_of(entry, {"rr": "5"})
+        method_of(entry, {"rr": "5"})
 
 
 def test_recipe_name_and_parameters_make_the_same_method() -> None:
-    made = adapter_of(peft_entry("peft:VERA"), {"r": "5"})
-    again = adapter_of(peft_entry(made.name), {"config": made.config})
+    made = method_of(peft_entry("peft:VERA"), {"r": "5"})
+    again = method_of(peft_entry(made.name), {"config": made.config})
     assert again.peft_config().r == 5
 
 
 def test_count_without_weights_is_what_is_trained(backbone: Any) -> None:
-    adapter = adapter_of(peft_entry("peft:LOHA"), {"r": "2"})
+    adapter = method_of(peft_entry("peft:LOHA"), {"r": "2"})
     handle = adapter.attach(backbone, 0)
     trained = handle.size
     handle.remove()
@@ -120,7 +120,7 @@ def test_what_is_refused_after_injection_leaves_nothing_behind(
     wanted, modules = logits(backbone.model, batch), [name for name, _ in backbone.model.named_modules()]
     monkeypatch.setattr(peft_any, "_check", refuse)
     with pytest.raises(UntrustedRecord):
-        adapter_of(peft_entry("peft:VERA"), {}).attach(backbone, 0)
+        method_of(peft_entry("peft:VERA"), {}).attach(backbone, 0)
     assert [name for name, _ in backbone.model.named_modules()] == modules
     assert torch.equal(logits(backbone.model, batch), wanted)
 
@@ -128,18 +128,18 @@ def test_what_is_refused_after_injection_leaves_nothing_behind(
 def test_changing_the_base_is_refused_before_it_is_changed(backbone: Any, batch: Any) -> None:
     wanted = logits(backbone.model, batch)
     with pytest.raises(RequestError, match="changes the base"):
-        adapter_of(peft_entry("peft:LORA"), {"init_lora_weights": "pissa"}).attach(backbone, 0)
+        method_of(peft_entry("peft:LORA"), {"init_lora_weights": "pissa"}).attach(backbone, 0)
     assert torch.equal(logits(backbone.model, batch), wanted)
 
 
 def test_all_linear_is_refused(backbone: Any) -> None:
     with pytest.raises(RequestError, match="vision tower"):
-        adapter_of(peft_entry("peft:LORA"), {"target_modules": "all-linear"}).attach(backbone, 0)
+        method_of(peft_entry("peft:LORA"), {"target_modules": "all-linear"}).attach(backbone, 0)
 
 
 def test_target_that_is_never_read_is_refused(backbone: Any) -> None:
     with pytest.raises(RequestError, match="never reaches the loss"):
-        adapter_of(peft_entry("peft:LORA"), {"target_modules": '["q_proj"]'}).attach(backbone, 0)
+        method_of(peft_entry("peft:LORA"), {"target_modules": '["q_proj"]'}).attach(backbone, 0)
 
 
 def evaluated(backbone: Any, folder: Path, batch: Any) -> tuple[torch.Tensor, int]:
@@ -205,7 +205,7 @@ def test_model_card_says_how_to_load(backbone: Any, tmp_path: Path) -> None:
     handle.remove()
     card = (tmp_path / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: peft\n")
-    assert "import mmpt_bench.mmpt" in card
+    assert "import mmpt_bench.peft" in card
     assert json.loads((tmp_path / "adapter_config.json").read_text())["peft_type"] == "MMPT"
 
 

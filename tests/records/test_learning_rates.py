@@ -10,8 +10,8 @@ import pytest
 
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.records import learning_rates
+from mmpt_bench.records.budget import Budget
 from mmpt_bench.records.learning_rates import Choice
-from mmpt_bench.records.recipe import Budget
 from support.command import bench
 
 

@@ -22,7 +22,7 @@ from mmpt_bench.evaluation.counting import choices_from, choices_text
 from mmpt_bench.records.recipe_file import read_recipe, write_recipe
 from mmpt_bench.records.store import Store
 from support.paths import ROOT
-from support.synthetic import answers, recipe, record, samples, store_in, task
+from support.synthetic import answers, keep, recipe, record, samples, store_in, task
 
 
 def python(code: str, *arguments: object, **options: Any) -> subprocess.Popen[str]:
@@ -187,7 +187,7 @@ def test_writable_results_folder_is_left_empty(tmp_path: Path) -> None:
 )
 def test_names_that_lead_elsewhere_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(RequestError, match="cannot be a name"):
-        store_in(tmp_path).run_path(name)
+        store_in(tmp_path).run(name)
 
 
 def test_usual_names_are_allowed() -> None:
@@ -201,7 +201,7 @@ def test_link_that_leads_out_of_the_results_folder_is_refused(tmp_path: Path) ->
     (tmp_path / "elsewhere").mkdir()
     (store.root / "runs" / "lora-1").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(RequestError, match="leads out of"):
-        store.run_path("lora-1", "records.jsonl")
+        store.run("lora-1").path("records.jsonl")
     with pytest.raises(RequestError, match="leads out of"):
         store.records()
     assert list((tmp_path / "elsewhere").iterdir()) == []
@@ -262,18 +262,17 @@ def test_last_record_of_a_key_wins(tmp_path: Path) -> None:
     again = dataclasses.replace(first, train_seconds=61.0)
     other = record(store, task(), samples(4), "11", recipe("vpt"))
     for each in (first, other, again):
-        store.append_record(each)
+        keep(store, each)
     assert store.records() == [again, other]
-    assert store.find(first.eval_key) == again
-    assert store.find("0" * 16) is None
+    assert [each for each in store.records() if each.eval_key == first.eval_key] == [again]
 
 
 def test_published_records_stand_without_the_folders_of_their_runs(tmp_path: Path) -> None:
     store = store_in(tmp_path)
-    store.append_record(record(store, task(), samples(4), "10"))
+    keep(store, record(store, task(), samples(4), "10"))
     before = store.records()
     store.publish()
-    store.run_path(before[0].run, "records.jsonl").unlink()
+    store.run(before[0].run).path("records.jsonl").unlink()
     assert store.records() == before
 
 
@@ -292,7 +291,7 @@ def test_published_records_stand_without_the_folders_of_their_runs(tmp_path: Pat
 def test_record_with_an_odd_field_is_refused_by_name(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     store = store_in(tmp_path)
     row = dataclasses.asdict(record(store, task(), samples(4), "10"))
-    append_jsonl(store.run_path(row["run"], "records.jsonl"), row | change)
+    append_jsonl(store.run(row["run"]).path("records.jsonl"), row | change)
     with pytest.raises(UntrustedRecord, match=message):
         store.records()
 
@@ -300,7 +299,7 @@ def test_record_with_an_odd_field_is_refused_by_name(tmp_path: Path, change: dic
 def test_record_in_another_runs_folder_is_refused(tmp_path: Path) -> None:
     store = store_in(tmp_path)
     row = dataclasses.asdict(record(store, task(), samples(4), "10"))
-    append_jsonl(store.run_path("vpt-1", "records.jsonl"), row)
+    append_jsonl(store.run("vpt-1").path("records.jsonl"), row)
     with pytest.raises(UntrustedRecord, match="lies in the folder of `vpt-1`"):
         store.records()
 
@@ -309,7 +308,7 @@ HOLD = """
     import sys
     from pathlib import Path
     from mmpt_bench.records.store import Store
-    with Store(Path(sys.argv[1])).run_lock("lora-1"):
+    with Store(Path(sys.argv[1])).run("lora-1").lock():
         print("held", flush=True)
         sys.stdin.read()
 """
@@ -321,10 +320,10 @@ def test_second_process_is_told_who_holds_the_run(tmp_path: Path) -> None:
     assert line_of(holder) == "held"
     with (
         pytest.raises(MachineError, match=f"process {holder.pid} on {socket.gethostname()} since 20"),
-        store.run_lock("lora-1"),
+        store.run("lora-1").lock(),
     ):
         pass
-    with store.run_lock("lora-2"):
+    with store.run("lora-2").lock():
         pass
     holder.communicate("")
 
@@ -338,7 +337,7 @@ def test_second_process_waits_for_the_first(tmp_path: Path, caplog: pytest.LogCa
         import sys
         from pathlib import Path
         from mmpt_bench.records.store import Store
-        with Store(Path(sys.argv[1])).run_lock("lora-1", wait_seconds=60):
+        with Store(Path(sys.argv[1])).run("lora-1").lock(wait_seconds=60):
             print("mine", flush=True)
         """,
         store.root,
@@ -356,11 +355,11 @@ def test_claim_of_a_dead_process_is_taken_over_and_logged(tmp_path: Path, caplog
     assert line_of(holder) == "held"
     holder.send_signal(signal.SIGKILL)
     holder.communicate()
-    with store.run_lock("lora-1"):
+    with store.run("lora-1").lock():
         pass
     assert f"Taking over `lora-1` from process {holder.pid}" in caplog.text
     caplog.clear()
-    with store.run_lock("lora-1"):
+    with store.run("lora-1").lock():
         pass
     assert caplog.text == ""
 
@@ -374,30 +373,30 @@ def test_runs_are_done_once_by_many_processes(tmp_path: Path) -> None:
         from mmpt_bench.records.store import Store
         store = Store(Path(sys.argv[1]))
         for i in range(12):
-            with store.run_lock(f"run-{i}", wait_seconds=60):
-                if not read_jsonl(store.run_path(f"run-{i}", "train.jsonl")):
-                    append_jsonl(store.run_path(f"run-{i}", "train.jsonl"), {"step": 1})
+            with store.run(f"run-{i}").lock(wait_seconds=60):
+                if not read_jsonl(store.run(f"run-{i}").path("train.jsonl")):
+                    append_jsonl(store.run(f"run-{i}").path("train.jsonl"), {"step": 1})
     """
     workers = [python(code, store.root) for _ in range(4)]
     for worker in workers:
         _, errors = worker.communicate()
         assert worker.returncode == 0, errors
-    assert [len(read_jsonl(store.run_path(f"run-{i}", "train.jsonl"))) for i in range(12)] == [1] * 12
+    assert [len(read_jsonl(store.run(f"run-{i}").path("train.jsonl"))) for i in range(12)] == [1] * 12
 
 
 def test_recipe_comes_back_with_its_key(tmp_path: Path) -> None:
     store = store_in(tmp_path)
     before = recipe("lora", 3, {"learning_rate": 7e-4, "rank": 8, "targets": ["q", "v"], "alpha": None})
-    store.write_recipe(before)
-    assert store.read_recipe(before.run_name) == before
+    store.run(before.run_name).write_recipe(before)
+    assert store.run(before.run_name).read_recipe() == before
 
 
 def test_edited_recipe_in_a_runs_folder_is_another_run(tmp_path: Path) -> None:
     store = store_in(tmp_path)
-    path = store.write_recipe(recipe(seed=0))
+    path = store.run(recipe(seed=0).run_name).write_recipe(recipe(seed=0))
     path.write_text(path.read_text().replace("seed: 0", "seed: 1"))
     with pytest.raises(UntrustedRecord, match="it was edited"):
-        store.read_recipe(recipe(seed=0).run_name)
+        store.run(recipe(seed=0).run_name).read_recipe()
 
 
 def test_learning_rate_may_be_written_without_a_dot(tmp_path: Path) -> None:
@@ -449,22 +448,20 @@ def test_secrets_and_home_directory_reach_no_file(tmp_path: Path, monkeypatch: p
     store = store_in(tmp_path)
     told = "/home/canary/model: 401 for canary-value-123, hf_abcdefghijklmnopqrstuv, https://me:canary@proxy:80/"
     made_by = recipe(backbone="/home/canary/model")
-    store.write_recipe(made_by)
-    store.append_record(
-        record(store, task(), samples(4), "10", made_by, reason=told, environment={"/home/canary": [told]})
-    )
+    store.run(made_by.run_name).write_recipe(made_by)
+    keep(store, record(store, task(), samples(4), "10", made_by, reason=told, environment={"/home/canary": [told]}))
     store.publish()
     for path in store.root.rglob("*"):
         if path.is_file():
             assert "canary" not in path.read_text(), path.name
             assert "hf_" not in path.read_text()
-    assert store.read_recipe(made_by.run_name).backbone == "~/model"
+    assert store.run(made_by.run_name).read_recipe().backbone == "~/model"
 
 
 def test_home_directory_in_a_field_of_the_key_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/canary")
     with pytest.raises(RequestError, match="`corpus` names your home directory"):
-        store_in(tmp_path).write_recipe(recipe(corpus="/home/canary/scenes"))
+        store_in(tmp_path).run("lora-1").write_recipe(recipe(corpus="/home/canary/scenes"))
 
 
 def test_folders_that_only_begin_like_home_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:

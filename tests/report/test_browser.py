@@ -13,7 +13,7 @@ import pytest
 from mmpt_bench.records.store import Store
 from mmpt_bench.report import write
 from mmpt_bench.report.content import gather
-from support.synthetic import failed, recipe, record, samples, store_in, task
+from support.synthetic import failed, keep, recipe, record, samples, store_in, task
 
 BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), "")
 WITHOUT = [
@@ -38,14 +38,14 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in TASKS:
         _add(store, name, "10-", "frozen", 0)
     _add(store, "colours", "1", "vpt", 0)
-    store.append_record(failed(recipe("prefix", 0), reason="<script>window.ran = true</script>"))
+    keep(store, failed(recipe("prefix", 0), reason="<script>window.ran = true</script>"))
     path = store.root / "report.html"
     path.write_bytes(write.page(gather(store, TASKS, n_resamples=200), store).data)
     return path
 
 
 def _add(store: Store, name: str, right: str, method: str, seed: int) -> None:
-    store.append_record(record(store, TASKS[name], ASKED[name], right, recipe(method, seed)))
+    keep(store, record(store, TASKS[name], ASKED[name], right, recipe(method, seed)))
 
 
 @pytest.fixture(scope="module")

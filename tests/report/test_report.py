@@ -19,26 +19,27 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from mmpt_bench.cli import report
+from mmpt_bench import api
 from mmpt_bench.common.errors import RequestError, UntrustedRecord
 from mmpt_bench.data.examples import Corpus, Example
-from mmpt_bench.data.images import Picture
+from mmpt_bench.data.images import LazyImage
 from mmpt_bench.data.rows import Rows
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.embedded import suite
 from mmpt_bench.evaluation import task_catalog
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.records import ablations
-from mmpt_bench.records.ablations import Ablation, Point, variant_key
+from mmpt_bench.records.ablations import Ablation, Point
 from mmpt_bench.records.recipe import Recipe
 from mmpt_bench.records.store import Store
 from mmpt_bench.report import audit, drawings, write
 from mmpt_bench.report.content import Content, gather
 from mmpt_bench.report.questions import Asked
+from support.command import bench
 from support.pages import HEADINGS, Element, parsed
 from support.paths import ROOT
 from support.studies import study, study_tasks
-from support.synthetic import answers, failed, recipe, record, samples, store_in, task
+from support.synthetic import answers, failed, keep, recipe, record, samples, store_in, task
 
 HOSTILE = "<img src=x onerror=alert(1)>\"'&\x1b[31m\u202e=cmd()"
 COLOURS, SHAPES = task("colours", "Colours"), task("shapes", "Shapes")
@@ -47,7 +48,7 @@ TASKS = {"colours": COLOURS, "shapes": SHAPES}
 
 
 def add(store: Store, right: str, made_by: Recipe | None = None, of: Task = COLOURS, **changes: Any) -> None:
-    store.append_record(record(store, of, ASKED[of.name], right, made_by, **changes))
+    keep(store, record(store, of, ASKED[of.name], right, made_by, **changes))
 
 
 def two_methods(folder: Path, n_seeds: int = 2) -> Store:
@@ -144,7 +145,7 @@ def test_order_of_records_does_not_matter(tmp_path: Path, store: Store, data: by
     for of in TASKS.values():
         other.write_samples(ASKED[of.name])
     for each in reversed(store.records()):
-        other.append_record(each)
+        keep(other, each)
     assert write.page(content_of(other), other).data == data
 
 
@@ -224,13 +225,12 @@ def test_packed_answers_are_those_of_the_records(store: Store, page: Element) ->
 
 def test_replies_are_packed_where_the_run_kept_them(tmp_path: Path) -> None:
     from mmpt_bench.data.samples import Prediction
-    from mmpt_bench.records.run_folder import append_predictions
 
     store = store_in(tmp_path)
     add(store, "1")
     (only,) = store.records()
     made = [Prediction(s.id, f"I say {HOSTILE} {s.id}", s.answer, s.answer, (0.0, -1.0)) for s in ASKED["colours"]]
-    append_predictions(store, only.run, only.task, only.eval_key, made)
+    store.run(only.run).append_predictions(only.task, only.eval_key, made)
     known = packed(page_of(store))["answers"][only.eval_key]
     said = known["replies"][known["reply"][3]]
     assert said.startswith("I say <img")
@@ -312,7 +312,7 @@ def test_an_ablation_without_a_leaderboard_is_shown_and_what_is_missing_said(tmp
     points = []
     for length in (5, 10, 20):
         by = recipe("mmpt", 0, {"learning_rate": 0.01, "n_text": length})
-        points.append(Point(f"mmpt (text-len={length})", "mmpt", {"text-len": str(length)}, variant_key(by), False))
+        points.append(Point(f"mmpt (text-len={length})", "mmpt", {"text-len": str(length)}, by.variant_key, False))
         if length < 20:
             add(store, "1110", by, of)
     command_ = "mmpt-bench ablate --text-len 5,10,20"
@@ -334,8 +334,7 @@ def test_the_page_of_the_command_has_the_figures_of_the_results_folder(
     store = two_methods(tmp_path)
     monkeypatch.setattr(task_catalog, "task_entries", lambda: {name: name for name in TASKS})
     monkeypatch.setattr(task_catalog, "load_task", lambda entry: TASKS[entry])
-    assert report.report(store.root, None, None, as_json=False) == 0
-    page = parsed((store.root / report.FILE).read_bytes())
+    page = parsed(api.report(store.root).path.read_bytes())
     drawn = {each.attributes["id"] for each in page.all("figure")}
     assert {"f-leaderboard-embedded", "f-pareto-embedded", "f-differences-embedded"} <= drawn
 
@@ -364,7 +363,7 @@ def test_what_others_wrote_is_shown_and_never_run(tmp_path: Path) -> None:
     params = {"learning_rate": 0.001, "note": HOSTILE}
     add(store, "1110", recipe("lora", 0, params), learning_rate_source=HOSTILE)
     add(store, "1111", recipe("lora", 1, {"learning_rate": 0.001, "note": "plain"}))
-    store.append_record(failed(recipe("vpt", 0, {"learning_rate": 0.1}), reason=f"</script></table>{HOSTILE}"))
+    keep(store, failed(recipe("vpt", 0, {"learning_rate": 0.1}), reason=f"</script></table>{HOSTILE}"))
     data = write.page(content_of(store), store).data
     page = parsed(data)
     assert not [image for image in page.all("img") if image.attributes["src"] == "x"]
@@ -438,7 +437,7 @@ def test_missing_cell_is_a_dash_and_a_command(tmp_path: Path) -> None:
 
 def test_only_failures_make_a_page_without_a_plot(tmp_path: Path) -> None:
     store = store_in(tmp_path)
-    store.append_record(failed(recipe("lora", 3)))
+    keep(store, failed(recipe("lora", 3)))
     page = page_of(store)
     assert page.all("p", class_="says")[0].text == "Nothing can be said: all 1 runs of this board failed."
     assert not page.all("figure")
@@ -476,7 +475,7 @@ def test_record_that_contradicts_itself_makes_no_page(tmp_path: Path) -> None:
 def _seen(number: int, shade: int, question: str, answer: str, group: str = "") -> Sample:
     name = f"p{number}"
     return Sample(
-        f"{group}{number}{question}", Picture(name, lambda: Image.new("RGB", (8, 8), (shade, 0, 0))), question,
+        f"{group}{number}{question}", LazyImage(name, lambda: Image.new("RGB", (8, 8), (shade, 0, 0))), question,
         ("yes", "no"), answer, group, name,
     )  # fmt: skip
 
@@ -492,7 +491,7 @@ def test_audit_counts_repeats_and_leaks_by_hand() -> None:
     shades, asked = [30, 20, 99], ["blue?", "x", "y"]
     corpus = Corpus(
         "c", "f", 3,
-        lambda i: Example(Picture(str(i), lambda: Image.new("RGB", (8, 8), (shades[i], 0, 0))), asked[i], "no"),
+        lambda i: Example(LazyImage(str(i), lambda: Image.new("RGB", (8, 8), (shades[i], 0, 0))), asked[i], "no"),
         0, lambda i: None,  # type: ignore[arg-type,return-value]
     )  # fmt: skip
     found = audit.look({"one": one, "other": other}, corpus)
@@ -513,10 +512,10 @@ def pictured(title: str = "Colours") -> tuple[Task, list[Sample]]:
     def sample(row: Any, number: int, names: Any) -> Sample:
         key = str(row["n"])
         return Sample(
-            key, Picture(f"made/{key}", lambda: row["image"]), f"Is {key} red?", ("yes", "no"), row["answer"], "", key
+            key, LazyImage(f"made/{key}", lambda: row["image"]), f"Is {key} red?", ("yes", "no"), row["answer"], "", key
         )
 
-    made = task("colours", title, sample=sample, rows=lambda: Rows(rows, (), "d" * 8, "made", "embedded"))
+    made = task("colours", title, sample=sample, make_rows=lambda: Rows(rows, (), "d" * 8, "made", "embedded"))
     return made, [sample(row, i, ()) for i, row in enumerate(rows)]
 
 
@@ -524,8 +523,8 @@ def test_samples_that_divide_methods_are_shown_with_pictures(tmp_path: Path) -> 
     of, asked = pictured()
     store = store_in(tmp_path)
     for seed in range(2):
-        store.append_record(record(store, of, asked, "1111111111", recipe("mmpt", seed)))
-        store.append_record(record(store, of, asked, "1110111111", recipe("lora", seed)))
+        keep(store, record(store, of, asked, "1111111111", recipe("mmpt", seed)))
+        keep(store, record(store, of, asked, "1110111111", recipe("lora", seed)))
     page = page_of(store, {"colours": of})
     (card,) = page.all("li", class_="card")
     assert "Is 3 red?" in card.text
@@ -542,7 +541,7 @@ def test_other_data_than_was_evaluated_is_not_shown_as_it(tmp_path: Path) -> Non
     of, asked = pictured()
     store = store_in(tmp_path)
     for method, right in (("mmpt", "1"), ("lora", "10")):
-        store.append_record(record(store, of, asked, right, recipe(method), data_fingerprint="0" * 8))
+        keep(store, record(store, of, asked, right, recipe(method), data_fingerprint="0" * 8))
     page = page_of(store, {"colours": of})
     assert page.all("li", class_="card")
     assert not page.one("ul", class_="cards").all("img")
@@ -570,7 +569,7 @@ def test_real_data_are_shown_from_the_folder_that_was_evaluated(tmp_path: Path) 
     (folder / "test.jsonl").write_text("\n".join(lines) + "\n")
 
     def sample(row: Any, number: int, names: Any) -> Sample:
-        picture = Picture(str(number), lambda: Image.open(row["image"]))
+        picture = LazyImage(str(number), lambda: Image.open(row["image"]))
         return Sample(str(number), picture, row["question"], ("yes", "no"), row["answer"], "", str(number))
 
     of = task("colours", "Colours", sample=sample, columns=("question", "answer"))
@@ -578,7 +577,7 @@ def test_real_data_are_shown_from_the_folder_that_was_evaluated(tmp_path: Path) 
     store = store_in(tmp_path)
     for method, right in (("mmpt", "1"), ("lora", "1101")):
         changes = {"suite": "real", "data_fingerprint": rows.fingerprint, "dataset": rows.origin}
-        store.append_record(record(store, of, samples_of(of, rows), right, recipe(method), **changes))
+        keep(store, record(store, of, samples_of(of, rows), right, recipe(method), **changes))
     page = parsed(write.page(gather(store, {"colours": of}, tmp_path, n_resamples=50), store).data)
     (card,) = page.all("li", class_="card")
     assert "Is 2 red?" in card.text
@@ -602,18 +601,16 @@ def test_smaller_svg_keeps_every_mark() -> None:
     )
 
 
-def test_command_writes_the_page_and_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_writes_the_page_and_says_what_is_missing(tmp_path: Path) -> None:
     store = store_in(tmp_path)
     store.root.mkdir()
-    assert report.report(store.root, None, None, as_json=True) == 0
-    said = json.loads(capsys.readouterr().out)
+    said = json.loads(bench("report", "--out", str(store.root), "--json", cwd=tmp_path).stdout)
     assert said["bytes"] == (store.root / "report.html").stat().st_size
     assert said["boards"] == []
     assert said["missing"][0]["command"].startswith("mmpt-bench run --method frozen,projector,mmpt")
-    assert report.report(store.root, tmp_path / "page.html", None, as_json=False) == 0
-    streams = capsys.readouterr()
-    assert "Missing: Nothing is recorded" in streams.err
-    assert streams.out.startswith("Written: ")
+    streams = bench("report", "--out", str(store.root), "--file", "page.html", cwd=tmp_path)
+    assert "Missing: Nothing is recorded" in streams.stderr
+    assert streams.stdout.startswith("Written: ")
     assert (tmp_path / "page.html").read_bytes() == (store.root / "report.html").read_bytes()
 
 
@@ -623,16 +620,15 @@ def test_folders_that_are_none_are_refused(tmp_path: Path, name: str) -> None:
     given: dict[str, Any] = {"results": tmp_path / "results", "out": None, "images": None}
     given[name] = {"results": tmp_path / "absent", "out": tmp_path, "images": tmp_path / "absent"}[name]
     with pytest.raises(RequestError, match="folder"):
-        report.report(given["results"], given["out"], given["images"], as_json=False)
+        api.report(given["results"], given["out"], given["images"])
 
 
 def test_report_imports_no_torch(tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
     code = (
-        "import sys; from pathlib import Path; from mmpt_bench.cli import report as command\n"
-        "assert not {'torch', 'transformers', 'datasets', 'matplotlib'} & set(sys.modules)\n"
-        f"Path({str(tmp_path)!r}, 'results').mkdir()\n"
-        f"command.report(Path({str(tmp_path)!r}, 'results'), None, None, False)\n"
-        "assert 'torch' not in sys.modules"
+        "import sys, mmpt_bench\n"
+        f"mmpt_bench.report({str(tmp_path / 'results')!r})\n"
+        "assert not {'torch', 'transformers', 'datasets'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=ROOT)
 

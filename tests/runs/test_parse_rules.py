@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from mmpt_bench.records.run_folder import predictions
+from mmpt_bench.common.hashing import content_key
 from mmpt_bench.records.store import Store
-from mmpt_bench.runs.request import TaskData
-from mmpt_bench.sources.task_rows import embedded_rows
+from mmpt_bench.sources.prepared import PreparedTask
+from mmpt_bench.sources.task_rows import Where, rows_of
 from support.paths import ROOT
 from support.tasks import task as built_in
 
@@ -29,17 +29,18 @@ def bench(*words: str, cwd: Path, code: int = 0) -> str:
 @pytest.mark.parametrize("name", ["mme", "pope"])
 def test_the_official_rule_keeps_the_keys_of_earlier_records_and_another_has_its_own(name: str) -> None:
     task = built_in(name)
-    rows = embedded_rows(task)
-    plain = TaskData(task, rows, [], None)
-    other = TaskData(task.with_rule("lmms-eval"), rows, [], None)
-    assert plain.key == plain.asked_key == other.asked_key
-    assert other.key == [*plain.key, "parse rule lmms-eval"]
+    rows = rows_of(task, Where(embedded=True))
+    plain = PreparedTask(task, rows, [], None)
+    other = PreparedTask(task.with_rule("lmms-eval"), rows, [], None)
+    assert plain.asked == other.asked
+    assert plain.eval_key("t") == plain.replies_key("t") == other.replies_key("t") == content_key(["t", *plain.asked])
+    assert other.eval_key("t") == content_key(["t", *plain.asked, "parse rule lmms-eval"])
 
 
 def test_replies_without_the_guard_of_half_precision_have_keys_of_their_own() -> None:
     task = built_in("mme")
-    guarded = TaskData(task, embedded_rows(task), [], None)
-    assert dataclasses.replace(guarded, guard=False).asked_key == [*guarded.asked_key, "no guard"]
+    guarded = PreparedTask(task, rows_of(task, Where(embedded=True)), [], None)
+    assert dataclasses.replace(guarded, guard=False).asked == [*guarded.asked, "no guard"]
 
 
 def test_another_rule_reads_the_kept_replies_and_asks_nothing(tmp_path: Path) -> None:
@@ -54,7 +55,7 @@ def test_another_rule_reads_the_kept_replies_and_asks_nothing(tmp_path: Path) ->
     assert records["official"].samples == records["vlmevalkit"].samples
     store = Store(tmp_path / "results")
     for record in records.values():
-        assert predictions(store, record.run, "pope", record.replies_key or record.eval_key)
+        assert store.run(record.run).predictions("pope", record.replies_key or record.eval_key)
     assert "parse rule" in (tmp_path / "results" / "leaderboard.md").read_text()
 
 

@@ -13,9 +13,10 @@ import pytest
 
 from mmpt_bench.evaluation import task_catalog
 from mmpt_bench.methods import method_catalog
-from mmpt_bench.records.recipe import Budget
+from mmpt_bench.records.budget import Budget
 from mmpt_bench.records.store import Store
-from mmpt_bench.runs import plan, request
+from mmpt_bench.runs.plan import plan
+from mmpt_bench.runs.request import Request
 from support.command import bench
 from support.paths import DATA, ROOT
 
@@ -155,10 +156,8 @@ def test_a_plan_runs_nothing(tmp_path: Path) -> None:
 
 def test_what_does_not_train_is_one_run_whatever_the_seeds(tmp_path: Path) -> None:
     methods, tasks = method_catalog.find_methods("frozen,lora"), task_catalog.find_tasks("mnist")
-    asked = request.Request(
-        tuple(methods), {}, tuple(tasks), (0, 1, 2), "embedded", "embedded", Budget(steps=1), "float32", tmp_path,
-    )  # fmt: skip
-    jobs = plan.plan(asked, Store(tmp_path), request.load_data(asked))
+    asked = Request(tuple(methods), {}, tuple(tasks), (0, 1, 2), budget=Budget(steps=1), out=tmp_path)
+    jobs = plan(asked, Store(tmp_path)).jobs
     assert [(job.recipe.method, job.recipe.seed) for job in jobs] == [
         ("frozen", 0),
         ("lora", 0),
@@ -187,7 +186,7 @@ def test_a_recipe_of_another_backbone_is_refused_with_what_differs(tmp_path: Pat
     made = Recipe(
         "embedded", "0" * 64, "embedded", "x", "frozen", {"train_projector": False, "learning_rate": 0.0}, Budget(), 0
     )
-    Store(tmp_path / "results").write_recipe(made)
+    Store(tmp_path / "results").run(made.run_name).write_recipe(made)
     (path,) = (tmp_path / "results" / "runs").glob("*/recipe.yaml")
     done = bench("run", "--recipe", str(path), "--tasks", "mnist", cwd=tmp_path, code=2)
     assert "`backbone_fingerprint` was 000" in done.stderr

@@ -12,15 +12,20 @@ from click.testing import CliRunner
 from PIL import Image
 
 from mmpt_bench.cli.main import cli
-from mmpt_bench.cli.options import dataset_names
 from mmpt_bench.common.errors import RequestError
 from mmpt_bench.data.image_folders import image_folders
-from mmpt_bench.interop.answers.forms import Answer, Answers, read_answers
+from mmpt_bench.evaluation.task import Task
+from mmpt_bench.interop.answers.forms import GivenAnswer, GivenAnswers, read_answers
 from mmpt_bench.interop.answers.score import score_answers
+from mmpt_bench.runs.options import dataset_names
 from mmpt_bench.sources.check_data import check_data, report_lines
-from mmpt_bench.sources.task_rows import folder_rows, samples
+from mmpt_bench.sources.task_rows import Where, folder_rows, samples
 from support.paths import DATA, needs_data
 from support.tasks import task
+
+
+def on(chosen: Task, name: str) -> Task:
+    return chosen.on(chosen.data.named(name))
 
 
 def lines(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -92,19 +97,19 @@ def test_snli_ve_is_read_from_the_authors_json_lines(tmp_path: Path) -> None:
 def test_the_genuine_rows_of_snli_ve_load_as_they_are(tmp_path: Path) -> None:
     raw = DATA / "snli_ve" / "raw" / "snli_ve_test.genuine_rows.jsonl"
     (tmp_path / "snli_ve_test.jsonl").write_bytes(raw.read_bytes())
-    assert len(samples(task("snli_ve"), folder_rows(task("snli_ve"), tmp_path, need_pictures=False))) == 66
+    assert len(samples(task("snli_ve"), folder_rows(task("snli_ve"), tmp_path, need_images=False))) == 66
 
 
 @needs_data
 @pytest.mark.parametrize(("name", "rows"), [("vsr_zeroshot", 1222), ("vsr_random", 2195)])
 def test_vsr_is_read_from_the_hubs_own_json_lines(name: str, rows: int) -> None:
-    found = folder_rows(task("vsr"), DATA / name / "raw", need_pictures=False)
+    found = folder_rows(task("vsr"), DATA / name / "raw", need_images=False)
     assert len(samples(task("vsr"), found)) == rows
 
 
 @needs_data
 def test_mmes_picture_is_found_in_the_authors_folder_and_the_rest_is_counted() -> None:
-    report = check_data(task("mme"), DATA, {"mme": DATA / "images" / "mme"})
+    report = check_data(task("mme"), Where(DATA, {"mme": DATA / "images" / "mme"}))
     assert (report.rows, report.pictures, report.pictures_missing) == (2374, 1187, 1186)
     assert report.labels == {"Yes": 1187, "No": 1187}
 
@@ -125,8 +130,8 @@ def test_a_subtasks_folder_of_pictures_may_stand_in_the_name_or_not(tmp_path: Pa
 @needs_data
 @pytest.mark.parametrize(("name", "share"), [("zeroshot", 3 / 1222), ("random", 0.559)])
 def test_vsrs_overlap_with_its_training_split_is_shown(name: str, share: float) -> None:
-    chosen = task("vsr") if name == "zeroshot" else task("vsr").with_dataset(name)
-    report = check_data(chosen, DATA, {})
+    chosen = task("vsr") if name == "zeroshot" else on(task("vsr"), name)
+    report = check_data(chosen, Where(DATA))
     assert report.seen_in_training == pytest.approx(share, abs=5e-4)
     assert any("overlap" in line for line in report_lines(report))
     assert (report.notes != ()) == (name == "random")
@@ -134,7 +139,7 @@ def test_vsrs_overlap_with_its_training_split_is_shown(name: str, share: float) 
 
 @needs_data
 def test_popes_repeated_questions_are_counted() -> None:
-    report = check_data(task("pope"), DATA, {})
+    report = check_data(task("pope"), Where(DATA))
     assert report.rows - report.repeated == 5127
     assert (report.contradictory, report.groups["random"]) == (0, 3000)
     assert "--images coco=DIR" in report.fault
@@ -142,7 +147,7 @@ def test_popes_repeated_questions_are_counted() -> None:
 
 @needs_data
 def test_complete_data_is_ready_and_has_the_fingerprint_of_a_run() -> None:
-    report = check_data(task("mnist"), DATA, {})
+    report = check_data(task("mnist"), Where(DATA))
     assert (report.fault, report.rows, report.official_rows) == ("", 10_000, 10_000)
     assert report.fingerprint == folder_rows(task("mnist"), DATA).fingerprint
 
@@ -164,8 +169,8 @@ def test_a_wrong_collection_of_pictures_is_named(text: str, message: str) -> Non
 @pytest.mark.parametrize("form", ["raw", ""])
 @pytest.mark.parametrize("name", ["zeroshot", "random"])
 def test_vsrs_official_rows_are_known_by_what_they_say_in_either_form(name: str, form: str) -> None:
-    chosen = task("vsr") if name == "zeroshot" else task("vsr").with_dataset(name)
-    report = check_data(chosen, DATA / f"vsr_{name}" / form, {})
+    chosen = task("vsr") if name == "zeroshot" else on(task("vsr"), name)
+    report = check_data(chosen, Where(DATA / f"vsr_{name}" / form))
     assert report.official is True
     assert "  content: that of the official rows, word for word" in report_lines(report)
 
@@ -175,7 +180,7 @@ def test_the_pin_is_the_sha256_of_the_rows_canonical_json() -> None:
     rows = map(json.loads, (DATA / "vsr_random" / "raw" / "test.jsonl").read_text().splitlines())
     wanted = [[row[name] for name in ("image_link", "caption", "label", "relation")] for row in rows]
     text = json.dumps(wanted, separators=(",", ":"), ensure_ascii=False)
-    pin = task("vsr").with_dataset("random").pin
+    pin = task("vsr").data.named("random").official.pin
     assert pin is not None
     assert pin.sha256 == hashlib.sha256(text.encode()).hexdigest()
 
@@ -189,8 +194,8 @@ def changed_label(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def test_rows_that_say_something_else_are_said_to_differ_with_what_to_do(tmp_path: Path, change: Any) -> None:
     rows = [json.loads(line) for line in (DATA / "vsr_random" / "raw" / "test.jsonl").read_text().splitlines()]
     data = lines(tmp_path / "vsr_random" / "test.jsonl", change(rows))
-    chosen = task("vsr").with_dataset("random")
-    report = check_data(chosen, data, {})
+    chosen = on(task("vsr"), "random")
+    report = check_data(chosen, Where(data))
     assert report.official is False
     assert report_lines(report)[0].endswith("NOT the official rows")
     assert "the official ones 84d7abaa5189" in report.notes[-1]
@@ -200,9 +205,9 @@ def test_rows_that_say_something_else_are_said_to_differ_with_what_to_do(tmp_pat
 
 @needs_data
 def test_another_data_set_of_the_hub_is_held_to_the_tasks_own_pin() -> None:
-    other = task("vsr").with_dataset("somebody/vsr_copy")
-    assert folder_rows(other, DATA / "vsr_random" / "raw", need_pictures=False).official is False
-    assert folder_rows(other.training_split(), DATA / "vsr_zeroshot", need_pictures=False).official is None
+    other = on(task("vsr"), "somebody/vsr_copy")
+    assert folder_rows(other, DATA / "vsr_random" / "raw", need_images=False).official is False
+    assert folder_rows(other.on(other.data.training_split()), DATA / "vsr_zeroshot", need_images=False).official is None
 
 
 def test_notes_on_rows_are_said_before_a_run_and_in_its_plan(tmp_path: Path) -> None:
@@ -217,22 +222,22 @@ def test_notes_on_rows_are_said_before_a_run_and_in_its_plan(tmp_path: Path) -> 
 
 
 def test_data_sets_are_names_of_the_task_or_of_the_hub() -> None:
-    assert task("vsr").with_dataset("random").dataset == "cambridgeltl/vsr_random"
-    other = task("mme").with_dataset("lmms-lab-encoder/MME@abc")
-    assert (other.dataset, other.revision, other.official_rows) == ("lmms-lab-encoder/MME", "abc", 2374)
-    assert task("mme").with_dataset("lmms-lab-encoder/MME").revision == "main"
+    assert task("vsr").data.named("random").hub == "cambridgeltl/vsr_random"
+    other = on(task("mme"), "lmms-lab-encoder/MME@abc")
+    assert (other.data.hub, other.data.revision, other.data.official.rows) == ("lmms-lab-encoder/MME", "abc", 2374)
+    assert task("mme").data.named("lmms-lab-encoder/MME").revision == "main"
     with pytest.raises(RequestError, match="Did you mean `random`"):
-        task("vsr").with_dataset("randm")
+        task("vsr").data.named("randm")
     with pytest.raises(RequestError, match="one that `--tasks` does not name"):
         dataset_names(["vrs=random"], ["mme"])
 
 
 @needs_data
 def test_answers_are_matched_to_the_official_rows_and_what_is_missing_is_named() -> None:
-    official = samples(task("pope"), folder_rows(task("pope"), DATA, need_pictures=False))
+    official = samples(task("pope"), folder_rows(task("pope"), DATA, need_images=False))
     given = read_answers([DATA / "published" / "pope_llava_v1.6_vicuna_7b_current.jsonl.gz"])
     assert score_answers(task("pope"), given, official).comparable
-    some = Answers(given.form, tuple(a for a in given.answers if a.row["question_id"] not in ("7", "8")))
+    some = GivenAnswers(given.form, tuple(a for a in given.answers if a.row["question_id"] not in ("7", "8")))
     missing = score_answers(task("pope"), some, official).missing
     assert missing[0] == "adversarial: 2 of 3,000 missing"
     assert missing[-1].startswith("first 6 of 6: `adversarial/7`")
@@ -240,26 +245,28 @@ def test_answers_are_matched_to_the_official_rows_and_what_is_missing_is_named()
 
 @needs_data
 def test_lmms_evals_row_numbers_are_matched_and_a_wrong_label_is_refused() -> None:
-    official = samples(task("pope"), folder_rows(task("pope"), DATA, need_pictures=False))
-    answers = [Answer(f"line {i}", {"answer": s.answer}, "Yes", i) for i, s in enumerate(official)]
-    card = score_answers(task("pope"), Answers("lmms-eval", tuple(answers)), official)
+    official = samples(task("pope"), folder_rows(task("pope"), DATA, need_images=False))
+    answers = [GivenAnswer(f"line {i}", {"answer": s.answer}, "Yes", i) for i, s in enumerate(official)]
+    card = score_answers(task("pope"), GivenAnswers("lmms-eval", tuple(answers)), official)
     assert (card.n, card.n_pictures, card.values["yes_ratio"], card.comparable) == (9000, 500, 1.0, True)
     wrong = {"yes": "no", "no": "yes"}[official[5].answer]
-    answers[5] = Answer("line 5", {"answer": wrong}, "Yes", 5)
+    answers[5] = GivenAnswer("line 5", {"answer": wrong}, "Yes", 5)
     with pytest.raises(RequestError, match=rf"labels are not the official ones: line 5 says `{wrong}`"):
-        score_answers(task("pope"), Answers("lmms-eval", tuple(answers)), official)
+        score_answers(task("pope"), GivenAnswers("lmms-eval", tuple(answers)), official)
     for number in (-1, 9000):
         with pytest.raises(RequestError, match="belong to no row"):
-            score_answers(task("pope"), Answers("lmms-eval", (Answer("line 1", {}, "Yes", number),)), official)
+            score_answers(
+                task("pope"), GivenAnswers("lmms-eval", (GivenAnswer("line 1", {}, "Yes", number),)), official
+            )
 
 
 def test_the_overlap_is_told_where_the_training_split_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = task("vsr")
-    commit = tmp_path / "datasets--cambridgeltl--vsr_zeroshot" / "snapshots" / chosen.revision
+    commit = tmp_path / "datasets--cambridgeltl--vsr_zeroshot" / "snapshots" / chosen.data.revision
     lines(commit / "test.jsonl", vsr(2))
     lines(commit / "train.jsonl", vsr(1))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("a socket was opened"))
-    assert check_data(chosen, None, {}, offline=True).seen_in_training == 0.5
+    assert check_data(chosen, Where(offline=True)).seen_in_training == 0.5
     (commit / "train.jsonl").unlink()
-    assert check_data(chosen, None, {}, offline=True).seen_in_training is None
+    assert check_data(chosen, Where(offline=True)).seen_in_training is None

@@ -17,8 +17,9 @@ import pytest
 from PIL import Image
 
 from mmpt_bench.common.errors import MachineError, RequestError
+from mmpt_bench.data.dataset import Dataset, Official
 from mmpt_bench.data.images import BadPicture
-from mmpt_bench.data.rows import label, picture, text
+from mmpt_bench.data.rows import read_image, read_label, read_text
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.evaluation import task_catalog
 from mmpt_bench.evaluation.metrics import Accuracy
@@ -38,33 +39,37 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 
 def sample(row: Any, number: int, names: Any) -> Sample:
     return Sample(
-        text(row, "name"),
-        picture(row["image"], f"pet/{number}", str(number)),
+        read_text(row, "name"),
+        read_image(row["image"], f"pet/{number}", str(number)),
         "?",
         tuple(names),
-        label(row, "label", names),
+        read_label(row, "label", names),
     )
 
 
 PET = Task(
     name="pet",
     title="Pet",
+    data=Dataset(
+        hub="nobody/pet",
+        revision="0" * 40,
+        columns=("image", "name", "label"),
+        label_column="label",
+        official=Official(rows=2),
+    ),
     headline="accuracy",
     unit="fraction",
-    dataset="nobody/pet",
-    revision="0" * 40,
-    config=None,
-    split="test",
-    columns=("image", "name", "label"),
     sample=sample,
     metric=Accuracy(),
     parse=first_choice,
     decode="rank",
     max_new_tokens=4,
     version=1,
-    label_column="label",
-    official_rows=2,
 )
+
+
+def pet_on(**changes: Any) -> Task:
+    return PET.on(dataclasses.replace(PET.data, **changes))
 
 
 def shipped(name: str) -> Task:
@@ -105,7 +110,7 @@ def test_a_config_called_like_the_task_is_not_taken_for_the_tasks_folder(tmp_pat
     (own / "images").mkdir()
     RED.save(own / "images" / "a.png")
     write(own, pets(image=["a.png", "a.png"]), "pet/test-00000-of-00001.parquet")
-    task = dataclasses.replace(PET, config="pet")
+    task = pet_on(config="pet")
     assert folder_rows(task, own).rows[0]["image"] == own / "images" / "a.png"
     assert folder_rows(task, tmp_path).fingerprint == folder_rows(task, own).fingerprint
 
@@ -115,7 +120,7 @@ def test_the_readme_decides_which_files_are_a_configs_split(tmp_path: Path) -> N
     write(tmp_path, pets())
     head = "---\nconfigs:\n- config_name: small\n  data_files:\n  - split: test\n    path: odd/name-*\n---\n# Pets\n"
     (tmp_path / "README.md").write_text(head)
-    task = dataclasses.replace(PET, config="small")
+    task = pet_on(config="small")
     assert [row["name"] for row in folder_rows(task, tmp_path).rows] == ["c", "d"]
 
 
@@ -223,7 +228,7 @@ def test_the_hubs_cache_is_read_offline_with_the_fingerprint_of_a_copy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = tmp_path / "cache"
-    snapshot = cache / "datasets--nobody--pet" / "snapshots" / PET.revision
+    snapshot = cache / "datasets--nobody--pet" / "snapshots" / PET.data.revision
     write(snapshot, pets())
     (snapshot / "README.md").write_text("# Pets\n")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
@@ -246,7 +251,7 @@ def test_a_branch_in_the_cache_is_read_offline_and_called_by_its_commit(
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("b" * 40)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
-    rows = hub_rows(dataclasses.replace(PET, revision="main"), offline=True)
+    rows = hub_rows(pet_on(revision="main"), offline=True)
     assert ([s.answer for s in samples(PET, rows)], rows.origin) == (["cat", "dog"], "`nobody/pet` at bbbbbbbb (test)")
     with pytest.raises(MachineError, match=r"`nobody/pet` at 00000000 is not in the local cache"):
         hub_rows(PET, offline=True)
@@ -259,7 +264,8 @@ def test_mnist_is_on_the_hub_at_the_pinned_commit() -> None:
 
 @needs_data
 def test_real_folders_load_with_the_official_number_of_rows() -> None:
-    task = dataclasses.replace(PET, name="mnist", config="mnist", columns=("image", "label"), official_rows=10_000)
+    task = pet_on(config="mnist", columns=("image", "label"), official=Official(10_000))
+    task = dataclasses.replace(task, name="mnist")
     rows = folder_rows(task, DATA)
     assert (len(rows.rows), rows.notes, rows.label_names) == (10_000, (), tuple("0123456789"))
 
@@ -272,7 +278,7 @@ def test_pope_without_pictures_says_so_with_names_and_count() -> None:
 
 
 def opened(value: Any) -> Image.Image:
-    return picture(value, "key", "sample 7").open()
+    return read_image(value, "key", "sample 7").open()
 
 
 @pytest.mark.parametrize("form", ["image", "bytes", "dict", "path"])
@@ -290,7 +296,7 @@ def test_picture_opens_every_form_that_rows_come_in(tmp_path: Path, form: str) -
 @pytest.mark.parametrize("value", [None, b"", "", {"bytes": None, "path": None}, 3])
 def test_what_is_no_picture_is_refused_when_the_row_is_read(value: Any) -> None:
     with pytest.raises(ValueError, match=r"not a picture, in sample `sample 7`"):
-        picture(value, "key", "sample 7")
+        read_image(value, "key", "sample 7")
 
 
 def test_16_bit_grey_keeps_its_high_byte() -> None:

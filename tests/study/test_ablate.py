@@ -9,6 +9,8 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -17,17 +19,19 @@ from mmpt_bench.board.from_records import boards
 from mmpt_bench.common.errors import RequestError, UntrustedRecord
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.records import ablations
-from mmpt_bench.records.ablations import Ablation, Point, variant_key
-from mmpt_bench.records.recipe import Budget, Recipe
+from mmpt_bench.records.ablations import Ablation, Point
+from mmpt_bench.records.budget import Budget
+from mmpt_bench.records.recipe import Recipe
 from mmpt_bench.records.store import Store
 from mmpt_bench.runs.estimate import estimate
+from mmpt_bench.runs.plan import Job, Plan
 from mmpt_bench.sources.corpora import load_corpus
 from mmpt_bench.study.ablation_board import ablation_board
 from mmpt_bench.study.ablation_tables import ablation_csv, ablation_md, ablation_tables
-from mmpt_bench.study.axes import axes_of, combinations, label_of
+from mmpt_bench.study.axes import axes_of, combinations, label_of, split_sets
 from support.command import bench
 from support.paths import ROOT
-from support.synthetic import record, samples, store_in, task
+from support.synthetic import keep, record, samples, store_in, task
 
 QUICK = ("--steps", "2", "--batch-size", "2", "--limit", "4")
 
@@ -35,7 +39,7 @@ QUICK = ("--steps", "2", "--batch-size", "2", "--limit", "4")
 def changed(method: str, one_at_a_time: bool = False, sets: tuple[str, ...] = (), **options: str) -> list[dict]:
     """Returns what each point of a method sets, field by field."""
     (entry,) = method_catalog.find_methods(method)
-    axes, _ = axes_of({k.replace("_", "-"): v for k, v in options.items()}, sets, [entry])
+    axes = axes_of({k.replace("_", "-"): v for k, v in options.items()}, sets, [entry])
     found = []
     for combination in combinations(axes, entry.name, one_at_a_time):
         fields: dict[str, str] = {}
@@ -76,7 +80,8 @@ def test_depth_sets_the_sides_that_there_are() -> None:
 
 def test_any_field_of_any_method_is_varied_by_set_and_one_value_is_fixed() -> None:
     methods = method_catalog.find_methods("lora,mmpt")
-    axes, fixed = axes_of({}, ["lora.r=4,8", "lora.alpha=16", "mmpt.text_length=1,2"], methods)
+    varied, fixed = split_sets(["lora.r=4,8", "lora.alpha=16", "mmpt.text_length=1,2"])
+    axes = axes_of({}, varied, methods)
     assert [axis.name for axis in axes] == ["lora.r", "mmpt.text_length"]
     assert fixed == ["lora.alpha=16"]
     assert [label_of("lora", c) for c in combinations(axes, "lora", False)] == ["lora (r=4)", "lora (r=8)"]
@@ -203,8 +208,8 @@ def made(tmp_path: Path) -> tuple[Store, Ablation]:
     for length, right in ((5, "10"), (10, "1110")):
         for seed in range(8):
             by = Recipe("tiny", "b" * 8, "scenes", "c" * 8, "mmpt", {"text_length": length}, Budget(), seed)
-            store.append_record(record(store, of, asked, right, by))
-        points.append(Point(f"mmpt (text-len={length})", "mmpt", {"text-len": str(length)}, variant_key(by), False))
+            keep(store, record(store, of, asked, right, by))
+        points.append(Point(f"mmpt (text-len={length})", "mmpt", {"text-len": str(length)}, by.variant_key, False))
     found = Ablation("made", {"text-len": ["5", "10"]}, points, [], None, "mmpt-bench ablate --text-len 5,10")
     ablations.write(store, found)
     return store, found
@@ -254,17 +259,13 @@ def test_runs_of_an_ablation_alone_make_no_leaderboard(made: tuple[Store, Ablati
 
 def test_time_is_estimated_by_method_and_scaled_from_another_budget(made: tuple[Store, Ablation]) -> None:
     store, _ = made
-    from mmpt_bench.runs.plan import Job
-
     recipe = Recipe("tiny", "b" * 8, "scenes", "c" * 8, "mmpt", {}, Budget(steps=800), 0)
-    cost = estimate([Job(recipe, None, "", False, ("colours",), ())], {"colours": _Asked()}, store)  # type: ignore[dict-item]
+    job = Job(recipe, None, "", False, ("colours",), (), "mmpt")
+    prepared: Any = SimpleNamespace(tasks={"colours": SimpleNamespace(samples=samples(80))})
+    cost = estimate([Plan(None, prepared, (job,))], store)  # type: ignore[arg-type]
     # 60 s for 400 steps, 5 s for 40 questions.
     assert cost.seconds == pytest.approx(120 + 10)
     assert not cost.is_same_budget
-
-
-class _Asked:
-    samples = samples(80)
 
 
 def test_a_task_that_few_points_have_is_no_column(made: tuple[Store, Ablation]) -> None:
@@ -272,7 +273,7 @@ def test_a_task_that_few_points_have_is_no_column(made: tuple[Store, Ablation]) 
     other = task("shapes", "Shapes")
     lost = [Point(f"mmpt (text-len={n})", "mmpt", {"text-len": str(n)}, str(n), False) for n in (20, 40)]
     by = Recipe("tiny", "b" * 8, "scenes", "c" * 8, "mmpt", {"text_length": 5}, Budget(), 0)
-    store.append_record(record(store, other, samples(40), "10", by))
+    keep(store, record(store, other, samples(40), "10", by))
     board = ablation_board(store, Ablation(**(vars(found) | {"points": [*found.points, *lost]})),
                            {"colours": task(), "shapes": other}, 50)  # fmt: skip
     assert board.evidence is not None

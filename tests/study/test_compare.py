@@ -18,7 +18,7 @@ from mmpt_bench.stats.resampling import resample
 from mmpt_bench.study.compare import answer_to
 from mmpt_bench.study.comparison_text import as_plain, tables
 from support.command import bench
-from support.synthetic import recipe, record, samples, store_in, task
+from support.synthetic import keep, recipe, record, samples, store_in, task
 
 TASKS = {"colours": task(), "shapes": task("shapes", "Shapes")}
 ASKED = samples(60)
@@ -31,7 +31,7 @@ def filled(folder: Path, n_seeds: int, patterns: dict[str, str]) -> Store:
         for seed in range(n_seeds):
             for of in TASKS.values():
                 shifted = right[: -1 - seed % 3] + "0" * (seed % 3) + right[-1]
-                store.append_record(record(store, of, ASKED, shifted, recipe(method, seed)))
+                keep(store, record(store, of, ASKED, shifted, recipe(method, seed)))
     return store
 
 
@@ -183,7 +183,7 @@ def test_labels_of_variants_are_shown_in_full_on_a_narrow_terminal(tmp_path: Pat
     store = store_in(tmp_path)
     for placement, right in (("attention", "110"), ("mlp", "10")):
         by = recipe("lora", 0, {"placement": placement, "train_projector": False})
-        store.append_record(record(store, TASKS["colours"], ASKED, right, by))
+        keep(store, record(store, TASKS["colours"], ASKED, right, by))
     labels = [row.label for row in evidence(store, TASKS, 30)[0].board.rows]
     assert sorted(labels) == ["lora (placement=attention)", "lora (placement=mlp)"]
     console = Console(width=80, file=io.StringIO(), record=True)
@@ -198,7 +198,7 @@ def test_a_method_with_several_rows_is_asked_for_by_the_label_of_one(tmp_path: P
     store = filled(tmp_path, 2, {"mmpt": BAD})
     for rank in (2, 16):
         by = recipe("lora", 0, {"learning_rate": 1 / rank, "r": rank})
-        store.append_record(record(store, TASKS["colours"], ASKED, GOOD, by))
+        keep(store, record(store, TASKS["colours"], ASKED, GOOD, by))
     with pytest.raises(RequestError, match=r"`lora` has several rows: `lora \(r=16\)`, `lora \(r=2\)`\. Name one"):
         answer_to(store, ["lora", "mmpt"], TASKS, n_resamples=200)
     answer = answer_to(store, ["lora (r=2)", "mmpt"], TASKS, n_resamples=200)

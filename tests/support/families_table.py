@@ -33,7 +33,8 @@ tiny model of the family: it trains, generates, saves, loads and comes off again
 closed form, and no answer depends on padding, on its place in the batch or on the cache. Pictures of different shapes
 share those batches. A number is a refusal, said before anything is trained.
 
-Made by `PYTHONPATH=tests python tests/support/families_table.py`; `pytest -m slow tests/engine/models/test_families.py` runs the checks.
+Made by `PYTHONPATH=tests python tests/support/families_table.py`;
+`pytest -m slow tests/engine/models/test_families.py` runs the checks.
 """
 TAIL = """
 Prompts in a decoder with a sliding window (Gemma 2 and 3, so PaliGemma 2 and Gemma 3) are right as long as prompts and

@@ -22,7 +22,7 @@ def method(name: str) -> Any:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
-    return module.ADAPTER
+    return module.METHOD
 
 
 def variant(base: type, **changes: Any) -> type:

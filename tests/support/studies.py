@@ -12,12 +12,13 @@ from mmpt_bench.data.samples import Sample
 from mmpt_bench.evaluation.metrics import MME_COGNITION, MME_PERCEPTION
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.records import ablations
-from mmpt_bench.records.ablations import Ablation, Point, variant_key
+from mmpt_bench.records.ablations import Ablation, Point
+from mmpt_bench.records.budget import Budget
 from mmpt_bench.records.learning_rates import FILE, Choice, candidates, dump
-from mmpt_bench.records.recipe import Budget, Recipe
+from mmpt_bench.records.recipe import Recipe
 from mmpt_bench.records.run_folder import LOG
 from mmpt_bench.records.store import Store
-from support.synthetic import record, samples, store_in, task
+from support.synthetic import keep, record, samples, store_in, task
 
 COLORS = {
     "frozen": "#000000", "projector": "#E69F00", "mmpt": "#D55E00", "vpt": "#56B4E9", "prefix": "#CC79A7",
@@ -60,7 +61,7 @@ def add(store: Store, by: Recipe, skill: float, names: Sequence[str]) -> None:
         rng = np.random.default_rng([by.seed, number, int(1000 * skill)])
         chances = skill + rng.normal(0, 0.015) + luck
         right = "".join("01"[int(rng.random() < chance)] for chance in chances)
-        store.append_record(
+        keep(store, 
             record(
                 store, of, questions, right, by, trainable=TRAINABLE[by.method], total=3_700_000,
                 train_seconds=0.0 if by.method == "frozen" else 20 + 25 * skill + len(by.method),
@@ -79,7 +80,7 @@ def study(folder: Path, n_seeds: int = 6) -> Store:
             add(store, by, skill, list(study_tasks()))
             if method != "frozen":
                 steps = [{"step": s, "loss": 1.6 * np.exp(-s / 60) + 0.9 - skill + 0.02 * seed} for s in range(1, 121)]
-                append_jsonl_rows(store.run_path(by.run_name, LOG), steps)
+                append_jsonl_rows(store.run(by.run_name).path(LOG), steps)
     names = ["mme", "pope"]
     lengths = [({"prompt-len": str(n)}, {"visual_length": n, "text_length": n}, 0.60 + 0.02 * i) for i, n in
                enumerate((5, 10, 20, 40))]  # fmt: skip
@@ -119,10 +120,10 @@ def _ablate(store: Store, name: str, points: Sequence[Made], seeds: Sequence[int
             by = recipe("mmpt", seed, **changed)
             if by != recipe("mmpt", seed):
                 add(store, by, skill, names)
-        key = variant_key(recipe("mmpt", 0, **changed))
-        is_default = key == variant_key(recipe("mmpt", 0))
+        key = recipe("mmpt", 0, **changed).variant_key
+        is_default = key == recipe("mmpt", 0).variant_key
         made.append(Point(f"mmpt ({told})", "mmpt", values, key, is_default))
-    frozen = Point("frozen", "frozen", {}, variant_key(recipe("frozen", 0)), True)
+    frozen = Point("frozen", "frozen", {}, recipe("frozen", 0).variant_key, True)
     axes = {axis: list(dict.fromkeys(values[axis] for values, _, _ in points)) for axis in points[0][0]}
     options = " ".join(f"--{axis} {','.join(values)}" for axis, values in axes.items())
     ablations.write(store, Ablation(name, axes, made, [frozen], None, f"mmpt-bench ablate {options}"))

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from mmpt_bench.common.hashing import content_key
-from mmpt_bench.data.images import Picture
+from mmpt_bench.data.dataset import Dataset
+from mmpt_bench.data.images import LazyImage
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.evaluation.counting import choices_text
 from mmpt_bench.evaluation.metrics import Accuracy, MMEMetric
 from mmpt_bench.evaluation.task import Task
-from mmpt_bench.records.recipe import Budget, Recipe, Record, track_key
+from mmpt_bench.records.budget import Budget
+from mmpt_bench.records.recipe import Recipe
+from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store
 from mmpt_bench.stats.intervals import cluster_bootstrap
 
@@ -22,13 +25,18 @@ def _never(*_: Any) -> Any:
     raise AssertionError("tables must not look at rows, replies or pictures")
 
 
+DATASET_FIELDS = {field.name for field in dataclasses.fields(Dataset)}
+
+
 def task(name: str = "colours", title: str = "Colours", **changes: Any) -> Task:
     """Returns a task of two choices, scored by accuracy; or, with `points=True`, one scored like MME."""
     points = changes.pop("points", False)
+    where = {name: changes.pop(name) for name in list(changes) if name in DATASET_FIELDS}
     given: dict[str, Any] = {
         "name": name, "title": title, "headline": "total" if points else "accuracy",
-        "unit": "points" if points else "fraction", "dataset": f"made/{name}", "revision": "1", "config": None,
-        "split": "test", "columns": (), "sample": _never, "metric": MMEMetric() if points else Accuracy(),
+        "unit": "points" if points else "fraction",
+        "data": Dataset(**{"hub": f"made/{name}", "revision": "1", "columns": ()} | where),
+        "sample": _never, "metric": MMEMetric() if points else Accuracy(),
         "parse": _never, "decode": "rank", "max_new_tokens": 1, "version": 1,
     }  # fmt: skip
     return Task(**given | changes)
@@ -40,7 +48,7 @@ def samples(n: int, group: str = "", per_picture: int = 1) -> list[Sample]:
     for i in range(n):
         picture = f"{group}{i // per_picture}"
         answer = ("yes", "no")[i % 2]
-        found.append(Sample(f"{group}{i}", Picture(picture, _never), "?", ("yes", "no"), answer, group, picture))
+        found.append(Sample(f"{group}{i}", LazyImage(picture, _never), "?", ("yes", "no"), answer, group, picture))
     return found
 
 
@@ -82,13 +90,13 @@ def record(
     tally = of.metric.tally(asked, ranked if own == "ranked" else parsed)
     suite = changes.get("suite", "embedded")
     given: dict[str, Any] = {
-        "train_key": made_by.train_key, "track": track_key(made_by, suite), "suite": suite,
+        "train_key": made_by.train_key, "track": made_by.setting_key(suite), "suite": suite,
         "run": made_by.run_name, "method": made_by.method, "params": made_by.params, "seed": made_by.seed,
         "backbone": made_by.backbone, "backbone_fingerprint": made_by.backbone_fingerprint, "corpus": made_by.corpus,
         "corpus_fingerprint": made_by.corpus_fingerprint, "budget": dataclasses.asdict(made_by.budget),
         "dtype": made_by.dtype, "learning_rate_source": "searched: 6 trials on validation data", "task": of.name,
-        "status": "ok", "reason": "", "task_version": of.version, "dataset": of.dataset, "data_fingerprint": "d" * 8,
-        "split": of.split, "decode": of.decode, "headline": of.headline,
+        "status": "ok", "reason": "", "task_version": of.version, "dataset": of.data.hub, "data_fingerprint": "d" * 8,
+        "split": of.data.split, "decode": of.decode, "headline": of.headline,
         "score": float(headline[own][of.headline]), "strict": float(headline["parsed"][of.headline]),
         "constrained": float(headline["ranked"][of.headline]),
         "interval": cluster_bootstrap(tally, of.metric.values, n_resamples=200)[of.headline],
@@ -110,7 +118,7 @@ def failed(made_by: Recipe, reason: str = "the loss was not finite at step 12", 
     """Returns the record of a training that failed."""
     return Record(
         eval_key=content_key([made_by.train_key, "failed"]), train_key=made_by.train_key,
-        track=track_key(made_by, suite), suite=suite, run=made_by.run_name, method=made_by.method,
+        track=made_by.setting_key(suite), suite=suite, run=made_by.run_name, method=made_by.method,
         params=made_by.params, seed=made_by.seed, backbone=made_by.backbone,
         backbone_fingerprint=made_by.backbone_fingerprint, corpus=made_by.corpus,
         corpus_fingerprint=made_by.corpus_fingerprint, budget=dataclasses.asdict(made_by.budget), dtype=made_by.dtype,
@@ -121,3 +129,8 @@ def failed(made_by: Recipe, reason: str = "the loss was not finite at step 12", 
 def store_in(folder: Path) -> Store:
     """Returns a store in an empty folder."""
     return Store(folder / "results")
+
+
+def keep(store: Store, made: Record) -> None:
+    """Appends a record to its run's folder."""
+    store.run(made.run).append_record(made)

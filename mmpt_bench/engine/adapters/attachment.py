@@ -6,7 +6,6 @@ Adapters are saved in the layout of PEFT (adapter_config.json, adapter_model.saf
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -62,11 +61,6 @@ class Handle:
         with torch.no_grad():
             for name, parameter in self.trainable.items():
                 parameter.copy_(state[name])
-
-
-def params(adapter: Any) -> dict[str, Any]:
-    """Returns an adapter's hyperparameters as plain JSON values."""
-    return dataclasses.asdict(adapter)
 
 
 Config = dict[str, Any] | Callable[[], dict[str, Any]]

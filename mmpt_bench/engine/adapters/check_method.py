@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.common.checking import CheckFailed, CheckResult, outcome, require
 from mmpt_bench.common.hashing import canonical_json
-from mmpt_bench.engine.adapters.attachment import params
 from mmpt_bench.engine.adapters.saved import CONFIG_FILE, TENSOR_FILE, read_adapter
 from mmpt_bench.engine.adapters.trial import (
     NEW_TOKENS,
@@ -63,7 +62,7 @@ def _interface(adapter_class: type) -> str:
     require(bool(re.fullmatch(r"#[0-9A-Fa-f]{6}", adapter.color)), f"`{adapter.color}` is no colour such as #0072B2")
     low, high = adapter.lr_range
     require(low <= adapter.learning_rate <= high, f"learning rate {adapter.learning_rate} is outside {low} to {high}")
-    values = json.loads(canonical_json(params(adapter)))
+    values = json.loads(canonical_json(dataclasses.asdict(adapter)))
     require(adapter_class(**values) == adapter, "its hyperparameters do not survive JSON")
     return f"{len(named)} hyperparameters"
 

@@ -87,14 +87,14 @@ def plain_config(config: Any) -> dict[str, Any]:
 
 
 PROMPT_TYPES = ("MMPT", "VPT", "KVPREFIX")
-"""Methods that PEFT knows once `mmpt_bench.mmpt` is imported."""
+"""Methods that PEFT knows once `mmpt_bench.peft` is imported."""
 
 
 def adapter_card(made_by: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     """Returns the model card of an adapter: what it is, which base it belongs to, and how to use it."""
     name, method = str(made_by["backbone"]), str(made_by["method"])
     hub = f"base_model: {name.partition('@')[0]}\n" if "/" in name else ""
-    needs = "import mmpt_bench.mmpt  # makes PEFT know the method\n" if config.get("peft_type") in PROMPT_TYPES else ""
+    needs = "import mmpt_bench.peft  # makes PEFT know the method\n" if config.get("peft_type") in PROMPT_TYPES else ""
     use = (
         f"```python\n{needs}from peft import PeftModel\n\nmodel = PeftModel.from_pretrained(base, FOLDER)\n```"
         if "peft_type" in config

@@ -1,65 +1,24 @@
-"""Pictures opened and made ready in a thread, while the model computes on earlier ones."""
+"""Images as the model reads them, made once: processed ahead in a thread, and seen once by a frozen tower."""
 
 from __future__ import annotations
 
-import hashlib
 import uuid
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.data.examples import Example
-from mmpt_bench.data.images import Picture
+from mmpt_bench.data.images import LazyImage
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.engine.forward import tower
 from mmpt_bench.engine.models.encoding import Encoded, collated
 from mmpt_bench.engine.models.families import FAMILIES
-from mmpt_bench.engine.models.feature_disk import FeatureDisk, _bytes
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
-    from torch import Tensor
-
     from mmpt_bench.engine.models.backbone import Backbone
 
 
-def made_or_kept(
-    backbone: Backbone, tower_name: str, pictures: Sequence[Encoded]
-) -> list[tuple[Float[Tensor, "tiles tokens dim"], float]]:
-    """Returns each picture's states and the seconds they cost; from disk where they are there, else made together.
-
-    Args:
-        backbone: whose tower nothing that is trained reaches.
-        tower_name: its `tower.fingerprint`.
-        pictures: as the processor makes them.
-    """
-    disk: FeatureDisk | None = backbone.disk
-    names = [_picture_digest(one) for one in pictures] if disk else []
-    found: list[Any] = [disk.get(tower_name, name) if disk else None for name in names] or [None] * len(pictures)
-    need = [i for i, one in enumerate(found) if one is None]
-    # Charged to whoever finds it, as in memory.
-    backbone.features.spared += sum(one[1] for one in found if one is not None)
-    if need:
-        began = tower.clock()
-        states = tower.states(backbone, collated([pictures[i].tensors for i in need]))
-        each = (tower.clock() - began) / len(need)
-        # Where several are made together, each has a tile.
-        for i, one in zip(need, [states] if len(need) == 1 else states[:, None], strict=True):
-            found[i] = (one, each)
-            if disk:
-                disk.put(tower_name, names[i], one, each)
-    return found
-
-
-def _picture_digest(picture: Encoded) -> str:
-    digest = hashlib.sha256(picture.text.encode())
-    for name, value in sorted(picture.tensors.items()):
-        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-        digest.update(_bytes(value))
-    return digest.hexdigest()
-
-
-class Ahead:
+class ImagePrefetcher:
     """Makes pictures ready before they are asked for; what goes wrong is raised where they are."""
 
     def __init__(self, backbone: Backbone) -> None:
@@ -68,13 +27,13 @@ class Ahead:
         # One is enough: a picture costs less than what the model does with it.
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="pictures")
 
-    def soon(self, pictures: Iterable[Picture]) -> None:
+    def soon(self, pictures: Iterable[LazyImage]) -> None:
         """Begins with pictures that will be asked for next."""
         for picture in pictures:
             if picture.key not in self._coming:
                 self._coming[picture.key] = self._pool.submit(self._made, picture)
 
-    def take(self, pictures: Sequence[Picture]) -> list[Encoded]:
+    def take(self, pictures: Sequence[LazyImage]) -> list[Encoded]:
         """Returns pictures as the processor makes them; those that were not announced are made now."""
         found = {}
         for picture in pictures:
@@ -88,7 +47,7 @@ class Ahead:
         self._pool.shutdown(cancel_futures=True)
         self._coming.clear()
 
-    def _made(self, picture: Picture) -> Encoded:
+    def _made(self, picture: LazyImage) -> Encoded:
         return self.backbone.encode([picture.open()])[0]
 
 
@@ -101,7 +60,7 @@ use; a smaller one runs on a step's pictures together. Either way a picture's fe
 memory, down to the last bit: a resumed run must find what an uninterrupted one found."""
 
 
-class Pictures:
+class PreparedImages:
     """The pictures of one task, or of a training set, under one adapter; `close` ends what is made ready ahead."""
 
     def __init__(self, backbone: Backbone, name: str | None = None) -> None:
@@ -110,7 +69,7 @@ class Pictures:
         # A name that nobody else can have: what is kept under it is of use to this object alone.
         self.name = name or uuid.uuid4().hex
         self._tower = tower.fingerprint(backbone) if tower.is_frozen(backbone) else ""
-        self._ahead = Ahead(backbone)
+        self._ahead = ImagePrefetcher(backbone)
 
     def soon(self, samples: Sequence[Shown]) -> None:
         """Begins to make ready the pictures that will be asked for next."""
@@ -161,24 +120,28 @@ class Pictures:
         found = [kept.get(owner, key) for key in keys]
         need = [i for i, one in enumerate(found) if one is None]
         if need:
-            made = made_or_kept(backbone, self._tower, self.processed([samples[i] for i in need]))
-            for i, (states, seconds) in zip(need, made, strict=True):
-                kept.put(owner, keys[i], states, seconds)
-                found[i] = states
+            made = self.processed([samples[i] for i in need])
+            began = tower.clock()
+            states = tower.states(backbone, collated([one.tensors for one in made]))
+            each = (tower.clock() - began) / len(need)
+            # Where several are made together, each has a tile.
+            for i, one in zip(need, [states] if len(need) == 1 else states[:, None], strict=True):
+                kept.put(owner, keys[i], one, each)
+                found[i] = one
         rows = [one.to(backbone.device) for one in found if one is not None]
         return tower.projected(backbone, rows), rows[0].shape[1]
 
 
-class TowerFeatures:
+class TowerStates:
     """A frozen tower's states of a training set, kept in the backbone's cache for later steps and methods."""
 
     def __init__(self, backbone: Backbone, pictures: str) -> None:
         """`pictures` names the set within which equal keys are equal pictures."""
-        self.backbone, self.tower_name = backbone, tower.fingerprint(backbone)
-        self.owner = f"{self.tower_name} {pictures}"
-        self._ahead = Ahead(backbone)
+        self.backbone = backbone
+        self.owner = f"{tower.fingerprint(backbone)} {pictures}"
+        self._ahead = ImagePrefetcher(backbone)
 
-    def soon(self, images: Sequence[Picture]) -> None:
+    def soon(self, images: Sequence[LazyImage]) -> None:
         """Begins to make ready the pictures that will be asked for next."""
         for group in self._groups(images):
             if not self.backbone.features.holds(self.owner, _key(group)):
@@ -188,26 +151,23 @@ class TowerFeatures:
         """Ends the thread that makes pictures ready."""
         self._ahead.close()
 
-    def __call__(self, images: Sequence[Picture]) -> list[Encoded]:
+    def __call__(self, images: Sequence[LazyImage]) -> list[Encoded]:
         """Returns pictures as states, each (tiles, tokens, dim), with what stands for it in a text."""
         return [one for group in self._groups(images) for one in self._group(group)]
 
-    def _groups(self, images: Sequence[Picture]) -> list[list[Picture]]:
+    def _groups(self, images: Sequence[LazyImage]) -> list[list[LazyImage]]:
         one_size = FAMILIES[self.backbone.anatomy.family].one_size
         alone = not one_size or self.backbone.image_tokens() >= ALONE_TOKENS
         return [[image] for image in images] if alone else [list(images)]
 
-    def _group(self, images: list[Picture]) -> list[Encoded]:
+    def _group(self, images: list[LazyImage]) -> list[Encoded]:
         key = _key(images)
         found = self.backbone.features.get(self.owner, key)
         if found is None:
             made = self._ahead.take(images)
-            if len(images) == 1:
-                ((hidden, seconds),) = made_or_kept(self.backbone, self.tower_name, made)
-            else:
-                began = tower.clock()
-                hidden = tower.states(self.backbone, collated([one.tensors for one in made]))
-                seconds = tower.clock() - began
+            began = tower.clock()
+            hidden = tower.states(self.backbone, collated([one.tensors for one in made]))
+            seconds = tower.clock() - began
             # Pictures that share a group have a tile each, and all the same text.
             found = Encoded({"states": hidden}, made[0].text)
             self.backbone.features.put(self.owner, key, found, seconds)
@@ -217,5 +177,5 @@ class TowerFeatures:
         return [Encoded({"states": one[None]}, found.text) for one in hidden]
 
 
-def _key(images: Sequence[Picture]) -> tuple[str, ...]:
+def _key(images: Sequence[LazyImage]) -> tuple[str, ...]:
     return tuple(image.key for image in images)

@@ -24,7 +24,7 @@ Answer = tuple[str, tuple[float, ...]]
 
 
 @dataclass(frozen=True)
-class Asked:
+class Question:
     """A distinct question, and the samples that ask it."""
 
     prompt: str
@@ -33,7 +33,7 @@ class Asked:
     samples: list[Sample]
 
 
-def answer(backbone: Backbone, max_new_tokens: int, batch: Sequence[Asked], processed: Processed) -> list[Answer]:
+def answer(backbone: Backbone, max_new_tokens: int, batch: Sequence[Question], processed: Processed) -> list[Answer]:
     """Returns the answer to each question; `processed` gives samples' pictures as the processor makes them."""
     made = processed([one.first for one in batch])
     inputs = backbone.batch(made, [one.prompt for one in batch])
@@ -62,7 +62,7 @@ def one_by_one(backbone: Backbone, task: Task, samples: Sequence[Sample]) -> Ite
     import torch
 
     for sample in samples:
-        asked = Asked(backbone.prompt_text(sample.question), sample, [sample])
+        asked = Question(backbone.prompt_text(sample.question), sample, [sample])
         with torch.no_grad():
             (made,) = answer(backbone, task.max_new_tokens, [asked], partial(_processed_anew, backbone))
         yield sample, made
@@ -72,7 +72,7 @@ def _processed_anew(backbone: Backbone, samples: Sequence[Sample]) -> list[Encod
     return backbone.encode([sample.image.open() for sample in samples])
 
 
-def choice_ids(backbone: Backbone, one: Asked) -> list[list[int]]:
+def choice_ids(backbone: Backbone, one: Question) -> list[list[int]]:
     """Returns the tokens that each legal answer adds to the prompt, without the end of the sequence."""
     choices = list(one.first.choices)
     if not choices:
@@ -87,7 +87,7 @@ def pad_token(backbone: Backbone) -> int:
     return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
 
 
-def _score(backbone: Backbone, batch: Sequence[Asked], made: list[Encoded]) -> list[tuple[float, ...]]:
+def _score(backbone: Backbone, batch: Sequence[Question], made: list[Encoded]) -> list[tuple[float, ...]]:
     """Returns the summed log-probability of each choice's tokens, for answers of more than one token."""
     ranks: list[list[float]] = [[] for _ in batch]
     for column in range(max(len(one.first.choices) for one in batch)):

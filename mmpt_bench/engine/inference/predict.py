@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from mmpt_bench.common.errors import RunFailed
 from mmpt_bench.data.samples import Prediction, Sample
-from mmpt_bench.engine.inference.plain import Answer, Asked, answer
+from mmpt_bench.engine.inference.plain import Answer, Question, answer
 from mmpt_bench.evaluation.task import Task
 
 if TYPE_CHECKING:
-    from mmpt_bench.engine.forward.prepared_images import Pictures
+    from mmpt_bench.engine.forward.prepared_images import PreparedImages
     from mmpt_bench.engine.inference.shared import Shared
     from mmpt_bench.engine.models.backbone import Backbone
 
@@ -50,13 +50,13 @@ def answers(
     backbone: Backbone,
     title: str,
     max_new_tokens: int,
-    asked: Sequence[Asked],
+    asked: Sequence[Question],
     batch_size: int = 64,
     pictures: str | None = None,
     say: Callable[[str], None] = lambda text: None,
     guard: bool = True,
     share: bool = True,
-) -> Iterator[list[tuple[Asked, Answer]]]:
+) -> Iterator[list[tuple[Question, Answer]]]:
     """Yields every question with its answer, a batch at a time, in an order of its own.
 
     Args:
@@ -69,9 +69,9 @@ def answers(
     Raises:
         RunFailed: memory runs out with one question a batch.
     """
-    from mmpt_bench.engine.forward.prepared_images import Pictures
+    from mmpt_bench.engine.forward.prepared_images import PreparedImages
 
-    with closing(Pictures(backbone, pictures)) as shown:
+    with closing(PreparedImages(backbone, pictures)) as shown:
         yield from _answered(backbone, title, max_new_tokens, asked, batch_size, shown, say, guard, share)
 
 
@@ -79,13 +79,13 @@ def _answered(
     backbone: Backbone,
     title: str,
     max_new_tokens: int,
-    asked: Sequence[Asked],
+    asked: Sequence[Question],
     batch_size: int,
-    shown: Pictures,
+    shown: PreparedImages,
     say: Callable[[str], None],
     guard: bool,
     share: bool,
-) -> Iterator[list[tuple[Asked, Answer]]]:
+) -> Iterator[list[tuple[Question, Answer]]]:
     """Yields questions with their answers; see `answers`."""
     import torch
 
@@ -117,9 +117,9 @@ def _answered(
         say(f"{title}: {again:,} of {n_asked:,} answers were close calls in {backbone.dtype} and asked for again")
 
 
-def distinct(backbone: Backbone, samples: Sequence[Sample]) -> list[Asked]:
+def distinct(backbone: Backbone, samples: Sequence[Sample]) -> list[Question]:
     """Returns the distinct questions, each with the samples that ask it."""
-    asked: dict[tuple[str, str, tuple[str, ...]], Asked] = {}
+    asked: dict[tuple[str, str, tuple[str, ...]], Question] = {}
     prompts: dict[str, str] = {}
     for sample in samples:
         key = (sample.image.key, sample.question, sample.choices)
@@ -129,11 +129,11 @@ def distinct(backbone: Backbone, samples: Sequence[Sample]) -> list[Asked]:
             continue
         if sample.question not in prompts:
             prompts[sample.question] = backbone.prompt_text(sample.question)
-        asked[key] = Asked(prompts[sample.question], sample, [sample])
+        asked[key] = Question(prompts[sample.question], sample, [sample])
     return list(asked.values())
 
 
-def _in_order(asked: Sequence[Asked]) -> list[Asked]:
+def _in_order(asked: Sequence[Question]) -> list[Question]:
     """Returns questions about a picture next to each other, pictures by the length of their longest question."""
     longest: dict[str, int] = {}
     for one in asked:
@@ -145,8 +145,8 @@ def _shared(
     backbone: Backbone,
     title: str,
     max_new_tokens: int,
-    todo: list[Asked],
-    shown: Pictures,
+    todo: list[Question],
+    shown: PreparedImages,
     say: Callable[[str], None],
 ) -> Shared | None:
     """Returns the way that shares what questions have in common, or None after saying why there is none."""
@@ -174,7 +174,12 @@ def _unshared(title: str, why: str) -> str:
 
 
 def _answers(
-    backbone: Backbone, max_new_tokens: int, batch: list[Asked], shown: Pictures, shared: Shared | None, guard: bool
+    backbone: Backbone,
+    max_new_tokens: int,
+    batch: list[Question],
+    shown: PreparedImages,
+    shared: Shared | None,
+    guard: bool,
 ) -> tuple[list[Answer], int]:
     """Returns the answers to a batch, and how many of them were close calls that were asked for again."""
     if shared is None:

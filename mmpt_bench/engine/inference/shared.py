@@ -12,14 +12,14 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.engine.forward.last_layer import rows_read
-from mmpt_bench.engine.inference.plain import Answer, Asked, choice_ids
+from mmpt_bench.engine.inference.plain import Answer, Question, choice_ids
 from mmpt_bench.engine.models.kv_cache import cache_name
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-    from mmpt_bench.engine.forward.prepared_images import Pictures
+    from mmpt_bench.engine.forward.prepared_images import PreparedImages
     from mmpt_bench.engine.models.backbone import Backbone
     from mmpt_bench.engine.models.encoding import Tokens
 
@@ -55,7 +55,7 @@ def unfit(backbone: Backbone) -> str:
 class Shared:
     """Answers questions about pictures; one for each adapter and task."""
 
-    def __init__(self, backbone: Backbone, max_new_tokens: int, pictures: Pictures) -> None:
+    def __init__(self, backbone: Backbone, max_new_tokens: int, pictures: PreparedImages) -> None:
         self.backbone, self.max_new_tokens, self.pictures = backbone, max_new_tokens, pictures
         self.margins: list[float] = []
         """Of the latest `answer`, one a question: the least lead, over its decisions, of the best over the second."""
@@ -63,7 +63,7 @@ class Shared:
         ends = backbone.model.generation_config.eos_token_id
         self._ends = set(ends if isinstance(ends, list) else [ends])
 
-    def answer(self, batch: Sequence[Asked]) -> list[Answer]:
+    def answer(self, batch: Sequence[Question]) -> list[Answer]:
         """Returns the answer to each question; best with questions about a picture together.
 
         Raises:
@@ -83,7 +83,7 @@ class Shared:
         )
         return [(reply, tuple(row)) for reply, row in zip(replies, ranks, strict=True)]
 
-    def check(self, batch: Sequence[Asked]) -> None:
+    def check(self, batch: Sequence[Question]) -> None:
         """Compares the first logits of up to two questions with the plain way's; raises NotShared where they differ."""
         few = list({a.first.question: a for a in batch[:2]}.values())
         # Each of them twice, so that its prefix is shared as it will be.
@@ -97,7 +97,7 @@ class Shared:
                     f"the adapter or the model makes an answer depend on more (logits differ by {apart:.2g})"
                 )
 
-    def _prefill(self, batch: Sequence[Asked]) -> tuple[Float[Tensor, "batch words"], Any, Tensor]:
+    def _prefill(self, batch: Sequence[Question]) -> tuple[Float[Tensor, "batch words"], Any, Tensor]:
         """Returns (logits of the next token, cache, attention mask) behind the prompts."""
         import torch
 
@@ -175,7 +175,7 @@ class Shared:
                 cache = rows_of(cache, left, self.max_new_tokens - step)
         return replies
 
-    def _choice_ids(self, one: Asked) -> list[list[int]]:
+    def _choice_ids(self, one: Question) -> list[list[int]]:
         key = (one.prompt, one.first.choices)
         if key not in self._choices:
             self._choices[key] = choice_ids(self.backbone, one)

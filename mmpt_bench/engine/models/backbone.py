@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from mmpt_bench.data.examples import Exchange
     from mmpt_bench.engine.models.anatomy import Anatomy
-    from mmpt_bench.engine.models.feature_disk import FeatureDisk
 
 __all__ = ["IGNORED", "Backbone", "backbone_fingerprint", "load_backbone"]
 
@@ -48,8 +47,11 @@ class Backbone:
     """What a frozen vision tower made of pictures, for every method that leaves it frozen."""
     kept_pictures: FeatureCache = field(default_factory=partial(FeatureCache, PICTURE_BYTES), repr=False)
     """Pictures of evaluation as the processor makes them."""
-    disk: FeatureDisk | None = field(default=None, repr=False)
-    """Where features are kept for later runs too."""
+
+    @property
+    def caches(self) -> tuple[FeatureCache, FeatureCache]:
+        """What is kept in memory, each with an account of what it spared."""
+        return self.features, self.kept_pictures
 
     def prompt_text(self, question: str, earlier: Sequence[Exchange] = ()) -> str:
         """Returns the chat prompt of one picture and a question, up to where the answer begins.

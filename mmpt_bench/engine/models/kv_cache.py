@@ -37,14 +37,14 @@ def cache_in(kwargs: Mapping[str, Any]) -> Any:
 Heads = Float[Tensor, "batch heads tokens dim"]
 
 
-class RoomyLayer(DynamicLayer):
+class PreallocatedLayer(DynamicLayer):
     """Keys and values of one layer, with room behind them."""
 
     def __init__(self, keys: Heads, values: Heads, rows: Int[Tensor, " rows"], room: int) -> None:
         """Takes `rows` of another layer's keys and values, and leaves room for so many more tokens."""
         super().__init__()
         self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
-        self._room = [_with_room(one, rows, room) for one in (keys, values)]
+        self._room = [_preallocated(one, rows, room) for one in (keys, values)]
         self._tokens = keys.shape[2]
         self._show()
 
@@ -68,11 +68,11 @@ def rows_of(cache: Any, rows: Sequence[int], room: int) -> DynamicCache:
     """Returns a cache of its own with these rows of another, in this order and as often as they are named."""
     taken = DynamicCache()
     chosen = torch.tensor(list(rows), device=cache.layers[0].keys.device)
-    taken.layers = [RoomyLayer(layer.keys, layer.values, chosen, room) for layer in cache.layers]
+    taken.layers = [PreallocatedLayer(layer.keys, layer.values, chosen, room) for layer in cache.layers]
     return taken
 
 
-def _with_room(values: Heads, rows: Int[Tensor, " rows"], room: int) -> Heads:
+def _preallocated(values: Heads, rows: Int[Tensor, " rows"], room: int) -> Heads:
     """Returns these rows with room for so many tokens behind them, which is written before it is read."""
     batch, heads, tokens, dim = len(rows), *values.shape[1:]
     whole = values.new_empty(batch, heads, tokens + room, dim)

@@ -69,15 +69,15 @@ class Losses:
     """The loss of examples under an attached adapter."""
 
     def __init__(self, backbone: Backbone, pictures: str, max_length: int) -> None:
-        """`pictures` names the set that the examples' pictures are from; see `TowerFeatures`."""
+        """`pictures` names the set that the examples' pictures are from; see `TowerStates`."""
         from mmpt_bench.engine.forward import tower
-        from mmpt_bench.engine.forward.prepared_images import Pictures, TowerFeatures
+        from mmpt_bench.engine.forward.prepared_images import PreparedImages, TowerStates
 
         self.backbone, self.max_length = backbone, max_length
         self.left_out = 0
         """Exchanges of the examples made ready so far that stood behind `max_length`."""
-        self._tower = TowerFeatures(backbone, pictures) if tower.is_frozen(backbone) else None
-        self._pictures = Pictures(backbone, pictures) if self._tower is None else None
+        self._tower = TowerStates(backbone, pictures) if tower.is_frozen(backbone) else None
+        self._pictures = PreparedImages(backbone, pictures) if self._tower is None else None
         self._overhead = overhead_tokens(backbone.anatomy, backbone.device)
 
     def soon(self, examples: Sequence[Example]) -> None:

@@ -17,7 +17,7 @@ from mmpt_bench.data.examples import Corpus, Example, Exchange
 from mmpt_bench.engine.forward.tower import unread_blocks_skipped
 from mmpt_bench.engine.training.loss import Losses
 from mmpt_bench.engine.training.memory import PeakMemory, steady_malloc
-from mmpt_bench.records.recipe import Budget
+from mmpt_bench.records.budget import Budget
 
 if TYPE_CHECKING:
     from torch import nn
@@ -128,8 +128,7 @@ def train(
         # A checkpoint from before conversations were read whole has none, and nothing was left out.
         left_out = state.get("left_out", 0)
     backbone.model.train()
-    kept = (backbone.features, backbone.kept_pictures)
-    for cache in kept:
+    for cache in backbone.caches:
         cache.begin()
     began = saved = time.perf_counter()
     skipping = ExitStack()
@@ -153,7 +152,7 @@ def train(
                     f"step {step + 1}: loss {loss}, gradient norm {norm} at learning rate {now:.3g}: not finite"
                 )
             optimizer.step()
-            seconds = before + time.perf_counter() - began + sum(cache.spared for cache in kept)
+            seconds = before + time.perf_counter() - began + sum(cache.spared for cache in backbone.caches)
             tail = [*tail, loss][-max(1, budget.steps // 10) :]
             on_step(Step(step + 1, loss, now, norm, seconds, peak.note()))
             stop = stopping()
@@ -170,7 +169,7 @@ def train(
         backbone.model.eval()
         for parameter in parameters:
             parameter.grad = None
-    seconds = before + time.perf_counter() - began + sum(cache.spared for cache in kept)
+    seconds = before + time.perf_counter() - began + sum(cache.spared for cache in backbone.caches)
     return Trained(seconds, peak.note(), sum(tail) / len(tail), micro, losses.left_out)
 
 

@@ -23,7 +23,7 @@ LMMS_STRATEGIES = {"_pope_adv": "adversarial", "_pope_pop": "popular", "_pope_ra
 
 
 @dataclass(frozen=True)
-class Answer:
+class GivenAnswer:
     """One reply, and what its line says of the question."""
 
     where: str
@@ -36,24 +36,24 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Answers:
+class GivenAnswers:
     """The replies of one or more files."""
 
     form: str
     """"JSON lines", "lmms-eval", "VLMEvalKit" or "MME's text files"."""
-    answers: tuple[Answer, ...]
+    answers: tuple[GivenAnswer, ...]
     notes: tuple[str, ...] = field(default=())
     """What a reader of the score must know: "the last line was not finished"."""
 
 
-def read_answers(paths: Sequence[Path]) -> Answers:
+def read_answers(paths: Sequence[Path]) -> GivenAnswers:
     """Returns the replies in files of one form; a folder stands for the text files in it (MME's form).
 
     Raises:
         RequestError: no such file, none of the forms, a line that is damaged or has no reply, or files of two forms.
         MachineError: a .xlsx file, and no package to read it with.
     """
-    made: list[Answers] = []
+    made: list[GivenAnswers] = []
     for path in paths:
         parts = sorted(path.glob("*.txt")) if path.is_dir() else [path]
         if not parts:
@@ -66,10 +66,10 @@ def read_answers(paths: Sequence[Path]) -> Answers:
     answers = tuple(answer for one in made for answer in one.answers)
     if not answers:
         raise RequestError(f"There is no answer in `{scrub(str(paths[0]))}`.")
-    return Answers(forms[0], answers, tuple(note for one in made for note in one.notes))
+    return GivenAnswers(forms[0], answers, tuple(note for one in made for note in one.notes))
 
 
-def _read(path: Path, prefix: str) -> Answers:
+def _read(path: Path, prefix: str) -> GivenAnswers:
     if path.suffix.lower() == ".xlsx":
         return _table(excel_rows(path), prefix, path)
     text = text_of(path)
@@ -89,23 +89,23 @@ def _read(path: Path, prefix: str) -> Answers:
         stem = name.removesuffix(".jsonl").removesuffix(".json")
         strategy = next((part for end, part in LMMS_STRATEGIES.items() if stem.endswith(end)), None)
         made = [_lmms(row, f"{prefix}line {number}", strategy) for number, row in rows]
-        return Answers("lmms-eval", tuple(made), notes)
+        return GivenAnswers("lmms-eval", tuple(made), notes)
     if "index" in first and "prediction" in first and "reply" not in first and "question" in first:
-        return Answers("VLMEvalKit", _vlmevalkit(rows, prefix, "line"), notes)
+        return GivenAnswers("VLMEvalKit", _vlmevalkit(rows, prefix, "line"), notes)
     made = [_plain(row, f"{prefix}line {number}") for number, row in rows]
-    return Answers("JSON lines", tuple(made), notes)
+    return GivenAnswers("JSON lines", tuple(made), notes)
 
 
-def _plain(row: dict[str, Any], where: str) -> Answer:
+def _plain(row: dict[str, Any], where: str) -> GivenAnswer:
     name = next((name for name in REPLY_FIELDS if name in row), None)
     if name is None:
         raise RequestError(f"There is no reply in {where}: none of its fields is {_or(REPLY_FIELDS)}.")
     index = row.get("index")
     number = index if isinstance(index, int) and not isinstance(index, bool) else None
-    return Answer(where, row, _reply(row[name], where, name), number)
+    return GivenAnswer(where, row, _reply(row[name], where, name), number)
 
 
-def _lmms(row: dict[str, Any], where: str, strategy: str | None) -> Answer:
+def _lmms(row: dict[str, Any], where: str, strategy: str | None) -> GivenAnswer:
     """Returns a line of `samples_<task>.jsonl` as lmms-eval 0.3 to 0.7 write it; older ones hold the row as `doc`."""
     reply = row.get("filtered_resps", row.get("resps"))
     while isinstance(reply, list) and len(reply) == 1:
@@ -121,16 +121,16 @@ def _lmms(row: dict[str, Any], where: str, strategy: str | None) -> Answer:
     if strategy is not None:
         known.setdefault("category", strategy)
     number = row["doc_id"] if strategy is None and type(row.get("doc_id")) is int else None
-    return Answer(where, known, _reply(reply, where, "filtered_resps"), number)
+    return GivenAnswer(where, known, _reply(reply, where, "filtered_resps"), number)
 
 
-def _vlmevalkit(rows: Sequence[tuple[int, dict[str, Any]]], prefix: str, word: str) -> tuple[Answer, ...]:
+def _vlmevalkit(rows: Sequence[tuple[int, dict[str, Any]]], prefix: str, word: str) -> tuple[GivenAnswer, ...]:
     """Returns the rows of a VLMEvalKit prediction file: `index, question, answer, category, image_path, prediction`.
 
     A POPE question that several strategies share stands there once, with all of them in `category`, and counts once
     for each, as in that tool's own score.
     """
-    made: list[Answer] = []
+    made: list[GivenAnswer] = []
     for number, row in rows:
         where = f"{prefix}{word} {number}"
         if "prediction" not in row:
@@ -143,11 +143,11 @@ def _vlmevalkit(rows: Sequence[tuple[int, dict[str, Any]]], prefix: str, word: s
         parts = [part.strip() for part in str(row.get("category") or "").split(",")]
         if len(parts) > 1 or ("image_source" in known and parts[0] in ("random", "popular", "adversarial")):
             known["question_id"] = str(row.get("index"))
-        made += [Answer(where, known | {"category": part}, reply) for part in parts]
+        made += [GivenAnswer(where, known | {"category": part}, reply) for part in parts]
     return tuple(made)
 
 
-def _mme_text(text: str, subtask: str, prefix: str) -> Answers:
+def _mme_text(text: str, subtask: str, prefix: str) -> GivenAnswers:
     """Returns the lines of MME's own form: picture, question, answer and reply, with tabs between, a file a subtask."""
     made = []
     for number, line in enumerate(text.split("\n"), start=1):
@@ -160,15 +160,15 @@ def _mme_text(text: str, subtask: str, prefix: str) -> Answers:
                 f"There are {len(parts)} columns in {where}, not picture, question, answer and reply with tabs between."
             )
         row = {"category": subtask, "question_id": parts[0], "question": parts[1], "answer": parts[2]}
-        made.append(Answer(where, row, parts[3]))
-    return Answers("MME's text files", tuple(made))
+        made.append(GivenAnswer(where, row, parts[3]))
+    return GivenAnswers("MME's text files", tuple(made))
 
 
-def _table(rows: list[dict[str, Any]], prefix: str, path: Path) -> Answers:
+def _table(rows: list[dict[str, Any]], prefix: str, path: Path) -> GivenAnswers:
     if rows and "prediction" not in rows[0]:
         there = ", ".join(f"`{name}`" for name in list(rows[0])[:10])
         raise RequestError(f"`{path.name}` has no column `prediction`. It has {there}.")
-    return Answers("VLMEvalKit", _vlmevalkit(list(enumerate(rows, start=2)), prefix, "row"))
+    return GivenAnswers("VLMEvalKit", _vlmevalkit(list(enumerate(rows, start=2)), prefix, "row"))
 
 
 def _reply(value: Any, where: str, name: str) -> str:

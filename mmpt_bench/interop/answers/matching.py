@@ -7,31 +7,31 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmpt_bench.data.rows import NO_PICTURE
+from mmpt_bench.data.rows import NO_IMAGE
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.data.tables import bad_rows
 from mmpt_bench.evaluation.task import Task
-from mmpt_bench.interop.answers.forms import Answer, Answers
+from mmpt_bench.interop.answers.forms import GivenAnswer, GivenAnswers
 
 NO_NUMBER = -1
 """Given to a row whose number is not known: a sample that takes its id from it is called so."""
 
 
-def own_samples(task: Task, given: Answers) -> tuple[list[Sample], bool]:
+def own_samples(task: Task, given: GivenAnswers) -> tuple[list[Sample], bool]:
     """Returns the samples that the lines themselves describe, and whether all of them name their pictures.
 
     Raises:
         RequestError: lines that do not say what they answer (first ten and count).
     """
     made, faults, known = [], [], True
-    names_pictures = task.pictures is not None and task.pictures.column != task.image_column
+    names_pictures = task.data.images is not None and task.data.images.column != task.data.image_column
     for position, answer in enumerate(given.answers):
         try:
             row = _as_row(task, answer)
-            if names_pictures and task.pictures is not None and not row.get(task.pictures.column):
-                row[task.pictures.column] = f"unknown {position}"
+            if names_pictures and task.data.images is not None and not row.get(task.data.images.column):
+                row[task.data.images.column] = f"unknown {position}"
                 known = False
-            made.append(task.sample(row, position if answer.number is None else answer.number, task.classes))
+            made.append(task.sample(row, position if answer.number is None else answer.number, task.data.classes))
         except ValueError as error:
             faults.append(f"{answer.where}: {error}")
     if faults:
@@ -40,7 +40,7 @@ def own_samples(task: Task, given: Answers) -> tuple[list[Sample], bool]:
     return made, known
 
 
-def matched(task: Task, given: Answers, official: Sequence[Sample]) -> list[Sample]:
+def matched(task: Task, given: GivenAnswers, official: Sequence[Sample]) -> list[Sample]:
     """Returns the official sample of each answer, by row number, by id, or by group, picture and question.
 
     Raises:
@@ -78,7 +78,7 @@ class _Official:
             self._by_words[_words(each)].append(each)
         self._taken: set[str] = set()
 
-    def match(self, task: Task, form: str, answer: Answer, said: str | None) -> Sample | str:
+    def match(self, task: Task, form: str, answer: GivenAnswer, said: str | None) -> Sample | str:
         """Returns the sample that a line answers, or why there is none that can be told."""
         own = self._own(task, answer, said)
         is_numbered = isinstance(own, str) or own.id == str(NO_NUMBER)
@@ -94,7 +94,7 @@ class _Official:
             return own
         return self._by_id.get(own.id) or self._same_words(own, said)
 
-    def _own(self, task: Task, answer: Answer, said: str | None) -> Sample | str:
+    def _own(self, task: Task, answer: GivenAnswer, said: str | None) -> Sample | str:
         """Returns the sample that a line describes, or what it lacks.
 
         A label that it lacks is made up, since nobody looks at it.
@@ -102,8 +102,8 @@ class _Official:
         try:
             row = _as_row(task, answer)
             if said is None:
-                row[task.label_column or "answer"] = 0 if task.label_column else self._samples[0].answer
-            return task.sample(row, NO_NUMBER, task.classes)
+                row[task.data.label_column or "answer"] = 0 if task.data.label_column else self._samples[0].answer
+            return task.sample(row, NO_NUMBER, task.data.classes)
         except ValueError as error:
             return str(error)
 
@@ -118,17 +118,17 @@ class _Official:
         return chosen
 
 
-def _as_row(task: Task, answer: Answer) -> dict[str, Any]:
+def _as_row(task: Task, answer: GivenAnswer) -> dict[str, Any]:
     """Returns a line as a row of the hub's: pictures stand in, and a class's name becomes its number.
 
     Raises:
         ValueError: the line is in the task's other form, and holds a bad value.
     """
     row = dict(answer.row)
-    if task.raw is not None and set(task.raw.columns) <= row.keys():
-        row = task.raw.row(row) | row
-    names = [name.lower() for name in task.classes]
-    column = task.label_column
+    if task.data.raw is not None and set(task.data.raw.columns) <= row.keys():
+        row = task.data.raw.row(row) | row
+    names = [name.lower() for name in task.data.classes]
+    column = task.data.label_column
     if column is not None and names:
         value = row.get(column, row.get("answer"))
         if isinstance(value, str):
@@ -137,7 +137,7 @@ def _as_row(task: Task, answer: Answer) -> dict[str, Any]:
             row[column] = names.index(text) if text in names else int(text) if text.isdigit() else value
     if isinstance(row.get("question_id"), int):
         row["question_id"] = str(row["question_id"])
-    return row | {task.image_column: NO_PICTURE}
+    return row | {task.data.image_column: NO_IMAGE}
 
 
 def _words(sample: Sample) -> tuple[str, str, str]:
@@ -145,13 +145,13 @@ def _words(sample: Sample) -> tuple[str, str, str]:
     return sample.group, Path(sample.cluster).stem, " ".join(sample.question.lower().split())
 
 
-def _label(task: Task, answer: Answer) -> str | None:
+def _label(task: Task, answer: GivenAnswer) -> str | None:
     """Returns the right answer that a line gives, lower-cased; None where it gives none."""
     try:
         row: Mapping[str, Any] = _as_row(task, answer)
     except ValueError:
         return None
-    value = row.get(task.label_column) if task.label_column else row.get("answer")
-    if isinstance(value, int) and task.classes and 0 <= value < len(task.classes):
-        return task.classes[value].lower()
+    value = row.get(task.data.label_column) if task.data.label_column else row.get("answer")
+    if isinstance(value, int) and task.data.classes and 0 <= value < len(task.data.classes):
+        return task.data.classes[value].lower()
     return value.strip().lower() if isinstance(value, str) else None

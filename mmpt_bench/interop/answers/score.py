@@ -15,7 +15,7 @@ from mmpt_bench.data.samples import Sample
 from mmpt_bench.data.tables import NAMED, bad_rows
 from mmpt_bench.evaluation.scoring import DEGENERATE, figures
 from mmpt_bench.evaluation.task import Task
-from mmpt_bench.interop.answers.forms import Answer, Answers
+from mmpt_bench.interop.answers.forms import GivenAnswer, GivenAnswers
 from mmpt_bench.interop.answers.matching import matched, own_samples
 from mmpt_bench.stats.intervals import Interval, cluster_bootstrap
 from mmpt_bench.stats.resampling import Tally
@@ -59,7 +59,7 @@ class Scorecard:
         return not self.missing
 
 
-def score_answers(task: Task, given: Answers, official: Sequence[Sample] | None = None) -> Scorecard:
+def score_answers(task: Task, given: GivenAnswers, official: Sequence[Sample] | None = None) -> Scorecard:
     """Returns the figures of answers made elsewhere, under the task's parse rule.
 
     Args:
@@ -111,9 +111,9 @@ def score_answers(task: Task, given: Answers, official: Sequence[Sample] | None 
     )
 
 
-def _once(samples: Sequence[Sample], given: Answers) -> tuple[list[Sample], list[str], int]:
+def _once(samples: Sequence[Sample], given: GivenAnswers) -> tuple[list[Sample], list[str], int]:
     """Returns each sample once with its reply, and how many lines repeated another; refuses two replies to one."""
-    kept: dict[str, tuple[Sample, Answer]] = {}
+    kept: dict[str, tuple[Sample, GivenAnswer]] = {}
     faults = []
     for sample, answer in zip(samples, given.answers, strict=True):
         known = kept.setdefault(sample.id, (sample, answer))
@@ -127,7 +127,7 @@ def _once(samples: Sequence[Sample], given: Answers) -> tuple[list[Sample], list
 
 def _check_groups(task: Task, samples: Sequence[Sample]) -> None:
     """Refuses a subtask or strategy that the benchmark has not: the file is of another one (RequestError)."""
-    known = [group for group, _ in task.official_groups]
+    known = [group for group, _ in task.data.official.groups]
     for group in dict.fromkeys(sample.group for sample in samples):
         if known and group not in known:
             raise unknown_name(f"part of {task.title}", group, known, "Are these answers to another benchmark?")
@@ -151,9 +151,9 @@ def _missing(task: Task, samples: Sequence[Sample], official: Sequence[Sample] |
 def _counted(task: Task, samples: Sequence[Sample]) -> list[str]:
     """Returns where numbers of questions are not those of the official split."""
     there = Counter(sample.group for sample in samples)
-    told = [f"{g}: {there[g]:,} of {n:,} questions" for g, n in task.official_groups if there[g] != n]
-    if not told and task.official_rows not in (None, len(samples)):
-        told.append(f"{len(samples):,} of {task.official_rows:,} questions")
+    told = [f"{g}: {there[g]:,} of {n:,} questions" for g, n in task.data.official.groups if there[g] != n]
+    if not told and task.data.official.rows not in (None, len(samples)):
+        told.append(f"{len(samples):,} of {task.data.official.rows:,} questions")
     return told
 
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from mmpt_bench.data.images import Picture
-from mmpt_bench.engine.forward.prepared_images import Ahead
+from mmpt_bench.data.images import LazyImage
+from mmpt_bench.engine.forward.prepared_images import ImagePrefetcher
 from mmpt_bench.engine.models.backbone import Backbone
 from support.tiny import pictures, tiny_backbone
 
@@ -23,8 +23,8 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
 
 
 @pytest.fixture
-def ahead(backbone: Backbone) -> Iterator[Ahead]:
-    with closing(Ahead(backbone)) as made:
+def ahead(backbone: Backbone) -> Iterator[ImagePrefetcher]:
+    with closing(ImagePrefetcher(backbone)) as made:
         yield made
 
 
@@ -38,9 +38,9 @@ def opened_by(threads: list[threading.Thread], image: Image.Image) -> Callable[[
     return opening
 
 
-def test_an_announced_picture_is_made_once_in_another_thread_and_others_in_this_one(ahead: Ahead) -> None:
+def test_an_announced_picture_is_made_once_in_another_thread_and_others_in_this_one(ahead: ImagePrefetcher) -> None:
     threads: list[list[threading.Thread]] = [[], []]
-    announced, other = (Picture(f"{i}", opened_by(threads[i], image)) for i, image in enumerate(pictures(2)))
+    announced, other = (LazyImage(f"{i}", opened_by(threads[i], image)) for i, image in enumerate(pictures(2)))
     ahead.soon([announced, announced])
     ahead.soon([announced])
     ahead.take([announced, other])
@@ -49,8 +49,8 @@ def test_an_announced_picture_is_made_once_in_another_thread_and_others_in_this_
     assert threads[1][0] is threading.main_thread()
 
 
-def test_a_picture_is_the_same_announced_or_not_and_whatever_it_comes_with(ahead: Ahead) -> None:
-    shown = [Picture(f"{i}", opened_by([], image)) for i, image in enumerate(pictures(3))]
+def test_a_picture_is_the_same_announced_or_not_and_whatever_it_comes_with(ahead: ImagePrefetcher) -> None:
+    shown = [LazyImage(f"{i}", opened_by([], image)) for i, image in enumerate(pictures(3))]
     ahead.soon(shown[:2])
     together = ahead.take(shown)
     for one, picture in zip(together, shown, strict=True):
@@ -59,21 +59,21 @@ def test_a_picture_is_the_same_announced_or_not_and_whatever_it_comes_with(ahead
         assert one.text == alone.text
 
 
-def test_a_picture_that_cannot_be_opened_is_an_error_where_it_is_asked_for(ahead: Ahead) -> None:
+def test_a_picture_that_cannot_be_opened_is_an_error_where_it_is_asked_for(ahead: ImagePrefetcher) -> None:
     def failing() -> Image.Image:
         raise OSError("a truncated file")
 
     (good,) = pictures(1)
-    ahead.soon([Picture("bad", failing), Picture("good", opened_by([], good))])
-    ahead.take([Picture("good", opened_by([], good))])
+    ahead.soon([LazyImage("bad", failing), LazyImage("good", opened_by([], good))])
+    ahead.take([LazyImage("good", opened_by([], good))])
     with pytest.raises(OSError, match="a truncated file"):
-        ahead.take([Picture("bad", failing)])
+        ahead.take([LazyImage("bad", failing)])
 
 
 def test_closing_ends_the_thread(backbone: Backbone) -> None:
     before = threading.active_count()
-    made = Ahead(backbone)
-    made.soon([Picture("a", opened_by([], pictures(1)[0]))])
+    made = ImagePrefetcher(backbone)
+    made.soon([LazyImage("a", opened_by([], pictures(1)[0]))])
     assert threading.active_count() == before + 1
     made.close()
     assert threading.active_count() == before

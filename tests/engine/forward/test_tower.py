@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from mmpt_bench.data.images import Picture
+from mmpt_bench.data.images import LazyImage
 from mmpt_bench.engine.forward import tower as tower_module
-from mmpt_bench.engine.forward.prepared_images import TowerFeatures
+from mmpt_bench.engine.forward.prepared_images import TowerStates
 from mmpt_bench.engine.models import feature_cache
 from mmpt_bench.engine.models.backbone import Backbone
 from mmpt_bench.methods import method_catalog
@@ -25,8 +25,8 @@ def backbone(tmp_path: Path) -> Backbone:
     return made
 
 
-def images(count: int = 3) -> list[Picture]:
-    return [Picture(f"p{i}", lambda one=one: one) for i, one in enumerate(pictures(count))]  # type: ignore[misc]
+def images(count: int = 3) -> list[LazyImage]:
+    return [LazyImage(f"p{i}", lambda one=one: one) for i, one in enumerate(pictures(count))]  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_features_are_computed_once_and_again_when_the_tower_or_the_set_of_pictu
 
     def passes(of: str) -> int:
         count = []
-        features = TowerFeatures(backbone, of)
+        features = TowerStates(backbone, of)
         hook = tower.embeddings.register_forward_pre_hook(lambda module, args: count.append(1))
         features(images())
         hook.remove()
@@ -114,7 +114,7 @@ def test_what_an_earlier_method_made_is_charged_once_to_the_one_that_finds_it() 
 
 def test_a_training_costs_the_features_that_an_earlier_one_made(backbone: Backbone, monkeypatch: Any) -> None:
     from mmpt_bench.engine.training.train import train
-    from mmpt_bench.records.recipe import Budget
+    from mmpt_bench.records.budget import Budget
     from mmpt_bench.sources.corpora import load_corpus
 
     now = [0.0]
@@ -154,7 +154,7 @@ def test_tiles_are_encoded_once_and_the_step_stays_that_of_the_model_itself(
     small, large, third = pictures(3)
     shown = [small, large.resize((32, 16)), third.resize((32, 32))]
     examples = [
-        Example(Picture(f"p{i}", lambda image=image: image), "is there a red circle ?", "yes")  # type: ignore[misc]
+        Example(LazyImage(f"p{i}", lambda image=image: image), "is there a red circle ?", "yes")  # type: ignore[misc]
         for i, image in enumerate(shown)
     ]
     prompts = [backbone.prompt_text(example.prompt) for example in examples]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from mmpt_bench.data.images import Picture
+from mmpt_bench.data.images import LazyImage
 from mmpt_bench.data.samples import Prediction, Sample
 from mmpt_bench.engine.inference.predict import predict
 from mmpt_bench.engine.models.backbone import Backbone
@@ -44,7 +44,7 @@ def samples(count: int = 3) -> list[Sample]:
     made = []
     for i, image in enumerate(pictures(count)):
         for j, (question, choices) in enumerate(zip(QUESTIONS, CHOICES, strict=True)):
-            shown = Picture(f"p{i}", lambda image=image: image)  # type: ignore[misc]
+            shown = LazyImage(f"p{i}", lambda image=image: image)  # type: ignore[misc]
             made.append(Sample(f"{i}/{j}", shown, question, choices, choices[0]))
     return made
 

@@ -11,7 +11,7 @@ import torch
 
 from mmpt_bench.common.errors import RequestError
 from mmpt_bench.data.examples import Example, Exchange
-from mmpt_bench.data.images import Picture
+from mmpt_bench.data.images import LazyImage
 from mmpt_bench.engine.adapters.trial import noise_pictures
 from mmpt_bench.engine.models.backbone import IGNORED, load_backbone
 from mmpt_bench.engine.training.loss import Losses
@@ -105,7 +105,7 @@ def test_a_single_exchange_ends_with_the_tokenizers_end_whatever_the_template_wr
 
 
 def test_loss_of_a_conversation_is_the_mean_over_every_answers_tokens(llava: Any) -> None:
-    example = Example(Picture("one", lambda: pictures(1)[0]), TALK[0].question, TALK[0].reply, tuple(TALK[1:]))
+    example = Example(LazyImage("one", lambda: pictures(1)[0]), TALK[0].question, TALK[0].reply, tuple(TALK[1:]))
     losses = Losses(llava, "test", 200)
     total, count = losses.sum_of(losses.ready([example]), [0])
     batch = llava.batch(pictures(1), [llava.prompt_text(TALK[0].question)], [llava.target(TALK)])

@@ -169,7 +169,7 @@ def test_generation_through_peft_answers_as_our_own(backbone: Any, base: Any) ->
     assert torch.equal(get_peft_model(base, MMPTConfig()).generate(**asked, **named), wanted)
 
 
-@pytest.mark.parametrize("order", ["peft, mmpt_bench.mmpt", "mmpt_bench.mmpt, peft"])
+@pytest.mark.parametrize("order", ["peft, mmpt_bench.peft", "mmpt_bench.peft, peft"])
 def test_importing_our_module_is_enough_for_peft(base: Any, tmp_path: Path, order: str) -> None:
     get_peft_model(base, MMPTConfig(visual_length=2)).save_pretrained(tmp_path)
     program = (

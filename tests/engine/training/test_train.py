@@ -12,7 +12,7 @@ from mmpt_bench.engine.models.backbone import Backbone
 from mmpt_bench.engine.training import train
 from mmpt_bench.engine.training.loss import Losses, cut
 from mmpt_bench.methods import method_catalog
-from mmpt_bench.records.recipe import Budget
+from mmpt_bench.records.budget import Budget
 from mmpt_bench.sources.corpora import load_corpus
 from support.tiny import tiny_backbone
 

@@ -11,7 +11,7 @@ import pytest
 
 from mmpt_bench.common.errors import RequestError
 from mmpt_bench.data.samples import Sample
-from mmpt_bench.interop.answers.forms import Answers, read_answers
+from mmpt_bench.interop.answers.forms import GivenAnswers, read_answers
 from mmpt_bench.interop.answers.score import score_answers
 from mmpt_bench.sources.task_rows import folder_rows, samples
 from support.paths import DATA, needs_data
@@ -23,16 +23,16 @@ CLASSES = ("entailment", "neutral", "contradiction")
 
 @cache
 def rows(name: str) -> list[dict[str, Any]]:
-    found = folder_rows(task(name), DATA, need_pictures=False)
-    return [{key: value for key, value in row.items() if key != task(name).image_column} for row in found.rows]
+    found = folder_rows(task(name), DATA, need_images=False)
+    return [{key: value for key, value in row.items() if key != task(name).data.image_column} for row in found.rows]
 
 
 @cache
 def official(name: str) -> list[Sample]:
-    return samples(task(name), folder_rows(task(name), DATA, need_pictures=False))
+    return samples(task(name), folder_rows(task(name), DATA, need_images=False))
 
 
-def answers(tmp_path: Path, made: list[dict[str, Any]]) -> Answers:
+def answers(tmp_path: Path, made: list[dict[str, Any]]) -> GivenAnswers:
     path = tmp_path / "answers.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in made))
     return read_answers([path])

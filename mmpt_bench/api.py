@@ -1,0 +1,318 @@
+"""The public functions: they take plain values, return data and print nothing; the command line calls exactly these.
+
+import mmpt_bench as mb
+results = mb.run(method="mmpt", tasks=["mme", "pope"])
+results.scores
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+
+from mmpt_bench.common.errors import RequestError
+from mmpt_bench.evaluation import task_catalog
+from mmpt_bench.methods import method_catalog
+from mmpt_bench.records.store import Store
+from mmpt_bench.report.results import Results
+from mmpt_bench.runs.events import Reporter
+from mmpt_bench.runs.options import Names, Options, comma_text, dataset_names, make_request, pairs
+
+if TYPE_CHECKING:
+    from mmpt_bench.board.contrasts import Scope
+    from mmpt_bench.common.checking import CheckResult
+    from mmpt_bench.evaluation.task import Task
+    from mmpt_bench.figures.figure_data import Drawn, Missing
+    from mmpt_bench.interop.answers.score import Scorecard
+    from mmpt_bench.records.learning_rates import Choice
+    from mmpt_bench.report.leaderboard import Leaderboard
+    from mmpt_bench.report.write import Report
+    from mmpt_bench.runs.estimate import Outlook
+    from mmpt_bench.runs.request import Request
+    from mmpt_bench.study.ablation_tables import AblationResult
+    from mmpt_bench.study.comparison_text import ComparisonResult
+    from mmpt_bench.study.search import Range, Trial
+
+Stopping = Callable[[], bool]
+
+
+def _never() -> bool:
+    return False
+
+
+def load_results(folder: str | Path = "results") -> Results:
+    """Returns what is recorded in a results folder; RequestError where there is none."""
+    if not Path(folder).is_dir():
+        raise RequestError(f"There is no results folder `{folder}`.")
+    return Results(Path(folder))
+
+
+def run(
+    method: Names = "mmpt",
+    tasks: Names = "mme,pope",
+    *,
+    adapter: str | None = None,
+    recipe: str | Path | None = None,
+    log_to: str | Sequence[str] = (),
+    reporter: Reporter | None = None,
+    stopping: Stopping = _never,
+    **options: Unpack[Options],
+) -> Results:
+    """Trains methods, evaluates them on tasks, and returns what is recorded; what is recorded already is not redone.
+
+    Args:
+        method: names or files; "all" for every method.
+        tasks: names or files; "all" for every task.
+        adapter: folder or hub name of a trained adapter, which is evaluated in place of `method`; nothing is trained.
+        recipe: a run's recipe.yaml, which is repeated exactly or refused.
+        log_to: trackers that are told too: "wandb", "trackio", "tensorboard".
+        reporter: is told of every event.
+        stopping: asked after every step and batch; `Interrupted` is raised when it says so, and all that was done is
+            on the disk.
+        options: see `Options`.
+
+    Raises:
+        RequestError: the request is wrong.
+        MachineError: a package, a model, data or the network is missing.
+    """
+    from mmpt_bench.interop.trackers import check_trackers, tracking
+    from mmpt_bench.runs.execute import execute
+
+    request, wanted = _request(method, tasks, adapter, recipe, options)
+    names, report = check_trackers(comma_text(log_to), request.offline), reporter or Reporter()
+    store = Store(request.out)
+    store.check_writable()
+    planned = _plan(request, store, wanted)
+    report.planned([planned])
+    with tracking(report, names, request.out, request.offline) as told:
+        made = tuple(execute(planned, store, told, stopping))
+    return Results(request.out, made, len(planned.jobs), _own_tasks(request))
+
+
+def plan(
+    method: Names = "mmpt",
+    tasks: Names = "mme,pope",
+    *,
+    adapter: str | None = None,
+    recipe: str | Path | None = None,
+    **options: Unpack[Options],
+) -> Outlook:
+    """Returns what `run` would do with the same arguments, how long, and what it could tell apart; runs nothing."""
+    from mmpt_bench.runs.estimate import outlook
+
+    request, wanted = _request(method, tasks, adapter, recipe, options)
+    store = Store(request.out)
+    planned = _plan(request, store, wanted)
+    return outlook([planned], store)
+
+
+def _request(
+    method: Names, tasks: Names, adapter: str | None, recipe: str | Path | None, options: Options
+) -> tuple[Request, Any]:
+    """Returns (the request, the recipe that it repeats or None)."""
+    if adapter is not None and recipe is not None:
+        raise RequestError("`--adapter` and `--recipe` do not go together: the one trains nothing.")
+    if adapter is not None:
+        from mmpt_bench.methods.trained_adapter import adapter_entry
+
+        request = make_request("frozen", tasks, options)
+        return dataclasses.replace(request, methods=(adapter_entry(adapter, request.offline),)), None
+    if recipe is None:
+        return make_request(method, tasks, options), None
+    from mmpt_bench.records.recipe_file import read_recipe
+    from mmpt_bench.runs.request import from_recipe
+
+    wanted = read_recipe(Path(recipe))
+    return from_recipe(wanted, make_request("frozen", tasks, options)), wanted
+
+
+def _plan(request: Request, store: Store, wanted: Any) -> Any:
+    from mmpt_bench.runs.plan import plan as plan_runs
+    from mmpt_bench.runs.request import check_same
+
+    for entry in request.methods:
+        request.method_of(entry)
+    planned = plan_runs(request, store)
+    if wanted is not None:
+        check_same(wanted, planned.jobs[0].recipe)
+    return planned
+
+
+def _own_tasks(request: Request) -> dict[str, Task]:
+    return {entry.name: task_catalog.load_task(entry) for entry in request.tasks if entry.own}
+
+
+def ablate(
+    method: Names = "mmpt",
+    tasks: Names = "mme,pope",
+    *,
+    axes: Mapping[str, str] | None = None,
+    beside: Names = "frozen",
+    one_at_a_time: bool = False,
+    budget_hours: float | None = None,
+    command: str = "",
+    only_plan: bool = False,
+    reporter: Reporter | None = None,
+    stopping: Stopping = _never,
+    **options: Unpack[Options],
+) -> AblationResult:
+    """Varies something in methods, trains and evaluates each variant, and returns what it changes.
+
+    Args:
+        method: what is varied.
+        tasks: names or files.
+        axes: what is varied: {"prompt-len": "5,10,20"}; the names are those of the command line's options. Several
+            values of a hyperparameter in `set` (["lora.r=4,8"]) make an axis too.
+        beside: methods that are run as they are, to compare with; "none" for none.
+        one_at_a_time: each value with nothing else changed, instead of a grid.
+        budget_hours: refuses what would take longer, by what recorded runs took.
+        command: what makes the ablation again, for its table.
+        only_plan: runs nothing.
+        reporter, stopping, options: as in `run`.
+    """
+    from mmpt_bench.runs.estimate import outlook
+    from mmpt_bench.study.ablate import AblationRequest, plan_ablation, run_ablation
+    from mmpt_bench.study.ablation_tables import AblationResult, write_ablation
+    from mmpt_bench.study.axes import split_sets
+
+    varied, fixed = split_sets(pairs(options.get("set", ())))
+    request = make_request(method, tasks, {**options, "set": fixed})
+    asked = AblationRequest.of(request, axes or {}, varied, comma_text(beside), one_at_a_time, budget_hours, command)
+    store = Store(asked.request.out)
+    planned = plan_ablation(asked, store)
+    points, seeds = [point.label for point in planned.ablation.all_points], asked.request.seeds
+    found = outlook(planned.plans, store) if only_plan else None
+    result = AblationResult(planned.ablation.name, points, seeds, planned.n_runs, store.root, outlook=found)
+    if only_plan:
+        return result
+    made = run_ablation(planned, store, reporter or Reporter(), stopping)
+    board = write_ablation(store, planned.ablation, task_catalog.built_in_tasks() | _own_tasks(asked.request))
+    return dataclasses.replace(result, board=board, failed=tuple(r for r in made if r.status == "failed"))
+
+
+def tune(
+    method: Names = "all",
+    *,
+    trials: int = 5,
+    extend: int = 3,
+    ranges: Mapping[str, Range] | None = None,
+    told: Callable[[Trial], None] = lambda trial: None,
+    stopping: Stopping = _never,
+    **options: Unpack[Options],
+) -> Iterator[Choice]:
+    """Searches each method's learning rate on the validation set and yields the choices; every trial is kept.
+
+    Args:
+        method: names or files.
+        trials: rates that are drawn from a method's own range.
+        extend: rates that are tried after these.
+        ranges: method -> (lowest, highest) in place of its own range.
+        told: of each new trial.
+        stopping, options: as in `run`.
+    """
+    from mmpt_bench.study import search
+
+    yield from search.tune(make_request(method, "mme", options), trials, extend, ranges or {}, told, stopping)
+
+
+def compare(
+    *names: str, tasks: Names = "", scope: Scope | None = None, setting: str = "", out: str | Path = "results"
+) -> ComparisonResult:
+    """Returns how some methods, variants or runs differ, pair by pair.
+
+    Args:
+        names: rows of the leaderboard or of an ablation, methods that have one row, or runs (their beginnings do).
+        tasks: that count; all that were run by default.
+        scope: "method": other seeds and images; "checkpoint": the models of the first common seed.
+        setting: of the board, where several hold the names.
+        out: the results folder.
+
+    Raises:
+        RequestError: nothing, or several boards, hold all the names; or they cannot be compared at the scope.
+    """
+    from mmpt_bench.study.compare import answer_to
+
+    text = comma_text(tasks)
+    wanted = {e.name: task_catalog.load_task(e) for e in task_catalog.find_tasks(text)} if text else {}
+    return answer_to(Store(Path(out)), names, task_catalog.built_in_tasks() | wanted, scope, setting, list(wanted))
+
+
+def leaderboard(out: str | Path = "results", publish: bool = False) -> Leaderboard:
+    """Rebuilds the leaderboard's files from the records and returns its boards; see `write_leaderboard`."""
+    from mmpt_bench.report.leaderboard import write_leaderboard
+
+    return write_leaderboard(Store(Path(out)), task_catalog.built_in_tasks(), publish)
+
+
+def figures(out: str | Path = "results", only: Names = "") -> tuple[list[Drawn], list[Missing]]:
+    """Writes every figure that the records allow, or some kinds; returns them, and what is missing for the others."""
+    from mmpt_bench.figures.draw import write_figures
+
+    kinds = [kind.strip() for kind in comma_text(only).split(",") if kind.strip()]
+    return write_figures(Store(Path(out)), task_catalog.built_in_tasks(), method_catalog.colors(), kinds)
+
+
+def report(
+    out: str | Path = "results",
+    file: str | Path | None = None,
+    images: str | Path | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Report:
+    """Writes one HTML file with everything that is recorded; see `write_report`."""
+    from mmpt_bench.report.write import write_report
+
+    target, folder = (None if path is None else Path(path) for path in (file, images))
+    return write_report(Path(out), target, folder, task_catalog.built_in_tasks(), say)
+
+
+def score(
+    task: str,
+    files: Sequence[str | Path],
+    *,
+    parse: str = "official",
+    data: str | Path | None = None,
+    dataset: Mapping[str, str] | Sequence[str] = (),
+) -> Scorecard:
+    """Returns the scores of answers made elsewhere.
+
+    Args:
+        task: its name or file.
+        files: hold the replies; see docs/scoring.md for their forms.
+        parse: rule by which replies are read.
+        data: folder of the task's official rows, to match the answers to.
+        dataset: another data set of the task's form.
+    """
+    from mmpt_bench.interop.answers.forms import read_answers
+    from mmpt_bench.interop.answers.score import score_answers
+    from mmpt_bench.sources.task_rows import Where, rows_of, samples
+
+    entries = task_catalog.find_tasks(task)
+    if len(entries) != 1:
+        raise RequestError(f"`{task}` names {len(entries)} tasks: score one at a time.")
+    found = task_catalog.load_task(entries[0]).with_rule(parse)
+    for name in dataset_names(pairs(dataset), [found.name]).values():
+        found = found.on(found.data.named(name))
+    given = read_answers([Path(file) for file in files])
+    official = None if data is None else samples(found, rows_of(found, Where(Path(data)), need_images=False))
+    return score_answers(found, given, official)
+
+
+def check(file: str | Path, backbone: str = "embedded") -> list[CheckResult]:
+    """Returns what a task's or a method's file passes of the conformance suite."""
+    from mmpt_bench.engine.adapters.check_method import check_method, check_task
+    from mmpt_bench.sources.task_rows import Where, rows_of
+
+    path = Path(file)
+    if not path.is_file():
+        raise RequestError(f"There is no file `{file}` to check.")
+    if method_catalog.is_method(path):
+        from mmpt_bench.engine.models.backbone import load_backbone
+
+        (entry,) = method_catalog.find_methods(str(path))
+        return check_method(method_catalog.load_method(entry), load_backbone(backbone))
+    (entry,) = task_catalog.find_tasks(str(path))
+    task = task_catalog.load_task(entry)
+    rows = rows_of(task, Where(embedded=True))
+    return check_task(task, rows.rows, rows.label_names)

@@ -1,0 +1,39 @@
+"""What would run, as `--plan` prints it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mmpt_bench.cli.options import print_json
+
+if TYPE_CHECKING:
+    from mmpt_bench.runs.estimate import Outlook
+
+
+def print_outlook(outlook: Outlook, as_json: bool, **more: Any) -> None:
+    """Prints runs, costs and what could be told apart; `more` stands beside it in the JSON."""
+    from mmpt_bench.runs.estimate import how_long
+
+    for note in outlook.notes:
+        click.echo(note, err=True)
+    if as_json:
+        print_json(more | outlook.as_plain())
+        return
+    corpus = outlook.corpus
+    held_out = f"{corpus['held_out']:,} held out for selection"
+    click.echo(f"Trained on {corpus['name']}: {corpus['examples']:,} examples, {held_out}")
+    for row in outlook.runs:
+        todo = ("train, " if row["train"] else "") + (
+            f"evaluate {', '.join(row['evaluate'])}" if row["evaluate"] else "nothing to do"
+        )
+        known = f"; recorded: {', '.join(row['recorded'])}" if row["recorded"] else ""
+        rate = f"learning rate {row['learning_rate']:g}, {row['learning_rate_source']}"
+        click.echo(f"{row['label']} seed {row['seed']}: {todo}{known} ({rate})")
+    for task in outlook.tasks:
+        click.echo(
+            f"{task['task']} ({task['suite']}): {task['questions']:,} questions on {task['pictures']:,} pictures; "
+            f"two checkpoints differ detectably from about {task['detectable_difference']:.1%} accuracy on"
+        )
+    click.echo(how_long(outlook.cost))

@@ -1,0 +1,70 @@
+"""Every key that names something by its content: a training, a result, replies, a setting, a variant.
+
+A key holds what decides a number and nothing else. Commit, versions, device, threads and world size are recorded, not
+hashed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmpt_bench.common.hashing import content_key
+
+RATE = "learning_rate"
+FAILED = "failed"
+OFFICIAL = "official"
+"""Name of a task's own parse rule, which stands in no key."""
+
+
+def train_key(recipe: Mapping[str, Any]) -> str:
+    """Names a training by all fields of its recipe but the backbone's name, which the fingerprint stands for."""
+    return content_key({name: value for name, value in recipe.items() if name != "backbone"})
+
+
+def asked(
+    task: tuple[str, int], fingerprint: str, split: str, decode: str, new_tokens: int, limit: int | None, *more: str
+) -> list[Any]:
+    """Returns what names the replies to a task, whatever was trained and whatever rule reads them.
+
+    Args:
+        task: its name and version.
+        fingerprint: of its rows.
+        split: of its data.
+        decode: "generate" or "rank".
+        new_tokens: longest reply.
+        limit: questions, where not all are asked.
+        more: what else sets replies apart: a user's own task file, close calls that are not asked again.
+    """
+    return [*task, fingerprint, split, decode, new_tokens, limit, *more]
+
+
+def replies_key(training: str, what: list[Any]) -> str:
+    """Names the replies of a training (its `train_key`) to what was asked."""
+    return content_key([training, *what])
+
+
+def eval_key(training: str, what: list[Any], rule: str) -> str:
+    """Names the result of a training on a task under a parse rule."""
+    return content_key([training, *what, *([] if rule == OFFICIAL else [f"parse rule {rule}"])])
+
+
+def failure_key(training: str) -> str:
+    """Names the failure of a training."""
+    return content_key([training, FAILED])
+
+
+def setting_key(backbone: str, corpus: str, budget: Mapping[str, Any], dtype: str, suite: str) -> str:
+    """Names a setting: runs are ranked together only where these agree (fingerprints for backbone and corpus)."""
+    return content_key([backbone, corpus, budget, dtype, suite], 8)
+
+
+def variant_key(of: Any, budget: Mapping[str, Any]) -> str:
+    """Names a training without its seed, of a recipe or a record: what seeds are averaged over."""
+    parts = [of.backbone_fingerprint, of.corpus_fingerprint, of.method, of.params, budget, of.dtype, of.world_size]
+    return content_key([*parts, of.method_fingerprint])
+
+
+def without_rate(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns hyperparameters without the learning rate: what one search of rates is for."""
+    return {name: value for name, value in params.items() if name != RATE}

@@ -1,0 +1,123 @@
+"""One task's result of one run: a line of records.jsonl, with everything needed to rerun and to rescore it."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mmpt_bench.records import keys
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """What was run: the parts of its recipe, and whose it is."""
+
+    eval_key: str
+    train_key: str
+    track: str
+    suite: str
+    """"embedded", or "real": never ranked together."""
+    run: str
+    """Name of the run's folder."""
+    method: str
+    params: dict[str, Any]
+    seed: int
+    backbone: str
+    backbone_fingerprint: str
+    corpus: str
+    corpus_fingerprint: str
+    budget: dict[str, Any]
+    dtype: str
+    learning_rate_source: str
+    """How it was chosen: "searched: 5 rates on ...", "set by the user", "documented default, not searched"."""
+    world_size: int = 1
+    method_fingerprint: str = ""
+    """Of the method's file, where it is a user's own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What was asked, and how the replies were read."""
+
+    task: str
+    """Empty for a training that failed: there is nothing to score."""
+    task_version: int = 0
+    dataset: str = ""
+    data_fingerprint: str = ""
+    split: str = ""
+    decode: str = ""
+    limit: int | None = None
+    samples: str = ""
+    """Name of the file in results/samples/ that lists id, group, picture and right answer of each sample."""
+    parse_rule: str = "official"
+    """Name of the rule that replies were read by."""
+    replies_key: str = ""
+    """What the replies are kept under in the run's folder, where it is not `eval_key`: replies that another parse rule
+    reads anew."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """What came out: scores, and the answers that they are made from."""
+
+    headline: str = ""
+    """Name of the figure that the leaderboard shows."""
+    score: float | None = None
+    """The headline figure, under the task's own decoding."""
+    strict: float | None = None
+    """The headline figure of the parsed replies."""
+    constrained: float | None = None
+    """The headline figure of the best-ranked legal answers."""
+    interval: tuple[float, float] | None = None
+    """95 % interval of `score` from resampling pictures: of this checkpoint, not of the method."""
+    ceiling: float | None = None
+    chance: float | None = None
+    values: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Every figure of the task under its own decoding."""
+    n: int = 0
+    n_pictures: int = 0
+    n_unparsed: int = 0
+    degenerate: bool = False
+    """More than 99 % of the answers are the same one, on a task where the right ones are not."""
+    parsed_choices: str = ""
+    """A character a sample, in the order of the samples file: the choice's index in base 36, `-` where unreadable."""
+    ranked_choices: str = ""
+    """The same for the best-ranked legal answer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Costs:
+    """What it cost, and on what."""
+
+    trainable: int = 0
+    total: int = 0
+    train_seconds: float = 0.0
+    eval_seconds: float = 0.0
+    peak_bytes: int = 0
+    """Peak resident memory (CPU) or allocated memory (accelerator) during training."""
+    adapter_bytes: int = 0
+    final_loss: float | None = None
+    time: str = ""
+    """UTC, ISO 8601, when the record was written."""
+    environment: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Commit, versions, device, processor, threads: recorded, never part of a key."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record(Identity, Asked, Scores, Costs):
+    """A result, or a failure with its reason. Its fields, in one flat line, are those of the four groups."""
+
+    status: Literal["ok", "failed"]
+    reason: str
+    """Why it failed; empty where it did not."""
+
+    @property
+    def variant_key(self) -> str:
+        """Names the training without its seed: what seeds are averaged over."""
+        return keys.variant_key(self, self.budget)
+
+    @property
+    def setting_key(self) -> str:
+        """Names the setting that its own fields make; `track` says which one it was recorded under."""
+        return keys.setting_key(self.backbone_fingerprint, self.corpus_fingerprint, self.budget, self.dtype, self.suite)

@@ -1,0 +1,91 @@
+"""The leaderboard of a results folder: built from its records and written as tables and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmpt_bench.board.board import Board
+from mmpt_bench.board.from_records import evidence
+from mmpt_bench.board.published import Published, read_published
+from mmpt_bench.board.writers.csv_file import leaderboard_csv
+from mmpt_bench.board.writers.latex import leaderboard_latex
+from mmpt_bench.board.writers.markdown import leaderboard_json, leaderboard_md
+from mmpt_bench.common.entries import folder
+from mmpt_bench.common.errors import RequestError
+from mmpt_bench.common.files import write_atomic
+from mmpt_bench.evaluation.task import Task
+from mmpt_bench.figures.draw import figures, write
+from mmpt_bench.figures.figure_data import KINDS, Drawn, figure_data
+from mmpt_bench.methods import method_catalog
+from mmpt_bench.records.learning_curves import publish_learning_curves
+from mmpt_bench.records.store import Store
+from mmpt_bench.study.ablation_tables import write_ablations
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """The boards of a results folder, one for each setting and limit."""
+
+    boards: tuple[Board, ...]
+    published: tuple[Published, ...]
+    """Scores from papers, which are shown apart."""
+    folder: Path
+    """Where leaderboard.csv, leaderboard.md and figures/ were written."""
+
+    def as_plain(self) -> dict[str, Any]:
+        """Returns everything that the tables show, as JSON values."""
+        return leaderboard_json(self.boards, self.published)
+
+    def text(self, form: str) -> str:
+        """Returns the tables as text: "latex", "csv" or "markdown"."""
+        writers = {
+            "latex": lambda: leaderboard_latex(self.boards),
+            "csv": lambda: leaderboard_csv(self.boards),
+            "markdown": lambda: leaderboard_md(self.boards, self.published),
+        }
+        return writers[form]().decode()
+
+
+def write_leaderboard(
+    store: Store, tasks: Mapping[str, Task], publish: bool = False, kinds: Sequence[str] = ("leaderboard",)
+) -> Leaderboard:
+    """Builds the boards from the records, and writes leaderboard.csv, .md and figures.
+
+    Args:
+        store: the results folder.
+        tasks: every task that records may be of, by name, in the order of the columns.
+        publish: first gathers what the runs' folders hold into files that stand for them, and then draws every figure:
+            done again from those files alone, it makes the same bytes.
+        kinds: of figures that are drawn.
+
+    Raises:
+        RequestError: nothing is recorded.
+        UntrustedRecord: a record contradicts its own answers, samples or setting.
+    """
+    records = store.records()
+    if not records:
+        root = store.root
+        raise RequestError(
+            f"There are no records in `{root}`: `mmpt-bench run --method mmpt --tasks mme,pope --out {root}` makes "
+            "some."
+        )
+    if publish:
+        store.publish()
+        publish_learning_curves(store)
+    found = evidence(store, tasks, records=records)
+    made = Leaderboard(
+        tuple(each.board for each in found), read_published(folder("results") / "published.csv"), store.root
+    )
+    ablations = write_ablations(store, tasks, records)
+    write_atomic(store.path("leaderboard.csv"), leaderboard_csv(made.boards))
+    write_atomic(store.path("leaderboard.md"), leaderboard_md(made.boards, made.published))
+    # A trial on a few questions has a table; its figures are drawn where they are asked for.
+    drawn = found if publish else tuple(each for each in found if each.board.limit is None)
+    of = figure_data(store, tasks, method_catalog.colors(), drawn, tuple(ablations))
+    for each in figures(of, KINDS if publish else kinds):  # type: ignore[arg-type]
+        if isinstance(each, Drawn):
+            write(each, store.path("figures"))
+    return made

@@ -1,0 +1,166 @@
+"""The options that `run`, `ablate` and `tune` share, as plain values, and the request that they stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypedDict
+
+from mmpt_bench.common.errors import RequestError, unknown_name
+from mmpt_bench.data.image_folders import image_folders
+from mmpt_bench.evaluation import task_catalog
+from mmpt_bench.methods import method_catalog
+from mmpt_bench.records.budget import Budget
+from mmpt_bench.records.keys import OFFICIAL
+from mmpt_bench.runs.request import Request, parse_overrides
+from mmpt_bench.sources.corpora import TrainData, check_train_data
+from mmpt_bench.sources.weights import DTYPES, EMBEDDED, check_backbone
+
+Names = str | Path | Sequence[str | Path]
+"""Names or files: "mme,pope", ["mme", "./mine.py"]."""
+
+
+class Options(TypedDict, total=False):
+    """What may be given; each name is that of the command line's option, with `_` for `-`."""
+
+    seeds: int | str | Sequence[int]
+    """One or more: 0, [0, 1, 2], "0,1,2"."""
+    set: Mapping[str, object] | Sequence[str]
+    """Hyperparameters: {"lora.r": 8}, ["lora.r=8"]."""
+    backbone: str
+    """"embedded", a folder in Hugging Face form, or a name on the hub."""
+    data: str | Path | None
+    """Folder of real data in the hub's schema."""
+    images: Mapping[str, str | Path] | Sequence[str]
+    """Collection -> folder, of images that data sets only name."""
+    dataset: Mapping[str, str] | Sequence[str]
+    """Task -> another data set of its form."""
+    limit: int | None
+    """The first so many questions of each task, and the others on their images."""
+    parse: str
+    """Parse rule: "official", "lmms-eval", "vlmevalkit"."""
+    guard: bool
+    """In half precision, ask again where two words are as good as equal."""
+    train_data: str
+    """"embedded", "vision-flan", a JSON in LLaVA's form, or "task:NAME"."""
+    train_images: str | Path | None
+    decontaminate: bool
+    """Leave out training tasks whose images or labels are evaluated."""
+    steps: int
+    batch_size: int
+    max_length: int
+    dtype: str
+    """"float32", "bfloat16", "float16"."""
+    device: str | None
+    offline: bool
+    """Open no socket."""
+    out: str | Path
+    """Folder of the results."""
+
+
+def make_request(method: Names, tasks: Names, options: Options) -> Request:
+    """Returns the request that options stand for, checked before anything costly starts.
+
+    Raises:
+        RequestError: an unknown name, field or folder, or a value that cannot be.
+        TypeError: an option that there is not.
+    """
+    unknown = sorted(set(options) - set(Options.__annotations__))
+    if unknown:
+        raise TypeError(f"there is no option `{unknown[0]}`; the options: {', '.join(Options.__annotations__)}")
+    methods = method_catalog.find_methods(comma_text(method))
+    found = task_catalog.find_tasks(comma_text(tasks))
+    backbone, dtype, plain = options.get("backbone", EMBEDDED), options.get("dtype", "float32"), Budget()
+    check_backbone(backbone)
+    if dtype not in DTYPES:
+        raise unknown_name("dtype", dtype, DTYPES)
+    budget = Budget(
+        steps=_at_least_one("steps", options.get("steps", plain.steps)),
+        batch_size=_at_least_one("batch-size", options.get("batch_size", plain.batch_size)),
+        max_length=_at_least_one("max-length", options.get("max_length", plain.max_length)),
+    )
+    data = _path(options.get("data"))
+    if data is not None and not data.is_dir():
+        raise RequestError(f"There is no folder `{data}` to read data from.")
+    return Request(
+        methods=tuple(methods),
+        overrides=parse_overrides(pairs(options.get("set", ())), methods),
+        tasks=tuple(found),
+        seeds=_seeds(options.get("seeds", 0)),
+        backbone=backbone,
+        train=_train_data(options),
+        budget=budget,
+        dtype=dtype,
+        out=Path(options.get("out", "results")),
+        data=data,
+        images=image_folders(pairs(options.get("images", ()))),
+        datasets=dataset_names(pairs(options.get("dataset", ())), [entry.name for entry in found]),
+        limit=options.get("limit"),
+        rule=options.get("parse", OFFICIAL),
+        offline=options.get("offline", False),
+        device=options.get("device"),
+        guard=options.get("guard", True),
+    )
+
+
+def comma_text(names: Names) -> str:
+    """Returns names or files as the command line has them: "mme,pope"."""
+    return str(names) if isinstance(names, str | Path) else ",".join(map(str, names))
+
+
+def pairs(given: Mapping[str, object] | Sequence[str]) -> list[str]:
+    """Returns "name=value" texts of a mapping, or the texts as they are."""
+    if isinstance(given, str):
+        return [given]
+    return [f"{name}={value}" for name, value in given.items()] if isinstance(given, Mapping) else list(given)
+
+
+def dataset_names(texts: Sequence[str], tasks: Sequence[str]) -> dict[str, str]:
+    """Returns task -> data set of `--dataset vsr=random`; RequestError names what is wrong."""
+    found: dict[str, str] = {}
+    for text in texts:
+        task, equals, name = text.partition("=")
+        if not equals or not name:
+            raise RequestError(f"`--dataset {text}`: write TASK=NAME, as in `vsr=random`.")
+        if task not in tasks:
+            raise unknown_name("task", task, tasks, f"`--dataset {text}` is for one that `--tasks` does not name.")
+        found[task] = name
+    return found
+
+
+def _at_least_one(name: str, value: int) -> int:
+    if value < 1:
+        raise RequestError(f"`--{name} {value}`: at least 1.")
+    return value
+
+
+def _path(value: str | Path | None) -> Path | None:
+    return None if value is None else Path(value)
+
+
+def _train_data(options: Options) -> TrainData:
+    """Returns what to train on; raises RequestError for options that can be no training data."""
+    source = options.get("train_data", EMBEDDED)
+    names = dict(text.partition("=")[::2] for text in pairs(options.get("dataset", ())))
+    wanted = TrainData(
+        source=source,
+        images=_path(options.get("train_images")),
+        decontaminated=options.get("decontaminate", False),
+        data=_path(options.get("data")),
+        collections=tuple(image_folders(pairs(options.get("images", ()))).items()),
+        dataset=names.get(source.removeprefix("task:"), ""),
+        offline=options.get("offline", False),
+    )
+    check_train_data(wanted)
+    return wanted
+
+
+def _seeds(given: int | str | Sequence[int]) -> tuple[int, ...]:
+    text = ",".join(map(str, given)) if isinstance(given, Sequence) and not isinstance(given, str) else str(given)
+    try:
+        seeds = tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise RequestError(f"`--seeds {text}`: whole numbers, comma-separated.") from error
+    if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
+        raise RequestError(f"`--seeds {text}`: one or more different numbers, none below 0.")
+    return seeds

@@ -1,0 +1,62 @@
+"""Files of the Hugging Face hub, through its own verified cache; every fault of it becomes one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from mmpt_bench.common.errors import MachineError, RequestError
+
+
+@contextmanager
+def asking(what: str, hint: str, offline: bool) -> Iterator[None]:
+    """Turns what goes wrong with the hub inside into an error for the user.
+
+    Args:
+        what: what is asked for: "data set `lmms-lab/MME` at d6c9023f".
+        hint: what to do where it cannot be had, a whole sentence.
+        offline: no socket is opened.
+
+    Raises:
+        RequestError: the hub has no such repository or revision, no such names, or it is not open.
+        MachineError: the files are not in the cache, and the hub cannot be reached or must not be.
+    """
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        yield
+    except HFValidationError as error:
+        raise RequestError(f"There is no {what} here, and the hub has no such names. {hint}") from error
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise RequestError(f"The hub has no {what}, or it is not open to you.") from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        why = "and `--offline` forbids asking the hub" if offline else "and the hub could not be reached"
+        raise MachineError(f"The {what} is not in the local cache, {why}. {hint}") from error
+
+
+def snapshot(
+    repository: str, files: Sequence[str], offline: bool, revision: str | None = None, dataset: bool = False
+) -> Path:
+    """Returns the local folder of some files (patterns) of a repository, fetched where the cache lacks them."""
+    from huggingface_hub import snapshot_download
+
+    kind = "dataset" if dataset else "model"
+    return Path(
+        snapshot_download(
+            repository, repo_type=kind, revision=revision, allow_patterns=list(files), local_files_only=offline
+        )
+    )
+
+
+def dataset_files(repository: str, revision: str) -> list[str]:
+    """Returns the names of a data set's files on the hub."""
+    from huggingface_hub import HfApi
+
+    return list(HfApi().list_repo_files(repository, repo_type="dataset", revision=revision))

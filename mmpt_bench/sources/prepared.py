@@ -1,0 +1,95 @@
+"""What a request runs on, resolved once: rows and samples of each task, training data, the backbone's fingerprint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mmpt_bench.common.entries import Entry, own_fingerprint
+from mmpt_bench.data.examples import Corpus
+from mmpt_bench.data.rows import Rows
+from mmpt_bench.data.samples import Sample
+from mmpt_bench.evaluation import task_catalog
+from mmpt_bench.evaluation.task import Task
+from mmpt_bench.records import keys
+from mmpt_bench.sources.corpora import TrainData, load_corpus
+from mmpt_bench.sources.task_rows import Where, rows_of, samples
+from mmpt_bench.sources.weights import backbone_fingerprint
+
+
+@dataclass(frozen=True)
+class PreparedTask:
+    """A task and its samples, loaded once for all runs."""
+
+    task: Task
+    rows: Rows
+    samples: list[Sample]
+    limit: int | None
+    own: str = ""
+    """SHA-256 of the task's file where it is a user's own, which may change without a new version."""
+    guard: bool = True
+    """False where close calls of half precision are not asked again, whose replies may be others."""
+
+    @property
+    def asked(self) -> list[Any]:
+        """Returns what names the replies to it (`keys.asked`)."""
+        task, more = self.task, [self.own] if self.own else []
+        more += [] if self.guard else ["no guard"]
+        named, fingerprint = (task.name, task.version), self.rows.fingerprint
+        return keys.asked(named, fingerprint, task.data.split, task.decode, task.max_new_tokens, self.limit, *more)
+
+    def eval_key(self, train_key: str) -> str:
+        """Names the result of a training on this task, under its parse rule."""
+        return keys.eval_key(train_key, self.asked, self.task.rule)
+
+    def replies_key(self, train_key: str) -> str:
+        """Names the replies of a training to this task: another parse rule reads them anew and asks nothing."""
+        return keys.replies_key(train_key, self.asked)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that is read before a model is loaded."""
+
+    tasks: dict[str, PreparedTask]
+    corpus: Corpus
+    backbone_fingerprint: str
+
+    @property
+    def notes(self) -> list[str]:
+        """Returns what a reader of the scores must know of rows and training data."""
+        of_tasks = [f"{each.task.title}: {text}" for each in self.tasks.values() for text in each.rows.notes]
+        return of_tasks + [f"Training data {self.corpus.name}: {text}" for text in self.corpus.notes]
+
+
+def prepare_tasks(
+    entries: Sequence[Entry], where: Where, datasets: Mapping[str, str], rule: str, limit: int | None, guard: bool
+) -> dict[str, PreparedTask]:
+    """Returns every task with its samples, before any model is loaded.
+
+    Args:
+        entries: the tasks.
+        where: their rows are.
+        datasets: task -> name of other data of its form.
+        rule: parse rule of every task.
+        limit: the first so many questions, and the others on their images.
+        guard: close calls of half precision are asked again.
+
+    Raises:
+        RequestError: data that cannot be used, or a task without that parse rule.
+        MachineError: data that is on the hub and cannot be had.
+    """
+    prepared = {}
+    for entry in entries:
+        task = task_catalog.load_task(entry).with_rule(rule)
+        if entry.name in datasets:
+            task = task.on(task.data.named(datasets[entry.name]))
+        rows = rows_of(task, where)
+        prepared[task.name] = PreparedTask(task, rows, samples(task, rows, limit), limit, own_fingerprint(entry), guard)
+    return prepared
+
+
+def prepare(tasks: dict[str, PreparedTask], train: TrainData, backbone: str, offline: bool) -> Prepared:
+    """Returns tasks with what is trained on and which files the backbone is; raises as these readers do."""
+    return Prepared(tasks, load_corpus(train), backbone_fingerprint(backbone, offline))
