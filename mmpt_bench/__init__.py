@@ -19,14 +19,14 @@ if TYPE_CHECKING:
         ablate,
         check,
         compare,
-        figures,
         leaderboard,
         load_results,
         plan,
-        report,
         run,
         score,
         tune,
+        write_figures,
+        write_report,
     )
     from mmpt_bench.common.errors import BenchError, MachineError, RequestError, RunFailed, UntrustedRecord
     from mmpt_bench.data.dataset import Dataset, Official, Pin, RawForm
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from mmpt_bench.runs.events import Reporter
 
 _HOMES = {
-    "api": "Results ablate check compare figures leaderboard load_results plan report run score tune",
+    "api": "Results ablate check compare leaderboard load_results plan run score tune write_figures write_report",
     "common.errors": "BenchError MachineError RequestError RunFailed UntrustedRecord",
     "data.dataset": "Dataset Official Pin RawForm",
     "data.image_folders": "ImageFolder",

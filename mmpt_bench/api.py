@@ -246,25 +246,25 @@ def leaderboard(out: str | Path = "results", publish: bool = False) -> Leaderboa
     return write_leaderboard(Store(Path(out)), task_catalog.built_in_tasks(), publish)
 
 
-def figures(out: str | Path = "results", only: Names = "") -> tuple[list[Drawn], list[Missing]]:
+def write_figures(out: str | Path = "results", only: Names = "") -> tuple[list[Drawn], list[Missing]]:
     """Writes every figure that the records allow, or some kinds; returns them, and what is missing for the others."""
-    from mmpt_bench.figures.draw import write_figures
+    from mmpt_bench.figures import draw
 
     kinds = [kind.strip() for kind in comma_text(only).split(",") if kind.strip()]
-    return write_figures(Store(Path(out)), task_catalog.built_in_tasks(), method_catalog.colors(), kinds)
+    return draw.write_figures(Store(Path(out)), task_catalog.built_in_tasks(), method_catalog.colors(), kinds)
 
 
-def report(
+def write_report(
     out: str | Path = "results",
     file: str | Path | None = None,
     images: str | Path | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Report:
     """Writes one HTML file with everything that is recorded; see `write_report`."""
-    from mmpt_bench.report.write import write_report
+    from mmpt_bench.report import write
 
     target, folder = (None if path is None else Path(path) for path in (file, images))
-    return write_report(Path(out), target, folder, task_catalog.built_in_tasks(), say)
+    return write.write_report(Path(out), target, folder, task_catalog.built_in_tasks(), say)
 
 
 def score(

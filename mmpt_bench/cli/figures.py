@@ -17,7 +17,7 @@ def figures(only: str, out: Path, as_json: bool) -> None:
     """Draw every figure that the records allow as SVG, PDF and PNG, each with its CSV; say what the others need."""
     from mmpt_bench import api
 
-    drawn, missing = api.figures(out, only)
+    drawn, missing = api.write_figures(out, only)
     if as_json:
         rows = [{"kind": e.kind, "name": e.name, "title": e.title, "caption": e.caption, "alt": e.alt} for e in drawn]
         lost = [{"kind": e.kind, "name": e.name, "title": e.title, "reason": e.reason} for e in missing]

@@ -27,7 +27,7 @@ def report(out: Path, file: Path | None, images: Path | None, as_json: bool) -> 
     from mmpt_bench.common.escaping import plain_text
     from mmpt_bench.report.write import LONG
 
-    made = api.report(out, file, images, lambda text: click.echo(text, err=True))
+    made = api.write_report(out, file, images, lambda text: click.echo(text, err=True))
     content, page = made.content, made.page
     if as_json:
         print_json(made.as_plain())

@@ -1,5 +1,5 @@
-"""The report: a results folder as one HTML file that needs nothing else, for people who want to look before they trust.
+"""What a results folder says as a whole: the leaderboard's files, the HTML page, and results as data.
 
-Python decides what is said (`verdict`, `missing`, `audit`, `costs`, `rerun`, `browse`), `content` gathers it, and
-`write` turns it into bytes with the templates in `page/`. The same records give the same bytes. No torch.
+Single figures are drawn in `figures/`.
+Start with leaderboard.py, then content.py.
 """

@@ -334,7 +334,7 @@ def test_the_page_of_the_command_has_the_figures_of_the_results_folder(
     store = two_methods(tmp_path)
     monkeypatch.setattr(task_catalog, "task_entries", lambda: {name: name for name in TASKS})
     monkeypatch.setattr(task_catalog, "load_task", lambda entry: TASKS[entry])
-    page = parsed(api.report(store.root).path.read_bytes())
+    page = parsed(api.write_report(store.root).path.read_bytes())
     drawn = {each.attributes["id"] for each in page.all("figure")}
     assert {"f-leaderboard-embedded", "f-pareto-embedded", "f-differences-embedded"} <= drawn
 
@@ -620,14 +620,14 @@ def test_folders_that_are_none_are_refused(tmp_path: Path, name: str) -> None:
     given: dict[str, Any] = {"results": tmp_path / "results", "out": None, "images": None}
     given[name] = {"results": tmp_path / "absent", "out": tmp_path, "images": tmp_path / "absent"}[name]
     with pytest.raises(RequestError, match="folder"):
-        api.report(given["results"], given["out"], given["images"])
+        api.write_report(given["results"], given["out"], given["images"])
 
 
 def test_report_imports_no_torch(tmp_path: Path) -> None:
     (tmp_path / "results").mkdir()
     code = (
         "import sys, mmpt_bench\n"
-        f"mmpt_bench.report({str(tmp_path / 'results')!r})\n"
+        f"mmpt_bench.write_report({str(tmp_path / 'results')!r})\n"
         "assert not {'torch', 'transformers', 'datasets'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=ROOT)

@@ -1,1 +1,5 @@
-"""engine/pretraining"""
+"""How the embedded model's weights are made, and probed.
+
+The scenes and texts come from `embedded/`.
+Start with pretrain.py.
+"""

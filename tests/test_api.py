@@ -1,0 +1,131 @@
+"""The public functions: they return data, print nothing, and cost nothing before they are used."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mmpt_bench as mb
+from mmpt_bench.runs.options import Options
+from support.paths import ROOT
+from support.tiny import save_tiny
+
+QUICK: Any = {"steps": 2, "batch_size": 2, "limit": 4, "offline": True}
+
+
+def test_importing_the_package_has_no_side_effects_and_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\nfinders, known = list(sys.meta_path), set(sys.modules)\n"
+        "import mmpt_bench, mmpt_bench.mmpt\n"
+        "from mmpt_bench import Dataset, Method, MMPT, Rows, Sample, Task, ablate, compare, load_results, run, score\n"
+        "assert sys.meta_path == finders\n"
+        "assert not {'torch', 'transformers', 'peft', 'pandas', 'matplotlib'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_every_public_name_is_there_and_known_to_type_checkers() -> None:
+    for name in mb.__all__:
+        assert getattr(mb, name).__name__ == name
+    tree = ast.parse((ROOT / "mmpt_bench" / "__init__.py").read_text(encoding="utf-8"))
+    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    typed = {alias.name for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert typed == set(mb.__all__)
+    assert (ROOT / "mmpt_bench" / "py.typed").is_file()
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = mb.nothing
+
+
+def test_a_run_returns_what_is_recorded_and_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    events: list[str] = []
+    reporter = mb.Reporter(
+        planned=lambda plans: events.append(f"planned {len(plans[0].jobs)}"),
+        finished=lambda record: events.append(f"finished {record.task}"),
+    )
+    out = tmp_path / "results"
+    results = mb.run(["frozen", "projector"], ["mme", "mnist"], out=out, reporter=reporter, **QUICK)
+    assert events == ["planned 2", *["finished mme", "finished mnist"] * 2]
+    assert [(record.method, record.task) for record in results.made] == [
+        (method, task) for method in ("frozen", "projector") for task in ("mme", "mnist")
+    ]
+    assert results.failed == ()
+    scores = results.scores
+    headline = scores[scores.is_headline].set_index(["method", "task"])
+    for record in results.made:
+        row = headline.loc[record.method, record.task]
+        assert row.value == record.score
+        assert (row.ci_low, row.ci_high) == record.interval
+    assert len(scores) == sum(len(record.values) for record in results.made)
+    # The same again does nothing, and the folder alone says the same.
+    assert mb.run("frozen,projector", "mme,mnist", out=out, **QUICK).made == ()
+    assert mb.load_results(out).scores.equals(scores)
+    (board,) = results.boards
+    assert {row.method for row in board.rows} == {"frozen", "projector"}
+    assert not (out / "leaderboard.md").exists()
+    made = results.leaderboard()
+    assert made.text("markdown") == (out / "leaderboard.md").read_text()
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    assert printed.err == ""
+
+
+def test_a_plan_and_an_ablation_return_data(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    outlook = mb.plan("lora", "mnist", out=tmp_path / "none", set={"lora.r": 4}, seeds=[0, 1], **QUICK)
+    assert [(row["seed"], row["train"]) for row in outlook.runs] == [(0, True), (1, True)]
+    assert not (tmp_path / "none").exists()
+    options: Any = {"axes": {"text-len": "1,2"}, "out": tmp_path / "results", **QUICK}
+    assert mb.ablate("mmpt", "mnist", only_plan=True, **options).board is None
+    made = mb.ablate("mmpt", "mnist", **options)
+    assert made.board is not None
+    assert [point.label for point, _ in made.board.rows] == made.points == [
+        "mmpt (text-len=1)", "mmpt (text-len=2)", "frozen"
+    ]  # fmt: skip
+    difference = mb.compare("mmpt (text-len=1)", "mmpt (text-len=2)", out=tmp_path / "results")
+    assert "mnist" in {each.task for each in difference.contrasts}
+    assert capfd.readouterr().out == ""
+
+
+def test_a_search_yields_a_choice_a_method_and_keeps_every_trial(tmp_path: Path) -> None:
+    told: list[Any] = []
+    options: Any = {"steps": 1, "batch_size": 2, "out": tmp_path, "offline": True}
+    (choice,) = mb.tune("projector", trials=2, extend=1, told=told.append, **options)
+    assert [(trial.rate, trial.loss) for trial in told] == list(choice.trials)
+    assert len((tmp_path / "learning_rate_trials.jsonl").read_text().splitlines()) == 3
+
+
+def test_wrong_requests_raise_and_unknown_options_are_named() -> None:
+    with pytest.raises(mb.RequestError, match="Did you mean `mmpt`"):
+        mb.run("mmtp", "mme")
+    with pytest.raises(TypeError, match="there is no option `step`"):
+        mb.run("mmpt", "mme", step=3)  # type: ignore[call-arg]
+    with pytest.raises(mb.RequestError, match="no results folder"):
+        mb.load_results("nowhere")
+
+
+def test_options_are_called_like_those_of_the_command_line() -> None:
+    from mmpt_bench.cli.run import run
+
+    named = {name for option in run.params for name in (option.name or "").split() if name not in ("as_json",)}
+    assert set(Options.__annotations__) <= named
+    assert named - set(Options.__annotations__) == {"method", "tasks", "adapter", "recipe", "only_plan", "log_to"}
+
+
+def test_a_task_that_makes_its_own_rows_runs_on_any_backbone(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text((ROOT / "tasks" / "_template.py").read_text())
+    assert all(result.ok for result in mb.check(mine))
+    backbone = str(save_tiny(tmp_path / "tiny"))
+    for name in ("embedded", backbone):
+        made = mb.run("frozen", mine, backbone=name, out=tmp_path / "results", limit=4, offline=True).made
+        assert [(record.task, record.dataset) for record in made] == [("mine", "24 plain pictures")]
+
+
+@pytest.mark.parametrize("words", [("-m", "mmpt_bench"), ("-m", "mmpt_bench", "--version")])
+def test_the_package_runs_as_a_module(words: tuple[str, ...]) -> None:
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, cwd=ROOT)
+    assert "mmpt-bench" in done.stdout + done.stderr
