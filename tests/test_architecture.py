@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from support.paths import ROOT
+from support.tree import PAGE, with_tree
 
 ENGINE = ROOT / "mmpt_bench"
 ORDER = ("common", "data", "stats", "evaluation", "records", "embedded", "sources", "engine", "methods", "runs",
@@ -43,7 +44,9 @@ MAY_IMPORT: dict[str, set[str]] = {
 HEAVY = ("torch", "transformers", "peft")
 WITH_TORCH = {"mmpt_bench.interop.lmms_eval", "mmpt_bench.peft"}
 """Modules outside `engine` that may import torch: the bridge to lmms-eval, and the one that makes PEFT know MMPT."""
-MOST_LINES, MOST_IN_FUNCTION, MOST_LOOSE = 350, 60, 10
+MOST_LINES, MOST_IN_FUNCTION, MOST_LOOSE, MIN_ALONE = 350, 60, 10, 40
+ENTRANCES = {"mmpt_bench.__main__", "mmpt_bench.peft"}
+"""Files that are short because they only open the way to others."""
 
 
 def files() -> dict[str, Path]:
@@ -163,3 +166,34 @@ def test_every_package_is_installed() -> None:
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
     there = {name for name, path in FILES.items() if path.name == "__init__.py"}
     assert set(listed) == there | {"mmpt_bench.tasks", "mmpt_bench.baselines", "mmpt_bench.results"}
+
+
+def test_a_short_file_serves_more_than_one_other() -> None:
+    importers: dict[str, set[str]] = {name: set() for name in FILES}
+    for name, reached in graph().items():
+        for each in reached:
+            importers[each].add(name)
+    short = {name for name, path in FILES.items() if len(path.read_text(encoding="utf-8").splitlines()) < MIN_ALONE}
+    alone = {
+        name
+        for name in short - ENTRANCES
+        if FILES[name].name != "__init__.py" and package(name) != "cli" and len(importers[name]) == 1
+    }
+    assert not alone, "a file that one other imports, and shorter than this, belongs in that other"
+
+
+def test_the_tree_in_the_documentation_is_the_one_on_disk() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert with_tree(page) == page, "run `PYTHONPATH=tests python tests/support/tree.py`"
+
+
+def test_tests_mirror_the_packages() -> None:
+    tests = ROOT / "tests"
+    folders = {path.parent.relative_to(tests).as_posix() for path in tests.rglob("test_*.py")} - {"."}
+    packages = {path.parent.relative_to(ENGINE).as_posix() for path in FILES.values()}
+    assert folders <= packages
+    assert {path.name for path in tests.glob("test_*.py")} == {
+        "test_api.py", "test_architecture.py", "test_examples.py", "test_results.py"
+    }  # fmt: skip
+    asking = [path for path in tests.rglob("*.py") if "Path(__file__)" in path.read_text(encoding="utf-8")]
+    assert set(asking) == {tests / "support" / "paths.py", tests / "test_architecture.py"}, "the only home of paths"
