@@ -1,4 +1,4 @@
-"""Commands that study what is recorded, or what is changed: ablations, comparisons, figures."""
+"""`mmpt-bench ablate`: settings of a method, varied; the points, and which of them differ."""
 
 from __future__ import annotations
 

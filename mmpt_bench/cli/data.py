@@ -1,4 +1,4 @@
-"""Commands about data and answers: `score` reads files of others, `data check` looks at what is here."""
+"""`mmpt-bench data check`: what is found of each task, before anything runs."""
 
 from __future__ import annotations
 
