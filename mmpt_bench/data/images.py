@@ -29,8 +29,12 @@ MAX_PIXELS = 64_000_000
 """Larger pictures are refused before they are decoded: a few kilobytes can unpack to gigabytes."""
 
 
-class BadPicture(RequestError):
-    """A picture that cannot be read: cut short, no picture at all, or too large."""
+class BadImage(RequestError):
+    """An image that cannot be read: cut short, no image at all, or too large."""
+
+    def __init__(self, file: str, where: str, fault: str) -> None:
+        """Says what is wrong with a file, which a sample named `where` needs."""
+        super().__init__(f"Picture `{file}` of sample `{where}` {fault}.")
 
 
 def decoded(source: bytes | Path, file: str, where: str) -> Image:
@@ -42,7 +46,7 @@ def decoded(source: bytes | Path, file: str, where: str) -> Image:
         where: id of the sample, for messages.
 
     Raises:
-        BadPicture: naming sample and file.
+        BadImage: naming sample and file.
     """
     from PIL import Image as PILImage
 
@@ -50,11 +54,9 @@ def decoded(source: bytes | Path, file: str, where: str) -> Image:
         with PILImage.open(BytesIO(source) if isinstance(source, bytes) else source) as image:
             return rgb(image, file, where)
     except (PILImage.DecompressionBombError, PILImage.DecompressionBombWarning) as error:
-        raise BadPicture(f"Picture `{file}` of sample `{where}` is larger than {MAX_PIXELS:,} pixels.") from error
+        raise BadImage(file, where, f"is larger than {MAX_PIXELS:,} pixels") from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
-        raise BadPicture(
-            f"Picture `{file}` of sample `{where}` cannot be decoded ({error}). Fetch it again, or leave the row out."
-        ) from error
+        raise BadImage(file, where, f"cannot be decoded ({error}). Fetch it again, or leave the row out") from error
 
 
 def rgb(image: Image, file: str, where: str) -> Image:
@@ -64,13 +66,12 @@ def rgb(image: Image, file: str, where: str) -> Image:
     colour, and palettes, CMYK and the rest go Pillow's way, as in the harnesses whose figures are published.
 
     Raises:
-        BadPicture: more than `MAX_PIXELS`, or numbers that are no 16-bit grey values.
+        BadImage: more than `MAX_PIXELS`, or numbers that are no 16-bit grey values.
     """
     from PIL import ImageOps
 
     if image.width * image.height > MAX_PIXELS:
-        size = f"{image.width} x {image.height}"
-        raise BadPicture(f"Picture `{file}` of sample `{where}` has {size} pixels, more than {MAX_PIXELS:,}.")
+        raise BadImage(file, where, f"has {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
     if getattr(image, "is_animated", False):
         image.seek(0)
     upright = ImageOps.exif_transpose(image)
@@ -85,5 +86,5 @@ def _high_byte(image: Image, file: str, where: str) -> Image:
 
     values = np.asarray(image)
     if image.mode == "F" or values.min() < 0 or values.max() > 65535:
-        raise BadPicture(f"Picture `{file}` of sample `{where}` has values beyond 16 bits (mode {image.mode}).")
+        raise BadImage(file, where, f"has values beyond 16 bits (mode {image.mode})")
     return PILImage.fromarray((values.astype(np.uint32) >> 8).astype(np.uint8))

@@ -22,12 +22,11 @@ NAMED = 10
 class TableRows(Sequence[Mapping[str, Any]]):
     """The rows of a table as dicts, each made when it is asked for."""
 
-    def __init__(self, table: pa.Table, image_column: str, pictures: Sequence[Any] | None) -> None:
-        """Wraps `table`; `pictures` has what stands in the image column, None where the table's own value does."""
-        replaced = pictures is not None and None not in pictures
-        names = [name for name in table.column_names if not (replaced and name == image_column)]
+    def __init__(self, table: pa.Table, image_column: str, images: Sequence[Any]) -> None:
+        """Wraps `table`; `images` has what stands in the image column, None where the table's own value does."""
+        names = [name for name in table.column_names if name != image_column or None in images]
         self._columns = {name: table.column(name) for name in names}
-        self._length, self._image_column, self._pictures = table.num_rows, image_column, pictures
+        self._length, self._image_column, self._images = table.num_rows, image_column, images
 
     def __len__(self) -> int:
         """Returns the number of rows."""
@@ -42,8 +41,8 @@ class TableRows(Sequence[Mapping[str, Any]]):
         if isinstance(index, slice):
             return [self[number] for number in range(*index.indices(self._length))]
         row = {name: column[index].as_py() for name, column in self._columns.items()}
-        picture = None if self._pictures is None else self._pictures[index]
-        return row if picture is None else row | {self._image_column: picture}
+        image = self._images[index]
+        return row if image is None else row | {self._image_column: image}
 
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
         """Yields the rows in order."""

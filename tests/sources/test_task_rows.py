@@ -18,7 +18,7 @@ from PIL import Image
 
 from mmpt_bench.common.errors import MachineError, RequestError
 from mmpt_bench.data.dataset import Dataset, Official
-from mmpt_bench.data.images import BadPicture
+from mmpt_bench.data.images import BadImage
 from mmpt_bench.data.rows import read_image, read_label, read_text
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.evaluation import task_catalog
@@ -334,11 +334,11 @@ def test_a_truncated_picture_names_sample_and_file(tmp_path: Path) -> None:
     path = tmp_path / "images" / "cut.png"
     path.parent.mkdir()
     path.write_bytes(encoded(Image.fromarray(noise))[:2000])
-    with pytest.raises(BadPicture, match=r"`images/cut.png` of sample `sample 7` cannot be decoded"):
+    with pytest.raises(BadImage, match=r"`images/cut.png` of sample `sample 7` cannot be decoded"):
         opened(path)
-    with pytest.raises(BadPicture, match="cannot be decoded"):
+    with pytest.raises(BadImage, match="cannot be decoded"):
         opened(b"not a picture")
-    with pytest.raises(BadPicture, match="cannot be decoded"):
+    with pytest.raises(BadImage, match="cannot be decoded"):
         opened(tmp_path / "none.png")
 
 
@@ -349,5 +349,5 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(side: int) -> None
 
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
     bomb = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
-    with pytest.raises(BadPicture, match="64,000,000"):
+    with pytest.raises(BadImage, match="64,000,000"):
         opened(bomb)
