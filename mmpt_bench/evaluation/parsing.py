@@ -45,7 +45,8 @@ def pope_lmms(reply: str) -> str | None:
 
 def yorn_vlmeval(reply: str) -> str | None:
     """Returns "yes" or "no" as VLMEvalKit does without a judge: exactly one of the two is among the words."""
-    return _only_one(_without_punctuation(reply.lower()).split())
+    found = {"yes", "no"}.intersection(_without_punctuation(reply.lower()).split())
+    return found.pop() if len(found) == 1 else None
 
 
 def says_neither(reply: str, choices: Sequence[str]) -> bool:
@@ -68,11 +69,7 @@ def first_choice(reply: str, choices: Sequence[str]) -> str | None:
 
 
 YES_NO_RULES: dict[str, Callable[[str], str | None]] = {
-    "mme_official": mme_official,
-    "mme_lmms": mme_lmms,
-    "pope_official": pope_official,
-    "pope_lmms": pope_lmms,
-    "yorn_vlmeval": yorn_vlmeval,
+    rule.__name__: rule for rule in (mme_official, mme_lmms, pope_official, pope_lmms, yorn_vlmeval)
 }
 """The published rules by name."""
 
@@ -96,11 +93,6 @@ def yes_no(rule: str) -> Parse:
 
 def _yes_before_no(text: str) -> str | None:
     return "yes" if "yes" in text else "no" if "no" in text else None
-
-
-def _only_one(words: Sequence[str]) -> str | None:
-    found = {"yes", "no"} & set(words)
-    return found.pop() if len(found) == 1 else None
 
 
 def _without_punctuation(text: str) -> str:
