@@ -38,7 +38,7 @@ def centred(score: float, chance: float, ceiling: float) -> float:
 
 def scores(backbone: object, task: Task) -> tuple[float, float]:
     """Returns the chance-centred (constrained, strict) scores on a task's calibration scenes."""
-    rows = dataclasses.replace(suite.source(task.name), rows=suite.rows_of("calibration", task.name))
+    rows = dataclasses.replace(suite.source(task.name), rows=suite.rows(task.name, "calibration"))
     samples = task_rows.samples(task, rows)
     found = {p.id: p for batch in predict(backbone, task, samples) for p in batch}
     figures = scored(task, samples, [found[s.id] for s in samples])

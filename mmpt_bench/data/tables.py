@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.common.errors import RequestError
 from mmpt_bench.common.hashing import content_key
@@ -32,11 +32,7 @@ class TableRows(Sequence[Mapping[str, Any]]):
         """Returns the number of rows."""
         return self._length
 
-    @overload
-    def __getitem__(self, index: int) -> Mapping[str, Any]: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Mapping[str, Any]]: ...
-    def __getitem__(self, index: int | slice) -> Mapping[str, Any] | Sequence[Mapping[str, Any]]:
+    def __getitem__(self, index: Any) -> Any:
         """Returns one row, or a list of rows for a slice."""
         if isinstance(index, slice):
             return [self[number] for number in range(*index.indices(self._length))]

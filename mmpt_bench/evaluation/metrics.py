@@ -1,8 +1,8 @@
 """What answers are worth: counts per image, and the published scores that follow from sums of them.
 
-A figure is a function of sums of counts over images, so that resampling images (`stats/resampling.py`) is one matrix product.
-An unreadable answer (None) is wrong. A figure without a denominator is absent; among several sums, its value is NaN
-where it alone is undefined, and it is absent where it is undefined in all.
+A figure is a function of sums of counts over images, so that resampling images (stats/resampling.py) is one matrix
+product. An unreadable answer (None) is wrong. A figure without a denominator is absent; among several sums, its value
+is NaN where it alone is undefined, and it is absent where it is undefined in all.
 """
 
 from __future__ import annotations
@@ -28,22 +28,18 @@ class Metric(Protocol):
 
     def coded(self, samples: Sequence[Sample]) -> CodedSamples:
         """Returns the samples coded for counting, as `code_samples` makes it."""
-        ...
 
     def values(self, sums: np.ndarray, columns: Sequence[str]) -> dict[str, np.ndarray]:
         """Returns every figure by name for `sums` of counts, (..., columns) -> (...); an undefined one is absent.
 
         The names are those of the field: "total", "acc_plus/count", "f1/random", "accuracy".
         """
-        ...
 
     def ceiling(self, samples: Sequence[Sample]) -> float:
         """Returns the most that the task's headline figure can reach on these samples."""
-        ...
 
     def chance(self, samples: Sequence[Sample]) -> float:
         """Returns what the headline figure is, in expectation, when legal answers are drawn at random."""
-        ...
 
     def needs(self, figure: str, columns: Sequence[str]) -> tuple[str, ...]:
         """Returns the columns that a figure is made from: all, where a metric does not say."""
