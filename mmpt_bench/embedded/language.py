@@ -13,34 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mmpt_bench.embedded import world
-from mmpt_bench.embedded.statements import (
-    NUMBERS,
-    UNSEEN,
-    Claim,
-    article,
-    claim,
-    counted,
-    matches,
-    misread,
-    phrase,
-    plural,
-    related,
-    single_out,
-    wrong_sum,
-)
-from mmpt_bench.embedded.wordings import (
-    DIRECT,
-    ENTAIL,
-    HEADS,
-    QUESTIONS,
-    SENTENCES,
-    SHORT_CUES,
-    SYNONYMS,
-    TAILS,
-    TRUE_FALSE,
-    YES_NO,
-)
+from mmpt_bench.embedded import statements, wordings, world
+from mmpt_bench.embedded.statements import UNSEEN, Claim, article, counted, phrase, plural
 from mmpt_bench.embedded.world import Scene
 
 VERSION = 3
@@ -71,13 +45,13 @@ def judged(made: Claim, truth: bool, rng: np.random.Generator, part: str, skill:
     """
     form = "yes" if part == "primer" else str(rng.choice(("yes", "true", "entail"), p=(0.6, 0.22, 0.18)))
     forms, right, wrong = {
-        "yes": (YES_NO, "yes", "no"),
-        "true": (TRUE_FALSE, "true", "false"),
-        "entail": (ENTAIL, "entailment", "contradiction"),
+        "yes": (wordings.YES_NO, "yes", "no"),
+        "true": (wordings.TRUE_FALSE, "true", "false"),
+        "entail": (wordings.ENTAIL, "entailment", "contradiction"),
     }[form]
     answer = right if truth else wrong
     asked_as = _wordings(part, rng)
-    direct = DIRECT[asked_as].get("existence" if skill == "shape" else skill.removeprefix("claim_"))
+    direct = wordings.DIRECT[asked_as].get("existence" if skill == "shape" else skill.removeprefix("claim_"))
     if form == "yes" and direct and rng.random() < 0.55:
         question = _pick(direct, rng).format(**made.fields)
     else:
@@ -101,11 +75,11 @@ def _varied(question: str, rng: np.random.Generator, asked_as: str, yes_no: bool
     if asked_as != "pretrain":
         return question
     if rng.random() < 0.3:
-        question = question.replace("picture", _pick(SYNONYMS, rng))
+        question = question.replace("picture", _pick(wordings.SYNONYMS, rng))
     if rng.random() < 0.2:
-        question = _pick(HEADS, rng) + question
+        question = _pick(wordings.HEADS, rng) + question
     if yes_no and "yes or no" not in question and rng.random() < 0.3:
-        question += _pick(TAILS, rng)
+        question += _pick(wordings.TAILS, rng)
     return question
 
 
@@ -119,25 +93,25 @@ def _claimed(scene: Scene, rng: np.random.Generator, part: str, skill: str) -> A
     if skill == "neutral":
         thing = scene.things[int(rng.integers(len(scene.things)))]
         asked_as = _wordings(part, rng)
-        question = _pick(ENTAIL[asked_as], rng).format(claim=f"the {thing.shape} {_pick(UNSEEN, rng)}")
+        question = _pick(wordings.ENTAIL[asked_as], rng).format(claim=f"the {thing.shape} {_pick(UNSEEN, rng)}")
         return Asked("neutral", _varied(question, rng, asked_as), "neutral .")
-    made = claim(scene, rng, truth, skill)
+    made = statements.claim(scene, rng, truth, skill)
     return None if made is None else judged(made, truth, rng, part, skill, 0.5)
 
 
 def _open(rng: np.random.Generator, part: str, skill: str, short: str, **fields: str) -> Asked:
     """Returns an open question of a skill; in pre-training most answers are sentences, in tuning all are short."""
     asked_as = _wordings(part, rng)
-    question = _varied(_pick(QUESTIONS[asked_as][skill], rng).format(**fields), rng, asked_as)
+    question = _varied(_pick(wordings.QUESTIONS[asked_as][skill], rng).format(**fields), rng, asked_as)
     if part in SHORT:
         return Asked(skill, question, f"{short} .")
     if rng.random() < 0.3 and skill != "caption":
-        return Asked(skill, _pick(SHORT_CUES, rng) + question, f"{short} .")
-    return Asked(skill, question, SENTENCES[skill].format(short=short, **fields))
+        return Asked(skill, _pick(wordings.SHORT_CUES, rng) + question, f"{short} .")
+    return Asked(skill, question, wordings.SENTENCES[skill].format(short=short, **fields))
 
 
 def ask_things(scene: Scene, rng: np.random.Generator, part: str, skills: Sequence[str]) -> list[Asked]:
-    """Returns one question for each skill that the scene allows; a claim for those in `CLAIMS`, else an open one.
+    """Returns one question for each skill that the scene allows; a claim, or an open one.
 
     Args:
         skills: names of claims ("count"), or of open questions with a leading question mark ("?count").
@@ -158,20 +132,20 @@ def _open_things(scene: Scene, rng: np.random.Generator, part: str, skill: str) 
         return _open(rng, part, skill, words)
     if skill == "count":
         shape = str(rng.choice([t.shape for t in scene.things] if rng.random() < 0.8 else world.SHAPES))
-        n = len(matches(scene, shape))
-        return _open(rng, part, skill, NUMBERS[n], refs=plural(shape), counted=counted(n, shape))
+        n = len(statements.matches(scene, shape))
+        return _open(rng, part, skill, statements.NUMBERS[n], refs=plural(shape), counted=counted(n, shape))
     if skill == "at":
         cell = int(rng.integers(9)) if rng.random() < 0.3 else scene.things[int(rng.integers(len(scene.things)))].cell
         here = [article(phrase(t, ("color",))) for t in scene.things if t.cell == cell] or ["nothing"]
         return _open(rng, part, skill, here[0], cell=world.CELLS[cell])
     if part not in SHORT and skill in ("color", "location") and rng.random() < ABSENT:
         # What is not there: the step from finding an object to saying that there is none, which claims build on.
-        absent = str(rng.choice([shape for shape in world.SHAPES if not matches(scene, shape)]))
-        question = _pick(QUESTIONS[part][skill], rng).format(ref=absent)
+        absent = str(rng.choice([shape for shape in world.SHAPES if not statements.matches(scene, shape)]))
+        question = _pick(wordings.QUESTIONS[part][skill], rng).format(ref=absent)
         return Asked(skill, _varied(question, rng, part), f"no {absent} .")
-    named = single_out(scene, rng)
+    named = statements.single_out(scene, rng)
     if skill == "relation":
-        found = related(named, rng)
+        found = statements.related(named, rng)
         return None if found is None else _open(rng, part, skill, found[1], a=found[0], b=found[2])
     if not named:
         return None
@@ -188,13 +162,13 @@ def ask_text(scene: Scene, rng: np.random.Generator, part: str) -> list[Asked]:
     truth = bool(rng.random() < 0.5)
     if "+" in text:
         total = int(text[0]) + int(text[2])
-        said = str(total if truth else wrong_sum(total, rng))
+        said = str(total if truth else statements.wrong_sum(total, rng))
         asked = [_open(rng, part, "sum", str(total))]
         if part not in SHORT:
             asked.append(Asked("sum", "read the sum .", f"{' '.join(text)} is {total} ."))
         made = Claim(f"the sum is {said}", f"the sum is {total}", {"said": said})
         return [*asked, judged(made, truth, rng, part, "claim_sum", 0.6)]
-    said = " ".join(text if truth else misread(text, rng))
+    said = " ".join(text if truth else statements.misread(text, rng))
     made = Claim(f"the text says {said}", f"the text says {' '.join(text)}", {"said": said})
     return [_open(rng, part, "text", " ".join(text)), judged(made, truth, rng, part, "claim_text", 0.6)]
 
