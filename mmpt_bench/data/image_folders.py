@@ -72,10 +72,8 @@ def find_images(
     """Returns where the images of a table are: in its rows, in its folder, or in a collection.
 
     Args:
-        table: the rows.
         column: holds images, their names, or nothing; it may be absent where `where` says how they are named.
         folder: of the data, in which `images/` is looked in too.
-        where: how images that do not come with the rows are named, and which collection they are of.
         images: collection -> folder.
     """
     names = _image_names(table, column, where)

@@ -1,4 +1,4 @@
-"""Pictures as RGB: one defined conversion for every kind of file, and a refusal for those that must not be decoded."""
+"""Images as RGB: one defined conversion for every kind of file, and a refusal for those that must not be decoded."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LazyImage:
-    """A picture that is opened when it is needed, and known by its key before that."""
+    """An image that is opened when it is needed, and known by its key before that."""
 
     key: str
-    """Identity: equal keys are equal pictures. Caches and clusters use it."""
+    """Identity: equal keys are equal images. Caches and clusters use it."""
     open: Callable[[], Image]
-    """Returns the picture as RGB."""
+    """Returns the image as RGB."""
 
 
 MAX_PIXELS = 64_000_000
-"""Larger pictures are refused before they are decoded: a few kilobytes can unpack to gigabytes."""
+"""Larger images are refused before they are decoded: a few kilobytes can unpack to gigabytes."""
 
 
 class BadImage(RequestError):
@@ -38,16 +38,7 @@ class BadImage(RequestError):
 
 
 def decoded(source: bytes | Path, file: str, where: str) -> Image:
-    """Returns an encoded picture as RGB.
-
-    Args:
-        source: the file's bytes, or where it is.
-        file: the file's name, for messages.
-        where: id of the sample, for messages.
-
-    Raises:
-        BadImage: naming sample and file.
-    """
+    """Returns an encoded image, its bytes or its path, as RGB; BadImage names its `file` and the sample `where`."""
     from PIL import Image as PILImage
 
     try:
@@ -60,7 +51,7 @@ def decoded(source: bytes | Path, file: str, where: str) -> Image:
 
 
 def rgb(image: Image, file: str, where: str) -> Image:
-    """Returns a picture as 8-bit RGB, upright: the first frame, turned as its EXIF orientation says.
+    """Returns an image as 8-bit RGB, upright: the first frame, turned as its EXIF orientation says.
 
     16-bit grey keeps its high byte (Pillow alone would clip it to white). Transparency is dropped, not laid over a
     colour, and palettes, CMYK and the rest go Pillow's way, as in the harnesses whose figures are published.

@@ -54,8 +54,7 @@ def split_files(names: Sequence[str], readme: str, config: str | None, split: st
     Args:
         names: every file of the data set, relative, with `/`.
         readme: text of its README.md, empty where there is none.
-        config: the configuration; None: the default one.
-        split: the split.
+        config: None: the default one.
         origin: where this is, for messages.
 
     Raises:

@@ -1,6 +1,6 @@
 """What a task asks, coded once, so that a run's answers are counted as arrays: a thousand runs in seconds.
 
-An answer adds one to some columns of its picture's row. Which ones follows from the sample's group, choices and right
+An answer adds one to some columns of its image's row. Which ones follows from the sample's group, choices and right
 answer: samples that agree in these are of one kind, and a table says what each answer to a kind adds.
 """
 
@@ -64,7 +64,7 @@ class CodedSamples:
     """The samples of a task as numbers. The code of an answer is 0 where it is unreadable, else 1 + its index."""
 
     clusters: tuple[str, ...]
-    """The pictures, one a row of the counts."""
+    """The images, one a row of the counts."""
     strata: tuple[str, ...]
     """What each row is resampled within."""
     columns: tuple[str, ...]
@@ -75,13 +75,13 @@ class CodedSamples:
     n_choices: np.ndarray
     """Of each sample, (samples,)."""
     row: np.ndarray
-    """Of each sample, its picture's, (samples,)."""
+    """Of each sample, its image's, (samples,)."""
     first: np.ndarray
     """Of each sample, where its kind begins in `adds`, (samples,)."""
     adds: np.ndarray
     """What each answer to each kind adds to each column, 0 or 1, (kinds x codes, columns)."""
     complete: Complete | None
-    """Fills in, in counts of all pictures, the columns that do not add up over answers."""
+    """Fills in, in counts of all images, the columns that do not add up over answers."""
 
     def tally(self, choices: Sequence[str | None]) -> Tally:
         """Returns the counts of choices (None: unreadable) in the order of the samples.
@@ -110,7 +110,7 @@ class CodedSamples:
         return Tally(self.clusters, self.strata, self.columns, counts)
 
     def sums(self, codes: np.ndarray) -> np.ndarray:
-        """Returns the counts of coded answers added up over all pictures, (columns,)."""
+        """Returns the counts of coded answers added up over all images, (columns,)."""
         if self.complete is not None:
             return np.asarray(self.counted(codes).counts.sum(axis=0))
         return np.asarray(np.bincount(self.first + codes, minlength=len(self.adds)) @ self.adds)
@@ -123,7 +123,7 @@ class CodedSamples:
         return np.cumsum(times) - times, times, column
 
     def narrowed(self, columns: Sequence[str]) -> CodedSamples:
-        """Returns the sheet that counts these columns alone."""
+        """Returns the same samples, of which these columns alone are counted."""
         chosen = [self.columns.index(name) for name in columns]
         return replace(self, columns=tuple(columns), adds=self.adds[:, chosen])
 
@@ -135,14 +135,13 @@ def code_samples(
     within_groups: bool = False,
     complete: Complete | None = None,
 ) -> CodedSamples:
-    """Returns the sheet of samples.
+    """Returns samples coded for counting.
 
     Args:
-        samples: what is asked.
         columns: what is counted.
         adds: the columns to which an answer (None: unreadable) adds one; it may look at the sample's group, choices
             and right answer only.
-        within_groups: a picture has a row in each group that asks about it, and is resampled within the group.
+        within_groups: an image has a row in each group that asks about it, and is resampled within the group.
         complete: fills in the columns that do not add up over answers.
     """
     rows: dict[tuple[str, str], int] = {}

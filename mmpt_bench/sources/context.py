@@ -11,17 +11,10 @@ from mmpt_bench.common.errors import RequestError
 from mmpt_bench.sources.weights import backbone_folder
 
 
-def check_prompts_fit(method: Any, backbone: str, offline: bool = False, questions: tuple[str, ...] = ()) -> None:
-    """Refuses prompt rows that fill the decoder's context beside the image tokens and the longest question.
+def check_prompts_fit(method: Any, backbone: str, offline: bool, questions: tuple[str, ...]) -> None:
+    """Refuses prompt rows that fill the decoder's context beside image tokens and longest question (RequestError).
 
-    Args:
-        method: with its hyperparameters.
-        backbone: its name.
-        offline: open no socket.
-        questions: that will be asked; the chat frame around them is not counted.
-
-    Raises:
-        RequestError: they do not fit.
+    The chat frame around a question is not counted.
     """
     longest = max([method.decoder_rows, *(value for name, value in vars(method).items() if name.endswith("length"))])
     if not longest:

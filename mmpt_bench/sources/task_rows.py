@@ -50,7 +50,6 @@ def rows_of(task: Task, where: Where, need_images: bool = True) -> Rows:
 
     Args:
         task: whose rows; its split may be another than the one that is scored.
-        where: they are.
         need_images: refuses rows whose images are missing; otherwise something stands in for all of them.
 
     Raises:
