@@ -58,11 +58,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    suite.PICTURES.update(SMALL)
+    suite.N_IMAGES.update(SMALL)
     adapter_class = method_catalog.load_method(method_catalog.method_entries()[options.method])
     values = method_catalog.coerce(adapter_class, dict(item.split("=", 1) for item in options.set))
     tasks = [
-        task_catalog.load_task(entry) for name, entry in task_catalog.task_entries().items() if name in suite.PICTURES
+        task_catalog.load_task(entry) for name, entry in task_catalog.task_entries().items() if name in suite.N_IMAGES
     ]
     for strength in (float(value) for value in options.strengths.split(",")):
         suite.STRENGTH = strength

@@ -59,8 +59,8 @@ def draw_items(path: Path, results: Path, per_task: int = 3) -> None:
     entries = task_catalog.task_entries()
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(10.5, 2.4 * per_task + 0.3), layout="constrained")
-        axes = figure.subplots(per_task, len(suite.PICTURES))
-        for column, name in enumerate(suite.PICTURES):
+        axes = figure.subplots(per_task, len(suite.N_IMAGES))
+        for column, name in enumerate(suite.N_IMAGES):
             task = task_catalog.load_task(entries[name])
             samples = task_rows.samples(task, suite.source(name))
             said = recorded_answers(results, task)

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 VERSION = 3
 """Rises when the rows of a task or the examples of the mixture change; a test holds the content to it."""
 
-PICTURES = {"mme": 40, "pope": 200, "vsr": 250, "snli_ve": 200, "cifar10": 250, "mnist": 400}
-"""Pictures a task; for MME, a subtask."""
+N_IMAGES = {"mme": 40, "pope": 200, "vsr": 250, "snli_ve": 200, "cifar10": 250, "mnist": 400}
+"""Images a task; for MME, a subtask."""
 STRENGTH = 1.0
 """Of the shifted world; `benchmarks/shift.py` measures others."""
 ASKED_OF_THINGS = (
@@ -141,7 +141,7 @@ def _scenes(rng: np.random.Generator, n: int, make: Callable[[Scene], T | None])
 
 def _mme(rng: np.random.Generator) -> list[Row]:
     made: list[Row] = []
-    n = PICTURES["mme"]
+    n = N_IMAGES["mme"]
     makers = {"existence": _existence, "count": _count, "position": _position, "color": _color}
     for category, make in makers.items():
         for index, (scene, yes, no) in enumerate(_scenes(rng, n, functools.partial(make, rng))):
@@ -214,7 +214,7 @@ STRATEGIES = ("adversarial", "popular", "random")
 
 def _pope(rng: np.random.Generator) -> list[Row]:
     """Returns, for each image and strategy, two questions about shapes that are there and two about absent ones."""
-    scenes = _scenes(rng, PICTURES["pope"], lambda scene: scene if len({t.shape for t in scene.things}) >= 2 else None)
+    scenes = _scenes(rng, N_IMAGES["pope"], lambda scene: scene if len({t.shape for t in scene.things}) >= 2 else None)
     frequent = [t.shape for scene in scenes for t in scene.things]
     popular = sorted(world.SHAPES, key=lambda shape: -frequent.count(shape))[:5]
     made: dict[str, list[Row]] = {strategy: [] for strategy in STRATEGIES}
@@ -253,7 +253,7 @@ def _vsr(rng: np.random.Generator) -> list[Row]:
         caption = f"The {a} is {said} the {b}."
         return {"image": show(scene), "caption": caption, "label": int(truth), "relation": said, "subj": a, "obj": b}
 
-    made = _scenes(rng, PICTURES["vsr"], captioned)
+    made = _scenes(rng, N_IMAGES["vsr"], captioned)
     return [row | {"image_link": f"scenes/{index:06d}.jpg"} for index, row in enumerate(made)]
 
 
@@ -272,12 +272,12 @@ def _snli_ve(rng: np.random.Generator) -> list[Row]:
             for label, said in enumerate((true.statement, neutral, false.statement))
         ]
 
-    made = _scenes(rng, PICTURES["snli_ve"], stated)
+    made = _scenes(rng, N_IMAGES["snli_ve"], stated)
     return [row | {"filename": f"{index:06d}.jpg"} for index, of_scene in enumerate(made) for row in of_scene]
 
 
 def _cifar10(rng: np.random.Generator) -> list[Row]:
-    left = dict.fromkeys(world.SHAPES, PICTURES["cifar10"] // len(world.SHAPES))
+    left = dict.fromkeys(world.SHAPES, N_IMAGES["cifar10"] // len(world.SHAPES))
     made = []
     while any(left.values()):
         scene = world.random_big(rng, HELD_OUT_SHARE)
@@ -290,7 +290,7 @@ def _cifar10(rng: np.random.Generator) -> list[Row]:
 
 def _mnist(rng: np.random.Generator) -> list[Row]:
     part = world.DIGIT_ROWS["test"]
-    chosen = rng.choice(np.arange(part.start, part.stop), PICTURES["mnist"], replace=False)
+    chosen = rng.choice(np.arange(part.start, part.stop), N_IMAGES["mnist"], replace=False)
     return [
         {"image": show(Scene("gray", digit_row=int(row), seed=int(row))), "label": world.digit_label(int(row))}
         for row in chosen

@@ -65,7 +65,7 @@ def rows_of(task: Task, where: Where, need_images: bool = True) -> Rows:
         return hub_rows(task, where.offline, where.images, need_images)
     from mmpt_bench.embedded import suite
 
-    if task.name not in suite.PICTURES:
+    if task.name not in suite.N_IMAGES:
         raise RequestError(
             f"The embedded suite has no task `{task.name}`: pass `--data DIR` with its rows, or give the task "
             "`make_rows`."

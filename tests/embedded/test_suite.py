@@ -17,7 +17,7 @@ from mmpt_bench.evaluation.metrics import MME_COGNITION, MME_PERCEPTION
 from mmpt_bench.sources import task_rows
 from support.tasks import task
 
-TASKS = tuple(suite.PICTURES)
+TASKS = tuple(suite.N_IMAGES)
 PARTS = ("pretrain", "tune", "validation")
 GOLDEN = ["eb825ff2c0261118", "a3a10300a5cdbd06", "1a3cf3d80da778e8"]
 
