@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from mmpt_bench.data.image_folders import RowImages
 from mmpt_bench.data.images import LazyImage, decoded, rgb
+from mmpt_bench.data.tables import is_class_number
 
 
 class _NoImage:
@@ -84,7 +85,7 @@ def read_label(row: Mapping[str, Any], column: str, names: Sequence[str]) -> str
     value = row.get(column)
     if not names:
         raise ValueError(f"column `{column}` has no class names; the data must give them, as the hub's does")
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < len(names):
+    if not is_class_number(value, len(names)):
         raise ValueError(f"column `{column}` holds {_shown(value)}, not a class number from 0 to {len(names) - 1}")
     return names[value]
 

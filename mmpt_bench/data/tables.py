@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from mmpt_bench.common.errors import RequestError
 from mmpt_bench.common.hashing import content_key
@@ -132,11 +132,16 @@ def check_columns(table: pa.Table, columns: Sequence[str], origin: str) -> None:
 
 def check_labels(table: pa.Table, column: str, names: Sequence[str], origin: str) -> None:
     """Refuses classes that are no integers, or that no name belongs to (RequestError: first ten rows and count)."""
-    legal = range(len(names)) if names else range(2)
+    n = len(names) or 2
     values = table.column(column).to_pylist()
-    bad = [f"row {i}: `{column}` is {v!r}" for i, v in enumerate(values) if type(v) is not int or v not in legal]
+    bad = [f"row {row}: `{column}` is {value!r}" for row, value in enumerate(values) if not is_class_number(value, n)]
     if bad:
-        raise bad_rows(origin, f"rows have no class from 0 to {len(legal) - 1}", bad)
+        raise bad_rows(origin, f"rows have no class from 0 to {n - 1}", bad)
+
+
+def is_class_number(value: Any, n: int) -> TypeGuard[int]:
+    """Returns whether a value numbers one of `n` classes; True and False do not."""
+    return type(value) is int and 0 <= value < n
 
 
 def bad_rows(origin: str, what: str, faults: Sequence[str], advice: str = "") -> RequestError:

@@ -29,19 +29,19 @@ def check_task(task: Task, rows: Sequence[Mapping[str, Any]], label_names: Seque
     if not results[0].ok:
         return results
     checks: dict[str, Callable[[], str]] = {
-        "ids are unique": lambda: _unique(samples),
-        "answers are among the choices": lambda: _legal(samples),
-        "choices parse to themselves": lambda: _parse(task, samples),
-        "prompts are not empty": lambda: _prompts(samples),
-        "all right scores the ceiling": lambda: _ceiling(task, samples),
-        "all wrong scores the lowest": lambda: _lowest(task, samples),
-        "the metric has its figures": lambda: _names(task, samples),
-        "a bad value names its column": lambda: _bad_values(task, rows[0], label_names),
+        "ids are unique": lambda: _ids_are_unique(samples),
+        "answers are among the choices": lambda: _answers_are_choices(samples),
+        "choices parse to themselves": lambda: _choices_are_read(task, samples),
+        "prompts are not empty": lambda: _prompts_hold_words(samples),
+        "all right scores the ceiling": lambda: _right_is_highest(task, samples),
+        "all wrong scores the lowest": lambda: _wrong_is_lowest(task, samples),
+        "the metric has its figures": lambda: _figures_are_there(task, samples),
+        "a bad value names its column": lambda: _bad_values_are_named(task, rows[0], label_names),
     }
     return results + [outcome(name, check) for name, check in checks.items()]
 
 
-def _unique(samples: list[Sample]) -> str:
+def _ids_are_unique(samples: list[Sample]) -> str:
     seen: set[str] = set()
     for sample in samples:
         if sample.id in seen:
@@ -50,14 +50,14 @@ def _unique(samples: list[Sample]) -> str:
     return f"{len(samples)} ids"
 
 
-def _legal(samples: list[Sample]) -> str:
+def _answers_are_choices(samples: list[Sample]) -> str:
     for sample in samples:
         require(len(set(sample.choices)) == len(sample.choices) > 1, f"`{sample.id}` has choices {sample.choices}")
         require(sample.answer in sample.choices, f"`{sample.id}`: `{sample.answer}` is not among {sample.choices}")
     return "all of them"
 
 
-def _parse(task: Task, samples: list[Sample]) -> str:
+def _choices_are_read(task: Task, samples: list[Sample]) -> str:
     pairs = {(choice, sample.choices) for sample in samples for choice in sample.choices}
     for choice, choices in sorted(pairs):
         found = task.parse(choice, choices)
@@ -65,7 +65,7 @@ def _parse(task: Task, samples: list[Sample]) -> str:
     return f"{len(pairs)} replies"
 
 
-def _prompts(samples: list[Sample]) -> str:
+def _prompts_hold_words(samples: list[Sample]) -> str:
     empty = [sample.id for sample in samples if not sample.question.strip()]
     if empty:
         raise CheckFailed(f"{len(empty)} questions are empty, first of `{empty[0]}`")
@@ -82,7 +82,7 @@ def _headline(task: Task, figures: dict[str, Any]) -> float:
     return float(figures[task.headline])
 
 
-def _ceiling(task: Task, samples: list[Sample]) -> str:
+def _right_is_highest(task: Task, samples: list[Sample]) -> str:
     score = _headline(task, _figures(task, samples, [s.answer for s in samples]))
     ceiling = task.metric.ceiling(samples)
     is_reached = abs(score - ceiling) <= 1e-9 * max(1.0, abs(ceiling))
@@ -90,7 +90,7 @@ def _ceiling(task: Task, samples: list[Sample]) -> str:
     return f"{task.headline} {ceiling:g}"
 
 
-def _lowest(task: Task, samples: list[Sample]) -> str:
+def _wrong_is_lowest(task: Task, samples: list[Sample]) -> str:
     all_wrong = [next(choice for choice in s.choices if choice != s.answer) for s in samples]
     lowest, draw = _headline(task, _figures(task, samples, all_wrong)), random.Random(0)
     others: list[list[str | None]] = [[draw.choice(s.choices) for s in samples] for _ in range(MIXTURES)]
@@ -102,7 +102,7 @@ def _lowest(task: Task, samples: list[Sample]) -> str:
     return f"{task.headline} {lowest:g}"
 
 
-def _names(task: Task, samples: list[Sample]) -> str:
+def _figures_are_there(task: Task, samples: list[Sample]) -> str:
     figures = _figures(task, samples, [s.answer for s in samples])
     lacking = [name for name in task.metric_names if name not in figures and "/" not in name]
     if lacking:
@@ -113,7 +113,7 @@ def _names(task: Task, samples: list[Sample]) -> str:
     return f"{len(figures)} figures, chance {chance:.4g}"
 
 
-def _bad_values(task: Task, row: Mapping[str, Any], label_names: Sequence[str]) -> str:
+def _bad_values_are_named(task: Task, row: Mapping[str, Any], label_names: Sequence[str]) -> str:
     """A missing value must stop with the column's name: a default in its place would be scored."""
     columns = task.data.columns
     require(set(columns) <= row.keys(), f"the row lacks {sorted(set(columns) - row.keys())}")

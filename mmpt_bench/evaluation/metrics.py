@@ -36,7 +36,8 @@ class Metric(Protocol):
         """
 
     def ceiling(self, samples: Sequence[Sample]) -> float:
-        """Returns the most that the task's headline figure can reach on these samples."""
+        """Returns the most that the headline figure can reach on these samples: 1, where a metric does not say."""
+        return 1.0
 
     def chance(self, samples: Sequence[Sample]) -> float:
         """Returns what the headline figure is, in expectation, when legal answers are drawn at random."""
@@ -159,10 +160,6 @@ class POPEMetric(Metric):
         figures["f1_mean"] = np.mean([figures[f"f1/{g}" if g else "f1"] for g in groups], axis=0)
         return _defined(figures)
 
-    def ceiling(self, samples: Sequence[Sample]) -> float:
-        """Returns 1: every answer right."""
-        return 1.0
-
     def chance(self, samples: Sequence[Sample]) -> float:
         """Returns the exact expectation of the mean F1 when a fair coin answers: .4998 at 1,500 "yes" of 3,000."""
         due: dict[str, list[bool]] = defaultdict(list)
@@ -216,10 +213,6 @@ class Accuracy(Metric):
             figures |= {"balanced_accuracy": _mean_of_defined(recalls), "macro_f1": _mean_of_defined(f1s)}
             figures["macro_precision"] = _mean_of_defined(precisions)
         return _defined(figures)
-
-    def ceiling(self, samples: Sequence[Sample]) -> float:
-        """Returns 1: every answer right."""
-        return 1.0
 
     def chance(self, samples: Sequence[Sample]) -> float:
         """Returns the mean of one over the number of legal answers."""

@@ -54,7 +54,7 @@ def says_neither(reply: str, choices: Sequence[str]) -> bool:
 
     POPE's own rule reads an answer from every reply; this tells in how many of them there was none to read.
     """
-    return not _named(reply, choices)
+    return not _choices_in(reply, choices)
 
 
 def first_choice(reply: str, choices: Sequence[str]) -> str | None:
@@ -63,8 +63,8 @@ def first_choice(reply: str, choices: Sequence[str]) -> str | None:
     Whole words, whatever their case: "a cat." and "Cat, not dog" are "cat"; "cats" and "a cat or a dog" are nothing.
     Where one name begins another ("fire", "fire truck"), the longer one that fits is the one named.
     """
-    start = re.match(r"\W*" + _words(choices), reply, re.IGNORECASE)
-    named = _named(start.group(1) if start else reply, choices)
+    start = re.match(r"\W*" + _any_of(choices), reply, re.IGNORECASE)
+    named = _choices_in(start.group(1) if start else reply, choices)
     return named.pop() if len(named) == 1 else None
 
 
@@ -110,12 +110,12 @@ def _without_punctuation(text: str) -> str:
     return re.sub(r"(?<!\d)\.(?!\d)", "", cleaned, count=32)
 
 
-def _words(choices: Sequence[str]) -> str:
+def _any_of(choices: Sequence[str]) -> str:
     """Returns a pattern for any of the choices as whole words; of two that begin alike the longer is tried first."""
     longest_first = sorted(choices, key=len, reverse=True)
     return rf"(?<!\w)({'|'.join(re.escape(choice) for choice in longest_first)})(?!\w)"
 
 
-def _named(reply: str, choices: Sequence[str]) -> set[str]:
+def _choices_in(reply: str, choices: Sequence[str]) -> set[str]:
     by_lower = {choice.lower(): choice for choice in choices}
-    return {by_lower[found.lower()] for found in re.findall(_words(choices), reply, re.IGNORECASE)}
+    return {by_lower[found.lower()] for found in re.findall(_any_of(choices), reply, re.IGNORECASE)}
