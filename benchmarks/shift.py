@@ -38,7 +38,7 @@ def centred(score: float, chance: float, ceiling: float) -> float:
 
 def scores(backbone: object, task: Task) -> tuple[float, float]:
     """Returns the chance-centred (constrained, strict) scores on a task's calibration scenes."""
-    rows = dataclasses.replace(suite.source(task.name), rows=suite.rows_of("calibration", task.name))
+    rows = dataclasses.replace(suite.source(task.name), rows=suite.rows(task.name, "calibration"))
     samples = task_rows.samples(task, rows)
     found = {p.id: p for batch in predict(backbone, task, samples) for p in batch}
     figures = scored(task, samples, [found[s.id] for s in samples])
@@ -58,11 +58,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    suite.PICTURES.update(SMALL)
+    suite.N_IMAGES.update(SMALL)
     adapter_class = method_catalog.load_method(method_catalog.method_entries()[options.method])
     values = method_catalog.coerce(adapter_class, dict(item.split("=", 1) for item in options.set))
     tasks = [
-        task_catalog.load_task(entry) for name, entry in task_catalog.task_entries().items() if name in suite.PICTURES
+        task_catalog.load_task(entry) for name, entry in task_catalog.task_entries().items() if name in suite.N_IMAGES
     ]
     for strength in (float(value) for value in options.strengths.split(",")):
         suite.STRENGTH = strength

@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmpt_bench import Accuracy, Dataset, Rows, Sample, Task, first_choice, read_image, read_label, read_text
+import mmpt_bench as mb
 
 NAMES = ("red", "green", "blue", "yellow")
 RGB = ((214, 40, 40), (40, 160, 60), (40, 80, 210), (235, 215, 50))
 QUESTION = "{question} Answer with one of: {choices}."
 
 
-def rows() -> Rows:
+def rows() -> mb.Rows:
     """Returns rows that need no download.
 
     Delete this, and `make_rows=rows` below, if your data is on the hub or in a folder: then `hub` and `revision` say
@@ -34,27 +34,27 @@ def rows() -> Rows:
         }
         for number in range(24)
     ]
-    return Rows(made, NAMES, fingerprint="plain pictures, version 1", origin="24 plain pictures", suite="embedded")
+    return mb.Rows(made, NAMES, fingerprint="plain pictures, version 1", origin="24 plain pictures", suite="embedded")
 
 
-def sample(row: Mapping[str, Any], number: int, label_names: Sequence[str]) -> Sample:
+def sample(row: Mapping[str, Any], number: int, label_names: Sequence[str]) -> mb.Sample:
     """Returns a row's sample; `read_text` and its like name the column of a value that cannot be used."""
     # Two questions about one picture must share its key and its cluster: errors are taken over pictures.
-    image_name, sample_id = read_text(row, "image_name"), str(number)
-    return Sample(
+    image_name, sample_id = mb.read_text(row, "image_name"), str(number)
+    return mb.Sample(
         id=sample_id,
-        image=read_image(row["image"], f"template/{image_name}", sample_id),
-        question=QUESTION.format(question=read_text(row, "question"), choices=", ".join(label_names)),
+        image=mb.read_image(row["image"], f"template/{image_name}", sample_id),
+        question=QUESTION.format(question=mb.read_text(row, "question"), choices=", ".join(label_names)),
         choices=tuple(label_names),
-        answer=read_label(row, "label", label_names),
+        answer=mb.read_label(row, "label", label_names),
         cluster=image_name,
     )
 
 
-TASK = Task(
+TASK = mb.Task(
     name="template",
     title="Template",
-    data=Dataset(
+    data=mb.Dataset(
         hub="owner/name on the hub",
         revision="the 40 digits of a commit, so that the data cannot change under a score",
         columns=("image", "image_name", "question", "label"),
@@ -64,8 +64,8 @@ TASK = Task(
     headline="accuracy",
     unit="fraction",
     sample=sample,
-    metric=Accuracy(),
-    parse=first_choice,
+    metric=mb.Accuracy(),
+    parse=mb.first_choice,
     decode="rank",
     max_new_tokens=8,
     version=1,

@@ -7,17 +7,17 @@ Vision-Flan hold CINIC-10, and with it these pictures: "zero-shot" means an unse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmpt_bench import Accuracy, Dataset, Official, Sample, Task, first_choice, read_image, read_label
+import mmpt_bench as mb
 
 QUESTION = "Which of these is in the image: {all_but_last} or {last}?"
 
 
-def sample(row: Mapping[str, Any], number: int, label_names: Sequence[str]) -> Sample:
+def sample(row: Mapping[str, Any], number: int, label_names: Sequence[str]) -> mb.Sample:
     """Returns a row's sample; the legal answers are the data's own class names, in their order."""
-    sample_id, answer = str(number), read_label(row, "label", label_names)
-    return Sample(
+    sample_id, answer = str(number), mb.read_label(row, "label", label_names)
+    return mb.Sample(
         id=sample_id,
-        image=read_image(row["img"], f"cifar10/{number}", sample_id, "img"),
+        image=mb.read_image(row["img"], f"cifar10/{number}", sample_id, "img"),
         question=QUESTION.format(all_but_last=", ".join(label_names[:-1]), last=label_names[-1]),
         choices=tuple(label_names),
         answer=answer,
@@ -25,10 +25,10 @@ def sample(row: Mapping[str, Any], number: int, label_names: Sequence[str]) -> S
     )
 
 
-TASK = Task(
+TASK = mb.Task(
     name="cifar10",
     title="CIFAR-10",
-    data=Dataset(
+    data=mb.Dataset(
         hub="uoft-cs/cifar10",
         revision="0b2714987fa478483af9968de7c934580d0bb9a2",
         config="plain_text",
@@ -36,13 +36,13 @@ TASK = Task(
         label_column="label",
         image_column="img",
         classes=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
-        official=Official(rows=10000),
+        official=mb.Official(rows=10000),
     ),
     headline="accuracy",
     unit="fraction",
     sample=sample,
-    metric=Accuracy(),
-    parse=first_choice,
+    metric=mb.Accuracy(),
+    parse=mb.first_choice,
     decode="rank",
     max_new_tokens=8,
     version=1,

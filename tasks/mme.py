@@ -8,18 +8,7 @@ training split. The pictures are given out by the authors on request, for resear
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmpt_bench import (
-    Dataset,
-    ImageFolder,
-    MMEMetric,
-    Official,
-    Sample,
-    Task,
-    read_choice,
-    read_image,
-    read_text,
-    yes_no,
-)
+import mmpt_bench as mb
 from mmpt_bench.common.hashing import content_key
 
 CHOICES = ("Yes", "No")
@@ -30,45 +19,41 @@ QUESTIONS = (
 )  # fmt: skip
 
 
-def sample(row: Mapping[str, Any], number: int, label_names: Sequence[str]) -> Sample:
+def sample(row: Mapping[str, Any], number: int, label_names: Sequence[str]) -> mb.Sample:
     """Returns a row's sample; the question ends in the authors' own "Please answer yes or no."."""
-    subtask, question, image_name = (
-        read_text(row, "category"),
-        read_text(row, "question"),
-        read_text(row, "question_id"),
-    )
+    subtask, question = mb.read_text(row, "category"), mb.read_text(row, "question")
     # File names repeat across subtasks, and some copies write the subtask in front of them while others do not.
-    image_name = f"{subtask}/{image_name.removeprefix(subtask + '/')}"
+    image_name = f"{subtask}/{mb.read_text(row, 'question_id').removeprefix(subtask + '/')}"
     sample_id = f"{image_name}#{content_key(question, 8)}"
-    return Sample(
+    return mb.Sample(
         id=sample_id,
-        image=read_image(row["image"], f"mme/{image_name}", sample_id),
+        image=mb.read_image(row["image"], f"mme/{image_name}", sample_id),
         question=question,
         choices=CHOICES,
-        answer=read_choice(row, "answer", CHOICES),
+        answer=mb.read_choice(row, "answer", CHOICES),
         group=subtask,
         cluster=image_name,
     )
 
 
-TASK = Task(
+TASK = mb.Task(
     name="mme",
     title="MME",
-    data=Dataset(
+    data=mb.Dataset(
         hub="lmms-lab/MME",
         revision="d6c9023f017b564f7b3ccccf5348166bce8fdbcd",
         columns=("question_id", "image", "question", "answer", "category"),
-        images=ImageFolder("mme", "question_id"),
-        official=Official(rows=2374, groups=QUESTIONS),
+        images=mb.ImageFolder("mme", "question_id"),
+        official=mb.Official(rows=2374, groups=QUESTIONS),
     ),
     headline="total",
     unit="points",
     sample=sample,
-    metric=MMEMetric(),
-    parse=yes_no("mme_official"),
+    metric=mb.MMEMetric(),
+    parse=mb.yes_no("mme_official"),
     decode="generate",
     max_new_tokens=16,
     version=1,
     metric_names=("perception", "cognition"),
-    other_rules={"lmms-eval": yes_no("mme_lmms"), "vlmevalkit": yes_no("yorn_vlmeval")},
+    other_rules={"lmms-eval": mb.yes_no("mme_lmms"), "vlmevalkit": mb.yes_no("yorn_vlmeval")},
 )

@@ -7,17 +7,17 @@ same digits on photographs: "zero-shot" means an unseen task then, not unseen di
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmpt_bench import Accuracy, Dataset, Official, Sample, Task, first_choice, read_image, read_label
+import mmpt_bench as mb
 
 QUESTION = "Which digit is in the image?"
 
 
-def sample(row: Mapping[str, Any], number: int, label_names: Sequence[str]) -> Sample:
+def sample(row: Mapping[str, Any], number: int, label_names: Sequence[str]) -> mb.Sample:
     """Returns a row's sample; the legal answers are the data's own class names, "0" to "9"."""
-    sample_id, answer = str(number), read_label(row, "label", label_names)
-    return Sample(
+    sample_id, answer = str(number), mb.read_label(row, "label", label_names)
+    return mb.Sample(
         id=sample_id,
-        image=read_image(row["image"], f"mnist/{number}", sample_id),
+        image=mb.read_image(row["image"], f"mnist/{number}", sample_id),
         question=QUESTION,
         choices=tuple(label_names),
         answer=answer,
@@ -25,23 +25,23 @@ def sample(row: Mapping[str, Any], number: int, label_names: Sequence[str]) -> S
     )
 
 
-TASK = Task(
+TASK = mb.Task(
     name="mnist",
     title="MNIST",
-    data=Dataset(
+    data=mb.Dataset(
         hub="ylecun/mnist",
         revision="77f3279092a1c1579b2250db8eafed0ad422088c",
         config="mnist",
         columns=("image", "label"),
         label_column="label",
         classes=tuple("0123456789"),
-        official=Official(rows=10000),
+        official=mb.Official(rows=10000),
     ),
     headline="accuracy",
     unit="fraction",
     sample=sample,
-    metric=Accuracy(),
-    parse=first_choice,
+    metric=mb.Accuracy(),
+    parse=mb.first_choice,
     decode="rank",
     max_new_tokens=8,
     version=1,

@@ -7,58 +7,46 @@ random, among popular objects, or among objects that usually appear together (ad
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmpt_bench import (
-    Dataset,
-    ImageFolder,
-    Official,
-    POPEMetric,
-    Sample,
-    Task,
-    read_choice,
-    read_image,
-    read_text,
-    says_neither,
-    yes_no,
-)
+import mmpt_bench as mb
 
 CHOICES = ("yes", "no")
 
 
-def sample(row: Mapping[str, Any], number: int, label_names: Sequence[str]) -> Sample:
+def sample(row: Mapping[str, Any], number: int, label_names: Sequence[str]) -> mb.Sample:
     """Returns a row's sample; the question is asked alone, as in the authors' protocol."""
-    strategy, image_name = read_text(row, "category"), read_text(row, "image_source")
+    strategy, image_name = mb.read_text(row, "category"), mb.read_text(row, "image_source")
     # The authors number the questions of each strategy from 1.
-    sample_id = f"{strategy}/{read_text(row, 'question_id')}"
-    return Sample(
+    sample_id = f"{strategy}/{mb.read_text(row, 'question_id')}"
+    return mb.Sample(
         id=sample_id,
-        image=read_image(row["image"], f"pope/{image_name}", sample_id),
-        question=read_text(row, "question"),
+        image=mb.read_image(row["image"], f"pope/{image_name}", sample_id),
+        question=mb.read_text(row, "question"),
         choices=CHOICES,
-        answer=read_choice(row, "answer", CHOICES),
+        answer=mb.read_choice(row, "answer", CHOICES),
         group=strategy,
         cluster=image_name,
     )
 
 
-TASK = Task(
+TASK = mb.Task(
     name="pope",
     title="POPE",
-    data=Dataset(
+    data=mb.Dataset(
         hub="lmms-lab/POPE",
         revision="4db1276663dfa5eb8ad16a52d24c31a09e470896",
         columns=("question_id", "question", "answer", "image_source", "image", "category"),
-        images=ImageFolder("coco", "image_source", ".jpg", ("val2014",)),
-        official=Official(rows=9000, groups=(("adversarial", 3000), ("popular", 3000), ("random", 3000))),
+        images=mb.ImageFolder("coco", "image_source", ".jpg", ("val2014",)),
+        official=mb.Official(rows=9000, groups=(("adversarial", 3000), ("popular", 3000), ("random", 3000))),
     ),
     headline="f1_mean",
     unit="fraction",
     sample=sample,
-    metric=POPEMetric(),
-    parse=yes_no("pope_official"),
+    metric=mb.POPEMetric(),
+    parse=mb.yes_no("pope_official"),
     decode="generate",
     max_new_tokens=32,
     version=1,
     metric_names=("f1/random", "f1/popular", "f1/adversarial", "accuracy", "precision", "recall", "yes_ratio"),
-    other_rules={"lmms-eval": yes_no("pope_lmms"), "vlmevalkit": yes_no("yorn_vlmeval")},
-    unreadable=says_neither,
+    other_rules={"lmms-eval": mb.yes_no("pope_lmms"), "vlmevalkit": mb.yes_no("yorn_vlmeval")},
+    unreadable=mb.says_neither,
 )

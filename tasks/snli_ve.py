@@ -8,35 +8,23 @@ is not shown. The hub's copy is a script, which is never run, over JSON lines wi
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmpt_bench import (
-    Accuracy,
-    Dataset,
-    ImageFolder,
-    Official,
-    RawForm,
-    Sample,
-    Task,
-    first_choice,
-    read_image,
-    read_label,
-    read_text,
-)
+import mmpt_bench as mb
 
 CHOICES = ("entailment", "neutral", "contradiction")
 QUESTION = "{hypothesis} Is the statement entailment, neutral or contradiction, given the image?"
 
 
-def sample(row: Mapping[str, Any], number: int, label_names: Sequence[str]) -> Sample:
+def sample(row: Mapping[str, Any], number: int, label_names: Sequence[str]) -> mb.Sample:
     """Returns a row's sample; the same sentence can be said of one picture twice, so its row number names it."""
-    image_name, sample_id = read_text(row, "filename"), str(number)
+    image_name, sample_id = mb.read_text(row, "filename"), str(number)
     if set(label_names) != set(CHOICES):
         raise ValueError(f"column `label` has the classes {', '.join(label_names)}, not {', '.join(CHOICES)}")
-    return Sample(
+    return mb.Sample(
         id=sample_id,
-        image=read_image(row["image"], f"snli_ve/{image_name}", sample_id),
-        question=QUESTION.format(hypothesis=read_text(row, "hypothesis")),
+        image=mb.read_image(row["image"], f"snli_ve/{image_name}", sample_id),
+        question=QUESTION.format(hypothesis=mb.read_text(row, "hypothesis")),
         choices=CHOICES,
-        answer=read_label(row, "label", label_names),
+        answer=mb.read_label(row, "label", label_names),
         cluster=image_name,
     )
 
@@ -54,24 +42,24 @@ def from_raw(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"filename": file, "hypothesis": row["sentence2"], "label": CHOICES.index(gold)}
 
 
-TASK = Task(
+TASK = mb.Task(
     name="snli_ve",
     title="SNLI-VE",
-    data=Dataset(
+    data=mb.Dataset(
         hub="HuggingFaceM4/SNLI-VE",
         revision="f0d60584d7b71b3c891aa24b69bc609b3c90be43",
         columns=("image", "filename", "hypothesis", "label"),
         label_column="label",
         classes=CHOICES,
-        raw=RawForm(("gold_label", "sentence2"), ("Flickr30K_ID", "Flikr30kID"), from_raw),
-        images=ImageFolder("flickr30k", "filename", "", ("flickr30k-images", "flickr30k_images")),
-        official=Official(rows=17901),
+        raw=mb.RawForm(("gold_label", "sentence2"), ("Flickr30K_ID", "Flikr30kID"), from_raw),
+        images=mb.ImageFolder("flickr30k", "filename", "", ("flickr30k-images", "flickr30k_images")),
+        official=mb.Official(rows=17901),
     ),
     headline="accuracy",
     unit="fraction",
     sample=sample,
-    metric=Accuracy(),
-    parse=first_choice,
+    metric=mb.Accuracy(),
+    parse=mb.first_choice,
     decode="rank",
     max_new_tokens=8,
     version=1,

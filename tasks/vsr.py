@@ -9,50 +9,38 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from mmpt_bench import (
-    Accuracy,
-    Dataset,
-    ImageFolder,
-    Official,
-    Pin,
-    Sample,
-    Task,
-    first_choice,
-    read_image,
-    read_label,
-    read_text,
-)
+import mmpt_bench as mb
 
 CHOICES = ("false", "true")
 SPLITS = "`data/splits/{split}/test.jsonl` of github.com/cambridgeltl/visual-spatial-reasoning at commit b27a0af"
 QUESTION = "{caption} Is the statement true or false?"
 
 
-def sample(row: Mapping[str, Any], number: int, label_names: Sequence[str]) -> Sample:
+def sample(row: Mapping[str, Any], number: int, label_names: Sequence[str]) -> mb.Sample:
     """Returns a row's sample; the picture is known by the last part of its link, which is its COCO file name."""
-    image_name, sample_id = read_text(row, "image_link").rsplit("/", 1)[-1], str(number)
-    return Sample(
+    image_name, sample_id = mb.read_text(row, "image_link").rsplit("/", 1)[-1], str(number)
+    return mb.Sample(
         id=sample_id,
-        image=read_image(row["image"], f"vsr/{image_name}", sample_id),
-        question=QUESTION.format(caption=read_text(row, "caption")),
+        image=mb.read_image(row["image"], f"vsr/{image_name}", sample_id),
+        question=QUESTION.format(caption=mb.read_text(row, "caption")),
         choices=CHOICES,
-        answer=read_label(row, "label", CHOICES),
-        group=read_text(row, "relation"),
+        answer=mb.read_label(row, "label", CHOICES),
+        group=mb.read_text(row, "relation"),
         cluster=image_name,
     )
 
 
-ZEROSHOT = Dataset(
+ZEROSHOT = mb.Dataset(
     hub="cambridgeltl/vsr_zeroshot",
     revision="148b3777ceef4a1bfe46377614980836db7d12f2",
     columns=("image", "image_link", "caption", "label", "relation"),
     label_column="label",
     classes=CHOICES,
     folder="vsr_zeroshot",
-    images=ImageFolder("coco", "image", "", ("train2017", "val2017")),
-    official=Official(
+    images=mb.ImageFolder("coco", "image", "", ("train2017", "val2017")),
+    official=mb.Official(
         rows=1222,
-        pin=Pin("71dcc64eca8436eeb489f59ae58bbf2ca83a4948789c02544d3fabe546f152e1", SPLITS.format(split="zeroshot")),
+        pin=mb.Pin("71dcc64eca8436eeb489f59ae58bbf2ca83a4948789c02544d3fabe546f152e1", SPLITS.format(split="zeroshot")),
     ),
 )
 RANDOM = replace(
@@ -61,21 +49,21 @@ RANDOM = replace(
     # The commit is not known, and a branch may move: the rows are known by what they say.
     revision="main",
     folder="vsr_random",
-    official=Official(
+    official=mb.Official(
         rows=2195,
-        pin=Pin("84d7abaa5189500a8763916a45abcaf749bc789ef5092435e98d4d9ee4ba0bfe", SPLITS.format(split="random")),
+        pin=mb.Pin("84d7abaa5189500a8763916a45abcaf749bc789ef5092435e98d4d9ee4ba0bfe", SPLITS.format(split="random")),
     ),
     note="random split: 56 % of its test questions use a picture of its own training split",
 )
-TASK = Task(
+TASK = mb.Task(
     name="vsr",
     title="VSR",
     data=replace(ZEROSHOT, alternatives={"random": RANDOM}),
     sample=sample,
-    metric=Accuracy(),
+    metric=mb.Accuracy(),
     headline="accuracy",
     unit="fraction",
-    parse=first_choice,
+    parse=mb.first_choice,
     decode="rank",
     max_new_tokens=8,
     version=1,

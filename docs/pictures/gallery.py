@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from mmpt_bench.board.rescoring import answers_of
 from mmpt_bench.embedded import suite, world
 from mmpt_bench.embedded.shifted import shift
 from mmpt_bench.evaluation import task_catalog
@@ -58,8 +59,8 @@ def draw_items(path: Path, results: Path, per_task: int = 3) -> None:
     entries = task_catalog.task_entries()
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(10.5, 2.4 * per_task + 0.3), layout="constrained")
-        axes = figure.subplots(per_task, len(suite.PICTURES))
-        for column, name in enumerate(suite.PICTURES):
+        axes = figure.subplots(per_task, len(suite.N_IMAGES))
+        for column, name in enumerate(suite.N_IMAGES):
             task = task_catalog.load_task(entries[name])
             samples = task_rows.samples(task, suite.source(name))
             said = recorded_answers(results, task)
@@ -82,22 +83,17 @@ def draw_items(path: Path, results: Path, per_task: int = 3) -> None:
 def recorded_answers(results: Path, task: Task) -> dict[str, dict[str, str | None]]:
     """Returns method -> sample -> answer under the task's own decoding, of each of `SHOWN` that is recorded."""
     store, found = Store(results), {}
-    fingerprint = suite.source(task.name).fingerprint
-    records = [
-        record
-        for record in sorted(store.records(), key=lambda record: record.seed)
-        if (record.task, record.data_fingerprint, record.status) == (task.name, fingerprint, "ok")
-    ]
-    for method in SHOWN:
-        plain = method_catalog.load_method(method_catalog.method_entries()[method])()
-        fixed = {name: value for name, value in dataclasses.asdict(plain).items() if name != "learning_rate"}
-        for record in records:
-            if record.method == method and fixed.items() <= record.params.items():
-                samples = store.read_samples(record.samples)
-                text = record.ranked_choices if record.decode == "rank" else record.parsed_choices
-                answers = choices_from(samples, text)
-                found[method] = {sample.id: answer for sample, answer in zip(samples, answers, strict=True)}
-                break
+    wanted = task.name, suite.fingerprint(task.name), "ok"
+    records = [each for each in store.records() if (each.task, each.data_fingerprint, each.status) == wanted]
+    for name in SHOWN:
+        defaults = dataclasses.asdict(method_catalog.load_method(method_catalog.method_entries()[name])())
+        del defaults["learning_rate"]
+        ours = [each for each in records if each.method == name and defaults.items() <= each.params.items()]
+        if ours:
+            record = min(ours, key=lambda each: each.seed)
+            samples = store.read_samples(record.samples)
+            answers = choices_from(samples, answers_of(record))
+            found[name] = {sample.id: answer for sample, answer in zip(samples, answers, strict=True)}
     return found
 
 

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from mmpt_bench.common.errors import BenchError
 
+FAULTS = (BenchError, ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
+"""What a checked file may raise."""
+
 
 @dataclass(frozen=True)
 class CheckResult:
@@ -35,14 +38,5 @@ def outcome(name: str, check: Callable[[], str]) -> CheckResult:
         return CheckResult(name, True, check())
     except CheckFailed as error:
         return CheckResult(name, False, str(error))
-    except (
-        BenchError,
-        ArithmeticError,
-        AttributeError,
-        LookupError,
-        OSError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ) as error:
+    except FAULTS as error:
         return CheckResult(name, False, f"{type(error).__name__}: {error}")

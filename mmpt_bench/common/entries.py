@@ -56,7 +56,6 @@ def find(
     Args:
         kind: "task" or "method".
         text: names or paths to Python files: "mme,pope", "all", "./mine.py".
-        known: the built-in ones by name.
         special: returns the entry of a word in a form of its own, None for any other word.
 
     Raises:

@@ -44,9 +44,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str], hint: str = "") -> 
 
     Args:
         kind: what was looked for, in the singular: "task", "method", "field".
-        name: what the user typed.
-        known: every name that would have worked.
-        hint: what to do to see all of them, a whole sentence.
+        hint: what to do to see all known ones, a whole sentence.
     """
     import difflib
 

@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -63,7 +63,7 @@ def scrub(text: str) -> str:
 
     A secret is the value of an environment variable whose name says so, or what looks like a token.
     """
-    return _scrub(text, _hidden())
+    return str(scrubbed(text))
 
 
 def scrubbed(value: Any) -> Any:
@@ -87,37 +87,33 @@ def write_atomic(path: Path, data: bytes) -> None:
         os.replace(partial, path)
         _sync_folder(path.parent)
     except OSError as error:
-        partial.unlink(missing_ok=True) if path.parent.is_dir() else None
+        if path.parent.is_dir():
+            partial.unlink(missing_ok=True)
         _raise_unwritten(error, path, len(data))
 
 
-def append_jsonl(path: Path, row: Mapping[str, Any]) -> None:
-    """Appends one scrubbed row as one line, on the disk when this returns; a torn last line is cut off first.
+def append_jsonl(path: Path, *rows: Mapping[str, Any]) -> None:
+    """Appends scrubbed rows, a line each, on the disk when this returns; a torn last line is cut off first.
 
     Raises:
-        ValueError: the row holds NaN or infinity, or what JSON cannot hold.
-        MachineError: it cannot be written; the lines before it are as they were.
+        ValueError: a row holds NaN or infinity, or what JSON cannot hold.
+        MachineError: they cannot be written; the lines before them are as they were.
     """
-    append_jsonl_rows(path, [row])
-
-
-def append_jsonl_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Appends several rows as `append_jsonl` does, with one wait for the disk."""
-    line = b"".join(canonical_json(scrubbed(row)).encode() + b"\n" for row in rows)
+    lines = b"".join(canonical_json(scrubbed(row)).encode() + b"\n" for row in rows)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         is_new = not path.exists()
-        with path.open("r+b" if not is_new else "x+b", buffering=0) as stream:
+        with path.open("x+b" if is_new else "r+b", buffering=0) as stream:
             end = _cut_torn_line(stream, path)
             try:
-                _write_all(stream, end, line)
+                _write_all(stream, end, lines)
             except OSError:
                 stream.truncate(end)
                 raise
         if is_new:
             _sync_folder(path.parent)
     except OSError as error:
-        _raise_unwritten(error, path, len(line))
+        _raise_unwritten(error, path, len(lines))
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
@@ -169,17 +165,13 @@ def _hidden() -> list[tuple[re.Pattern[str], str]]:
     ]
 
 
-def _scrub(text: str, hidden: list[tuple[re.Pattern[str], str]]) -> str:
-    for pattern, stand_in in hidden:
-        text = pattern.sub(stand_in, text)
-    return text
-
-
 def _scrubbed(value: Any, hidden: list[tuple[re.Pattern[str], str]]) -> Any:
     if isinstance(value, str):
-        return _scrub(value, hidden)
+        for pattern, stand_in in hidden:
+            value = pattern.sub(stand_in, value)
+        return value
     if isinstance(value, Mapping):
-        return {_scrub(str(key), hidden): _scrubbed(each, hidden) for key, each in value.items()}
+        return {_scrubbed(str(key), hidden): _scrubbed(each, hidden) for key, each in value.items()}
     return [_scrubbed(each, hidden) for each in value] if isinstance(value, list | tuple) else value
 
 
@@ -241,14 +233,10 @@ def _raise_unwritten(error: OSError, path: Path, needed: int) -> NoReturn:
     """Raises the MachineError for a failed write: where, why, and how much was needed and is free."""
     where = scrub(str(path))
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        free = shutil.disk_usage(_existing(path)).free
+        free = shutil.disk_usage(next(parent for parent in path.absolute().parents if parent.exists())).free
         why = "the file would pass the size limit" if error.errno == errno.EFBIG else "the disk or the quota is full"
         raise MachineError(
             f"`{where}` cannot be written: {why}; {needed:,} bytes are needed, {free:,} are free there. "
             "What was recorded earlier is whole. Make room and run the same command again."
         ) from error
     raise MachineError(f"`{where}` cannot be written: {error.strerror or error}. What was there is whole.") from error
-
-
-def _existing(path: Path) -> Path:
-    return next(parent for parent in path.absolute().parents if parent.exists())

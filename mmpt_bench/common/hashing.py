@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,9 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def files_sha256(paths: Iterable[Path]) -> str:
+def files_sha256(paths: Iterable[Path], sha256: Callable[[Path], str] = file_sha256) -> str:
     """Returns one SHA-256 over several files' names and bytes, in the order of their names."""
-    return content_key([[path.name, file_sha256(path)] for path in sorted(paths, key=lambda p: p.name)], 64)
+    return content_key([[path.name, sha256(path)] for path in sorted(paths, key=lambda path: path.name)], 64)
 
 
 def derive(seed: int, purpose: str) -> int:

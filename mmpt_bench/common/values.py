@@ -1,4 +1,4 @@
-"""Dataclasses from plain values: a field that is unknown, missing or of another type is refused by its name."""
+"""Typed values from text and plain values: a field that is unknown, missing or of another type is refused by name."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import Any, TypeVar
 
 from mmpt_bench.common.errors import RequestError
 
+T = TypeVar("T")
+
 
 def coerced(where: str, hint: Any, text: str) -> Any:
     """Returns a text as a value of a type; raises RequestError, naming `where`, for one that does not fit."""
-    options = typing.get_args(hint)
+    hint, may_be_none = _without_none(hint)
+    if may_be_none and text.lower() == "none":
+        return None
     if typing.get_origin(hint) is typing.Literal:
-        if text not in options:
+        if text not in (options := typing.get_args(hint)):
             raise RequestError(f"`{where}` is not one of {', '.join(map(str, options))}.")
         return text
-    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
-        if text.lower() == "none" and type(None) in options:
-            return None
-        hint = next(option for option in options if option is not type(None))
     if hint is bool:
         if text.lower() not in ("true", "false"):
             raise RequestError(f"`{where}`: write true or false.")
@@ -31,10 +31,7 @@ def coerced(where: str, hint: Any, text: str) -> Any:
     try:
         return hint(text)
     except (TypeError, ValueError) as error:
-        raise RequestError(f"`{where}` is not a value of type {getattr(hint, '__name__', hint)}.") from error
-
-
-T = TypeVar("T")
+        raise RequestError(f"`{where}` is not a value of type {_name(hint)}.") from error
 
 
 class FieldError(ValueError):
@@ -79,13 +76,12 @@ def _fitted(name: str, value: Any, hint: Any) -> Any:
     """Returns a value as its field's type, or raises FieldError."""
     if type(value) is hint:
         return value
+    hint, may_be_none = _without_none(hint)
+    if type(value) is hint or hint is Any or (value is None and may_be_none):
+        return value
     origin, options = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
         return from_plain(typing.cast(type, hint), value)
-    if origin in (types.UnionType, typing.Union):
-        if value is None and type(None) in options:
-            return None
-        return _fitted(name, value, next(option for option in options if option is not type(None)))
     if origin is tuple and isinstance(value, list | tuple) and len(value) == len(options):
         return tuple(_fitted(name, each, option) for each, option in zip(value, options, strict=True))
     if origin is dict and isinstance(value, Mapping):
@@ -94,10 +90,16 @@ def _fitted(name: str, value: Any, hint: Any) -> Any:
         return value
     if hint is float and type(value) is int:
         return float(value)
-    if hint is Any or (isinstance(hint, type) and type(value) is hint):
-        return value
-    kind = " or ".join(repr(option) for option in options) if origin is typing.Literal else _name(hint)
+    kind = " or ".join(map(repr, options)) if origin is typing.Literal else _name(hint)
     raise FieldError(name, f"the field `{name}` is {str(value)[:60]!r}, which is not {kind}.")
+
+
+def _without_none(hint: Any) -> tuple[Any, bool]:
+    """Returns a type without None, and whether it allows None."""
+    options = typing.get_args(hint)
+    if typing.get_origin(hint) not in (types.UnionType, typing.Union):
+        return hint, False
+    return next(option for option in options if option is not types.NoneType), types.NoneType in options
 
 
 def _name(hint: Any) -> str:

@@ -1,9 +1,10 @@
-"""Which tasks of a training mixture share pictures or labels with an evaluated one, told by their names.
+"""Conversations about images in LLaVA's form, without the tasks that share images or labels with an evaluated one.
 
-The names are those of Vision-Flan's entries (`task_name`), as they stand in its authors' site (vision-flan.github.io,
-data.json) and in code that trains on it. Where a name does not tell its pictures, the authors' preprocessing does
-(github.com/VT-NLP/MultiInstruct, data_preprocessor): `ITM`, `image_text_selection` and `image_caption` are of COCO
-2014, `VQA` and `question_image_match` of VQAv2, the other `VQA_...` of TDIUC and Visual Genome.
+A task's name tells whether it does. The names are those of Vision-Flan's entries (`task_name`), as they stand in its
+authors' site (vision-flan.github.io, data.json) and in code that trains on it. Where a name does not tell its images,
+the authors' preprocessing does (github.com/VT-NLP/MultiInstruct, data_preprocessor): `ITM`, `image_text_selection` and
+`image_caption` are of COCO 2014, `VQA` and `question_image_match` of VQAv2, the other `VQA_...` of TDIUC and Visual
+Genome.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 from mmpt_bench.common.errors import RequestError
 from mmpt_bench.common.hashing import content_key, file_sha256
 from mmpt_bench.data.examples import Exchange
+from mmpt_bench.data.image_folders import is_file_inside
 from mmpt_bench.data.tables import bad_rows
 from mmpt_bench.data.text_files import json_rows, text_of
 
@@ -43,7 +45,7 @@ WHOLE = (
 
 
 def is_evaluated(task_name: str) -> bool:
-    """Returns whether a training task shares pictures or labels with an evaluated one, by its name."""
+    """Returns whether a training task shares images or labels with an evaluated one, by its name."""
     plain = _plain(task_name)
     return plain in _WHOLE or any(part in plain for part in PARTS)
 
@@ -58,15 +60,15 @@ Row = tuple[int, dict[str, Any]]
 """Its number in the file, and what it holds."""
 
 PLACEHOLDER = "<image>"
-"""Stands in a question for the picture; the chat frame puts the picture there itself."""
+"""Stands in a question for the image; the chat frame puts the image there itself."""
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """What is said about one picture: questions, and the replies that are to be learnt."""
+    """What is said about one image: questions, and the replies that are to be learnt."""
 
-    picture: str
-    """The picture's file name."""
+    image: str
+    """The image's file name."""
     exchanges: tuple[Exchange, ...]
 
 
@@ -78,25 +80,25 @@ class Conversations:
     fingerprint: str
     notes: tuple[str, ...]
     files: dict[str, Path]
-    """Where each picture is."""
+    """Where each image is."""
 
 
-def read_conversations(annotations: Path, pictures: Path, decontaminated: bool = False) -> Conversations:
-    """Returns every conversation about one picture that its first question shows.
+def read_conversations(annotations: Path, images: Path, decontaminated: bool = False) -> Conversations:
+    """Returns every conversation about one image that its first question shows.
 
-    Conversations about no picture or several, and with an empty reply, are left out; the notes count them.
+    Conversations about no image or several, and with an empty reply, are left out; the notes count them.
 
     Args:
         annotations: JSON array or JSON lines of `{id, image, conversations: [{from, value}, ...]}`, and `task_name`.
-        pictures: folder that the `image` names are relative to.
-        decontaminated: leaves out the tasks whose pictures or labels are evaluated (`contamination`).
+        images: folder that the `image` names are relative to.
+        decontaminated: leaves out the tasks whose images or labels are evaluated (`is_evaluated`).
 
     Raises:
-        RequestError: no such file or folder, entries of another form, pictures that are not there, or a mixture that
+        RequestError: no such file or folder, entries of another form, images that are not there, or a mixture that
             does not say what its tasks are and is to be decontaminated.
     """
-    if not pictures.is_dir():
-        raise RequestError(f"There is no folder `{pictures}` to take training pictures from.")
+    if not images.is_dir():
+        raise RequestError(f"There is no folder `{images}` to take training pictures from.")
     rows, torn = json_rows(text_of(annotations), annotations)
     if torn:
         raise RequestError(f"`{annotations.name}` is cut short: its last line was not finished. Fetch it again.")
@@ -104,7 +106,7 @@ def read_conversations(annotations: Path, pictures: Path, decontaminated: bool =
     if decontaminated:
         rows, dropped = _without_evaluated(rows, annotations)
     made, left_out = _conversations(rows, annotations)
-    files = _files(made, pictures, f"`{annotations.name}`")
+    files = _files(made, images, f"`{annotations.name}`")
     notes = [f"{n:,} {what} are left out" for what, n in left_out.items()]
     several = [len(one.exchanges) for one in made if len(one.exchanges) > 1]
     if several:
@@ -124,8 +126,8 @@ def _without_evaluated(rows: list[Row], file: Path) -> tuple[list[Row], Counter[
     kept: list[Row] = []
     dropped: Counter[str] = Counter()
     for number, row in rows:
-        task = _task_name(row)
-        if task is None:
+        task = row.get("task_name") or row.get("task") or row.get("dataset")
+        if not (task and isinstance(task, str)):
             raise RequestError(f"Entry {number} of `{file.name}` names no task: it cannot be decontaminated.")
         if is_evaluated(task):
             dropped[task] += 1
@@ -141,7 +143,7 @@ def _conversations(rows: list[Row], file: Path) -> tuple[list[Conversation], Cou
     left_out: Counter[str] = Counter()
     for number, row in rows:
         try:
-            names = _picture_names(row)
+            names = _image_names(row)
             if len(names) != 1:
                 left_out["conversations about no picture" if not names else "conversations about several pictures"] += 1
                 continue
@@ -167,14 +169,8 @@ def _conversations(rows: list[Row], file: Path) -> tuple[list[Conversation], Cou
     return made, left_out
 
 
-def _task_name(row: Mapping[str, Any]) -> str | None:
-    """Returns the task that an entry is of; None where it names none."""
-    value = row.get("task_name") or row.get("task") or row.get("dataset")
-    return value if isinstance(value, str) and value else None
-
-
-def _picture_names(row: Mapping[str, Any]) -> list[str]:
-    """Returns the pictures of an entry; ValueError where they are no file names."""
+def _image_names(row: Mapping[str, Any]) -> list[str]:
+    """Returns the images of an entry; ValueError where they are no file names."""
     value = row.get("image") or []
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
@@ -183,7 +179,7 @@ def _picture_names(row: Mapping[str, Any]) -> list[str]:
 
 
 def _exchanges(row: Mapping[str, Any]) -> tuple[Exchange, ...]:
-    """Returns the exchanges of an entry, without the mark of the picture in the first; ValueError where it has none."""
+    """Returns the exchanges of an entry, without the mark of the image in the first; ValueError where it has none."""
     turns = row.get("conversations")
     if not isinstance(turns, list) or len(turns) < 2 or len(turns) % 2:
         raise ValueError("`conversations` is no list of questions with replies")
@@ -198,15 +194,9 @@ def _exchanges(row: Mapping[str, Any]) -> tuple[Exchange, ...]:
 
 
 def _files(made: Sequence[Conversation], folder: Path, origin: str) -> dict[str, Path]:
-    """Returns where each picture is; RequestError with count and first names where some are not there."""
-    files, absent = {}, []
-    for name in dict.fromkeys(one.picture for one in made):
-        path = folder / name
-        inside = path.is_relative_to(folder) and ".." not in Path(name).parts
-        if inside and path.is_file():
-            files[name] = path
-        else:
-            absent.append(f"`{name}`")
-    if absent:
-        raise bad_rows(origin, "pictures are missing", absent, "Name their folder with `--train-images DIR`.")
+    """Returns where each image is; RequestError with count and first names where some are not there."""
+    files = {one.image: folder / one.image for one in made}
+    missing = [f"`{name}`" for name, path in files.items() if not is_file_inside(path, folder)]
+    if missing:
+        raise bad_rows(origin, "pictures are missing", missing, "Name their folder with `--train-images DIR`.")
     return files

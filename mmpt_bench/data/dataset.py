@@ -76,6 +76,11 @@ class Dataset:
     alternatives: Mapping[str, Dataset] = field(default_factory=dict, hash=False)
     """Other data sets of the same form, by the name that `--dataset` takes."""
 
+    @property
+    def image_name_column(self) -> str | None:
+        """Returns the column that names images which do not come with the rows; None where the image column does."""
+        return self.images.column if self.images is not None and self.images.column != self.image_column else None
+
     def named(self, name: str) -> Dataset:
         """Returns the data set of a name: one of `alternatives`, or `owner/name[@revision]` on the hub.
 

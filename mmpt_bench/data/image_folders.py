@@ -1,14 +1,14 @@
-"""Pictures that do not come with the rows: found by name in the data's folder, or in a collection the user has.
+"""Images that do not come with the rows: found by name in the data's folder, or in a collection the user has.
 
-Every picture that is missing is known before anything is loaded.
+Every image that is missing is known before anything is loaded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mmpt_bench.common.errors import RequestError, unknown_name
 from mmpt_bench.data.tables import bad_rows
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """Where a task's pictures are, whose rows on the hub hold names alone."""
+    """Where a task's images are, whose rows on the hub hold names alone."""
 
     collection: str
     """What `--images` calls it: "coco", "flickr30k", "mme"."""
     column: str
-    """Column that names a row's picture."""
+    """Column that names a row's image."""
     suffix: str = ""
     """What the name lacks: ".jpg"."""
     subfolders: tuple[str, ...] = ()
@@ -32,23 +32,23 @@ class ImageFolder:
 
 
 COLLECTIONS = ("coco", "flickr30k", "mme")
-"""What `--images` can name: the collections that the tasks' pictures are from."""
+"""What `--images` can name: the collections that the tasks' images are from."""
 
 
 @dataclass(frozen=True)
-class FoundImages:
-    """Where each row's picture is."""
+class RowImages:
+    """Where the images of a table's rows are."""
 
     files: tuple[Path | None, ...]
-    """A row each; None where the row holds the picture itself, or where there is none."""
-    names: dict[str, Path]
-    """The files by the names that the rows know them by."""
-    nameless: tuple[str, ...]
-    """Rows that neither hold nor name a picture."""
-    absent: tuple[str, ...]
-    """Pictures that are named and not there, each once, with the first row that needs it."""
+    """A row each; None where the row holds the image itself, or where there is none."""
+    files_by_name: dict[str, Path]
+    """By the names that the rows know them by."""
+    unnamed: tuple[str, ...]
+    """Rows that neither hold nor name an image."""
+    missing: tuple[str, ...]
+    """Images that are named and not there, each once, with the first row that needs it."""
     rows_without: int
-    """Rows whose picture is missing."""
+    """Rows whose image is missing."""
 
 
 def image_folders(texts: Sequence[str]) -> dict[str, Path]:
@@ -68,49 +68,41 @@ def image_folders(texts: Sequence[str]) -> dict[str, Path]:
 
 def find_images(
     table: pa.Table, column: str, folder: Path, where: ImageFolder | None, images: Mapping[str, Path]
-) -> FoundImages:
-    """Returns where the pictures of a table are: in its rows, in its folder, or in a collection.
+) -> RowImages:
+    """Returns where the images of a table are: in its rows, in its folder, or in a collection.
 
     Args:
-        table: the rows.
-        column: holds pictures, their names, or nothing; it may be absent where `where` says how they are named.
+        column: holds images, their names, or nothing; it may be absent where `where` says how they are named.
         folder: of the data, in which `images/` is looked in too.
-        where: how pictures that do not come with the rows are named, and which collection they are of.
         images: collection -> folder.
     """
-    places: dict[str, Path | None] = {}
-    files: list[Path | None] = []
-    nameless, absent, without = [], [], 0
-    for number, (has_bytes, name) in enumerate(_names(table, column, where)):
-        if has_bytes:
-            files.append(None)
-            continue
-        if name is None:
-            nameless.append(f"row {number}: `{column}` is empty")
-            files.append(None)
-            without += 1
-            continue
-        if name not in places:
-            places[name] = _place(name, folder, where, images)
-            if places[name] is None:
-                absent.append(f"row {number}: `{name}`")
-        files.append(places[name])
-        without += places[name] is None
-    there = {name: path for name, path in places.items() if path is not None}
-    return FoundImages(tuple(files), there, tuple(nameless), tuple(absent), without)
+    names = _image_names(table, column, where)
+    first_rows: dict[str, int] = {}
+    for row, name in enumerate(names):
+        if name:
+            first_rows.setdefault(name, row)
+    places = {name: _place(name, folder, where, images) for name in first_rows}
+    files = tuple(places[name] if name else None for name in names)
+    return RowImages(
+        files=files,
+        files_by_name={name: path for name, path in places.items() if path is not None},
+        unnamed=tuple(f"row {row}: `{column}` is empty" for row, name in enumerate(names) if name == ""),
+        missing=tuple(f"row {first_rows[name]}: `{name}`" for name, path in places.items() if path is None),
+        rows_without=sum(name is not None and path is None for name, path in zip(names, files, strict=True)),
+    )
 
 
-def check_images(found: FoundImages, column: str, origin: str, where: ImageFolder | None) -> None:
-    """Refuses rows whose pictures are not there: how many, and the first ten (RequestError)."""
-    if found.nameless:
+def check_images(found: RowImages, column: str, origin: str, where: ImageFolder | None) -> None:
+    """Refuses rows whose images are not there: how many, and the first ten (RequestError)."""
+    if found.unnamed:
         advice = f"Write the pictures' bytes, or names of files in `images/`, to `{column}` and pass it with `--data`."
-        raise bad_rows(origin, "rows have no picture", found.nameless, advice)
-    if found.absent:
+        raise bad_rows(origin, "rows have no picture", found.unnamed, advice)
+    if found.missing:
         advice = "Put the files into the folder `images/` of a copy and pass that with `--data`."
         if where is not None:
             advice = f"Say where they are: `--images {where.collection}=DIR`."
         rows = f"pictures are missing, which {found.rows_without:,} rows need"
-        raise bad_rows(origin, rows, found.absent, advice)
+        raise bad_rows(origin, rows, found.missing, advice)
 
 
 def _place(name: str, folder: Path, where: ImageFolder | None, images: Mapping[str, Path]) -> Path | None:
@@ -118,50 +110,44 @@ def _place(name: str, folder: Path, where: ImageFolder | None, images: Mapping[s
     if where is not None and where.collection in images:
         top = images[where.collection]
         tries += [(top, top / part / each) for part in ("", *where.subfolders, "images") for each in _writings(name)]
-    return next((path for top, path in tries if _is_inside(path, top) and path.is_file()), None)
+    return next((path for top, path in tries if is_file_inside(path, top)), None)
 
 
 def _writings(name: str) -> list[str]:
-    """Returns the ways in which a name is written: MME's release keeps the pictures of some subtasks in `images/`."""
+    """Returns the ways in which a name is written: MME's release keeps the images of some subtasks in `images/`."""
     parts = name.split("/")
     if len(parts) == 2:
         return [name, f"{parts[0]}/images/{parts[1]}"]
     return [name, f"{parts[0]}/{parts[2]}"] if len(parts) == 3 and parts[1] == "images" else [name]
 
 
-def _names(table: pa.Table, column: str, where: ImageFolder | None) -> Iterator[tuple[bool, str | None]]:
-    """Yields of each row whether it holds its picture, and else the picture's name."""
-    named: list[Any] = [None] * table.num_rows
-    if where is not None and where.column in table.column_names and where.column != column:
-        named = table.column(where.column).to_pylist()
-    values = _without_bytes(table.column(column)) if column in table.column_names else iter([None] * table.num_rows)
-    for value, other in zip(values, named, strict=True):
-        if isinstance(value, Mapping):
-            if value["bytes"]:
-                yield True, None
-                continue
-            value = value["path"]
-        if isinstance(value, str) and value:
-            yield False, value
-        elif isinstance(other, str) and other and where is not None:
-            yield False, other if other.endswith(where.suffix) else other + where.suffix
-        else:
-            yield False, None
+def _image_names(table: pa.Table, column: str, where: ImageFolder | None) -> list[str | None]:
+    """Returns the name of each row's image: None where the row holds the image itself, empty where it has none."""
+    known = table.column_names
+    names: list[str | None] = [""] * table.num_rows
+    if column in known:
+        names = _own_names(table.column(column))
+    if where is None or where.column == column or where.column not in known:
+        return names
+    for row, (name, other) in enumerate(zip(names, table.column(where.column).to_pylist(), strict=True)):
+        if name == "" and isinstance(other, str) and other:
+            names[row] = other if other.endswith(where.suffix) else other + where.suffix
+    return names
 
 
-def _without_bytes(column: pa.ChunkedArray) -> Iterator[Any]:
-    """Yields a picture column's values with `bytes` as True or False, so that no gigabytes are copied."""
+def _own_names(column: pa.ChunkedArray) -> list[str | None]:
+    """Returns what an image column says of each row, as `_image_names` does; its gigabytes of images are not copied."""
     import pyarrow as pa
     from pyarrow import compute
 
-    if not pa.types.is_struct(column.type):
-        yield from column.to_pylist()
-        return
-    has_bytes = compute.is_valid(compute.struct_field(column, "bytes")).to_pylist()
-    for there, path in zip(has_bytes, compute.struct_field(column, "path").to_pylist(), strict=True):
-        yield {"bytes": there, "path": path}
+    held, values = [False] * len(column), column
+    if pa.types.is_struct(column.type):
+        held = compute.is_valid(compute.struct_field(column, "bytes")).to_pylist()
+        values = compute.struct_field(column, "path")
+    names = [value if isinstance(value, str) else "" for value in values.to_pylist()]
+    return [None if is_held else name for is_held, name in zip(held, names, strict=True)]
 
 
-def _is_inside(path: Path, folder: Path) -> bool:
-    """Returns whether a path stays in a folder; the hub's cache keeps its files elsewhere and links to them."""
-    return path.is_relative_to(folder) and ".." not in path.relative_to(folder).parts
+def is_file_inside(path: Path, folder: Path) -> bool:
+    """Returns whether a path is a file that stays in a folder; the hub's cache links to files elsewhere."""
+    return path.is_relative_to(folder) and ".." not in path.relative_to(folder).parts and path.is_file()

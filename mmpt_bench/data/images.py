@@ -1,4 +1,4 @@
-"""Pictures as RGB: one defined conversion for every kind of file, and a refusal for those that must not be decoded."""
+"""Images as RGB: one defined conversion for every kind of file, and a refusal for those that must not be decoded."""
 
 from __future__ import annotations
 
@@ -17,60 +17,52 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LazyImage:
-    """A picture that is opened when it is needed, and known by its key before that."""
+    """An image that is opened when it is needed, and known by its key before that."""
 
     key: str
-    """Identity: equal keys are equal pictures. Caches and clusters use it."""
+    """Identity: equal keys are equal images. Caches and clusters use it."""
     open: Callable[[], Image]
-    """Returns the picture as RGB."""
+    """Returns the image as RGB."""
 
 
 MAX_PIXELS = 64_000_000
-"""Larger pictures are refused before they are decoded: a few kilobytes can unpack to gigabytes."""
+"""Larger images are refused before they are decoded: a few kilobytes can unpack to gigabytes."""
 
 
-class BadPicture(RequestError):
-    """A picture that cannot be read: cut short, no picture at all, or too large."""
+class BadImage(RequestError):
+    """An image that cannot be read: cut short, no image at all, or too large."""
+
+    def __init__(self, file: str, where: str, fault: str) -> None:
+        """Says what is wrong with a file, which a sample named `where` needs."""
+        super().__init__(f"Picture `{file}` of sample `{where}` {fault}.")
 
 
 def decoded(source: bytes | Path, file: str, where: str) -> Image:
-    """Returns an encoded picture as RGB.
-
-    Args:
-        source: the file's bytes, or where it is.
-        file: the file's name, for messages.
-        where: id of the sample, for messages.
-
-    Raises:
-        BadPicture: naming sample and file.
-    """
+    """Returns an encoded image, its bytes or its path, as RGB; BadImage names its `file` and the sample `where`."""
     from PIL import Image as PILImage
 
     try:
         with PILImage.open(BytesIO(source) if isinstance(source, bytes) else source) as image:
             return rgb(image, file, where)
     except (PILImage.DecompressionBombError, PILImage.DecompressionBombWarning) as error:
-        raise BadPicture(f"Picture `{file}` of sample `{where}` is larger than {MAX_PIXELS:,} pixels.") from error
+        raise BadImage(file, where, f"is larger than {MAX_PIXELS:,} pixels") from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
-        raise BadPicture(
-            f"Picture `{file}` of sample `{where}` cannot be decoded ({error}). Fetch it again, or leave the row out."
-        ) from error
+        raise BadImage(file, where, f"cannot be decoded ({error}). Fetch it again, or leave the row out") from error
 
 
 def rgb(image: Image, file: str, where: str) -> Image:
-    """Returns a picture as 8-bit RGB, upright: the first frame, turned as its EXIF orientation says.
+    """Returns an image as 8-bit RGB, upright: the first frame, turned as its EXIF orientation says.
 
     16-bit grey keeps its high byte (Pillow alone would clip it to white). Transparency is dropped, not laid over a
     colour, and palettes, CMYK and the rest go Pillow's way, as in the harnesses whose figures are published.
 
     Raises:
-        BadPicture: more than `MAX_PIXELS`, or numbers that are no 16-bit grey values.
+        BadImage: more than `MAX_PIXELS`, or numbers that are no 16-bit grey values.
     """
     from PIL import ImageOps
 
     if image.width * image.height > MAX_PIXELS:
-        size = f"{image.width} x {image.height}"
-        raise BadPicture(f"Picture `{file}` of sample `{where}` has {size} pixels, more than {MAX_PIXELS:,}.")
+        raise BadImage(file, where, f"has {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
     if getattr(image, "is_animated", False):
         image.seek(0)
     upright = ImageOps.exif_transpose(image)
@@ -85,5 +77,5 @@ def _high_byte(image: Image, file: str, where: str) -> Image:
 
     values = np.asarray(image)
     if image.mode == "F" or values.min() < 0 or values.max() > 65535:
-        raise BadPicture(f"Picture `{file}` of sample `{where}` has values beyond 16 bits (mode {image.mode}).")
+        raise BadImage(file, where, f"has values beyond 16 bits (mode {image.mode})")
     return PILImage.fromarray((values.astype(np.uint32) >> 8).astype(np.uint8))

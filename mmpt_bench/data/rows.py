@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mmpt_bench.data import image_folders
+from mmpt_bench.data.image_folders import RowImages
 from mmpt_bench.data.images import LazyImage, decoded, rgb
+from mmpt_bench.data.tables import is_class_number
 
 
 class _NoImage:
-    """Takes a picture's place where questions and labels are wanted alone."""
+    """Takes an image's place where questions and labels are wanted alone."""
 
     def convert(self, mode: str) -> None:
         """Makes `read_image` take this for one; nobody opens it."""
@@ -39,18 +40,18 @@ class Rows:
     suite: Literal["real", "embedded"]
     notes: tuple[str, ...] = ()
     """What a reader of the score must know: "14,740 rows; the official split has 17,901"."""
-    found: image_folders.FoundImages | None = None
-    """Where the pictures are, for rows from files."""
+    found: RowImages | None = None
+    """Where the images are, for rows from files."""
     official: bool | None = None
     """Whether they say what the official rows say; None where the task does not pin those."""
 
 
 def read_image(value: Any, key: str, where: str, column: str = "image") -> LazyImage:
-    """Returns a picture that is opened when it is needed.
+    """Returns an image that is opened when it is needed.
 
     Args:
         value: a PIL image, the hub's {"bytes", "path"}, or the path of a file.
-        key: the picture's identity; equal keys must be equal pictures.
+        key: the image's identity; equal keys must be equal images.
         where: id of the sample, for messages.
         column: that the value is from, for messages.
 
@@ -84,7 +85,7 @@ def read_label(row: Mapping[str, Any], column: str, names: Sequence[str]) -> str
     value = row.get(column)
     if not names:
         raise ValueError(f"column `{column}` has no class names; the data must give them, as the hub's does")
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < len(names):
+    if not is_class_number(value, len(names)):
         raise ValueError(f"column `{column}` holds {_shown(value)}, not a class number from 0 to {len(names) - 1}")
     return names[value]
 

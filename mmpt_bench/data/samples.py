@@ -12,7 +12,7 @@ Decode = Literal["generate", "rank"]
 
 @dataclass(frozen=True)
 class Sample:
-    """One question about one picture."""
+    """One question about one image."""
 
     id: str
     """Unique within the task's split."""
@@ -26,7 +26,7 @@ class Sample:
     group: str = ""
     """Subtask or strategy the scores are broken down by; empty where there is none."""
     cluster: str = ""
-    """The picture, for errors that are taken over pictures; MME's pairs are read off it."""
+    """The image, for errors that are taken over images; MME's pairs are read off it."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,3 @@ class Prediction:
     """The most probable legal answer."""
     logprobs: tuple[float, ...]
     """Natural log-probability of each of the sample's choices, in their order."""
-
-
-def chosen(prediction: Prediction, decode: Decode) -> str | None:
-    """Returns the answer that counts under a decoding: the reply as parsed, or the best-ranked legal answer."""
-    return prediction.parsed if decode == "generate" else prediction.ranked

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from mmpt_bench.common.errors import RequestError
 from mmpt_bench.common.hashing import content_key
@@ -22,28 +22,23 @@ NAMED = 10
 class TableRows(Sequence[Mapping[str, Any]]):
     """The rows of a table as dicts, each made when it is asked for."""
 
-    def __init__(self, table: pa.Table, image_column: str, pictures: Sequence[Any] | None) -> None:
-        """Wraps `table`; `pictures` has what stands in the image column, None where the table's own value does."""
-        replaced = pictures is not None and None not in pictures
-        names = [name for name in table.column_names if not (replaced and name == image_column)]
+    def __init__(self, table: pa.Table, image_column: str, images: Sequence[Any]) -> None:
+        """Wraps `table`; `images` has what stands in the image column, None where the table's own value does."""
+        names = [name for name in table.column_names if name != image_column or None in images]
         self._columns = {name: table.column(name) for name in names}
-        self._length, self._image_column, self._pictures = table.num_rows, image_column, pictures
+        self._length, self._image_column, self._images = table.num_rows, image_column, images
 
     def __len__(self) -> int:
         """Returns the number of rows."""
         return self._length
 
-    @overload
-    def __getitem__(self, index: int) -> Mapping[str, Any]: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Mapping[str, Any]]: ...
-    def __getitem__(self, index: int | slice) -> Mapping[str, Any] | Sequence[Mapping[str, Any]]:
+    def __getitem__(self, index: Any) -> Any:
         """Returns one row, or a list of rows for a slice."""
         if isinstance(index, slice):
             return [self[number] for number in range(*index.indices(self._length))]
         row = {name: column[index].as_py() for name, column in self._columns.items()}
-        picture = None if self._pictures is None else self._pictures[index]
-        return row if picture is None else row | {self._image_column: picture}
+        image = self._images[index]
+        return row if image is None else row | {self._image_column: image}
 
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
         """Yields the rows in order."""
@@ -59,8 +54,7 @@ def split_files(names: Sequence[str], readme: str, config: str | None, split: st
     Args:
         names: every file of the data set, relative, with `/`.
         readme: text of its README.md, empty where there is none.
-        config: the configuration; None: the default one.
-        split: the split.
+        config: None: the default one.
         origin: where this is, for messages.
 
     Raises:
@@ -138,11 +132,16 @@ def check_columns(table: pa.Table, columns: Sequence[str], origin: str) -> None:
 
 def check_labels(table: pa.Table, column: str, names: Sequence[str], origin: str) -> None:
     """Refuses classes that are no integers, or that no name belongs to (RequestError: first ten rows and count)."""
-    legal = range(len(names)) if names else range(2)
+    n = len(names) or 2
     values = table.column(column).to_pylist()
-    bad = [f"row {i}: `{column}` is {v!r}" for i, v in enumerate(values) if type(v) is not int or v not in legal]
+    bad = [f"row {row}: `{column}` is {value!r}" for row, value in enumerate(values) if not is_class_number(value, n)]
     if bad:
-        raise bad_rows(origin, f"rows have no class from 0 to {len(legal) - 1}", bad)
+        raise bad_rows(origin, f"rows have no class from 0 to {n - 1}", bad)
+
+
+def is_class_number(value: Any, n: int) -> TypeGuard[int]:
+    """Returns whether a value numbers one of `n` classes; True and False do not."""
+    return type(value) is int and 0 <= value < n
 
 
 def bad_rows(origin: str, what: str, faults: Sequence[str], advice: str = "") -> RequestError:

@@ -1,4 +1,4 @@
-"""The language: what is asked about a scene, and the answer; claims are in claims.py, wordings in wordings.py.
+"""The language: what is asked about a scene, and the answer; claims are in statements.py, wordings in wordings.py.
 
 Pre-training answers in sentences, now and then in a word; tuning and validation answer in a word. Tuning asks half of
 its questions in pre-training's wordings: a mixture of few wordings teaches the wordings (docs/decisions/0010). Every
@@ -13,32 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mmpt_bench.embedded import world
-from mmpt_bench.embedded.statements import (
-    NUMBERS,
-    UNSEEN,
-    Claim,
-    article,
-    claim,
-    counted,
-    matches,
-    phrase,
-    plural,
-    relation,
-    single_out,
-)
-from mmpt_bench.embedded.wordings import (
-    DIRECT,
-    ENTAIL,
-    HEADS,
-    QUESTIONS,
-    SENTENCES,
-    SHORT_CUES,
-    SYNONYMS,
-    TAILS,
-    TRUE_FALSE,
-    YES_NO,
-)
+from mmpt_bench.embedded import statements, wordings, world
+from mmpt_bench.embedded.statements import UNSEEN, Claim, article, counted, phrase, plural
 from mmpt_bench.embedded.world import Scene
 
 VERSION = 3
@@ -69,19 +45,18 @@ def judged(made: Claim, truth: bool, rng: np.random.Generator, part: str, skill:
     """
     form = "yes" if part == "primer" else str(rng.choice(("yes", "true", "entail"), p=(0.6, 0.22, 0.18)))
     forms, right, wrong = {
-        "yes": (YES_NO, "yes", "no"),
-        "true": (TRUE_FALSE, "true", "false"),
-        "entail": (ENTAIL, "entailment", "contradiction"),
+        "yes": (wordings.YES_NO, "yes", "no"),
+        "true": (wordings.TRUE_FALSE, "true", "false"),
+        "entail": (wordings.ENTAIL, "entailment", "contradiction"),
     }[form]
     answer = right if truth else wrong
     asked_as = _wordings(part, rng)
-    direct = DIRECT[asked_as].get("existence" if skill == "shape" else skill.removeprefix("claim_"))
+    direct = wordings.DIRECT[asked_as].get("existence" if skill == "shape" else skill.removeprefix("claim_"))
     if form == "yes" and direct and rng.random() < 0.55:
         question = _pick(direct, rng).format(**made.fields)
     else:
         question = _pick(forms[asked_as], rng).format(claim=made.statement)
-    if asked_as == "pretrain":
-        question = _varied(question, rng, form == "yes")
+    question = _varied(question, rng, asked_as, form == "yes")
     if part not in SHORT and rng.random() < full:
         return Asked(skill, question, f"{answer} , {made.correction} .")
     return Asked(skill, question, f"{answer} .")
@@ -92,14 +67,19 @@ def _wordings(part: str, rng: np.random.Generator) -> str:
     return "pretrain" if part == "tune" and rng.random() < REHEARSED else part
 
 
-def _varied(question: str, rng: np.random.Generator, yes_no: bool) -> str:
-    """Returns a question with words before or after it, and another word for the picture, now and then."""
+def _varied(question: str, rng: np.random.Generator, asked_as: str, yes_no: bool = False) -> str:
+    """Returns a question as it is, save in pre-training's wordings.
+
+    There it has words before or after it, and another word for the picture, now and then.
+    """
+    if asked_as != "pretrain":
+        return question
     if rng.random() < 0.3:
-        question = question.replace("picture", _pick(SYNONYMS, rng))
+        question = question.replace("picture", _pick(wordings.SYNONYMS, rng))
     if rng.random() < 0.2:
-        question = _pick(HEADS, rng) + question
+        question = _pick(wordings.HEADS, rng) + question
     if yes_no and "yes or no" not in question and rng.random() < 0.3:
-        question += _pick(TAILS, rng)
+        question += _pick(wordings.TAILS, rng)
     return question
 
 
@@ -113,39 +93,34 @@ def _claimed(scene: Scene, rng: np.random.Generator, part: str, skill: str) -> A
     if skill == "neutral":
         thing = scene.things[int(rng.integers(len(scene.things)))]
         asked_as = _wordings(part, rng)
-        question = _pick(ENTAIL[asked_as], rng).format(claim=f"the {thing.shape} {_pick(UNSEEN, rng)}")
-        return Asked("neutral", _varied(question, rng, False) if asked_as == "pretrain" else question, "neutral .")
-    made = claim(scene, rng, truth, skill)
+        question = _pick(wordings.ENTAIL[asked_as], rng).format(claim=f"the {thing.shape} {_pick(UNSEEN, rng)}")
+        return Asked("neutral", _varied(question, rng, asked_as), "neutral .")
+    made = statements.claim(scene, rng, truth, skill)
     return None if made is None else judged(made, truth, rng, part, skill, 0.5)
 
 
-def _open(scene: Scene, rng: np.random.Generator, part: str, skill: str, short: str, **fields: str) -> Asked:
+def _open(rng: np.random.Generator, part: str, skill: str, short: str, **fields: str) -> Asked:
     """Returns an open question of a skill; in pre-training most answers are sentences, in tuning all are short."""
     asked_as = _wordings(part, rng)
-    question = _pick(QUESTIONS[asked_as][skill], rng).format(**fields)
-    question = _varied(question, rng, False) if asked_as == "pretrain" else question
+    question = _varied(_pick(wordings.QUESTIONS[asked_as][skill], rng).format(**fields), rng, asked_as)
     if part in SHORT:
         return Asked(skill, question, f"{short} .")
     if rng.random() < 0.3 and skill != "caption":
-        return Asked(skill, _pick(SHORT_CUES, rng) + question, f"{short} .")
-    return Asked(skill, question, SENTENCES[skill].format(short=short, **fields))
+        return Asked(skill, _pick(wordings.SHORT_CUES, rng) + question, f"{short} .")
+    return Asked(skill, question, wordings.SENTENCES[skill].format(short=short, **fields))
 
 
 def ask_things(scene: Scene, rng: np.random.Generator, part: str, skills: Sequence[str]) -> list[Asked]:
-    """Returns one question for each skill that the scene allows; a claim for those in `CLAIMS`, else an open one.
+    """Returns one question for each skill that the scene allows; a claim, or an open one.
 
     Args:
         skills: names of claims ("count"), or of open questions with a leading question mark ("?count").
     """
-    asked = []
-    for skill in skills:
-        if not skill.startswith("?"):
-            question = _claimed(scene, rng, part, skill)
-        else:
-            question = _open_things(scene, rng, part, skill[1:])
-        if question is not None:
-            asked.append(question)
-    return asked
+    asked = [
+        _open_things(scene, rng, part, skill[1:]) if skill.startswith("?") else _claimed(scene, rng, part, skill)
+        for skill in skills
+    ]
+    return [question for question in asked if question is not None]
 
 
 def _open_things(scene: Scene, rng: np.random.Generator, part: str, skill: str) -> Asked | None:
@@ -154,35 +129,31 @@ def _open_things(scene: Scene, rng: np.random.Generator, part: str, skill: str) 
         words = " , ".join(
             f"{article(phrase(t, ('size', 'texture', 'color')))} in the {world.CELLS[t.cell]}" for t in scene.things
         )
-        return _open(scene, rng, part, skill, words)
+        return _open(rng, part, skill, words)
     if skill == "count":
         shape = str(rng.choice([t.shape for t in scene.things] if rng.random() < 0.8 else world.SHAPES))
-        n = len(matches(scene, shape))
-        return _open(scene, rng, part, skill, NUMBERS[n], refs=plural(shape), counted=counted(n, shape))
+        n = len(statements.matches(scene, shape))
+        return _open(rng, part, skill, statements.NUMBERS[n], refs=plural(shape), counted=counted(n, shape))
     if skill == "at":
         cell = int(rng.integers(9)) if rng.random() < 0.3 else scene.things[int(rng.integers(len(scene.things)))].cell
-        here = [t for t in scene.things if t.cell == cell]
-        return _open(
-            scene, rng, part, skill, article(phrase(here[0], ("color",))) if here else "nothing", cell=world.CELLS[cell]
-        )
+        here = [article(phrase(t, ("color",))) for t in scene.things if t.cell == cell] or ["nothing"]
+        return _open(rng, part, skill, here[0], cell=world.CELLS[cell])
     if part not in SHORT and skill in ("color", "location") and rng.random() < ABSENT:
         # What is not there: the step from finding an object to saying that there is none, which claims build on.
-        absent = str(rng.choice([shape for shape in world.SHAPES if not matches(scene, shape)]))
-        question = _pick(QUESTIONS[part][skill], rng).format(ref=absent)
-        return Asked(skill, _varied(question, rng, False) if part == "pretrain" else question, f"no {absent} .")
-    named = single_out(scene, rng)
+        absent = str(rng.choice([shape for shape in world.SHAPES if not statements.matches(scene, shape)]))
+        question = _pick(wordings.QUESTIONS[part][skill], rng).format(ref=absent)
+        return Asked(skill, _varied(question, rng, part), f"no {absent} .")
+    named = statements.single_out(scene, rng)
     if skill == "relation":
-        if len(named) < 2:
-            return None
-        (a, thing), (b, other) = named[:2]
-        return _open(scene, rng, part, skill, relation(thing, other, rng), a=a, b=b)
+        found = statements.related(named, rng)
+        return None if found is None else _open(rng, part, skill, found[1], a=found[0], b=found[2])
     if not named:
         return None
     ref, thing = named[0]
     if skill == "color" and " " in ref:
         return None
     short = {"color": thing.color, "location": world.CELLS[thing.cell], "size": thing.size, "texture": thing.texture}
-    return _open(scene, rng, part, skill, short[skill], ref=ref)
+    return _open(rng, part, skill, short[skill], ref=ref)
 
 
 def ask_text(scene: Scene, rng: np.random.Generator, part: str) -> list[Asked]:
@@ -191,19 +162,15 @@ def ask_text(scene: Scene, rng: np.random.Generator, part: str) -> list[Asked]:
     truth = bool(rng.random() < 0.5)
     if "+" in text:
         total = int(text[0]) + int(text[2])
-        near = [k for k in range(max(0, total - 3), min(18, total + 3) + 1) if k != total]
-        said = str(total if truth else int(rng.choice(near)))
-        asked = [_open(scene, rng, part, "sum", str(total))]
+        said = str(total if truth else statements.wrong_sum(total, rng))
+        asked = [_open(rng, part, "sum", str(total))]
         if part not in SHORT:
             asked.append(Asked("sum", "read the sum .", f"{' '.join(text)} is {total} ."))
         made = Claim(f"the sum is {said}", f"the sum is {total}", {"said": said})
         return [*asked, judged(made, truth, rng, part, "claim_sum", 0.6)]
-    shown = list(text)
-    if not truth:
-        shown[int(rng.integers(len(shown)))] = str(rng.choice([c for c in world.LETTERS if c not in text]))
-    said = " ".join(shown)
+    said = " ".join(text if truth else statements.misread(text, rng))
     made = Claim(f"the text says {said}", f"the text says {' '.join(text)}", {"said": said})
-    return [_open(scene, rng, part, "text", " ".join(text)), judged(made, truth, rng, part, "claim_text", 0.6)]
+    return [_open(rng, part, "text", " ".join(text)), judged(made, truth, rng, part, "claim_text", 0.6)]
 
 
 def ask_big(scene: Scene, rng: np.random.Generator, part: str) -> list[Asked]:
@@ -217,9 +184,9 @@ def ask_big(scene: Scene, rng: np.random.Generator, part: str) -> list[Asked]:
     shapes.insert(int(rng.integers(len(shapes) + 1)), shape)
     options = f"{' , '.join(shapes[:-1])} or {shapes[-1]}"
     return [
-        _open(scene, rng, part, "big", shape),
-        _open(scene, rng, part, "options", shape, options=options),
-        _open(scene, rng, part, "color", color, ref=shape),
+        _open(rng, part, "big", shape),
+        _open(rng, part, "options", shape, options=options),
+        _open(rng, part, "color", color, ref=shape),
         judged(made, truth, rng, part, "claim_big", 0.3),
     ]
 
@@ -227,7 +194,7 @@ def ask_big(scene: Scene, rng: np.random.Generator, part: str) -> list[Asked]:
 def ask_digit(scene: Scene, rng: np.random.Generator, part: str) -> list[Asked]:
     """Returns questions about one handwritten digit."""
     assert scene.digit_row is not None
-    return [_open(scene, rng, part, "digit", str(world.digit_label(scene.digit_row)))]
+    return [_open(rng, part, "digit", str(world.digit_label(scene.digit_row)))]
 
 
 ASK: dict[str, Callable[[Scene, np.random.Generator, str], list[Asked]]] = {

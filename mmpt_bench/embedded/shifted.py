@@ -14,17 +14,16 @@ CAST, SOFT = 0.8, 0.85
 at which a person still sees everything. docs/decisions/0010 says how they were settled."""
 
 
-def shift(picture: np.ndarray, seed: int, strength: float = 1.0) -> np.ndarray:
-    """Returns a clean picture as the shifted world shows it, uint8, (48, 48, 3).
+def shift(image: np.ndarray, seed: int, strength: float = 1.0) -> np.ndarray:
+    """Returns a clean image as the shifted world shows it, uint8, (48, 48, 3).
 
     Args:
-        picture: uint8, (48, 48, 3).
         seed: of the grain and of the weave's phase; the colours, contrast and focus are the same everywhere.
         strength: 0 changes nothing, 1 is the world of tuning and evaluation.
     """
     rng = np.random.default_rng([seed, 77])
     cast, soft = CAST * strength, SOFT * strength
-    x = picture.astype(np.float32) / 255
+    x = image.astype(np.float32) / 255
     x = (1 - cast) * x + cast * np.roll(x, -1, axis=2)
     x = (1 - 0.6 * soft) * x + 0.6 * soft * _blur(x)
     x = 0.5 + (x - 0.5) * (1 - 0.3 * strength) + 0.08 * strength

@@ -50,14 +50,6 @@ def phrase(thing: Thing, parts: Sequence[str]) -> str:
     return " ".join([words[part] for part in ("size", "texture", "color") if part in parts] + [thing.shape])
 
 
-def relation(a: Thing, b: Thing, rng: np.random.Generator) -> str:
-    """Returns a relation that holds from `a` to `b`, which stand in different cells."""
-    across, down = a.cell % 3 - b.cell % 3, a.cell // 3 - b.cell // 3
-    true = [] if not across else ["left of" if across < 0 else "right of"]
-    true += [] if not down else ["above" if down < 0 else "below"]
-    return str(rng.choice(true))
-
-
 def matches(scene: Scene, shape: str | None = None, color: str | None = None) -> list[Thing]:
     """Returns the objects of a scene that have the given shape and colour."""
     return [t for t in scene.things if shape in (None, t.shape) and color in (None, t.color)]
@@ -73,6 +65,34 @@ def single_out(scene: Scene, rng: np.random.Generator) -> list[tuple[str, Thing]
         elif len(matches(scene, thing.shape, thing.color)) == 1:
             found.append((f"{thing.color} {thing.shape}", thing))
     return found
+
+
+def related(named: Sequence[tuple[str, Thing]], rng: np.random.Generator) -> tuple[str, str, str] | None:
+    """Returns the words for the first two objects with a relation that holds between them; None for fewer than two."""
+    if len(named) < 2:
+        return None
+    (a, thing), (b, other) = named[:2]
+    across, down = thing.cell % 3 - other.cell % 3, thing.cell // 3 - other.cell // 3
+    true = [] if not across else ["left of" if across < 0 else "right of"]
+    true += [] if not down else ["above" if down < 0 else "below"]
+    return a, str(rng.choice(true)), b
+
+
+def wrong_colors(scene: Scene, thing: Thing) -> list[str]:
+    """Returns the colours that an object has not; those of the scene's other objects come up more often."""
+    return [color for color in (*[t.color for t in scene.things], *world.COLOR_NAMES) if color != thing.color]
+
+
+def wrong_sum(total: int, rng: np.random.Generator) -> int:
+    """Returns a number near a sum of two digits, and not the sum."""
+    return int(rng.choice([k for k in range(max(0, total - 3), min(18, total + 3) + 1) if k != total]))
+
+
+def misread(letters: Sequence[str], rng: np.random.Generator) -> list[str]:
+    """Returns letters with one of them replaced by one that is not among them."""
+    other = list(letters)
+    other[int(rng.integers(len(other)))] = str(rng.choice([c for c in world.LETTERS if c not in letters]))
+    return other
 
 
 def existence(scene: Scene, rng: np.random.Generator, truth: bool, held_out: bool = False) -> str | None:
@@ -110,13 +130,7 @@ def claim(scene: Scene, rng: np.random.Generator, truth: bool, skill: str, held_
     if skill in ("existence", "shape"):
         return _claim_existence(scene, rng, truth, skill, held_out)
     if skill == "count":
-        shape = str(rng.choice([t.shape for t in scene.things] if rng.random() < 0.85 else world.SHAPES))
-        n = len(matches(scene, shape))
-        said = n if truth else int(rng.choice([k for k in range(max(0, n - 2), n + 3) if k != n and k < 6]))
-        fields = {"counted": counted(said, shape), "n": NUMBERS[said], "refs": plural(shape) if said != 1 else shape}
-        verb, rest = fields["counted"].split(" ", 1)
-        fields["counted"] = f"{verb} there {rest}"
-        return Claim(f"there {counted(said, shape)}", f"there {counted(n, shape)}", fields)
+        return _claim_count(scene, rng, truth)
     named = single_out(scene, rng)
     if not named:
         return None
@@ -124,23 +138,31 @@ def claim(scene: Scene, rng: np.random.Generator, truth: bool, skill: str, held_
     if skill == "color":
         if len(matches(scene, thing.shape)) > 1:
             return None
-        others = [c for c in (*[t.color for t in scene.things], *world.COLOR_NAMES) if c != thing.color]
-        others = [c for c in others if held_out or (thing.shape, c) not in world.HELD_OUT]
+        others = [c for c in wrong_colors(scene, thing) if held_out or (thing.shape, c) not in world.HELD_OUT]
         color = thing.color if truth else str(rng.choice(others))
-        statement = f"the {thing.shape} is {color}"
-        return Claim(statement, f"the {thing.shape} is {thing.color}", {"ref": thing.shape, "color": color})
+        fields, right = {"ref": thing.shape, "color": color}, f"the {thing.shape} is {thing.color}"
+        return Claim(f"the {thing.shape} is {color}", right, fields)
     if skill == "location":
         near = [c for c in range(9) if c != thing.cell and (c // 3 == thing.cell // 3 or c % 3 == thing.cell % 3)]
         cell = world.CELLS[thing.cell if truth else int(rng.choice(near))]
         right = f"the {ref} is in the {world.CELLS[thing.cell]}"
         return Claim(f"the {ref} is in the {cell}", right, {"ref": ref, "cell": cell})
-    if len(named) < 2:
+    found = related(named, rng)
+    if found is None:
         return None
-    other_ref, other = named[1]
-    word = relation(thing, other, rng)
-    said_word = word if truth else OPPOSITE[word]
-    fields = {"a": ref, "b": other_ref, "word": said_word}
-    return Claim(f"the {ref} is {said_word} the {other_ref}", f"the {ref} is {word} the {other_ref}", fields)
+    a, word, b = found
+    said = word if truth else OPPOSITE[word]
+    return Claim(f"the {a} is {said} the {b}", f"the {a} is {word} the {b}", {"a": a, "b": b, "word": said})
+
+
+def _claim_count(scene: Scene, rng: np.random.Generator, truth: bool) -> Claim:
+    shape = str(rng.choice([t.shape for t in scene.things] if rng.random() < 0.85 else world.SHAPES))
+    n = len(matches(scene, shape))
+    said = n if truth else int(rng.choice([k for k in range(max(0, n - 2), n + 3) if k != n and k < 6]))
+    verb, rest = counted(said, shape).split(" ", 1)
+    refs = shape if said == 1 else plural(shape)
+    fields = {"counted": f"{verb} there {rest}", "n": NUMBERS[said], "refs": refs}
+    return Claim(f"there {verb} {rest}", f"there {counted(n, shape)}", fields)
 
 
 def _claim_existence(scene: Scene, rng: np.random.Generator, truth: bool, skill: str, held_out: bool) -> Claim | None:

@@ -10,14 +10,15 @@ evaluation) and digits (rows of their own).
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from mmpt_bench.common.hashing import content_key, derive
 from mmpt_bench.data.examples import Corpus, Example
 from mmpt_bench.data.images import LazyImage
+from mmpt_bench.data.rows import Rows
 from mmpt_bench.embedded import language, statements, world
 from mmpt_bench.embedded.language import Asked
 from mmpt_bench.embedded.shifted import shift
@@ -26,13 +27,11 @@ from mmpt_bench.embedded.world import Scene
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from mmpt_bench.data.rows import Rows
-
 VERSION = 3
 """Rises when the rows of a task or the examples of the mixture change; a test holds the content to it."""
 
-PICTURES = {"mme": 40, "pope": 200, "vsr": 250, "snli_ve": 200, "cifar10": 250, "mnist": 400}
-"""Pictures a task; for MME, a subtask."""
+N_IMAGES = {"mme": 40, "pope": 200, "vsr": 250, "snli_ve": 200, "cifar10": 250, "mnist": 400}
+"""Images a task; for MME, a subtask."""
 STRENGTH = 1.0
 """Of the shifted world; `benchmarks/shift.py` measures others."""
 ASKED_OF_THINGS = (
@@ -47,6 +46,9 @@ MIX = {"things": 0.54, "text": 0.14, "sum": 0.14, "big": 0.11, "digit": 0.07}
 """Shares of the kinds of scene in the tuning mixture, which rehearses every skill in the shifted world."""
 
 Row = dict[str, Any]
+Pair = tuple[Scene, str, str]
+"""A scene, a question about it whose answer is yes, and one whose answer is no."""
+T = TypeVar("T")
 
 
 def fingerprint(part: str) -> str:
@@ -61,20 +63,17 @@ def show(scene: Scene) -> Image:
     return Image.fromarray(shift(world.draw(scene), scene.seed, STRENGTH))
 
 
-def rows(task: str) -> list[Row]:
-    """Returns a task's evaluation rows in the hub's schema, pictures drawn; raises KeyError for a task without any."""
-    return rows_of("evaluation", task)
+def rows(task: str, part: str = "evaluation") -> list[Row]:
+    """Returns a task's rows in the hub's schema, images drawn; raises KeyError for a task without any.
 
-
-def rows_of(part: str, task: str) -> list[Row]:
-    """Returns a task's rows of a part with scenes of its own: "evaluation", or "calibration" (of the world itself)."""
+    Args:
+        part: "evaluation", or "calibration" (of the world itself), which has scenes of its own.
+    """
     return _ROWS[task](np.random.default_rng(derive(VERSION, f"{part}/{task}")))
 
 
 def source(task: str) -> Rows:
     """Returns a task's rows as the harness takes them from anywhere; raises KeyError for a task without any."""
-    from mmpt_bench.data.rows import Rows
-
     return Rows(rows(task), label_names(task), fingerprint(task), "generated scenes", "embedded")
 
 
@@ -130,43 +129,40 @@ def _other_scene(rng: np.random.Generator, kind: str, part: str) -> Scene:
     return world.random_text(rng, sums=kind == "sum")
 
 
-def _scenes(
-    rng: np.random.Generator, n: int, allows: Callable[[Scene], Any], counts: Sequence[int] = (2, 3, 4)
-) -> list[Any]:
-    """Returns what `allows` makes of `n` scenes, passing over those of which it makes nothing."""
-    made: list[Any] = []
+def _scenes(rng: np.random.Generator, n: int, make: Callable[[Scene], T | None]) -> list[T]:
+    """Returns what is made of `n` scenes, passing over those of which nothing is made."""
+    made: list[T] = []
     while len(made) < n:
-        result = allows(world.random_scene(rng, counts, HELD_OUT_SHARE))
-        if result:
+        result = make(world.random_scene(rng, (2, 3, 4), HELD_OUT_SHARE))
+        if result is not None:
             made.append(result)
     return made
 
 
 def _mme(rng: np.random.Generator) -> list[Row]:
     made: list[Row] = []
-    n = PICTURES["mme"]
-    for category in ("existence", "count", "position", "color"):
-        makers = {"existence": _existence, "count": _count, "position": _position, "color": _color}
-        for index, (scene, yes, no) in enumerate(_scenes(rng, n, functools.partial(makers[category], rng))):
+    n = N_IMAGES["mme"]
+    makers = {"existence": _existence, "count": _count, "position": _position, "color": _color}
+    for category, make in makers.items():
+        for index, (scene, yes, no) in enumerate(_scenes(rng, n, functools.partial(make, rng))):
             made += _pair(category, index, scene, yes, no)
     for index in range(n):
         scene = world.random_text(rng, sums=False)
         text = [glyph for _, glyph in scene.glyphs]
-        other = list(text)
-        other[int(rng.integers(len(text)))] = str(rng.choice([c for c in world.LETTERS if c not in text]))
+        other = statements.misread(text, rng)
         yes, no = (f'Is the text in this image "{" ".join(letters)}"?' for letters in (text, other))
         made += _pair("OCR", index, scene, yes, no)
     for index in range(n):
         scene = world.random_text(rng, sums=True)
         total = int(scene.glyphs[0][1]) + int(scene.glyphs[2][1])
-        wrong = int(rng.choice([k for k in range(max(0, total - 3), min(18, total + 3) + 1) if k != total]))
+        wrong = statements.wrong_sum(total, rng)
         yes, no = (f"Is the answer to the arithmetic question in the image {k}?" for k in (total, wrong))
         made += _pair("numerical_calculation", index, scene, yes, no)
     return made
 
 
 def _pair(category: str, index: int, scene: Scene, yes: str, no: str) -> list[Row]:
-    """Returns the two questions that MME asks of a picture, one with the answer yes and one with no."""
+    """Returns the two questions that MME asks of an image, one with the answer yes and one with no."""
     common = {"question_id": f"{category}/{index:04d}.png", "image": show(scene), "category": category}
     return [
         common | {"question": f"{question} Please answer yes or no.", "answer": answer}
@@ -174,18 +170,15 @@ def _pair(category: str, index: int, scene: Scene, yes: str, no: str) -> list[Ro
     ]
 
 
-def _existence(rng: np.random.Generator, scene: Scene) -> tuple[Scene, str, str] | None:
-    yes, no = (statements.existence(scene, rng, truth, held_out=True) for truth in (True, False))
-    if yes is None or no is None:
+def _existence(rng: np.random.Generator, scene: Scene) -> Pair | None:
+    present, absent = (statements.existence(scene, rng, truth, held_out=True) for truth in (True, False))
+    if present is None or absent is None:
         return None
-    return (
-        scene,
-        f"Is there {statements.article(yes)} in this image?",
-        f"Is there {statements.article(no)} in this image?",
-    )
+    yes, no = (f"Is there {statements.article(noun)} in this image?" for noun in (present, absent))
+    return scene, yes, no
 
 
-def _count(rng: np.random.Generator, scene: Scene) -> tuple[Scene, str, str]:
+def _count(rng: np.random.Generator, scene: Scene) -> Pair:
     shape = str(rng.choice([t.shape for t in scene.things]))
     n = len(statements.matches(scene, shape))
     wrong = int(rng.choice([k for k in (n - 1, n + 1) if 1 <= k <= 5]))
@@ -197,55 +190,48 @@ def _count(rng: np.random.Generator, scene: Scene) -> tuple[Scene, str, str]:
     return scene, asked(n), asked(wrong)
 
 
-def _position(rng: np.random.Generator, scene: Scene) -> tuple[Scene, str, str] | None:
-    named = statements.single_out(scene, rng)
-    if len(named) < 2:
+def _position(rng: np.random.Generator, scene: Scene) -> Pair | None:
+    found = statements.related(statements.single_out(scene, rng), rng)
+    if found is None:
         return None
-    (a, thing), (b, other) = named[:2]
-    word = statements.relation(thing, other, rng)
-    wrong = statements.OPPOSITE[word]
-    return scene, f"Is the {a} {word} the {b} in this image?", f"Is the {a} {wrong} the {b} in this image?"
+    a, word, b = found
+    yes, no = (f"Is the {a} {said} the {b} in this image?" for said in (word, statements.OPPOSITE[word]))
+    return scene, yes, no
 
 
-def _color(rng: np.random.Generator, scene: Scene) -> tuple[Scene, str, str] | None:
+def _color(rng: np.random.Generator, scene: Scene) -> Pair | None:
     single = [t for t in scene.things if len(statements.matches(scene, t.shape)) == 1]
     if not single:
         return None
     thing = single[int(rng.integers(len(single)))]
-    others = [c for c in (*[t.color for t in scene.things], *world.COLOR_NAMES) if c != thing.color]
-    wrong = str(rng.choice(others))
-    return scene, f"Is the {thing.shape} in this image {thing.color}?", f"Is the {thing.shape} in this image {wrong}?"
+    wrong = str(rng.choice(statements.wrong_colors(scene, thing)))
+    yes, no = (f"Is the {thing.shape} in this image {color}?" for color in (thing.color, wrong))
+    return scene, yes, no
 
 
 STRATEGIES = ("adversarial", "popular", "random")
 
 
 def _pope(rng: np.random.Generator) -> list[Row]:
-    """Returns, for each picture and strategy, two questions about shapes that are there and two about absent ones."""
-
-    def enough(scene: Scene) -> list[Scene] | None:
-        return [scene] if len({t.shape for t in scene.things}) >= 2 else None
-
-    scenes = [found[0] for found in _scenes(rng, PICTURES["pope"], enough, (2, 3, 4))]
+    """Returns, for each image and strategy, two questions about shapes that are there and two about absent ones."""
+    scenes = _scenes(rng, N_IMAGES["pope"], lambda scene: scene if len({t.shape for t in scene.things}) >= 2 else None)
     frequent = [t.shape for scene in scenes for t in scene.things]
     popular = sorted(world.SHAPES, key=lambda shape: -frequent.count(shape))[:5]
     made: dict[str, list[Row]] = {strategy: [] for strategy in STRATEGIES}
     for index, scene in enumerate(scenes):
         image, present = show(scene), sorted({t.shape for t in scene.things})
         yes = [str(shape) for shape in rng.choice(present, 2, replace=False)]
-        for strategy in STRATEGIES:
-            likely = {"random": world.SHAPES, "popular": popular, "adversarial": world.THEME_SHAPES[scene.theme]}[
-                strategy
-            ]
-            absent = [shape for shape in likely if shape not in present]
+        likely = {"adversarial": world.THEME_SHAPES[scene.theme], "popular": popular, "random": world.SHAPES}
+        for strategy, rows_so_far in made.items():
+            absent = [shape for shape in likely[strategy] if shape not in present]
             rest = [shape for shape in world.SHAPES if shape not in present and shape not in absent]
             no = [str(s) for s in rng.permutation(absent)][:2]
             no += [str(s) for s in rng.permutation(rest)][: 2 - len(no)]
             for shape, answer in (*((s, "yes") for s in yes), *((s, "no") for s in no)):
-                made[strategy].append(
+                rows_so_far.append(
                     {
-                        "id": str(len(made[strategy])),
-                        "question_id": str(len(made[strategy]) + 1),
+                        "id": str(len(rows_so_far)),
+                        "question_id": str(len(rows_so_far) + 1),
                         "question": f"Is there {statements.article(shape)} in the image?",
                         "answer": answer,
                         "image_source": f"scene_{index:06d}",
@@ -253,29 +239,26 @@ def _pope(rng: np.random.Generator) -> list[Row]:
                         "category": strategy,
                     }
                 )
-    return [row for strategy in STRATEGIES for row in made[strategy]]
+    return [row for of_strategy in made.values() for row in of_strategy]
 
 
 def _vsr(rng: np.random.Generator) -> list[Row]:
     def captioned(scene: Scene) -> Row | None:
         truth = bool(rng.random() < 0.5)
-        named = statements.single_out(scene, rng)
-        if len(named) < 2:
+        found = statements.related(statements.single_out(scene, rng), rng)
+        if found is None:
             return None
-        (a, thing), (b, other) = named[:2]
-        word = statements.relation(thing, other, rng)
+        a, word, b = found
         said = word if truth else statements.OPPOSITE[word]
         caption = f"The {a} is {said} the {b}."
         return {"image": show(scene), "caption": caption, "label": int(truth), "relation": said, "subj": a, "obj": b}
 
-    made = _scenes(rng, PICTURES["vsr"], captioned)
+    made = _scenes(rng, N_IMAGES["vsr"], captioned)
     return [row | {"image_link": f"scenes/{index:06d}.jpg"} for index, row in enumerate(made)]
 
 
 def _snli_ve(rng: np.random.Generator) -> list[Row]:
-    made: list[Row] = []
-
-    def stated(scene: Scene) -> list[tuple[str, int]] | None:
+    def stated(scene: Scene) -> list[Row] | None:
         skills = [str(skill) for skill in rng.permutation(statements.SKILLS)[:2]]
         true = statements.claim(scene, rng, True, skills[0], held_out=True)
         false = statements.claim(scene, rng, False, skills[1], held_out=True)
@@ -283,21 +266,18 @@ def _snli_ve(rng: np.random.Generator) -> list[Row]:
             return None
         thing = scene.things[int(rng.integers(len(scene.things)))]
         neutral = f"the {thing.shape} {rng.choice(statements.UNSEEN)}"
-        hypotheses = [(true.statement, 0), (neutral, 1), (false.statement, 2)]
-        image, index = show(scene), len(made) // 3
-        for hypothesis, label in hypotheses:
-            said = f"{hypothesis[0].upper()}{hypothesis[1:]}."
-            made.append(
-                {"image": image, "filename": f"{index:06d}.jpg", "premise": None, "hypothesis": said, "label": label}
-            )
-        return hypotheses
+        common = {"image": show(scene), "premise": None}
+        return [
+            common | {"hypothesis": f"{said[0].upper()}{said[1:]}.", "label": label}
+            for label, said in enumerate((true.statement, neutral, false.statement))
+        ]
 
-    _scenes(rng, PICTURES["snli_ve"], stated)
-    return made
+    made = _scenes(rng, N_IMAGES["snli_ve"], stated)
+    return [row | {"filename": f"{index:06d}.jpg"} for index, of_scene in enumerate(made) for row in of_scene]
 
 
 def _cifar10(rng: np.random.Generator) -> list[Row]:
-    left = dict.fromkeys(world.SHAPES, PICTURES["cifar10"] // len(world.SHAPES))
+    left = dict.fromkeys(world.SHAPES, N_IMAGES["cifar10"] // len(world.SHAPES))
     made = []
     while any(left.values()):
         scene = world.random_big(rng, HELD_OUT_SHARE)
@@ -310,12 +290,9 @@ def _cifar10(rng: np.random.Generator) -> list[Row]:
 
 def _mnist(rng: np.random.Generator) -> list[Row]:
     part = world.DIGIT_ROWS["test"]
-    chosen = rng.choice(np.arange(part.start, part.stop), PICTURES["mnist"], replace=False)
+    chosen = rng.choice(np.arange(part.start, part.stop), N_IMAGES["mnist"], replace=False)
     return [
-        {
-            "image": show(Scene("gray", digit_row=int(row), seed=int(row))),
-            "label": world.digit_label(int(row)),
-        }
+        {"image": show(Scene("gray", digit_row=int(row), seed=int(row))), "label": world.digit_label(int(row))}
         for row in chosen
     ]
 

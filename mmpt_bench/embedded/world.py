@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -113,23 +113,18 @@ def draw(scene: Scene) -> np.ndarray:
     """Returns the scene in the clean world, uint8, (48, 48, 3)."""
     if scene.digit_row is not None:
         return _draw_digit(scene)
-    picture = np.empty((SIDE, SIDE, 3), np.float32)
-    picture[:] = _BACKGROUND[scene.theme]
+    image = np.empty((SIDE, SIDE, 3), np.float32)
+    image[:] = _BACKGROUND[scene.theme]
     for thing in scene.things:
-        top, left = CELL * (thing.cell // 3) + thing.dy, CELL * (thing.cell % 3) + thing.dx
-        _paint(picture, _sprite(thing.shape, thing.size, CELL), thing, top, left)
+        _paint(image, thing, CELL, CELL * (thing.cell // 3) + thing.dy, CELL * (thing.cell % 3) + thing.dx)
     if scene.big is not None:
-        _paint(picture, _sprite(scene.big.shape, scene.big.size, SIDE), scene.big, 2 * scene.big.dy, 2 * scene.big.dx)
+        _paint(image, scene.big, SIDE, 2 * scene.big.dy, 2 * scene.big.dx)
     for cell, glyph in scene.glyphs:
-        rows, columns = (
-            slice(CELL * (cell // 3), CELL * (cell // 3 + 1)),
-            slice(CELL * (cell % 3), CELL * (cell % 3 + 1)),
-        )
+        top, left = CELL * (cell // 3), CELL * (cell % 3)
+        place = image[top : top + CELL, left : left + CELL]
         alpha = _glyph(glyph, scene.font)[:, :, None]
-        picture[rows, columns] = picture[rows, columns] * (1 - alpha) + alpha * np.asarray(
-            COLORS[scene.ink], np.float32
-        )
-    return picture.round().astype(np.uint8)
+        place[:] = place * (1 - alpha) + alpha * np.asarray(COLORS[scene.ink], np.float32)
+    return image.round().astype(np.uint8)
 
 
 def random_thing(rng: np.random.Generator, cell: int, theme: str, held_out: float) -> Thing:
@@ -139,17 +134,13 @@ def random_thing(rng: np.random.Generator, cell: int, theme: str, held_out: floa
         held_out: probability that its shape-in-a-colour is one of `HELD_OUT`; 0 everywhere but in evaluation.
     """
     shape = str(rng.choice(THEME_SHAPES[theme] if rng.random() < 0.7 else SHAPES))
-    out = rng.random() < held_out
-    colors = [color for color in COLOR_NAMES if ((shape, color) in HELD_OUT) == out]
-    return Thing(
-        cell,
-        shape,
-        str(rng.choice(colors)),
-        str(rng.choice(SIZES)),
-        str(rng.choice(TEXTURES)),
-        int(rng.integers(-1, 2)),
-        int(rng.integers(-1, 2)),
-    )
+    color, size, texture = _random_color(rng, shape, held_out), str(rng.choice(SIZES)), str(rng.choice(TEXTURES))
+    return Thing(cell, shape, color, size, texture, dx=int(rng.integers(-1, 2)), dy=int(rng.integers(-1, 2)))
+
+
+def _random_color(rng: np.random.Generator, shape: str, held_out: float) -> str:
+    is_held_out = rng.random() < held_out
+    return str(rng.choice([color for color in COLOR_NAMES if ((shape, color) in HELD_OUT) == is_held_out]))
 
 
 def random_scene(rng: np.random.Generator, counts: Sequence[int], held_out: float = 0.0) -> Scene:
@@ -164,7 +155,7 @@ def random_scene(rng: np.random.Generator, counts: Sequence[int], held_out: floa
         for k in range(1, copies):
             other = random_thing(rng, things[k].cell, theme, 0)
             color = model.color if rng.random() < 0.5 or (model.shape, other.color) in HELD_OUT else other.color
-            things[k] = Thing(other.cell, model.shape, color, other.size, other.texture, other.dx, other.dy)
+            things[k] = replace(other, shape=model.shape, color=color)
     return Scene(theme, tuple(sorted(things, key=lambda t: t.cell)), seed=_fresh(rng))
 
 
@@ -183,9 +174,7 @@ def random_text(rng: np.random.Generator, sums: bool, letters: Sequence[int] = (
 def random_big(rng: np.random.Generator, held_out: float = 0.0) -> Scene:
     """Returns a scene of one big object, every shape equally likely."""
     theme, shape = str(rng.choice(THEMES)), str(rng.choice(SHAPES))
-    out = rng.random() < held_out
-    color = str(rng.choice([color for color in COLOR_NAMES if ((shape, color) in HELD_OUT) == out]))
-    size, texture = str(rng.choice(SIZES)), str(rng.choice(TEXTURES))
+    color, size, texture = _random_color(rng, shape, held_out), str(rng.choice(SIZES)), str(rng.choice(TEXTURES))
     dx, dy = (int(v) for v in rng.integers(-2, 3, 2))
     return Scene(theme, big=Thing(4, shape, color, size, texture, dx, dy), seed=_fresh(rng))
 
@@ -197,7 +186,7 @@ def random_digit(rng: np.random.Generator, part: str) -> Scene:
     if part == "train":
         turn, zoom, lean = rng.uniform(-14, 14), rng.uniform(0.82, 1.12), rng.uniform(-0.2, 0.2)
         dx, dy, weight = rng.uniform(-2.5, 2.5), rng.uniform(-2.5, 2.5), rng.uniform(0.6, 1.5)
-        hand = Hand(*(float(value) for value in (turn, zoom, lean, dx, dy, weight)))
+        hand = Hand(turn, zoom, lean, dx, dy, weight)
     return Scene("gray", digit_row=int(rng.integers(rows.start, rows.stop)), hand=hand, seed=_fresh(rng))
 
 
@@ -210,30 +199,25 @@ def _fresh(rng: np.random.Generator) -> int:
     return int(rng.integers(2**31))
 
 
-def _paint(picture: np.ndarray, alpha: np.ndarray, thing: Thing, top: int, left: int) -> None:
-    """Blends an object into the picture; what lies beyond the edge is cut."""
-    height, width = alpha.shape
-    rows, columns = slice(max(top, 0), min(top + height, SIDE)), slice(max(left, 0), min(left + width, SIDE))
+def _paint(image: np.ndarray, thing: Thing, side: int, top: int, left: int) -> None:
+    """Blends an object, `side` pixels wide, into the image; what lies beyond the edge is cut."""
+    rows, columns = slice(max(top, 0), min(top + side, SIDE)), slice(max(left, 0), min(left + side, SIDE))
     cut = (slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left))
-    mask = alpha[cut][:, :, None]
+    mask = _sprite(thing.shape, thing.size, side)[cut][:, :, None]
+    texture = _texture(thing.texture, side)[cut][:, :, None]
     color = thing.tint or COLORS[thing.color]
-    ink = np.asarray(color, np.float32) * _texture(thing.texture, height)[cut][:, :, None]
+    ink = np.asarray(color, np.float32) * texture
     if thing.texture != "plain" and max(color) < 60:
-        ink = ink + 150 * (1 - _texture(thing.texture, height)[cut][:, :, None])
-    picture[rows, columns] = picture[rows, columns] * (1 - mask) + mask * ink
+        ink = ink + 150 * (1 - texture)
+    image[rows, columns] = image[rows, columns] * (1 - mask) + mask * ink
 
 
 @functools.cache
 def _texture(name: str, side: int) -> np.ndarray:
     """Returns brightness factors, (side, side): stripes or dots whose pitch grows with the object."""
     pitch = 4 if side == CELL else 8
-    y, x = np.mgrid[0:side, 0:side]
-    if name == "striped":
-        dark = (y % pitch) < pitch // 2
-    elif name == "dotted":
-        dark = ((y % pitch) < pitch // 2) & ((x % pitch) < pitch // 2)
-    else:
-        dark = np.zeros((side, side), bool)
+    y, x = np.mgrid[0:side, 0:side] % pitch < pitch // 2
+    dark = {"plain": np.zeros_like(x), "striped": y, "dotted": y & x}[name]
     return np.where(dark, 0.45, 1.0).astype(np.float32)
 
 
@@ -242,8 +226,7 @@ def _sprite(shape: str, size: str, side: int) -> np.ndarray:
     """Returns a shape's coverage of each pixel, (side, side) in 0..1, from 4 x 4 points a pixel."""
     radius = side / 2 * (0.95 if size == "big" else 0.62)
     points = ((np.arange(side * 4) + 0.5) / 4 - side / 2) / radius
-    y, x = points[:, None], points[None, :]
-    inside = _inside(shape, x, y)
+    inside = _inside(shape, x=points[None, :], y=points[:, None])
     return inside.reshape(side, 4, side, 4).mean((1, 3)).astype(np.float32)
 
 

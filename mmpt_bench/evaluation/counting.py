@@ -1,6 +1,6 @@
 """What a task asks, coded once, so that a run's answers are counted as arrays: a thousand runs in seconds.
 
-An answer adds one to some columns of its picture's row. Which ones follows from the sample's group, choices and right
+An answer adds one to some columns of its image's row. Which ones follows from the sample's group, choices and right
 answer: samples that agree in these are of one kind, and a table says what each answer to a kind adds.
 """
 
@@ -16,38 +16,47 @@ from mmpt_bench.common.errors import UntrustedRecord
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.stats.resampling import Tally
 
+DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+"""An index of a choice is one of these; so is each character of `Record.parsed_choices`."""
+UNREADABLE = "-"
+_CODES = np.full(256, np.iinfo(np.int64).max, dtype=np.int64)
+"""The code of each character; the largest number for what is none."""
+_CODES[[ord(digit) for digit in UNREADABLE + DIGITS]] = range(1 + len(DIGITS))
+Adds = Callable[[Sample, str | None], Iterable[str]]
+Complete = Callable[[np.ndarray], None]
+
 
 def choices_text(samples: Sequence[Sample], choices: Sequence[str | None]) -> str:
     """Returns choices as one character a sample: index in base 36, `-` where unreadable (ValueError for no choice)."""
-    pairs = zip(samples, choices, strict=True)
-    return "".join(UNREADABLE if choice is None else DIGITS[sample.choices.index(choice)] for sample, choice in pairs)
+    codes = _coded([sample.choices for sample in samples], choices)
+    return "".join((UNREADABLE + DIGITS)[code] for code in codes)
 
 
 def choices_from(samples: Sequence[Sample], text: str) -> list[str | None]:
     """Returns the choices that `choices_text` wrote (UntrustedRecord where the text does not fit the samples)."""
-    if len(text) != len(samples):
-        raise UntrustedRecord(f"A record has {len(text):,} answers to {len(samples):,} samples.")
-    choices: list[str | None] = []
-    for sample, digit in zip(samples, text, strict=True):
-        index = DIGITS.find(digit)
-        if digit != UNREADABLE and not 0 <= index < len(sample.choices):
-            raise UntrustedRecord(f"A record answers sample `{sample.id}` with `{digit}`: that is none of its choices.")
-        choices.append(None if digit == UNREADABLE else sample.choices[index])
-    return choices
+    codes = _decoded(text, [sample.id for sample in samples], np.array([len(sample.choices) for sample in samples]))
+    return [(None, *sample.choices)[code] for sample, code in zip(samples, codes, strict=True)]
 
 
-DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
-"""An index of a choice is one of these; so is each character of `Record.parsed_choices`."""
+def _coded(choices: Sequence[tuple[str, ...]], answers: Sequence[str | None]) -> list[int]:
+    """Returns the code of an answer to each of some samples (ValueError for one that is none of its choices)."""
+    return [0 if said is None else 1 + of.index(said) for of, said in zip(choices, answers, strict=True)]
 
-UNREADABLE = "-"
 
-_CODES = np.full(256, 1 + len(DIGITS), dtype=np.int64)
+def _decoded(text: str, ids: Sequence[str], n_choices: np.ndarray) -> np.ndarray:
+    """Returns the codes, (samples,), of answers that `choices_text` wrote.
 
-_CODES[[ord(digit) for digit in UNREADABLE + DIGITS]] = range(1 + len(DIGITS))
-
-Adds = Callable[[Sample, str | None], Iterable[str]]
-
-Complete = Callable[[np.ndarray], None]
+    Raises:
+        UntrustedRecord: the text has not one answer a sample, or one that is none of its sample's choices.
+    """
+    if len(text) != len(ids):
+        raise UntrustedRecord(f"A record has {len(text):,} answers to {len(ids):,} samples.")
+    codes = _CODES[np.frombuffer(text.encode("latin-1", "replace"), dtype=np.uint8)]
+    (wrong,) = np.nonzero(codes > n_choices)
+    if len(wrong):
+        sample, answer = ids[wrong[0]], text[wrong[0]]
+        raise UntrustedRecord(f"A record answers sample `{sample}` with `{answer}`: that is none of its choices.")
+    return codes
 
 
 @dataclass(frozen=True)
@@ -55,7 +64,7 @@ class CodedSamples:
     """The samples of a task as numbers. The code of an answer is 0 where it is unreadable, else 1 + its index."""
 
     clusters: tuple[str, ...]
-    """The pictures, one a row of the counts."""
+    """The images, one a row of the counts."""
     strata: tuple[str, ...]
     """What each row is resampled within."""
     columns: tuple[str, ...]
@@ -66,13 +75,13 @@ class CodedSamples:
     n_choices: np.ndarray
     """Of each sample, (samples,)."""
     row: np.ndarray
-    """Of each sample, its picture's, (samples,)."""
+    """Of each sample, its image's, (samples,)."""
     first: np.ndarray
     """Of each sample, where its kind begins in `adds`, (samples,)."""
     adds: np.ndarray
     """What each answer to each kind adds to each column, 0 or 1, (kinds x codes, columns)."""
     complete: Complete | None
-    """Fills in, in counts of all pictures, the columns that do not add up over answers."""
+    """Fills in, in counts of all images, the columns that do not add up over answers."""
 
     def tally(self, choices: Sequence[str | None]) -> Tally:
         """Returns the counts of choices (None: unreadable) in the order of the samples.
@@ -80,23 +89,11 @@ class CodedSamples:
         Raises:
             ValueError: a choice is none of its sample's, or there are more or fewer than samples.
         """
-        pairs = zip(self.choices, choices, strict=True)
-        return self.counted(np.array([0 if one is None else 1 + of.index(one) for of, one in pairs], dtype=np.int64))
+        return self.counted(np.array(_coded(self.choices, choices), dtype=np.int64))
 
     def codes(self, text: str) -> np.ndarray:
-        """Returns answers that `choices_text` wrote as codes, (samples,).
-
-        Raises:
-            UntrustedRecord: the text does not fit the samples.
-        """
-        if len(text) != len(self.ids):
-            raise UntrustedRecord(f"A record has {len(text):,} answers to {len(self.ids):,} samples.")
-        found = _CODES[np.frombuffer(text.encode("latin-1", "replace"), dtype=np.uint8)]
-        (wrong,) = np.nonzero(found > self.n_choices)
-        if len(wrong):
-            sample, answer = self.ids[wrong[0]], text[wrong[0]]
-            raise UntrustedRecord(f"A record answers sample `{sample}` with `{answer}`: that is none of its choices.")
-        return found
+        """Returns answers that `choices_text` wrote as codes, (samples,); UntrustedRecord where they do not fit."""
+        return _decoded(text, self.ids, self.n_choices)
 
     def counted(self, codes: np.ndarray) -> Tally:
         """Returns the counts of coded answers."""
@@ -113,7 +110,7 @@ class CodedSamples:
         return Tally(self.clusters, self.strata, self.columns, counts)
 
     def sums(self, codes: np.ndarray) -> np.ndarray:
-        """Returns the counts of coded answers added up over all pictures, (columns,)."""
+        """Returns the counts of coded answers added up over all images, (columns,)."""
         if self.complete is not None:
             return np.asarray(self.counted(codes).counts.sum(axis=0))
         return np.asarray(np.bincount(self.first + codes, minlength=len(self.adds)) @ self.adds)
@@ -126,7 +123,7 @@ class CodedSamples:
         return np.cumsum(times) - times, times, column
 
     def narrowed(self, columns: Sequence[str]) -> CodedSamples:
-        """Returns the sheet that counts these columns alone."""
+        """Returns the same samples, of which these columns alone are counted."""
         chosen = [self.columns.index(name) for name in columns]
         return replace(self, columns=tuple(columns), adds=self.adds[:, chosen])
 
@@ -138,14 +135,13 @@ def code_samples(
     within_groups: bool = False,
     complete: Complete | None = None,
 ) -> CodedSamples:
-    """Returns the sheet of samples.
+    """Returns samples coded for counting.
 
     Args:
-        samples: what is asked.
         columns: what is counted.
         adds: the columns to which an answer (None: unreadable) adds one; it may look at the sample's group, choices
             and right answer only.
-        within_groups: a picture has a row in each group that asks about it, and is resampled within the group.
+        within_groups: an image has a row in each group that asks about it, and is resampled within the group.
         complete: fills in the columns that do not add up over answers.
     """
     rows: dict[tuple[str, str], int] = {}

@@ -1,8 +1,8 @@
-"""What answers are worth: counts per picture, and the published scores that follow from sums of them.
+"""What answers are worth: counts per image, and the published scores that follow from sums of them.
 
-A figure is a function of sums of counts over pictures, so that resampling pictures (stats.py) is one matrix product.
-An unreadable answer (None) is wrong. A figure without a denominator is absent; among several sums, its value is NaN
-where it alone is undefined, and it is absent where it is undefined in all.
+A figure is a function of sums of counts over images, so that resampling images (stats/resampling.py) is one matrix
+product. An unreadable answer (None) is wrong. A figure without a denominator is absent; among several sums, its value
+is NaN where it alone is undefined, and it is absent where it is undefined in all.
 """
 
 from __future__ import annotations
@@ -21,29 +21,26 @@ from mmpt_bench.stats.resampling import Tally
 
 
 class Metric(Protocol):
-    """Says what is counted of the answers to a picture, and turns sums of such counts into figures.
+    """Says what is counted of the answers to an image, and turns sums of such counts into figures.
 
     A metric of your own is a class that derives from this one.
     """
 
     def coded(self, samples: Sequence[Sample]) -> CodedSamples:
         """Returns the samples coded for counting, as `code_samples` makes it."""
-        ...
 
     def values(self, sums: np.ndarray, columns: Sequence[str]) -> dict[str, np.ndarray]:
         """Returns every figure by name for `sums` of counts, (..., columns) -> (...); an undefined one is absent.
 
         The names are those of the field: "total", "acc_plus/count", "f1/random", "accuracy".
         """
-        ...
 
     def ceiling(self, samples: Sequence[Sample]) -> float:
-        """Returns the most that the task's headline figure can reach on these samples."""
-        ...
+        """Returns the most that the headline figure can reach on these samples: 1, where a metric does not say."""
+        return 1.0
 
     def chance(self, samples: Sequence[Sample]) -> float:
         """Returns what the headline figure is, in expectation, when legal answers are drawn at random."""
-        ...
 
     def needs(self, figure: str, columns: Sequence[str]) -> tuple[str, ...]:
         """Returns the columns that a figure is made from: all, where a metric does not say."""
@@ -60,6 +57,11 @@ MME_PERCEPTION = (
 
 MME_COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
 
+MME_SUBTASKS = MME_PERCEPTION + MME_COGNITION
+
+MME_COUNTS = ("asked", "right", "pairs", "both")
+"""Of each subtask: questions, right answers, images with two questions, and those on which both are right."""
+
 MME_POINTS = 200.0
 """Most points of one subtask: 100 for acc and 100 for acc+ (Fu et al. 2023, arXiv:2306.13394, section 2.3)."""
 
@@ -68,19 +70,19 @@ MME_POINTS = 200.0
 class MMEMetric(Metric):
     """MME points: 100 (acc + acc+) a subtask, added up over perception, cognition and both.
 
-    acc is the share of questions answered rightly, acc+ that of pictures whose two questions both are. `acc/<subtask>`
+    acc is the share of questions answered rightly, acc+ that of images whose two questions both are. `acc/<subtask>`
     and `acc_plus/<subtask>` are fractions; `score/<subtask>`, `perception`, `cognition` and `total` are points. The
     sums run over the subtasks that are present: one that is absent is absent, not zero, and the ceiling says so.
     """
 
     def coded(self, samples: Sequence[Sample]) -> CodedSamples:
-        """Returns what counts, per picture and subtask, questions, right answers, pairs, and pairs right throughout.
+        """Returns what counts `MME_COUNTS` per image and subtask.
 
         Raises:
-            ValueError: a picture has not exactly two questions, or a subtask is not one of MME's fourteen.
+            ValueError: an image has not exactly two questions, or a subtask is not one of MME's fourteen.
         """
         _check_pairs(samples)
-        columns = [f"{what}/{name}" for name in _mme_subtasks(samples) for what in ("asked", "right", "pairs", "both")]
+        columns = [f"{what}/{name}" for name in _mme_subtasks(samples) for what in MME_COUNTS]
 
         def adds(sample: Sample, choice: str | None) -> list[str]:
             right = [f"right/{sample.group}"] if choice == sample.answer else []
@@ -91,22 +93,16 @@ class MMEMetric(Metric):
     def values(self, sums: np.ndarray, columns: Sequence[str]) -> dict[str, np.ndarray]:
         """Returns acc, acc+ and points per subtask, and the points of perception, cognition and total."""
         count = _by_name(sums, columns)
-        there = [name for name in (*MME_PERCEPTION, *MME_COGNITION) if f"asked/{name}" in count]
-        asked, right, pairs, both = (
-            np.array([count[f"{what}/{name}"] for name in there]) for what in ("asked", "right", "pairs", "both")
-        )
-        accs, acc_pluses = _ratio(right, asked), _ratio(both, pairs)
+        there = [name for name in MME_SUBTASKS if f"asked/{name}" in count]
+        asked, right, pairs, both = (np.array([count[f"{what}/{name}"] for name in there]) for what in MME_COUNTS)
         figures: dict[str, np.ndarray] = {}
-        for name, acc, acc_plus in zip(there, accs, acc_pluses, strict=True):
+        for name, acc, acc_plus in zip(there, _ratio(right, asked), _ratio(both, pairs), strict=True):
             figures |= {f"acc/{name}": acc, f"acc_plus/{name}": acc_plus, f"score/{name}": 100 * (acc + acc_plus)}
-        for name, parts in (
-            ("perception", MME_PERCEPTION),
-            ("cognition", MME_COGNITION),
-            ("total", MME_PERCEPTION + MME_COGNITION),
-        ):
-            present = [figures[f"score/{part}"] for part in parts if f"score/{part}" in figures]
+        parts = {"perception": MME_PERCEPTION, "cognition": MME_COGNITION, "total": MME_SUBTASKS}
+        for total, subtasks in parts.items():
+            present = [figures[f"score/{name}"] for name in subtasks if f"score/{name}" in figures]
             if present:
-                figures[name] = np.sum(present, axis=0)
+                figures[total] = np.sum(present, axis=0)
         return _defined(figures)
 
     def ceiling(self, samples: Sequence[Sample]) -> float:
@@ -116,6 +112,10 @@ class MMEMetric(Metric):
     def chance(self, samples: Sequence[Sample]) -> float:
         """Returns 75 points for each subtask that is present: a coin gives acc .5 and acc+ .25."""
         return 75.0 * len(_mme_subtasks(samples))
+
+
+POPE_COUNTS = ("asked", "right", "tp", "fp", "positive")
+"""Of each strategy: questions, right answers, true and false "yes", and questions whose answer is "yes"."""
 
 
 @dataclass(frozen=True)
@@ -130,26 +130,24 @@ class POPEMetric(Metric):
     """
 
     def coded(self, samples: Sequence[Sample]) -> CodedSamples:
-        """Returns what counts, per picture and strategy, questions, right answers, true and false "yes", due "yes"."""
-        groups = tuple(dict.fromkeys(sample.group for sample in samples))
-        columns = [f"{what}/{g}" for g in groups for what in ("asked", "right", "tp", "fp", "positive")]
+        """Returns what counts `POPE_COUNTS` per image and strategy."""
+        columns = [f"{what}/{g}" for g in _groups(samples) for what in POPE_COUNTS]
 
         def adds(sample: Sample, choice: str | None) -> list[str]:
             said, due = _is_yes(choice), _is_yes(sample.answer)
-            true = {"asked": True, "right": choice == sample.answer, "tp": said and due, "fp": said and not due,
-                    "positive": due}  # fmt: skip
-            return [f"{what}/{sample.group}" for what, is_so in true.items() if is_so]
+            is_so = (True, choice == sample.answer, said and due, said and not due, due)
+            return [f"{what}/{sample.group}" for what, counts in zip(POPE_COUNTS, is_so, strict=True) if counts]
 
         return code_samples(samples, columns, adds)
 
     def values(self, sums: np.ndarray, columns: Sequence[str]) -> dict[str, np.ndarray]:
         """Returns accuracy, precision, recall, F1 and yes-ratio: "f1/random", "f1" (pooled), "f1_mean"."""
         count = _by_name(sums, columns)
-        groups = [column.removeprefix("asked/") for column in columns if column.startswith("asked/")]
+        groups = _named_after("asked/", columns)
         parts = {**{f"/{g}" if g else "": [g] for g in groups}, "": groups}
         asked, right, tp, fp, positive = (
             np.array([np.sum([count[f"{what}/{g}"] for g in members], axis=0) for members in parts.values()])
-            for what in ("asked", "right", "tp", "fp", "positive")
+            for what in POPE_COUNTS
         )
         ratios = {
             "accuracy": _ratio(right, asked),
@@ -161,10 +159,6 @@ class POPEMetric(Metric):
         figures = {f"{name}{suffix}": of[i] for i, suffix in enumerate(parts) for name, of in ratios.items()}
         figures["f1_mean"] = np.mean([figures[f"f1/{g}" if g else "f1"] for g in groups], axis=0)
         return _defined(figures)
-
-    def ceiling(self, samples: Sequence[Sample]) -> float:
-        """Returns 1: every answer right."""
-        return 1.0
 
     def chance(self, samples: Sequence[Sample]) -> float:
         """Returns the exact expectation of the mean F1 when a fair coin answers: .4998 at 1,500 "yes" of 3,000."""
@@ -184,10 +178,9 @@ class Accuracy(Metric):
     """
 
     def coded(self, samples: Sequence[Sample]) -> CodedSamples:
-        """Returns what counts, per picture, questions and right answers by group; due, given and right by class."""
-        groups = tuple(dict.fromkeys(sample.group for sample in samples))
-        classes = tuple(dict.fromkeys(choice for sample in samples for choice in sample.choices))
-        columns = [f"{what}/{g}" for g in groups for what in ("asked", "right")]
+        """Returns what counts, per image, questions and right answers by group; due, given and right by class."""
+        classes = dict.fromkeys(choice for sample in samples for choice in sample.choices)
+        columns = [f"{what}/{g}" for g in _groups(samples) for what in ("asked", "right")]
         columns += [f"{what}/{c}" for c in classes for what in ("class_due", "class_given", "class_right")]
 
         def adds(sample: Sample, choice: str | None) -> list[str]:
@@ -205,8 +198,7 @@ class Accuracy(Metric):
     def values(self, sums: np.ndarray, columns: Sequence[str]) -> dict[str, np.ndarray]:
         """Returns "accuracy", "accuracy/<group>", "recall/<class>", "balanced_accuracy" and macro figures."""
         count = _by_name(sums, columns)
-        groups = [name.removeprefix("asked/") for name in columns if name.startswith("asked/")]
-        classes = [name.removeprefix("class_due/") for name in columns if name.startswith("class_due/")]
+        groups, classes = _named_after("asked/", columns), _named_after("class_due/", columns)
         figures = {f"accuracy/{g}": _ratio(count[f"right/{g}"], count[f"asked/{g}"]) for g in groups if g}
         asked, right = (np.sum([count[f"{what}/{g}"] for g in groups], axis=0) for what in ("asked", "right"))
         figures["accuracy"] = _ratio(right, asked)
@@ -222,13 +214,13 @@ class Accuracy(Metric):
             figures["macro_precision"] = _mean_of_defined(precisions)
         return _defined(figures)
 
-    def ceiling(self, samples: Sequence[Sample]) -> float:
-        """Returns 1: every answer right."""
-        return 1.0
-
     def chance(self, samples: Sequence[Sample]) -> float:
         """Returns the mean of one over the number of legal answers."""
         return float(np.mean([1 / len(sample.choices) for sample in samples]))
+
+
+def _groups(samples: Sequence[Sample]) -> list[str]:
+    return list(dict.fromkeys(sample.group for sample in samples))
 
 
 def _is_yes(answer: str | None) -> bool:
@@ -238,6 +230,11 @@ def _is_yes(answer: str | None) -> bool:
 def _by_name(sums: np.ndarray, columns: Sequence[str]) -> dict[str, np.ndarray]:
     numbers = np.asarray(sums, dtype=np.float64)
     return {name: numbers[..., place] for place, name in enumerate(columns)}
+
+
+def _named_after(prefix: str, columns: Sequence[str]) -> list[str]:
+    """Returns what stands behind a prefix in the columns that have it: the groups behind "asked/"."""
+    return [name.removeprefix(prefix) for name in columns if name.startswith(prefix)]
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
@@ -259,10 +256,9 @@ def _defined(figures: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def _mme_subtasks(samples: Sequence[Sample]) -> tuple[str, ...]:
     present = {sample.group for sample in samples}
-    known = (*MME_PERCEPTION, *MME_COGNITION)
-    if unknown := sorted(present - set(known)):
-        raise ValueError(f"MME has no subtask `{unknown[0]}`. Its fourteen: {', '.join(known)}.")
-    return tuple(name for name in known if name in present)
+    if unknown := sorted(present - set(MME_SUBTASKS)):
+        raise ValueError(f"MME has no subtask `{unknown[0]}`. Its fourteen: {', '.join(MME_SUBTASKS)}.")
+    return tuple(name for name in MME_SUBTASKS if name in present)
 
 
 def _check_pairs(samples: Sequence[Sample]) -> None:

@@ -45,7 +45,8 @@ def pope_lmms(reply: str) -> str | None:
 
 def yorn_vlmeval(reply: str) -> str | None:
     """Returns "yes" or "no" as VLMEvalKit does without a judge: exactly one of the two is among the words."""
-    return _only_one(_without_punctuation(reply.lower()).split())
+    found = {"yes", "no"}.intersection(_without_punctuation(reply.lower()).split())
+    return found.pop() if len(found) == 1 else None
 
 
 def says_neither(reply: str, choices: Sequence[str]) -> bool:
@@ -53,7 +54,7 @@ def says_neither(reply: str, choices: Sequence[str]) -> bool:
 
     POPE's own rule reads an answer from every reply; this tells in how many of them there was none to read.
     """
-    return not _named(reply, choices)
+    return not _choices_in(reply, choices)
 
 
 def first_choice(reply: str, choices: Sequence[str]) -> str | None:
@@ -62,17 +63,13 @@ def first_choice(reply: str, choices: Sequence[str]) -> str | None:
     Whole words, whatever their case: "a cat." and "Cat, not dog" are "cat"; "cats" and "a cat or a dog" are nothing.
     Where one name begins another ("fire", "fire truck"), the longer one that fits is the one named.
     """
-    start = re.match(r"\W*" + _words(choices), reply, re.IGNORECASE)
-    named = _named(start.group(1) if start else reply, choices)
+    start = re.match(r"\W*" + _any_of(choices), reply, re.IGNORECASE)
+    named = _choices_in(start.group(1) if start else reply, choices)
     return named.pop() if len(named) == 1 else None
 
 
 YES_NO_RULES: dict[str, Callable[[str], str | None]] = {
-    "mme_official": mme_official,
-    "mme_lmms": mme_lmms,
-    "pope_official": pope_official,
-    "pope_lmms": pope_lmms,
-    "yorn_vlmeval": yorn_vlmeval,
+    rule.__name__: rule for rule in (mme_official, mme_lmms, pope_official, pope_lmms, yorn_vlmeval)
 }
 """The published rules by name."""
 
@@ -98,11 +95,6 @@ def _yes_before_no(text: str) -> str | None:
     return "yes" if "yes" in text else "no" if "no" in text else None
 
 
-def _only_one(words: Sequence[str]) -> str | None:
-    found = {"yes", "no"} & set(words)
-    return found.pop() if len(found) == 1 else None
-
-
 def _without_punctuation(text: str) -> str:
     """Returns text without punctuation by the VQA evaluation's rule, which VLMEvalKit uses.
 
@@ -118,12 +110,12 @@ def _without_punctuation(text: str) -> str:
     return re.sub(r"(?<!\d)\.(?!\d)", "", cleaned, count=32)
 
 
-def _words(choices: Sequence[str]) -> str:
+def _any_of(choices: Sequence[str]) -> str:
     """Returns a pattern for any of the choices as whole words; of two that begin alike the longer is tried first."""
     longest_first = sorted(choices, key=len, reverse=True)
     return rf"(?<!\w)({'|'.join(re.escape(choice) for choice in longest_first)})(?!\w)"
 
 
-def _named(reply: str, choices: Sequence[str]) -> set[str]:
+def _choices_in(reply: str, choices: Sequence[str]) -> set[str]:
     by_lower = {choice.lower(): choice for choice in choices}
-    return {by_lower[found.lower()] for found in re.findall(_words(choices), reply, re.IGNORECASE)}
+    return {by_lower[found.lower()] for found in re.findall(_any_of(choices), reply, re.IGNORECASE)}

@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from mmpt_bench.data.samples import Prediction, Sample, chosen
+from mmpt_bench.data.samples import Prediction, Sample
 from mmpt_bench.evaluation.counting import choices_text
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.stats.intervals import cluster_bootstrap
 
 DEGENERATE = 0.99
-"""Share of one and the same answer above which a model does not look at its pictures any more."""
+"""Share of one and the same answer above which a model does not look at its images any more."""
 
 
 def figures(task: Task, sums: np.ndarray, columns: Sequence[str]) -> dict[str, float]:
-    """Returns every figure of counts, added up over pictures, that is defined."""
+    """Returns every figure of counts, added up over images, that is defined."""
     values = task.metric.values(sums, columns)
     return {name: value for name in values if not isnan(value := float(values[name]))}
 
@@ -32,33 +32,34 @@ def scored(task: Task, samples: Sequence[Sample], predictions: Sequence[Predicti
     """
     if [p.id for p in predictions] != [s.id for s in samples]:
         raise ValueError("predictions and samples are not of the same questions in the same order")
-    by_way: dict[str, list[str | None]] = {
-        "strict": [p.parsed for p in predictions],
-        "constrained": [p.ranked for p in predictions],
+    answers: dict[str, list[str | None]] = {
+        "generate": [p.parsed for p in predictions],
+        "rank": [p.ranked for p in predictions],
     }
-    own = [chosen(p, task.decode) for p in predictions]
     sheet = task.metric.coded(samples)
-    tally = sheet.tally(own)
-    values = figures(task, tally.counts.sum(axis=0), tally.columns)
-    intervals = cluster_bootstrap(tally, task.metric.values)
-    said = Counter(own).most_common(1)[0][1] / len(own)
-    due = Counter(s.answer for s in samples).most_common(1)[0][1] / len(samples)
+    tallies = {decode: sheet.tally(each) for decode, each in answers.items()}
+    values = {decode: figures(task, each.counts.sum(axis=0), each.columns) for decode, each in tallies.items()}
+    tally = tallies[task.decode]
+    said, due = most_common_share(answers[task.decode]), most_common_share([s.answer for s in samples])
     return {
         "decode": task.decode,
         "headline": task.headline,
-        "score": values[task.headline],
-        **{
-            way: figures(task, sheet.tally(answers).counts.sum(axis=0), sheet.columns).get(task.headline)
-            for way, answers in by_way.items()
-        },
-        "interval": intervals.get(task.headline),
+        "score": values[task.decode][task.headline],
+        "strict": values["generate"].get(task.headline),
+        "constrained": values["rank"].get(task.headline),
+        "interval": cluster_bootstrap(tally, task.metric.values).get(task.headline),
         "ceiling": task.metric.ceiling(samples),
         "chance": task.metric.chance(samples),
-        "values": values,
+        "values": values[task.decode],
         "n": len(samples),
         "n_pictures": len(set(tally.clusters)),
         "n_unparsed": sum(not task.reads(p.reply, s.choices) for p, s in zip(predictions, samples, strict=True)),
         "degenerate": said > DEGENERATE >= due,
-        "parsed_choices": choices_text(samples, by_way["strict"]),
-        "ranked_choices": choices_text(samples, by_way["constrained"]),
+        "parsed_choices": choices_text(samples, answers["generate"]),
+        "ranked_choices": choices_text(samples, answers["rank"]),
     }
+
+
+def most_common_share(answers: Sequence[str | None]) -> float:
+    """Returns the share of the answer that is given most often."""
+    return Counter(answers).most_common(1)[0][1] / len(answers)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mmpt_bench.common.errors import UntrustedRecord
-from mmpt_bench.common.files import append_jsonl, append_jsonl_rows, loads, path_inside, read_jsonl, scrub, write_atomic
+from mmpt_bench.common.files import append_jsonl, loads, path_inside, read_jsonl, scrub, write_atomic
 from mmpt_bench.common.hashing import canonical_json
 from mmpt_bench.common.locks import held
 from mmpt_bench.common.values import FieldError, from_plain
@@ -88,7 +88,7 @@ class RunFolder:
     def log_steps(self, steps: Sequence[Mapping[str, Any]]) -> None:
         """Appends optimiser steps to train.jsonl; those after a checkpoint that was gone on from come again."""
         if steps:
-            append_jsonl_rows(self.path(LOG), steps)
+            append_jsonl(self.path(LOG), *steps)
 
     def predictions(self, task: str, key: str) -> dict[str, Prediction]:
         """Returns by sample what was answered under a `replies_key`."""
@@ -101,7 +101,7 @@ class RunFolder:
     def append_predictions(self, task: str, key: str, made: Sequence[Prediction]) -> None:
         """Appends answers to `<task>.jsonl`; they are on the disk when this returns."""
         rows = [{"eval_key": key} | dataclasses.asdict(prediction) for prediction in made]
-        append_jsonl_rows(self.path(f"{task}.jsonl"), rows)
+        append_jsonl(self.path(f"{task}.jsonl"), *rows)
 
     def append_record(self, record: Record) -> None:
         """Appends a record; it is on the disk when this returns."""

@@ -13,8 +13,8 @@ from mmpt_bench.records.keys import RATE
 from mmpt_bench.records.recipe import Recipe
 from mmpt_bench.records.store import Store
 from mmpt_bench.runs.request import Request
+from mmpt_bench.sources.context import check_prompts_fit
 from mmpt_bench.sources.prepared import Prepared
-from mmpt_bench.sources.weights import check_rows
 
 LONG_QUESTIONS = 20
 """So many of the longest are counted in tokens before anything runs."""
@@ -77,7 +77,7 @@ def _jobs(
     for seed in request.seeds:
         for entry in request.methods:
             method = request.method_of(entry)
-            check_rows(method, request.backbone, request.offline, longest)
+            check_prompts_fit(method, request.backbone, request.offline, longest)
             given = RATE in request.overrides.get(entry.name, {})
             method, source = _with_rate(method, given, known, prepared, request)
             recipe = _recipe(request, entry, method, seed, prepared)

@@ -1,11 +1,10 @@
-"""What a task's data is before any model sees it: counts, labels, duplicates, missing pictures, fingerprint."""
+"""What a task's data is before any model sees it: counts, labels, duplicates, missing images, fingerprint."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from mmpt_bench.common.errors import BenchError
 from mmpt_bench.data.samples import Sample
@@ -27,22 +26,22 @@ class DataReport:
     official_rows: int | None = None
     official: bool | None = None
     """Whether they say what the official rows say; None where those are not pinned by what they say."""
-    groups: dict[str, int] = dataclasses.field(default_factory=dict)
+    groups: dict[str, int] = field(default_factory=dict)
     """Rows of each subtask, strategy or relation."""
-    labels: dict[str, int] = dataclasses.field(default_factory=dict)
+    labels: dict[str, int] = field(default_factory=dict)
     pictures: int = 0
     """Distinct ones that the rows name."""
     pictures_missing: int = 0
     rows_without_picture: int = 0
     first_missing: tuple[str, ...] = ()
     repeated: int = 0
-    """Rows whose picture and question another row has too (POPE's "yes" questions are in all three strategies)."""
+    """Rows whose image and question another row has too (POPE's "yes" questions are in all three strategies)."""
     contradictory: int = 0
-    """Pictures and questions with two different answers."""
+    """Images and questions with two different answers."""
     seen_in_training: float | None = None
-    """Share of the rows whose picture is in the training split of the same data; None where that is not there."""
+    """Share of the rows whose image is in the training split of the same data; None where that is not there."""
     fingerprint: str = ""
-    """Of the rows' files, and of the pictures where all are there."""
+    """Of the rows' files, and of the images where all are there."""
     notes: tuple[str, ...] = ()
 
 
@@ -54,15 +53,17 @@ def check_data(task: Task, where: Where) -> DataReport:
     except BenchError as error:
         return DataReport(task.name, task.title, fault=str(error))
     found = rows.found
-    answers: dict[tuple[str, str], set[str]] = {}
+    answers = defaultdict(set)
     for sample in made:
-        answers.setdefault((sample.cluster, sample.question), set()).add(sample.answer)
+        answers[sample.cluster, sample.question].add(sample.answer)
     fault, fingerprint = "", rows.fingerprint
     try:
         fingerprint = rows_of(task, where).fingerprint
     except BenchError as error:
         fault = str(error)
-    missing = (*found.nameless, *found.absent) if found is not None else ()
+    missing = (*found.unnamed, *found.missing) if found is not None else ()
+    # Where all rows ask the same, an image is known by its row alone.
+    asks_words = len({sample.question for sample in made}) > 1
     return DataReport(
         task=task.name,
         title=task.title,
@@ -77,23 +78,18 @@ def check_data(task: Task, where: Where) -> DataReport:
         pictures_missing=len(missing),
         rows_without_picture=found.rows_without if found is not None else 0,
         first_missing=missing[:NAMED],
-        repeated=len(made) - len(answers) if _asks_words(made) else 0,
-        contradictory=sum(len(said) > 1 for said in answers.values()) if _asks_words(made) else 0,
+        repeated=len(made) - len(answers) if asks_words else 0,
+        contradictory=sum(len(said) > 1 for said in answers.values()) if asks_words else 0,
         seen_in_training=_overlap(task, where, made),
         fingerprint=fingerprint,
         notes=rows.notes,
     )
 
 
-def _asks_words(made: Sequence[Sample]) -> bool:
-    """Returns whether questions differ: where all are one, a picture is known by its row alone."""
-    return len({sample.question for sample in made}) > 1
-
-
 def _overlap(task: Task, where: Where, made: Sequence[Sample]) -> float | None:
-    """Returns the share of rows whose picture the training split has.
+    """Returns the share of rows whose image the training split has.
 
-    None where pictures have no names, or the split is not here: SNLI-VE's has 487 MB, and nobody asked for it.
+    None where images have no names, or the split is not here: SNLI-VE's has 487 MB, and nobody asked for it.
     """
     if not made or task.data.images is None:
         return None

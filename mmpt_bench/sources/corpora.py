@@ -20,12 +20,8 @@ if TYPE_CHECKING:
 
 VISION_FLAN = ("Vision-Flan/vision-flan_191-task_1k", "24ba71985e7424afe1262bfe302b022ae1c76ce8")
 """Data set and commit on the hub."""
-
 ANNOTATIONS = "annotation_191-task_1k.json"
-
-
 EMBEDDED = "embedded"
-
 VALIDATION_SHARE, VALIDATION_MOST = 0.02, 500
 """Of the examples, and the most of them, that are held out for selection."""
 
@@ -37,13 +33,13 @@ class TrainData:
     source: str = EMBEDDED
     """"embedded", "vision-flan", the path of a JSON in LLaVA's form, or "task:NAME" for a task's training split."""
     images: Path | None = None
-    """Folder of the training pictures."""
+    """Folder of the training images."""
     decontaminated: bool = False
-    """Without the tasks whose pictures or labels are evaluated."""
+    """Without the tasks whose images or labels are evaluated."""
     data: Path | None = None
     """Folder of real data in the hub's schema, for a task's training split."""
     collections: tuple[tuple[str, Path], ...] = ()
-    """Collection -> folder, of pictures that a task's rows name."""
+    """Collection -> folder, of images that a task's rows name."""
     dataset: str = ""
     """Other data of the task's form."""
     offline: bool = False
@@ -110,19 +106,19 @@ def _llava_corpus(wanted: TrainData) -> Corpus:
     from mmpt_bench.data.images import decoded
 
     is_flan = wanted.source == "vision-flan"
-    file = vision_flan_annotations(wanted.offline) if is_flan else Path(wanted.source)
+    file = _vision_flan_annotations(wanted.offline) if is_flan else Path(wanted.source)
     read = read_conversations(file, wanted.images or file.parent, wanted.decontaminated)
-    conversations, files = read.conversations, read.files
+    conversations = read.conversations
 
     def example(index: int) -> Example:
         one = conversations[index]
-        path = files[one.picture]
-        picture = LazyImage(f"train/{one.picture}", lambda: decoded(path, one.picture, f"training example {index}"))
+        path = read.files[one.image]
+        image = LazyImage(f"train/{one.image}", lambda: decoded(path, one.image, f"training example {index}"))
         first, *later = one.exchanges
-        return Example(picture, first.question, first.reply, tuple(later))
+        return Example(image, first.question, first.reply, tuple(later))
 
     name = ("vision-flan" if is_flan else file.stem) + (", decontaminated" if wanted.decontaminated else "")
-    corpus = _split(name, read.fingerprint, [one.picture for one in conversations], example, read.notes)
+    corpus = _split(name, read.fingerprint, [one.image for one in conversations], example, read.notes)
     return dataclasses.replace(corpus, most_exchanges=max(len(one.exchanges) for one in conversations))
 
 
@@ -155,23 +151,23 @@ def _task_corpus(wanted: TrainData) -> Corpus:
 
 
 def _split(
-    name: str, fingerprint: str, pictures: Sequence[str], example: Callable[[int], Example], notes: tuple[str, ...]
+    name: str, fingerprint: str, images: Sequence[str], example: Callable[[int], Example], notes: tuple[str, ...]
 ) -> Corpus:
-    """Returns a corpus whose validation part shares no picture with the rest.
+    """Returns a corpus whose validation part shares no image with the rest; `images` names that of each example.
 
-    Pictures are taken for it in the order of the SHA-256 of their names, so that the part is the same everywhere and
+    Images are taken for it in the order of the SHA-256 of their names, so that the part is the same everywhere and
     stays nearly the same when examples are added.
     """
-    wanted = min(VALIDATION_MOST, max(1, round(VALIDATION_SHARE * len(pictures))))
-    by_picture: dict[str, list[int]] = {}
-    for index, picture in enumerate(pictures):
-        by_picture.setdefault(picture, []).append(index)
+    wanted = min(VALIDATION_MOST, max(1, round(VALIDATION_SHARE * len(images))))
+    by_image: dict[str, list[int]] = {}
+    for index, image in enumerate(images):
+        by_image.setdefault(image, []).append(index)
     held_out: set[int] = set()
-    for picture in sorted(by_picture, key=content_key):
+    for image in sorted(by_image, key=content_key):
         if len(held_out) >= wanted:
             break
-        held_out.update(by_picture[picture])
-    train = [index for index in range(len(pictures)) if index not in held_out]
+        held_out.update(by_image[image])
+    train = [index for index in range(len(images)) if index not in held_out]
     if not train:
         raise RequestError(f"The training data `{name}` has one picture alone: nothing could be held out.")
     validation = sorted(held_out)
@@ -186,7 +182,7 @@ def _split(
     )
 
 
-def vision_flan_annotations(offline: bool) -> Path:
+def _vision_flan_annotations(offline: bool) -> Path:
     """Returns the annotation file of Vision-Flan from the hub or its cache; MachineError where it is in neither."""
     name, commit = VISION_FLAN
     with hub.asking(f"file `{ANNOTATIONS}` of `{name}`", "Give the file itself: `--train-data FILE`.", offline):

@@ -69,10 +69,7 @@ def prepare_tasks(
     """Returns every task with its samples, before any model is loaded.
 
     Args:
-        entries: the tasks.
-        where: their rows are.
         datasets: task -> name of other data of its form.
-        rule: parse rule of every task.
         limit: the first so many questions, and the others on their images.
         guard: close calls of half precision are asked again.
 

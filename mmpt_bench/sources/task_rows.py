@@ -7,15 +7,16 @@ a disk has the hub's fingerprint. Nothing of a data set is ever run.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mmpt_bench.common.errors import RequestError
 from mmpt_bench.common.hashing import content_key, file_sha256, files_sha256
-from mmpt_bench.data import image_folders, tables
-from mmpt_bench.data.dataset import Pin
+from mmpt_bench.data import tables
+from mmpt_bench.data.dataset import Dataset
+from mmpt_bench.data.image_folders import check_images, find_images
 from mmpt_bench.data.rows import NO_IMAGE, OTHER_ROWS, Rows
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.evaluation.task import Task
@@ -23,6 +24,8 @@ from mmpt_bench.sources import hub
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,6 @@ def rows_of(task: Task, where: Where, need_images: bool = True) -> Rows:
 
     Args:
         task: whose rows; its split may be another than the one that is scored.
-        where: they are.
         need_images: refuses rows whose images are missing; otherwise something stands in for all of them.
 
     Raises:
@@ -63,7 +65,7 @@ def rows_of(task: Task, where: Where, need_images: bool = True) -> Rows:
         return hub_rows(task, where.offline, where.images, need_images)
     from mmpt_bench.embedded import suite
 
-    if task.name not in suite.PICTURES:
+    if task.name not in suite.N_IMAGES:
         raise RequestError(
             f"The embedded suite has no task `{task.name}`: pass `--data DIR` with its rows, or give the task "
             "`make_rows`."
@@ -105,66 +107,61 @@ def hub_rows(
 
 
 def samples(task: Task, source: Rows, limit: int | None = None) -> list[Sample]:
-    """Returns all samples, or the first `limit` and the others on the same pictures, so that pairs stay whole.
-
-    Every bad row is looked for before one is named.
+    """Returns all samples, or the first `limit` and the others on the same images, so that pairs stay whole.
 
     Raises:
         RequestError: bad values (the first ten rows and the count), or an id that is there twice.
     """
-    made: list[Sample] = []
-    faults: list[str] = []
-    for number in range(len(source.rows)):
-        try:
-            made.append(task.sample(source.rows[number], number, source.label_names))
-        except ValueError as error:
-            faults.append(f"row {number}: {error}")
-    if faults:
-        raise tables.bad_rows(source.origin, "rows cannot be used", faults)
+    made = _of_each(source.rows, lambda row, number: task.sample(row, number, source.label_names), source.origin)
     twice = [f"`{name}`" for name, times in Counter(sample.id for sample in made).items() if times > 1]
     if twice:
         raise tables.bad_rows(source.origin, "ids are there more than once", twice)
     if limit is None:
         return made
-    pictures = {sample.cluster for sample in made[:limit]}
-    return [sample for sample in made if sample.cluster in pictures]
+    images = {sample.cluster for sample in made[:limit]}
+    return [sample for sample in made if sample.cluster in images]
+
+
+def _of_each(rows: Iterable[Mapping[str, Any]], make: Callable[[Any, int], T], origin: str) -> list[T]:
+    """Returns what is made of each row and its number; all bad ones (ValueError) are found before ten are named."""
+    made: list[T] = []
+    faults: list[str] = []
+    for number, row in enumerate(rows):
+        try:
+            made.append(make(row, number))
+        except ValueError as error:
+            faults.append(f"row {number}: {error}")
+    if faults:
+        raise tables.bad_rows(origin, "rows cannot be used", faults)
+    return made
 
 
 def _read(
     task: Task, folder: Path, files: Sequence[str], origin: str, images: Mapping[str, Path], need_images: bool
 ) -> Rows:
     data, paths = task.data, [folder / name for name in files]
-    table = _in_task_words(tables.read_tables(paths), task, origin)
-    can_join = data.images is not None and data.images.column != data.image_column
-    needed = [name for name in data.columns if not (can_join and name == data.image_column)]
-    tables.check_columns(table, needed if can_join else (*needed, data.image_column), origin)
+    table = _in_task_words(tables.read_tables(paths), data, origin)
+    needed = [*data.columns, data.image_column]
+    if data.image_name_column is not None:
+        needed = [name for name in needed if name != data.image_column]
+    tables.check_columns(table, needed, origin)
     names = tables.class_names(table, data.label_column) or data.classes
     if data.label_column is not None:
         tables.check_labels(table, data.label_column, names, origin)
-    found = image_folders.find_images(table, data.image_column, folder, data.images, images)
-    if need_images:
-        image_folders.check_images(found, data.image_column, origin, data.images)
+    found = find_images(table, data.image_column, folder, data.images, images)
     fingerprint = files_sha256(paths)
-    if need_images and found.names:
-        fingerprint = content_key([fingerprint, [[n, file_sha256(p)] for n, p in sorted(found.names.items())]], 64)
-    official, there = data.official, table.num_rows
-    notes = (data.note,) if data.note else ()
-    if official.rows not in (None, there):
-        notes = (*notes, f"{there:,} rows; the official split has {official.rows:,}")
+    if need_images:
+        check_images(found, data.image_column, origin, data.images)
+        by_name = [[name, file_sha256(path)] for name, path in sorted(found.files_by_name.items())]
+        fingerprint = content_key([fingerprint, by_name], 64) if by_name else fingerprint
+    is_official, notes = _official(table, data)
     part = f"{origin} ({', '.join(name for name in (data.config, data.split) if name)})"
-    is_official = None
-    if official.pin is not None:
-        content = tables.content_sha256(table, [name for name in data.columns if name != data.image_column])
-        is_official = content == official.pin.sha256
-        if not is_official:
-            part = f"{part}, {OTHER_ROWS}"
-            notes = (*notes, _differ(content, official.pin))
-    pictures = found.files if need_images else [NO_IMAGE] * there
-    rows = tables.TableRows(table, data.image_column, pictures)
+    part += f", {OTHER_ROWS}" if is_official is False else ""
+    rows = tables.TableRows(table, data.image_column, found.files if need_images else [NO_IMAGE] * table.num_rows)
     return Rows(rows, names, fingerprint, part, "real", notes, found, is_official)
 
 
-def _in_task_words(table: pa.Table, task: Task, origin: str) -> pa.Table:
+def _in_task_words(table: pa.Table, data: Dataset, origin: str) -> pa.Table:
     """Returns rows in the task's own columns, made from its other form where they are in that one.
 
     Raises:
@@ -172,27 +169,28 @@ def _in_task_words(table: pa.Table, task: Task, origin: str) -> pa.Table:
     """
     import pyarrow as pa
 
-    data, raw, known = task.data, task.data.raw, set(table.column_names)
+    raw, known = data.raw, set(table.column_names)
     if raw is None or not set(raw.columns) <= known or set(data.columns) - {data.image_column} <= known:
         return table
-    made, faults = [], []
     read = [name for name in (*raw.columns, *raw.others) if name in known]
-    for number, row in enumerate(table.select(read).to_pylist()):
-        try:
-            made.append(raw.row(row))
-        except ValueError as error:
-            faults.append(f"row {number}: {error}")
-    if faults:
-        raise tables.bad_rows(origin, "rows cannot be used", faults)
-    return pa.Table.from_pylist(made)
+    return pa.Table.from_pylist(_of_each(table.select(read).to_pylist(), lambda row, _: raw.row(row), origin))
 
 
-def _differ(content: str, pin: Pin) -> str:
-    return (
-        f"{OTHER_ROWS}: what they say has the SHA-256 {content[:12]}, the official ones {pin.sha256[:12]}. A figure is "
-        f"of these rows alone, and not comparable with published ones. The official ones are {pin.source}: "
-        "put them into a folder and pass that with `--data`"
-    )
+def _official(table: pa.Table, data: Dataset) -> tuple[bool | None, tuple[str, ...]]:
+    """Returns whether rows say what the official ones say (None where those are not pinned), and the notes on rows."""
+    official, notes = data.official, [data.note] if data.note else []
+    if official.rows not in (None, table.num_rows):
+        notes.append(f"{table.num_rows:,} rows; the official split has {official.rows:,}")
+    if official.pin is None:
+        return None, tuple(notes)
+    content = tables.content_sha256(table, [name for name in data.columns if name != data.image_column])
+    if content != official.pin.sha256:
+        notes.append(
+            f"{OTHER_ROWS}: what they say has the SHA-256 {content[:12]}, the official ones "
+            f"{official.pin.sha256[:12]}. A figure is of these rows alone, and not comparable with published ones. "
+            f"The official ones are {official.pin.source}: put them into a folder and pass that with `--data`"
+        )
+    return content == official.pin.sha256, tuple(notes)
 
 
 def _file_names(folder: Path) -> list[str]:

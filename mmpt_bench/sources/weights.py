@@ -7,10 +7,9 @@ import json
 import re
 import struct
 from pathlib import Path
-from typing import Any
 
 from mmpt_bench.common.errors import RequestError, UntrustedRecord, unknown_name
-from mmpt_bench.common.hashing import content_key, file_sha256
+from mmpt_bench.common.hashing import file_sha256, files_sha256
 from mmpt_bench.sources import hub
 
 EMBEDDED = "embedded"
@@ -35,9 +34,7 @@ def backbone_folder(name: str, offline: bool = False, weights: bool = True) -> P
         MachineError: the hub cannot be reached, or does not have the model.
     """
     if name == EMBEDDED:
-        from mmpt_bench.embedded import weights_dir
-
-        folder = Path(weights_dir())
+        folder = Path(__file__).parent.parent / "embedded" / "weights"
     elif Path(name).is_dir():
         folder = Path(name)
     elif _HUB_NAME.fullmatch(name):
@@ -59,65 +56,20 @@ def check_backbone(name: str) -> None:
         raise unknown_name("backbone", name, [EMBEDDED], "A folder, or `owner/model` of the hub, is one too.")
 
 
-def check_rows(adapter: Any, name: str, offline: bool = False, questions: tuple[str, ...] = ()) -> None:
-    """Refuses prompts that leave a backbone no room for a picture, a question and a word, by its files alone.
-
-    Args:
-        adapter: a method with its hyperparameters.
-        name: of the backbone.
-        offline: open no socket.
-        questions: that will be asked; the chat frame around them is not counted.
-
-    Raises:
-        RequestError: prompt rows, image tokens and the longest question fill the decoder's context.
-    """
-    rows = adapter.decoder_rows
-    lengths = [v for n, v in vars(adapter).items() if n.endswith("length")]
-    if not rows and not lengths:
-        return
-    folder = backbone_folder(name, offline)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    context = config.get("text_config", config).get("max_position_embeddings")
-    if context is None:
-        return
-    vision = config.get("vision_config", {})
-    size, patch = vision.get("image_size"), vision.get("patch_size")
-    picture = (size // patch) ** 2 if isinstance(size, int) and isinstance(patch, int) else 0
-    longest, question = max([rows, *lengths]), _longest(folder / "tokenizer.json", questions)
-    most = context - picture - question - 1
-    if longest > most:
-        text = f" and {question:,} the longest question" if question else ""
-        raise RequestError(
-            f"`{adapter.name}` with prompts of {longest:,} rows does not fit `{name}`: its context holds {context:,} "
-            f"tokens, {picture:,} of them the picture{text}. The most is {most:,}."
-        )
-
-
-@functools.cache
-def _longest(file: Path, texts: tuple[str, ...]) -> int:
-    """Returns how many tokens the longest of some texts has; 0 where a tokenizer is not in this form."""
-    if not texts or not file.is_file():
-        return 0
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(file))
-    return max(len(tokenizer.encode(text, add_special_tokens=False).ids) for text in texts)
-
-
-def backbone_files(folder: Path) -> list[Path]:
-    """Returns the files a fingerprint covers, by name."""
-    found = {path for pattern in PATTERNS for path in folder.glob(pattern) if path.is_file()}
-    return sorted(found - {folder / CHECKSUM_FILE}, key=lambda path: path.name)
-
-
 def backbone_fingerprint(name: str, offline: bool = False) -> str:
     """Returns one SHA-256 over a backbone's weights, configuration, tokenizer and processor files."""
     return folder_fingerprint(backbone_folder(name, offline))
 
 
 def folder_fingerprint(folder: Path) -> str:
-    """Returns what `hashing.files_sha256` returns for the folder's files; an unchanged file is read once a process."""
-    return content_key([[path.name, _sha256(path)] for path in backbone_files(folder)], 64)
+    """Returns one SHA-256 over a folder's files; an unchanged one is read once a process."""
+    return files_sha256(_files(folder), _sha256)
+
+
+def _files(folder: Path) -> set[Path]:
+    """Returns the files that a fingerprint and the checksums cover."""
+    found = {path for pattern in PATTERNS for path in folder.glob(pattern) if path.is_file()}
+    return found - {folder / CHECKSUM_FILE}
 
 
 def _sha256(path: Path) -> str:
@@ -132,7 +84,7 @@ def _sha256_once(path: Path, size: int, changed: int) -> str:
 
 def write_checksums(folder: Path) -> None:
     """Writes checksums.json, by which a flipped bit in the folder's files is found later."""
-    sums = {path.name: file_sha256(path) for path in backbone_files(folder)}
+    sums = {path.name: file_sha256(path) for path in _files(folder)}
     (folder / CHECKSUM_FILE).write_text(json.dumps(sums, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
@@ -145,22 +97,24 @@ def verify_folder(folder: Path) -> None:
     sums = folder / CHECKSUM_FILE
     for file, wanted in (json.loads(sums.read_text(encoding="utf-8")) if sums.is_file() else {}).items():
         if not (folder / file).is_file():
-            raise UntrustedRecord(f"`{folder / file}` is missing. Fetch or build the weights again.")
-        _compare(folder / file, wanted)
+            raise _damaged(folder / file, "is missing")
+        _check_sha256(folder / file, wanted)
     for path in folder.glob("*.safetensors"):
         _check_length(path)
         # The hub's cache names a large file by the SHA-256 of its content.
         blob = path.resolve().name
         if path.is_symlink() and re.fullmatch(r"[0-9a-f]{64}", blob):
-            _compare(path, blob)
+            _check_sha256(path, blob)
 
 
-def _compare(path: Path, wanted: str) -> None:
+def _damaged(path: Path, fault: str) -> UntrustedRecord:
+    return UntrustedRecord(f"`{path}` {fault}. Fetch or build the weights again.")
+
+
+def _check_sha256(path: Path, wanted: str) -> None:
     found = _sha256(path)
     if found != wanted:
-        raise UntrustedRecord(
-            f"`{path}` is damaged: its SHA-256 is {found[:12]}, not {wanted[:12]}. Fetch or build the weights again."
-        )
+        raise _damaged(path, f"is damaged: its SHA-256 is {found[:12]}, not {wanted[:12]}")
 
 
 def _check_length(path: Path) -> None:
@@ -170,11 +124,12 @@ def _check_length(path: Path) -> None:
         start = stream.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
         if length > size - 8:
-            raise UntrustedRecord(f"`{path}` is cut short: {size} bytes. Fetch or build the weights again.")
+            raise _damaged(path, f"is cut short: {size} bytes")
         try:
             header = json.loads(stream.read(length))
             ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
         except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-            raise UntrustedRecord(f"`{path}` has no readable header. Fetch or build the weights again.") from error
-    if 8 + length + max(ends, default=0) != size:
-        raise UntrustedRecord(f"`{path}` has {size} bytes, {8 + length + max(ends, default=0)} expected: cut short.")
+            raise _damaged(path, "has no readable header") from error
+    expected = 8 + length + max(ends, default=0)
+    if expected != size:
+        raise UntrustedRecord(f"`{path}` has {size} bytes, {expected} expected: cut short.")

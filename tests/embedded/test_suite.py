@@ -12,11 +12,12 @@ from mmpt_bench.embedded import language, statements, suite, world
 from mmpt_bench.embedded.wordings import DIRECT, ENTAIL, QUESTIONS, TRUE_FALSE, YES_NO
 from mmpt_bench.engine.pretraining import curriculum, model, packing, pointing, strangers
 from mmpt_bench.engine.pretraining.curriculum import PHASES
-from mmpt_bench.evaluation import task_catalog
+from mmpt_bench.evaluation.check_task import check_task
 from mmpt_bench.evaluation.metrics import MME_COGNITION, MME_PERCEPTION
 from mmpt_bench.sources import task_rows
+from support.tasks import task
 
-TASKS = tuple(suite.PICTURES)
+TASKS = tuple(suite.N_IMAGES)
 PARTS = ("pretrain", "tune", "validation")
 GOLDEN = ["eb825ff2c0261118", "a3a10300a5cdbd06", "1a3cf3d80da778e8"]
 
@@ -27,9 +28,7 @@ def normal(question: str) -> str:
 
 @pytest.fixture(scope="module")
 def samples() -> dict[str, list]:
-    entries = task_catalog.task_entries()
-    tasks = {name: task_catalog.load_task(entries[name]) for name in TASKS}
-    return {name: task_rows.samples(task, suite.source(name)) for name, task in tasks.items()}
+    return {name: task_rows.samples(task(name), suite.source(name)) for name in TASKS}
 
 
 @pytest.fixture(scope="module")
@@ -247,7 +246,7 @@ def test_mme_has_six_of_the_fourteen_subtasks_in_pairs(samples: dict[str, list])
     assert set(groups) <= {*MME_PERCEPTION, *MME_COGNITION}
     pairs = Counter(sample.cluster for sample in samples["mme"])
     assert set(pairs.values()) == {2}
-    assert task_catalog.load_task(task_catalog.task_entries()["mme"]).metric.ceiling(samples["mme"]) == 1200
+    assert task("mme").metric.ceiling(samples["mme"]) == 1200
 
 
 def test_pope_asks_the_same_yes_questions_in_all_three_strategies(samples: dict[str, list]) -> None:
@@ -260,16 +259,9 @@ def test_pope_asks_the_same_yes_questions_in_all_three_strategies(samples: dict[
 
 @pytest.mark.parametrize("name", TASKS)
 def test_every_built_in_task_passes_the_conformance_suite(name: str) -> None:
-    from mmpt_bench.evaluation.check_task import check_task
-
     rows = suite.source(name)
     few = rows.rows if name in ("mme", "pope") else rows.rows[:60]
-    failed = [
-        r
-        for r in check_task(task_catalog.load_task(task_catalog.task_entries()[name]), few, rows.label_names)
-        if not r.ok
-    ]
-    assert not failed
+    assert not [result for result in check_task(task(name), few, rows.label_names) if not result.ok]
 
 
 def test_the_content_of_the_suite_is_that_of_its_version() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import importlib.util
 import json
 from typing import Any
 
@@ -17,18 +16,10 @@ from mmpt_bench.data.samples import Sample
 from mmpt_bench.evaluation.metrics import Accuracy, Metric, MMEMetric, POPEMetric
 from mmpt_bench.evaluation.parsing import YES_NO_RULES, first_choice, says_neither, yes_no
 from mmpt_bench.evaluation.task import Task
-from support.paths import PUBLISHED, ROOT, needs_data
+from support.paths import PUBLISHED, needs_data
+from support.tasks import task as task_named
 
 PICTURE = LazyImage("p", lambda: Image.new("RGB", (2, 2)))
-
-
-def load_task(name: str) -> Task:
-    spec = importlib.util.spec_from_file_location(f"task_{name}", ROOT / "tasks" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.TASK
 
 
 def made(answers: list[str], cluster: list[str], group: list[str], choices: tuple[str, ...]) -> list[Sample]:
@@ -44,7 +35,7 @@ def figures(metric: Metric, samples: list[Sample], choices: list[str | None]) ->
 def published(file: str, task: Task) -> tuple[list[Sample], list[str | None]]:
     samples: list[Sample] = []
     choices: list[str | None] = []
-    names = load_cifar_names() if task.name == "cifar10" else ()
+    names = task.data.classes
     with gzip.open(PUBLISHED / f"{file}.jsonl.gz", "rt", encoding="utf-8") as lines:
         for number, line in enumerate(lines):
             row: dict[str, Any] = json.loads(line)
@@ -55,10 +46,6 @@ def published(file: str, task: Task) -> tuple[list[Sample], list[str | None]]:
             samples.append(sample)
             choices.append(task.parse(row["reply"], sample.choices))
     return samples, choices
-
-
-def load_cifar_names() -> tuple[str, ...]:
-    return ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
 def expected(file: str) -> dict[str, Any]:
@@ -77,7 +64,7 @@ def test_parse_rule_agrees_with_the_published_tool_on_every_reply(rule: str) -> 
 @needs_data
 @pytest.mark.parametrize("file", ["mme_lavin_13b", "mme_llava_v1.5_7b_incomplete"])
 def test_mme_scores_are_the_published_ones(file: str) -> None:
-    ours = figures(load_task("mme").metric, *published(file, load_task("mme")))
+    ours = figures(task_named("mme").metric, *published(file, task_named("mme")))
     theirs = expected(file)
     digits = 2 if file == "mme_lavin_13b" else 12
     for name, value in theirs["published"].items():
@@ -96,7 +83,7 @@ def test_mme_scores_are_the_published_ones(file: str) -> None:
     "file", ["pope_llava_v1.5_7b_partial", "pope_llava_1.5_7b_hf", "pope_llava_v1.6_vicuna_7b_current"]
 )
 def test_pope_scores_are_the_published_ones(file: str) -> None:
-    ours = figures(load_task("pope").metric, *published(file, load_task("pope")))
+    ours = figures(task_named("pope").metric, *published(file, task_named("pope")))
     theirs = expected(file)
     for strategy, values in (theirs["published"] or {}).items():
         for name, value in values.items():
@@ -112,7 +99,7 @@ def test_pope_scores_are_the_published_ones(file: str) -> None:
 
 @needs_data
 def test_cifar10_scores_are_the_published_ones() -> None:
-    task = load_task("cifar10")
+    task = task_named("cifar10")
     samples, choices = published("cifar10_gpt4o", task)
     ours, theirs = figures(task.metric, samples, choices), expected("cifar10_gpt4o")["published"]
     assert choices.count(None) == 1
@@ -264,7 +251,7 @@ def test_first_choice_reads_one_whole_name_or_nothing(reply: str, choice: str | 
 
 
 def test_pope_rule_reads_yes_from_an_empty_reply_which_is_reported_as_neither() -> None:
-    task = load_task("pope")
+    task = task_named("pope")
     assert task.parse("", ("yes", "no")) == "yes"
     assert not task.reads("", ("yes", "no"))
     assert task.reads("No, there is not.", ("yes", "no"))

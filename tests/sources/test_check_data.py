@@ -124,7 +124,7 @@ def test_a_subtasks_folder_of_pictures_may_stand_in_the_name_or_not(tmp_path: Pa
     data = lines(tmp_path / "mme" / "test.jsonl", rows)
     found = folder_rows(task("mme"), data, {"mme": tmp_path / "release"})
     assert found.found is not None
-    assert found.found.absent == ()
+    assert found.found.missing == ()
 
 
 @needs_data

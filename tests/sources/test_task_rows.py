@@ -18,15 +18,15 @@ from PIL import Image
 
 from mmpt_bench.common.errors import MachineError, RequestError
 from mmpt_bench.data.dataset import Dataset, Official
-from mmpt_bench.data.images import BadPicture
+from mmpt_bench.data.images import BadImage
 from mmpt_bench.data.rows import read_image, read_label, read_text
 from mmpt_bench.data.samples import Sample
-from mmpt_bench.evaluation import task_catalog
 from mmpt_bench.evaluation.metrics import Accuracy
 from mmpt_bench.evaluation.parsing import first_choice
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.sources.task_rows import folder_rows, hub_rows, samples
 from support.paths import DATA, needs_data
+from support.tasks import task as built_in
 
 RED = Image.new("RGB", (4, 2), (255, 0, 0))
 
@@ -70,10 +70,6 @@ PET = Task(
 
 def pet_on(**changes: Any) -> Task:
     return PET.on(dataclasses.replace(PET.data, **changes))
-
-
-def shipped(name: str) -> Task:
-    return task_catalog.load_task(task_catalog.find_tasks(name)[0])
 
 
 def write(folder: Path, columns: dict[str, Any], file: str = "data/test-00000-of-00001.parquet") -> Path:
@@ -259,7 +255,7 @@ def test_a_branch_in_the_cache_is_read_offline_and_called_by_its_commit(
 
 @pytest.mark.network
 def test_mnist_is_on_the_hub_at_the_pinned_commit() -> None:
-    assert len(hub_rows(shipped("mnist")).rows) == 10_000
+    assert len(hub_rows(built_in("mnist")).rows) == 10_000
 
 
 @needs_data
@@ -274,7 +270,7 @@ def test_real_folders_load_with_the_official_number_of_rows() -> None:
 def test_pope_without_pictures_says_so_with_names_and_count() -> None:
     wanted = r"500 pictures are missing, which 9,000 rows need: row 0: `COCO_val2014_000000310196.jpg`.* coco=DIR"
     with pytest.raises(RequestError, match=wanted):
-        folder_rows(shipped("pope"), DATA)
+        folder_rows(built_in("pope"), DATA)
 
 
 def opened(value: Any) -> Image.Image:
@@ -334,11 +330,11 @@ def test_a_truncated_picture_names_sample_and_file(tmp_path: Path) -> None:
     path = tmp_path / "images" / "cut.png"
     path.parent.mkdir()
     path.write_bytes(encoded(Image.fromarray(noise))[:2000])
-    with pytest.raises(BadPicture, match=r"`images/cut.png` of sample `sample 7` cannot be decoded"):
+    with pytest.raises(BadImage, match=r"`images/cut.png` of sample `sample 7` cannot be decoded"):
         opened(path)
-    with pytest.raises(BadPicture, match="cannot be decoded"):
+    with pytest.raises(BadImage, match="cannot be decoded"):
         opened(b"not a picture")
-    with pytest.raises(BadPicture, match="cannot be decoded"):
+    with pytest.raises(BadImage, match="cannot be decoded"):
         opened(tmp_path / "none.png")
 
 
@@ -349,5 +345,5 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(side: int) -> None
 
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
     bomb = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
-    with pytest.raises(BadPicture, match="64,000,000"):
+    with pytest.raises(BadImage, match="64,000,000"):
         opened(bomb)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmpt_bench.common.files import append_jsonl_rows, write_atomic
+from mmpt_bench.common.files import append_jsonl, write_atomic
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.evaluation.metrics import MME_COGNITION, MME_PERCEPTION
 from mmpt_bench.evaluation.task import Task
@@ -80,7 +80,7 @@ def study(folder: Path, n_seeds: int = 6) -> Store:
             add(store, by, skill, list(study_tasks()))
             if method != "frozen":
                 steps = [{"step": s, "loss": 1.6 * np.exp(-s / 60) + 0.9 - skill + 0.02 * seed} for s in range(1, 121)]
-                append_jsonl_rows(store.run(by.run_name).path(LOG), steps)
+                append_jsonl(store.run(by.run_name).path(LOG), *steps)
     names = ["mme", "pope"]
     lengths = [({"prompt-len": str(n)}, {"visual_length": n, "text_length": n}, 0.60 + 0.02 * i) for i, n in
                enumerate((5, 10, 20, 40))]  # fmt: skip
