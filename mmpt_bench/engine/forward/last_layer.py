@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from jaxtyping import Bool, Int
-    from torch import Tensor, nn
+from jaxtyping import Bool, Int
+from torch import Tensor, nn
 
-    from mmpt_bench.engine.models.backbone import Backbone
+from mmpt_bench.engine.models.backbone import Backbone
 
 _PARTS = ("self_attn.q_proj", "self_attn.o_proj", "mlp")
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mmpt_bench.data.examples import Example
 from mmpt_bench.data.images import LazyImage
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.engine.forward import tower
+from mmpt_bench.engine.models.backbone import Backbone
 from mmpt_bench.engine.models.encoding import Encoded, collated
 from mmpt_bench.engine.models.families import FAMILIES
-
-if TYPE_CHECKING:
-    from mmpt_bench.engine.models.backbone import Backbone
+from mmpt_bench.engine.prompts.as_keys import prompts_as_keys
 
 
 class ImagePrefetcher:
@@ -107,8 +106,6 @@ class PreparedImages:
 
         Of families alone whose pictures have one size.
         """
-        from mmpt_bench.engine.prompts.as_keys import prompts_as_keys
-
         backbone = self.backbone
         if not self._tower:
             values = backbone.inputs(self.processed(samples))["pixel_values"]

@@ -8,15 +8,15 @@ import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from mmpt_bench.engine.models.backbone import Backbone
 from mmpt_bench.engine.models.families import FAMILIES
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
-    from torch import Tensor, nn
-
-    from mmpt_bench.engine.models.backbone import Backbone
 
 
 def is_frozen(backbone: Backbone) -> bool:
@@ -51,14 +51,12 @@ def fingerprint(backbone: Backbone) -> str:
     digest.update(str(backbone.processor.image_processor.to_json_string()).encode())
     for name, value in tower.state_dict().items():
         digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(_bytes()).numpy().data)
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
 def states(backbone: Backbone, inputs: Mapping[str, Tensor]) -> Float[Tensor, "tiles tokens dim"]:
     """Returns the hidden states that the projector reads, without gradient, of pictures as the processor makes them."""
-    import torch
-
     kept: list[Any] = []
     tower, core = _tower(backbone), backbone.model.get_submodule(backbone.anatomy.core)
     anatomy, config = backbone.anatomy, backbone.model.config
@@ -83,9 +81,6 @@ def states(backbone: Backbone, inputs: Mapping[str, Tensor]) -> Float[Tensor, "t
 
 def projected(backbone: Backbone, pictures: Sequence[Float[Tensor, "tiles tokens dim"]]) -> dict[str, Any]:
     """Returns the model's `mm_encoder_outputs` for pictures' states: what `get_image_features` makes of them."""
-    import torch
-    from transformers.modeling_outputs import BaseModelOutputWithPooling
-
     projector = backbone.model.get_submodule(backbone.anatomy.projector)
     made = projector(torch.cat(list(pictures)))
     # One entry a picture, as transformers' own; it concatenates them again.
@@ -108,8 +103,6 @@ def unread_blocks_skipped(backbone: Backbone) -> Iterator[None]:
 
 def clock() -> float:
     """Returns the time in seconds, with everything done that an accelerator was given to do."""
-    import torch
-
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
@@ -126,9 +119,3 @@ def _unread(backbone: Backbone) -> list[nn.Module]:
 
 def _hand_on(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     return hidden_states
-
-
-def _bytes() -> Any:
-    import torch
-
-    return torch.uint8

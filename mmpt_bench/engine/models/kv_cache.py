@@ -15,15 +15,13 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import DynamicCache, LlavaForConditionalGeneration
 from transformers.cache_utils import DynamicLayer
 
 
 @functools.cache
 def cache_name() -> str:
     """Returns what a model's `forward` calls the cache, and its output too."""
-    from transformers import LlavaForConditionalGeneration
-
     known = inspect.signature(LlavaForConditionalGeneration.forward).parameters
     return "cache" if "cache" in known else "past_key_values"
 

@@ -52,10 +52,10 @@ def test_an_opened_parameter_or_dropout_in_the_tower_is_not_frozen(backbone: Bac
 @pytest.mark.parametrize("layer", [-2, -1])
 def test_projected_states_are_the_models_own_picture_features(siglip: bool, layer: int, tmp_path: Path) -> None:
     backbone = tiny_backbone(tmp_path / "other", layer, siglip)
-    pixels = backbone.pixels(pictures(3))
-    own = backbone.model.get_image_features(pixels, return_dict=True).pooler_output
+    inputs = backbone.inputs(backbone.encode(pictures(3)))
+    own = backbone.model.get_image_features(**inputs, return_dict=True).pooler_output
     with tower_module.unread_blocks_skipped(backbone):
-        hidden = tower_module.states(backbone, {"pixel_values": pixels})
+        hidden = tower_module.states(backbone, inputs)
         made = tower_module.projected(backbone, list(hidden[:, None]))["image"].pooler_output
     torch.testing.assert_close(torch.stack(list(made)), torch.stack(list(own)))
 
@@ -66,7 +66,7 @@ def test_blocks_above_the_one_that_is_read_are_not_run(backbone: Backbone) -> No
         attention = backbone.model.get_submodule(name).self_attn
         attention.register_forward_pre_hook(lambda module, args, i=i: ran.append(i))
     with tower_module.unread_blocks_skipped(backbone):
-        tower_module.states(backbone, {"pixel_values": backbone.pixels(pictures(1))})
+        tower_module.states(backbone, backbone.inputs(backbone.encode(pictures(1))))
     assert ran == [0, 1, 2]
     assert "forward" not in vars(backbone.model.get_submodule(backbone.anatomy.vision_layers[3]))
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from mmpt_bench.common.errors import RequestError
-from mmpt_bench.engine.adapters.check_method import check_method
+from mmpt_bench.engine.adapters.check_method import _place_in_batch, check_method
 from mmpt_bench.engine.adapters.trial import noise_pictures
 from mmpt_bench.engine.models.anatomy import find_anatomy
 from mmpt_bench.engine.models.backbone import IGNORED, load_backbone
@@ -96,10 +96,8 @@ def test_exactly_the_used_vision_weights_reach_the_loss(backbones: Backbones, fa
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_prompts_on_both_sides_answer_alike_in_any_batch(backbones: Backbones, family: str) -> None:
-    from mmpt_bench.engine.adapters.check_method import _place_in_batch
-
-    adapter = VARIANTS[WHOLE[family]]()()
-    assert _place_in_batch(adapter, backbones[family]).endswith("agree")
+    method = VARIANTS[WHOLE[family]]()()
+    assert _place_in_batch(method, backbones[family]).endswith("agree")
 
 
 @NEEDS
@@ -133,7 +131,7 @@ def test_several_shapes_of_picture_share_a_batch(backbones: Backbones) -> None:
     wide, high = Image.new("RGB", (64, 16), "red"), Image.new("RGB", (16, 64), "blue")
     prompts = [backbone.prompt_text(question) for question in QUESTIONS[:2]]
     with torch.no_grad():
-        both = backbone.model(**backbone.batch([wide, high], prompts, padding_side="left")).logits[:, -1]
+        both = backbone.model(**backbone.batch([wide, high], prompts)).logits[:, -1]
         alone = [
             backbone.model(**backbone.batch([p], [t])).logits[:, -1] for p, t in zip([wide, high], prompts, strict=True)
         ]
