@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
-if TYPE_CHECKING:
-    from mmpt_bench.engine.adapters.attachment import Handle
-    from mmpt_bench.engine.models.anatomy import Anatomy
-    from mmpt_bench.engine.models.backbone import Backbone
+from mmpt_bench.common.errors import RequestError
+from mmpt_bench.engine.adapters.attachment import Handle
+from mmpt_bench.engine.models.anatomy import Anatomy
+from mmpt_bench.engine.models.backbone import Backbone
 
 
 class Method:
@@ -36,6 +36,18 @@ class Method:
     def count(self, anatomy: Anatomy) -> int:
         """Returns the number of trainable parameters in closed form, without building anything."""
         raise NotImplementedError(f"`{type(self).__name__}` has no `count`")
+
+    def projector_count(self, anatomy: Anatomy) -> int:
+        """Returns the projector's part of `count`: its parameters where it is trained."""
+        return anatomy.projector_parameters if self.train_projector else 0
+
+    def check_choices(self) -> None:
+        """Raises RequestError for a value that the `Literal` of its field does not name."""
+        for name, hint in get_type_hints(type(self)).items():
+            legal, value = get_args(hint), getattr(self, name, None)
+            if get_origin(hint) is Literal and value not in legal:
+                first = ", ".join(f"`{option}`" for option in legal[:-1])
+                raise RequestError(f"`{name}` is {first} or `{legal[-1]}`, not `{value}`.")
 
     @property
     def trains(self) -> bool:

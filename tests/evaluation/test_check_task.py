@@ -11,7 +11,7 @@ import numpy as np
 from mmpt_bench.data.dataset import Dataset
 from mmpt_bench.data.images import LazyImage
 from mmpt_bench.data.samples import Sample
-from mmpt_bench.engine.adapters.check_method import check_task
+from mmpt_bench.evaluation.check_task import check_task
 from mmpt_bench.evaluation.counting import CodedSamples, code_samples
 from mmpt_bench.evaluation.metrics import Metric
 from mmpt_bench.evaluation.task import Task

@@ -14,8 +14,9 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
 from mmpt_bench.common import entries
 from mmpt_bench.common.errors import RequestError, UntrustedRecord
+from mmpt_bench.engine.adapters import injection
 from mmpt_bench.engine.adapters.check_method import check_method
-from mmpt_bench.methods import method_catalog, peft_any
+from mmpt_bench.methods import method_catalog
 from mmpt_bench.methods.method_catalog import method_of
 from mmpt_bench.methods.peft_any import REFUSED
 from mmpt_bench.methods.trained_adapter import adapter_entry
@@ -56,8 +57,8 @@ def peft_entry(text: str) -> entries.Entry:
 
 @pytest.mark.parametrize("kind", QUICK)
 def test_method_of_peft_passes_every_check(backbone: Any, kind: str) -> None:
-    adapter = method_catalog.load_method(peft_entry(f"peft:{kind}"))
-    assert not [result for result in check_method(adapter, backbone) if not result.ok]
+    made = method_catalog.load_method(peft_entry(f"peft:{kind}"))
+    assert not [result for result in check_method(made, backbone) if not result.ok]
 
 
 def test_saved_peft_baseline_loads_in_peft(backbone: Any, batch: Any, tmp_path: Path) -> None:
@@ -104,11 +105,11 @@ def test_recipe_name_and_parameters_make_the_same_method() -> None:
 
 
 def test_count_without_weights_is_what_is_trained(backbone: Any) -> None:
-    adapter = method_of(peft_entry("peft:LOHA"), {"r": "2"})
-    handle = adapter.attach(backbone, 0)
+    made = method_of(peft_entry("peft:LOHA"), {"r": "2"})
+    handle = made.attach(backbone, 0)
     trained = handle.size
     handle.remove()
-    assert adapter.count(backbone.anatomy) == trained
+    assert made.count(backbone.anatomy) == trained
 
 
 def test_what_is_refused_after_injection_leaves_nothing_behind(
@@ -118,7 +119,7 @@ def test_what_is_refused_after_injection_leaves_nothing_behind(
         raise UntrustedRecord("the base changed")
 
     wanted, modules = logits(backbone.model, batch), [name for name, _ in backbone.model.named_modules()]
-    monkeypatch.setattr(peft_any, "_check", refuse)
+    monkeypatch.setattr(injection, "_check", refuse)
     with pytest.raises(UntrustedRecord):
         method_of(peft_entry("peft:VERA"), {}).attach(backbone, 0)
     assert [name for name, _ in backbone.model.named_modules()] == modules
@@ -238,9 +239,9 @@ def test_adapter_and_method_do_not_go_together(tmp_path: Path) -> None:
 
 
 def test_what_is_put_into_a_model_for_evaluation_is_in_evaluation_too(fresh: Any) -> None:
-    adapter = method_catalog.load_method(peft_entry("peft:LORA"))(config='{"lora_dropout": 0.5}')
+    made = method_catalog.load_method(peft_entry("peft:LORA"))(config='{"lora_dropout": 0.5}')
     assert not fresh.model.training
-    handle = adapter.attach(fresh, 0)
+    handle = made.attach(fresh, 0)
     try:
         assert not [name for name, module in fresh.model.named_modules() if module.training]
     finally:
@@ -254,11 +255,11 @@ UNCOUNTED = {"ADAMSS", "BOFT", "FROD", "LN_TUNING", "UNILORA"}
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", RUN)
 def test_every_other_method_of_peft_passes_every_check_or_says_why(fresh: Any, kind: str) -> None:
-    adapter = method_catalog.load_method(peft_entry(f"peft:{kind}"))
+    made = method_catalog.load_method(peft_entry(f"peft:{kind}"))
     try:
-        adapter().attach(fresh, 0).remove()
+        made().attach(fresh, 0).remove()
     except RequestError as error:
         pytest.skip(str(error))
-    failed = [result for result in check_method(adapter, fresh) if not result.ok]
+    failed = [result for result in check_method(made, fresh) if not result.ok]
     assert not [result for result in failed if "cannot be counted on its own" not in result.detail]
     assert bool(failed) == (kind in UNCOUNTED)

@@ -1,4 +1,4 @@
-"""What every adapter does to a backbone: freeze it, open some parameters, and know how to put all of it back.
+"""What every method does to a backbone: freeze it, open some parameters, and know how to put all of it back.
 
 Adapters are saved in the layout of PEFT (adapter_config.json, adapter_model.safetensors, names that start with
 `base_model.model.`); the header of the tensor file names the method and the backbone it belongs to.
@@ -14,16 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.common.errors import RequestError
 from mmpt_bench.engine.adapters.saved import save_adapter
+from mmpt_bench.engine.models.backbone import Backbone
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from mmpt_bench.engine.models.backbone import Backbone
-
 
 @dataclass
 class Handle:
-    """An attached adapter."""
+    """A method on a backbone, with the values that are trained."""
 
     trainable: dict[str, nn.Parameter]
     """Every parameter that training changes, once each, by a name that does not depend on what else is attached."""
@@ -63,11 +62,8 @@ class Handle:
                 parameter.copy_(state[name])
 
 
-Config = dict[str, Any] | Callable[[], dict[str, Any]]
-
-
 class Attachment:
-    """Changes made to a backbone for one adapter, and how to undo each of them."""
+    """Changes that a method makes to a backbone, and how to undo each of them."""
 
     def __init__(self, backbone: Backbone) -> None:
         """Freezes every parameter of the backbone."""
@@ -130,13 +126,11 @@ class Attachment:
         while self._undo:
             self._undo.pop()()
 
-    def handle(self, adapter: Any, config: Config | None = None) -> Handle:
-        """Returns the handle of a finished attachment; `config`, or what it returns, is its adapter_config.json."""
-        backbone = self.backbone
+    def handle(self, method: Any, config: Callable[[], dict[str, Any]] | None = None) -> Handle:
+        """Returns the handle of a finished attachment; `config` makes its adapter_config.json when it is saved."""
 
         def save(folder: Path) -> None:
-            plain = config() if callable(config) else config
-            save_adapter(Path(folder), adapter, backbone, result.state(), plain)
+            save_adapter(Path(folder), method, self.backbone, result.state(), config() if config else None)
 
         result = Handle(trainable=self.trainable, remove=self.remove, save=save)
         return result

@@ -11,14 +11,14 @@ Only for models whose blocks are built as CLIP's and Llama's, under `sdpa`, with
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-
-if TYPE_CHECKING:
-    pass
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 ATTENTION = "prompts_as_keys"
 """Name of the attention function in transformers' registry: `sdpa` with what a block was given beside its sequence."""
@@ -49,9 +49,6 @@ def projected(block: nn.Module, norm: str, prompts: Float[Tensor, "rows dim"]) -
 
 def register() -> None:
     """Makes the attention function known to transformers; its masks are those of `sdpa`."""
-    from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import sdpa_mask
-
     AttentionInterface.register(ATTENTION, _attend)
     AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
@@ -60,8 +57,6 @@ def _attend(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, None]:
     """Returns `sdpa` attention to the sequence, and to what the block was given."""
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
     given: KeysValues | None = vars(module).pop(_GIVEN, None)
     if given is not None:
         rows = given[0].shape[2]

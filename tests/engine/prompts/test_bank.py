@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, StaticCache
 
-from mmpt_bench.engine.adapters.attachment import Attachment
-from mmpt_bench.engine.prompts.bank import PromptPlan
 from mmpt_bench.engine.prompts.hooks import attach_prompts
 from mmpt_bench.engine.prompts.masks import extend_mask, extend_positions
+from mmpt_bench.engine.prompts.plan import PromptPlan
 from support.tiny import ANSWERS, QUESTIONS, pictures, tiny_backbone
 
 torch.set_num_threads(1)
@@ -38,10 +37,9 @@ def backbone(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 @pytest.fixture(params=PLANS)
 def prompted(request: pytest.FixtureRequest, backbone: Any) -> Any:
     """Yields a backbone with strong prompts of one plan, and takes them off."""
-    attachment = Attachment(backbone)
-    bank = attach_prompts(attachment, PLANS[request.param], seed=0)
+    attachment = attach_prompts(backbone, PLANS[request.param], seed=0)
     with torch.no_grad():
-        for parameter in bank.parameters():
+        for parameter in attachment.trainable.values():
             parameter.mul_(3)
     yield backbone
     attachment.remove()
@@ -125,9 +123,8 @@ class Unhooked:
 def test_prompts_start_as_they_are_told_to(backbone: Any) -> None:
     found = {}
     for init in ("xavier", "normal", "words"):
-        attachment = Attachment(backbone)
-        bank = attach_prompts(attachment, PromptPlan(visual=40, text=40, init=init), seed=3)  # type: ignore[arg-type]
-        found[init] = {name: p.detach().clone() for name, p in bank.named_parameters()}
+        attachment = attach_prompts(backbone, PromptPlan(visual=40, text=40, init=init), seed=3)  # type: ignore[arg-type]
+        found[init] = {name: p.detach().clone() for name, p in backbone.model.prompt_bank.named_parameters()}
         attachment.remove()
     for name, dim in (("mmpt_visual", backbone.anatomy.vision_dim), ("mmpt_text", backbone.anatomy.text_dim)):
         # Uniform within sqrt(6 / ((n + 1) D)).
@@ -148,7 +145,8 @@ def test_prompts_change_the_answer(prompted: Any, tmp_path: Path) -> None:
 def test_padding_on_either_side_changes_no_logit(prompted: Any) -> None:
     prompts = [prompted.prompt_text(q) for q in QUESTIONS]
     for side in ("left", "right"):
-        batch = prompted.batch(pictures(3), prompts, ANSWERS, padding_side=side)
+        rows = prompted.tokens(prompts, ANSWERS)
+        batch = prompted.pad(rows, side) | prompted.inputs(prompted.encode(pictures(3)))
         logits = prompted.model(**batch).logits
         for i in range(3):
             one = prompted.batch(pictures(3)[i : i + 1], prompts[i : i + 1], ANSWERS[i : i + 1])
@@ -253,8 +251,7 @@ def test_gradients_under_checkpointing_are_the_same(prompted: Any) -> None:
 
 
 def test_reentrant_checkpointing_is_refused(backbone: Any) -> None:
-    attachment = Attachment(backbone)
-    attach_prompts(attachment, PLANS["mmpt"], 0)
+    attachment = attach_prompts(backbone, PLANS["mmpt"], 0)
     backbone.model.train()
     backbone.model.gradient_checkpointing_enable({"use_reentrant": True})
     try:
@@ -284,8 +281,7 @@ def test_hidden_states_have_the_callers_length(prompted: Any) -> None:
 
 
 def test_cache_of_fixed_size_is_refused(backbone: Any) -> None:
-    attachment = Attachment(backbone)
-    attach_prompts(attachment, PLANS["text"], 0)
+    attachment = attach_prompts(backbone, PLANS["text"], 0)
     cache = StaticCache(config=backbone.model.config.get_text_config(), max_cache_len=64)
     with pytest.raises(ValueError, match="fixed size"):
         backbone.model(**examples(backbone), past_key_values=cache)
@@ -293,8 +289,7 @@ def test_cache_of_fixed_size_is_refused(backbone: Any) -> None:
 
 
 def test_interaction_without_a_picture_is_refused(backbone: Any) -> None:
-    attachment = Attachment(backbone)
-    attach_prompts(attachment, PLANS["mmpt"], 0)
+    attachment = attach_prompts(backbone, PLANS["mmpt"], 0)
     with pytest.raises(ValueError, match="one picture a sequence"):
         backbone.model(input_ids=torch.tensor([[1, 7, 8]]))
     attachment.remove()
@@ -303,8 +298,7 @@ def test_interaction_without_a_picture_is_refused(backbone: Any) -> None:
 def test_features_without_prompts_are_refused_under_interaction(backbone: Any) -> None:
     batch = examples(backbone)
     features = backbone.model.get_image_features(batch.pop("pixel_values"))
-    attachment = Attachment(backbone)
-    attach_prompts(attachment, PLANS["mmpt"], 0)
+    attachment = attach_prompts(backbone, PLANS["mmpt"], 0)
     with pytest.raises(ValueError, match="do not match"):
         backbone.model(**batch, mm_encoder_outputs={"image": features})
     attachment.remove()
@@ -312,8 +306,7 @@ def test_features_without_prompts_are_refused_under_interaction(backbone: Any) -
 
 def test_beam_search_with_interaction_is_refused(backbone: Any) -> None:
     batch = backbone.batch(pictures(1), [backbone.prompt_text(QUESTIONS[0])])
-    attachment = Attachment(backbone)
-    attach_prompts(attachment, PLANS["mmpt"], 0)
+    attachment = attach_prompts(backbone, PLANS["mmpt"], 0)
     with pytest.raises(ValueError, match="beam search"):
         backbone.model.generate(**batch, num_beams=2, do_sample=False, max_new_tokens=2)
     attachment.remove()
