@@ -7,9 +7,8 @@ returns a `Handle`; `Handle.remove` restores the backbone bit for bit. What ever
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
+from typing import ClassVar, Literal, get_args, get_origin, get_type_hints
 
 from mmpt_bench.common.errors import RequestError
 from mmpt_bench.engine.adapters.attachment import Handle
@@ -64,16 +63,6 @@ class Method:
         return None
 
     @classmethod
-    def settable(cls) -> list[str]:
-        """Returns what `--set` may name."""
-        return [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
-
-    @classmethod
     def folded(cls, overrides: Mapping[str, str]) -> Mapping[str, str]:
         """Returns overrides by the names of the dataclass's own fields."""
         return overrides
-
-
-def as_method(cls: Any) -> Any:
-    """Returns a class as one that derives from `Method`: one that has the same members may leave the base out."""
-    return cls if issubclass(cls, Method) else type(cls.__name__, (cls, Method), {"__module__": cls.__module__})

@@ -23,10 +23,10 @@ from mmpt_bench.engine.models.backbone import Backbone
 from mmpt_bench.methods.method import Method
 
 REFUSED = {
-    "PROMPT_TUNING": "PEFT's prompts lose the position ids of a padded batch: use `mmpt`, or `prefix`",
-    "P_TUNING": "PEFT's prompts lose the position ids of a padded batch: use `mmpt`, or `prefix`",
-    "MULTITASK_PROMPT_TUNING": "PEFT's prompts lose the position ids of a padded batch: use `mmpt`, or `prefix`",
-    "CPT": "PEFT's prompts lose the position ids of a padded batch: use `mmpt`, or `prefix`",
+    **dict.fromkeys(
+        ("PROMPT_TUNING", "P_TUNING", "MULTITASK_PROMPT_TUNING", "CPT"),
+        "PEFT's prompts lose the position ids of a padded batch: use `mmpt`, or `prefix`",
+    ),
     "PREFIX_TUNING": "PEFT's prefix fails without a cache and under gradient checkpointing: use `prefix`",
     "CARTRIDGE": "it is a stored cache of a text, and the pictures of a batch have none in common",
     "ADAPTION_PROMPT": "it is written for the class of a text model, and an image-text model wraps that",

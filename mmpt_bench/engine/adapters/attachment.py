@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,6 @@ class Handle:
     """Restores the backbone: structure, values (bit for bit) and `requires_grad` flags."""
     save: Callable[[Any], None]
     """Writes the adapter to a folder (a `Path`) as safetensors plus adapter_config.json."""
-
     given: int = 0
     """Parameters of an adapter that was trained elsewhere, which training does not change."""
 
@@ -45,8 +45,6 @@ class Handle:
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Writes values back; refuses a state with other names or shapes (ValueError, naming them)."""
-        import torch
-
         missing, extra = self.trainable.keys() - state.keys(), state.keys() - self.trainable.keys()
         if missing or extra:
             raise ValueError(
@@ -57,9 +55,8 @@ class Handle:
                 raise ValueError(
                     f"`{name}` has shape {tuple(state[name].shape)} in the state and {tuple(parameter.shape)} here"
                 )
-        with torch.no_grad():
-            for name, parameter in self.trainable.items():
-                parameter.copy_(state[name])
+        for name, parameter in self.trainable.items():
+            parameter.detach().copy_(state[name])
 
 
 class Attachment:
@@ -69,20 +66,18 @@ class Attachment:
         """Freezes every parameter of the backbone."""
         self.backbone = backbone
         self.trainable: dict[str, nn.Parameter] = {}
-        self._undo: list[Callable[[], None]] = []
-        flags = [(parameter, parameter.requires_grad) for parameter in backbone.model.parameters()]
-        for parameter, _ in flags:
+        self._undo = ExitStack()
+        for parameter in backbone.model.parameters():
+            self.undo_with(parameter.requires_grad_, parameter.requires_grad)
             parameter.requires_grad_(False)
 
-        def restore_flags() -> None:
-            for parameter, flag in flags:
-                parameter.requires_grad_(flag)
+    def undo_with(self, step: Callable[..., Any], *args: Any) -> None:
+        """Adds a call that `remove` makes; it makes them in the reverse of the order in which they were added."""
+        self._undo.callback(step, *args)
 
-        self._undo.append(restore_flags)
-
-    def undo_with(self, step: Callable[[], None]) -> None:
-        """Adds a step that `remove` runs; steps run in the reverse of the order in which they were added."""
-        self._undo.append(step)
+    def remove(self) -> None:
+        """Restores the backbone; a second call does nothing."""
+        self._undo.close()
 
     def add(self, name: str, parameter: nn.Parameter) -> None:
         """Makes a new parameter trainable under `name`."""
@@ -106,25 +101,8 @@ class Attachment:
             for name in found:
                 parameter = known[name]
                 if first[id(parameter)] not in self.trainable:
-                    self._keep(parameter)
+                    self.undo_with(_restore, parameter, parameter.detach().to("cpu", copy=True))
                     self.add(first[id(parameter)], parameter)
-
-    def _keep(self, parameter: nn.Parameter) -> None:
-        import torch
-
-        original = parameter.detach().to("cpu", copy=True)
-
-        def restore() -> None:
-            with torch.no_grad():
-                parameter.copy_(original)
-            parameter.grad = None
-
-        self._undo.append(restore)
-
-    def remove(self) -> None:
-        """Restores the backbone; a second call does nothing."""
-        while self._undo:
-            self._undo.pop()()
 
     def handle(self, method: Any, config: Callable[[], dict[str, Any]] | None = None) -> Handle:
         """Returns the handle of a finished attachment; `config` makes its adapter_config.json when it is saved."""
@@ -134,6 +112,11 @@ class Attachment:
 
         result = Handle(trainable=self.trainable, remove=self.remove, save=save)
         return result
+
+
+def _restore(parameter: nn.Parameter, original: Tensor) -> None:
+    parameter.detach().copy_(original)
+    parameter.grad = None
 
 
 def uniform(shape: Iterable[int], bound: float, seed: int) -> Tensor:

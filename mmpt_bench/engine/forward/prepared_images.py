@@ -68,6 +68,7 @@ class PreparedImages:
         # A name that nobody else can have: what is kept under it is of use to this object alone.
         self.name = name or uuid.uuid4().hex
         self._tower = tower.fingerprint(backbone) if tower.is_frozen(backbone) else ""
+        self._features = f"{self._tower} {self.name} each"
         self._ahead = ImagePrefetcher(backbone)
 
     def soon(self, samples: Sequence[Shown]) -> None:
@@ -83,14 +84,10 @@ class PreparedImages:
         """Ends the thread that makes pictures ready."""
         self._ahead.close()
 
-    @property
-    def _features(self) -> str:
-        return f"{self._tower} {self.name} each"
-
     def processed(self, samples: Sequence[Shown]) -> list[Encoded]:
         """Returns the samples' pictures as the processor makes them, in main memory."""
         kept, owner = self.backbone.kept_pictures, self.name
-        found = {s.image.key: kept.get(owner, (s.image.key,)) for s in samples}
+        found: dict[str, Any] = {s.image.key: kept.get(owner, (s.image.key,)) for s in samples}
         need = {s.image.key: s for s in samples if found[s.image.key] is None}
         if need:
             began = tower.clock()
@@ -114,7 +111,7 @@ class PreparedImages:
                 seen = core.get_image_features(values, return_dict=True)
             return {"image": seen}, backbone.image_tokens(values)
         kept, owner, keys = backbone.features, self._features, [(s.image.key,) for s in samples]
-        found = [kept.get(owner, key) for key in keys]
+        found: list[Any] = [kept.get(owner, key) for key in keys]
         need = [i for i, one in enumerate(found) if one is None]
         if need:
             made = self.processed([samples[i] for i in need])
@@ -123,9 +120,9 @@ class PreparedImages:
             each = (tower.clock() - began) / len(need)
             # Where several are made together, each has a tile.
             for i, one in zip(need, [states] if len(need) == 1 else states[:, None], strict=True):
-                kept.put(owner, keys[i], one, each)
-                found[i] = one
-        rows = [one.to(backbone.device) for one in found if one is not None]
+                found[i] = Encoded({"states": one}, "")
+                kept.put(owner, keys[i], found[i], each)
+        rows = [one.tensors["states"].to(backbone.device) for one in found]
         return tower.projected(backbone, rows), rows[0].shape[1]
 
 

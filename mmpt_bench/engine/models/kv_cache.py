@@ -32,6 +32,11 @@ def cache_in(kwargs: Mapping[str, Any]) -> Any:
     return kwargs.get("past_key_values") if found is None else found
 
 
+def tokens_in(cache: Any) -> int:
+    """Returns how many tokens a cache holds; 0 where there is none."""
+    return 0 if cache is None else int(cache.get_seq_length())
+
+
 Heads = Float[Tensor, "batch heads tokens dim"]
 
 

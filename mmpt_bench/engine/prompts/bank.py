@@ -34,7 +34,7 @@ from mmpt_bench.common.errors import RequestError
 from mmpt_bench.common.hashing import derive
 from mmpt_bench.engine.adapters.attachment import normal, xavier
 from mmpt_bench.engine.models.anatomy import Anatomy
-from mmpt_bench.engine.models.kv_cache import cache_in
+from mmpt_bench.engine.models.kv_cache import cache_in, tokens_in
 from mmpt_bench.engine.prompts.masks import extend_mask, extend_mask_right, extend_positions
 from mmpt_bench.engine.prompts.plan import Init, PromptPlan
 from mmpt_bench.engine.prompts.prompt_keys import give, projected
@@ -68,6 +68,10 @@ class PromptBank(nn.Module):
         """Returns one set of a parameter, as it is now: loading may put another tensor in its place."""
         return self.get_parameter(name)[index]
 
+    def spread(self, name: str, index: int, like: Rows) -> Rows:
+        """Returns one set of a parameter for every row of a batch, in the batch's dtype."""
+        return self.prompts(name, index).to(like).expand(len(like), -1, -1)
+
     @property
     def flowing(self) -> int:
         """Interaction tokens a picture; the raw parameters of the released code bring the class token along."""
@@ -95,8 +99,7 @@ class PromptBank(nn.Module):
         if block and not self.plan.visual_deep:
             return args, kwargs
         hidden = hidden_in(args, kwargs)
-        longer = torch.cat([hidden, _spread(self.prompts("mmpt_visual", block), hidden)], dim=1)
-        return with_hidden(args, kwargs, longer)
+        return with_hidden(args, kwargs, torch.cat([hidden, self.spread("mmpt_visual", block, hidden)], dim=1))
 
     def _cut_behind(self, block: int) -> bool:
         """Returns whether nothing reads what a vision block makes of its prompts."""
@@ -114,7 +117,7 @@ class PromptBank(nn.Module):
         def swap(hidden: Rows) -> Rows:
             kept = hidden[:, : -self.plan.visual]
             first = [hidden[:, :1]] if self.anatomy.drops_first else []
-            return torch.cat([kept, _spread(self.prompts("mmpt_visual", -1), hidden), *first], dim=1)
+            return torch.cat([kept, self.spread("mmpt_visual", -1, hidden), *first], dim=1)
 
         return with_output(output, swap)
 
@@ -154,7 +157,7 @@ class PromptBank(nn.Module):
         kwargs = dict(kwargs)
         states, cache = kwargs.pop("prompt_states", None), cache_in(kwargs)
         _refuse(module, cache)
-        seen = int(cache.get_seq_length()) if cache is not None else 0
+        seen = tokens_in(cache)
         as_keys = "text" in self.as_keys and cache is None and kwargs.get("use_cache") is False
         if 0 < seen < self.rows:
             raise ValueError(
@@ -203,7 +206,7 @@ class PromptBank(nn.Module):
         It would fill a mask of tokens that is shorter than the cache up on the right, and hide the newest tokens.
         """
         cache, mask = cache_in(kwargs), kwargs.get("attention_mask")
-        seen = int(cache.get_seq_length()) if cache is not None else 0
+        seen = tokens_in(cache)
         if seen < self.rows or not seen or not isinstance(mask, Tensor) or mask.dim() != 2:
             return args, kwargs
         return args, {**kwargs, "attention_mask": extend_mask(mask, self.rows, seen, mask.shape[1] - seen + self.rows)}
@@ -212,7 +215,7 @@ class PromptBank(nn.Module):
         """Returns what stands in front of the sequence, in order, each (batch, rows, text_dim)."""
         front = []
         if self.plan.text:
-            front.append(_spread(self.prompts("mmpt_text", 0), embeds))
+            front.append(self.spread("mmpt_text", 0, embeds))
         if self.plan.keys:
             front.append(embeds.new_zeros(embeds.shape[0], self.plan.keys, embeds.shape[2]))
         if self.flowing:
@@ -241,8 +244,7 @@ class PromptBank(nn.Module):
             return args, kwargs
         hidden = hidden_in(args, kwargs)
         first = 0 if self.plan.text_first else self.flowing
-        own = _spread(self.prompts("mmpt_text", layer), hidden)
-        parts = [hidden[:, :first], own, hidden[:, first + self.plan.text :]]
+        parts = [hidden[:, :first], self.spread("mmpt_text", layer, hidden), hidden[:, first + self.plan.text :]]
         return with_hidden(args, kwargs, torch.cat(parts, dim=1))
 
     def mark_attention(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
@@ -261,7 +263,7 @@ class PromptBank(nn.Module):
         rows = getattr(args[0], "prompt_rows", 0)
         if not rows:
             return output
-        return torch.cat([_spread(self.prompts(name, layer), output), output[:, rows:]], dim=1)
+        return torch.cat([self.spread(name, layer, output), output[:, rows:]], dim=1)
 
     def leave_decoder(self, module: nn.Module, args: tuple, kwargs: dict, output: Any) -> Any:
         """Behind the decoder: cuts the rows off everything that it returns."""
@@ -298,11 +300,6 @@ def _refuse(decoder: Any, cache: Any) -> None:
     reentrant = getattr(checkpoint, "keywords", {}).get("use_reentrant", False)
     if decoder.training and getattr(decoder, "gradient_checkpointing", False) and reentrant:
         raise ValueError("prompts get no gradient under reentrant checkpointing: set `use_reentrant=False`")
-
-
-def _spread(prompts: Float[Tensor, "rows dim"], like: Rows) -> Rows:
-    """Returns prompts for every row of a batch, in the batch's dtype."""
-    return prompts.to(like).expand(like.shape[0], -1, -1)
 
 
 def hidden_in(args: tuple, kwargs: dict) -> Tensor:

@@ -28,15 +28,10 @@ def attach_prompts(backbone: Backbone, plan: PromptPlan, seed: int) -> Attachmen
     check_plan(model, anatomy, plan)
     attachment = Attachment(backbone)
     bank = PromptBank(anatomy, plan, seed, model.get_input_embeddings().weight).to(next(model.parameters()).device)
-    hooks = register_hooks(model, anatomy, bank)
     model.add_module("prompt_bank", bank)
-
-    def detach() -> None:
-        for hook in hooks:
-            hook.remove()
-        del model.prompt_bank
-
-    attachment.undo_with(detach)
+    attachment.undo_with(delattr, model, "prompt_bank")
+    for hook in register_hooks(model, anatomy, bank):
+        attachment.undo_with(hook.remove)
     for name, parameter in bank.named_parameters():
         attachment.add(f"prompt_bank.{name}", parameter)
     return attachment

@@ -11,8 +11,9 @@ import torch
 from mmpt_bench.data.images import LazyImage
 from mmpt_bench.engine.forward import tower as tower_module
 from mmpt_bench.engine.forward.prepared_images import TowerStates
-from mmpt_bench.engine.models import feature_cache
 from mmpt_bench.engine.models.backbone import Backbone
+from mmpt_bench.engine.models.encoding import Encoded
+from mmpt_bench.engine.models.feature_cache import FeatureCache
 from mmpt_bench.methods import method_catalog
 from support.tiny import pictures, tiny_backbone
 
@@ -89,7 +90,7 @@ def test_features_are_computed_once_and_again_when_the_tower_or_the_set_of_pictu
 
 
 def test_the_cache_stays_below_its_limit_and_makes_room_for_a_new_owner_only() -> None:
-    cache, one = feature_cache.FeatureCache(limit=80), torch.ones(10)
+    cache, one = FeatureCache(limit=80), Encoded({"states": torch.ones(10)}, "")
     for key in ("x", "y", "z"):
         cache.put("a", (key,), one, 0.0)
     assert cache.bytes == 80
@@ -100,7 +101,7 @@ def test_the_cache_stays_below_its_limit_and_makes_room_for_a_new_owner_only() -
 
 
 def test_what_an_earlier_method_made_is_charged_once_to_the_one_that_finds_it() -> None:
-    cache, one = feature_cache.FeatureCache(), torch.ones(10)
+    cache, one = FeatureCache(), Encoded({"states": torch.ones(10)}, "")
     cache.begin()
     cache.put("a", ("x",), one, 3.0)
     cache.put("a", ("y",), one, 4.0)
