@@ -81,11 +81,7 @@ class PeftMethod(Method):
 
     @classmethod
     def folded(cls, overrides: Mapping[str, str]) -> dict[str, str]:
-        """Returns overrides in which those of PEFT's fields stand in `config`, read as JSON, else as text.
-
-        Raises:
-            RequestError: a field of a number, or of a switch, is given something else.
-        """
+        """Returns overrides in which those of PEFT's fields stand in `config`, read as JSON, else as text."""
         own = {field.name for field in dataclasses.fields(cls)}
         hints = typing.get_type_hints(cls._config_class())
         plain = {name: text for name, text in overrides.items() if name in own}
@@ -153,13 +149,8 @@ class PeftMethod(Method):
 def method_class(name: str, kind: str, fields: dict[str, Any]) -> type[PeftMethod]:
     """Returns a method of PEFT as a class, with `fields` as the configuration's defaults.
 
-    Args:
-        name: what `--method` and the board call it.
-        kind: PEFT's name, in any case.
-        fields: of PEFT's configuration.
-
-    Raises:
-        RequestError: PEFT has no such method, or one that does not fit image-text models.
+    `name` is what `--method` and the board call it, `kind` PEFT's name in any case. Raises RequestError where PEFT has
+    no such method, or one that does not fit image-text models.
     """
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
@@ -177,11 +168,7 @@ def method_class(name: str, kind: str, fields: dict[str, Any]) -> type[PeftMetho
 
 
 def from_file(path: Any) -> tuple[str, dict[str, Any]]:
-    """Returns (PEFT's name of the method, the fields that say how) of an adapter_config.json.
-
-    Raises:
-        RequestError: the file is no configuration of PEFT.
-    """
+    """Returns (PEFT's name of the method, the fields that say how) of an adapter_config.json."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -68,11 +68,7 @@ class TrainedAdapter(Method):
         return []
 
     def attach(self, backbone: Backbone, seed: int) -> Handle:
-        """Puts the adapter on the backbone with its trained values.
-
-        Raises:
-            RequestError: it does not fit the backbone, or belongs to another one.
-        """
+        """Puts the adapter on the backbone with its trained values; raises RequestError where it does not fit."""
         header = read_header(self.folder)
         attached = self._ours(backbone, header) if header else self._foreign(backbone)
         for parameter in attached.trainable.values():

@@ -88,9 +88,6 @@ class Attachment:
         """Makes the backbone's own parameters at or below these names trainable; their values are kept for `remove`.
 
         The kept copies lie in main memory. Weights that two modules share are opened once.
-
-        Raises:
-            RequestError: a name holds no parameter.
         """
         known = dict(self.backbone.model.named_parameters(remove_duplicate=False))
         first = {id(p): name for name, p in self.backbone.model.named_parameters()}

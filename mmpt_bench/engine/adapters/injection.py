@@ -26,9 +26,7 @@ Caught around its calls alone, and around `make`, which is a call of it."""
 def attach_peft(method: Any, backbone: Backbone, config: Any, seed: int) -> Handle:
     """Returns the handle of a method of PEFT with this configuration, and of the projector where it trains that too.
 
-    Raises:
-        RequestError: the model carries an adapter of PEFT already; or see `inject`.
-        UntrustedRecord: see `inject`.
+    Raises RequestError where the model carries an adapter of PEFT already, and what `inject` raises.
     """
     if hasattr(backbone.model, "peft_config"):
         raise RequestError("The backbone already carries an adapter of PEFT: remove it first.")
@@ -74,8 +72,7 @@ def inject(attachment: Attachment, config: Any, seed: int, make: Callable[[], No
 def count_injected(config: Any, anatomy: Anatomy) -> int:
     """Returns how many parameters a method of PEFT trains on the decoder's linear maps, without memory for any.
 
-    Raises:
-        RequestError: PEFT builds the method from values, or on other modules.
+    Raises RequestError where PEFT builds the method from values, or on other modules.
     """
     skeleton = nn.Module()
     with torch.device("meta"):

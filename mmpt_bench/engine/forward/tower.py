@@ -1,6 +1,4 @@
-"""What the vision tower makes of pictures: computed once where nothing that is trained reaches it, blocks above the one
-that is read never.
-"""
+"""What the vision tower makes of images: once where nothing trained reaches it; blocks that are not read, never."""
 
 from __future__ import annotations
 
@@ -20,11 +18,11 @@ from mmpt_bench.engine.models.families import FAMILIES
 
 
 def is_frozen(backbone: Backbone) -> bool:
-    """Returns whether pictures meet nothing of an adapter in the tower: no trained parameter, hook or replaced method.
+    """Returns whether pictures meet nothing of a method in the tower: no trained parameter, hook or replaced method.
 
     Dropout in the tower makes its features differ from call to call, so they cannot be kept either.
     """
-    if not FAMILIES[backbone.anatomy.family].projects_states or backbone.anatomy.vision is None:
+    if not FAMILIES[backbone.anatomy.family].projects_states:
         return False
     tower, core = _tower(backbone), backbone.model.get_submodule(backbone.anatomy.core)
     if any(p.requires_grad for p in tower.parameters()) or "get_image_features" in vars(core):
@@ -57,26 +55,20 @@ def fingerprint(backbone: Backbone) -> str:
 
 def states(backbone: Backbone, inputs: Mapping[str, Tensor]) -> Float[Tensor, "tiles tokens dim"]:
     """Returns the hidden states that the projector reads, without gradient, of pictures as the processor makes them."""
-    kept: list[Any] = []
-    tower, core = _tower(backbone), backbone.model.get_submodule(backbone.anatomy.core)
-    anatomy, config = backbone.anatomy, backbone.model.config
+    model, anatomy = backbone.model, backbone.anatomy
     moved = {name: value.to(backbone.device) for name, value in inputs.items()}
     moved["pixel_values"] = moved["pixel_values"].to(getattr(torch, backbone.dtype))
     if anatomy.family == "llava":
         with torch.no_grad():
-            out = tower(moved["pixel_values"], output_hidden_states=True, return_dict=True)
-        hidden = out.hidden_states[config.vision_feature_layer]
+            out = _tower(backbone)(moved["pixel_values"], output_hidden_states=True, return_dict=True)
+        hidden = out.hidden_states[model.config.vision_feature_layer]
         return hidden[:, 1:] if anatomy.drops_first else hidden
     # Tiles that only fill a batch up are left out by the model itself, which then asks its projector.
-    hook = core.get_submodule(FAMILIES[anatomy.family].projector).register_forward_pre_hook(
-        lambda module, args: kept.append(args[0])
-    )
-    try:
-        with torch.no_grad():
-            core.get_image_features(**moved, return_dict=True)
-    finally:
-        hook.remove()
-    return kept[0]
+    asked: list[Tensor] = []
+    projector = model.get_submodule(anatomy.projector)
+    with torch.no_grad(), projector.register_forward_pre_hook(lambda module, args: asked.append(args[0])):
+        model.get_submodule(anatomy.core).get_image_features(**moved, return_dict=True)
+    return asked[0]
 
 
 def projected(backbone: Backbone, pictures: Sequence[Float[Tensor, "tiles tokens dim"]]) -> dict[str, Any]:

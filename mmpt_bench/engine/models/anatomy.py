@@ -40,7 +40,7 @@ class Anatomy:
     head_dim: int
     decoder_linears: tuple[Linear, ...] = field(repr=False)
     """Every linear map inside `decoder_layers`."""
-    vision: str | None
+    vision: str
     vision_layers: tuple[str, ...]
     vision_used: int
     """Leading vision blocks whose output reaches the projector: 23 of 24 where LLaVA reads hidden state -2."""
@@ -89,8 +89,7 @@ def _require(claim: bool, message: str) -> None:
 def find_anatomy(model: Any) -> Anatomy:
     """Returns the anatomy of a Hugging Face image-text model, also of one on the meta device.
 
-    Raises:
-        RequestError: the family is unknown, or a part is not where or not as wide as its neighbours say.
+    Raises RequestError where the family is unknown, or a part is not where or not as wide as its neighbours say.
     """
     config = model.config
     family = _family_of(config)
@@ -176,9 +175,7 @@ def _used_blocks(config: Any, family: Family, depth: int) -> int:
 def _read_names(names: list[str], last_block: str | None) -> list[str]:
     """Returns the parameters of a tower that what is read depends on; towers register their parts as they run them.
 
-    Args:
-        names: of its parameters.
-        last_block: what the names in the last block begin with; None where the tower's output is read, with its norm.
+    `last_block` is what the names in the last block begin with; None where the tower's output is read, with its norm.
     """
     if last_block is not None:
         names = names[: max(i for i, name in enumerate(names) if name.startswith(last_block)) + 1]

@@ -1,6 +1,6 @@
 """A backbone: a Hugging Face image-text model with its processor, and the way from pictures and words to its tensors.
 
-Imports without torch, because every method's file imports it.
+Imports without torch, and fast, because every method's file imports it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from mmpt_bench.common.errors import RequestError, UntrustedRecord, unknown_name
-from mmpt_bench.data.examples import Exchange
 from mmpt_bench.engine.models import chat
 from mmpt_bench.engine.models.anatomy import Anatomy, find_anatomy
 from mmpt_bench.engine.models.encoding import Encoded, Tokens, collated, encoded
@@ -22,6 +21,8 @@ from mmpt_bench.sources.weights import DTYPES, backbone_folder, folder_fingerpri
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
+
+    from mmpt_bench.data.examples import Exchange
 
 IGNORED = -100
 """Label of a token that the loss leaves out (torch.nn.functional.cross_entropy)."""
@@ -50,15 +51,10 @@ class Backbone:
         return self.features, self.kept_pictures
 
     def prompt_text(self, question: str, earlier: Sequence[Exchange] = ()) -> str:
-        """Returns the chat prompt of one picture and a question, up to where the answer begins.
+        """Returns the chat prompt of one image, earlier exchanges and a question, up to where the answer begins.
 
-        Args:
-            question: the last one, where there are earlier exchanges.
-            earlier: exchanges before it.
-
-        Raises:
-            RequestError: the text does not hold exactly one image token, as when the question brings its own; or the
-                family has no form for several exchanges.
+        Raises RequestError where it does not hold exactly one image token, as when the question brings its own; or
+        where the family has no form for several exchanges.
         """
         text = chat.prompt(self.processor, FAMILIES[self.anatomy.family], question, earlier)
         found = text.count(self.processor.image_token)
@@ -71,8 +67,7 @@ class Backbone:
     def target(self, exchanges: Sequence[Exchange]) -> chat.Target:
         """Returns what is to be learnt of a conversation behind the prompt of its first question.
 
-        Raises:
-            RequestError: the family has no form for several exchanges, or its template hides where a reply stands.
+        Raises RequestError where the family has no form for several exchanges, or hides where a reply stands.
         """
         if len(exchanges) == 1:
             return exchanges[0].reply
@@ -118,10 +113,7 @@ class Backbone:
         max_length: int | None = None,
         image_texts: Sequence[str] | None = None,
     ) -> list[Tokens]:
-        """Returns texts in tokens, not yet padded.
-
-        With targets, a text is prompt + target + the end of a reply, with a space before a reply whose prompt does not
-        end in white space.
+        """Returns texts in tokens, not yet padded: prompt, or prompt + target + the end of a reply.
 
         Args:
             prompts: from `prompt_text`, each with one image token.
@@ -224,7 +216,7 @@ def load_backbone(name: str, dtype: str = "float32", device: str | None = None, 
 
     Args:
         name: "embedded", a folder, or `owner/model` on the hub.
-        dtype: "float32", "bfloat16" or "float16".
+        dtype: of `DTYPES`.
         device: as torch names it; by default the accelerator where there is one.
         offline: opens no socket.
 

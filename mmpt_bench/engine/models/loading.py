@@ -14,12 +14,12 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor,
 from transformers.utils import logging
 
 from mmpt_bench.common.errors import MachineError, RequestError, UntrustedRecord
-from mmpt_bench.engine.models.anatomy import find_anatomy
+from mmpt_bench.engine.models.anatomy import Anatomy, find_anatomy
 from mmpt_bench.engine.models.families import FAMILIES
 from mmpt_bench.sources.weights import backbone_folder, check_backbone
 
 
-def anatomy_of(backbone: str) -> tuple[Any, int, int]:
+def anatomy_of(backbone: str) -> tuple[Anatomy, int, int]:
     """Returns (anatomy, parameters, patches of one square picture) of a backbone, from its configuration alone.
 
     Patches are 0 where the tower has no size of its own; no weight is read.
@@ -110,12 +110,7 @@ def read_model(folder: Path, dtype: Any) -> Any:
 
 
 def read_processor(folder: Path, model_type: str) -> Any:
-    """Returns a folder's processor.
-
-    Raises:
-        RequestError: there is none that reads.
-        MachineError: it needs a package that is not installed.
-    """
+    """Returns a folder's processor; raises RequestError where none reads, MachineError where a package is missing."""
     family = FAMILIES.get(model_type)
     kind = pictures_only(family.video_processor) if family and family.video_processor else AutoProcessor
     try:

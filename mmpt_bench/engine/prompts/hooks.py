@@ -19,11 +19,7 @@ from mmpt_bench.engine.prompts.plan import PromptPlan
 
 
 def attach_prompts(backbone: Backbone, plan: PromptPlan, seed: int) -> Attachment:
-    """Returns an attachment with a prompt bank on the model as `prompt_bank`; its parameters are trainable.
-
-    Raises:
-        RequestError: the plan does not fit the model, or the model already has prompts.
-    """
+    """Returns an attachment with a bank of trainable prompts on the model, as `prompt_bank`; see `check_plan`."""
     model, anatomy = backbone.model, backbone.anatomy
     check_plan(model, anatomy, plan)
     attachment = Attachment(backbone)

@@ -35,10 +35,9 @@ def peft_config(kind: str, fields: Mapping[str, Any], modules_to_save: Sequence[
         modules_to_save: names of what is trained whole.
     """
     made: Any = globals()[kind]
-    own = {f.name for f in dataclasses.fields(made)}
-    taken = {name: value for name, value in fields.items() if name in own}
+    taken = {field.name: fields[field.name] for field in dataclasses.fields(made) if field.name in fields}
     saved = saved_whole(*modules_to_save) or None
-    return plain_config(made(**taken | {"modules_to_save": saved, "inference_mode": True}))
+    return plain_config(made(**taken, modules_to_save=saved, inference_mode=True))
 
 
 PARAMETERS = ("mmpt_visual", "mmpt_text", "mmpt_key", "mmpt_value")
@@ -182,14 +181,7 @@ class PromptTuner(BaseTuner):
     tuner_layer_cls = PromptLayer
     target_module_mapping: dict[str, list[str]] = {}  # noqa: RUF012
 
-    def inject_adapter(
-        self,
-        model: Any,
-        adapter_name: str,
-        autocast_adapter_dtype: bool = True,
-        low_cpu_mem_usage: bool = False,
-        state_dict: Any = None,
-    ) -> None:
+    def inject_adapter(self, model: Any, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         """Adds an adapter's prompts to the model; raises RequestError where they do not fit it."""
         config: Any = self.peft_config[adapter_name]
         plan, layer = plan_of(config), getattr(model, "prompt_bank", None)

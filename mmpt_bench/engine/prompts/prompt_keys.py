@@ -29,8 +29,7 @@ KeysValues = tuple[Float[Tensor, "1 heads rows width"], Float[Tensor, "1 heads r
 def give(block: nn.Module, keys: Tensor, values: Tensor, rotary: tuple[Tensor, Tensor] | None = None) -> None:
     """Gives a block's attention keys and values, (rows, heads * width), for its next call.
 
-    Args:
-        rotary: cosine and sine of the rows' positions, where the block rotates its keys.
+    `rotary` is cosine and sine of the rows' positions, where the block rotates its keys.
     """
     attention: Any = block.self_attn
     key, value = (one.view(len(one), -1, attention.head_dim).transpose(0, 1)[None] for one in (keys, values))
