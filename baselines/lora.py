@@ -7,7 +7,6 @@ projector, and the one vision block that never reaches the loss.
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -55,8 +54,8 @@ class LoRA(Method):
         anatomy, leaves = backbone.anatomy, _TARGETS[self.placement]
         if not self._targets(anatomy):
             raise RequestError(f"The decoder of `{anatomy.family}` has none of {', '.join(leaves)}.")
-        pattern = rf"{re.escape(anatomy.decoder)}\..*\.({'|'.join(leaves)})"
-        config = LoraConfig(r=self.r, lora_alpha=self.alpha, lora_dropout=0.0, bias="none", target_modules=pattern)
+        targets = anatomy.in_decoder(leaves)
+        config = LoraConfig(r=self.r, lora_alpha=self.alpha, lora_dropout=0.0, bias="none", target_modules=targets)
         handle = attach_peft(self, backbone, config, seed)
         state = handle.state()
         for name, value in state.items():

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -132,7 +131,7 @@ class PeftMethod(Method):
             )
         if config.target_modules is None:
             for field, leaves in DEFAULTS.get(self.kind, {"target_modules": LINEARS}).items():
-                setattr(config, field, rf"{re.escape(anatomy.decoder)}\..*\.({'|'.join(leaves)})")
+                setattr(config, field, anatomy.in_decoder(leaves))
         changes = [
             f"{name}: {value}"
             for name, value in vars(config).items()

@@ -66,7 +66,7 @@ def _interface(method_class: type) -> str:
 
 def _count(method: Any, backbone: Backbone) -> str:
     with attached(method, backbone) as handle:
-        built = sum(parameter.numel() for parameter in handle.trainable.values())
+        built = handle.size
         open_ids = {id(p) for p in backbone.model.parameters() if p.requires_grad}
         require(open_ids == {id(p) for p in handle.trainable.values()}, "`trainable` is not what requires a gradient")
     closed = method.count(backbone.anatomy)

@@ -6,6 +6,8 @@ of vision blocks outside it, and a projector that carries one width to the other
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +62,10 @@ class Anatomy:
     projector_parameters: int
     vision_used_parameters: int
     total_parameters: int
+
+    def in_decoder(self, leaves: Iterable[str]) -> str:
+        """Returns a pattern, as PEFT takes one for targets, of the decoder's modules with these last names."""
+        return rf"{re.escape(self.decoder)}\..*\.({'|'.join(leaves)})"
 
 
 def _size(*modules: nn.Module) -> int:
@@ -129,8 +135,9 @@ def _decoder_parts(model: Any) -> dict[str, Any]:
         if isinstance(module, nn.Linear)
     ]
     key_dim = (getattr(text, "num_key_value_heads", None) or text.num_attention_heads) * head_dim
-    for keys in [one for one in linears if one.name.endswith("k_proj")][:1]:
-        _require(keys.outputs == key_dim, f"`k_proj` writes {keys.outputs} values.")
+    keys = [one for one in linears if one.name.endswith("k_proj")]
+    if keys:
+        _require(keys[0].outputs == key_dim, f"`k_proj` writes {keys[0].outputs} values.")
     return {
         "decoder": name,
         "decoder_layers": tuple(f"{name}.{stack}.{i}" for i in range(len(layers))),
