@@ -7,14 +7,12 @@ As it stands, it trains the gains of the decoder's norms (LN-tuning, arXiv:2312.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from mmpt_bench import Method
-
-if TYPE_CHECKING:
-    from mmpt_bench.engine.adapters.attachment import Handle
-    from mmpt_bench.engine.models.anatomy import Anatomy
-    from mmpt_bench.engine.models.backbone import Backbone
+from mmpt_bench.engine.adapters.attachment import Attachment, Handle
+from mmpt_bench.engine.models.anatomy import Anatomy
+from mmpt_bench.engine.models.backbone import Backbone
 
 
 @dataclass(frozen=True)
@@ -34,8 +32,6 @@ class NormTuning(Method):
 
     def attach(self, backbone: Backbone, seed: int) -> Handle:
         """Opens the norms. What a method draws, it draws from `seed` alone (see `uniform` and `normal`)."""
-        from mmpt_bench.engine.adapters.attachment import Attachment
-
         attachment = Attachment(backbone)
         attachment.open(*self._norms(backbone))
         if self.train_projector:
@@ -45,7 +41,7 @@ class NormTuning(Method):
     def count(self, anatomy: Anatomy) -> int:
         """Returns two norms a layer and one at the end, each as wide as the text, and the projector."""
         norms = (2 * len(anatomy.decoder_layers) + 1) * anatomy.text_dim
-        return norms + (anatomy.projector_parameters if self.train_projector else 0)
+        return norms + self.projector_count(anatomy)
 
     def _norms(self, backbone: Backbone) -> list[str]:
         decoder = backbone.model.get_submodule(backbone.anatomy.decoder)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from mmpt_bench import Method
-
-if TYPE_CHECKING:
-    from mmpt_bench.engine.adapters.attachment import Handle
-    from mmpt_bench.engine.models.anatomy import Anatomy
-    from mmpt_bench.engine.models.backbone import Backbone
+from mmpt_bench import Method, RequestError
+from mmpt_bench.engine.adapters.attachment import Attachment, Handle
+from mmpt_bench.engine.models.anatomy import Anatomy
+from mmpt_bench.engine.models.backbone import Backbone
 
 
 @dataclass(frozen=True)
@@ -27,14 +25,10 @@ class Frozen(Method):
     def __post_init__(self) -> None:
         """Raises RequestError where training is asked for."""
         if self.train_projector or self.learning_rate:
-            from mmpt_bench.common.errors import RequestError
-
             raise RequestError("`frozen` trains nothing. The projector alone is the method `projector`.")
 
     def attach(self, backbone: Backbone, seed: int) -> Handle:
         """Freezes every parameter and changes nothing."""
-        from mmpt_bench.engine.adapters.attachment import Attachment
-
         return Attachment(backbone).handle(self)
 
     def count(self, anatomy: Anatomy) -> int:

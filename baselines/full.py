@@ -6,14 +6,12 @@ The paper's full fine-tuning leaves the vision tower frozen: 95.7 % of all param
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from mmpt_bench import Method
-
-if TYPE_CHECKING:
-    from mmpt_bench.engine.adapters.attachment import Handle
-    from mmpt_bench.engine.models.anatomy import Anatomy
-    from mmpt_bench.engine.models.backbone import Backbone
+from mmpt_bench.engine.adapters.attachment import Attachment, Handle
+from mmpt_bench.engine.models.anatomy import Anatomy
+from mmpt_bench.engine.models.backbone import Backbone
 
 
 @dataclass(frozen=True)
@@ -32,8 +30,6 @@ class Full(Method):
 
     def attach(self, backbone: Backbone, seed: int) -> Handle:
         """Opens the weights; nothing is drawn."""
-        from mmpt_bench.engine.adapters.attachment import Attachment
-
         anatomy = backbone.anatomy
         attachment = Attachment(backbone)
         attachment.open(anatomy.decoder, anatomy.lm_head)
@@ -45,9 +41,8 @@ class Full(Method):
 
     def count(self, anatomy: Anatomy) -> int:
         """Returns the number of trainable parameters."""
-        projector = anatomy.projector_parameters if self.train_projector else 0
         vision = anatomy.vision_used_parameters if self.train_vision else 0
-        return anatomy.language_parameters + projector + vision
+        return anatomy.language_parameters + self.projector_count(anatomy) + vision
 
 
 METHOD = Full

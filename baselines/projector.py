@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from mmpt_bench import Method, RequestError
-
-if TYPE_CHECKING:
-    from mmpt_bench.engine.adapters.attachment import Handle
-    from mmpt_bench.engine.models.anatomy import Anatomy
-    from mmpt_bench.engine.models.backbone import Backbone
+from mmpt_bench.engine.adapters.attachment import Attachment, Handle
+from mmpt_bench.engine.models.anatomy import Anatomy
+from mmpt_bench.engine.models.backbone import Backbone
 
 
 @dataclass(frozen=True)
@@ -32,8 +30,6 @@ class Projector(Method):
 
     def attach(self, backbone: Backbone, seed: int) -> Handle:
         """Opens the projector; nothing is drawn, training starts from the aligned values."""
-        from mmpt_bench.engine.adapters.attachment import Attachment
-
         attachment = Attachment(backbone)
         attachment.open(backbone.anatomy.projector)
         return attachment.handle(self)

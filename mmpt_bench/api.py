@@ -301,13 +301,14 @@ def score(
 
 def check(file: str | Path, backbone: str = "embedded") -> list[CheckResult]:
     """Returns what a task's or a method's file passes of the conformance suite."""
-    from mmpt_bench.engine.adapters.check_method import check_method, check_task
+    from mmpt_bench.evaluation.check_task import check_task
     from mmpt_bench.sources.task_rows import Where, rows_of
 
     path = Path(file)
     if not path.is_file():
         raise RequestError(f"There is no file `{file}` to check.")
     if method_catalog.is_method(path):
+        from mmpt_bench.engine.adapters.check_method import check_method
         from mmpt_bench.engine.models.backbone import load_backbone
 
         (entry,) = method_catalog.find_methods(str(path))

@@ -9,19 +9,15 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from mmpt_bench.common.errors import RequestError
-from mmpt_bench.methods.method import Method
-
-if TYPE_CHECKING:
-    from mmpt_bench.engine.adapters.attachment import Handle
-    from mmpt_bench.engine.models.anatomy import Anatomy
-    from mmpt_bench.engine.models.backbone import Backbone
+from mmpt_bench.engine.models.anatomy import Anatomy
+from mmpt_bench.methods.prompt_method import PromptMethod
 
 
 @dataclass(frozen=True)
-class MMPT(Method):
+class MMPT(PromptMethod):
     """Multimodal prompt tuning with the paper's best lengths.
 
     Parameters are built for the blocks that are read and no others: behind the hidden state that LLaVA takes (-2), a
@@ -32,6 +28,7 @@ class MMPT(Method):
     name: ClassVar[str] = "mmpt"
     color: ClassVar[str] = "#D55E00"
     lr_range: ClassVar[tuple[float, float]] = (1e-4, 3e-2)
+    config_class: ClassVar[str] = "MMPTConfig"
 
     visual_length: int = 20
     """Prompts in each vision block; 0 leaves the vision side alone (then switch `interaction` off)."""
@@ -64,53 +61,21 @@ class MMPT(Method):
                 f"`visual_length` {self.visual_length} and `text_length` {self.text_length}: "
                 "lengths are 0 or more, and one is above 0."
             )
-        if self.visual_states not in ("output", "parameters"):
-            raise RequestError(f"`visual_states` is `output` or `parameters`, not `{self.visual_states}`.")
-        if self.init not in ("xavier", "normal", "words"):
-            raise RequestError(f"`init` is `xavier`, `normal` or `words`, not `{self.init}`.")
+        self.check_choices()
         if self.init == "words" and not self.text_length:
             raise RequestError("`init` `words` is for textual prompts: raise `text_length`.")
-        if self.placement not in ("text-first", "visual-first"):
-            raise RequestError(f"`placement` is `text-first` or `visual-first`, not `{self.placement}`.")
         if self.placement == "visual-first" and not (self.interaction and self.text_length):
             raise RequestError("`placement` `visual-first` needs textual prompts and `interaction`.")
         if self.interaction and not self.visual_length:
             raise RequestError("`interaction` needs visual prompts: raise `visual_length` or switch it off.")
 
-    @property
-    def decoder_rows(self) -> int:
-        """Returns how many rows stand in front of the decoder's sequence."""
-        return self.text_length + (self.visual_length if self.interaction else 0)
-
-    def attach(self, backbone: Backbone, seed: int) -> Handle:
-        """Puts the prompts on the backbone, drawn from `seed` alone; text and vision draw independently."""
-        from mmpt_bench.engine.adapters.attachment import Attachment
-        from mmpt_bench.engine.prompts.bank import PromptPlan
-        from mmpt_bench.engine.prompts.hooks import attach_prompts, check_plan
-        from mmpt_bench.engine.prompts.peft import peft_config
-
-        plan = PromptPlan(
-            visual=self.visual_length,
-            visual_deep=self.visual_deep,
-            text=self.text_length,
-            text_deep=self.text_deep,
-            interaction=self.visual_states if self.interaction else "none",
-            init=self.init,
-            text_first=self.placement == "text-first",
-        )
-        check_plan(backbone.model, backbone.anatomy, plan)
-        attachment = Attachment(backbone)
-        attach_prompts(attachment, plan, seed)
-        if self.train_projector:
-            attachment.open(backbone.anatomy.projector)
-        if self.train_lm_head:
-            attachment.open(backbone.anatomy.lm_head)
-        opened = [backbone.anatomy.projector] * self.train_projector + [backbone.anatomy.lm_head] * self.train_lm_head
-        return attachment.handle(self, lambda: peft_config("MMPTConfig", dataclasses.asdict(self), opened))
+    def trained_whole(self, anatomy: Anatomy) -> list[str]:
+        """Returns the modules that are trained beside the prompts."""
+        return super().trained_whole(anatomy) + [anatomy.lm_head] * self.train_lm_head
 
     def count(self, anatomy: Anatomy) -> int:
         """Returns the number of trainable parameters."""
-        return self._count(anatomy, anatomy.vision_used)
+        return super().count(anatomy) + (anatomy.lm_head_parameters if self.train_lm_head else 0)
 
     def paper_count(self, anatomy: Anatomy) -> int:
         """Returns the published arithmetic: prompts in every vision block, also in one that is never read.
@@ -118,13 +83,7 @@ class MMPT(Method):
         131,072 n_t + 24,576 n_v + 4,198,400 at LLaVA-7B with a linear projector: 6,000,640 at the default lengths,
         which the paper prints as 0.09 % of 7,045,793,792.
         """
-        return self._count(anatomy, len(anatomy.vision_layers))
-
-    def _count(self, anatomy: Anatomy, vision_blocks: int) -> int:
-        visual = self.visual_length * anatomy.vision_dim * (vision_blocks if self.visual_deep else 1)
-        text = self.text_length * anatomy.text_dim * (len(anatomy.decoder_layers) if self.text_deep else 1)
-        projector = anatomy.projector_parameters if self.train_projector else 0
-        return visual + text + projector + (anatomy.lm_head_parameters if self.train_lm_head else 0)
+        return self.count(dataclasses.replace(anatomy, vision_used=len(anatomy.vision_layers)))
 
 
 METHOD = MMPT

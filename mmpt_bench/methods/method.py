@@ -7,14 +7,13 @@ returns a `Handle`; `Handle.remove` restores the backbone bit for bit. What ever
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import ClassVar, Literal, get_args, get_origin, get_type_hints
 
-if TYPE_CHECKING:
-    from mmpt_bench.engine.adapters.attachment import Handle
-    from mmpt_bench.engine.models.anatomy import Anatomy
-    from mmpt_bench.engine.models.backbone import Backbone
+from mmpt_bench.common.errors import RequestError
+from mmpt_bench.engine.adapters.attachment import Handle
+from mmpt_bench.engine.models.anatomy import Anatomy
+from mmpt_bench.engine.models.backbone import Backbone
 
 
 class Method:
@@ -37,6 +36,18 @@ class Method:
         """Returns the number of trainable parameters in closed form, without building anything."""
         raise NotImplementedError(f"`{type(self).__name__}` has no `count`")
 
+    def projector_count(self, anatomy: Anatomy) -> int:
+        """Returns the projector's part of `count`: its parameters where it is trained."""
+        return anatomy.projector_parameters if self.train_projector else 0
+
+    def check_choices(self) -> None:
+        """Raises RequestError for a value that the `Literal` of its field does not name."""
+        for name, hint in get_type_hints(type(self)).items():
+            legal, value = get_args(hint), getattr(self, name, None)
+            if get_origin(hint) is Literal and value not in legal:
+                first = ", ".join(f"`{option}`" for option in legal[:-1])
+                raise RequestError(f"`{name}` is {first} or `{legal[-1]}`, not `{value}`.")
+
     @property
     def trains(self) -> bool:
         """Whether anything is trained."""
@@ -52,16 +63,6 @@ class Method:
         return None
 
     @classmethod
-    def settable(cls) -> list[str]:
-        """Returns what `--set` may name."""
-        return [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
-
-    @classmethod
     def folded(cls, overrides: Mapping[str, str]) -> Mapping[str, str]:
         """Returns overrides by the names of the dataclass's own fields."""
         return overrides
-
-
-def as_method(cls: Any) -> Any:
-    """Returns a class as one that derives from `Method`: one that has the same members may leave the base out."""
-    return cls if issubclass(cls, Method) else type(cls.__name__, (cls, Method), {"__module__": cls.__module__})

@@ -16,7 +16,7 @@ from typing import Any
 from mmpt_bench.common.entries import PACKAGE, Entry, built_in_files, entry_of, find, load_module
 from mmpt_bench.common.errors import RequestError, unknown_name
 from mmpt_bench.common.values import coerced
-from mmpt_bench.methods.method import Method, as_method
+from mmpt_bench.methods.method import Method
 
 EXPORTS = ("METHOD", "ADAPTER")
 """What a method's file calls its class: `METHOD`; `ADAPTER` in files from before 0.2."""
@@ -45,12 +45,13 @@ def find_methods(text: str) -> list[Entry]:
 
 
 def load_method(entry: Entry) -> Any:
-    """Imports a method's file and returns the adapter class it exports; raises RequestError where it exports none."""
+    """Imports a method's file and returns the class it exports; raises RequestError where it exports none."""
     if entry.make is not None:
         return entry.make()
     module = load_module(entry, "baselines")
     method = next((getattr(module, name) for name in EXPORTS if hasattr(module, name)), None)
-    if not (isinstance(method, type) and dataclasses.is_dataclass(method) and _attaches(method)):
+    attaches = getattr(method, "attach", Method.attach) is not Method.attach
+    if not (isinstance(method, type) and dataclasses.is_dataclass(method) and attaches):
         raise RequestError(
             f"`{entry.path}` exports no method: it needs a line `METHOD = MyMethod`, a frozen dataclass with "
             "`attach` and `count`; see baselines/_template.py."
@@ -59,30 +60,17 @@ def load_method(entry: Entry) -> Any:
         raise RequestError(
             f"`{entry.path}` holds a method called `{getattr(method, 'name', None)}`: give both one name."
         )
-    return as_method(method)
-
-
-def _attaches(cls: Any) -> bool:
-    return getattr(cls, "attach", Method.attach) is not Method.attach
+    # One that has the same members may leave the base out.
+    return (
+        method
+        if issubclass(method, Method)
+        else type(method.__name__, (method, Method), {"__module__": method.__module__})
+    )
 
 
 def colors() -> dict[str, str]:
     """Returns the hex colour of every built-in method, the same in every figure."""
     return {name: load_method(entry).color for name, entry in method_entries().items()}
-
-
-def fields_of(path: Path) -> dict[str, str]:
-    """Returns name and annotation of the dataclass fields in a method's file, read without importing it."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    name = _class_name(tree)
-    body = next((n.body for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name), [])
-    return {
-        n.target.id: ast.unparse(n.annotation)
-        for n in body
-        if isinstance(n, ast.AnnAssign)
-        and isinstance(n.target, ast.Name)
-        and "ClassVar" not in ast.unparse(n.annotation)
-    }
 
 
 def _class_name(tree: ast.Module) -> str | None:
@@ -110,7 +98,13 @@ def method_of(entry: Entry, overrides: dict[str, str]) -> Any:
 
 def known_fields(entry: Entry) -> list[str]:
     """Returns the fields of a method that can be set; PEFT's are asked of PEFT, a file is read without importing it."""
-    return list(entry.make().settable() if entry.make is not None else fields_of(entry.path))
+    if entry.make is not None:
+        return entry.make().settable()
+    tree = ast.parse(entry.path.read_text(encoding="utf-8"))
+    name = _class_name(tree)
+    body = next((node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name), [])
+    annotated = [node for node in body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)]
+    return [node.target.id for node in annotated if "ClassVar" not in ast.unparse(node.annotation)]  # type: ignore[union-attr]
 
 
 def check_fields(entry: Entry, names: Sequence[str]) -> None:

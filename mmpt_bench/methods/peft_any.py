@@ -8,27 +8,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 import typing
-import warnings
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-from mmpt_bench.common.errors import RequestError, UntrustedRecord, unknown_name
+from mmpt_bench.common.errors import RequestError, unknown_name
+from mmpt_bench.common.hashing import derive
+from mmpt_bench.common.values import coerced
+from mmpt_bench.engine.adapters.attachment import Handle
+from mmpt_bench.engine.models.anatomy import Anatomy
+from mmpt_bench.engine.models.backbone import Backbone
 from mmpt_bench.methods.method import Method
 
-if TYPE_CHECKING:
-    from mmpt_bench.engine.adapters.attachment import Handle
-    from mmpt_bench.engine.models.anatomy import Anatomy
-    from mmpt_bench.engine.models.backbone import Backbone
-
 REFUSED = {
-    "PROMPT_TUNING": "PEFT's prompts lose the position ids of a padded batch: use `mmpt`, or `prefix`",
-    "P_TUNING": "PEFT's prompts lose the position ids of a padded batch: use `mmpt`, or `prefix`",
-    "MULTITASK_PROMPT_TUNING": "PEFT's prompts lose the position ids of a padded batch: use `mmpt`, or `prefix`",
-    "CPT": "PEFT's prompts lose the position ids of a padded batch: use `mmpt`, or `prefix`",
+    **dict.fromkeys(
+        ("PROMPT_TUNING", "P_TUNING", "MULTITASK_PROMPT_TUNING", "CPT"),
+        "PEFT's prompts lose the position ids of a padded batch: use `mmpt`, or `prefix`",
+    ),
     "PREFIX_TUNING": "PEFT's prefix fails without a cache and under gradient checkpointing: use `prefix`",
     "CARTRIDGE": "it is a stored cache of a text, and the pictures of a batch have none in common",
     "ADAPTION_PROMPT": "it is written for the class of a text model, and an image-text model wraps that",
@@ -44,9 +41,6 @@ REFUSED = {
     "KVPREFIX": "it is a method here: `prefix`",
 }
 """Methods of PEFT that do not fit, and why."""
-PEFT_REFUSES = (ValueError, NotImplementedError, TypeError, RuntimeError, KeyError)
-"""What PEFT, which has no class of errors of its own, raises where a method, a configuration or a file does not fit.
-Caught around its calls alone, and around `make`, which is a call of it."""
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 CHANGING = ("pissa", "olora", "corda", "loftq", "lora_ga", "eva")
 """Ways to begin that take a part out of the base's weights, or need data of their own."""
@@ -74,37 +68,33 @@ class PeftMethod(Method):
     """A starting value."""
 
     @classmethod
-    def settable(cls) -> list[str]:
-        """Returns what `--set` may name: our own fields, and those of PEFT's configuration."""
+    def _config_class(cls) -> Any:
         from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
-        own = [f.name for f in dataclasses.fields(cls)]
-        return own + [f.name for f in dataclasses.fields(PEFT_TYPE_TO_CONFIG_MAPPING[cls.kind])]  # type: ignore[index]
+        return PEFT_TYPE_TO_CONFIG_MAPPING[cls.kind]  # type: ignore[index]
+
+    @classmethod
+    def settable(cls) -> list[str]:
+        """Returns what `--set` may name: our own fields, and those of PEFT's configuration."""
+        return [field.name for made in (cls, cls._config_class()) for field in dataclasses.fields(made)]
 
     @classmethod
     def folded(cls, overrides: Mapping[str, str]) -> dict[str, str]:
-        """Returns overrides in which those of PEFT's fields stand in `config`, read as JSON, else as text.
-
-        Raises:
-            RequestError: a field of a number, or of a switch, is given something else.
-        """
-        from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
-
-        from mmpt_bench.common.values import coerced
-
-        own = {f.name for f in dataclasses.fields(cls)}
-        hints = typing.get_type_hints(PEFT_TYPE_TO_CONFIG_MAPPING[cls.kind])  # type: ignore[index]
-        values = json.loads(overrides.get("config", cls.config))
-        for name, text in overrides.items():
-            if name not in own:
-                if hints.get(name) in (int, float, bool):
-                    values[name] = coerced(f"{name}={text}", hints[name], text)
-                    continue
-                try:
-                    values[name] = json.loads(text)
-                except ValueError:
-                    values[name] = text
+        """Returns overrides in which those of PEFT's fields stand in `config`, read as JSON, else as text."""
+        own = {field.name for field in dataclasses.fields(cls)}
+        hints = typing.get_type_hints(cls._config_class())
         plain = {name: text for name, text in overrides.items() if name in own}
+        values = json.loads(plain.get("config", cls.config))
+        for name, text in overrides.items():
+            if name in own:
+                continue
+            if hints.get(name) in (int, float, bool):
+                values[name] = coerced(f"{name}={text}", hints[name], text)
+                continue
+            try:
+                values[name] = json.loads(text)
+            except ValueError:
+                values[name] = text
         return plain | {"config": json.dumps(values, sort_keys=True)}
 
     def __post_init__(self) -> None:
@@ -113,55 +103,23 @@ class PeftMethod(Method):
 
     def peft_config(self) -> Any:
         """Returns PEFT's configuration object, without targets where none were given."""
-        from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
-
         fields = json.loads(self.config)
         try:
-            return PEFT_TYPE_TO_CONFIG_MAPPING[self.kind](**fields)  # type: ignore[index]
+            return self._config_class()(**fields)
         except (TypeError, ValueError) as error:
             raise RequestError(f"PEFT does not take this configuration of {self.kind}: {error}") from error
 
     def attach(self, backbone: Backbone, seed: int) -> Handle:
         """Injects the method, its values drawn from `seed` alone."""
-        from mmpt_bench.common.hashing import derive
-        from mmpt_bench.engine.adapters.attachment import Attachment
-        from mmpt_bench.engine.adapters.saved import plain_config
+        from mmpt_bench.engine.adapters.injection import attach_peft
 
-        model, anatomy = backbone.model, backbone.anatomy
-        if hasattr(model, "peft_config"):
-            raise RequestError("The backbone already carries an adapter of PEFT: remove it first.")
-        attachment = Attachment(backbone)
-        config = self._targeted(anatomy)
-        inject(attachment, config, derive(seed, self.kind))
-        if self.train_projector:
-            attachment.open(anatomy.projector)
-            config.modules_to_save = [anatomy.projector.rsplit(".", 1)[-1]]
-        return attachment.handle(self, lambda: plain_config(config))
+        return attach_peft(self, backbone, self._targeted(backbone.anatomy), derive(seed, self.kind))
 
     def count(self, anatomy: Anatomy) -> int:
         """Returns the number of trainable parameters, found on the decoder's linear maps alone and without memory."""
-        import torch
-        from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
-        from torch import nn
+        from mmpt_bench.engine.adapters.injection import count_injected
 
-        skeleton, config = nn.Module(), self._targeted(anatomy)
-        with torch.device("meta"):
-            for one in anatomy.decoder_linears:
-                parent: nn.Module = skeleton
-                *path, leaf = one.name.split(".")
-                for part in path:
-                    if part not in dict(parent.named_children()):
-                        parent.add_module(part, nn.Module())
-                    parent = parent.get_submodule(part)
-                parent.add_module(leaf, nn.Linear(one.inputs, one.outputs, bias=False))
-            with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-                warnings.simplefilter("ignore")
-                try:
-                    PEFT_TYPE_TO_TUNER_MAPPING[self.kind](skeleton, {"default": config}, "default")  # type: ignore[index]
-                except PEFT_REFUSES as error:
-                    raise RequestError(f"{self.kind} cannot be counted on its own: {error}") from error
-        own = sum(p.numel() for p in skeleton.parameters() if p.requires_grad)
-        return own + (anatomy.projector_parameters if self.train_projector else 0)
+        return count_injected(self._targeted(anatomy), anatomy) + self.projector_count(anatomy)
 
     def _targeted(self, anatomy: Anatomy) -> Any:
         """Returns the configuration, with targets in the decoder where it names none: PEFT has no defaults."""
@@ -172,9 +130,8 @@ class PeftMethod(Method):
                 "every linear map of the language model."
             )
         if config.target_modules is None:
-            chosen = DEFAULTS.get(self.kind, {"target_modules": LINEARS})
-            for field, leaves in chosen.items():
-                setattr(config, field, rf"{re.escape(anatomy.decoder)}\..*\.({'|'.join(leaves)})")
+            for field, leaves in DEFAULTS.get(self.kind, {"target_modules": LINEARS}).items():
+                setattr(config, field, anatomy.in_decoder(leaves))
         changes = [
             f"{name}: {value}"
             for name, value in vars(config).items()
@@ -188,92 +145,11 @@ class PeftMethod(Method):
         return config
 
 
-def inject(attachment: Any, config: Any, seed: int, make: Callable[[], None] | None = None) -> None:
-    """Puts a method of PEFT into the attachment's model and opens what it trains; `make` puts it in in another way.
-
-    Raises:
-        RequestError: it finds no target, or trains what never reaches the loss.
-        UntrustedRecord: it changed the base's weights.
-    """
-    import torch
-    from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
-
-    model, anatomy = attachment.backbone.model, attachment.backbone.anatomy
-    before = {name: module for name, module in model.named_modules()}
-    sums = {id(p): (p, p.detach().double().sum().item()) for p in model.parameters()}
-    attributes = {id(module): set(vars(module)) for module in before.values()}
-    added: list[tuple[Any, str]] = []
-
-    def take_out() -> None:
-        bank = getattr(model, "prompt_bank", None)
-        if bank is not None:
-            bank.enable_adapters(False)
-            del model.prompt_bank
-        for name, module in before.items():
-            parent, _, leaf = name.rpartition(".")
-            if name and getattr(model.get_submodule(parent), leaf) is not module:
-                setattr(model.get_submodule(parent), leaf, module)
-        for module, extra in added:
-            vars(module).pop(extra, None)
-
-    attachment.undo_with(take_out)
-    with ExitStack() as undo:
-        undo.callback(attachment.remove)
-        # PEFT draws its own values from the global generator, whose state is not ours to move.
-        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-            warnings.simplefilter("ignore")
-            torch.manual_seed(seed)
-            try:
-                if make is None:
-                    PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type](model, {"default": config}, "default")
-                else:
-                    make()
-            except torch.OutOfMemoryError:
-                raise
-            except PEFT_REFUSES as error:
-                raise _unfit(config, anatomy, " ".join(str(error).split())[:300]) from error
-        # New modules begin in training mode, where dropout and sampling are on, whatever the model's own mode is.
-        model.train(model.training)
-        # Only what the injection added: a model's first forward adds attributes too, and those stay.
-        added += [(m, extra) for m in before.values() for extra in vars(m).keys() - attributes[id(m)]]
-        _check(anatomy, config, model, sums)
-        undo.pop_all()
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            attachment.add(re.sub(r"\.default(?=\.|$)", "", name), parameter)
-
-
-def _unfit(config: Any, anatomy: Anatomy, reason: str) -> RequestError:
-    return RequestError(f"{config.peft_type.value} does not fit `{anatomy.family}`: {reason}")
-
-
-def _check(anatomy: Anatomy, config: Any, model: Any, sums: dict[int, tuple[Any, float]]) -> None:
-    """Raises RequestError where training would be void, UntrustedRecord where the base is no longer the base."""
-    if any(p.detach().double().sum().item() != total for p, total in sums.values()):
-        raise UntrustedRecord(
-            f"{config.peft_type.value} changed the base's own weights, and nothing after it would be measured from the "
-            "same base. Leave it out."
-        )
-    unread = tuple(f"{name}." for name in anatomy.vision_layers[anatomy.vision_used :])
-    lost = (
-        [name for name, p in model.named_parameters() if p.requires_grad and name.startswith(unread)] if unread else []
-    )
-    if lost:
-        raise _unfit(
-            config, anatomy, f"`{lost[0]}` lies behind what is read of the vision tower and never reaches the loss"
-        )
-
-
 def method_class(name: str, kind: str, fields: dict[str, Any]) -> type[PeftMethod]:
-    """Returns a method as an adapter class, with `fields` as the configuration's defaults.
+    """Returns a method of PEFT as a class, with `fields` as the configuration's defaults.
 
-    Args:
-        name: what `--method` and the board call it.
-        kind: PEFT's name, in any case.
-        fields: of PEFT's configuration.
-
-    Raises:
-        RequestError: PEFT has no such method, or one that does not fit image-text models.
+    `name` is what `--method` and the board call it, `kind` PEFT's name in any case. Raises RequestError where PEFT has
+    no such method, or one that does not fit image-text models.
     """
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
@@ -291,11 +167,7 @@ def method_class(name: str, kind: str, fields: dict[str, Any]) -> type[PeftMetho
 
 
 def from_file(path: Any) -> tuple[str, dict[str, Any]]:
-    """Returns (PEFT's name of the method, the fields that say how) of an adapter_config.json.
-
-    Raises:
-        RequestError: the file is no configuration of PEFT.
-    """
+    """Returns (PEFT's name of the method, the fields that say how) of an adapter_config.json."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import functools
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from mmpt_bench.common.entries import Entry
 from mmpt_bench.common.errors import RequestError
 from mmpt_bench.common.hashing import files_sha256
+from mmpt_bench.engine.adapters.attachment import Attachment, Handle
+from mmpt_bench.engine.adapters.saved import CONFIG_FILE, TENSOR_FILE, opened_adapter, read_adapter, read_header
+from mmpt_bench.engine.models.anatomy import Anatomy
+from mmpt_bench.engine.models.backbone import Backbone
 from mmpt_bench.methods.method import Method
 from mmpt_bench.methods.method_catalog import find_methods, load_method
 from mmpt_bench.sources import hub
 
-if TYPE_CHECKING:
-    from mmpt_bench.engine.adapters.attachment import Handle
-    from mmpt_bench.engine.models.anatomy import Anatomy
-    from mmpt_bench.engine.models.backbone import Backbone
-
-FILES = ("adapter_config.json", "adapter_model.safetensors")
+FILES = (CONFIG_FILE, TENSOR_FILE)
 
 
 def adapter_entry(name: str, offline: bool) -> Entry:
@@ -70,29 +68,16 @@ class TrainedAdapter(Method):
         return []
 
     def attach(self, backbone: Backbone, seed: int) -> Handle:
-        """Puts the adapter on the backbone with its trained values.
-
-        Raises:
-            RequestError: it does not fit the backbone, or belongs to another one.
-        """
-        from safetensors import safe_open
-
-        from mmpt_bench.engine.adapters.saved import HEADER
-
-        with safe_open(self.folder / FILES[1], "pt") as stream:
-            header = json.loads((stream.metadata() or {}).get(HEADER, "{}"))
+        """Puts the adapter on the backbone with its trained values; raises RequestError where it does not fit."""
+        header = read_header(self.folder)
         attached = self._ours(backbone, header) if header else self._foreign(backbone)
-        given = attached.size
         for parameter in attached.trainable.values():
             parameter.requires_grad_(False)
-        attached.trainable = {}
-        attached.given = given
+        attached.given, attached.trainable = attached.size, {}
         return attached
 
     def _ours(self, backbone: Backbone, header: dict[str, Any]) -> Handle:
         """Returns the handle of an adapter that mmpt-bench trained."""
-        from mmpt_bench.engine.adapters.saved import read_adapter
-
         state = read_adapter(self.folder, backbone)
         (entry,) = find_methods(header["method"])
         handle: Handle = load_method(entry)(**header["params"]).attach(backbone, 0)
@@ -108,8 +93,7 @@ class TrainedAdapter(Method):
         from peft import PeftConfig, PeftModel
         from peft.utils.save_and_load import get_peft_model_state_dict
 
-        from mmpt_bench.engine.adapters.attachment import Attachment
-        from mmpt_bench.methods.peft_any import inject
+        from mmpt_bench.engine.adapters.injection import inject
 
         try:
             config: Any = PeftConfig.from_pretrained(str(self.folder))
@@ -135,9 +119,7 @@ class TrainedAdapter(Method):
         Numbers and not names, because transformers renames weights of older files while they are loaded. PEFT itself
         refuses other shapes, and loads what is missing or left over without a word that stops.
         """
-        from safetensors import safe_open
-
-        with safe_open(self.folder / FILES[1], "pt") as stream:
+        with opened_adapter(self.folder) as stream:
             held = set(stream.keys())
         # Drawn from a seed, and saved or not.
         sides = [{name for name in names if not name.endswith(("vera_A", "vera_B"))} for names in (held, wanted)]
@@ -147,10 +129,7 @@ class TrainedAdapter(Method):
 
     def count(self, anatomy: Anatomy) -> int:
         """Returns the number of values in its file."""
-        from safetensors import safe_open
-
-        with safe_open(self.folder / FILES[1], "pt") as stream:
-            return sum(stream.get_tensor(name).numel() for name in stream.keys())  # noqa: SIM118
+        return sum(tensor.numel() for tensor in read_adapter(self.folder).values())
 
 
 def method_class(name: str, folder: Path, sha256: str) -> type[TrainedAdapter]:

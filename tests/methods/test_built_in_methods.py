@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 from pathlib import Path
@@ -9,11 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
 
 from mmpt_bench.common.errors import RequestError, UntrustedRecord
 from mmpt_bench.engine.adapters.attachment import Attachment
 from mmpt_bench.engine.adapters.check_method import check_method
 from mmpt_bench.engine.adapters.saved import CONFIG_FILE, read_adapter
+from mmpt_bench.engine.adapters.trial import attached
 from mmpt_bench.mmpt import MMPT
 from support.methods import METHODS, VARIANTS, method
 from support.tiny import ANSWERS, QUESTIONS, pictures, tiny_backbone
@@ -93,46 +96,37 @@ def test_every_method_has_the_projector_switch() -> None:
 
 
 def test_saved_lora_loads_in_peft_with_the_same_answers(backbones: dict[Any, Any], tmp_path: Path) -> None:
-    import copy
-
-    from peft import PeftModel
-
     backbone = backbones["clip-2"]
     base = copy.deepcopy(backbone.model)
     batch = backbone.batch(pictures(3), [backbone.prompt_text(q) for q in QUESTIONS], ANSWERS)
-    handle = method("lora")().attach(backbone, 0)
-    with torch.no_grad():
+    with torch.no_grad(), attached(method("lora")(), backbone) as handle:
         for parameter in handle.trainable.values():
             parameter.add_(0.05)
         wanted = backbone.model(**batch).logits
-    handle.save(tmp_path)
-    handle.remove()
+        handle.save(tmp_path)
     with torch.no_grad():
         found = PeftModel.from_pretrained(base, str(tmp_path))(**batch).logits
     assert torch.allclose(found, wanted, atol=1e-5)
 
 
 def test_saved_adapter_names_its_backbone_and_no_folder(backbones: dict[Any, Any], tmp_path: Path) -> None:
-    handle = MMPT().attach(backbones["clip-2"], 0)
-    handle.save(tmp_path)
-    handle.remove()
+    with attached(MMPT(), backbones["clip-2"]) as handle:
+        handle.save(tmp_path)
     config = json.loads((tmp_path / CONFIG_FILE).read_text())
     assert config["base_model_name_or_path"] == "clip-2"
     assert config["visual_length"] == 20
 
 
 def test_adapter_of_another_backbone_is_refused(backbones: dict[Any, Any], tmp_path: Path) -> None:
-    handle = method("projector")().attach(backbones["clip-1"], 0)
-    handle.save(tmp_path)
-    handle.remove()
+    with attached(method("projector")(), backbones["clip-1"]) as handle:
+        handle.save(tmp_path)
     with pytest.raises(RequestError, match=r"clip-1.*clip-2"):
         read_adapter(tmp_path, backbones["clip-2"])
 
 
 def test_damaged_adapter_is_refused(backbones: dict[Any, Any], tmp_path: Path) -> None:
-    handle = method("projector")().attach(backbones["clip-1"], 0)
-    handle.save(tmp_path)
-    handle.remove()
+    with attached(method("projector")(), backbones["clip-1"]) as handle:
+        handle.save(tmp_path)
     file = tmp_path / "adapter_model.safetensors"
     file.write_bytes(file.read_bytes()[:-7])
     with pytest.raises(UntrustedRecord):
@@ -141,22 +135,16 @@ def test_damaged_adapter_is_refused(backbones: dict[Any, Any], tmp_path: Path) -
 
 def test_second_prompt_bank_is_refused_and_changes_nothing(backbones: dict[Any, Any]) -> None:
     backbone = backbones["clip-2"]
-    handle = MMPT().attach(backbone, 0)
-    flags = [p.requires_grad for p in backbone.model.parameters()]
-    with pytest.raises(RequestError, match="already carries prompts"):
-        method("vpt")().attach(backbone, 0)
-    assert flags == [p.requires_grad for p in backbone.model.parameters()]
-    handle.remove()
+    with attached(MMPT(), backbone):
+        flags = [p.requires_grad for p in backbone.model.parameters()]
+        with pytest.raises(RequestError, match="already carries prompts"):
+            method("vpt")().attach(backbone, 0)
+        assert flags == [p.requires_grad for p in backbone.model.parameters()]
 
 
 @pytest.mark.parametrize(
     "values",
-    [
-        {"visual_length": -1},
-        {"visual_length": 0, "text_length": 0},
-        {"visual_length": 0},
-        {"visual_states": "raw"},
-    ],
+    [{"visual_length": -1}, {"visual_length": 0, "text_length": 0}, {"visual_length": 0}, {"visual_states": "raw"}],
 )
 def test_impossible_hyperparameters_are_refused(values: dict[str, Any]) -> None:
     with pytest.raises(RequestError):
@@ -166,7 +154,6 @@ def test_impossible_hyperparameters_are_refused(values: dict[str, Any]) -> None:
 def test_text_prompts_start_alike_whatever_the_visual_length(backbones: dict[Any, Any]) -> None:
     states = []
     for length in (5, 20):
-        handle = MMPT(visual_length=length).attach(backbones["clip-2"], 3)
-        states.append(handle.state()["prompt_bank.mmpt_text"])
-        handle.remove()
+        with attached(MMPT(visual_length=length), backbones["clip-2"], seed=3) as handle:
+            states.append(handle.state()["prompt_bank.mmpt_text"])
     assert torch.equal(*states)

@@ -9,17 +9,24 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 from peft import PeftModel, VeraConfig, get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+from safetensors.torch import load_file, save_file
 
+from mmpt_bench.cli.main import cli
 from mmpt_bench.common import entries
 from mmpt_bench.common.errors import RequestError, UntrustedRecord
+from mmpt_bench.engine.adapters import injection
+from mmpt_bench.engine.adapters.attachment import Handle
 from mmpt_bench.engine.adapters.check_method import check_method
-from mmpt_bench.methods import method_catalog, peft_any
+from mmpt_bench.engine.adapters.trial import attached
+from mmpt_bench.methods import method_catalog
 from mmpt_bench.methods.method_catalog import method_of
 from mmpt_bench.methods.peft_any import REFUSED
 from mmpt_bench.methods.trained_adapter import adapter_entry
 from mmpt_bench.mmpt import MMPT, MMPTConfig
+from mmpt_bench.records.store import Store
 from support.methods import method
 from support.tiny import ANSWERS, QUESTIONS, pictures, tiny_backbone
 
@@ -49,6 +56,12 @@ def logits(model: Any, batch: dict[str, Any]) -> torch.Tensor:
         return model(**batch).logits
 
 
+def stir(handle: Handle) -> None:
+    """Moves every trained value, so that an adapter does something."""
+    for parameter in handle.trainable.values():
+        parameter.detach().add_(0.05)
+
+
 def peft_entry(text: str) -> entries.Entry:
     (entry,) = method_catalog.find_methods(text)
     return entry
@@ -56,19 +69,16 @@ def peft_entry(text: str) -> entries.Entry:
 
 @pytest.mark.parametrize("kind", QUICK)
 def test_method_of_peft_passes_every_check(backbone: Any, kind: str) -> None:
-    adapter = method_catalog.load_method(peft_entry(f"peft:{kind}"))
-    assert not [result for result in check_method(adapter, backbone) if not result.ok]
+    made = method_catalog.load_method(peft_entry(f"peft:{kind}"))
+    assert not [result for result in check_method(made, backbone) if not result.ok]
 
 
 def test_saved_peft_baseline_loads_in_peft(backbone: Any, batch: Any, tmp_path: Path) -> None:
     base = copy.deepcopy(backbone.model)
-    handle = method_catalog.load_method(peft_entry("peft:VERA"))().attach(backbone, 0)
-    with torch.no_grad():
-        for parameter in handle.trainable.values():
-            parameter.add_(0.05)
-    wanted = logits(backbone.model, batch)
-    handle.save(tmp_path)
-    handle.remove()
+    with attached(method_of(peft_entry("peft:VERA"), {}), backbone) as handle:
+        stir(handle)
+        wanted = logits(backbone.model, batch)
+        handle.save(tmp_path)
     assert torch.allclose(logits(PeftModel.from_pretrained(base, str(tmp_path)), batch), wanted, atol=1e-5)
 
 
@@ -104,11 +114,9 @@ def test_recipe_name_and_parameters_make_the_same_method() -> None:
 
 
 def test_count_without_weights_is_what_is_trained(backbone: Any) -> None:
-    adapter = method_of(peft_entry("peft:LOHA"), {"r": "2"})
-    handle = adapter.attach(backbone, 0)
-    trained = handle.size
-    handle.remove()
-    assert adapter.count(backbone.anatomy) == trained
+    made = method_of(peft_entry("peft:LOHA"), {"r": "2"})
+    with attached(made, backbone) as handle:
+        assert made.count(backbone.anatomy) == handle.size
 
 
 def test_what_is_refused_after_injection_leaves_nothing_behind(
@@ -118,7 +126,7 @@ def test_what_is_refused_after_injection_leaves_nothing_behind(
         raise UntrustedRecord("the base changed")
 
     wanted, modules = logits(backbone.model, batch), [name for name, _ in backbone.model.named_modules()]
-    monkeypatch.setattr(peft_any, "_check", refuse)
+    monkeypatch.setattr(injection, "_check", refuse)
     with pytest.raises(UntrustedRecord):
         method_of(peft_entry("peft:VERA"), {}).attach(backbone, 0)
     assert [name for name, _ in backbone.model.named_modules()] == modules
@@ -145,11 +153,10 @@ def test_target_that_is_never_read_is_refused(backbone: Any) -> None:
 def evaluated(backbone: Any, folder: Path, batch: Any) -> tuple[torch.Tensor, int]:
     """Returns (logits, size) of a trained adapter on a backbone, which is left as it was."""
     before = {name: value.clone() for name, value in backbone.model.state_dict().items()}
-    handle = method_catalog.load_method(adapter_entry(str(folder), True))().attach(backbone, 0)
-    assert not handle.trainable
-    assert not any(p.requires_grad for p in backbone.model.parameters())
-    found, size = logits(backbone.model, batch), handle.size
-    handle.remove()
+    with attached(method_of(adapter_entry(str(folder), True), {}), backbone) as handle:
+        assert not handle.trainable
+        assert not any(p.requires_grad for p in backbone.model.parameters())
+        found, size = logits(backbone.model, batch), handle.size
     assert all(torch.equal(value, before[name]) for name, value in backbone.model.state_dict().items())
     return found, size
 
@@ -157,13 +164,10 @@ def evaluated(backbone: Any, folder: Path, batch: Any) -> tuple[torch.Tensor, in
 @pytest.mark.parametrize("name", ["mmpt", "projector", "lora"])
 def test_own_adapter_is_evaluated_from_its_folder(backbone: Any, batch: Any, tmp_path: Path, name: str) -> None:
     made = MMPT if name == "mmpt" else method(name)
-    handle = made().attach(backbone, 0)
-    with torch.no_grad():
-        for parameter in handle.trainable.values():
-            parameter.add_(0.05)
-    wanted, size = logits(backbone.model, batch), handle.size
-    handle.save(tmp_path)
-    handle.remove()
+    with attached(made(), backbone) as handle:
+        stir(handle)
+        wanted, size = logits(backbone.model, batch), handle.size
+        handle.save(tmp_path)
     found, given = evaluated(backbone, tmp_path, batch)
     assert torch.equal(found, wanted)
     assert given == size
@@ -183,14 +187,12 @@ def test_adapter_that_peft_saved_is_evaluated(backbone: Any, batch: Any, tmp_pat
 
 
 def test_adapter_of_another_shape_is_refused(backbone: Any, tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
     get_peft_model(copy.deepcopy(backbone.model), MMPTConfig()).save_pretrained(tmp_path)
     file = tmp_path / "adapter_model.safetensors"
     tensors = load_file(file)
     save_file({name: value[..., :-1].contiguous() for name, value in tensors.items()}, file, {"format": "pt"})
     with pytest.raises(RequestError, match="does not fit"):
-        method_catalog.load_method(adapter_entry(str(tmp_path), True))().attach(backbone, 0)
+        method_of(adapter_entry(str(tmp_path), True), {}).attach(backbone, 0)
 
 
 def test_folder_without_safetensors_is_refused(tmp_path: Path) -> None:
@@ -200,9 +202,8 @@ def test_folder_without_safetensors_is_refused(tmp_path: Path) -> None:
 
 
 def test_model_card_says_how_to_load(backbone: Any, tmp_path: Path) -> None:
-    handle = MMPT().attach(backbone, 0)
-    handle.save(tmp_path)
-    handle.remove()
+    with attached(MMPT(), backbone) as handle:
+        handle.save(tmp_path)
     card = (tmp_path / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: peft\n")
     assert "import mmpt_bench.peft" in card
@@ -210,11 +211,6 @@ def test_model_card_says_how_to_load(backbone: Any, tmp_path: Path) -> None:
 
 
 def test_command_line_trains_a_method_of_peft_and_evaluates_its_adapter(tmp_path: Path) -> None:
-    from click.testing import CliRunner
-
-    from mmpt_bench.cli.main import cli
-    from mmpt_bench.records.store import Store
-
     common = ["--tasks", "mnist", "--limit", "3", "--out", str(tmp_path), "--json"]
     train = ["run", "--method", "peft:VERA", "--set", "peft-vera.r=4", "--steps", "2", "--batch-size", "2", *common]
     assert CliRunner().invoke(cli, train, catch_exceptions=False).exit_code == 0
@@ -228,23 +224,16 @@ def test_command_line_trains_a_method_of_peft_and_evaluates_its_adapter(tmp_path
 
 
 def test_adapter_and_method_do_not_go_together(tmp_path: Path) -> None:
-    from click.testing import CliRunner
-
-    from mmpt_bench.cli.main import cli
-
     result = CliRunner().invoke(cli, ["run", "--adapter", str(tmp_path), "--method", "lora"])
     assert isinstance(result.exception, RequestError)
     assert "--method" in str(result.exception)
 
 
 def test_what_is_put_into_a_model_for_evaluation_is_in_evaluation_too(fresh: Any) -> None:
-    adapter = method_catalog.load_method(peft_entry("peft:LORA"))(config='{"lora_dropout": 0.5}')
+    made = method_catalog.load_method(peft_entry("peft:LORA"))(config='{"lora_dropout": 0.5}')
     assert not fresh.model.training
-    handle = adapter.attach(fresh, 0)
-    try:
+    with attached(made, fresh):
         assert not [name for name, module in fresh.model.named_modules() if module.training]
-    finally:
-        handle.remove()
 
 
 UNCOUNTED = {"ADAMSS", "BOFT", "FROD", "LN_TUNING", "UNILORA"}
@@ -254,11 +243,11 @@ UNCOUNTED = {"ADAMSS", "BOFT", "FROD", "LN_TUNING", "UNILORA"}
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", RUN)
 def test_every_other_method_of_peft_passes_every_check_or_says_why(fresh: Any, kind: str) -> None:
-    adapter = method_catalog.load_method(peft_entry(f"peft:{kind}"))
+    made = method_catalog.load_method(peft_entry(f"peft:{kind}"))
     try:
-        adapter().attach(fresh, 0).remove()
+        made().attach(fresh, 0).remove()
     except RequestError as error:
         pytest.skip(str(error))
-    failed = [result for result in check_method(adapter, fresh) if not result.ok]
+    failed = [result for result in check_method(made, fresh) if not result.ok]
     assert not [result for result in failed if "cannot be counted on its own" not in result.detail]
     assert bool(failed) == (kind in UNCOUNTED)

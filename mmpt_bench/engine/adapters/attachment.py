@@ -1,4 +1,4 @@
-"""What every adapter does to a backbone: freeze it, open some parameters, and know how to put all of it back.
+"""What every method does to a backbone: freeze it, open some parameters, and know how to put all of it back.
 
 Adapters are saved in the layout of PEFT (adapter_config.json, adapter_model.safetensors, names that start with
 `base_model.model.`); the header of the tensor file names the method and the backbone it belongs to.
@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.common.errors import RequestError
 from mmpt_bench.engine.adapters.saved import save_adapter
+from mmpt_bench.engine.models.backbone import Backbone
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from mmpt_bench.engine.models.backbone import Backbone
-
 
 @dataclass
 class Handle:
-    """An attached adapter."""
+    """A method on a backbone, with the values that are trained."""
 
     trainable: dict[str, nn.Parameter]
     """Every parameter that training changes, once each, by a name that does not depend on what else is attached."""
@@ -31,7 +31,6 @@ class Handle:
     """Restores the backbone: structure, values (bit for bit) and `requires_grad` flags."""
     save: Callable[[Any], None]
     """Writes the adapter to a folder (a `Path`) as safetensors plus adapter_config.json."""
-
     given: int = 0
     """Parameters of an adapter that was trained elsewhere, which training does not change."""
 
@@ -46,8 +45,6 @@ class Handle:
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Writes values back; refuses a state with other names or shapes (ValueError, naming them)."""
-        import torch
-
         missing, extra = self.trainable.keys() - state.keys(), state.keys() - self.trainable.keys()
         if missing or extra:
             raise ValueError(
@@ -58,35 +55,29 @@ class Handle:
                 raise ValueError(
                     f"`{name}` has shape {tuple(state[name].shape)} in the state and {tuple(parameter.shape)} here"
                 )
-        with torch.no_grad():
-            for name, parameter in self.trainable.items():
-                parameter.copy_(state[name])
-
-
-Config = dict[str, Any] | Callable[[], dict[str, Any]]
+        for name, parameter in self.trainable.items():
+            parameter.detach().copy_(state[name])
 
 
 class Attachment:
-    """Changes made to a backbone for one adapter, and how to undo each of them."""
+    """Changes that a method makes to a backbone, and how to undo each of them."""
 
     def __init__(self, backbone: Backbone) -> None:
         """Freezes every parameter of the backbone."""
         self.backbone = backbone
         self.trainable: dict[str, nn.Parameter] = {}
-        self._undo: list[Callable[[], None]] = []
-        flags = [(parameter, parameter.requires_grad) for parameter in backbone.model.parameters()]
-        for parameter, _ in flags:
+        self._undo = ExitStack()
+        for parameter in backbone.model.parameters():
+            self.undo_with(parameter.requires_grad_, parameter.requires_grad)
             parameter.requires_grad_(False)
 
-        def restore_flags() -> None:
-            for parameter, flag in flags:
-                parameter.requires_grad_(flag)
+    def undo_with(self, step: Callable[..., Any], *args: Any) -> None:
+        """Adds a call that `remove` makes; it makes them in the reverse of the order in which they were added."""
+        self._undo.callback(step, *args)
 
-        self._undo.append(restore_flags)
-
-    def undo_with(self, step: Callable[[], None]) -> None:
-        """Adds a step that `remove` runs; steps run in the reverse of the order in which they were added."""
-        self._undo.append(step)
+    def remove(self) -> None:
+        """Restores the backbone; a second call does nothing."""
+        self._undo.close()
 
     def add(self, name: str, parameter: nn.Parameter) -> None:
         """Makes a new parameter trainable under `name`."""
@@ -97,9 +88,6 @@ class Attachment:
         """Makes the backbone's own parameters at or below these names trainable; their values are kept for `remove`.
 
         The kept copies lie in main memory. Weights that two modules share are opened once.
-
-        Raises:
-            RequestError: a name holds no parameter.
         """
         known = dict(self.backbone.model.named_parameters(remove_duplicate=False))
         first = {id(p): name for name, p in self.backbone.model.named_parameters()}
@@ -110,36 +98,22 @@ class Attachment:
             for name in found:
                 parameter = known[name]
                 if first[id(parameter)] not in self.trainable:
-                    self._keep(parameter)
+                    self.undo_with(_restore, parameter, parameter.detach().to("cpu", copy=True))
                     self.add(first[id(parameter)], parameter)
 
-    def _keep(self, parameter: nn.Parameter) -> None:
-        import torch
-
-        original = parameter.detach().to("cpu", copy=True)
-
-        def restore() -> None:
-            with torch.no_grad():
-                parameter.copy_(original)
-            parameter.grad = None
-
-        self._undo.append(restore)
-
-    def remove(self) -> None:
-        """Restores the backbone; a second call does nothing."""
-        while self._undo:
-            self._undo.pop()()
-
-    def handle(self, adapter: Any, config: Config | None = None) -> Handle:
-        """Returns the handle of a finished attachment; `config`, or what it returns, is its adapter_config.json."""
-        backbone = self.backbone
+    def handle(self, method: Any, config: Callable[[], dict[str, Any]] | None = None) -> Handle:
+        """Returns the handle of a finished attachment; `config` makes its adapter_config.json when it is saved."""
 
         def save(folder: Path) -> None:
-            plain = config() if callable(config) else config
-            save_adapter(Path(folder), adapter, backbone, result.state(), plain)
+            save_adapter(Path(folder), method, self.backbone, result.state(), config() if config else None)
 
         result = Handle(trainable=self.trainable, remove=self.remove, save=save)
         return result
+
+
+def _restore(parameter: nn.Parameter, original: Tensor) -> None:
+    parameter.detach().copy_(original)
+    parameter.grad = None
 
 
 def uniform(shape: Iterable[int], bound: float, seed: int) -> Tensor:

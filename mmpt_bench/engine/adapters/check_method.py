@@ -1,6 +1,6 @@
 """Proof that a method is one: an outsider's file passes these checks or learns which one it fails.
 
-`check_method` runs on a small backbone, on copies of it; `check_task` (task_checks.py) needs a few rows.
+The checks run on copies of a small backbone.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mmpt_bench.common.checking import CheckFailed, CheckResult, outcome, require
+import torch
+
+from mmpt_bench.common.checking import CheckResult, outcome, require
 from mmpt_bench.common.hashing import canonical_json
 from mmpt_bench.engine.adapters.saved import CONFIG_FILE, TENSOR_FILE, read_adapter
 from mmpt_bench.engine.adapters.trial import (
@@ -27,64 +29,57 @@ from mmpt_bench.engine.adapters.trial import (
     snapshot,
     train_briefly,
 )
-from mmpt_bench.evaluation.check_task import check_task
-
-if TYPE_CHECKING:
-    from mmpt_bench.engine.models.backbone import Backbone
-
-__all__ = ["CheckFailed", "CheckResult", "check_method", "check_task"]
+from mmpt_bench.engine.models.backbone import Backbone
 
 UNTRAINED = "not applicable: the method trains nothing"
 
 
-def check_method(adapter_class: type, backbone: Backbone) -> list[CheckResult]:
+def check_method(method_class: type, backbone: Backbone) -> list[CheckResult]:
     """Returns what a method with its default hyperparameters passes on a backbone, which stays as it is.
 
     Every check works on a copy of the model, so a method that does not clean up spoils no other check.
     """
-    results = [outcome("the class has the interface of an adapter", lambda: _interface(adapter_class))]
+    results = [outcome("the class has the interface of an adapter", lambda: _interface(method_class))]
     if not results[0].ok:
         return results
-    adapter = adapter_class()
+    method = method_class()
     for name, check in _METHOD_CHECKS.items():
         own = dataclasses.replace(backbone, model=copy.deepcopy(backbone.model))
-        results.append(outcome(name, lambda check=check, own=own: check(adapter, own)))  # type: ignore[misc]
+        results.append(outcome(name, lambda check=check, own=own: check(method, own)))  # type: ignore[misc]
     return results
 
 
-def _interface(adapter_class: type) -> str:
-    named = {f.name for f in dataclasses.fields(adapter_class)} if dataclasses.is_dataclass(adapter_class) else set()
+def _interface(method_class: type) -> str:
+    named = {f.name for f in dataclasses.fields(method_class)} if dataclasses.is_dataclass(method_class) else set()
     require(bool(named), "it is not a dataclass")
-    require(adapter_class.__dataclass_params__.frozen, "the dataclass is not frozen")  # type: ignore[attr-defined]
+    require(method_class.__dataclass_params__.frozen, "the dataclass is not frozen")  # type: ignore[attr-defined]
     require({"learning_rate", "train_projector"} <= named, "`learning_rate` and `train_projector` must be fields")
-    adapter: Any = adapter_class()
-    require(bool(re.fullmatch(r"[a-z_][a-z0-9_-]*", adapter.name)), f"`{adapter.name}` is no name for a method")
-    require(bool(re.fullmatch(r"#[0-9A-Fa-f]{6}", adapter.color)), f"`{adapter.color}` is no colour such as #0072B2")
-    low, high = adapter.lr_range
-    require(low <= adapter.learning_rate <= high, f"learning rate {adapter.learning_rate} is outside {low} to {high}")
-    values = json.loads(canonical_json(dataclasses.asdict(adapter)))
-    require(adapter_class(**values) == adapter, "its hyperparameters do not survive JSON")
+    method: Any = method_class()
+    require(bool(re.fullmatch(r"[a-z_][a-z0-9_-]*", method.name)), f"`{method.name}` is no name for a method")
+    require(bool(re.fullmatch(r"#[0-9A-Fa-f]{6}", method.color)), f"`{method.color}` is no colour such as #0072B2")
+    low, high = method.lr_range
+    require(low <= method.learning_rate <= high, f"learning rate {method.learning_rate} is outside {low} to {high}")
+    values = json.loads(canonical_json(dataclasses.asdict(method)))
+    require(method_class(**values) == method, "its hyperparameters do not survive JSON")
     return f"{len(named)} hyperparameters"
 
 
-def _count(adapter: Any, backbone: Backbone) -> str:
-    with attached(adapter, backbone) as handle:
-        built = sum(parameter.numel() for parameter in handle.trainable.values())
+def _count(method: Any, backbone: Backbone) -> str:
+    with attached(method, backbone) as handle:
+        built = handle.size
         open_ids = {id(p) for p in backbone.model.parameters() if p.requires_grad}
         require(open_ids == {id(p) for p in handle.trainable.values()}, "`trainable` is not what requires a gradient")
-    closed = adapter.count(backbone.anatomy)
+    closed = method.count(backbone.anatomy)
     require(built == closed, f"`count` says {closed} and {built} parameters are trained")
     return f"{built} parameters"
 
 
-def _same_seed(adapter: Any, backbone: Backbone) -> str:
-    import torch
-
+def _same_seed(method: Any, backbone: Backbone) -> str:
     states, generator = [], torch.get_rng_state()
     for moved in (0, 1):
         torch.manual_seed(moved)
         before = torch.get_rng_state()
-        with attached(adapter, backbone, seed=5) as handle:
+        with attached(method, backbone, seed=5) as handle:
             states.append(handle.state())
         require(torch.equal(before, torch.get_rng_state()), "`attach` moves torch's global random state")
     torch.set_rng_state(generator)
@@ -93,28 +88,26 @@ def _same_seed(adapter: Any, backbone: Backbone) -> str:
     return "bit for bit"
 
 
-def _frozen_stays(adapter: Any, backbone: Backbone) -> str:
-    import torch
-
-    with attached(adapter, backbone) as handle:
+def _frozen_stays(method: Any, backbone: Backbone) -> str:
+    with attached(method, backbone) as handle:
         if not handle.trainable:
             return UNTRAINED
         own = {id(p) for p in handle.trainable.values()}
         before = {n: p.detach().clone() for n, p in backbone.model.named_parameters() if id(p) not in own}
-        train_briefly(adapter, backbone, handle, steps=1)
+        train_briefly(method, backbone, handle, steps=1)
         now = dict(backbone.model.named_parameters())
         moved = [name for name, value in before.items() if not torch.equal(value, now[name])]
     require(not moved, f"a step changed {len(moved)} frozen parameters, first `{moved[0] if moved else ''}`")
     return f"{len(before)} tensors unchanged"
 
 
-def _gradients(adapter: Any, backbone: Backbone) -> str:
-    with attached(adapter, backbone) as handle:
+def _gradients(method: Any, backbone: Backbone) -> str:
+    with attached(method, backbone) as handle:
         if not handle.trainable:
             return UNTRAINED
         waiting = {(name, i) for name, p in handle.trainable.items() for i in range(len(p) if p.dim() == 3 else 1)}
         for _ in range(2):
-            train_briefly(adapter, backbone, handle, steps=1)
+            train_briefly(method, backbone, handle, steps=1)
             for name, parameter in handle.trainable.items():
                 if parameter.grad is not None:
                     # Three dimensions are a stack: each of its sets must reach the loss.
@@ -125,23 +118,20 @@ def _gradients(adapter: Any, backbone: Backbone) -> str:
     return "every parameter within two steps"
 
 
-def _learns(adapter: Any, backbone: Backbone) -> str:
-    with attached(adapter, backbone) as handle:
+def _learns(method: Any, backbone: Backbone) -> str:
+    with attached(method, backbone) as handle:
         if not handle.trainable:
             return UNTRAINED
-        losses = train_briefly(adapter, backbone, handle, steps=10)
+        losses = train_briefly(method, backbone, handle, steps=10)
     require(losses[-1] < losses[0], f"ten steps on one batch took the loss from {losses[0]:.4f} to {losses[-1]:.4f}")
     return f"loss {losses[0]:.4f} to {losses[-1]:.4f} in ten steps"
 
 
-def _restores(adapter: Any, backbone: Backbone) -> str:
-    import torch
-
+def _restores(method: Any, backbone: Backbone) -> str:
     logits = logits_of(backbone)
     before, values = snapshot(backbone), {k: v.clone() for k, v in backbone.model.state_dict().items()}
-    with attached(adapter, backbone) as handle:
-        if handle.trainable:
-            train_briefly(adapter, backbone, handle, steps=2)
+    with attached(method, backbone) as handle:
+        train_briefly(method, backbone, handle, steps=2)
     after, now = snapshot(backbone), backbone.model.state_dict()
     for kind in before:
         require(before[kind] == after[kind], f"`remove` does not restore the model's {kind}")
@@ -152,23 +142,19 @@ def _restores(adapter: Any, backbone: Backbone) -> str:
     return "bit for bit"
 
 
-def _round_trip(adapter: Any, backbone: Backbone) -> str:
-    import torch
-
-    with attached(adapter, backbone, seed=1) as handle:
-        if handle.trainable:
-            train_briefly(adapter, backbone, handle, steps=2)
+def _round_trip(method: Any, backbone: Backbone) -> str:
+    with attached(method, backbone, seed=1) as handle:
+        train_briefly(method, backbone, handle, steps=2)
         state, wanted = handle.state(), logits_of(backbone)
-    with attached(adapter, backbone, seed=2) as handle:
+    with attached(method, backbone, seed=2) as handle:
         handle.load(state)
         require(torch.equal(wanted, logits_of(backbone)), "a state loaded into a fresh attachment answers otherwise")
     return "same logits, bit for bit"
 
 
-def _place_in_batch(adapter: Any, backbone: Backbone) -> str:
-    with attached(adapter, backbone) as handle:
-        if handle.trainable:
-            train_briefly(adapter, backbone, handle, steps=2)
+def _place_in_batch(method: Any, backbone: Backbone) -> str:
+    with attached(method, backbone) as handle:
+        train_briefly(method, backbone, handle, steps=2)
         pictures, prompts = noise_pictures(backbone), [backbone.prompt_text(question) for question in QUESTIONS]
         together = replies(backbone, pictures, prompts)
         turned = replies(backbone, pictures[::-1], prompts[::-1])[::-1]
@@ -180,10 +166,8 @@ def _place_in_batch(adapter: Any, backbone: Backbone) -> str:
     return f"{len(alone)} replies of {NEW_TOKENS} tokens agree"
 
 
-def _saves(adapter: Any, backbone: Backbone) -> str:
-    import torch
-
-    with attached(adapter, backbone) as handle, tempfile.TemporaryDirectory() as place:
+def _saves(method: Any, backbone: Backbone) -> str:
+    with attached(method, backbone) as handle, tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "adapter"
         handle.save(folder)
         for file in (CONFIG_FILE, TENSOR_FILE):

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError, safe_open
+
 from mmpt_bench.common.errors import RequestError, UntrustedRecord
+from mmpt_bench.engine.models.backbone import Backbone
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mmpt_bench.engine.models.backbone import Backbone
-
-CONFIG_FILE = "adapter_config.json"
-
-TENSOR_FILE = "adapter_model.safetensors"
-
-HEADER = "mmpt_bench"
+CONFIG_FILE, TENSOR_FILE = "adapter_config.json", "adapter_model.safetensors"
+_HEADER = "mmpt_bench"
 """Entry of the tensor file's header that names the method, its hyperparameters and the backbone."""
 
 _PREFIX = "base_model.model."
+PROMPT_TYPES = ("MMPT", "VPT", "KVPREFIX")
+"""Methods that PEFT knows once `mmpt_bench.peft` is imported."""
 
 
 def public_name(backbone_name: str) -> str:
@@ -31,24 +32,17 @@ def public_name(backbone_name: str) -> str:
 
 
 def save_adapter(
-    folder: Path, adapter: Any, backbone: Backbone, state: dict[str, Tensor], config: dict[str, Any] | None = None
+    folder: Path, method: Any, backbone: Backbone, state: dict[str, Tensor], config: dict[str, Any] | None = None
 ) -> None:
     """Writes adapter_config.json and adapter_model.safetensors to `folder`, which is made where it is missing."""
     from safetensors.torch import save_file
 
-    from mmpt_bench.engine.adapters.saved import adapter_card
-
     folder.mkdir(parents=True, exist_ok=True)
-    plain = {"method": adapter.name, "params": dataclasses.asdict(adapter)}
-    written = {**(config or plain), "base_model_name_or_path": public_name(backbone.name)}
-    made_by = {
-        "method": adapter.name,
-        "params": dataclasses.asdict(adapter),
-        "backbone": public_name(backbone.name),
-        "backbone_fingerprint": backbone.fingerprint,
-    }
+    plain, base = {"method": method.name, "params": dataclasses.asdict(method)}, public_name(backbone.name)
+    written = {**(config or plain), "base_model_name_or_path": base}
+    made_by = {**plain, "backbone": base, "backbone_fingerprint": backbone.fingerprint}
     # One entry: safetensors writes several in an order that changes, and with it the file's bytes.
-    header = {HEADER: json.dumps(made_by, sort_keys=True)}
+    header = {_HEADER: json.dumps(made_by, sort_keys=True)}
     (folder / CONFIG_FILE).write_text(json.dumps(written, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(adapter_card(made_by, written), encoding="utf-8")
     save_file({_PREFIX + name: tensor.contiguous() for name, tensor in state.items()}, folder / TENSOR_FILE, header)
@@ -61,17 +55,9 @@ def read_adapter(folder: Path, backbone: Backbone | None = None) -> dict[str, Te
         RequestError: there is no adapter in `folder`, or it belongs to another backbone than the one given.
         UntrustedRecord: the file is damaged.
     """
-    from safetensors import SafetensorError, safe_open
-
-    path = folder / TENSOR_FILE
-    if not path.is_file():
-        raise RequestError(f"There is no `{TENSOR_FILE}` in `{folder}`.")
-    try:
-        with safe_open(path, "pt") as stream:
-            header = json.loads((stream.metadata() or {}).get(HEADER, "{}"))
-            state = {name.removeprefix(_PREFIX): stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise UntrustedRecord(f"`{path}` is damaged ({error}). Train the adapter again.") from error
+    with opened_adapter(folder) as stream:
+        state = {name.removeprefix(_PREFIX): stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+    header = read_header(folder)
     if backbone is not None and header.get("backbone_fingerprint") != backbone.fingerprint:
         raise RequestError(
             f"The adapter in `{folder}` was trained on backbone `{header.get('backbone')}` "
@@ -81,13 +67,33 @@ def read_adapter(folder: Path, backbone: Backbone | None = None) -> dict[str, Te
     return state
 
 
+def read_header(folder: Path) -> dict[str, Any]:
+    """Returns what a saved adapter says of its method and backbone; empty where mmpt-bench did not write it."""
+    with opened_adapter(folder) as stream:
+        return json.loads((stream.metadata() or {}).get(_HEADER, "{}"))
+
+
+@contextmanager
+def opened_adapter(folder: Path) -> Iterator[Any]:
+    """Yields a saved adapter's file; raises RequestError where there is none, UntrustedRecord for a damaged one."""
+    path = folder / TENSOR_FILE
+    if not path.is_file():
+        raise RequestError(f"There is no `{TENSOR_FILE}` in `{folder}`.")
+    try:
+        with safe_open(path, "pt") as stream:
+            yield stream
+    except SafetensorError as error:
+        raise UntrustedRecord(f"`{path}` is damaged ({error}). Train the adapter again.") from error
+
+
 def plain_config(config: Any) -> dict[str, Any]:
     """Returns a configuration of PEFT as plain JSON values."""
     return {key: sorted(v) if isinstance(v, set) else v for key, v in config.to_dict().items()}
 
 
-PROMPT_TYPES = ("MMPT", "VPT", "KVPREFIX")
-"""Methods that PEFT knows once `mmpt_bench.peft` is imported."""
+def saved_whole(*modules: str) -> list[str]:
+    """Returns modules as PEFT's `modules_to_save` names them: by the last part of their names."""
+    return [name.rsplit(".", 1)[-1] for name in modules]
 
 
 def adapter_card(made_by: Mapping[str, Any], config: Mapping[str, Any]) -> str:

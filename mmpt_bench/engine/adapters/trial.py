@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
 
 from mmpt_bench.engine.adapters.attachment import Handle
+from mmpt_bench.engine.models.backbone import Backbone
 from mmpt_bench.engine.models.families import FAMILIES
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from mmpt_bench.engine.models.backbone import Backbone
 
 QUESTIONS = ("is there a circle ?", "how many red squares are there in this picture ?", "is it blue ?")
 ANSWERS = ("yes", "no", "yes")
@@ -22,26 +23,23 @@ NOISE_SIDE = 16
 
 
 @contextmanager
-def attached(adapter: Any, backbone: Backbone, seed: int = 0) -> Iterator[Handle]:
+def attached(method: Any, backbone: Backbone, seed: int = 0) -> Iterator[Handle]:
     """Yields the handle of an attached method and takes it off, whatever happens."""
-    handle = adapter.attach(backbone, seed)
+    handle = method.attach(backbone, seed)
     try:
         yield handle
     finally:
         handle.remove()
 
 
-def batch_of(backbone: Backbone, targets: bool = True) -> dict[str, Tensor]:
+def batch_of(backbone: Backbone) -> dict[str, Tensor]:
     """Returns three examples of unequal length, with pictures of noise."""
     prompts = [backbone.prompt_text(question) for question in QUESTIONS]
-    return backbone.batch(noise_pictures(backbone), prompts, ANSWERS if targets else None)
+    return backbone.batch(noise_pictures(backbone), prompts, ANSWERS)
 
 
 def noise_pictures(backbone: Backbone) -> list[Any]:
     """Returns one picture a question, always the same: of the tower's own size, or of shapes that differ."""
-    import numpy as np
-    from PIL import Image
-
     size = getattr(backbone.model.config.vision_config, "image_size", None) or NOISE_SIDE
     side = size if isinstance(size, int) else size[0]
     # Families that take a picture in its own shape must cope with a batch of several.
@@ -53,12 +51,15 @@ def noise_pictures(backbone: Backbone) -> list[Any]:
     ]
 
 
-def train_briefly(adapter: Any, backbone: Backbone, handle: Handle, steps: int) -> list[float]:
-    """Returns the loss before each step of AdamW on one batch, at the method's own rate, and after the last."""
-    import torch
+def train_briefly(method: Any, backbone: Backbone, handle: Handle, steps: int) -> list[float]:
+    """Returns the loss before each step of AdamW on one batch, at the method's own rate, and after the last.
 
+    A method that trains nothing takes no step.
+    """
+    if not handle.trainable:
+        return []
     batch, losses = batch_of(backbone), []
-    optimiser = torch.optim.AdamW(handle.trainable.values(), lr=adapter.learning_rate, weight_decay=0.0)
+    optimiser = torch.optim.AdamW(handle.trainable.values(), lr=method.learning_rate, weight_decay=0.0)
     for _ in range(steps):
         optimiser.zero_grad()
         loss = backbone.model(**batch).loss
@@ -71,8 +72,6 @@ def train_briefly(adapter: Any, backbone: Backbone, handle: Handle, steps: int) 
 
 def logits_of(backbone: Backbone) -> Tensor:
     """Returns the model's logits for the batch, (examples, tokens, vocabulary)."""
-    import torch
-
     with torch.no_grad():
         return backbone.model(**batch_of(backbone)).logits
 
@@ -92,8 +91,6 @@ def snapshot(backbone: Backbone) -> dict[str, Any]:
 
 def replies(backbone: Backbone, pictures: list[Any], prompts: list[str], use_cache: bool = True) -> list[list[int]]:
     """Returns greedy replies as tokens, all of the same length."""
-    import torch
-
     batch = backbone.batch(pictures, prompts)
     with torch.no_grad():
         tokens = backbone.model.generate(

@@ -8,14 +8,13 @@ the others hold there is no hidden state, and nothing may look at it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
-if TYPE_CHECKING:
-    from jaxtyping import Bool, Int
-    from torch import Tensor, nn
+from jaxtyping import Bool, Int
+from torch import Tensor, nn
 
-    from mmpt_bench.engine.models.backbone import Backbone
+from mmpt_bench.engine.models.backbone import Backbone
 
 _PARTS = ("self_attn.q_proj", "self_attn.o_proj", "mlp")
 
@@ -24,26 +23,22 @@ _PARTS = ("self_attn.q_proj", "self_attn.o_proj", "mlp")
 def rows_read(backbone: Backbone, read: Bool[Tensor, "batch tokens"]) -> Iterator[None]:
     """Inside, the last decoder layer computes the rows of a batch whose output is read; the others hold no state.
 
-    Args:
-        backbone: of any family; where its layers are built otherwise, all rows are computed.
-        read: which positions; of a longer sequence, as with prompts in front, the last ones. Rows may differ in number.
+    Where a decoder's layers are built otherwise, all rows are computed. Of a sequence that is longer than `read`, as
+    with prompts in front, it speaks of the last positions. Rows may differ in how many are read.
     """
     layer = backbone.model.get_submodule(backbone.anatomy.decoder_layers[-1])
     known = dict(layer.named_modules())
-    hooks: list[Any] = []
-    # A layer that is recomputed in the backward pass would be so without the hooks.
-    if all(part in known for part in _PARTS) and not getattr(layer, "gradient_checkpointing", False):
-        rows, positions = read.nonzero(as_tuple=True)
-        for part in _PARTS:
-            hooks += _hook(known[part], rows, positions - read.shape[1])
-    try:
+    with ExitStack() as hooks:
+        # A layer that is recomputed in the backward pass would be so without the hooks.
+        if known.keys() >= set(_PARTS) and not getattr(layer, "gradient_checkpointing", False):
+            rows, positions = read.nonzero(as_tuple=True)
+            for part in _PARTS:
+                for hook in _hooked(known[part], rows, positions - read.shape[1]):
+                    hooks.enter_context(hook)
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
-def _hook(module: nn.Module, rows: Int[Tensor, " chosen"], positions: Int[Tensor, " chosen"]) -> list[Any]:
+def _hooked(module: nn.Module, rows: Int[Tensor, " chosen"], positions: Int[Tensor, " chosen"]) -> list[Any]:
     """Makes a module that treats rows alike see the chosen ones, and puts what it makes of them where they stood.
 
     Positions are counted from the end, because prompts stand in front of the sequence.
@@ -60,5 +55,5 @@ def _hook(module: nn.Module, rows: Int[Tensor, " chosen"], positions: Int[Tensor
         whole = output.new_zeros(batch, tokens, output.shape[-1])
         return whole.index_put((rows, tokens + positions), output[0])
 
-    # Inside all others: what an adapter hooks to these modules keeps seeing whole batches.
+    # Inside all others: what a method hooks to these modules keeps seeing whole batches.
     return [module.register_forward_pre_hook(choose), module.register_forward_hook(put_back, prepend=True)]

@@ -5,17 +5,19 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
 
 from mmpt_bench.data.examples import Example
 from mmpt_bench.data.images import LazyImage
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.engine.forward import tower
+from mmpt_bench.engine.models.backbone import Backbone
 from mmpt_bench.engine.models.encoding import Encoded, collated
 from mmpt_bench.engine.models.families import FAMILIES
-
-if TYPE_CHECKING:
-    from mmpt_bench.engine.models.backbone import Backbone
+from mmpt_bench.engine.prompts.as_keys import prompts_as_keys
 
 
 class ImagePrefetcher:
@@ -61,7 +63,7 @@ memory, down to the last bit: a resumed run must find what an uninterrupted one 
 
 
 class PreparedImages:
-    """The pictures of one task, or of a training set, under one adapter; `close` ends what is made ready ahead."""
+    """The pictures of one task, or of a training set, under one method; `close` ends what is made ready ahead."""
 
     def __init__(self, backbone: Backbone, name: str | None = None) -> None:
         """`name` is that of a set in which equal keys are equal pictures; without one, nothing is kept for others."""
@@ -69,6 +71,7 @@ class PreparedImages:
         # A name that nobody else can have: what is kept under it is of use to this object alone.
         self.name = name or uuid.uuid4().hex
         self._tower = tower.fingerprint(backbone) if tower.is_frozen(backbone) else ""
+        self._features = f"{self._tower} {self.name} each"
         self._ahead = ImagePrefetcher(backbone)
 
     def soon(self, samples: Sequence[Shown]) -> None:
@@ -84,14 +87,10 @@ class PreparedImages:
         """Ends the thread that makes pictures ready."""
         self._ahead.close()
 
-    @property
-    def _features(self) -> str:
-        return f"{self._tower} {self.name} each"
-
     def processed(self, samples: Sequence[Shown]) -> list[Encoded]:
         """Returns the samples' pictures as the processor makes them, in main memory."""
         kept, owner = self.backbone.kept_pictures, self.name
-        found = {s.image.key: kept.get(owner, (s.image.key,)) for s in samples}
+        found: dict[str, Any] = {s.image.key: kept.get(owner, (s.image.key,)) for s in samples}
         need = {s.image.key: s for s in samples if found[s.image.key] is None}
         if need:
             began = tower.clock()
@@ -107,8 +106,6 @@ class PreparedImages:
 
         Of families alone whose pictures have one size.
         """
-        from mmpt_bench.engine.prompts.as_keys import prompts_as_keys
-
         backbone = self.backbone
         if not self._tower:
             values = backbone.inputs(self.processed(samples))["pixel_values"]
@@ -117,18 +114,14 @@ class PreparedImages:
                 seen = core.get_image_features(values, return_dict=True)
             return {"image": seen}, backbone.image_tokens(values)
         kept, owner, keys = backbone.features, self._features, [(s.image.key,) for s in samples]
-        found = [kept.get(owner, key) for key in keys]
+        found: list[Any] = [kept.get(owner, key) for key in keys]
         need = [i for i, one in enumerate(found) if one is None]
         if need:
-            made = self.processed([samples[i] for i in need])
-            began = tower.clock()
-            states = tower.states(backbone, collated([one.tensors for one in made]))
-            each = (tower.clock() - began) / len(need)
-            # Where several are made together, each has a tile.
-            for i, one in zip(need, [states] if len(need) == 1 else states[:, None], strict=True):
-                kept.put(owner, keys[i], one, each)
-                found[i] = one
-        rows = [one.to(backbone.device) for one in found if one is not None]
+            states, seconds = _seen(backbone, self.processed([samples[i] for i in need]))
+            for i, one in zip(need, _apart(states, len(need)), strict=True):
+                found[i] = Encoded({"states": one}, "")
+                kept.put(owner, keys[i], found[i], seconds / len(need))
+        rows = [one.tensors["states"].to(backbone.device) for one in found]
         return tower.projected(backbone, rows), rows[0].shape[1]
 
 
@@ -165,16 +158,24 @@ class TowerStates:
         found = self.backbone.features.get(self.owner, key)
         if found is None:
             made = self._ahead.take(images)
-            began = tower.clock()
-            hidden = tower.states(self.backbone, collated([one.tensors for one in made]))
-            seconds = tower.clock() - began
-            # Pictures that share a group have a tile each, and all the same text.
-            found = Encoded({"states": hidden}, made[0].text)
+            states, seconds = _seen(self.backbone, made)
+            # Images that share a group have all the same text.
+            found = Encoded({"states": states}, made[0].text)
             self.backbone.features.put(self.owner, key, found, seconds)
-        hidden = found.tensors["states"].to(self.backbone.device)
-        if len(images) == 1:
-            return [Encoded({"states": hidden}, found.text)]
-        return [Encoded({"states": one[None]}, found.text) for one in hidden]
+        states = found.tensors["states"].to(self.backbone.device)
+        return [Encoded({"states": one}, found.text) for one in _apart(states, len(images))]
+
+
+def _seen(backbone: Backbone, images: Sequence[Encoded]) -> tuple[Float[Tensor, "tiles tokens dim"], float]:
+    """Returns a frozen tower's states of images, and how many seconds that took."""
+    began = tower.clock()
+    states = tower.states(backbone, collated([one.tensors for one in images]))
+    return states, tower.clock() - began
+
+
+def _apart(states: Float[Tensor, "tiles tokens dim"], images: int) -> list[Float[Tensor, "tiles tokens dim"]]:
+    """Returns the states of each image; several that are made together have a tile each."""
+    return [states] if images == 1 else list(states[:, None])
 
 
 def _key(images: Sequence[LazyImage]) -> tuple[str, ...]:

@@ -1,6 +1,4 @@
-"""What the vision tower makes of pictures: computed once where nothing that is trained reaches it, blocks above the one
-that is read never.
-"""
+"""What the vision tower makes of images: once where nothing trained reaches it; blocks that are not read, never."""
 
 from __future__ import annotations
 
@@ -8,23 +6,23 @@ import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from mmpt_bench.engine.models.backbone import Backbone
 from mmpt_bench.engine.models.families import FAMILIES
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
-    from torch import Tensor, nn
-
-    from mmpt_bench.engine.models.backbone import Backbone
 
 
 def is_frozen(backbone: Backbone) -> bool:
-    """Returns whether pictures meet nothing of an adapter in the tower: no trained parameter, hook or replaced method.
+    """Returns whether pictures meet nothing of a method in the tower: no trained parameter, hook or replaced method.
 
     Dropout in the tower makes its features differ from call to call, so they cannot be kept either.
     """
-    if not FAMILIES[backbone.anatomy.family].projects_states or backbone.anatomy.vision is None:
+    if not FAMILIES[backbone.anatomy.family].projects_states:
         return False
     tower, core = _tower(backbone), backbone.model.get_submodule(backbone.anatomy.core)
     if any(p.requires_grad for p in tower.parameters()) or "get_image_features" in vars(core):
@@ -51,41 +49,30 @@ def fingerprint(backbone: Backbone) -> str:
     digest.update(str(backbone.processor.image_processor.to_json_string()).encode())
     for name, value in tower.state_dict().items():
         digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(_bytes()).numpy().data)
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
 def states(backbone: Backbone, inputs: Mapping[str, Tensor]) -> Float[Tensor, "tiles tokens dim"]:
     """Returns the hidden states that the projector reads, without gradient, of pictures as the processor makes them."""
-    import torch
-
-    kept: list[Any] = []
-    tower, core = _tower(backbone), backbone.model.get_submodule(backbone.anatomy.core)
-    anatomy, config = backbone.anatomy, backbone.model.config
+    model, anatomy = backbone.model, backbone.anatomy
     moved = {name: value.to(backbone.device) for name, value in inputs.items()}
     moved["pixel_values"] = moved["pixel_values"].to(getattr(torch, backbone.dtype))
     if anatomy.family == "llava":
         with torch.no_grad():
-            out = tower(moved["pixel_values"], output_hidden_states=True, return_dict=True)
-        hidden = out.hidden_states[config.vision_feature_layer]
+            out = _tower(backbone)(moved["pixel_values"], output_hidden_states=True, return_dict=True)
+        hidden = out.hidden_states[model.config.vision_feature_layer]
         return hidden[:, 1:] if anatomy.drops_first else hidden
     # Tiles that only fill a batch up are left out by the model itself, which then asks its projector.
-    hook = core.get_submodule(FAMILIES[anatomy.family].projector).register_forward_pre_hook(
-        lambda module, args: kept.append(args[0])
-    )
-    try:
-        with torch.no_grad():
-            core.get_image_features(**moved, return_dict=True)
-    finally:
-        hook.remove()
-    return kept[0]
+    asked: list[Tensor] = []
+    projector = model.get_submodule(anatomy.projector)
+    with torch.no_grad(), projector.register_forward_pre_hook(lambda module, args: asked.append(args[0])):
+        model.get_submodule(anatomy.core).get_image_features(**moved, return_dict=True)
+    return asked[0]
 
 
 def projected(backbone: Backbone, pictures: Sequence[Float[Tensor, "tiles tokens dim"]]) -> dict[str, Any]:
     """Returns the model's `mm_encoder_outputs` for pictures' states: what `get_image_features` makes of them."""
-    import torch
-    from transformers.modeling_outputs import BaseModelOutputWithPooling
-
     projector = backbone.model.get_submodule(backbone.anatomy.projector)
     made = projector(torch.cat(list(pictures)))
     # One entry a picture, as transformers' own; it concatenates them again.
@@ -108,8 +95,6 @@ def unread_blocks_skipped(backbone: Backbone) -> Iterator[None]:
 
 def clock() -> float:
     """Returns the time in seconds, with everything done that an accelerator was given to do."""
-    import torch
-
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
@@ -126,9 +111,3 @@ def _unread(backbone: Backbone) -> list[nn.Module]:
 
 def _hand_on(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     return hidden_states
-
-
-def _bytes() -> Any:
-    import torch
-
-    return torch.uint8

@@ -6,6 +6,8 @@ of vision blocks outside it, and a projector that carries one width to the other
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +42,7 @@ class Anatomy:
     head_dim: int
     decoder_linears: tuple[Linear, ...] = field(repr=False)
     """Every linear map inside `decoder_layers`."""
-    vision: str | None
+    vision: str
     vision_layers: tuple[str, ...]
     vision_used: int
     """Leading vision blocks whose output reaches the projector: 23 of 24 where LLaVA reads hidden state -2."""
@@ -48,8 +50,6 @@ class Anatomy:
     projector: str
     lm_head: str
     layout: Layout
-    has_cls: bool
-    """The tower puts a class token before the patches."""
     drops_first: bool
     """The first token of the tower is cut off before the projector."""
     window: int | None
@@ -62,6 +62,10 @@ class Anatomy:
     projector_parameters: int
     vision_used_parameters: int
     total_parameters: int
+
+    def in_decoder(self, leaves: Iterable[str]) -> str:
+        """Returns a pattern, as PEFT takes one for targets, of the decoder's modules with these last names."""
+        return rf"{re.escape(self.decoder)}\..*\.({'|'.join(leaves)})"
 
 
 def _size(*modules: nn.Module) -> int:
@@ -88,6 +92,83 @@ def _require(claim: bool, message: str) -> None:
         raise RequestError(f"The model is not built as expected: {message}")
 
 
+def find_anatomy(model: Any) -> Anatomy:
+    """Returns the anatomy of a Hugging Face image-text model, also of one on the meta device.
+
+    Raises RequestError where the family is unknown, or a part is not where or not as wide as its neighbours say.
+    """
+    config = model.config
+    family = _family_of(config)
+    core, head = model.base_model, model.get_output_embeddings()
+    parts = dict(core.named_modules())
+    _require({family.vision, family.projector} <= parts.keys(), f"no `{family.vision}` or no `{family.projector}`.")
+    tower, projector = parts[family.vision], parts[family.projector]
+    anatomy = Anatomy(
+        family=config.model_type,
+        core=_name_of(model, core),
+        projector=_name_of(model, projector),
+        lm_head=_name_of(model, head),
+        layout=family.layout,
+        drops_first=getattr(config, "vision_feature_select_strategy", "full") == "default",
+        language_parameters=_size(model.get_decoder(), head),
+        lm_head_parameters=_size(head),
+        projector_parameters=_size(projector),
+        total_parameters=_size(model),
+        **_decoder_parts(model),
+        **_vision_parts(model, family, tower, projector),
+    )
+    _check_widths(projector, anatomy.vision_dim, anatomy.text_dim)
+    return anatomy
+
+
+def _decoder_parts(model: Any) -> dict[str, Any]:
+    """Returns the fields of an anatomy that describe the decoder."""
+    from torch import nn
+
+    decoder, text = model.get_decoder(), model.config.get_text_config()
+    name, (stack, layers) = _name_of(model, decoder), _longest_stack(decoder, "decoder")
+    _require(len(layers) == text.num_hidden_layers, f"{len(layers)} decoder layers.")
+    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    linears = [
+        Linear(f"{name}.{stack}.{part}", module.in_features, module.out_features)
+        for part, module in layers.named_modules()
+        if isinstance(module, nn.Linear)
+    ]
+    key_dim = (getattr(text, "num_key_value_heads", None) or text.num_attention_heads) * head_dim
+    keys = [one for one in linears if one.name.endswith("k_proj")]
+    if keys:
+        _require(keys[0].outputs == key_dim, f"`k_proj` writes {keys[0].outputs} values.")
+    return {
+        "decoder": name,
+        "decoder_layers": tuple(f"{name}.{stack}.{i}" for i in range(len(layers))),
+        "text_dim": text.hidden_size,
+        "key_dim": key_dim,
+        "head_dim": head_dim,
+        "decoder_linears": tuple(linears),
+        "window": _window(text),
+    }
+
+
+def _vision_parts(model: Any, family: Family, tower: nn.Module, projector: nn.Module) -> dict[str, Any]:
+    """Returns the fields of an anatomy that describe the vision tower, of which the projector may be a part."""
+    config, vision = model.config, model.config.vision_config
+    name, (stack, blocks) = _name_of(model, tower), _longest_stack(tower, "vision tower")
+    _require(len(blocks) == vision.num_hidden_layers, f"{len(blocks)} vision blocks.")
+    used = _used_blocks(config, family, len(blocks))
+    projected = {id(p) for p in projector.parameters()}
+    own = {part: p for part, p in tower.named_parameters() if id(p) not in projected}
+    read = _read_names(list(own), None if _reads_output(config, family) else f"{stack}.{used - 1}.")
+    return {
+        "vision": name,
+        "vision_layers": tuple(f"{name}.{stack}.{i}" for i in range(len(blocks))),
+        "vision_used": used,
+        # Qwen2-VL calls the width of the projector's output `hidden_size`.
+        "vision_dim": getattr(vision, "embed_dim", None) or vision.hidden_size,
+        "vision_used_names": tuple(f"{name}.{part}" for part in read),
+        "vision_used_parameters": sum(own[part].numel() for part in read),
+    }
+
+
 def _used_blocks(config: Any, family: Family, depth: int) -> int:
     """Returns how many leading vision blocks lie below the hidden state that is read."""
     layer = getattr(config, family.feature_layer) if family.feature_layer else -1
@@ -98,23 +179,30 @@ def _used_blocks(config: Any, family: Family, depth: int) -> int:
     return used
 
 
-def _used_vision_names(tower: nn.Module, projector: nn.Module, stack: str, used: int, last: bool) -> set[str]:
-    """Returns the tower's parameters that reach the projector; towers register their parts in the order they run them.
+def _read_names(names: list[str], last_block: str | None) -> list[str]:
+    """Returns the parameters of a tower that what is read depends on; towers register their parts as they run them.
 
-    Args:
-        tower: the vision tower, of which the projector may be a part.
-        projector: left out.
-        stack: name of the blocks in the tower.
-        used: blocks that are read.
-        last: what is read is the tower's output, with its last norm, and not the state behind a block.
+    `last_block` is what the names in the last block begin with; None where the tower's output is read, with its norm.
     """
-    projected = {id(p) for p in projector.parameters()}
-    names = [name for name, p in tower.named_parameters() if id(p) not in projected]
-    if not last:
-        end = max(i for i, name in enumerate(names) if name.startswith(f"{stack}.{used - 1}."))
-        names = names[: end + 1]
+    if last_block is not None:
+        names = names[: max(i for i, name in enumerate(names) if name.startswith(last_block)) + 1]
     # SigLIP's pooling head stands behind all patches.
-    return {name for name in names if not name.startswith("head.") and ".head." not in name}
+    return [name for name in names if not name.startswith("head.") and ".head." not in name]
+
+
+def _reads_output(config: Any, family: Family) -> bool:
+    """Returns whether the projector reads the tower's output behind its last norm."""
+    # InternVL takes the output where it says -1, LLaVA the state before the norm.
+    return family.feature_layer is None or (
+        config.model_type == "internvl" and getattr(config, family.feature_layer) == -1
+    )
+
+
+def _window(config: Any) -> int | None:
+    """Returns how many tokens the decoder's layers see that see the fewest; None where each sees all."""
+    kinds = getattr(config, "layer_types", None)
+    slides = any("sliding" in kind for kind in kinds) if kinds else getattr(config, "use_sliding_window", True)
+    return (getattr(config, "sliding_window", None) or None) if slides else None
 
 
 def _check_widths(projector: nn.Module, vision_dim: int, text_dim: int) -> None:
@@ -134,92 +222,9 @@ def _check_widths(projector: nn.Module, vision_dim: int, text_dim: int) -> None:
     )
 
 
-def _key_width(layer: nn.Module, head_dim: int, config: Any) -> int:
-    """Returns the width of a layer's keys, from the configuration, checked against `k_proj` where there is one."""
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    keys = [module for name, module in layer.named_modules() if name.endswith("k_proj")]
-    if keys:
-        _require(keys[0].out_features == heads * head_dim, f"`k_proj` writes {keys[0].out_features} values.")
-    return heads * head_dim
-
-
-def find_anatomy(model: Any) -> Anatomy:
-    """Returns the anatomy of a Hugging Face image-text model, also of one on the meta device.
-
-    Raises:
-        RequestError: the family is unknown, or a part is not where or not as wide as its neighbours say.
-    """
-    from torch import nn
-
-    config = model.config
-    family = family_of(config)
-    core, decoder, head = model.base_model, model.get_decoder(), model.get_output_embeddings()
-    parts = dict(core.named_modules())
-    _require({family.vision, family.projector} <= parts.keys(), f"no `{family.vision}` or no `{family.projector}`.")
-    tower, projector = parts[family.vision], parts[family.projector]
-    stack, layers = _longest_stack(decoder, "decoder")
-    vision_stack, blocks = _longest_stack(tower, "vision tower")
-    text, vision = config.get_text_config(), config.vision_config
-    # Qwen2-VL calls the width of the projector's output `hidden_size`.
-    vision_dim = getattr(vision, "embed_dim", None) or vision.hidden_size
-    _require(len(layers) == text.num_hidden_layers, f"{len(layers)} decoder layers.")
-    _require(len(blocks) == vision.num_hidden_layers, f"{len(blocks)} vision blocks.")
-    _check_widths(projector, vision_dim, text.hidden_size)
-    used = _used_blocks(config, family, len(blocks))
-    names = _used_vision_names(tower, projector, vision_stack, used, _reads_output(config, family))
-    tower_name, decoder_name = _name_of(model, tower), _name_of(model, decoder)
-    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    linears = tuple(
-        Linear(f"{decoder_name}.{stack}.{name}", module.in_features, module.out_features)
-        for name, module in layers.named_modules()
-        if isinstance(module, nn.Linear)
-    )
-    return Anatomy(
-        family=config.model_type,
-        core=_name_of(model, core),
-        decoder=decoder_name,
-        decoder_layers=tuple(f"{decoder_name}.{stack}.{i}" for i in range(len(layers))),
-        text_dim=text.hidden_size,
-        key_dim=_key_width(layers[0], head_dim, text),
-        head_dim=head_dim,
-        decoder_linears=linears,
-        vision=tower_name,
-        vision_layers=tuple(f"{tower_name}.{vision_stack}.{i}" for i in range(len(blocks))),
-        vision_used=used,
-        vision_dim=vision_dim,
-        projector=_name_of(model, projector),
-        lm_head=_name_of(model, head),
-        layout=family.layout,
-        has_cls=any(name.endswith(("class_embedding", "cls_token")) for name in names),
-        drops_first=getattr(config, "vision_feature_select_strategy", "full") == "default",
-        window=_window(text),
-        vision_used_names=tuple(f"{tower_name}.{n}" for n, _ in tower.named_parameters() if n in names),
-        language_parameters=_size(decoder, head),
-        lm_head_parameters=_size(head),
-        projector_parameters=_size(projector),
-        vision_used_parameters=sum(p.numel() for n, p in tower.named_parameters() if n in names),
-        total_parameters=_size(model),
-    )
-
-
-def family_of(config: Any) -> Family:
+def _family_of(config: Any) -> Family:
     """Returns the family of a configuration; raises RequestError for one that is not supported."""
     if config.model_type not in FAMILIES:
         known = ", ".join(sorted(FAMILIES))
         raise RequestError(f"No anatomy for models of type `{config.model_type}`. Supported: {known}.")
     return FAMILIES[config.model_type]
-
-
-def _reads_output(config: Any, family: Family) -> bool:
-    """Returns whether the projector reads the tower's output behind its last norm."""
-    # InternVL takes the output where it says -1, LLaVA the state before the norm.
-    return family.feature_layer is None or (
-        config.model_type == "internvl" and getattr(config, family.feature_layer) == -1
-    )
-
-
-def _window(config: Any) -> int | None:
-    """Returns how many tokens the decoder's layers see that see the fewest; None where each sees all."""
-    kinds = getattr(config, "layer_types", None)
-    slides = any("sliding" in kind for kind in kinds) if kinds else getattr(config, "use_sliding_window", True)
-    return (getattr(config, "sliding_window", None) or None) if slides else None

@@ -1,6 +1,6 @@
 """A backbone: a Hugging Face image-text model with its processor, and the way from pictures and words to its tensors.
 
-Imports without torch, so that a fingerprint costs no second.
+Imports without torch, and fast, because every method's file imports it.
 """
 
 from __future__ import annotations
@@ -12,20 +12,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mmpt_bench.common.errors import RequestError, UntrustedRecord, unknown_name
 from mmpt_bench.engine.models import chat
+from mmpt_bench.engine.models.anatomy import Anatomy, find_anatomy
 from mmpt_bench.engine.models.encoding import Encoded, Tokens, collated, encoded
 from mmpt_bench.engine.models.families import FAMILIES
 from mmpt_bench.engine.models.feature_cache import PICTURE_BYTES, FeatureCache
-from mmpt_bench.sources.weights import DTYPES, backbone_fingerprint, backbone_folder, folder_fingerprint, verify_folder
+from mmpt_bench.sources.weights import DTYPES, backbone_folder, folder_fingerprint, verify_folder
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
     from PIL.Image import Image
     from torch import Tensor
 
     from mmpt_bench.data.examples import Exchange
-    from mmpt_bench.engine.models.anatomy import Anatomy
-
-__all__ = ["IGNORED", "Backbone", "backbone_fingerprint", "load_backbone"]
 
 IGNORED = -100
 """Label of a token that the loss leaves out (torch.nn.functional.cross_entropy)."""
@@ -54,15 +51,10 @@ class Backbone:
         return self.features, self.kept_pictures
 
     def prompt_text(self, question: str, earlier: Sequence[Exchange] = ()) -> str:
-        """Returns the chat prompt of one picture and a question, up to where the answer begins.
+        """Returns the chat prompt of one image, earlier exchanges and a question, up to where the answer begins.
 
-        Args:
-            question: the last one, where there are earlier exchanges.
-            earlier: exchanges before it.
-
-        Raises:
-            RequestError: the text does not hold exactly one image token, as when the question brings its own; or the
-                family has no form for several exchanges.
+        Raises RequestError where it does not hold exactly one image token, as when the question brings its own; or
+        where the family has no form for several exchanges.
         """
         text = chat.prompt(self.processor, FAMILIES[self.anatomy.family], question, earlier)
         found = text.count(self.processor.image_token)
@@ -75,8 +67,7 @@ class Backbone:
     def target(self, exchanges: Sequence[Exchange]) -> chat.Target:
         """Returns what is to be learnt of a conversation behind the prompt of its first question.
 
-        Raises:
-            RequestError: the family has no form for several exchanges, or its template hides where a reply stands.
+        Raises RequestError where the family has no form for several exchanges, or hides where a reply stands.
         """
         if len(exchanges) == 1:
             return exchanges[0].reply
@@ -94,14 +85,10 @@ class Backbone:
     def encode(self, pictures: Sequence[Image]) -> list[Encoded]:
         """Returns each picture by itself, as the model takes it, worth caching."""
         if FAMILIES[self.anatomy.family].one_size:
-            values = self.pixels(pictures)
+            values = self.processor.image_processor(images=list(pictures), return_tensors="pt")["pixel_values"]
             text = self.processor.image_token * self.image_tokens(values)
             return [Encoded({"pixel_values": row[None]}, text) for row in values]
         return [encoded(self.processor, picture) for picture in pictures]
-
-    def pixels(self, pictures: Sequence[Image]) -> Float[Tensor, "batch channels height width"]:
-        """Returns RGB pictures as the tower reads them: float32, in main memory; for families whose pictures stack."""
-        return self.processor.image_processor(images=list(pictures), return_tensors="pt")["pixel_values"]
 
     def image_tokens(self, pixel_values: Tensor | None = None) -> int:
         """Returns how many tokens one picture becomes in the decoder, by default at the tower's own size.
@@ -118,39 +105,6 @@ class Backbone:
         dropped = 1 if processor.vision_feature_select_strategy == "default" else 0
         return count + processor.num_additional_image_tokens - dropped
 
-    def tokenize(
-        self,
-        prompts: Sequence[str],
-        targets: Sequence[chat.Target] | None = None,
-        n_image_tokens: int | None = None,
-        padding_side: Literal["left", "right"] | None = None,
-        max_length: int | None = None,
-        image_texts: Sequence[str] | None = None,
-    ) -> dict[str, Tensor]:
-        """Returns `input_ids` and `attention_mask` (batch, tokens), int64, and `labels` where targets are given.
-
-        With targets, a text is prompt + target + the end of a reply, padded on the right, with a space before a reply
-        whose prompt does not end in white space; labels are -100 except on the replies' tokens and the end behind
-        each. Without, prompts are padded on the left, for generation.
-
-        Args:
-            prompts: from `prompt_text`, each with one image token.
-            targets: the answers, one a prompt; or from `target`.
-            n_image_tokens: what the image token stands for; by default `image_tokens()`.
-            padding_side: another side than the default.
-            max_length: longest text allowed, in tokens; a conversation that is longer ends with an earlier reply.
-            image_texts: what each prompt's image token stands for, in place of `n_image_tokens`.
-
-        Raises:
-            RequestError: a prompt and its first reply are longer than `max_length`; no text is ever cut.
-            ValueError: the tokenizer merges prompt and target into one token, so that no boundary exists.
-        """
-        rows = self.tokens(prompts, targets, n_image_tokens, max_length, image_texts)
-        batch = self.pad(rows, padding_side or ("left" if targets is None else "right"))
-        if targets is None:
-            del batch["labels"]
-        return batch
-
     def tokens(
         self,
         prompts: Sequence[str],
@@ -159,7 +113,19 @@ class Backbone:
         max_length: int | None = None,
         image_texts: Sequence[str] | None = None,
     ) -> list[Tokens]:
-        """Returns texts in tokens, not yet padded: see `tokenize`, whose arguments and errors these are."""
+        """Returns texts in tokens, not yet padded: prompt, or prompt + target + the end of a reply.
+
+        Args:
+            prompts: from `prompt_text`, each with one image token.
+            targets: the answers, one a prompt; or from `target`.
+            n_image_tokens: what the image token stands for; by default `image_tokens()`.
+            max_length: longest text allowed, in tokens; a conversation that is longer ends with an earlier reply.
+            image_texts: what each prompt's image token stands for, in place of `n_image_tokens`.
+
+        Raises:
+            RequestError: a prompt and its first reply are longer than `max_length`; no text is ever cut.
+            ValueError: the tokenizer merges prompt and target into one token, so that no boundary exists.
+        """
         image = self.processor.image_token
         if image_texts is None:
             count = self.image_tokens() if n_image_tokens is None else n_image_tokens
@@ -191,48 +157,50 @@ class Backbone:
         return rows
 
     def pad(self, rows: Sequence[Tokens], side: Literal["left", "right"]) -> dict[str, Tensor]:
-        """Returns `input_ids`, `attention_mask`, `labels` and the family's marks, (rows, longest), on the device."""
+        """Returns `input_ids`, `attention_mask`, `labels` and the family's marks, (rows, longest), on the device.
+
+        Labels are -100 except on the replies' tokens and the end behind each.
+        """
         import torch
 
-        fill = self.processor.tokenizer.pad_token_id
-        if fill is None:
-            fill = self.processor.tokenizer.eos_token_id
-        longest = max(len(row.ids) for row in rows)
-        ids = torch.full((len(rows), longest), fill, dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        labels = torch.full_like(ids, IGNORED)
-        for i, row in enumerate(rows):
-            first = longest - len(row.ids) if side == "left" else 0
-            ids[i, first : first + len(row.ids)] = torch.tensor(row.ids)
-            mask[i, first : first + len(row.ids)] = 1
+        tokenizer, ids, labels = self.processor.tokenizer, [torch.tensor(row.ids, dtype=torch.long) for row in rows], []
+        for row, own in zip(rows, ids, strict=True):
+            labels.append(torch.full_like(own, IGNORED))
             for start, end in row.replies:
-                labels[i, first + start : first + end] = ids[i, first + start : first + end]
-        batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+                labels[-1][start:end] = own[start:end]
+
+        def padded(values: list[Tensor], fill: int) -> Tensor:
+            return torch.nn.utils.rnn.pad_sequence(values, batch_first=True, padding_value=fill, padding_side=side)
+
+        fill = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+        batch = {
+            "input_ids": padded(ids, fill),
+            "attention_mask": padded([torch.ones_like(own) for own in ids], 0),
+            "labels": padded(labels, IGNORED),
+        }
         marked = FAMILIES[self.anatomy.family].type_ids
         if marked is not None:
             name, kind = marked
-            batch[name] = (labels != IGNORED if kind == "answer" else ids == self.model.config.image_token_id).long()
+            answers, images = batch["labels"] != IGNORED, batch["input_ids"] == self.model.config.image_token_id
+            batch[name] = (answers if kind == "answer" else images).long()
         return {key: value.to(self.device) for key, value in batch.items()}
 
     def batch(
         self,
-        pictures: Sequence[Image] | Sequence[Encoded] | Tensor,
+        images: Sequence[Image] | Sequence[Encoded],
         prompts: Sequence[str],
         targets: Sequence[chat.Target] | None = None,
-        padding_side: Literal["left", "right"] | None = None,
-        max_length: int | None = None,
     ) -> dict[str, Tensor]:
-        """Returns the model's inputs for prompts and pictures, also from `encode` or `pixels`: see `tokenize`."""
-        import torch
+        """Returns the model's inputs for images, also from `encode`, and texts as `tokens` makes them.
 
-        if isinstance(pictures, torch.Tensor) or (FAMILIES[self.anatomy.family].one_size and not _encoded(pictures)):
-            values = pictures if isinstance(pictures, torch.Tensor) else self.pixels(pictures)  # type: ignore[arg-type]
-            text = self.tokenize(prompts, targets, self.image_tokens(values), padding_side, max_length)
-            return {**text, "pixel_values": values.to(self.device, getattr(torch, self.dtype))}
-        made: Any = pictures if _encoded(pictures) else self.encode(pictures)  # type: ignore[arg-type]
-        texts = [one.text for one in made]
-        text = self.tokenize(prompts, targets, None, padding_side, max_length, texts)
-        return {**text, **self.inputs(made)}
+        Padded on the right, with `labels`, where targets are given; else on the left, for generation.
+        """
+        encoded: Any = images if isinstance(images[0], Encoded) else self.encode(images)  # type: ignore[arg-type]
+        rows = self.tokens(prompts, targets, image_texts=[one.text for one in encoded])
+        batch = self.pad(rows, "left" if targets is None else "right")
+        if targets is None:
+            del batch["labels"]
+        return {**batch, **self.inputs(encoded)}
 
     def inputs(self, pictures: Sequence[Encoded]) -> dict[str, Tensor]:
         """Returns the model's inputs for pictures, on its device and in its precision."""
@@ -243,16 +211,12 @@ class Backbone:
         return {name: value.to(kind) if value.is_floating_point() else value for name, value in joined.items()}
 
 
-def _encoded(pictures: Sequence[Any]) -> bool:
-    return bool(pictures) and isinstance(pictures[0], Encoded)
-
-
 def load_backbone(name: str, dtype: str = "float32", device: str | None = None, offline: bool = False) -> Backbone:
     """Returns a backbone, its files verified before they are read; no remote code, no pickle.
 
     Args:
         name: "embedded", a folder, or `owner/model` on the hub.
-        dtype: "float32", "bfloat16" or "float16".
+        dtype: of `DTYPES`.
         device: as torch names it; by default the accelerator where there is one.
         offline: opens no socket.
 
@@ -267,7 +231,6 @@ def load_backbone(name: str, dtype: str = "float32", device: str | None = None, 
     verify_folder(folder)
     import torch
 
-    from mmpt_bench.engine.models.anatomy import find_anatomy
     from mmpt_bench.engine.models.loading import read_model, read_processor
 
     model = read_model(folder, getattr(torch, dtype))

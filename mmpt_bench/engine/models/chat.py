@@ -9,23 +9,21 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.common.errors import RequestError
-from mmpt_bench.data.examples import Exchange
 from mmpt_bench.engine.models.encoding import Tokens
 from mmpt_bench.engine.models.families import Family
+
+if TYPE_CHECKING:
+    from mmpt_bench.data.examples import Exchange
 
 Target = str | tuple[str, ...]
 """A reply; or the replies of a conversation as they are written, and what is between: (reply, between, reply, ...)."""
 
 
 def prompt(processor: Any, family: Family, question: str, earlier: Sequence[Exchange] = ()) -> str:
-    """Returns the text of one picture and a question behind earlier exchanges, up to where the answer begins.
-
-    Raises:
-        RequestError: the processor has no template, or none for several exchanges.
-    """
+    """Returns the text of one image and a question behind earlier exchanges, up to where the answer begins."""
     if getattr(processor, "chat_template", None) is not None:
         return written(processor, [*turns(earlier), question], answered=False)
     if family.prompt is None:
@@ -62,7 +60,6 @@ def target(prompts: Sequence[str], whole: str, exchanges: Sequence[Exchange], en
     Args:
         prompts: the text before each reply, from the beginning of the conversation on.
         whole: the text of all exchanges, as the template writes it.
-        exchanges: as many as prompts.
         end: the text of the token that `end_of_reply` gives.
 
     Raises:
@@ -100,9 +97,6 @@ def row(tokenized: Sequence[list[int]], end: int, longest: int | None) -> Tokens
         tokenized: tokens of the conversation up to where the first reply begins, up to where it ends, and so on.
         end: the token that ends a reply.
         longest: tokens allowed.
-
-    Raises:
-        ValueError: the tokenizer merges two parts into one token, so that no boundary exists.
     """
     whole = [*tokenized[-1], end]
     bounds = [len(part) for part in tokenized]
@@ -119,12 +113,9 @@ def row(tokenized: Sequence[list[int]], end: int, longest: int | None) -> Tokens
 
 
 def written(processor: Any, said: Sequence[str], answered: bool) -> str:
-    """Returns the template's text of what user and assistant say in turns, with the picture in front.
+    """Returns the template's text of questions and replies by turns, with the image in front.
 
-    Args:
-        processor: with a chat template.
-        said: questions and replies by turns.
-        answered: the last is a reply; else the text ends where one begins.
+    Where the last of them is not a reply (`answered`), the text ends where one begins.
     """
     messages: list[dict[str, Any]] = [
         {"role": ("user", "assistant")[i % 2], "content": [{"type": "text", "text": text}]}

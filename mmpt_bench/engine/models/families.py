@@ -1,4 +1,4 @@
-"""The families of image-text models: one line each, with what cannot be read off a model itself.
+"""The families of image-text models: one entry each, with what cannot be read off a model itself.
 
 A family is a `model_type` of transformers. Everything else about a model (where its decoder is, how many blocks, how
 wide) is found in `anatomy`. Imports without torch.
@@ -6,7 +6,7 @@ wide) is found in `anatomy`. Imports without torch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Layout = Literal["batched", "packed"]
@@ -28,8 +28,6 @@ class Family:
     """Patches of a picture as a row of a batch, or of all pictures behind one another."""
     mixes_patches: str = ""
     """Why a row behind the patches cannot pass the projector as a token of its own; empty where it can."""
-    windows: bool = False
-    """Some vision blocks attend within windows, whose order is not that of the patches."""
     masks_pictures: bool = False
     """The tower hides what a picture was filled up with."""
     projects_states: bool = False
@@ -49,65 +47,43 @@ class Family:
 _GRID = "its projector joins neighbouring patches of a square grid"
 _TILES = "its tiles are put together as a grid behind the projector"
 
+_TOWER, _PROJECTOR, _LAYER = "vision_tower", "multi_modal_projector", "vision_feature_layer"
+
+_QWEN2_VL = Family(
+    "Qwen2-VL",
+    "visual",
+    "visual.merger",
+    layout="packed",
+    mixes_patches=_GRID,
+    type_ids=("mm_token_type_ids", "picture"),
+    video_processor="Qwen2VLProcessor",
+)
+_IDEFICS3 = Family(
+    "Idefics3", "vision_model", "connector", mixes_patches=_GRID, masks_pictures=True, projects_states=True
+)
 FAMILIES: dict[str, Family] = {
-    "llava": Family(
-        "LLaVA", "vision_tower", "multi_modal_projector", "vision_feature_layer", projects_states=True, one_size=True
-    ),
-    "llava_next": Family(
-        "LLaVA-NeXT", "vision_tower", "multi_modal_projector", "vision_feature_layer", mixes_patches=_TILES
-    ),
-    "qwen2_vl": Family(
-        "Qwen2-VL",
-        "visual",
-        "visual.merger",
-        layout="packed",
-        mixes_patches=_GRID,
-        type_ids=("mm_token_type_ids", "picture"),
-        video_processor="Qwen2VLProcessor",
-    ),
-    "qwen2_5_vl": Family(
-        "Qwen2.5-VL",
-        "visual",
-        "visual.merger",
-        layout="packed",
-        mixes_patches=_GRID,
-        windows=True,
-        type_ids=("mm_token_type_ids", "picture"),
-        video_processor="Qwen2_5_VLProcessor",
-    ),
+    "llava": Family("LLaVA", _TOWER, _PROJECTOR, _LAYER, projects_states=True, one_size=True),
+    "llava_next": Family("LLaVA-NeXT", _TOWER, _PROJECTOR, _LAYER, mixes_patches=_TILES),
+    "qwen2_vl": _QWEN2_VL,
+    "qwen2_5_vl": replace(_QWEN2_VL, title="Qwen2.5-VL", video_processor="Qwen2_5_VLProcessor"),
     "paligemma": Family(
         "PaliGemma 1 and 2",
-        "vision_tower",
-        "multi_modal_projector",
+        _TOWER,
+        _PROJECTOR,
         type_ids=("token_type_ids", "answer"),
         # PaliGemmaProcessor puts these around a bare question; the models know no other form.
         prompt="{image}{bos}{question}\n",
         core_builds_masks=True,
     ),
-    "idefics3": Family(
-        "Idefics3", "vision_model", "connector", mixes_patches=_GRID, masks_pictures=True, projects_states=True
-    ),
-    "smolvlm": Family(
-        "SmolVLM",
-        "vision_model",
-        "connector",
-        mixes_patches=_GRID,
-        masks_pictures=True,
-        projects_states=True,
-        video_processor="SmolVLMProcessor",
-    ),
+    "idefics3": _IDEFICS3,
+    "smolvlm": replace(_IDEFICS3, title="SmolVLM", video_processor="SmolVLMProcessor"),
     "internvl": Family(
-        "InternVL",
-        "vision_tower",
-        "multi_modal_projector",
-        "vision_feature_layer",
-        mixes_patches=_GRID,
-        video_processor="InternVLProcessor",
+        "InternVL", _TOWER, _PROJECTOR, _LAYER, mixes_patches=_GRID, video_processor="InternVLProcessor"
     ),
     "gemma3": Family(
         "Gemma 3",
-        "vision_tower",
-        "multi_modal_projector",
+        _TOWER,
+        _PROJECTOR,
         mixes_patches=_GRID,
         type_ids=("token_type_ids", "picture"),
         core_builds_masks=True,

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from mmpt_bench.engine.models.encoding import Encoded
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 CACHE_BYTES = 2**30
 """Memory for kept features, by default."""
-
 PICTURE_BYTES = 2**29
 """Memory for pictures as a processor makes them."""
-
 Key = tuple[str, ...]
 
 
 class FeatureCache:
-    """Tensors or pictures up to a size, by (owner, key); an owner is a state of the vision side and a set of pictures.
+    """What images became, up to a size, by (owner, key); an owner is a state of the vision side and a set of pictures.
 
     What is there stays, as the pictures of an epoch come round in a circle and the oldest is the next one wanted. Only
-    other owners' tensors make room. What a method finds that an earlier one made is booked in `spared`: a board's costs
+    another owner's make room. What a method finds that an earlier one made is booked in `spared`: a board's costs
     must not depend on which method ran first.
     """
 
@@ -30,14 +23,14 @@ class FeatureCache:
         self.limit, self.bytes = limit, 0
         self.spared = 0.0
         """Seconds, since `begin`, that it took to make what was found and not made since then."""
-        self._kept: dict[str, dict[Key, tuple[Any, float]]] = {}
+        self._kept: dict[str, dict[Key, tuple[Encoded, float]]] = {}
         self._own: set[tuple[str, Key]] = set()
 
     def begin(self) -> None:
         """Begins the account of another training or evaluation."""
         self.spared, self._own = 0.0, set()
 
-    def get(self, owner: str, key: Key) -> Any:
+    def get(self, owner: str, key: Key) -> Encoded | None:
         """Returns what is kept, in main memory."""
         found = self._kept.get(owner, {}).get(key)
         if found is None:
@@ -51,21 +44,15 @@ class FeatureCache:
         """Returns whether something is kept, without booking it."""
         return key in self._kept.get(owner, {})
 
-    def put(self, owner: str, key: Key, value: Tensor | Encoded, seconds: float) -> None:
+    def put(self, owner: str, key: Key, value: Encoded, seconds: float) -> None:
         """Keeps a copy where there is room for it, and how long it took to make."""
         self._own.add((owner, key))
-        size = _size(value)
-        while self.bytes + size > self.limit:
+        while self.bytes + value.n_bytes > self.limit:
             other = next((name for name in self._kept if name != owner), None)
             if other is None:
                 return
-            self.bytes -= sum(_size(kept) for kept, _ in self._kept.pop(other).values())
+            self.bytes -= sum(kept.n_bytes for kept, _ in self._kept.pop(other).values())
         mine = self._kept.setdefault(owner, {})
         if key not in mine:
-            copied = value.to_keep() if isinstance(value, Encoded) else value.detach().to("cpu", copy=True)
-            mine[key] = (copied, seconds)
-            self.bytes += size
-
-
-def _size(value: Tensor | Encoded) -> int:
-    return value.n_bytes if isinstance(value, Encoded) else value.numel() * value.element_size()
+            mine[key] = (value.to_keep(), seconds)
+            self.bytes += value.n_bytes

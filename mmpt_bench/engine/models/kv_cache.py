@@ -15,15 +15,13 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import DynamicCache, LlavaForConditionalGeneration
 from transformers.cache_utils import DynamicLayer
 
 
 @functools.cache
 def cache_name() -> str:
     """Returns what a model's `forward` calls the cache, and its output too."""
-    from transformers import LlavaForConditionalGeneration
-
     known = inspect.signature(LlavaForConditionalGeneration.forward).parameters
     return "cache" if "cache" in known else "past_key_values"
 
@@ -32,6 +30,11 @@ def cache_in(kwargs: Mapping[str, Any]) -> Any:
     """Returns the cache among a call's arguments, under either name, or None."""
     found = kwargs.get("cache")
     return kwargs.get("past_key_values") if found is None else found
+
+
+def tokens_in(cache: Any) -> int:
+    """Returns how many tokens a cache holds; 0 where there is none."""
+    return 0 if cache is None else int(cache.get_seq_length())
 
 
 Heads = Float[Tensor, "batch heads tokens dim"]

@@ -6,72 +6,67 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import torch
+import transformers
+from safetensors import SafetensorError
+from torch import nn
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, LlavaForConditionalGeneration
+from transformers.utils import logging
+
 from mmpt_bench.common.errors import MachineError, RequestError, UntrustedRecord
+from mmpt_bench.engine.models.anatomy import Anatomy, find_anatomy
 from mmpt_bench.engine.models.families import FAMILIES
+from mmpt_bench.sources.weights import backbone_folder, check_backbone
 
 
-def anatomy_of(backbone: str) -> tuple[Any, int, int]:
+def anatomy_of(backbone: str) -> tuple[Anatomy, int, int]:
     """Returns (anatomy, parameters, patches of one square picture) of a backbone, from its configuration alone.
 
     Patches are 0 where the tower has no size of its own; no weight is read.
     """
-    from mmpt_bench.engine.models.anatomy import find_anatomy
-    from mmpt_bench.engine.models.loading import empty_model
-    from mmpt_bench.sources.weights import backbone_folder, check_backbone
-
     check_backbone(backbone)
     model = empty_model(backbone_folder(backbone, weights=False))
     vision = model.config.vision_config
     sides = [getattr(vision, name, 0) for name in ("image_size", "patch_size")]
     size, patch = (side[0] if isinstance(side, list | tuple) else side for side in sides)
-    return find_anatomy(model), sum(p.numel() for p in model.parameters()), (size // patch) ** 2
+    anatomy = find_anatomy(model)
+    return anatomy, anatomy.total_parameters, (size // patch) ** 2
 
 
 def read_config(folder: Path) -> Any:
     """Returns the configuration of a folder; raises RequestError where it is none of an image-text model."""
-    from transformers import AutoConfig
-
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise RequestError(f"`{folder}` has no readable configuration: {str(error).splitlines()[0]}") from error
 
 
-def model_class(config: Any) -> Any:
-    """Returns the class that a configuration is a model of: transformers' own, but for LLaVA's linear projector.
+class LinearLlava(LlavaForConditionalGeneration):
+    """LLaVA with one linear map from picture features to text.
 
-    LLaVA of the first version (and M²PT's base) maps pictures by one linear layer, which the original LLaVA code calls
-    `mm_projector_type: linear`; transformers' configuration has no word for it.
+    LLaVA of the first version (and M²PT's base) has it. The original LLaVA code calls it `mm_projector_type: linear`;
+    transformers' configuration has no word for it.
     """
-    from torch import nn
-    from transformers import AutoModelForImageTextToText, LlavaForConditionalGeneration
 
-    if config.model_type != "llava" or getattr(config, "mm_projector_type", None) != "linear":
-        return AutoModelForImageTextToText
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.model.multi_modal_projector = nn.Linear(config.vision_config.hidden_size, config.text_config.hidden_size)
+        self.post_init()
 
-    class LinearLlava(LlavaForConditionalGeneration):
-        """LLaVA with one linear map from picture features to text."""
+    @classmethod
+    def is_custom_code(cls) -> bool:
+        """Returns False: names of LLaVA's weights are those of transformers' own class."""
+        return False
 
-        def __init__(self, config: Any) -> None:
-            super().__init__(config)
-            self.model.multi_modal_projector = nn.Linear(
-                config.vision_config.hidden_size, config.text_config.hidden_size
-            )
-            self.post_init()
 
-        @classmethod
-        def is_custom_code(cls) -> bool:
-            """Returns False: names of LLaVA's weights are those of transformers' own class."""
-            return False
-
-    return LinearLlava
+def model_class(config: Any) -> Any:
+    """Returns the class that a configuration is a model of: transformers' own, but for LLaVA's linear projector."""
+    linear = config.model_type == "llava" and getattr(config, "mm_projector_type", None) == "linear"
+    return LinearLlava if linear else AutoModelForImageTextToText
 
 
 def empty_model(folder: Path) -> Any:
     """Returns a folder's model on the meta device: its structure and sizes, without memory for any weight."""
-    import torch
-    from transformers import AutoModelForImageTextToText
-
     config = read_config(folder)
     kind = model_class(config)
     try:
@@ -88,9 +83,6 @@ def read_model(folder: Path, dtype: Any) -> Any:
         RequestError: it is not an image-text model.
         UntrustedRecord: a weight is damaged, missing, or of another shape than the configuration says.
     """
-    from safetensors import SafetensorError
-    from transformers.utils import logging
-
     # Its bar for reading weights would stand in the middle of ours.
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
@@ -118,14 +110,7 @@ def read_model(folder: Path, dtype: Any) -> Any:
 
 
 def read_processor(folder: Path, model_type: str) -> Any:
-    """Returns a folder's processor.
-
-    Raises:
-        RequestError: there is none that reads.
-        MachineError: it needs a package that is not installed.
-    """
-    from transformers import AutoProcessor
-
+    """Returns a folder's processor; raises RequestError where none reads, MachineError where a package is missing."""
     family = FAMILIES.get(model_type)
     kind = pictures_only(family.video_processor) if family and family.video_processor else AutoProcessor
     try:
@@ -140,8 +125,6 @@ def read_processor(folder: Path, model_type: str) -> Any:
 
 def pictures_only(name: str) -> Any:
     """Returns a processor class of transformers without its part for videos, which would need torchvision."""
-    import transformers
-
     kind: Any = getattr(transformers, name)
 
     class PicturesOnly(kind):

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from mmpt_bench.engine.models.backbone import Backbone
 from mmpt_bench.engine.prompts.bank import PromptBank
 from mmpt_bench.engine.prompts.prompt_keys import ATTENTION, register
-
-if TYPE_CHECKING:
-    from mmpt_bench.engine.models.backbone import Backbone
 
 TEXT_MODELS = ("llama", "qwen2")
 """Decoders that rotate keys after `k_proj` and nothing else happens to them."""
@@ -20,8 +18,7 @@ TEXT_MODELS = ("llama", "qwen2")
 def prompts_as_keys(backbone: Backbone) -> Iterator[None]:
     """Inside, deep prompts enter the blocks that allow it as keys and values; the decoder's where nothing is cached."""
     bank = getattr(backbone.model, "prompt_bank", None)
-    sides = _sides(backbone.model, bank) if isinstance(bank, PromptBank) else {}
-    if not isinstance(bank, PromptBank) or not sides:
+    if not isinstance(bank, PromptBank) or not (sides := _sides(backbone.model, bank)):
         yield
         return
     register()

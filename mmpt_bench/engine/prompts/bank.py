@@ -22,49 +22,26 @@ a returned cache (its own slicing counts the prompts as text: call the model its
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from mmpt_bench.common.errors import RequestError
 from mmpt_bench.common.hashing import derive
 from mmpt_bench.engine.adapters.attachment import normal, xavier
 from mmpt_bench.engine.models.anatomy import Anatomy
-from mmpt_bench.engine.models.kv_cache import cache_in
+from mmpt_bench.engine.models.kv_cache import cache_in, tokens_in
 from mmpt_bench.engine.prompts.masks import extend_mask, extend_mask_right, extend_positions
+from mmpt_bench.engine.prompts.plan import Init, PromptPlan
 from mmpt_bench.engine.prompts.prompt_keys import give, projected
 
-Interaction = Literal["none", "output", "parameters"]
-Init = Literal["xavier", "normal", "words"]
 NORMAL_SD = 0.02
 """Of `normal`: the spread that language models of the field are initialised with."""
 Rows = Float[Tensor, "batch tokens dim"]
-
-
-@dataclass(frozen=True)
-class PromptPlan:
-    """Which prompts go where; a length of 0 leaves a side out."""
-
-    visual: int = 0
-    """Rows in each vision block that is read."""
-    visual_deep: bool = True
-    """A new set before every block; else one set before the first, which flows through all."""
-    text: int = 0
-    """Rows in front of the decoder's sequence."""
-    text_deep: bool = True
-    """A new set before every layer; else one set before the first."""
-    interaction: Interaction = "none"
-    """What of the visual prompts reaches the decoder: their output states, or the last set's raw parameters."""
-    keys: int = 0
-    """Rows whose keys and values are parameters, in every decoder layer (prefix tuning); excludes `text`."""
-    init: Init = "xavier"
-    """What parameters start as: xavier-uniform as in MMPT's code, normal, or, for textual prompts, the embeddings of
-    words drawn at random (Lester et al. 2021, arXiv:2104.08691, section 3.2: sampled vocabulary)."""
-    text_first: bool = True
-    """Textual prompts stand before the interaction tokens; else behind them."""
 
 
 class PromptBank(nn.Module):
@@ -84,18 +61,16 @@ class PromptBank(nn.Module):
         """Draws the parameters, each tensor from its own stream of `seed`; `words` are the model's embeddings."""
         super().__init__()
         self.plan, self.anatomy = plan, anatomy
-        self.mmpt_visual: nn.Parameter
-        self.mmpt_text: nn.Parameter
-        blocks, layers = anatomy.vision_used, len(anatomy.decoder_layers)
-        for name, sets, length, dim in (
-            ("mmpt_visual", blocks if plan.visual_deep else 1, plan.visual, anatomy.vision_dim),
-            ("mmpt_text", layers if plan.text_deep else 1, plan.text, anatomy.text_dim),
-            ("mmpt_key", layers, plan.keys, anatomy.key_dim),
-            ("mmpt_value", layers, plan.keys, anatomy.key_dim),
-        ):
-            if length:
-                drawn = _drawn(plan.init, name, (sets, length, dim), derive(seed, name), words)
-                self.register_parameter(name, nn.Parameter(drawn))
+        for name, shape in plan.shapes(anatomy).items():
+            self.register_parameter(name, nn.Parameter(_drawn(plan.init, name, shape, derive(seed, name), words)))
+
+    def prompts(self, name: str, index: int) -> Float[Tensor, "rows dim"]:
+        """Returns one set of a parameter, as it is now: loading may put another tensor in its place."""
+        return self.get_parameter(name)[index]
+
+    def spread(self, name: str, index: int, like: Rows) -> Rows:
+        """Returns one set of a parameter for every row of a batch, in the batch's dtype."""
+        return self.prompts(name, index).to(like).expand(len(like), -1, -1)
 
     @property
     def flowing(self) -> int:
@@ -114,7 +89,7 @@ class PromptBank(nn.Module):
     def append(self, block: int, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         """Before a vision block: appends the block's prompts to its input."""
         if "vision" in self.as_keys and self._cut_behind(block):
-            give(module, *projected(module, "layer_norm1", self.mmpt_visual[block]))
+            give(module, *projected(module, "layer_norm1", self.prompts("mmpt_visual", block)))
             return args, kwargs
         mask = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
         if mask is not None:
@@ -123,8 +98,8 @@ class PromptBank(nn.Module):
             args, kwargs = (args[0], *args[2:]) if len(args) > 1 else args, {**kwargs, "attention_mask": grown}
         if block and not self.plan.visual_deep:
             return args, kwargs
-        hidden = _hidden(args, kwargs)
-        return _with_hidden(args, kwargs, torch.cat([hidden, _spread(self.mmpt_visual[block], hidden)], dim=1))
+        hidden = hidden_in(args, kwargs)
+        return with_hidden(args, kwargs, torch.cat([hidden, self.spread("mmpt_visual", block, hidden)], dim=1))
 
     def _cut_behind(self, block: int) -> bool:
         """Returns whether nothing reads what a vision block makes of its prompts."""
@@ -134,7 +109,7 @@ class PromptBank(nn.Module):
         """Behind a vision block: cuts the prompts off."""
         if "vision" in self.as_keys:
             return output
-        return _with_output(output, lambda hidden: hidden[:, : -self.plan.visual])
+        return with_output(output, lambda hidden: hidden[:, : -self.plan.visual])
 
     def leave_parameters(self, module: nn.Module, args: tuple, output: Any) -> Any:
         """Behind the last block that is read: puts raw parameters (and the class token) in the prompts' place."""
@@ -142,20 +117,18 @@ class PromptBank(nn.Module):
         def swap(hidden: Rows) -> Rows:
             kept = hidden[:, : -self.plan.visual]
             first = [hidden[:, :1]] if self.anatomy.drops_first else []
-            return torch.cat([kept, _spread(self.mmpt_visual[-1], hidden), *first], dim=1)
+            return torch.cat([kept, self.spread("mmpt_visual", -1, hidden), *first], dim=1)
 
-        return _with_output(output, swap)
+        return with_output(output, swap)
 
     def cut_unread(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         """Before the first block that is not read: cuts what was left for the projector."""
-        return _with_hidden(args, kwargs, _hidden(args, kwargs)[:, : -self.flowing])
+        return with_hidden(args, kwargs, hidden_in(args, kwargs)[:, : -self.flowing])
 
     # Where picture and text meet
 
     def split_features(self, module: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         """Before picture and text meet: parts the projected prompt states from the projected patches."""
-        from transformers.modeling_outputs import BaseModelOutputWithPooling
-
         if len(args) > 1:
             raise ValueError("with interaction, give pictures and masks by keyword")
         encoded = (kwargs.get("mm_encoder_outputs") or {}).get("image")
@@ -184,7 +157,7 @@ class PromptBank(nn.Module):
         kwargs = dict(kwargs)
         states, cache = kwargs.pop("prompt_states", None), cache_in(kwargs)
         _refuse(module, cache)
-        seen = int(cache.get_seq_length()) if cache is not None else 0
+        seen = tokens_in(cache)
         as_keys = "text" in self.as_keys and cache is None and kwargs.get("use_cache") is False
         if 0 < seen < self.rows:
             raise ValueError(
@@ -233,7 +206,7 @@ class PromptBank(nn.Module):
         It would fill a mask of tokens that is shorter than the cache up on the right, and hide the newest tokens.
         """
         cache, mask = cache_in(kwargs), kwargs.get("attention_mask")
-        seen = int(cache.get_seq_length()) if cache is not None else 0
+        seen = tokens_in(cache)
         if seen < self.rows or not seen or not isinstance(mask, Tensor) or mask.dim() != 2:
             return args, kwargs
         return args, {**kwargs, "attention_mask": extend_mask(mask, self.rows, seen, mask.shape[1] - seen + self.rows)}
@@ -242,7 +215,7 @@ class PromptBank(nn.Module):
         """Returns what stands in front of the sequence, in order, each (batch, rows, text_dim)."""
         front = []
         if self.plan.text:
-            front.append(_spread(self.mmpt_text[0], embeds))
+            front.append(self.spread("mmpt_text", 0, embeds))
         if self.plan.keys:
             front.append(embeds.new_zeros(embeds.shape[0], self.plan.keys, embeds.shape[2]))
         if self.flowing:
@@ -257,9 +230,9 @@ class PromptBank(nn.Module):
         rotary = kwargs.get("prompt_rotary")
         if rotary is not None:
             if self.plan.keys:
-                keys, values = self.get_parameter("mmpt_key")[layer], self.get_parameter("mmpt_value")[layer]
+                keys, values = self.prompts("mmpt_key", layer), self.prompts("mmpt_value", layer)
             else:
-                keys, values = projected(module, "input_layernorm", self.mmpt_text[layer])
+                keys, values = projected(module, "input_layernorm", self.prompts("mmpt_text", layer))
             give(module, keys, values, rotary)
             return args, {k: v for k, v in kwargs.items() if k not in ("prompt_rows", "prompt_rotary")}
         if not kwargs.get("prompt_rows", 0):
@@ -269,28 +242,28 @@ class PromptBank(nn.Module):
             kwargs = {k: v for k, v in kwargs.items() if k != "prompt_rows"}
         if not self.plan.text or not self.plan.text_deep or layer == 0:
             return args, kwargs
-        hidden = _hidden(args, kwargs)
+        hidden = hidden_in(args, kwargs)
         first = 0 if self.plan.text_first else self.flowing
-        parts = [hidden[:, :first], _spread(self.mmpt_text[layer], hidden), hidden[:, first + self.plan.text :]]
-        return _with_hidden(args, kwargs, torch.cat(parts, dim=1))
+        parts = [hidden[:, :first], self.spread("mmpt_text", layer, hidden), hidden[:, first + self.plan.text :]]
+        return with_hidden(args, kwargs, torch.cat(parts, dim=1))
 
     def mark_attention(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         """Before attention: marks the input whose first rows take trained keys and values."""
         if not kwargs.get("prompt_rows", 0):
             return args, kwargs
         kwargs = {k: v for k, v in kwargs.items() if k != "prompt_rows"}
-        hidden = _hidden(args, kwargs)
+        hidden = hidden_in(args, kwargs)
         # `k_proj` and `v_proj` take one tensor and no keywords, so the tensor itself says that its first rows are ours.
         marked = hidden.view_as(hidden)
         marked.prompt_rows = self.plan.keys  # type: ignore[attr-defined]
-        return _with_hidden(args, kwargs, marked)
+        return with_hidden(args, kwargs, marked)
 
     def write(self, name: str, layer: int, module: nn.Module, args: tuple, output: Rows) -> Rows:
         """Behind `k_proj` or `v_proj`: writes the trained keys or values over the placeholders' own."""
         rows = getattr(args[0], "prompt_rows", 0)
         if not rows:
             return output
-        return torch.cat([_spread(self.get_parameter(name)[layer], output), output[:, rows:]], dim=1)
+        return torch.cat([self.spread(name, layer, output), output[:, rows:]], dim=1)
 
     def leave_decoder(self, module: nn.Module, args: tuple, kwargs: dict, output: Any) -> Any:
         """Behind the decoder: cuts the rows off everything that it returns."""
@@ -329,18 +302,16 @@ def _refuse(decoder: Any, cache: Any) -> None:
         raise ValueError("prompts get no gradient under reentrant checkpointing: set `use_reentrant=False`")
 
 
-def _spread(prompts: Float[Tensor, "rows dim"], like: Rows) -> Rows:
-    """Returns prompts for every row of a batch, in the batch's dtype."""
-    return prompts.to(like).expand(like.shape[0], -1, -1)
-
-
-def _hidden(args: tuple, kwargs: dict) -> Rows:
+def hidden_in(args: tuple, kwargs: dict) -> Tensor:
+    """Returns the hidden states that a block is called with."""
     return args[0] if args else kwargs["hidden_states"]
 
 
-def _with_hidden(args: tuple, kwargs: dict, hidden: Rows) -> tuple[tuple, dict]:
+def with_hidden(args: tuple, kwargs: dict, hidden: Tensor) -> tuple[tuple, dict]:
+    """Returns a block's arguments with other hidden states."""
     return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
 
 
-def _with_output(output: Any, change: Any) -> Any:
+def with_output(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Returns a block's output with its hidden states changed."""
     return (change(output[0]), *output[1:]) if isinstance(output, tuple) else change(output)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -10,33 +11,26 @@ from torch import nn
 from mmpt_bench.common.errors import RequestError
 from mmpt_bench.engine.adapters.attachment import Attachment
 from mmpt_bench.engine.models.anatomy import Anatomy
+from mmpt_bench.engine.models.backbone import Backbone
 from mmpt_bench.engine.models.families import FAMILIES
 from mmpt_bench.engine.prompts import packed
-from mmpt_bench.engine.prompts.bank import PromptBank, PromptPlan
+from mmpt_bench.engine.prompts.bank import PromptBank
+from mmpt_bench.engine.prompts.plan import PromptPlan
 
 
-def attach_prompts(attachment: Attachment, plan: PromptPlan, seed: int) -> PromptBank:
-    """Puts a prompt bank on the attachment's model as `prompt_bank`; its parameters become trainable.
-
-    Raises:
-        RequestError: the plan does not fit the model, or the model already has prompts.
-    """
-    model, anatomy = attachment.backbone.model, attachment.backbone.anatomy
+def attach_prompts(backbone: Backbone, plan: PromptPlan, seed: int) -> Attachment:
+    """Returns an attachment with a bank of trainable prompts on the model, as `prompt_bank`; see `check_plan`."""
+    model, anatomy = backbone.model, backbone.anatomy
     check_plan(model, anatomy, plan)
-    device = next(model.parameters()).device
-    bank = PromptBank(anatomy, plan, seed, model.get_input_embeddings().weight).to(device)
-    hooks = register_hooks(model, anatomy, bank)
+    attachment = Attachment(backbone)
+    bank = PromptBank(anatomy, plan, seed, model.get_input_embeddings().weight).to(next(model.parameters()).device)
     model.add_module("prompt_bank", bank)
-
-    def detach() -> None:
-        for hook in hooks:
-            hook.remove()
-        del model.prompt_bank
-
-    attachment.undo_with(detach)
+    attachment.undo_with(delattr, model, "prompt_bank")
+    for hook in register_hooks(model, anatomy, bank):
+        attachment.undo_with(hook.remove)
     for name, parameter in bank.named_parameters():
         attachment.add(f"prompt_bank.{name}", parameter)
-    return bank
+    return attachment
 
 
 def register_hooks(model: nn.Module, anatomy: Anatomy, bank: PromptBank) -> list[Any]:
@@ -47,9 +41,13 @@ def register_hooks(model: nn.Module, anatomy: Anatomy, bank: PromptBank) -> list
     if bank.rows:
         hooks += _hook_decoder(model, anatomy, bank)
     if bank.flowing:
-        core = model.get_submodule(anatomy.core)
-        hooks.append(core.register_forward_pre_hook(bank.split_features, with_kwargs=True))
+        hooks.append(_before(model, anatomy.core, bank.split_features))
     return hooks
+
+
+def _before(model: nn.Module, name: str, call: Callable[..., Any]) -> Any:
+    """Has a part of the model called with what `call` makes of its arguments."""
+    return model.get_submodule(name).register_forward_pre_hook(call, with_kwargs=True)
 
 
 def check_plan(model: nn.Module, anatomy: Anatomy, plan: PromptPlan, occupied: bool = False) -> None:
@@ -77,9 +75,9 @@ def check_plan(model: nn.Module, anatomy: Anatomy, plan: PromptPlan, occupied: b
     if hasattr(model, "prompt_bank") and not occupied:
         raise RequestError("The backbone already carries prompts: remove them first.")
     if plan.keys:
-        names = dict(model.named_modules())
+        names = {name for name, _ in model.named_modules()}
         for layer in anatomy.decoder_layers:
-            if f"{layer}.self_attn.k_proj" not in names or f"{layer}.self_attn.v_proj" not in names:
+            if not {f"{layer}.self_attn.k_proj", f"{layer}.self_attn.v_proj"} <= names:
                 raise RequestError(f"A key-value prefix needs `self_attn.k_proj` and `v_proj`; `{layer}` has none.")
 
 
@@ -90,48 +88,40 @@ def _hook_vision(model: nn.Module, anatomy: Anatomy, bank: PromptBank) -> list[A
     """
     hooks: list[Any] = []
     masked = FAMILIES[anatomy.family].masks_pictures
-    for block in range(anatomy.vision_used):
-        module = model.get_submodule(anatomy.vision_layers[block])
+    for block, name in enumerate(anatomy.vision_layers[: anatomy.vision_used]):
+        module = model.get_submodule(name)
         if anatomy.layout == "packed":
-            hooks.append(module.register_forward_pre_hook(partial(_enter_packed, bank, block), with_kwargs=True))
-            leave = partial(packed.leave_block, bank.plan.visual)
+            hooks.append(_before(model, name, partial(packed.enter_block, bank, block)))
+            leave = partial(packed.leave_block, bank)
             hooks.append(module.register_forward_hook(leave, with_kwargs=True, prepend=True))
             continue
         if bank.plan.visual_deep or block == 0 or masked:
-            hooks.append(module.register_forward_pre_hook(partial(bank.append, block), with_kwargs=True))
+            hooks.append(_before(model, name, partial(bank.append, block)))
         last = block == anatomy.vision_used - 1
         if last and bank.plan.interaction == "parameters":
             hooks.append(module.register_forward_hook(bank.leave_parameters, prepend=True))
         elif bank.plan.interaction == "none" if last else bank.plan.visual_deep:
             hooks.append(module.register_forward_hook(bank.cut_block, prepend=True))
-    if bank.flowing and anatomy.vision_used < len(anatomy.vision_layers):
-        module = model.get_submodule(anatomy.vision_layers[anatomy.vision_used])
-        hooks.append(module.register_forward_pre_hook(bank.cut_unread, with_kwargs=True))
+    unread = anatomy.vision_layers[anatomy.vision_used :]
+    if bank.flowing and unread:
+        hooks.append(_before(model, unread[0], bank.cut_unread))
     return hooks
-
-
-def _enter_packed(bank: PromptBank, block: int, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-    # The parameter is looked up at each call, because loading may put another in its place.
-    return packed.enter_block(bank.mmpt_visual[block], module, args, kwargs)
 
 
 def _hook_decoder(model: nn.Module, anatomy: Anatomy, bank: PromptBank) -> list[Any]:
     """Registers the hooks of the decoder and its layers."""
     decoder = model.get_submodule(anatomy.decoder)
     hooks: list[Any] = [
-        decoder.register_forward_pre_hook(bank.enter_decoder, with_kwargs=True),
+        _before(model, anatomy.decoder, bank.enter_decoder),
         decoder.register_forward_hook(bank.leave_decoder, with_kwargs=True),
     ]
     if FAMILIES[anatomy.family].core_builds_masks:
-        core = model.get_submodule(anatomy.core)
-        hooks.append(core.register_forward_pre_hook(bank.widen_mask, with_kwargs=True))
+        hooks.append(_before(model, anatomy.core, bank.widen_mask))
     for index, name in enumerate(anatomy.decoder_layers):
-        layer = model.get_submodule(name)
-        hooks.append(layer.register_forward_pre_hook(partial(bank.enter_layer, index), with_kwargs=True))
+        hooks.append(_before(model, name, partial(bank.enter_layer, index)))
         if bank.plan.keys:
-            attention = model.get_submodule(f"{name}.self_attn")
-            hooks.append(attention.register_forward_pre_hook(bank.mark_attention, with_kwargs=True))
+            hooks.append(_before(model, f"{name}.self_attn", bank.mark_attention))
             for projection, parameter in (("k_proj", "mmpt_key"), ("v_proj", "mmpt_value")):
-                target = attention.get_submodule(projection)
+                target = model.get_submodule(f"{name}.self_attn.{projection}")
                 hooks.append(target.register_forward_hook(partial(bank.write, parameter, index)))
     return hooks

@@ -9,10 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-Mask = Int[Tensor, "batch keys"] | Bool[Tensor, "batch keys"]
 Mask4D = Float[Tensor, "batch heads queries keys"] | Bool[Tensor, "batch heads queries keys"]
 
 

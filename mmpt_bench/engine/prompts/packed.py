@@ -13,31 +13,29 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from mmpt_bench.engine.prompts.bank import PromptBank, hidden_in, with_hidden, with_output
+
 Packed = Float[Tensor, "rows dim"]
 
 
-def enter_block(prompts: Packed, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-    """Before a block: puts the prompts behind the rows of every segment."""
+def enter_block(bank: PromptBank, block: int, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    """Before a block: puts the block's prompts behind the rows of every segment."""
     bounds, kwargs = kwargs["cu_seqlens"], dict(kwargs)
-    hidden = args[0] if args else kwargs["hidden_states"]
+    hidden, prompts = hidden_in(args, kwargs), bank.prompts("mmpt_visual", block)
     rows = len(prompts)
-    grown = _behind(hidden, bounds, prompts.to(hidden))
     cosine, sine = kwargs["position_embeddings"]
     still = (cosine.new_ones(rows, cosine.shape[-1]), sine.new_zeros(rows, sine.shape[-1]))
     kwargs["position_embeddings"] = (_behind(cosine, bounds, still[0]), _behind(sine, bounds, still[1]))
     kwargs["cu_seqlens"] = bounds + rows * torch.arange(len(bounds), dtype=bounds.dtype, device=bounds.device)
     if kwargs.get("max_seqlen") is not None:
         kwargs["max_seqlen"] = kwargs["max_seqlen"] + rows
-    if args:
-        return (grown, *args[1:]), kwargs
-    return args, {**kwargs, "hidden_states": grown}
+    return with_hidden(args, kwargs, _behind(hidden, bounds, prompts.to(hidden)))
 
 
-def leave_block(rows: int, module: nn.Module, args: tuple, kwargs: dict, output: Any) -> Any:
+def leave_block(bank: PromptBank, module: nn.Module, args: tuple, kwargs: dict, output: Any) -> Any:
     """Behind a block: cuts the prompts off every segment."""
-    hidden = output[0] if isinstance(output, tuple) else output
-    kept = torch.cat([segment[:-rows] for segment in hidden.split(_lengths(kwargs["cu_seqlens"]))])
-    return (kept, *output[1:]) if isinstance(output, tuple) else kept
+    rows, lengths = bank.plan.visual, _lengths(kwargs["cu_seqlens"])
+    return with_output(output, lambda hidden: torch.cat([one[:-rows] for one in hidden.split(lengths)]))
 
 
 def _lengths(bounds: Int[Tensor, " segments+1"]) -> list[int]:

@@ -1,6 +1,6 @@
 """MMPT, VPT and the key-value prefix as methods of PEFT: `get_peft_model(model, MMPTConfig(...))` and all that follows.
 
-The prompts are the engine's (prompts.py); here they are stored as PEFT stores parameters, one entry an adapter, and the
+The prompts are the engine's (bank.py); here they are stored as PEFT stores parameters, one entry an adapter, and the
 hooks on the model are those of the active adapter alone: an inactive or disabled adapter leaves the base as it is, bit
 for bit. A run's adapter folder and one that `save_pretrained` writes have the same names.
 """
@@ -8,7 +8,6 @@ for bit. A run's adapter folder and one that `save_pretrained` writes have the s
 from __future__ import annotations
 
 import dataclasses
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,10 +19,11 @@ from peft.utils.other import ModulesToSaveWrapper, set_additional_trainable_modu
 from peft.utils.peft_types import PeftType, register_peft_method
 from torch import nn
 
-from mmpt_bench.engine.adapters.saved import plain_config
+from mmpt_bench.engine.adapters.saved import plain_config, saved_whole
 from mmpt_bench.engine.models.anatomy import Anatomy, find_anatomy
-from mmpt_bench.engine.prompts.bank import PromptBank, PromptPlan
+from mmpt_bench.engine.prompts.bank import PromptBank
 from mmpt_bench.engine.prompts.hooks import check_plan, register_hooks
+from mmpt_bench.engine.prompts.plan import PromptPlan, plan_of
 
 
 def peft_config(kind: str, fields: Mapping[str, Any], modules_to_save: Sequence[str]) -> dict[str, Any]:
@@ -35,18 +35,17 @@ def peft_config(kind: str, fields: Mapping[str, Any], modules_to_save: Sequence[
         modules_to_save: names of what is trained whole.
     """
     made: Any = globals()[kind]
-    own = {f.name for f in dataclasses.fields(made)}
-    leaves = [name.rsplit(".", 1)[-1] for name in modules_to_save]
-    taken = {name: value for name, value in fields.items() if name in own}
-    return plain_config(made(**taken | {"modules_to_save": leaves or None, "inference_mode": True}))
+    taken = {field.name: fields[field.name] for field in dataclasses.fields(made) if field.name in fields}
+    saved = saved_whole(*modules_to_save) or None
+    return plain_config(made(**taken, modules_to_save=saved, inference_mode=True))
 
 
 PARAMETERS = ("mmpt_visual", "mmpt_text", "mmpt_key", "mmpt_value")
 
 
 @dataclass
-class PromptConfig(PeftConfig, ABC):
-    """What the three methods share."""
+class PromptConfig(PeftConfig):
+    """What the three methods share; a subclass has the fields of the method that it is named after."""
 
     train_projector: bool = field(default=True, metadata={"help": "Train the projector from picture to text too."})
     modules_to_save: list[str] | None = field(
@@ -58,14 +57,15 @@ class PromptConfig(PeftConfig, ABC):
         default=None, metadata={"help": "Not used: prompts go to every block that is read."}
     )
 
-    @abstractmethod
-    def plan(self) -> PromptPlan:
-        """Returns which prompts go where."""
+    def __post_init__(self) -> None:
+        """Names the method."""
+        super().__post_init__()
+        self.peft_type = PeftType[type(self).__name__.removesuffix("Config").upper()]
 
 
 @dataclass
 class MMPTConfig(PromptConfig):
-    """Multimodal prompt tuning (arXiv:2409.15657); the fields are those of `mmpt_bench.mmpt.MMPT`."""
+    """Multimodal prompt tuning (arXiv:2409.15657)."""
 
     visual_length: int = field(default=20, metadata={"help": "Prompts in each vision block that is read."})
     text_length: int = field(default=10, metadata={"help": "Prompts in each decoder layer."})
@@ -83,19 +83,6 @@ class MMPTConfig(PromptConfig):
         default="text-first", metadata={"help": "Order in front of the sequence: `text-first` or `visual-first`."}
     )
 
-    def __post_init__(self) -> None:
-        """Names the method."""
-        super().__post_init__()
-        self.peft_type = PeftType.MMPT  # type: ignore[attr-defined]
-
-    def plan(self) -> PromptPlan:
-        """Returns which prompts go where."""
-        flows: Any = self.visual_states if self.interaction else "none"
-        return PromptPlan(
-            self.visual_length, self.visual_deep, self.text_length, self.text_deep, flows,
-            init=self.init, text_first=self.placement == "text-first",  # type: ignore[arg-type]
-        )  # fmt: skip
-
 
 @dataclass
 class VPTConfig(PromptConfig):
@@ -104,30 +91,12 @@ class VPTConfig(PromptConfig):
     visual_length: int = field(default=20, metadata={"help": "Prompts in each vision block that is read."})
     visual_deep: bool = field(default=True, metadata={"help": "A new set before every vision block."})
 
-    def __post_init__(self) -> None:
-        """Names the method."""
-        super().__post_init__()
-        self.peft_type = PeftType.VPT  # type: ignore[attr-defined]
-
-    def plan(self) -> PromptPlan:
-        """Returns which prompts go where."""
-        return PromptPlan(self.visual_length, self.visual_deep, init=self.init)  # type: ignore[arg-type]
-
 
 @dataclass
 class KVPrefixConfig(PromptConfig):
     """Trained keys and values in every decoder layer (arXiv:2101.00190), rotated to their places by the model."""
 
     length: int = field(default=10, metadata={"help": "Keys and values a layer."})
-
-    def __post_init__(self) -> None:
-        """Names the method."""
-        super().__post_init__()
-        self.peft_type = PeftType.KVPREFIX  # type: ignore[attr-defined]
-
-    def plan(self) -> PromptPlan:
-        """Returns which prompts go where."""
-        return PromptPlan(keys=self.length, init=self.init)  # type: ignore[arg-type]
 
 
 class PromptLayer(nn.Module, BaseTunerLayer):
@@ -149,7 +118,7 @@ class PromptLayer(nn.Module, BaseTunerLayer):
 
     def update_layer(self, adapter_name: str, plan: PromptPlan, seed: int) -> None:
         """Adds an adapter, its values drawn from `seed` alone."""
-        device = next(self.owner[0].get_submodule(self.anatomy.decoder).parameters()).device
+        device = self._device()
         self.plans[adapter_name] = plan
         words = self.owner[0].get_input_embeddings().weight  # type: ignore[operator]
         for name, parameter in PromptBank(self.anatomy, plan, seed, words).named_parameters():
@@ -182,12 +151,14 @@ class PromptLayer(nn.Module, BaseTunerLayer):
         if active and not self.disable_adapters:
             self.hooks = register_hooks(self.owner[0], self.anatomy, _View(self, active[0]))
 
+    def _device(self) -> torch.device:
+        return next(self.owner[0].get_submodule(self.anatomy.decoder).parameters()).device
+
     def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: Any = None) -> None:
-        place = device or next(self.owner[0].get_submodule(self.anatomy.decoder).parameters()).device
         for name in PARAMETERS:
-            held = self.get_submodule(name)
-            if adapter_name in held and held[adapter_name].device != torch.device("meta"):  # type: ignore[operator,index]
-                held[adapter_name].data = held[adapter_name].data.to(place)  # type: ignore[index,operator]
+            held: Any = self.get_submodule(name)
+            if adapter_name in held and held[adapter_name].device != torch.device("meta"):
+                held[adapter_name].data = held[adapter_name].data.to(device or self._device())
 
 
 class _View(PromptBank):
@@ -197,14 +168,6 @@ class _View(PromptBank):
         nn.Module.__init__(self)
         self.plan, self.anatomy = layer.plans[adapter_name], layer.anatomy
         self.source = (layer, adapter_name)
-
-    @property
-    def mmpt_visual(self) -> nn.Parameter:  # type: ignore[override]
-        return self.get_parameter("mmpt_visual")
-
-    @property
-    def mmpt_text(self) -> nn.Parameter:  # type: ignore[override]
-        return self.get_parameter("mmpt_text")
 
     def get_parameter(self, target: str) -> nn.Parameter:
         """Returns the adapter's parameter of that name."""
@@ -218,28 +181,21 @@ class PromptTuner(BaseTuner):
     tuner_layer_cls = PromptLayer
     target_module_mapping: dict[str, list[str]] = {}  # noqa: RUF012
 
-    def inject_adapter(
-        self,
-        model: Any,
-        adapter_name: str,
-        autocast_adapter_dtype: bool = True,
-        low_cpu_mem_usage: bool = False,
-        state_dict: Any = None,
-    ) -> None:
+    def inject_adapter(self, model: Any, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         """Adds an adapter's prompts to the model; raises RequestError where they do not fit it."""
         config: Any = self.peft_config[adapter_name]
-        layer = getattr(model, "prompt_bank", None)
+        plan, layer = plan_of(config), getattr(model, "prompt_bank", None)
         if layer is None:
             anatomy = find_anatomy(model)
-            check_plan(model, anatomy, config.plan())
+            check_plan(model, anatomy, plan)
             layer = model.prompt_bank = PromptLayer(model, anatomy)
         elif isinstance(layer, PromptLayer):
-            check_plan(model, layer.anatomy, config.plan(), occupied=True)
+            check_plan(model, layer.anatomy, plan, occupied=True)
         else:
             raise ValueError("the model already carries prompts of mmpt-bench: remove them first")
         if config.modules_to_save is None and config.train_projector:
-            config.modules_to_save = [layer.anatomy.projector.rsplit(".", 1)[-1]]
-        layer.update_layer(adapter_name, config.plan(), config.init_seed)
+            config.modules_to_save = saved_whole(layer.anatomy.projector)
+        layer.update_layer(adapter_name, plan, config.init_seed)
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
         self._mark_only_adapters_as_trainable(model)
         set_additional_trainable_modules(

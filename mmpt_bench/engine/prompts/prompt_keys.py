@@ -11,14 +11,14 @@ Only for models whose blocks are built as CLIP's and Llama's, under `sdpa`, with
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-
-if TYPE_CHECKING:
-    pass
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 ATTENTION = "prompts_as_keys"
 """Name of the attention function in transformers' registry: `sdpa` with what a block was given beside its sequence."""
@@ -29,8 +29,7 @@ KeysValues = tuple[Float[Tensor, "1 heads rows width"], Float[Tensor, "1 heads r
 def give(block: nn.Module, keys: Tensor, values: Tensor, rotary: tuple[Tensor, Tensor] | None = None) -> None:
     """Gives a block's attention keys and values, (rows, heads * width), for its next call.
 
-    Args:
-        rotary: cosine and sine of the rows' positions, where the block rotates its keys.
+    `rotary` is cosine and sine of the rows' positions, where the block rotates its keys.
     """
     attention: Any = block.self_attn
     key, value = (one.view(len(one), -1, attention.head_dim).transpose(0, 1)[None] for one in (keys, values))
@@ -49,9 +48,6 @@ def projected(block: nn.Module, norm: str, prompts: Float[Tensor, "rows dim"]) -
 
 def register() -> None:
     """Makes the attention function known to transformers; its masks are those of `sdpa`."""
-    from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import sdpa_mask
-
     AttentionInterface.register(ATTENTION, _attend)
     AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
@@ -60,8 +56,6 @@ def _attend(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, None]:
     """Returns `sdpa` attention to the sequence, and to what the block was given."""
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
     given: KeysValues | None = vars(module).pop(_GIVEN, None)
     if given is not None:
         rows = given[0].shape[2]

@@ -8,12 +8,20 @@ from typing import Any
 import pytest
 import torch
 
+from mmpt_bench.data.examples import Example
 from mmpt_bench.data.images import LazyImage
+from mmpt_bench.engine.adapters.trial import attached
 from mmpt_bench.engine.forward import tower as tower_module
 from mmpt_bench.engine.forward.prepared_images import TowerStates
-from mmpt_bench.engine.models import feature_cache
-from mmpt_bench.engine.models.backbone import Backbone
-from mmpt_bench.methods import method_catalog
+from mmpt_bench.engine.models.backbone import Backbone, load_backbone
+from mmpt_bench.engine.models.encoding import Encoded
+from mmpt_bench.engine.models.feature_cache import FeatureCache
+from mmpt_bench.engine.training.loss import Losses
+from mmpt_bench.engine.training.train import train
+from mmpt_bench.records.budget import Budget
+from mmpt_bench.sources.corpora import load_corpus
+from support.families import BUILDERS
+from support.methods import VARIANTS, method
 from support.tiny import pictures, tiny_backbone
 
 
@@ -30,13 +38,12 @@ def images(count: int = 3) -> list[LazyImage]:
 
 
 @pytest.mark.parametrize(
-    ("method", "frozen"),
+    ("name", "frozen"),
     [("lora", True), ("prefix", True), ("projector", True), ("frozen", True), ("vpt", False), ("mmpt", False)],
 )
-def test_a_tower_is_frozen_unless_the_method_reaches_it(method: str, frozen: bool, backbone: Backbone) -> None:
-    handle = method_catalog.load_method(method_catalog.method_entries()[method])().attach(backbone, 0)
-    assert tower_module.is_frozen(backbone) == frozen
-    handle.remove()
+def test_a_tower_is_frozen_unless_the_method_reaches_it(name: str, frozen: bool, backbone: Backbone) -> None:
+    with attached(VARIANTS[name]()(), backbone):
+        assert tower_module.is_frozen(backbone) == frozen
     assert tower_module.is_frozen(backbone)
 
 
@@ -52,10 +59,10 @@ def test_an_opened_parameter_or_dropout_in_the_tower_is_not_frozen(backbone: Bac
 @pytest.mark.parametrize("layer", [-2, -1])
 def test_projected_states_are_the_models_own_picture_features(siglip: bool, layer: int, tmp_path: Path) -> None:
     backbone = tiny_backbone(tmp_path / "other", layer, siglip)
-    pixels = backbone.pixels(pictures(3))
-    own = backbone.model.get_image_features(pixels, return_dict=True).pooler_output
+    inputs = backbone.inputs(backbone.encode(pictures(3)))
+    own = backbone.model.get_image_features(**inputs, return_dict=True).pooler_output
     with tower_module.unread_blocks_skipped(backbone):
-        hidden = tower_module.states(backbone, {"pixel_values": pixels})
+        hidden = tower_module.states(backbone, inputs)
         made = tower_module.projected(backbone, list(hidden[:, None]))["image"].pooler_output
     torch.testing.assert_close(torch.stack(list(made)), torch.stack(list(own)))
 
@@ -66,7 +73,7 @@ def test_blocks_above_the_one_that_is_read_are_not_run(backbone: Backbone) -> No
         attention = backbone.model.get_submodule(name).self_attn
         attention.register_forward_pre_hook(lambda module, args, i=i: ran.append(i))
     with tower_module.unread_blocks_skipped(backbone):
-        tower_module.states(backbone, {"pixel_values": backbone.pixels(pictures(1))})
+        tower_module.states(backbone, backbone.inputs(backbone.encode(pictures(1))))
     assert ran == [0, 1, 2]
     assert "forward" not in vars(backbone.model.get_submodule(backbone.anatomy.vision_layers[3]))
 
@@ -89,7 +96,7 @@ def test_features_are_computed_once_and_again_when_the_tower_or_the_set_of_pictu
 
 
 def test_the_cache_stays_below_its_limit_and_makes_room_for_a_new_owner_only() -> None:
-    cache, one = feature_cache.FeatureCache(limit=80), torch.ones(10)
+    cache, one = FeatureCache(limit=80), Encoded({"states": torch.ones(10)}, "")
     for key in ("x", "y", "z"):
         cache.put("a", (key,), one, 0.0)
     assert cache.bytes == 80
@@ -100,7 +107,7 @@ def test_the_cache_stays_below_its_limit_and_makes_room_for_a_new_owner_only() -
 
 
 def test_what_an_earlier_method_made_is_charged_once_to_the_one_that_finds_it() -> None:
-    cache, one = feature_cache.FeatureCache(), torch.ones(10)
+    cache, one = FeatureCache(), Encoded({"states": torch.ones(10)}, "")
     cache.begin()
     cache.put("a", ("x",), one, 3.0)
     cache.put("a", ("y",), one, 4.0)
@@ -113,10 +120,6 @@ def test_what_an_earlier_method_made_is_charged_once_to_the_one_that_finds_it() 
 
 
 def test_a_training_costs_the_features_that_an_earlier_one_made(backbone: Backbone, monkeypatch: Any) -> None:
-    from mmpt_bench.engine.training.train import train
-    from mmpt_bench.records.budget import Budget
-    from mmpt_bench.sources.corpora import load_corpus
-
     now = [0.0]
     whole = tower_module.states
 
@@ -129,28 +132,22 @@ def test_a_training_costs_the_features_that_an_earlier_one_made(backbone: Backbo
     seconds, passes = [], []
     for _ in range(2):
         before = now[0]
-        handle = method_catalog.load_method(method_catalog.method_entries()["projector"])().attach(backbone, 0)
-        done = train(backbone, handle, load_corpus("embedded"), Budget(steps=2, batch_size=2), 1e-3, 0)
+        with attached(method("projector")(), backbone) as handle:
+            done = train(backbone, handle, load_corpus("embedded"), Budget(steps=2, batch_size=2), 1e-3, 0)
         seconds.append(done.seconds)
         passes.append((now[0] - before) / 1000)
-        handle.remove()
     assert passes == [2.0, 0.0]
     assert seconds[0] < 1000  # a stopped clock: the tower's time is on the real one alone
     assert seconds[1] > 2000
 
 
 @pytest.mark.parametrize("family", ["Idefics3", "SmolVLM"])
-@pytest.mark.parametrize("method", ["projector", "lora"])
+@pytest.mark.parametrize("name", ["projector", "lora"])
 def test_tiles_are_encoded_once_and_the_step_stays_that_of_the_model_itself(
-    family: str, method: str, tmp_path: Path
+    family: str, name: str, tmp_path: Path
 ) -> None:
-    from mmpt_bench.data.examples import Example
-    from mmpt_bench.engine.models.backbone import load_backbone
-    from mmpt_bench.engine.training.loss import Losses
-    from support.families import BUILDERS
-
     backbone = load_backbone(str(BUILDERS[family](tmp_path)), device="cpu", offline=True)
-    handle = method_catalog.load_method(method_catalog.method_entries()[method])().attach(backbone, 0)
+    handle = method(name)().attach(backbone, 0)
     small, large, third = pictures(3)
     shown = [small, large.resize((32, 16)), third.resize((32, 32))]
     examples = [

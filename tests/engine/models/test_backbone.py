@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mmpt_bench.common.errors import MachineError, RequestError, UntrustedRecord
-from mmpt_bench.engine.models.backbone import IGNORED, backbone_fingerprint, load_backbone
-from mmpt_bench.sources.weights import write_checksums
+from mmpt_bench.engine.models.backbone import IGNORED, load_backbone
+from mmpt_bench.sources.weights import backbone_fingerprint, write_checksums
 from support.paths import ROOT
 from support.tiny import ANSWERS, QUESTIONS, pictures, save_tiny
 
@@ -60,28 +60,22 @@ def test_labels_are_the_answer_and_the_end_alone(backbone: Any) -> None:
 
 def test_training_prompt_is_the_generation_prompt(backbone: Any) -> None:
     prompts = [backbone.prompt_text(QUESTIONS[0])]
-    asked = backbone.tokenize(prompts)["input_ids"][0]
-    taught = backbone.tokenize(prompts, ["yes"])["input_ids"][0]
-    assert torch.equal(taught[: len(asked)], asked)
-
-
-def test_cached_pixels_give_the_same_batch(backbone: Any) -> None:
-    prompts = [backbone.prompt_text(q) for q in QUESTIONS]
-    cached = backbone.batch(backbone.pixels(pictures(3)), prompts)
-    assert all(torch.equal(value, cached[key]) for key, value in backbone.batch(pictures(3), prompts).items())
+    (asked,), (taught,) = backbone.tokens(prompts), backbone.tokens(prompts, ["yes"])
+    assert taught.ids[: len(asked.ids)] == asked.ids
 
 
 def test_example_that_is_too_long_is_refused_not_cut(backbone: Any) -> None:
     prompts = [backbone.prompt_text(q) for q in QUESTIONS]
-    length = backbone.tokenize(prompts, ANSWERS)["input_ids"].shape[1]
-    assert backbone.tokenize(prompts, ANSWERS, max_length=length)["input_ids"].shape[1] == length
+    rows = backbone.tokens(prompts, ANSWERS)
+    length = max(len(row.ids) for row in rows)
+    assert backbone.tokens(prompts, ANSWERS, max_length=length) == rows
     with pytest.raises(RequestError, match=f"has {length} tokens and {length - 1} are allowed"):
-        backbone.tokenize(prompts, ANSWERS, max_length=length - 1)
+        backbone.tokens(prompts, ANSWERS, max_length=length - 1)
 
 
 def test_empty_answer_is_refused(backbone: Any) -> None:
     with pytest.raises(ValueError, match="no boundary"):
-        backbone.tokenize([backbone.prompt_text("how many ?")], [""])
+        backbone.tokens([backbone.prompt_text("how many ?")], [""])
 
 
 def test_question_with_an_image_token_is_refused(backbone: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ import torch
 from PIL import Image
 
 from mmpt_bench.common.errors import RequestError
-from mmpt_bench.engine.adapters.check_method import check_method
-from mmpt_bench.engine.adapters.trial import noise_pictures
+from mmpt_bench.engine.adapters.check_method import _place_in_batch, check_method
+from mmpt_bench.engine.adapters.trial import attached, noise_pictures
 from mmpt_bench.engine.models.anatomy import find_anatomy
 from mmpt_bench.engine.models.backbone import IGNORED, load_backbone
 from mmpt_bench.engine.models.loading import empty_model
@@ -48,11 +49,15 @@ def backbones(tmp_path_factory: pytest.TempPathFactory) -> Backbones:
     return Backbones(tmp_path_factory.mktemp("families"))
 
 
+def asked(backbone: Any) -> list[str]:
+    return [backbone.prompt_text(question) for question in QUESTIONS]
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_inputs_are_what_the_processor_makes_of_them(backbones: Backbones, family: str) -> None:
     backbone = backbones[family]
     processor, pictures = backbone.processor, noise_pictures(backbone)
-    prompts = [backbone.prompt_text(question) for question in QUESTIONS]
+    prompts = asked(backbone)
     # PaliGemma's processor puts beginning and end around a bare question itself.
     texts = [f"<image>{question}" for question in QUESTIONS] if family.startswith("Pali") else prompts
     wanted = processor(
@@ -67,7 +72,7 @@ def test_inputs_are_what_the_processor_makes_of_them(backbones: Backbones, famil
 @pytest.mark.parametrize("family", FAMILIES)
 def test_encoded_pictures_give_the_same_batch(backbones: Backbones, family: str) -> None:
     backbone = backbones[family]
-    pictures, prompts = noise_pictures(backbone), [backbone.prompt_text(question) for question in QUESTIONS]
+    pictures, prompts = noise_pictures(backbone), asked(backbone)
     kept = backbone.batch(backbone.encode(pictures), prompts, ANSWERS)
     for name, value in backbone.batch(pictures, prompts, ANSWERS).items():
         assert torch.equal(value, kept[name])
@@ -76,8 +81,7 @@ def test_encoded_pictures_give_the_same_batch(backbones: Backbones, family: str)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_labels_are_the_answer_and_the_end(backbones: Backbones, family: str) -> None:
     backbone = backbones[family]
-    prompts = [backbone.prompt_text(question) for question in QUESTIONS]
-    batch = backbone.batch(noise_pictures(backbone), prompts, ANSWERS)
+    batch = backbone.batch(noise_pictures(backbone), asked(backbone), ANSWERS)
     kept = [backbone.processor.tokenizer.decode(row[row != IGNORED]) for row in batch["labels"]]
     assert kept == ["yes </s>", "two </s>", "blue . </s>"]
 
@@ -86,8 +90,7 @@ def test_labels_are_the_answer_and_the_end(backbones: Backbones, family: str) ->
 def test_exactly_the_used_vision_weights_reach_the_loss(backbones: Backbones, family: str) -> None:
     backbone = backbones[family]
     anatomy, model = backbone.anatomy, backbone.model
-    prompts = [backbone.prompt_text(question) for question in QUESTIONS]
-    model(**backbone.batch(noise_pictures(backbone), prompts, ANSWERS)).loss.backward()
+    model(**backbone.batch(noise_pictures(backbone), asked(backbone), ANSWERS)).loss.backward()
     tower = f"{anatomy.vision}."
     reached = {n for n, p in model.named_parameters() if n.startswith(tower) and p.grad is not None}
     model.zero_grad()
@@ -96,10 +99,8 @@ def test_exactly_the_used_vision_weights_reach_the_loss(backbones: Backbones, fa
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_prompts_on_both_sides_answer_alike_in_any_batch(backbones: Backbones, family: str) -> None:
-    from mmpt_bench.engine.adapters.check_method import _place_in_batch
-
-    adapter = VARIANTS[WHOLE[family]]()()
-    assert _place_in_batch(adapter, backbones[family]).endswith("agree")
+    method = VARIANTS[WHOLE[family]]()()
+    assert _place_in_batch(method, backbones[family]).endswith("agree")
 
 
 @NEEDS
@@ -117,23 +118,19 @@ def test_method_passes_every_check_or_is_refused(backbones: Backbones, family: s
 
 
 def test_prompts_that_would_leave_the_window_are_refused(backbones: Backbones) -> None:
-    import dataclasses
-
     whole = backbones["Gemma 3"]
     backbone = dataclasses.replace(whole, anatomy=dataclasses.replace(whole.anatomy, window=40))
-    handle = VARIANTS["prefix"]()(length=30).attach(backbone, 0)
-    prompts = [backbone.prompt_text(question) for question in QUESTIONS]
-    with pytest.raises(RequestError, match="see the last 40 tokens"):
-        backbone.model(**backbone.batch(noise_pictures(backbone), prompts, ANSWERS))
-    handle.remove()
+    batch = backbone.batch(noise_pictures(backbone), asked(backbone), ANSWERS)
+    with attached(VARIANTS["prefix"]()(length=30), backbone), pytest.raises(RequestError, match="see the last 40"):
+        backbone.model(**batch)
 
 
 def test_several_shapes_of_picture_share_a_batch(backbones: Backbones) -> None:
     backbone = backbones["LLaVA-NeXT"]
     wide, high = Image.new("RGB", (64, 16), "red"), Image.new("RGB", (16, 64), "blue")
-    prompts = [backbone.prompt_text(question) for question in QUESTIONS[:2]]
+    prompts = asked(backbone)[:2]
     with torch.no_grad():
-        both = backbone.model(**backbone.batch([wide, high], prompts, padding_side="left")).logits[:, -1]
+        both = backbone.model(**backbone.batch([wide, high], prompts)).logits[:, -1]
         alone = [
             backbone.model(**backbone.batch([p], [t])).logits[:, -1] for p, t in zip([wide, high], prompts, strict=True)
         ]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,9 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, StaticCache
 
-from mmpt_bench.engine.adapters.attachment import Attachment
-from mmpt_bench.engine.prompts.bank import PromptPlan
 from mmpt_bench.engine.prompts.hooks import attach_prompts
 from mmpt_bench.engine.prompts.masks import extend_mask, extend_positions
+from mmpt_bench.engine.prompts.plan import PromptPlan
 from support.tiny import ANSWERS, QUESTIONS, pictures, tiny_backbone
 
 torch.set_num_threads(1)
@@ -35,16 +36,23 @@ def backbone(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return tiny_backbone(tmp_path_factory.mktemp("tiny"), request.param)
 
 
+@contextmanager
+def attached(backbone: Any, plan: PromptPlan, seed: int = 0) -> Iterator[Any]:
+    """Yields the prompts of a plan, and takes them off."""
+    attachment = attach_prompts(backbone, plan, seed)
+    try:
+        yield backbone.model.prompt_bank
+    finally:
+        attachment.remove()
+
+
 @pytest.fixture(params=PLANS)
-def prompted(request: pytest.FixtureRequest, backbone: Any) -> Any:
-    """Yields a backbone with strong prompts of one plan, and takes them off."""
-    attachment = Attachment(backbone)
-    bank = attach_prompts(attachment, PLANS[request.param], seed=0)
-    with torch.no_grad():
+def prompted(request: pytest.FixtureRequest, backbone: Any) -> Iterator[Any]:
+    """Yields a backbone with strong prompts of one plan."""
+    with attached(backbone, PLANS[request.param]) as bank:
         for parameter in bank.parameters():
-            parameter.mul_(3)
-    yield backbone
-    attachment.remove()
+            parameter.detach().mul_(3)
+        yield backbone
 
 
 def examples(backbone: Any) -> dict[str, Tensor]:
@@ -125,10 +133,8 @@ class Unhooked:
 def test_prompts_start_as_they_are_told_to(backbone: Any) -> None:
     found = {}
     for init in ("xavier", "normal", "words"):
-        attachment = Attachment(backbone)
-        bank = attach_prompts(attachment, PromptPlan(visual=40, text=40, init=init), seed=3)  # type: ignore[arg-type]
-        found[init] = {name: p.detach().clone() for name, p in bank.named_parameters()}
-        attachment.remove()
+        with attached(backbone, PromptPlan(visual=40, text=40, init=init), seed=3) as bank:  # type: ignore[arg-type]
+            found[init] = {name: p.detach().clone() for name, p in bank.named_parameters()}
     for name, dim in (("mmpt_visual", backbone.anatomy.vision_dim), ("mmpt_text", backbone.anatomy.text_dim)):
         # Uniform within sqrt(6 / ((n + 1) D)).
         assert found["xavier"][name].abs().max() <= (6 / (41 * dim)) ** 0.5
@@ -148,7 +154,8 @@ def test_prompts_change_the_answer(prompted: Any, tmp_path: Path) -> None:
 def test_padding_on_either_side_changes_no_logit(prompted: Any) -> None:
     prompts = [prompted.prompt_text(q) for q in QUESTIONS]
     for side in ("left", "right"):
-        batch = prompted.batch(pictures(3), prompts, ANSWERS, padding_side=side)
+        rows = prompted.tokens(prompts, ANSWERS)
+        batch = prompted.pad(rows, side) | prompted.inputs(prompted.encode(pictures(3)))
         logits = prompted.model(**batch).logits
         for i in range(3):
             one = prompted.batch(pictures(3)[i : i + 1], prompts[i : i + 1], ANSWERS[i : i + 1])
@@ -253,17 +260,14 @@ def test_gradients_under_checkpointing_are_the_same(prompted: Any) -> None:
 
 
 def test_reentrant_checkpointing_is_refused(backbone: Any) -> None:
-    attachment = Attachment(backbone)
-    attach_prompts(attachment, PLANS["mmpt"], 0)
     backbone.model.train()
     backbone.model.gradient_checkpointing_enable({"use_reentrant": True})
     try:
-        with pytest.raises(ValueError, match="reentrant"):
+        with attached(backbone, PLANS["mmpt"]), pytest.raises(ValueError, match="reentrant"):
             backbone.model(**examples(backbone))
     finally:
         backbone.model.gradient_checkpointing_disable()
         backbone.model.eval()
-        attachment.remove()
 
 
 def test_a_copy_has_prompts_of_its_own(prompted: Any) -> None:
@@ -284,39 +288,27 @@ def test_hidden_states_have_the_callers_length(prompted: Any) -> None:
 
 
 def test_cache_of_fixed_size_is_refused(backbone: Any) -> None:
-    attachment = Attachment(backbone)
-    attach_prompts(attachment, PLANS["text"], 0)
     cache = StaticCache(config=backbone.model.config.get_text_config(), max_cache_len=64)
-    with pytest.raises(ValueError, match="fixed size"):
+    with attached(backbone, PLANS["text"]), pytest.raises(ValueError, match="fixed size"):
         backbone.model(**examples(backbone), past_key_values=cache)
-    attachment.remove()
 
 
 def test_interaction_without_a_picture_is_refused(backbone: Any) -> None:
-    attachment = Attachment(backbone)
-    attach_prompts(attachment, PLANS["mmpt"], 0)
-    with pytest.raises(ValueError, match="one picture a sequence"):
+    with attached(backbone, PLANS["mmpt"]), pytest.raises(ValueError, match="one picture a sequence"):
         backbone.model(input_ids=torch.tensor([[1, 7, 8]]))
-    attachment.remove()
 
 
 def test_features_without_prompts_are_refused_under_interaction(backbone: Any) -> None:
     batch = examples(backbone)
     features = backbone.model.get_image_features(batch.pop("pixel_values"))
-    attachment = Attachment(backbone)
-    attach_prompts(attachment, PLANS["mmpt"], 0)
-    with pytest.raises(ValueError, match="do not match"):
+    with attached(backbone, PLANS["mmpt"]), pytest.raises(ValueError, match="do not match"):
         backbone.model(**batch, mm_encoder_outputs={"image": features})
-    attachment.remove()
 
 
 def test_beam_search_with_interaction_is_refused(backbone: Any) -> None:
     batch = backbone.batch(pictures(1), [backbone.prompt_text(QUESTIONS[0])])
-    attachment = Attachment(backbone)
-    attach_prompts(attachment, PLANS["mmpt"], 0)
-    with pytest.raises(ValueError, match="beam search"):
+    with attached(backbone, PLANS["mmpt"]), pytest.raises(ValueError, match="beam search"):
         backbone.model.generate(**batch, num_beams=2, do_sample=False, max_new_tokens=2)
-    attachment.remove()
 
 
 def test_restarting_positions_without_a_mask_are_refused() -> None:

@@ -14,6 +14,7 @@ import torch
 from peft import AutoPeftModel, PeftModel, get_peft_model
 
 from mmpt_bench.common.errors import RequestError
+from mmpt_bench.engine.adapters.trial import attached
 from mmpt_bench.mmpt import MMPT, KVPrefixConfig, MMPTConfig, VPTConfig
 from support.methods import method
 from support.paths import ROOT
@@ -48,17 +49,15 @@ def logits(model: Any, batch: dict[str, Any]) -> torch.Tensor:
 def stir(model: Any) -> None:
     """Moves every trainable parameter, so that an adapter does something."""
     generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.detach().add_(torch.randn(parameter.shape, generator=generator) * 0.1)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_peft_model_answers_as_our_own_attachment(backbone: Any, base: Any, batch: Any, name: str) -> None:
-    handle = OURS[name]().attach(backbone, 0)
-    wanted, trained = logits(backbone.model, batch), sum(p.numel() for p in handle.trainable.values())
-    handle.remove()
+    with attached(OURS[name](), backbone) as handle:
+        wanted, trained = logits(backbone.model, batch), handle.size
     model = get_peft_model(base, CONFIGS[name]())
     assert torch.equal(logits(model, batch), wanted)
     assert model.get_nb_trainable_parameters()[0] == trained
@@ -78,13 +77,10 @@ def test_saved_model_loads_with_the_same_answers(base: Any, batch: Any, name: st
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_adapter_folder_of_a_run_loads_in_peft(backbone: Any, base: Any, batch: Any, name: str, tmp_path: Path) -> None:
-    handle = OURS[name]().attach(backbone, 0)
-    with torch.no_grad():
-        for parameter in handle.trainable.values():
-            parameter.add_(0.05)
-    wanted = logits(backbone.model, batch)
-    handle.save(tmp_path)
-    handle.remove()
+    with attached(OURS[name](), backbone) as handle:
+        stir(backbone.model)
+        wanted = logits(backbone.model, batch)
+        handle.save(tmp_path)
     assert torch.equal(logits(PeftModel.from_pretrained(base, str(tmp_path)), batch), wanted)
 
 
@@ -163,9 +159,8 @@ def test_prompts_of_no_length_are_refused(base: Any) -> None:
 def test_generation_through_peft_answers_as_our_own(backbone: Any, base: Any) -> None:
     asked = backbone.batch(pictures(3), [backbone.prompt_text(q) for q in QUESTIONS])
     named: dict[str, Any] = {"do_sample": False, "max_new_tokens": 5, "min_new_tokens": 5, "suppress_tokens": [4]}
-    handle = MMPT().attach(backbone, 0)
-    wanted = backbone.model.generate(**asked, **named)
-    handle.remove()
+    with attached(MMPT(), backbone):
+        wanted = backbone.model.generate(**asked, **named)
     assert torch.equal(get_peft_model(base, MMPTConfig()).generate(**asked, **named), wanted)
 
 
@@ -190,9 +185,8 @@ def test_auto_model_finds_base_and_adapter(backbone: Any, base: Any, batch: Any,
 
 
 def test_saved_configuration_names_what_is_trained_whole(backbone: Any, tmp_path: Path) -> None:
-    handle = MMPT(train_lm_head=True).attach(backbone, 0)
-    handle.save(tmp_path)
-    handle.remove()
+    with attached(MMPT(train_lm_head=True), backbone) as handle:
+        handle.save(tmp_path)
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     assert config["peft_type"] == "MMPT"
     assert config["modules_to_save"] == ["multi_modal_projector", "lm_head"]

@@ -1,0 +1,73 @@
+"""Which prompts go where: what a prompt method's hyperparameters say, before any model is there. Imports no torch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mmpt_bench.engine.models.anatomy import Anatomy
+
+Interaction = Literal["none", "output", "parameters"]
+Init = Literal["xavier", "normal", "words"]
+
+
+@dataclass(frozen=True)
+class PromptPlan:
+    """Which prompts go where; a length of 0 leaves a side out."""
+
+    visual: int = 0
+    """Rows in each vision block that is read."""
+    visual_deep: bool = True
+    """A new set before every block; else one set before the first, which flows through all."""
+    text: int = 0
+    """Rows in front of the decoder's sequence."""
+    text_deep: bool = True
+    """A new set before every layer; else one set before the first."""
+    interaction: Interaction = "none"
+    """What of the visual prompts reaches the decoder: their output states, or the last set's raw parameters."""
+    keys: int = 0
+    """Rows whose keys and values are parameters, in every decoder layer (prefix tuning); excludes `text`."""
+    init: Init = "xavier"
+    """What parameters start as: xavier-uniform as in MMPT's code, normal, or, for textual prompts, the embeddings of
+    words drawn at random (Lester et al. 2021, arXiv:2104.08691, section 3.2: sampled vocabulary)."""
+    text_first: bool = True
+    """Textual prompts stand before the interaction tokens; else behind them."""
+
+    @property
+    def decoder_rows(self) -> int:
+        """Rows in front of the decoder's sequence, but for a class token that raw parameters bring along."""
+        return self.text + self.keys + (self.visual if self.interaction != "none" else 0)
+
+    def shapes(self, anatomy: Anatomy) -> dict[str, tuple[int, int, int]]:
+        """Returns the shape of each parameter by its name: (sets, length, dim)."""
+        blocks, layers = anatomy.vision_used, len(anatomy.decoder_layers)
+        shapes = {
+            "mmpt_visual": (blocks if self.visual_deep else 1, self.visual, anatomy.vision_dim),
+            "mmpt_text": (layers if self.text_deep else 1, self.text, anatomy.text_dim),
+            "mmpt_key": (layers, self.keys, anatomy.key_dim),
+            "mmpt_value": (layers, self.keys, anatomy.key_dim),
+        }
+        return {name: shape for name, shape in shapes.items() if shape[1]}
+
+    def count(self, anatomy: Anatomy) -> int:
+        """Returns the number of values in all prompts."""
+        return sum(math.prod(shape) for shape in self.shapes(anatomy).values())
+
+
+def plan_of(method: Any) -> PromptPlan:
+    """Returns the prompts that a prompt method's hyperparameters, or those of PEFT's configuration of it, ask for.
+
+    Fields are found by their names; one that a method does not have leaves its part out.
+    """
+    fields = vars(method)
+    return PromptPlan(
+        visual=fields.get("visual_length", 0),
+        visual_deep=fields.get("visual_deep", True),
+        text=fields.get("text_length", 0),
+        text_deep=fields.get("text_deep", True),
+        interaction=fields["visual_states"] if fields.get("interaction") else "none",
+        keys=fields.get("length", 0),
+        init=fields["init"],
+        text_first=fields.get("placement", "text-first") == "text-first",
+    )
