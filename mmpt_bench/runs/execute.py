@@ -183,7 +183,7 @@ def _evaluate(session: Session, job: Job, folder: RunFolder, base: Record, item:
 
 def _answers(session: Session, job: Job, folder: RunFolder, item: PreparedTask) -> list[Prediction]:
     """Returns the predictions in the order of the samples; replies that are kept already are read, not asked for."""
-    from mmpt_bench.engine.inference.predict import predict
+    from mmpt_bench.engine.inference.predict import InferenceOptions, predict
 
     task, report, total = item.task, session.report, len(item.samples)
     key = item.replies_key(job.recipe.train_key)
@@ -195,7 +195,8 @@ def _answers(session: Session, job: Job, folder: RunFolder, item: PreparedTask) 
     left = [sample for sample in item.samples if sample.id not in answered]
     report.evaluated(job, task.name, len(answered), total)
     images, size = content_key(item.asked), session.plan.request.eval_batch
-    for batch in predict(session.backbone, task, left, size, images, report.said, item.guard):
+    options = InferenceOptions(size, images, item.guard, report.said)
+    for batch in predict(session.backbone, task, left, options):
         folder.append_predictions(task.name, key, batch)
         answered |= {prediction.id: prediction for prediction in batch}
         report.evaluated(job, task.name, len(answered), total)
