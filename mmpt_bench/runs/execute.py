@@ -107,7 +107,7 @@ def _run(session: Session, job: Job, folder: RunFolder) -> Iterator[Record]:
 
 def _train(session: Session, job: Job, folder: RunFolder, handle: Handle) -> dict[str, Any]:
     """Returns what training cost, after training or after loading what was trained before."""
-    from mmpt_bench.engine.training.train import train
+    from mmpt_bench.engine.training.train import TrainingConfig, train
 
     recipe, report = job.recipe, session.report
     if not handle.trainable:
@@ -116,6 +116,7 @@ def _train(session: Session, job: Job, folder: RunFolder, handle: Handle) -> dic
     if known is not None:
         _load(folder, known["sha256"], handle)
         return known
+    config = TrainingConfig(recipe.budget, job.method.learning_rate, recipe.seed)
     log: list[dict[str, Any]] = []
 
     def on_step(step: Step) -> None:
@@ -126,10 +127,8 @@ def _train(session: Session, job: Job, folder: RunFolder, handle: Handle) -> dic
             log.clear()
 
     try:
-        result = train(
-            session.backbone, handle, session.plan.prepared.corpus, recipe.budget, job.method.learning_rate,
-            recipe.seed, folder.checkpoint, on_step, session.stopping,
-        )  # fmt: skip
+        corpus = session.plan.prepared.corpus
+        result = train(session.backbone, handle, corpus, config, folder.checkpoint, on_step, session.stopping)
     finally:
         folder.log_steps(log)
     if result.left_out:

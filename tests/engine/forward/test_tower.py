@@ -113,7 +113,7 @@ def test_what_an_earlier_method_made_is_charged_once_to_the_one_that_finds_it() 
 
 
 def test_a_training_costs_the_features_that_an_earlier_one_made(backbone: Backbone, monkeypatch: Any) -> None:
-    from mmpt_bench.engine.training.train import train
+    from mmpt_bench.engine.training.train import TrainingConfig, train
     from mmpt_bench.records.budget import Budget
     from mmpt_bench.sources.corpora import load_corpus
 
@@ -130,7 +130,8 @@ def test_a_training_costs_the_features_that_an_earlier_one_made(backbone: Backbo
     for _ in range(2):
         before = now[0]
         handle = method_catalog.load_method(method_catalog.method_entries()["projector"])().attach(backbone, 0)
-        done = train(backbone, handle, load_corpus("embedded"), Budget(steps=2, batch_size=2), 1e-3, 0)
+        config = TrainingConfig(Budget(steps=2, batch_size=2), 1e-3, 0)
+        done = train(backbone, handle, load_corpus("embedded"), config)
         seconds.append(done.seconds)
         passes.append((now[0] - before) / 1000)
         handle.remove()

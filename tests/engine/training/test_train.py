@@ -31,14 +31,13 @@ def corpus() -> Corpus:
 
 
 def trained(
-    backbone: Backbone, corpus: Corpus, checkpoint: Path | None = None, stop_at: int | None = None, **changes: object
+    backbone: Backbone, corpus: Corpus, checkpoint: Path | None = None, stop_at: int | None = None, rate: float = 1e-2
 ):
     handle = method_catalog.load_method(method_catalog.method_entries()["projector"])().attach(backbone, 1)
     steps: list[train.Step] = []
     try:
-        rate = changes.get("rate", 1e-2)
-        at_end = lambda: len(steps) == stop_at  # noqa: E731
-        train.train(backbone, handle, corpus, BUDGET, rate, 0, checkpoint, steps.append, at_end)
+        config = train.TrainingConfig(BUDGET, rate, 0)
+        train.train(backbone, handle, corpus, config, checkpoint, steps.append, lambda: len(steps) == stop_at)
         return handle.state(), steps
     finally:
         handle.remove()
@@ -85,7 +84,7 @@ def test_a_smaller_micro_batch_gives_the_gradient_of_the_whole_batch(backbone: B
     losses, gradients = Losses(backbone, corpus.fingerprint, 512), []
     for micro in (6, 2, 1):
         backbone.model.zero_grad(set_to_none=True)
-        train._backward(losses, list(handle.trainable.values()), examples, micro)
+        train._backward(losses, losses.ready(examples), list(handle.trainable.values()), micro)
         gradients.append([p.grad.clone() for p in handle.trainable.values()])
     handle.remove()
     for other in gradients[1:]:
@@ -131,8 +130,9 @@ def test_a_step_has_the_loss_and_gradient_of_the_plain_way(
         backbone.model.zero_grad(set_to_none=True)
         losses = Losses(backbone, corpus.fingerprint, 512)
         losses._overhead = 1.0
-        assert len(losses.cut(losses.ready(examples), 9)) > 1
-        loss, _ = train._backward(losses, list(handle.trainable.values()), examples, 9)
+        ready = losses.ready(examples)
+        assert len(losses.cut(ready, 9)) > 1
+        loss, _ = train._backward(losses, ready, list(handle.trainable.values()), 9)
         assert loss == pytest.approx(expected, rel=1e-5)
         for found, known in zip(handle.trainable.values(), gradients, strict=True):
             torch.testing.assert_close(found.grad, known, atol=1e-5, rtol=1e-3)

@@ -9,7 +9,7 @@ import torch
 from transformers.models.llama.modeling_llama import LlamaRMSNorm, apply_rotary_pos_emb
 
 from mmpt_bench.engine.models.backbone import Backbone
-from mmpt_bench.engine.training.fused import Norm, Rotation, layers_fused
+from mmpt_bench.engine.training.layers_fused import Norm, Rotation, layers_fused
 from support.tiny import tiny_backbone
 
 LLAMA = sys.modules[LlamaRMSNorm.__module__]
