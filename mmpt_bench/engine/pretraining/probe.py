@@ -5,17 +5,17 @@ The answer is the most probable of the legal ones at the first token; for read t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from mmpt_bench.embedded import language, statements, wordings, world
 from mmpt_bench.embedded.language import Asked
 from mmpt_bench.embedded.world import Scene
-from mmpt_bench.engine.pretraining.packing import IMAGE_TOKENS, Packer
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from mmpt_bench.engine.pretraining.model import IMAGE, IMAGE_TOKENS
+from mmpt_bench.engine.pretraining.packing import Packer, pixels_of
 
 CLAIMS = (*statements.SKILLS, "neutral", "claim_text", "claim_big", "claim_sum")
 LEGAL = (("yes", "no"), ("true", "false"), ("entailment", "neutral", "contradiction"))
@@ -27,8 +27,6 @@ def probe(model: Any, tokenizer: Any, n: int = 400, seed: int = 10_000) -> dict[
 
     Digits are those of the test rows, which pre-training never shows.
     """
-    import torch
-
     packer = Packer(tokenizer)
     found: dict[str, float] = {}
     model.eval()
@@ -71,8 +69,6 @@ def _is_short(asked: Asked) -> bool:
 
 def _right(model: Any, packer: Packer, rows: list[tuple[Scene, Asked]]) -> list[bool]:
     """Returns whether each question is answered rightly, one question a row in the chat frame."""
-    import torch
-
     start = len(packer.prefix)
     texts = [packer.encode(f"{asked.question} assistant :") for _, asked in rows]
     answers = [packer.encode(asked.answer.removesuffix(" .")) for _, asked in rows]
@@ -80,8 +76,8 @@ def _right(model: Any, packer: Packer, rows: list[tuple[Scene, Asked]]) -> list[
     ids = torch.zeros(len(rows), length, dtype=torch.long)
     for i, (text, answer) in enumerate(zip(texts, answers, strict=True)):
         ids[i, : start + len(text) + len(answer)] = torch.tensor([*packer.prefix, *text, *answer])
-    assert int((ids == 4).sum(1).max()) == IMAGE_TOKENS
-    pixels = packer.pixels([scene for scene, _ in rows], np.random.default_rng(0), 0.0)
+    assert int((ids == IMAGE).sum(1).max()) == IMAGE_TOKENS
+    pixels = pixels_of([scene for scene, _ in rows], np.random.default_rng(0), 0.0)
     logits: Tensor = model(input_ids=ids, pixel_values=pixels).logits
     hits = []
     for i, (text, answer) in enumerate(zip(texts, answers, strict=True)):
