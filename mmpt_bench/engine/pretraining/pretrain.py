@@ -255,7 +255,9 @@ def _work(rank: int, plan: Plan, folder: Path, say: Callable[[str], None]) -> No
     torch.set_num_threads(1)
     steady_malloc()
     if plan.processes > 1:
-        dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=plan.processes)
+        # Of a relative path the first part would be read as a host.
+        meet = f"file://{folder.absolute()}/meet"
+        dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=plan.processes)
     worker = _Worker(rank, plan, folder, say)
     for stage in (worker.vision, worker.naming, worker.language):
         worker.run(stage())
