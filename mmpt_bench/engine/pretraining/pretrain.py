@@ -75,12 +75,6 @@ def packed_states(model: Any, batch: Packed) -> tuple[Tensor, ...]:
     ).hidden_states
 
 
-def answer_loss(model: Any, hidden: Tensor, batch: Packed) -> Tensor:
-    """Returns the mean cross-entropy of the answer tokens of packed rows."""
-    known = batch.labels != IGNORED
-    return cross_entropy(model.lm_head(hidden[known]), batch.labels[known])
-
-
 def _average_gradients(parameters: list[nn.Parameter], processes: int) -> None:
     if processes == 1:
         return
@@ -172,7 +166,8 @@ class _Worker:
             states = packed_states(self.model, batch)
             pointing, right = pointers.loss(states, batch.points)
             self._say_right("language", step, plan.report_every, right)
-            return answer_loss(self.model, states[-1], batch) + pointing
+            known = batch.labels != IGNORED
+            return cross_entropy(self.model.lm_head(states[-1][known]), batch.labels[known]) + pointing
 
         with torch.no_grad():
             self.model.lm_head.weight.copy_(self.model.get_input_embeddings().weight)

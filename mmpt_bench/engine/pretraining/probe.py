@@ -41,30 +41,24 @@ def probe(model: Any, tokenizer: Any, n: int = 400, seed: int = 10_000) -> dict[
 
 def _row(rng: np.random.Generator, skill: str) -> tuple[Scene, Asked]:
     """Returns a fresh clean scene and one question of a skill."""
+    is_open, kind = skill.startswith("?"), skill.removeprefix("?").removeprefix("claim_")
     while True:
-        if skill in ("claim_text", "?text"):
-            scene = world.random_text(rng, sums=False)
+        if kind in ("text", "sum"):
+            scene = world.random_text(rng, sums=kind == "sum")
             asked = language.ask_text(scene, rng, "pretrain")
-        elif skill in ("claim_sum", "?sum"):
-            scene = world.random_text(rng, sums=True)
-            asked = language.ask_text(scene, rng, "pretrain")
-        elif skill in ("claim_big", "?big"):
+        elif kind == "big":
             scene = world.random_big(rng)
             asked = language.ask_big(scene, rng, "pretrain")
-        elif skill == "?digit":
+        elif kind == "digit":
             scene = world.random_digit(rng, "test")
             asked = language.ask_digit(scene, rng, "pretrain")
         else:
             scene = world.random_scene(rng, (1, 2, 3, 4))
             asked = language.ask_things(scene, rng, "pretrain", [skill])
-        name = skill.removeprefix("?")
         for one in asked:
-            if one.skill == name and (not skill.startswith("?") or _is_short(one)):
+            short = one.question.startswith(wordings.SHORT_CUES)
+            if one.skill == skill.removeprefix("?") and (short or not is_open):
                 return scene, one
-
-
-def _is_short(asked: Asked) -> bool:
-    return asked.question.startswith(wordings.SHORT_CUES)
 
 
 def _right(model: Any, packer: Packer, rows: list[tuple[Scene, Asked]]) -> list[bool]:
@@ -79,7 +73,7 @@ def _right(model: Any, packer: Packer, rows: list[tuple[Scene, Asked]]) -> list[
     assert int((ids == IMAGE).sum(1).max()) == IMAGE_TOKENS
     pixels = pixels_of([scene for scene, _ in rows], np.random.default_rng(0), 0.0)
     logits: Tensor = model(input_ids=ids, pixel_values=pixels).logits
-    hits = []
+    hits: list[bool] = []
     for i, (text, answer) in enumerate(zip(texts, answers, strict=True)):
         at = start + len(text) - 1
         word = rows[i][1].answer.split()[0]
@@ -88,6 +82,5 @@ def _right(model: Any, packer: Packer, rows: list[tuple[Scene, Asked]]) -> list[
             options = torch.tensor([packer.vocabulary[option] for option in legal])
             hits.append(bool(options[logits[i, at, options].argmax()] == answer[0]))
         else:
-            said = logits[i, at : at + len(answer)].argmax(-1).tolist()
-            hits.append(said == answer)
+            hits.append(logits[i, at : at + len(answer)].argmax(-1).tolist() == answer)
     return hits
