@@ -60,11 +60,9 @@ def naming_loss(model: Any, vocabulary: dict[str, int], pixels: Tensor, targets:
     said = model.model.multi_modal_projector(features(model, pixels))
     table = model.get_input_embeddings().weight
     cells = torch.arange(9).expand(len(pixels), 9)
-    kinds, glyphs = targets["shape"], targets["glyph"]
-    is_glyph = (glyphs >= 0) & (glyphs < len(world.GLYPHS))
-    is_empty = (kinds == len(world.SHAPES)) & ~is_glyph
-    what = torch.where(is_glyph, glyphs + len(world.SHAPES), kinds)
-    what = torch.where(is_empty, len(world.SHAPES) + len(world.GLYPHS), what)
+    shapes, glyphs = targets["shape"], targets["glyph"]
+    # Where no shape is, a glyph or nothing is, and these are counted on from the shapes.
+    what = torch.where(shapes == len(world.SHAPES), len(world.SHAPES) + glyphs, shapes)
     groups = (
         (1, said, (*world.SHAPES, *world.GLYPHS, "nothing"), what),
         (1, said, world.COLOR_NAMES, targets["color"]),
