@@ -22,7 +22,6 @@ from mmpt_bench.data.examples import Corpus, Example, Exchange
 from mmpt_bench.engine.adapters.attachment import Handle
 from mmpt_bench.engine.forward.tower import unread_blocks_skipped
 from mmpt_bench.engine.models.backbone import Backbone
-from mmpt_bench.engine.training.layers_fused import layers_fused
 from mmpt_bench.engine.training.lora_update import updates_fused
 from mmpt_bench.engine.training.loss import Losses, Ready
 from mmpt_bench.engine.training.memory import PeakMemory, steady_malloc
@@ -216,7 +215,7 @@ def _training_mode(backbone: Backbone, parameters: list[nn.Parameter]) -> Iterat
     """Inside, the model trains, and computes nothing that is not needed; afterwards it holds no gradient."""
     backbone.model.train()
     try:
-        with unread_blocks_skipped(backbone), updates_fused(backbone), layers_fused(backbone):
+        with unread_blocks_skipped(backbone), updates_fused(backbone):
             yield
     finally:
         backbone.model.eval()
