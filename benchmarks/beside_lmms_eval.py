@@ -5,7 +5,7 @@
 
 Counted of lmms-eval is `generate_until` alone, at batch size 1, the only one that it takes: neither its start nor its
 data sets and scores. What is counted of ours ranks the legal answers too, which theirs does not. Replies of all three
-have to be the same, or it stops. "Plain" is the project's own reference (reference.py), which stands in for lmms-eval
+have to be the same, or it stops. "Plain" is the project's own reference (plain.py), which stands in for lmms-eval
 in evaluation.py. Ratios are medians over pairs, of CPU seconds.
 """
 

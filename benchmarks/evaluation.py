@@ -1,4 +1,4 @@
-"""Evaluation against the plain way, a question at a time (reference.py): one process, one thread, taken in turns.
+"""Evaluation against the plain way, a question at a time (plain.py): one process, one thread, taken in turns.
 
     python benchmarks/evaluation.py                                    48 M parameters, made-up questions in six layouts
     python benchmarks/evaluation.py --backbone embedded --methods frozen,mmpt --limit 200
@@ -27,7 +27,7 @@ import torch
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.embedded import suite
 from mmpt_bench.engine.inference import plain as reference
-from mmpt_bench.engine.inference.predict import predict
+from mmpt_bench.engine.inference.predict import InferenceOptions, predict
 from mmpt_bench.engine.inference.shared import Shared
 from mmpt_bench.engine.models.backbone import Backbone, load_backbone
 from mmpt_bench.engine.models.feature_cache import FeatureCache
@@ -78,7 +78,8 @@ def ours(backbone: Backbone, task: Task, samples: list[Sample]) -> Timed:
     """Returns the cost, without the check, and replies of the harness's own evaluation."""
     with check_apart() as spent:
         cpu, wall = time.process_time(), time.perf_counter()
-        replies = {p.id: p.reply for batch in predict(backbone, task, samples, BATCH, "set") for p in batch}
+        made = predict(backbone, task, samples, InferenceOptions(BATCH, "set"))
+        replies = {p.id: p.reply for batch in made for p in batch}
         return time.process_time() - cpu - spent[0], time.perf_counter() - wall - spent[1], replies
 
 

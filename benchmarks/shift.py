@@ -20,7 +20,7 @@ from mmpt_bench.common.hashing import derive
 from mmpt_bench.embedded import suite
 from mmpt_bench.engine.inference.predict import predict
 from mmpt_bench.engine.models.backbone import load_backbone
-from mmpt_bench.engine.training.train import train
+from mmpt_bench.engine.training.train import TrainingConfig, train
 from mmpt_bench.evaluation import task_catalog
 from mmpt_bench.evaluation.scoring import scored
 from mmpt_bench.evaluation.task import Task
@@ -71,10 +71,8 @@ def main() -> None:
         handle = adapter.attach(backbone, derive(1000, "init"))
         began, loss = time.perf_counter(), float("nan")
         if handle.trainable:
-            rate = options.rate or adapter.learning_rate
-            loss = train(
-                backbone, handle, corpora.load_corpus("embedded"), Budget(steps=options.steps), rate, 1000
-            ).final_loss
+            config = TrainingConfig(Budget(steps=options.steps), options.rate or adapter.learning_rate, seed=1000)
+            loss = train(backbone, handle, corpora.load_corpus("embedded"), config).final_loss
         seconds = time.perf_counter() - began
         table = {task.name: scores(backbone, task) for task in tasks}
         means = np.mean(list(table.values()), axis=0)

@@ -66,7 +66,7 @@ def share(work: Callable[[], Any], rate: float) -> dict[str, float]:
 
 def prefill(backbone: Backbone) -> Callable[[], Any]:
     """Returns one prefill of eight prompts whose pictures are encoded."""
-    asked = [plain.Question(backbone.prompt_text(s.question), s, [s]) for s in layouts.samples(layouts.LAYOUTS[0], 8)]
+    asked = [plain.Question(backbone.prompt_text(s.question), [s]) for s in layouts.samples(layouts.LAYOUTS[0], 8)]
     way = Shared(backbone, 4, PreparedImages(backbone, "set"))
 
     def work() -> None:

@@ -50,7 +50,8 @@ def ours(backbone: Backbone, adapter: Any, corpus: Corpus, budget: Budget) -> di
     for _ in range(2):
         handle, steps = adapter.attach(backbone, 1), []
         cpu, wall = time.process_time(), time.perf_counter()
-        train.train(backbone, handle, corpus, budget, adapter.learning_rate, 0, on_step=steps.append)
+        config = train.TrainingConfig(budget, adapter.learning_rate, 0)
+        train.train(backbone, handle, corpus, config, on_step=steps.append)
         spent = {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall}
         runs.append({**spent, "losses": [step.loss for step in steps]})
         if len(runs) == 1:

@@ -30,7 +30,7 @@ from mmpt_bench.data.samples import Sample
 from mmpt_bench.engine.forward.prepared_images import PreparedImages
 from mmpt_bench.engine.forward.tower import unread_blocks_skipped
 from mmpt_bench.engine.inference.plain import Question, continued, pad_token
-from mmpt_bench.engine.inference.predict import answers, distinct
+from mmpt_bench.engine.inference.predict import InferenceOptions, answers, distinct
 from mmpt_bench.engine.models.backbone import Backbone, load_backbone
 from mmpt_bench.methods.method_catalog import load_method
 from mmpt_bench.methods.trained_adapter import adapter_entry
@@ -191,8 +191,8 @@ class AdaptedModel(lmms):
     def _replies(self, asked: list[Question], settings: dict[str, Any]) -> Iterator[tuple[Question, str]]:
         """Yields each question with its reply."""
         if settings.keys() == {"max_new_tokens"}:
-            n_new = settings["max_new_tokens"]
-            for made in answers(self.backbone, "lmms-eval", n_new, asked, self.batch_size, say=logger.info):
+            n_new, options = settings["max_new_tokens"], InferenceOptions(self.batch_size, say=logger.info)
+            for made in answers(self.backbone, "lmms-eval", n_new, asked, options):
                 yield from ((one, reply) for one, (reply, _) in made)
             return
         pictures = PreparedImages(self.backbone)

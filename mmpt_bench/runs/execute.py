@@ -107,7 +107,7 @@ def _run(session: Session, job: Job, folder: RunFolder) -> Iterator[Record]:
 
 def _train(session: Session, job: Job, folder: RunFolder, handle: Handle) -> dict[str, Any]:
     """Returns what training cost, after training or after loading what was trained before."""
-    from mmpt_bench.engine.training.train import train
+    from mmpt_bench.engine.training.train import TrainingConfig, train
 
     recipe, report = job.recipe, session.report
     if not handle.trainable:
@@ -116,6 +116,7 @@ def _train(session: Session, job: Job, folder: RunFolder, handle: Handle) -> dic
     if known is not None:
         _load(folder, known["sha256"], handle)
         return known
+    config = TrainingConfig(recipe.budget, job.method.learning_rate, recipe.seed)
     log: list[dict[str, Any]] = []
 
     def on_step(step: Step) -> None:
@@ -126,10 +127,8 @@ def _train(session: Session, job: Job, folder: RunFolder, handle: Handle) -> dic
             log.clear()
 
     try:
-        result = train(
-            session.backbone, handle, session.plan.prepared.corpus, recipe.budget, job.method.learning_rate,
-            recipe.seed, folder.checkpoint, on_step, session.stopping,
-        )  # fmt: skip
+        corpus = session.plan.prepared.corpus
+        result = train(session.backbone, handle, corpus, config, folder.checkpoint, on_step, session.stopping)
     finally:
         folder.log_steps(log)
     if result.left_out:
@@ -183,7 +182,7 @@ def _evaluate(session: Session, job: Job, folder: RunFolder, base: Record, item:
 
 def _answers(session: Session, job: Job, folder: RunFolder, item: PreparedTask) -> list[Prediction]:
     """Returns the predictions in the order of the samples; replies that are kept already are read, not asked for."""
-    from mmpt_bench.engine.inference.predict import predict
+    from mmpt_bench.engine.inference.predict import InferenceOptions, predict
 
     task, report, total = item.task, session.report, len(item.samples)
     key = item.replies_key(job.recipe.train_key)
@@ -195,7 +194,8 @@ def _answers(session: Session, job: Job, folder: RunFolder, item: PreparedTask) 
     left = [sample for sample in item.samples if sample.id not in answered]
     report.evaluated(job, task.name, len(answered), total)
     images, size = content_key(item.asked), session.plan.request.eval_batch
-    for batch in predict(session.backbone, task, left, size, images, report.said, item.guard):
+    options = InferenceOptions(size, images, item.guard, report.said)
+    for batch in predict(session.backbone, task, left, options):
         folder.append_predictions(task.name, key, batch)
         answered |= {prediction.id: prediction for prediction in batch}
         report.evaluated(job, task.name, len(answered), total)

@@ -135,11 +135,11 @@ def _trial(
     backbone: Backbone, corpus: Corpus, method: Any, budget: Budget, rate: float, stopping: Callable[[], bool]
 ) -> tuple[float | None, str]:
     """Returns (validation loss, why there is none)."""
-    from mmpt_bench.engine.training.train import train, validation_loss
+    from mmpt_bench.engine.training.train import TrainingConfig, train, validation_loss
 
     handle = dataclasses.replace(method, learning_rate=rate).attach(backbone, derive(learning_rates.SEED, "init"))
     try:
-        train(backbone, handle, corpus, budget, rate, learning_rates.SEED, stopping=stopping)
+        train(backbone, handle, corpus, TrainingConfig(budget, rate, learning_rates.SEED), stopping=stopping)
         loss = validation_loss(backbone, corpus, 64, budget.max_length)
     except RunFailed as error:
         return None, str(error)

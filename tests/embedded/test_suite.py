@@ -222,8 +222,7 @@ def test_numbers_beside_a_sum_point_at_what_it_makes() -> None:
 
 def test_pictures_as_processed_for_pretraining_are_those_of_the_processor() -> None:
     scene = world.random_scene(np.random.default_rng(5), (4,))
-    packer = packing.Packer(model.build_tokenizer())
-    own = packer.pixels([scene], np.random.default_rng(0), 0.0).numpy()
+    own = packing.pixels_of([scene], np.random.default_rng(0), 0.0).numpy()
     from PIL import Image
 
     processed = model.build_processor().image_processor(Image.fromarray(world.draw(scene)), return_tensors="np")

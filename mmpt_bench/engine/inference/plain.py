@@ -1,23 +1,20 @@
-"""The plain way to an answer: whole prompts, every picture through the whole tower, `generate`, nothing shared.
+"""The plain way to an answer: whole prompts, every image through the whole tower, `generate`, nothing shared.
 
 What faster ways are held to. With a batch of one it is how lmms-eval and others ask a LLaVA.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from mmpt_bench.data.samples import Sample
+from mmpt_bench.engine.models.backbone import IGNORED, Backbone
+from mmpt_bench.engine.models.encoding import Encoded
 from mmpt_bench.evaluation.task import Task
-
-if TYPE_CHECKING:
-    from mmpt_bench.engine.models.backbone import Backbone
-    from mmpt_bench.engine.models.encoding import Encoded
-
-    Processed = Callable[[Sequence[Sample]], list[Encoded]]
 
 Answer = tuple[str, tuple[float, ...]]
 """The greedy reply, and the natural log-probability of each legal answer."""
@@ -29,14 +26,19 @@ class Question:
 
     prompt: str
     """In the chat frame, with one image token."""
-    first: Sample
     samples: list[Sample]
 
+    @property
+    def first(self) -> Sample:
+        """Returns the sample whose image and legal answers stand for those of all."""
+        return self.samples[0]
 
-def answer(backbone: Backbone, max_new_tokens: int, batch: Sequence[Question], processed: Processed) -> list[Answer]:
-    """Returns the answer to each question; `processed` gives samples' pictures as the processor makes them."""
-    made = processed([one.first for one in batch])
-    inputs = backbone.batch(made, [one.prompt for one in batch])
+
+def answer(
+    backbone: Backbone, max_new_tokens: int, batch: Sequence[Question], images: Sequence[Encoded]
+) -> list[Answer]:
+    """Returns the answer to each question about its image, which is as the processor makes it."""
+    inputs = backbone.batch(images, [one.prompt for one in batch])
     out = backbone.model.generate(
         **inputs,
         max_new_tokens=max_new_tokens,
@@ -53,23 +55,17 @@ def answer(backbone: Backbone, max_new_tokens: int, batch: Sequence[Question], p
     if all(len(ids) == 1 for row in encoded for ids in row):
         ranks = [tuple(first[i, ids[0]].item() for ids in row) for i, row in enumerate(encoded)]
     else:
-        ranks = _score(backbone, batch, made)
+        ranks = _score(backbone, batch, images)
     return list(zip(replies, ranks, strict=True))
 
 
 def one_by_one(backbone: Backbone, task: Task, samples: Sequence[Sample]) -> Iterator[tuple[Sample, Answer]]:
-    """Yields each sample's answer, asked alone and anew, as lmms-eval asks: repeated questions and pictures too."""
-    import torch
-
+    """Yields each sample's answer, asked alone and anew, as lmms-eval asks: repeated questions and images too."""
     for sample in samples:
-        asked = Question(backbone.prompt_text(sample.question), sample, [sample])
+        asked = Question(backbone.prompt_text(sample.question), [sample])
         with torch.no_grad():
-            (made,) = answer(backbone, task.max_new_tokens, [asked], partial(_processed_anew, backbone))
+            (made,) = answer(backbone, task.max_new_tokens, [asked], backbone.encode([sample.image.open()]))
         yield sample, made
-
-
-def _processed_anew(backbone: Backbone, samples: Sequence[Sample]) -> list[Encoded]:
-    return backbone.encode([sample.image.open() for sample in samples])
 
 
 def choice_ids(backbone: Backbone, one: Question) -> list[list[int]]:
@@ -87,14 +83,14 @@ def pad_token(backbone: Backbone) -> int:
     return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
 
 
-def _score(backbone: Backbone, batch: Sequence[Question], made: list[Encoded]) -> list[tuple[float, ...]]:
+def _score(backbone: Backbone, batch: Sequence[Question], images: Sequence[Encoded]) -> list[tuple[float, ...]]:
     """Returns the summed log-probability of each choice's tokens, for answers of more than one token."""
     ranks: list[list[float]] = [[] for _ in batch]
     for column in range(max(len(one.first.choices) for one in batch)):
         rows = [i for i, one in enumerate(batch) if column < len(one.first.choices)]
         prompts = [batch[i].prompt for i in rows]
         targets = [batch[i].first.choices[column] for i in rows]
-        for i, said in zip(rows, continued(backbone, [made[i] for i in rows], prompts, targets), strict=True):
+        for i, said in zip(rows, continued(backbone, [images[i] for i in rows], prompts, targets), strict=True):
             ranks[i].append(said.logprob)
     return [tuple(row) for row in ranks]
 
@@ -111,15 +107,13 @@ class Continued:
 
 
 def continued(
-    backbone: Backbone, made: Sequence[Encoded], prompts: Sequence[str], targets: Sequence[str]
+    backbone: Backbone, images: Sequence[Encoded], prompts: Sequence[str], targets: Sequence[str]
 ) -> list[Continued]:
-    """Returns how the model takes each target behind its prompt, about pictures as the processor makes them."""
-    import torch
-
-    inputs: dict[str, Any] = backbone.batch(made, prompts, targets)
+    """Returns how the model takes each target behind its prompt, about images as the processor makes them."""
+    inputs: dict[str, Any] = backbone.batch(images, prompts, targets)
     labels = inputs.pop("labels")[:, 1:]
     logits = backbone.model(**inputs, use_cache=False).logits[:, :-1].float().log_softmax(-1)
-    known = labels != -100
+    known = labels != IGNORED
     # The end-of-sequence token is not part of the answer: a longer answer is not to pay for a shorter one's end.
     known &= known.flip(1).cumsum(1).flip(1) > 1
     picked = logits.gather(-1, labels.clamp(min=0)[..., None])[..., 0]

@@ -1,27 +1,27 @@
-"""Answers with each thing done once: a picture encoded once, "frame + picture" prefilled once for all its questions.
+"""Answers with each thing done once: an image encoded once, "frame + image" prefilled once for all its questions.
 
-Right where attention is causal and a prompt reads the same up to its picture's last token whatever is asked. What can
+Right where attention is causal and a prompt reads the same up to its image's last token whatever is asked. What can
 be seen of that is checked by `unfit` and while prompts are encoded; the rest, as an adapter that looks at the question
-when it changes the picture's features, by `check`, which compares with the plain way. Replies are those of `generate`.
+when it changes the image's features, by `check`, which compares with the plain way. Replies are those of `generate`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from mmpt_bench.engine.forward.last_layer import rows_read
+from mmpt_bench.engine.forward.prepared_images import PreparedImages
 from mmpt_bench.engine.inference.plain import Answer, Question, choice_ids
-from mmpt_bench.engine.models.kv_cache import cache_name
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
-    from torch import Tensor
-
-    from mmpt_bench.engine.forward.prepared_images import PreparedImages
-    from mmpt_bench.engine.models.backbone import Backbone
-    from mmpt_bench.engine.models.encoding import Tokens
+from mmpt_bench.engine.models.backbone import Backbone
+from mmpt_bench.engine.models.encoding import Tokens
+from mmpt_bench.engine.models.kv_cache import cache_name, rows_of
 
 CHOICE_ROWS = 256
 """Most continuations that are scored in one call."""
@@ -53,10 +53,10 @@ def unfit(backbone: Backbone) -> str:
 
 
 class Shared:
-    """Answers questions about pictures; one for each adapter and task."""
+    """Answers questions about images; one for each adapter and task."""
 
-    def __init__(self, backbone: Backbone, max_new_tokens: int, pictures: PreparedImages) -> None:
-        self.backbone, self.max_new_tokens, self.pictures = backbone, max_new_tokens, pictures
+    def __init__(self, backbone: Backbone, max_new_tokens: int, images: PreparedImages) -> None:
+        self.backbone, self.max_new_tokens, self.images = backbone, max_new_tokens, images
         self.margins: list[float] = []
         """Of the latest `answer`, one a question: the least lead, over its decisions, of the best over the second."""
         self._choices: dict[tuple[str, tuple[str, ...]], list[list[int]]] = {}
@@ -64,10 +64,10 @@ class Shared:
         self._ends = set(ends if isinstance(ends, list) else [ends])
 
     def answer(self, batch: Sequence[Question]) -> list[Answer]:
-        """Returns the answer to each question; best with questions about a picture together.
+        """Returns the answer to each question; best with questions about an image together.
 
         Raises:
-            NotShared: the prompts differ before the end of the picture.
+            NotShared: the prompts differ before the end of the image.
         """
         logits, cache, mask = self._prefill(batch)
         self.margins = _lead(logits).tolist()
@@ -89,7 +89,7 @@ class Shared:
         # Each of them twice, so that its prefix is shared as it will be.
         ours = self._prefill([one for one in few for _ in range(2)])[0][::2]
         for one, logits in zip(few, ours, strict=True):
-            inputs = self.backbone.batch(self.pictures.processed([one.first]), [one.prompt])
+            inputs = self.backbone.batch(self.images.processed([one.first]), [one.prompt])
             plain = self.backbone.model(**inputs, use_cache=False).logits[0, -1].float()
             apart = ((logits - plain).abs().max() / plain.abs().max().clamp(min=1)).item()
             if not apart <= TOLERANCE[self.backbone.dtype]:
@@ -99,12 +99,8 @@ class Shared:
 
     def _prefill(self, batch: Sequence[Question]) -> tuple[Float[Tensor, "batch words"], Any, Tensor]:
         """Returns (logits of the next token, cache, attention mask) behind the prompts."""
-        import torch
-
-        from mmpt_bench.engine.models.kv_cache import rows_of
-
         firsts = {one.first.image.key: one.first for one in batch}
-        seen, count = self.pictures.features(list(firsts.values()))
+        seen, count = self.images.features(list(firsts.values()))
         rows = self.backbone.tokens([one.prompt for one in batch], n_image_tokens=count)
         at = self._common(rows)
         inputs: dict[str, Any]
@@ -116,7 +112,7 @@ class Shared:
             with rows_read(self.backbone, torch.zeros_like(prefix, dtype=torch.bool)):
                 out = self.backbone.model(input_ids=prefix, mm_encoder_outputs=seen, use_cache=True, logits_to_keep=1)
             places = {key: i for i, key in enumerate(firsts)}
-            inputs = dict(self.backbone.pad([_behind(row, at) for row in rows], "left"))
+            inputs = dict(self.backbone.pad([Tokens(row.ids[at:]) for row in rows], "left"))
             mask = torch.cat([inputs["attention_mask"].new_ones(len(batch), at), inputs["attention_mask"]], dim=1)
             inputs[cache_name()] = rows_of(
                 out[cache_name()],
@@ -128,7 +124,7 @@ class Shared:
         return *self._call(inputs, mask), mask
 
     def _common(self, rows: Sequence[Tokens]) -> int:
-        """Returns where the picture ends, which is the same in all prompts, as is what stands before."""
+        """Returns where the image ends, which is the same in all prompts, as is what stands before."""
         image = self.backbone.processor.image_token_id
         at = len(rows[0].ids) - rows[0].ids[::-1].index(image)
         prefix = rows[0].ids[:at]
@@ -138,8 +134,6 @@ class Shared:
 
     def _call(self, inputs: dict[str, Any], mask: Tensor) -> tuple[Tensor, Any]:
         """Returns (logits of the last token, cache) of one call of the model; positions are counted from the mask."""
-        import torch
-
         read = torch.zeros_like(inputs["input_ids"], dtype=torch.bool)
         read[:, -1] = True
         positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -read.shape[1] :]
@@ -149,10 +143,6 @@ class Shared:
 
     def _decode(self, logits: Tensor, cache: Any, mask: Tensor) -> list[list[int]]:
         """Returns the greedy replies as tokens; a finished one leaves the batch. The cache is used up."""
-        import torch
-
-        from mmpt_bench.engine.models.kv_cache import rows_of
-
         replies: list[list[int]] = [[] for _ in range(len(logits))]
         alive, tokens = list(range(len(logits))), logits.argmax(-1)
         for step in range(self.max_new_tokens):
@@ -182,23 +172,16 @@ class Shared:
         return self._choices[key]
 
     def _add_later_tokens(
-        self, ranks: list[list[float]], encoded: list[list[list[int]]], cache: Any, mask: Any
+        self, ranks: list[list[float]], encoded: list[list[list[int]]], cache: Any, mask: Tensor
     ) -> None:
         """Adds the log-probabilities of the second and later tokens of legal answers to those of the first."""
-        import torch
-
-        from mmpt_bench.engine.models.kv_cache import rows_of
-
         todo = [(i, j, ids) for i, row in enumerate(encoded) for j, ids in enumerate(row) if len(ids) > 1]
         for start in range(0, len(todo), CHOICE_ROWS):
             part = todo[start : start + CHOICE_ROWS]
-            owners, width = [i for i, _, _ in part], max(len(ids) for _, _, ids in part) - 1
-            fed = torch.zeros(len(part), width, dtype=torch.long)
-            given = torch.zeros_like(fed)
-            for place, (_, _, ids) in enumerate(part):
-                fed[place, : len(ids) - 1] = torch.tensor(ids[:-1])
-                given[place, : len(ids) - 1] = 1
-            fed, seen = fed.to(mask.device), torch.cat([mask[owners], given.to(mask.device)], dim=1)
+            owners = [i for i, _, _ in part]
+            fed = pad_sequence([torch.tensor(ids[:-1]) for _, _, ids in part], batch_first=True).to(mask.device)
+            given = pad_sequence([mask.new_ones(len(ids) - 1) for _, _, ids in part], batch_first=True)
+            width, seen = fed.shape[1], torch.cat([mask[owners], given], dim=1)
             positions = (seen.cumsum(-1) - 1)[:, -width:]
             out = self.backbone.model(
                 input_ids=fed, attention_mask=seen, position_ids=positions, use_cache=True,
@@ -208,12 +191,6 @@ class Shared:
             for place, (i, j, ids) in enumerate(part):
                 later = torch.tensor(ids[1:], device=known.device)
                 ranks[i][j] += known[place, : len(later)].gather(-1, later[:, None]).sum().item()
-
-
-def _behind(row: Tokens, at: int) -> Tokens:
-    from mmpt_bench.engine.models.encoding import Tokens
-
-    return Tokens(row.ids[at:])
 
 
 def _lead(logits: Tensor) -> Tensor:

@@ -8,14 +8,26 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import (
+    CLIPImageProcessorPil,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+)
 
 from mmpt_bench.embedded import statements, wordings, world
 
-if TYPE_CHECKING:
-    from transformers import LlavaForConditionalGeneration, LlavaProcessor
-
 SPECIAL = ("<pad>", "<unk>", "<s>", "</s>", "<image>")
+PAD, _UNKNOWN, BEGIN, END, IMAGE = range(len(SPECIAL))
+IMAGE_TOKENS = (world.SIDE // world.CELL) ** 2
+"""Of one image."""
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ message['role'].upper() + ': ' }}"
     "{% for part in message['content'] if part['type'] == 'image' %}{{ '<image>\n' }}{% endfor %}"
@@ -52,14 +64,16 @@ def words() -> list[str]:
         texts += [wording for part in forms.values() for wording in part]
     for part in (*wordings.QUESTIONS.values(), *wordings.DIRECT.values()):
         texts += [wording for group in part.values() for wording in group]
+    texts += [*statements.NUMBERS, *world.SHAPES, *map(statements.plural, world.SHAPES), *world.COLOR_NAMES]
     texts += [
-        *statements.NUMBERS,
-        *world.SHAPES,
-        *map(statements.plural, world.SHAPES),
-        *world.COLOR_NAMES,
         *world.SIZES,
+        *world.TEXTURES,
+        *world.GLYPHS,
+        *map(str, range(19)),
+        *world.CELLS,
+        *REAL_CLASSES,
+        *PUNCTUATION,
     ]
-    texts += [*world.TEXTURES, *world.GLYPHS, *map(str, range(19)), *world.CELLS, *REAL_CLASSES, *PUNCTUATION]
     texts += ["user : assistant : a an no yes nothing question answer there is are"]
     found = {word for text in texts for word in text.split() if "{" not in word}
     return sorted(found)
@@ -67,16 +81,13 @@ def words() -> list[str]:
 
 def build_tokenizer() -> Any:
     """Returns the word-level tokenizer: lower case, blanks and punctuation separate, `<s>` in front."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
-
     vocabulary = {word: index for index, word in enumerate((*SPECIAL, *words()))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation("isolated")]
     )
-    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 2)])
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", BEGIN)])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token="<s>",
@@ -91,14 +102,12 @@ def build_tokenizer() -> Any:
 
 def build_processor() -> LlavaProcessor:
     """Returns the processor: 48 x 48 pixels, nine image tokens, the chat template."""
-    from transformers import CLIPImageProcessorPil, LlavaProcessor
-
     side = {"height": world.SIDE, "width": world.SIDE}
-    pictures = CLIPImageProcessorPil(
+    images = CLIPImageProcessorPil(
         size=side, crop_size=side, do_center_crop=False, image_mean=[0.5] * 3, image_std=[0.25] * 3
     )
     return LlavaProcessor(
-        image_processor=pictures,
+        image_processor=images,
         tokenizer=build_tokenizer(),
         patch_size=world.CELL,
         vision_feature_select_strategy="default",
@@ -110,9 +119,6 @@ def build_processor() -> LlavaProcessor:
 
 def build_model(seed: int) -> LlavaForConditionalGeneration:
     """Returns the model with random weights: a CLIP tower, a two-layer projector, a Llama, 4.3 M parameters."""
-    import torch
-    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
-
     vision = CLIPVisionConfig(
         hidden_size=224,
         intermediate_size=896,
@@ -133,22 +139,22 @@ def build_model(seed: int) -> LlavaForConditionalGeneration:
         num_key_value_heads=5,
         max_position_embeddings=512,
         tie_word_embeddings=False,
-        bos_token_id=2,
-        eos_token_id=3,
-        pad_token_id=0,
+        bos_token_id=BEGIN,
+        eos_token_id=END,
+        pad_token_id=PAD,
     )
     torch.manual_seed(seed)
     config = LlavaConfig(
         vision_config=vision,
         text_config=text,
-        image_token_index=4,
+        image_token_index=IMAGE,
         vision_feature_layer=-1,
         vision_feature_select_strategy="default",
-        image_seq_length=(world.SIDE // world.CELL) ** 2,
+        image_seq_length=IMAGE_TOKENS,
         tie_word_embeddings=False,
     )
     model = LlavaForConditionalGeneration(config)
-    # What a word attends to, at first, is the like of it: a picture's patches are named in the words' own vectors.
+    # What a word attends to, at first, is the like of it: an image's patches are named in the words' own vectors.
     with torch.no_grad():
         for layer in model.model.language_model.layers:
             layer.self_attn.k_proj.weight.copy_(layer.self_attn.q_proj.weight)
@@ -157,8 +163,6 @@ def build_model(seed: int) -> LlavaForConditionalGeneration:
 
 def save(model: LlavaForConditionalGeneration, folder: Path) -> None:
     """Writes the model as float16 safetensors, with tokenizer, processor and chat template, in Hugging Face form."""
-    import torch
-
     half: Any = copy.deepcopy(model)
     half.to(torch.float16)
     half.save_pretrained(folder)

@@ -1,28 +1,24 @@
-"""Pre-training rows: one picture and as many questions as fit, each seeing the picture and itself alone.
+"""Pre-training rows: one image and as many questions as fit, each seeing the image and itself alone.
 
 A block mask and restarted positions make the packed row exactly the chat prompts it stands for, at a fraction of the
-cost: the picture and the frame before it are computed once for all of its questions.
+cost: the image and the frame before it are computed once for all of its questions.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from mmpt_bench.embedded import world
 from mmpt_bench.embedded.language import Asked
 from mmpt_bench.embedded.world import Scene
-from mmpt_bench.engine.pretraining.model import INSTRUCTIONS
+from mmpt_bench.engine.models.backbone import IGNORED
+from mmpt_bench.engine.pretraining.model import BEGIN, END, IMAGE, IMAGE_TOKENS, INSTRUCTIONS
 from mmpt_bench.engine.pretraining.pointing import TARGETS, points
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-IMAGE_TOKENS = (world.SIDE // world.CELL) ** 2
-PREFIX = (2, None, None, *[4] * IMAGE_TOKENS)
-"""`<s> user :` and the image tokens; the two words are looked up when a `Packer` is made."""
 
 
 @dataclass
@@ -34,16 +30,14 @@ class Packed:
     segments: Tensor
     """0 for the prefix, 1.. for the questions, -1 for padding."""
     labels: Tensor
-    """The next token where it belongs to an answer, else -100."""
-    pixels: Tensor
-    """(rows, 3, 48, 48), normalised."""
+    """The next token where it belongs to an answer, else `IGNORED`."""
     points: Tensor
     """What each word of a question points at, (rows, length, 7), see pointing.py."""
+    pixels: Tensor
+    """(rows, 3, 48, 48), normalised."""
 
     def mask(self) -> Tensor:
         """Returns who sees whom, bool, (rows, 1, length, length)."""
-        import torch
-
         s = self.segments
         same = (s[:, None, :] == s[:, :, None]) | (s[:, None, :] == 0)
         return (same & torch.ones(s.shape[1], s.shape[1], dtype=torch.bool).tril())[:, None]
@@ -55,10 +49,7 @@ class Packer:
     def __init__(self, tokenizer: Any, length: int = 160) -> None:
         self.vocabulary: dict[str, int] = tokenizer.get_vocab()
         self.length = length
-        self.prefix = [
-            v if v is not None else self.vocabulary[w]
-            for v, w in zip(PREFIX, ["", "user", ":", *[""] * 9], strict=True)
-        ]
+        self.prefix = [BEGIN, *self.encode("user :"), *[IMAGE] * IMAGE_TOKENS]
 
     def encode(self, text: str) -> list[int]:
         """Returns token ids of text whose words stand apart; raises KeyError on a word outside the vocabulary."""
@@ -70,18 +61,16 @@ class Packer:
         if rng.random() < 0.1:
             question = f"{rng.choice(INSTRUCTIONS)} {question}"
         framed = f"{question} assistant :" if rng.random() < 0.75 else f"question : {question} answer :"
-        return framed, [*self.encode(framed), *self.encode(asked.answer), 3]
+        return framed, [*self.encode(framed), *self.encode(asked.answer), END]
 
     def pack(self, rows: list[tuple[Scene, list[Asked]]], rng: np.random.Generator, noise: float) -> Packed:
         """Returns a batch; a question that does not fit into its row any more is left out.
 
         Args:
-            noise: standard deviation of the grain on the pictures, in 0..1 of full brightness.
+            noise: standard deviation of the grain on the images, in 0..1 of full brightness.
         """
-        import torch
-
         shape = (len(rows), self.length)
-        ids, labels = np.zeros(shape, np.int64), np.full(shape, -100, np.int64)
+        ids, labels = np.zeros(shape, np.int64), np.full(shape, IGNORED, np.int64)
         positions, segments = np.zeros(shape, np.int64), np.full(shape, -1, np.int64)
         pointed = np.full((*shape, len(TARGETS)), -1)
         start = len(self.prefix)
@@ -100,20 +89,14 @@ class Packer:
                 labels[row, at + head - 1 : end - 1] = tokens[head:]
                 pointed[row, at : at + head] = points(scene, words)
                 at = end
-        pixels = self.pixels([scene for scene, _ in rows], rng, noise)
-        made = [torch.from_numpy(array) for array in (ids, positions, segments, labels, pointed)]
-        return Packed(made[0], made[1], made[2], made[3], pixels, made[4])
-
-    def pixels(self, scenes: list[Scene], rng: np.random.Generator, noise: float) -> Tensor:
-        """Returns scenes as the tower reads them, clean but for grain, (scenes, 3, 48, 48)."""
-        import torch
-
-        return torch.from_numpy(normalise(np.stack([world.draw(scene) for scene in scenes]), rng, noise))
+        pixels = pixels_of([scene for scene, _ in rows], rng, noise)
+        tensor = torch.from_numpy
+        return Packed(tensor(ids), tensor(positions), tensor(segments), tensor(labels), tensor(pointed), pixels)
 
 
-def normalise(pictures: np.ndarray, rng: np.random.Generator, noise: float) -> np.ndarray:
-    """Returns uint8 pictures (n, 48, 48, 3) as the image processor would, float32 (n, 3, 48, 48), with grain added."""
-    x = pictures.astype(np.float32) / 255
+def pixels_of(scenes: list[Scene], rng: np.random.Generator, noise: float) -> Tensor:
+    """Returns scenes as the image processor would, with grain added, float32, (scenes, 3, 48, 48)."""
+    x = np.stack([world.draw(scene) for scene in scenes]).astype(np.float32) / 255
     if noise:
         x = (x + rng.normal(0, noise, x.shape).astype(np.float32) + rng.normal(0, noise, (len(x), 1, 1, 3))).clip(0, 1)
-    return np.ascontiguousarray(((x - 0.5) / 0.25).transpose(0, 3, 1, 2), dtype=np.float32)
+    return torch.from_numpy(np.ascontiguousarray(((x - 0.5) / 0.25).transpose(0, 3, 1, 2), dtype=np.float32))

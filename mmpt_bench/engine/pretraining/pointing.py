@@ -7,16 +7,14 @@ at `square`, how the two stand. From yes and no alone that was not learnt in 9,0
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from torch import Tensor, nn
 
 from mmpt_bench.embedded import world
 from mmpt_bench.embedded.statements import matches, plural
 from mmpt_bench.embedded.world import Scene
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 TARGETS = {"row": 3, "column": 3, "number": 5, "across": 3, "down": 3, "color": 8, "total": 19}
 """Classes of what a word points at: where its one object is, how many fit, how the one before stands to it, its colour;
@@ -55,13 +53,11 @@ def points(scene: Scene, words: Sequence[str]) -> np.ndarray:
     return found
 
 
-class Pointers:
+class Pointers(nn.ModuleDict):
     """Linear heads on the decoder's states."""
 
     def __init__(self, width: int) -> None:
-        from torch import nn
-
-        self.heads = nn.ModuleDict({name: nn.Linear(width, n) for name, n in TARGETS.items()})
+        super().__init__({name: nn.Linear(width, n) for name, n in TARGETS.items()})
 
     def loss(self, states: Sequence[Tensor], targets: Tensor) -> tuple[Tensor, dict[str, float]]:
         """Returns (weighted sum of cross-entropies, accuracies).
@@ -70,14 +66,12 @@ class Pointers:
             states: the decoder's hidden states, of the embeddings first, (rows, length, width) each.
             targets: (rows, length, 7) as from `points`.
         """
-        from torch.nn.functional import cross_entropy
-
         total: Any = states[0].new_zeros(())
         right: dict[str, float] = {}
-        for index, (name, head) in enumerate(self.heads.items()):
+        for index, (name, head) in enumerate(self.items()):
             known = targets[..., index] >= 0
             if known.any():
                 logits, target = head(states[LAYER[name]][known]), targets[..., index][known]
-                total = total + WEIGHT * cross_entropy(logits, target)
+                total = total + WEIGHT * nn.functional.cross_entropy(logits, target)
                 right[name] = (logits.argmax(-1) == target).float().mean().item()
         return total, right

@@ -14,20 +14,23 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
+from mmpt_bench.engine.models.backbone import IGNORED
 from mmpt_bench.engine.pretraining import model as embedded_model
 from mmpt_bench.engine.pretraining.curriculum import PHASES, Phase, draw_rows
 from mmpt_bench.engine.pretraining.packing import Packed, Packer
 from mmpt_bench.engine.pretraining.pointing import Pointers
 from mmpt_bench.engine.pretraining.sight import CellHeads, cell_batch, features, naming_loss
+from mmpt_bench.engine.training.memory import steady_malloc
 from mmpt_bench.sources.weights import write_checksums
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Plan:
     naming_steps: int = 400
     steps: int = 9_800
     batch: int = 8
-    """Pictures a step and process."""
+    """Images a step and process."""
     rate: float = 1.5e-3
     decay_steps: int = 2000
     """The learning rate falls to zero over the last so many steps."""
@@ -61,7 +64,7 @@ def packed_states(model: Any, batch: Packed) -> tuple[Tensor, ...]:
     """Returns the decoder's states, of the embeddings first and normalised last, (rows, length, width) each."""
     seen = model.model.multi_modal_projector(features(model, batch.pixels))
     embedded = model.get_input_embeddings()(batch.input_ids)
-    embedded = embedded.masked_scatter((batch.input_ids == 4)[..., None], seen.to(embedded.dtype))
+    embedded = embedded.masked_scatter((batch.input_ids == embedded_model.IMAGE)[..., None], seen.to(embedded.dtype))
     decoder = model.model.language_model
     return decoder(
         inputs_embeds=embedded,
@@ -72,18 +75,7 @@ def packed_states(model: Any, batch: Packed) -> tuple[Tensor, ...]:
     ).hidden_states
 
 
-def answer_loss(model: Any, hidden: Tensor, batch: Packed) -> Tensor:
-    """Returns the mean cross-entropy of the answer tokens of packed rows."""
-    from torch.nn.functional import cross_entropy
-
-    known = batch.labels >= 0
-    return cross_entropy(model.lm_head(hidden[known]), batch.labels[known])
-
-
 def _average_gradients(parameters: list[nn.Parameter], processes: int) -> None:
-    import torch
-    import torch.distributed as dist
-
     if processes == 1:
         return
     flat = torch.cat([p.grad.flatten() if p.grad is not None else torch.zeros(p.numel()) for p in parameters])
@@ -97,8 +89,6 @@ def _average_gradients(parameters: list[nn.Parameter], processes: int) -> None:
 
 def _optimizer(named: list[tuple[str, nn.Parameter]], rate: float) -> torch.optim.AdamW:
     """Returns AdamW; a tower that has learnt to see follows its projector at a quarter of the rate."""
-    import torch
-
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in named:
         decay = 0.05 if parameter.ndim >= 2 and "embed" not in name else 0.0
@@ -111,150 +101,166 @@ def _optimizer(named: list[tuple[str, nn.Parameter]], rate: float) -> torch.opti
     )
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Stage:
-    """One stage's loop: what it trains, on what, for how long."""
+    """What one stage trains, on what, for how long."""
 
     name: str
+    modules: dict[str, nn.Module]
+    """Whose values a checkpoint holds."""
     parameters: list[tuple[str, nn.Parameter]]
+    loss: Callable[[int], Tensor]
+    """Of a step's batch."""
     steps: int
     peak: float
     warmup: int
     decay: int
-    loss: Callable[[int], Tensor]
-    modules: dict[str, nn.Module]
-    """Whose values a checkpoint holds."""
 
 
-def _run_stage(stage: _Stage, plan: Plan, folder: Path, rank: int, say: Callable[[str], None]) -> None:
-    """Trains a stage from its last checkpoint to its end."""
-    import torch
+class _Worker:
+    """One process of a pre-training: the model, and the stages that it goes through, in their order."""
 
-    optimizer = _optimizer(stage.parameters, stage.peak)
-    tensors = [p for _, p in stage.parameters]
-    path = folder / f"{stage.name}.pt"
-    first = 0
-    if path.exists():
+    def __init__(self, rank: int, plan: Plan, folder: Path, say: Callable[[str], None]) -> None:
+        self.rank, self.plan, self.folder, self.say = rank, plan, folder, say
+        self.model: Any = embedded_model.build_model(plan.seed)
+        self.packer = Packer(embedded_model.build_tokenizer())
+        self.tower, self.projector = self.model.model.vision_tower, self.model.model.multi_modal_projector
+        # The last norm is of the class token alone, which nothing reads.
+        self.seeing = [(name, p) for name, p in self.tower.named_parameters() if "post_layernorm" not in name]
+
+    def vision(self) -> _Stage:
+        """Returns the stage that teaches the tower to tell what is in each cell."""
+        plan, heads = self.plan, CellHeads(self.tower.config.hidden_size)
+
+        def loss(step: int) -> Tensor:
+            pixels, targets = cell_batch(self._rng(0, step), plan.vision_batch, plan.noise)
+            total, right = heads.loss(features(self.model, pixels), targets)
+            self._say_right("vision", step, 100, right)
+            return total
+
+        modules, parameters = {"tower": self.tower, "heads": heads}, [*self.seeing, *heads.named_parameters()]
+        decay = max(1, plan.vision_steps // 3)
+        return _Stage("vision", modules, parameters, loss, plan.vision_steps, plan.vision_rate, 100, decay)
+
+    def naming(self) -> _Stage:
+        """Returns the stage that teaches the projector to say so in the language model's word vectors."""
+        plan = self.plan
+
+        def loss(step: int) -> Tensor:
+            batch = cell_batch(self._rng(2, step), plan.vision_batch, plan.noise)
+            return naming_loss(self.model, self.packer.vocabulary, *batch)
+
+        modules = {"tower": self.tower, "projector": self.projector}
+        parameters = [*((f"tower.{name}", p) for name, p in self.seeing), *self.projector.named_parameters()]
+        decay = max(1, plan.naming_steps // 3)
+        return _Stage("naming", modules, parameters, loss, plan.naming_steps, plan.vision_rate, 50, decay)
+
+    def language(self) -> _Stage:
+        """Returns the stage that teaches the language model to answer; its head begins as its word vectors."""
+        plan, pointers = self.plan, Pointers(self.model.config.get_text_config().hidden_size)
+
+        def loss(step: int) -> Tensor:
+            rng = self._rng(1, step)
+            phase = [phase for phase in plan.phases if step >= phase.start][-1]
+            batch = self.packer.pack(draw_rows(rng, plan.batch, phase), rng, plan.noise)
+            states = packed_states(self.model, batch)
+            pointing, right = pointers.loss(states, batch.points)
+            self._say_right("language", step, plan.report_every, right)
+            known = batch.labels != IGNORED
+            return cross_entropy(self.model.lm_head(states[-1][known]), batch.labels[known]) + pointing
+
+        with torch.no_grad():
+            self.model.lm_head.weight.copy_(self.model.get_input_embeddings().weight)
+        for module in (self.tower, self.projector):
+            module.requires_grad_(False)
+        parameters = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+        parameters += pointers.named_parameters()
+        modules = {"model": self.model, "pointers": pointers}
+        return _Stage("language", modules, parameters, loss, plan.steps, plan.rate, 200, plan.decay_steps)
+
+    def run(self, stage: _Stage) -> None:
+        """Trains a stage from its last checkpoint to its end."""
+        plan, optimizer = self.plan, _optimizer(stage.parameters, stage.peak)
+        tensors = [p for _, p in stage.parameters]
+        first = self._restored(stage, optimizer)
+        since, seen, mean = time.perf_counter(), first, 0.0
+        for step in range(first, stage.steps):
+            rate = learning_rate(step, stage.steps, stage.peak, stage.warmup, stage.decay)
+            for group in optimizer.param_groups:
+                group["lr"] = group["scale"] * rate
+            loss = stage.loss(step)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            _average_gradients(tensors, plan.processes)
+            nn.utils.clip_grad_norm_(tensors, 1.0)
+            optimizer.step()
+            mean = loss.item() if not mean else 0.98 * mean + 0.02 * loss.item()
+            done = step + 1
+            if self._is_due(done, plan.report_every):
+                pace = (time.perf_counter() - since) / (done - seen)
+                left = pace * (stage.steps - done) / 60
+                progress = f"step {done}/{stage.steps}, loss {mean:.4f}"
+                self.say(f"{stage.name}: {progress}, {pace:.2f} s a step, {left:.0f} min left")
+                since, seen = time.perf_counter(), done
+            if self._is_due(done, plan.checkpoint_every) or self._is_due(done, stage.steps):
+                self._save_checkpoint(stage, optimizer, done)
+
+    def save(self) -> None:
+        """Writes the weights, how they were made, and the checksums by which a flipped bit is found."""
+        weights = self.folder / "weights"
+        embedded_model.save(self.model, weights)
+        (weights / "pretraining.json").write_text(json.dumps(asdict(self.plan), indent=1) + "\n", encoding="utf-8")
+        for path in weights.iterdir():
+            path.chmod(0o644)
+        write_checksums(weights)
+
+    def _rng(self, stage: int, step: int) -> np.random.Generator:
+        return np.random.default_rng([self.plan.seed, stage, step, self.rank])
+
+    def _is_due(self, done: int, every: int) -> bool:
+        """Returns whether this process is the one that writes and tells, and this the step for it."""
+        return self.rank == 0 and done % every == 0
+
+    def _say_right(self, stage: str, step: int, every: int, right: dict[str, float]) -> None:
+        if self._is_due(step + 1, every):
+            self.say(f"{stage}: " + ", ".join(f"{name} {value:.2f}" for name, value in right.items()))
+
+    def _restored(self, stage: _Stage, optimizer: torch.optim.Optimizer) -> int:
+        """Returns the steps of a stage that are done, after reading its checkpoint where there is one."""
+        path = self.folder / f"{stage.name}.pt"
+        if not path.exists():
+            return 0
         state = torch.load(path, weights_only=True)
-        first = state["step"]
         optimizer.load_state_dict(state["optimizer"])
         for name, module in stage.modules.items():
             module.load_state_dict(state[name])
-        say(f"{stage.name}: goes on from step {first}")
-    since, seen, mean = time.perf_counter(), first, 0.0
-    for step in range(first, stage.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = group["scale"] * learning_rate(step, stage.steps, stage.peak, stage.warmup, stage.decay)
-        loss = stage.loss(step)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        _average_gradients(tensors, plan.processes)
-        torch.nn.utils.clip_grad_norm_(tensors, 1.0)
-        optimizer.step()
-        mean = loss.item() if not mean else 0.98 * mean + 0.02 * loss.item()
-        if rank == 0 and (step + 1) % plan.report_every == 0:
-            pace = (time.perf_counter() - since) / (step + 1 - seen)
-            left = pace * (stage.steps - step - 1) / 60
-            done = f"step {step + 1}/{stage.steps}, loss {mean:.4f}"
-            say(f"{stage.name}: {done}, {pace:.2f} s a step, {left:.0f} min left")
-            since, seen = time.perf_counter(), step + 1
-        if rank == 0 and ((step + 1) % plan.checkpoint_every == 0 or step + 1 == stage.steps):
-            state = {"step": step + 1, "optimizer": optimizer.state_dict()}
-            state |= {name: module.state_dict() for name, module in stage.modules.items()}
-            torch.save(state, path.with_suffix(".part"))
-            os.replace(path.with_suffix(".part"), path)
+        self.say(f"{stage.name}: goes on from step {state['step']}")
+        return int(state["step"])
+
+    def _save_checkpoint(self, stage: _Stage, optimizer: torch.optim.Optimizer, done: int) -> None:
+        state = {"step": done, "optimizer": optimizer.state_dict()}
+        state |= {name: module.state_dict() for name, module in stage.modules.items()}
+        path = self.folder / f"{stage.name}.pt"
+        torch.save(state, path.with_suffix(".part"))
+        os.replace(path.with_suffix(".part"), path)
 
 
 def _work(rank: int, plan: Plan, folder: Path, say: Callable[[str], None]) -> None:
-    import torch
-    import torch.distributed as dist
-
+    """Does one process's share of the pre-training; the first one writes the weights."""
     torch.set_num_threads(1)
+    steady_malloc()
     if plan.processes > 1:
-        dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=plan.processes)
-    model = embedded_model.build_model(plan.seed)
-    tower = model.model.vision_tower
-    heads = CellHeads(tower.config.hidden_size)
-
-    def vision_loss(step: int) -> Tensor:
-        rng = np.random.default_rng([plan.seed, 0, step, rank])
-        pixels, targets = cell_batch(rng, plan.vision_batch, plan.noise)
-        loss, right = heads.loss(features(model, pixels), targets)
-        if rank == 0 and (step + 1) % 100 == 0:
-            say("vision: " + ", ".join(f"{name} {value:.2f}" for name, value in right.items()))
-        return loss
-
-    used = [(n, p) for n, p in tower.named_parameters() if "post_layernorm" not in n]
-    parameters = [*used, *heads.heads.named_parameters()]
-    modules = {"tower": tower, "heads": heads.heads}
-    eyes = _Stage(
-        "vision",
-        parameters,
-        plan.vision_steps,
-        plan.vision_rate,
-        100,
-        max(1, plan.vision_steps // 3),
-        vision_loss,
-        modules,
-    )
-    _run_stage(eyes, plan, folder, rank, say)
-
-    packer = Packer(embedded_model.build_tokenizer())
-
-    def names_loss(step: int) -> Tensor:
-        rng = np.random.default_rng([plan.seed, 2, step, rank])
-        return naming_loss(model, packer.vocabulary, *cell_batch(rng, plan.vision_batch, plan.noise))
-
-    projector = model.model.multi_modal_projector
-    parameters = [*((f"tower.{n}", p) for n, p in used), *projector.named_parameters()]
-    modules = {"tower": tower, "projector": projector}
-    decay = max(1, plan.naming_steps // 3)
-    naming = _Stage("naming", parameters, plan.naming_steps, plan.vision_rate, 50, decay, names_loss, modules)
-    _run_stage(naming, plan, folder, rank, say)
-    with torch.no_grad():
-        model.lm_head.weight.copy_(model.get_input_embeddings().weight)
-
-    pointers = Pointers(model.config.get_text_config().hidden_size)
-
-    def language_loss(step: int) -> Tensor:
-        rng = np.random.default_rng([plan.seed, 1, step, rank])
-        phase = [phase for phase in plan.phases if step >= phase.start][-1]
-        batch = packer.pack(draw_rows(rng, plan.batch, phase), rng, plan.noise)
-        states = packed_states(model, batch)
-        loss, right = pointers.loss(states, batch.points)
-        if rank == 0 and (step + 1) % plan.report_every == 0:
-            say("language: " + ", ".join(f"{name} {value:.2f}" for name, value in right.items()))
-        return answer_loss(model, states[-1], batch) + loss
-
-    for module in (tower, projector):
-        module.requires_grad_(False)
-    parameters = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    parameters += pointers.heads.named_parameters()
-    words = _Stage(
-        "language",
-        parameters,
-        plan.steps,
-        plan.rate,
-        200,
-        plan.decay_steps,
-        language_loss,
-        {"model": model, "pointers": pointers.heads},
-    )
-    _run_stage(words, plan, folder, rank, say)
+        # Of a relative path the first part would be read as a host.
+        meet = f"file://{folder.absolute()}/meet"
+        dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=plan.processes)
+    worker = _Worker(rank, plan, folder, say)
+    for stage in (worker.vision, worker.naming, worker.language):
+        worker.run(stage())
     if rank == 0:
-        embedded_model.save(model, folder / "weights")
-        finish(plan, folder / "weights")
+        worker.save()
     if plan.processes > 1:
         dist.barrier()
         dist.destroy_process_group()
-
-
-def finish(plan: Plan, weights: Path) -> None:
-    """Writes beside the weights how they were made, and the checksums by which a flipped bit is found."""
-    (weights / "pretraining.json").write_text(json.dumps(asdict(plan), indent=1) + "\n", encoding="utf-8")
-    for path in weights.iterdir():
-        path.chmod(0o644)
-    write_checksums(weights)
 
 
 def _log(message: str) -> None:
@@ -271,11 +277,8 @@ def pretrain(plan: Plan, folder: Path, say: Callable[[str], None] = _log) -> Pat
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "meet").unlink(missing_ok=True)
-    os.environ.update(MALLOC_TRIM_THRESHOLD_="2147483647", MALLOC_MMAP_THRESHOLD_="1073741824", OMP_NUM_THREADS="1")
     if plan.processes == 1:
         _work(0, plan, folder, say)
     else:
-        import torch.multiprocessing as mp
-
         mp.start_processes(_work, (plan, folder, say), nprocs=plan.processes, start_method="spawn")
     return folder / "weights"

@@ -5,17 +5,17 @@ The answer is the most probable of the legal ones at the first token; for read t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from mmpt_bench.embedded import language, statements, wordings, world
 from mmpt_bench.embedded.language import Asked
 from mmpt_bench.embedded.world import Scene
-from mmpt_bench.engine.pretraining.packing import IMAGE_TOKENS, Packer
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from mmpt_bench.engine.pretraining.model import IMAGE, IMAGE_TOKENS
+from mmpt_bench.engine.pretraining.packing import Packer, pixels_of
 
 CLAIMS = (*statements.SKILLS, "neutral", "claim_text", "claim_big", "claim_sum")
 LEGAL = (("yes", "no"), ("true", "false"), ("entailment", "neutral", "contradiction"))
@@ -27,8 +27,6 @@ def probe(model: Any, tokenizer: Any, n: int = 400, seed: int = 10_000) -> dict[
 
     Digits are those of the test rows, which pre-training never shows.
     """
-    import torch
-
     packer = Packer(tokenizer)
     found: dict[str, float] = {}
     model.eval()
@@ -43,36 +41,28 @@ def probe(model: Any, tokenizer: Any, n: int = 400, seed: int = 10_000) -> dict[
 
 def _row(rng: np.random.Generator, skill: str) -> tuple[Scene, Asked]:
     """Returns a fresh clean scene and one question of a skill."""
+    is_open, kind = skill.startswith("?"), skill.removeprefix("?").removeprefix("claim_")
     while True:
-        if skill in ("claim_text", "?text"):
-            scene = world.random_text(rng, sums=False)
+        if kind in ("text", "sum"):
+            scene = world.random_text(rng, sums=kind == "sum")
             asked = language.ask_text(scene, rng, "pretrain")
-        elif skill in ("claim_sum", "?sum"):
-            scene = world.random_text(rng, sums=True)
-            asked = language.ask_text(scene, rng, "pretrain")
-        elif skill in ("claim_big", "?big"):
+        elif kind == "big":
             scene = world.random_big(rng)
             asked = language.ask_big(scene, rng, "pretrain")
-        elif skill == "?digit":
+        elif kind == "digit":
             scene = world.random_digit(rng, "test")
             asked = language.ask_digit(scene, rng, "pretrain")
         else:
             scene = world.random_scene(rng, (1, 2, 3, 4))
             asked = language.ask_things(scene, rng, "pretrain", [skill])
-        name = skill.removeprefix("?")
         for one in asked:
-            if one.skill == name and (not skill.startswith("?") or _is_short(one)):
+            short = one.question.startswith(wordings.SHORT_CUES)
+            if one.skill == skill.removeprefix("?") and (short or not is_open):
                 return scene, one
-
-
-def _is_short(asked: Asked) -> bool:
-    return asked.question.startswith(wordings.SHORT_CUES)
 
 
 def _right(model: Any, packer: Packer, rows: list[tuple[Scene, Asked]]) -> list[bool]:
     """Returns whether each question is answered rightly, one question a row in the chat frame."""
-    import torch
-
     start = len(packer.prefix)
     texts = [packer.encode(f"{asked.question} assistant :") for _, asked in rows]
     answers = [packer.encode(asked.answer.removesuffix(" .")) for _, asked in rows]
@@ -80,10 +70,10 @@ def _right(model: Any, packer: Packer, rows: list[tuple[Scene, Asked]]) -> list[
     ids = torch.zeros(len(rows), length, dtype=torch.long)
     for i, (text, answer) in enumerate(zip(texts, answers, strict=True)):
         ids[i, : start + len(text) + len(answer)] = torch.tensor([*packer.prefix, *text, *answer])
-    assert int((ids == 4).sum(1).max()) == IMAGE_TOKENS
-    pixels = packer.pixels([scene for scene, _ in rows], np.random.default_rng(0), 0.0)
+    assert int((ids == IMAGE).sum(1).max()) == IMAGE_TOKENS
+    pixels = pixels_of([scene for scene, _ in rows], np.random.default_rng(0), 0.0)
     logits: Tensor = model(input_ids=ids, pixel_values=pixels).logits
-    hits = []
+    hits: list[bool] = []
     for i, (text, answer) in enumerate(zip(texts, answers, strict=True)):
         at = start + len(text) - 1
         word = rows[i][1].answer.split()[0]
@@ -92,6 +82,5 @@ def _right(model: Any, packer: Packer, rows: list[tuple[Scene, Asked]]) -> list[
             options = torch.tensor([packer.vocabulary[option] for option in legal])
             hits.append(bool(options[logits[i, at, options].argmax()] == answer[0]))
         else:
-            said = logits[i, at : at + len(answer)].argmax(-1).tolist()
-            hits.append(said == answer)
+            hits.append(logits[i, at : at + len(answer)].argmax(-1).tolist() == answer)
     return hits

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from mmpt_bench.embedded import world
-from mmpt_bench.embedded.world import Thing
-from mmpt_bench.engine.pretraining.packing import normalise
+from mmpt_bench.embedded.world import Scene, Thing
+from mmpt_bench.engine.pretraining.packing import pixels_of
 from mmpt_bench.engine.pretraining.strangers import with_strangers
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
+CELLS = {
+    "shape": len(world.SHAPES) + 1,
+    "color": len(world.COLOR_NAMES),
+    "size": len(world.SIZES),
+    "texture": len(world.TEXTURES),
+    "glyph": len(world.GLYPHS) + 1,
+}
+"""Classes of what is in a cell; the last shape and glyph are none."""
+WHOLES = {"whole_shape": len(world.SHAPES), "whole_color": len(world.COLOR_NAMES), "digit": len(world.DIGITS)}
+"""Classes of what fills an image."""
 PLACES = 3.0
 """Weight of where a cell is, which a tower that is only asked what is in it half forgets."""
 PRICE = 5e-4
@@ -21,29 +31,23 @@ PRICE = 5e-4
 
 
 def features(model: Any, pixels: Tensor) -> Tensor:
-    """Returns what the projector is given, (pictures, 9, width): the last block's patch states."""
+    """Returns what the projector is given, (images, 9, width): the last block's patch states."""
     return model.model.vision_tower(pixels, output_hidden_states=True).hidden_states[-1][:, 1:]
 
 
-class CellHeads:
-    """What stage 0 asks of the vision tower, by linear heads that are thrown away afterwards."""
+class CellHeads(nn.ModuleDict):
+    """What the first stage asks of the vision tower, by linear heads that are thrown away afterwards."""
 
     def __init__(self, width: int) -> None:
-        from torch import nn
-
-        sizes = {"shape": 11, "color": 8, "size": 2, "texture": 3, "glyph": len(world.GLYPHS) + 1}
-        wholes = {"whole_shape": 10, "whole_color": 8, "digit": 10}
-        self.heads = nn.ModuleDict({name: nn.Linear(width, n) for name, n in (sizes | wholes).items()})
+        super().__init__({name: nn.Linear(width, n) for name, n in (CELLS | WHOLES).items()})
 
     def loss(self, features: Tensor, targets: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
-        """Returns (summed cross-entropy, accuracies) of features (pictures, 9, width)."""
-        from torch.nn.functional import cross_entropy
-
+        """Returns (summed cross-entropy, accuracies) of features (images, 9, width)."""
         total, right = features.new_zeros(()), {}
         pooled = features.mean(1)
-        for name, head in self.heads.items():
+        for name, head in self.items():
             target = targets[name]
-            logits = head(pooled if name in ("whole_shape", "whole_color", "digit") else features).flatten(0, -2)
+            logits = head(pooled if name in WHOLES else features).flatten(0, -2)
             known = target.flatten() >= 0
             if known.any():
                 total = total + cross_entropy(logits[known], target.flatten()[known])
@@ -53,18 +57,12 @@ class CellHeads:
 
 def naming_loss(model: Any, vocabulary: dict[str, int], pixels: Tensor, targets: dict[str, Tensor]) -> Tensor:
     """Returns how badly projected patches name what is in their cell: cross-entropy over the embeddings of words."""
-    import torch
-    from torch.nn.functional import cross_entropy
-
     said = model.model.multi_modal_projector(features(model, pixels))
     table = model.get_input_embeddings().weight
-    n = len(pixels)
-    cells = torch.arange(9).expand(n, 9)
-    kinds, glyphs = targets["shape"], targets["glyph"]
-    is_glyph = (glyphs >= 0) & (glyphs < len(world.GLYPHS))
-    is_empty = (kinds == len(world.SHAPES)) & ~is_glyph
-    what = torch.where(is_glyph, glyphs + len(world.SHAPES), kinds)
-    what = torch.where(is_empty, len(world.SHAPES) + len(world.GLYPHS), what)
+    cells = torch.arange(9).expand(len(pixels), 9)
+    shapes, glyphs = targets["shape"], targets["glyph"]
+    # Where no shape is, a glyph or nothing is, and these are counted on from the shapes.
+    what = torch.where(shapes == len(world.SHAPES), len(world.SHAPES) + glyphs, shapes)
     groups = (
         (1, said, (*world.SHAPES, *world.GLYPHS, "nothing"), what),
         (1, said, world.COLOR_NAMES, targets["color"]),
@@ -85,27 +83,14 @@ def naming_loss(model: Any, vocabulary: dict[str, int], pixels: Tensor, targets:
 
 
 def cell_batch(rng: np.random.Generator, n: int, noise: float) -> tuple[Tensor, dict[str, Tensor]]:
-    """Returns pictures (n, 3, 48, 48) and what each cell, or the whole, is; -1 where a head has nothing to say.
+    """Returns images (n, 3, 48, 48) and what each cell, or the whole, is; -1 where a head has nothing to say.
 
     Args:
         noise: mean of the grain's standard deviation, which differs from batch to batch.
     """
-    import torch
-
-    scenes = []
-    for kind in rng.choice(4, n, p=(0.48, 0.16, 0.18, 0.18)):
-        scenes.append(
-            world.random_scene(rng, (2, 3, 4))
-            if kind == 0
-            else world.random_text(rng, bool(rng.random() < 0.4))
-            if kind == 1
-            else world.random_big(rng)
-            if kind == 2
-            else world.random_digit(rng, "train")
-        )
+    scenes = [_random_scene(rng, kind) for kind in rng.choice(4, n, p=(0.48, 0.16, 0.18, 0.18))]
     scenes = [with_strangers(scene, rng) for scene in scenes]
-    cells = {k: np.full((n, 9), -1) for k in ("shape", "color", "size", "texture", "glyph")}
-    wholes = {k: np.full(n, -1) for k in ("whole_shape", "whole_color", "digit")}
+    cells, wholes = {name: np.full((n, 9), -1) for name in CELLS}, {name: np.full(n, -1) for name in WHOLES}
     for i, scene in enumerate(scenes):
         if scene.big is not None:
             wholes["whole_shape"][i], wholes["whole_color"][i] = _shape(scene.big), _color(scene.big)
@@ -120,8 +105,17 @@ def cell_batch(rng: np.random.Generator, n: int, noise: float) -> tuple[Tensor, 
             cells["texture"][i, thing.cell] = world.TEXTURES.index(thing.texture)
         for cell, glyph in scene.glyphs:
             cells["glyph"][i, cell] = world.GLYPHS.index(glyph)
-    pixels = normalise(np.stack([world.draw(scene) for scene in scenes]), rng, noise * rng.uniform(0, 2))
-    return torch.from_numpy(pixels), {k: torch.from_numpy(v) for k, v in (cells | wholes).items()}
+    targets = {name: torch.from_numpy(array) for name, array in (cells | wholes).items()}
+    return pixels_of(scenes, rng, noise * rng.uniform(0, 2)), targets
+
+
+def _random_scene(rng: np.random.Generator, kind: int) -> Scene:
+    """Returns a scene of objects, letters or a sum, one big object, or one digit."""
+    if kind == 0:
+        return world.random_scene(rng, (2, 3, 4))
+    if kind == 1:
+        return world.random_text(rng, bool(rng.random() < 0.4))
+    return world.random_big(rng) if kind == 2 else world.random_digit(rng, "train")
 
 
 def _shape(thing: Thing) -> int:

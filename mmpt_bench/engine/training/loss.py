@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional
 
 from mmpt_bench.data.examples import Example
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from mmpt_bench.engine.models.anatomy import Anatomy
-    from mmpt_bench.engine.models.backbone import Backbone
-    from mmpt_bench.engine.models.encoding import Encoded, Tokens
+from mmpt_bench.engine.forward import tower
+from mmpt_bench.engine.forward.last_layer import rows_read
+from mmpt_bench.engine.forward.prepared_images import PreparedImages, TowerStates
+from mmpt_bench.engine.models.anatomy import Anatomy
+from mmpt_bench.engine.models.backbone import IGNORED, Backbone
+from mmpt_bench.engine.models.encoding import Encoded, Tokens
+from mmpt_bench.engine.prompts.as_keys import prompts_as_keys
 
 CALL_FLOPS = {"cpu": 2.5e8, "cuda": 4e11}
 """Arithmetic that could be done in the time one decoder layer's calls take, forward and back, however few rows they
@@ -59,52 +62,46 @@ class Ready:
     """Examples as the model will read them."""
 
     rows: list[Tokens]
-    pictures: list[Encoded]
+    images: list[Encoded]
     """As the processor makes them, or a frozen tower's states of them."""
-    encoded: bool
-    """The tower has seen the pictures."""
+
+    @property
+    def left_out(self) -> int:
+        """Returns the number of exchanges that stand behind the longest text allowed."""
+        return sum(row.left_out for row in self.rows)
 
 
 class Losses:
     """The loss of examples under an attached adapter."""
 
-    def __init__(self, backbone: Backbone, pictures: str, max_length: int) -> None:
-        """`pictures` names the set that the examples' pictures are from; see `TowerStates`."""
-        from mmpt_bench.engine.forward import tower
-        from mmpt_bench.engine.forward.prepared_images import PreparedImages, TowerStates
-
+    def __init__(self, backbone: Backbone, images: str, max_length: int) -> None:
+        """`images` names the set that the examples' images are from; see `TowerStates`."""
         self.backbone, self.max_length = backbone, max_length
-        self.left_out = 0
-        """Exchanges of the examples made ready so far that stood behind `max_length`."""
-        self._tower = TowerStates(backbone, pictures) if tower.is_frozen(backbone) else None
-        self._pictures = PreparedImages(backbone, pictures) if self._tower is None else None
+        source = TowerStates if tower.is_frozen(backbone) else PreparedImages
+        self._images: TowerStates | PreparedImages = source(backbone, images)
         self._overhead = overhead_tokens(backbone.anatomy, backbone.device)
 
     def soon(self, examples: Sequence[Example]) -> None:
-        """Begins to make ready the pictures of the examples that come next."""
-        if self._tower is not None:
-            self._tower.soon([example.image for example in examples])
-        if self._pictures is not None:
-            self._pictures.soon(examples)
+        """Begins to make ready the images of the examples that come next."""
+        if isinstance(self._images, TowerStates):
+            self._images.soon([example.image for example in examples])
+        else:
+            self._images.soon(examples)
 
     def close(self) -> None:
-        """Ends the thread that makes pictures ready."""
-        for made_by in (self._tower, self._pictures):
-            if made_by is not None:
-                made_by.close()
+        """Ends the thread that makes images ready."""
+        self._images.close()
 
     def ready(self, examples: Sequence[Example]) -> Ready:
         """Returns examples made ready; raises RequestError for one whose first exchange is longer than `max_length`."""
-        backbone = self.backbone
-        prompts = [backbone.prompt_text(example.prompt) for example in examples]
-        targets = [backbone.target(example.exchanges) for example in examples]
-        if self._tower is not None:
-            made = self._tower([example.image for example in examples])
+        prompts = [self.backbone.prompt_text(example.prompt) for example in examples]
+        targets = [self.backbone.target(example.exchanges) for example in examples]
+        if isinstance(self._images, TowerStates):
+            images = self._images([example.image for example in examples])
         else:
-            made = self._pictures.processed(examples) if self._pictures is not None else []
-        rows = backbone.tokens(prompts, targets, None, self.max_length, [picture.text for picture in made])
-        self.left_out += sum(row.left_out for row in rows)
-        return Ready(rows, made, encoded=self._tower is not None)
+            images = self._images.processed(examples)
+        rows = self.backbone.tokens(prompts, targets, None, self.max_length, [image.text for image in images])
+        return Ready(rows, images)
 
     def cut(self, ready: Ready, limit: int) -> list[list[int]]:
         """Returns the micro-batches, at most `limit` examples each, as indices of examples."""
@@ -112,28 +109,22 @@ class Losses:
 
     def sum_of(self, ready: Ready, chosen: list[int]) -> tuple[Tensor, int]:
         """Returns (sum of the answer tokens' cross-entropy, number of those tokens) of a micro-batch."""
-        import torch
-
-        from mmpt_bench.engine.forward import tower
-        from mmpt_bench.engine.forward.last_layer import rows_read
-        from mmpt_bench.engine.prompts.as_keys import prompts_as_keys
-
         backbone = self.backbone
         batch: dict[str, Any] = backbone.pad([ready.rows[i] for i in chosen], "right")
         labels = batch.pop("labels")[:, 1:]
-        known = labels != -100
-        pictures = [ready.pictures[i] for i in chosen]
-        if ready.encoded:
-            batch["mm_encoder_outputs"] = tower.projected(backbone, [one.tensors["states"] for one in pictures])
+        known = labels != IGNORED
+        images = [ready.images[i] for i in chosen]
+        if isinstance(self._images, TowerStates):
+            batch["mm_encoder_outputs"] = tower.projected(backbone, [one.tensors["states"] for one in images])
         else:
-            batch |= backbone.inputs(pictures)
+            batch |= backbone.inputs(images)
         head = backbone.model.get_submodule(backbone.anatomy.lm_head)
         # Only labelled positions reach the head, in any version of transformers and whatever stands behind the head.
         hook = head.register_forward_pre_hook(lambda module, args: (args[0][:, :-1][known],))
         try:
-            with prompts_as_keys(backbone), rows_read(backbone, torch.nn.functional.pad(known, (0, 1))):
+            with prompts_as_keys(backbone), rows_read(backbone, functional.pad(known, (0, 1))):
                 logits = backbone.model(**batch, use_cache=False).logits
         finally:
             hook.remove()
-        loss = torch.nn.functional.cross_entropy(logits.float(), labels[known], reduction="sum")
+        loss = functional.cross_entropy(logits.float(), labels[known], reduction="sum")
         return loss, int(known.sum())

@@ -5,27 +5,39 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import chain, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import nn
 
 from mmpt_bench.common.errors import Interrupted, RunFailed, UntrustedRecord
 from mmpt_bench.common.hashing import derive, file_sha256
 from mmpt_bench.data.examples import Corpus, Example, Exchange
+from mmpt_bench.engine.adapters.attachment import Handle
 from mmpt_bench.engine.forward.tower import unread_blocks_skipped
-from mmpt_bench.engine.training.loss import Losses
+from mmpt_bench.engine.models.backbone import Backbone
+from mmpt_bench.engine.training.lora_update import updates_fused
+from mmpt_bench.engine.training.loss import Losses, Ready
 from mmpt_bench.engine.training.memory import PeakMemory, steady_malloc
 from mmpt_bench.records.budget import Budget
 
-if TYPE_CHECKING:
-    from torch import nn
-
-    from mmpt_bench.engine.adapters.attachment import Handle
-    from mmpt_bench.engine.models.backbone import Backbone
-
 CHECKPOINT_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """What decides a training, beside its examples and the adapter's first values."""
+
+    budget: Budget
+    rate: float
+    """Peak learning rate."""
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -67,11 +79,9 @@ def learning_rate(step: int, budget: Budget, peak: float) -> float:
 
 def validation_loss(backbone: Backbone, corpus: Corpus, batch_size: int, max_length: int) -> float:
     """Returns the mean cross-entropy, in nats a token, of the validation part: what selection may look at."""
-    import torch
-
     total, tokens = 0.0, 0
-    with torch.no_grad(), unread_blocks_skipped(backbone), ExitStack() as stack:
-        losses = stack.enter_context(closing(Losses(backbone, f"{corpus.fingerprint}/validation", max_length)))
+    images = f"{corpus.fingerprint}/validation"
+    with torch.no_grad(), unread_blocks_skipped(backbone), closing(Losses(backbone, images, max_length)) as losses:
         for first in range(0, corpus.validation_size, batch_size):
             last = min(first + batch_size, corpus.validation_size)
             ready = losses.ready([corpus.validation(i) for i in range(first, last)])
@@ -85,9 +95,7 @@ def train(
     backbone: Backbone,
     handle: Handle,
     corpus: Corpus,
-    budget: Budget,
-    rate: float,
-    seed: int,
+    config: TrainingConfig,
     checkpoint: Path | None = None,
     on_step: Callable[[Step], None] = lambda step: None,
     stopping: Callable[[], bool] = lambda: False,
@@ -96,7 +104,6 @@ def train(
 
     Args:
         handle: of the adapter, attached with the run's seed.
-        rate: peak learning rate.
         checkpoint: file to write checkpoints to, and to go on from; None keeps none.
         on_step: told of every step.
         stopping: asked after every step; when it says so, a checkpoint is written and `Interrupted` raised.
@@ -106,90 +113,121 @@ def train(
         RunFailed: the loss or a gradient is not finite, or memory runs out at one example a step.
         UntrustedRecord: the checkpoint's bytes are not those that were written.
     """
-    import torch
-
-    from mmpt_bench.engine.training.fused import layers_fused, updates_fused
-
+    budget = config.budget
     if corpus.most_exchanges > 1:
         backbone.target([Exchange("q", "a")] * 2)
     steady_malloc()
-    peak = PeakMemory(backbone.device)
-    parameters = list(handle.trainable.values())
-    fused = all(p.device.type in ("cpu", "cuda") for p in parameters)
-    optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=budget.weight_decay, fused=fused)
-    torch.manual_seed(derive(seed, "dropout"))
-    done, before, tail, micro, left_out = 0, 0.0, [], budget.batch_size, 0
+    training = _Training(backbone, handle, config)
     if checkpoint is not None and checkpoint.exists():
-        state = _read(checkpoint)
-        handle.load(state["adapter"])
-        optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["rng"])
-        done, before, tail, micro = state["step"], state["seconds"], state["tail"], state["micro"]
-        # A checkpoint from before conversations were read whole has none, and nothing was left out.
-        left_out = state.get("left_out", 0)
-    backbone.model.train()
-    for cache in backbone.caches:
-        cache.begin()
-    began = saved = time.perf_counter()
-    skipping = ExitStack()
-    try:
-        skipping.enter_context(unread_blocks_skipped(backbone))
-        skipping.enter_context(updates_fused(backbone))
-        skipping.enter_context(layers_fused(backbone))
-        losses = skipping.enter_context(closing(Losses(backbone, corpus.fingerprint, budget.max_length)))
-        losses.left_out = left_out
-        batches = _with_next(corpus.batches(seed, budget.steps, budget.batch_size, done))
-        for step, (examples, following) in enumerate(batches, start=done):
+        training.restore(_read_checkpoint(checkpoint))
+    saved = time.perf_counter()
+    with (
+        _training_mode(backbone, training.parameters),
+        closing(Losses(backbone, corpus.fingerprint, budget.max_length)) as losses,
+    ):
+        batches = corpus.batches(config.seed, budget.steps, budget.batch_size, training.done)
+        # Behind the last batch stands an empty one.
+        for examples, following in pairwise(chain(batches, [[]])):
             losses.soon(following)
-            now = learning_rate(step, budget, rate)
-            for group in optimizer.param_groups:
-                group["lr"] = now
-            optimizer.zero_grad(set_to_none=True)
-            loss, micro = _backward(losses, parameters, examples, micro)
-            norm = torch.nn.utils.clip_grad_norm_(parameters, budget.max_grad_norm).item()
-            if not (math.isfinite(loss) and math.isfinite(norm)):
-                raise RunFailed(
-                    f"step {step + 1}: loss {loss}, gradient norm {norm} at learning rate {now:.3g}: not finite"
-                )
-            optimizer.step()
-            seconds = before + time.perf_counter() - began + sum(cache.spared for cache in backbone.caches)
-            tail = [*tail, loss][-max(1, budget.steps // 10) :]
-            on_step(Step(step + 1, loss, now, norm, seconds, peak.note()))
+            on_step(training.step(losses, examples))
             stop = stopping()
             if checkpoint is not None and (stop or time.perf_counter() - saved > CHECKPOINT_SECONDS):
-                state = {"step": step + 1, "seconds": seconds, "tail": tail, "micro": micro}
-                state |= {"left_out": losses.left_out}
-                state |= {"adapter": handle.state(), "optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}
-                _write(checkpoint, state)
+                _write_checkpoint(checkpoint, training.state())
                 saved = time.perf_counter()
             if stop:
-                raise Interrupted(f"stopped after step {step + 1} of {budget.steps}")
+                raise Interrupted(f"stopped after step {training.done} of {budget.steps}")
+    return training.result()
+
+
+class _Training:
+    """A training under way: all that one step leaves to the next, which is what a checkpoint holds."""
+
+    def __init__(self, backbone: Backbone, handle: Handle, config: TrainingConfig) -> None:
+        self._backbone, self._handle, self._config = backbone, handle, config
+        self._peak = PeakMemory(backbone.device)
+        self.parameters = list(handle.trainable.values())
+        fused, decay = all(p.device.type in ("cpu", "cuda") for p in self.parameters), config.budget.weight_decay
+        self._optimizer = torch.optim.AdamW(self.parameters, lr=config.rate, weight_decay=decay, fused=fused)
+        torch.manual_seed(derive(config.seed, "dropout"))
+        self.done = 0
+        """Steps."""
+        self._last_losses: deque[float] = deque(maxlen=max(1, config.budget.steps // 10))
+        self._micro_batch, self._left_out = config.budget.batch_size, 0
+        for cache in backbone.caches:
+            cache.begin()
+        self._began = time.perf_counter()
+
+    def step(self, losses: Losses, examples: list[Example]) -> Step:
+        """Takes an optimiser step; raises RunFailed where the loss or a gradient is not finite."""
+        budget = self._config.budget
+        rate = learning_rate(self.done, budget, self._config.rate)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        self._optimizer.zero_grad(set_to_none=True)
+        ready = losses.ready(examples)
+        self._left_out += ready.left_out
+        loss, self._micro_batch = _backward(losses, ready, self.parameters, self._micro_batch)
+        norm = nn.utils.clip_grad_norm_(self.parameters, budget.max_grad_norm).item()
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            found = f"loss {loss}, gradient norm {norm} at learning rate {rate:.3g}"
+            raise RunFailed(f"step {self.done + 1}: {found}: not finite")
+        self._optimizer.step()
+        self.done += 1
+        self._last_losses.append(loss)
+        return Step(self.done, loss, rate, norm, self._seconds(), self._peak.note())
+
+    def state(self) -> dict[str, Any]:
+        """Returns what a checkpoint holds."""
+        return {
+            "step": self.done,
+            "seconds": self._seconds(),
+            "tail": list(self._last_losses),
+            "micro": self._micro_batch,
+            "left_out": self._left_out,
+            "adapter": self._handle.state(),
+            "optimizer": self._optimizer.state_dict(),
+            "rng": torch.get_rng_state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes on from a checkpoint."""
+        self._handle.load(state["adapter"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["rng"])
+        self.done, self._micro_batch = state["step"], state["micro"]
+        # A checkpoint from before conversations were read whole has none, and nothing was left out.
+        self._left_out = state.get("left_out", 0)
+        self._last_losses.extend(state["tail"])
+        self._began = time.perf_counter() - state["seconds"]
+
+    def result(self) -> Trained:
+        """Returns what the training cost."""
+        final_loss = sum(self._last_losses) / len(self._last_losses)
+        return Trained(self._seconds(), self._peak.note(), final_loss, self._micro_batch, self._left_out)
+
+    def _seconds(self) -> float:
+        spared = sum(cache.spared for cache in self._backbone.caches)
+        return time.perf_counter() - self._began + spared
+
+
+@contextmanager
+def _training_mode(backbone: Backbone, parameters: list[nn.Parameter]) -> Iterator[None]:
+    """Inside, the model trains, and computes nothing that is not needed; afterwards it holds no gradient."""
+    backbone.model.train()
+    try:
+        with unread_blocks_skipped(backbone), updates_fused(backbone):
+            yield
     finally:
-        skipping.close()
         backbone.model.eval()
         for parameter in parameters:
             parameter.grad = None
-    seconds = before + time.perf_counter() - began + sum(cache.spared for cache in backbone.caches)
-    return Trained(seconds, peak.note(), sum(tail) / len(tail), micro, losses.left_out)
 
 
-def _with_next(batches: Iterator[list[Example]]) -> Iterator[tuple[list[Example], list[Example]]]:
-    """Yields each batch with the one behind it, which is empty behind the last."""
-    current = next(batches, None)
-    while current is not None:
-        following = next(batches, None)
-        yield current, following or []
-        current = following
-
-
-def _backward(losses: Losses, parameters: list[nn.Parameter], examples: list[Example], micro: int) -> tuple[float, int]:
+def _backward(losses: Losses, ready: Ready, parameters: list[nn.Parameter], micro: int) -> tuple[float, int]:
     """Returns (mean loss, micro-batch), leaving the batch's gradients; memory that runs out halves the micro-batch.
 
     The gradient is that of the whole batch's mean over answer tokens, however it is cut.
     """
-    import torch
-
-    ready = losses.ready(examples)
     while True:
         try:
             total, tokens = 0.0, 0
@@ -210,10 +248,8 @@ def _backward(losses: Losses, parameters: list[nn.Parameter], examples: list[Exa
         return total / tokens, micro
 
 
-def _write(path: Path, state: dict[str, Any]) -> None:
+def _write_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Writes a checkpoint and its checksum, so that a partial or damaged one is never gone on from."""
-    import torch
-
     part = path.with_suffix(".part")
     torch.save(state, part)
     with part.open("rb") as stream:
@@ -222,9 +258,7 @@ def _write(path: Path, state: dict[str, Any]) -> None:
     os.replace(part, path)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    import torch
-
+def _read_checkpoint(path: Path) -> dict[str, Any]:
     said = path.with_suffix(".sha256")
     if not said.exists() or said.read_text() != file_sha256(path):
         raise UntrustedRecord(

@@ -17,7 +17,7 @@ from mmpt_bench.engine.models.backbone import Backbone, load_backbone
 from mmpt_bench.engine.models.encoding import Encoded
 from mmpt_bench.engine.models.feature_cache import FeatureCache
 from mmpt_bench.engine.training.loss import Losses
-from mmpt_bench.engine.training.train import train
+from mmpt_bench.engine.training.train import TrainingConfig, train
 from mmpt_bench.records.budget import Budget
 from mmpt_bench.sources.corpora import load_corpus
 from support.families import BUILDERS
@@ -132,8 +132,9 @@ def test_a_training_costs_the_features_that_an_earlier_one_made(backbone: Backbo
     seconds, passes = [], []
     for _ in range(2):
         before = now[0]
+        config = TrainingConfig(Budget(steps=2, batch_size=2), 1e-3, 0)
         with attached(method("projector")(), backbone) as handle:
-            done = train(backbone, handle, load_corpus("embedded"), Budget(steps=2, batch_size=2), 1e-3, 0)
+            done = train(backbone, handle, load_corpus("embedded"), config)
         seconds.append(done.seconds)
         passes.append((now[0] - before) / 1000)
     assert passes == [2.0, 0.0]

@@ -12,7 +12,8 @@ import torch
 
 from mmpt_bench.data.images import LazyImage
 from mmpt_bench.data.samples import Prediction, Sample
-from mmpt_bench.engine.inference.predict import predict
+from mmpt_bench.engine.inference.plain import one_by_one
+from mmpt_bench.engine.inference.predict import InferenceOptions, predict, prediction
 from mmpt_bench.engine.models.backbone import Backbone
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.mmpt import MMPT
@@ -50,11 +51,11 @@ def samples(count: int = 3) -> list[Sample]:
 
 
 def asked(backbone: Backbone, of: list[Sample], **options: Any) -> dict[str, Prediction]:
-    return {p.id: p for batch in predict(backbone, TASK, of, **options) for p in batch}
+    return {p.id: p for batch in predict(backbone, TASK, of, InferenceOptions(**options)) for p in batch}
 
 
 def plain(backbone: Backbone, of: list[Sample]) -> dict[str, Prediction]:
-    return asked(backbone, of, batch_size=1, share=False)
+    return {sample.id: prediction(TASK, sample, made) for sample, made in one_by_one(backbone, TASK, of)}
 
 
 def moved(handle: Any) -> None:
@@ -134,7 +135,7 @@ def test_features_of_a_frozen_tower_are_kept_for_the_next_method_and_those_of_pr
     for method in ("lora", "prefix", "vpt", "projector"):
         handle = METHODS[method].attach(backbone, 0)
         with counting(backbone) as calls:
-            asked(backbone, samples(), pictures="set")
+            asked(backbone, samples(), images="set")
         passes[method] = sum(rows for rows, _ in calls["vision"])
         handle.remove()
     # Three pictures, and two for the check; where features are not kept, the check encodes its picture once more.

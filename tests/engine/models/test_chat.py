@@ -107,11 +107,12 @@ def test_a_single_exchange_ends_with_the_tokenizers_end_whatever_the_template_wr
 def test_loss_of_a_conversation_is_the_mean_over_every_answers_tokens(llava: Any) -> None:
     example = Example(LazyImage("one", lambda: pictures(1)[0]), TALK[0].question, TALK[0].reply, tuple(TALK[1:]))
     losses = Losses(llava, "test", 200)
-    total, count = losses.sum_of(losses.ready([example]), [0])
+    ready = losses.ready([example])
+    total, count = losses.sum_of(ready, [0])
     batch = llava.batch(pictures(1), [llava.prompt_text(TALK[0].question)], [llava.target(TALK)])
     assert count == 2 + 3 + 2
     assert total.item() / count == pytest.approx(llava.model(**batch).loss.item(), rel=1e-5)
-    assert losses.left_out == 0
+    assert ready.left_out == 0
 
 
 def test_a_conversation_that_is_too_long_ends_with_an_earlier_answer_and_is_counted(llava: Any) -> None:

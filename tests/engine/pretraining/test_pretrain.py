@@ -1,5 +1,6 @@
 """Pre-training: what it makes loads as any backbone does, and an interruption changes nothing."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,11 @@ SMALL = Plan(
 
 def quiet(_message: str) -> None:
     """Says nothing."""
+
+
+def look_for_meet(_message: str) -> None:
+    """Writes down where the processes meet; called while they do."""
+    Path("seen").write_text("\n".join(str(path) for path in (Path("made/meet"), Path("/meet")) if path.exists()))
 
 
 def test_an_interrupted_pretraining_goes_on_to_the_same_weights(tmp_path: Path) -> None:
@@ -58,6 +64,15 @@ def test_the_rate_rises_stays_and_falls_to_zero() -> None:
 def test_the_curriculum_is_in_order() -> None:
     assert [phase.start for phase in PHASES] == sorted({phase.start for phase in PHASES})
     assert PHASES[-1].things == (1, 2, 3, 4)
+
+
+@pytest.mark.slow
+def test_two_processes_meet_in_the_folder_wherever_it_is_named_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pretrain(dataclasses.replace(SMALL, processes=2), Path("made"), look_for_meet)
+    assert (tmp_path / "seen").read_text() == "made/meet"
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import torch
 
 from mmpt_bench.common.errors import Interrupted, RunFailed, UntrustedRecord
 from mmpt_bench.data.examples import Corpus, Example
+from mmpt_bench.engine.adapters.attachment import Handle
 from mmpt_bench.engine.models.backbone import Backbone
 from mmpt_bench.engine.training import train
 from mmpt_bench.engine.training.loss import Losses, cut
@@ -30,15 +31,18 @@ def corpus() -> Corpus:
     return load_corpus("embedded")
 
 
+def attached(backbone: Backbone, method: str = "projector", **values: Any) -> Handle:
+    return method_catalog.load_method(method_catalog.method_entries()[method])(**values).attach(backbone, 1)
+
+
 def trained(
-    backbone: Backbone, corpus: Corpus, checkpoint: Path | None = None, stop_at: int | None = None, **changes: object
+    backbone: Backbone, corpus: Corpus, checkpoint: Path | None = None, stop_at: int | None = None, rate: float = 1e-2
 ):
-    handle = method_catalog.load_method(method_catalog.method_entries()["projector"])().attach(backbone, 1)
+    handle = attached(backbone)
     steps: list[train.Step] = []
     try:
-        rate = changes.get("rate", 1e-2)
-        at_end = lambda: len(steps) == stop_at  # noqa: E731
-        train.train(backbone, handle, corpus, BUDGET, rate, 0, checkpoint, steps.append, at_end)
+        config = train.TrainingConfig(BUDGET, rate, 0)
+        train.train(backbone, handle, corpus, config, checkpoint, steps.append, lambda: len(steps) == stop_at)
         return handle.state(), steps
     finally:
         handle.remove()
@@ -81,11 +85,11 @@ def test_a_loss_that_is_not_finite_stops_within_one_step(backbone: Backbone, cor
 
 def test_a_smaller_micro_batch_gives_the_gradient_of_the_whole_batch(backbone: Backbone, corpus: Corpus) -> None:
     examples = next(corpus.batches(0, 1, 6))
-    handle = method_catalog.load_method(method_catalog.method_entries()["projector"])().attach(backbone, 1)
+    handle = attached(backbone)
     losses, gradients = Losses(backbone, corpus.fingerprint, 512), []
     for micro in (6, 2, 1):
         backbone.model.zero_grad(set_to_none=True)
-        train._backward(losses, list(handle.trainable.values()), examples, micro)
+        train._backward(losses, losses.ready(examples), list(handle.trainable.values()), micro)
         gradients.append([p.grad.clone() for p in handle.trainable.values()])
     handle.remove()
     for other in gradients[1:]:
@@ -100,7 +104,7 @@ def test_every_method_sees_the_same_examples_in_the_same_order_at_a_seed(corpus:
     assert one != [e.prompt for batch in corpus.batches(4, 4, 5) for e in batch]
 
 
-def plain_gradients(backbone: Backbone, handle: Any, examples: list[Example]) -> tuple[float, list[torch.Tensor]]:
+def plain_gradients(backbone: Backbone, handle: Handle, examples: list[Example]) -> tuple[float, list[torch.Tensor]]:
     """Returns loss and gradients of a step as the model computes them itself, padded and without a shortcut."""
     prompts = [backbone.prompt_text(example.prompt) for example in examples]
     pictures = [example.image.open() for example in examples]
@@ -125,14 +129,15 @@ def test_a_step_has_the_loss_and_gradient_of_the_plain_way(
     method: str, values: dict[str, Any], backbone: Backbone, corpus: Corpus
 ) -> None:
     examples = next(corpus.batches(0, 1, 9))
-    handle = method_catalog.load_method(method_catalog.method_entries()[method])(**values).attach(backbone, 1)
+    handle = attached(backbone, method, **values)
     try:
         expected, gradients = plain_gradients(backbone, handle, examples)
         backbone.model.zero_grad(set_to_none=True)
         losses = Losses(backbone, corpus.fingerprint, 512)
         losses._overhead = 1.0
-        assert len(losses.cut(losses.ready(examples), 9)) > 1
-        loss, _ = train._backward(losses, list(handle.trainable.values()), examples, 9)
+        ready = losses.ready(examples)
+        assert len(losses.cut(ready, 9)) > 1
+        loss, _ = train._backward(losses, ready, list(handle.trainable.values()), 9)
         assert loss == pytest.approx(expected, rel=1e-5)
         for found, known in zip(handle.trainable.values(), gradients, strict=True):
             torch.testing.assert_close(found.grad, known, atol=1e-5, rtol=1e-3)
@@ -144,7 +149,7 @@ def test_deep_prompts_are_keys_and_values_in_training_and_their_rows_are_not_com
     backbone: Backbone, corpus: Corpus
 ) -> None:
     examples = next(corpus.batches(0, 1, 2))
-    handle = method_catalog.load_method(method_catalog.method_entries()["mmpt"])(interaction=False).attach(backbone, 1)
+    handle = attached(backbone, "mmpt", interaction=False)
     seen: list[int] = []
     model, anatomy = backbone.model, backbone.anatomy
     hooks = [
@@ -157,9 +162,8 @@ def test_deep_prompts_are_keys_and_values_in_training_and_their_rows_are_not_com
         losses = Losses(backbone, corpus.fingerprint, 512)
         ready = losses.ready(examples)
         losses.sum_of(ready, [0])
-        patches = (
-            backbone.model.config.vision_config.image_size // backbone.model.config.vision_config.patch_size
-        ) ** 2
+        vision = model.config.vision_config
+        patches = (vision.image_size // vision.patch_size) ** 2
         assert seen == [patches + 1, len(ready.rows[0].ids)]
     finally:
         for hook in hooks:

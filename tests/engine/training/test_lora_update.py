@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmpt_bench.engine.models.backbone import Backbone
-from mmpt_bench.engine.training.fused import updates_fused
+from mmpt_bench.engine.training.lora_update import updates_fused
 from mmpt_bench.methods import method_catalog
 from support.tiny import tiny_backbone
 
