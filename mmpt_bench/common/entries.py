@@ -5,13 +5,14 @@ from __future__ import annotations
 import ast
 import importlib.util
 import sys
+import traceback
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmpt_bench.common.errors import RequestError, unknown_name
+from mmpt_bench.common.errors import BenchError, RequestError, unknown_name
 from mmpt_bench.common.hashing import file_sha256
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -102,7 +103,10 @@ def own_fingerprint(entry: Entry) -> str:
 
 
 def load_module(entry: Entry, kind: str) -> types.ModuleType:
-    """Imports a file by its path, once a process, under a name of the package, or of its own where it is a user's."""
+    """Imports a file by its path, once a process, under a name of the package, or of its own where it is a user's.
+
+    Raises RequestError, with the line, where a user's file fails.
+    """
     if entry.path.parent == PACKAGE:
         return importlib.import_module(f"mmpt_bench.{entry.name}")
     name = f"mmpt_bench_own.{kind}.{entry.name}" if entry.own else f"mmpt_bench.{kind}.{entry.name}"
@@ -114,5 +118,16 @@ def load_module(entry: Entry, kind: str) -> types.ModuleType:
         raise RequestError(f"`{entry.path}` cannot be imported.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        if not entry.own or isinstance(error, BenchError):
+            raise
+        lines = [at.lineno for at in traceback.extract_tb(error.__traceback__) if at.filename == str(entry.path)]
+        hint = " Its imports are those of `_template.py`." if isinstance(error, ImportError) else ""
+        where = f"line {lines[-1]}: " if lines else ""
+        raise RequestError(
+            f"`{entry.path.name}` fails when it is imported: {where}{type(error).__name__}: {error}.{hint}"
+        ) from error
     return module

@@ -13,7 +13,7 @@ import pytest
 from mmpt_bench.board.from_records import boards
 from mmpt_bench.common.errors import UntrustedRecord
 from mmpt_bench.data.samples import Sample
-from mmpt_bench.evaluation.counting import CodedSamples, choices_text
+from mmpt_bench.evaluation.counting import CodedSamples, choices_from, choices_text
 from mmpt_bench.evaluation.metrics import MME_PERCEPTION, Accuracy, Metric, MMEMetric, POPEMetric
 from mmpt_bench.records.store import Store
 from mmpt_bench.stats.intervals import cluster_bootstrap
@@ -37,6 +37,19 @@ def test_a_text_of_answers_counts_as_its_choices_do(metric: Metric, asked: list[
     tally = sheet.counted(codes)
     assert tally.counts.tolist() == sheet.tally(said).counts.tolist() == metric.tally(asked, said).counts.tolist()
     assert sheet.sums(codes).tolist() == tally.counts.sum(axis=0).tolist()
+
+
+def test_choices_are_one_character_a_sample() -> None:
+    asked = samples(4)
+    said = answers(asked, "10-1")
+    assert choices_text(asked, said) == "00-1"
+    assert choices_from(asked, "00-1") == said
+
+
+@pytest.mark.parametrize("text", ["000", "0002", "000?", "000A"])
+def test_a_text_that_does_not_fit_is_not_read_as_choices(text: str) -> None:
+    with pytest.raises(UntrustedRecord):
+        choices_from(samples(4), text)
 
 
 def test_counts_by_hand() -> None:
