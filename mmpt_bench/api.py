@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mmpt_bench.records.learning_rates import Choice
     from mmpt_bench.report.leaderboard import Leaderboard
     from mmpt_bench.report.write import Report
-    from mmpt_bench.runs.estimate import Outlook
+    from mmpt_bench.runs.estimate import PlanSummary
     from mmpt_bench.runs.request import Request
     from mmpt_bench.study.ablation_tables import AblationResult
     from mmpt_bench.study.comparison_text import ComparisonResult
@@ -98,14 +98,14 @@ def plan(
     adapter: str | None = None,
     recipe: str | Path | None = None,
     **options: Unpack[Options],
-) -> Outlook:
+) -> PlanSummary:
     """Returns what `run` would do with the same arguments, how long, and what it could tell apart; runs nothing."""
-    from mmpt_bench.runs.estimate import outlook
+    from mmpt_bench.runs.estimate import plan_summary
 
     request, wanted = _request(method, tasks, adapter, recipe, options)
     store = Store(request.out)
     planned = _plan(request, store, wanted)
-    return outlook([planned], store)
+    return plan_summary([planned], store)
 
 
 def _request(
@@ -172,7 +172,7 @@ def ablate(
         only_plan: runs nothing.
         reporter, stopping, options: as in `run`.
     """
-    from mmpt_bench.runs.estimate import outlook
+    from mmpt_bench.runs.estimate import plan_summary
     from mmpt_bench.study.ablate import AblationRequest, plan_ablation, run_ablation
     from mmpt_bench.study.ablation_tables import AblationResult, write_ablation
     from mmpt_bench.study.axes import split_sets
@@ -183,8 +183,8 @@ def ablate(
     store = Store(asked.request.out)
     planned = plan_ablation(asked, store)
     points, seeds = [point.label for point in planned.ablation.all_points], asked.request.seeds
-    found = outlook(planned.plans, store) if only_plan else None
-    result = AblationResult(planned.ablation.name, points, seeds, planned.n_runs, store.root, outlook=found)
+    found = plan_summary(planned.plans, store) if only_plan else None
+    result = AblationResult(planned.ablation.name, points, seeds, planned.n_runs, store.root, summary=found)
     if only_plan:
         return result
     made = run_ablation(planned, store, reporter or Reporter(), stopping)

@@ -75,8 +75,8 @@ def test_a_run_returns_what_is_recorded_and_prints_nothing(tmp_path: Path, capfd
 
 
 def test_a_plan_and_an_ablation_return_data(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    outlook = mb.plan("lora", "mnist", out=tmp_path / "none", set={"lora.r": 4}, seeds=[0, 1], **QUICK)
-    assert [(row["seed"], row["train"]) for row in outlook.runs] == [(0, True), (1, True)]
+    summary = mb.plan("lora", "mnist", out=tmp_path / "none", set={"lora.r": 4}, seeds=[0, 1], **QUICK)
+    assert [(row["seed"], row["train"]) for row in summary.runs] == [(0, True), (1, True)]
     assert not (tmp_path / "none").exists()
     options: Any = {"axes": {"text-len": "1,2"}, "out": tmp_path / "results", **QUICK}
     assert mb.ablate("mmpt", "mnist", only_plan=True, **options).board is None

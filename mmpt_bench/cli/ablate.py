@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mmpt_bench.cli.options import JSON, OUT, budget_options, print_json
-from mmpt_bench.cli.outlook import print_outlook
+from mmpt_bench.cli.plan_text import print_plan
 from mmpt_bench.cli.progress import reporting, stopping
 from mmpt_bench.common.errors import Interrupted
 
@@ -87,12 +87,12 @@ def ablate(only_plan: bool, as_json: bool, **options: Any) -> None:
         except Interrupted as reason:
             click.echo(f"Stopped: {reason}. What is done is recorded; the same command goes on from there.", err=True)
             sys.exit(130)
-    if result.outlook is not None:
+    if result.summary is not None:
         if not as_json:
             n = len(result.seeds)
             seeds = f"{n} seed{'s' if n > 1 else ''}"
             click.echo(f"{len(result.points)} points at {seeds}: {', '.join(result.points)}.", err=True)
-        print_outlook(result.outlook, as_json, ablation=result.name, points=result.points)
+        print_plan(result.summary, as_json, ablation=result.name, points=result.points)
         return
     _print(result, as_json)
     if result.failed:

@@ -19,7 +19,7 @@ from mmpt_bench.cli.options import (
     budget_options,
     refuse_beside,
 )
-from mmpt_bench.cli.outlook import print_outlook
+from mmpt_bench.cli.plan_text import print_plan
 from mmpt_bench.cli.progress import reporting, stopping
 from mmpt_bench.common.errors import Interrupted
 
@@ -80,7 +80,7 @@ def run(only_plan: bool, as_json: bool, **options: Any) -> None:
         refuse_beside("recipe", "method", "seeds", "set", "backbone", "steps", "batch_size", "dtype")
     if only_plan:
         del options["log_to"]
-        print_outlook(api.plan(**options), as_json)
+        print_plan(api.plan(**options), as_json)
         return
     with reporting() as reporter, stopping() as stop:
         try:

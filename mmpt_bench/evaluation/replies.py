@@ -2,17 +2,17 @@
 
 The grammar, in the order in which it is tried (`read_reply`):
 
-1. Reasoning in tags is cut off (`without_reasoning`). A reply that ends inside of it gives no answer.
+1. Reasoning in tags is cut (`without_reasoning`). A reply that ends inside of it gives no answer.
 2. An answer in a form made for programs is taken alone: `<answer>no</answer>`, `\\boxed{no}`, `{"answer": "no"}`.
 3. All options in a row are an echo of the question, and go; so do questions before the answer.
 4. What is said last after "answer:", "the statement is", "therefore" is taken where it names an answer; so is a legal
-   answer that is a last sentence of its own ("So, yes."). After "wait", "I meant", "on second look" nothing else counts.
+   answer that is a last sentence of its own ("So, yes."). After "wait", "I meant" and the like nothing else counts.
 5. A legal answer at the very beginning is taken, unless another is put beside it ("a cat or a dog").
 6. Else the one legal answer that is named and not denied. Where all but one are denied ("not true", "neither
    entailment nor contradiction"), it is the remaining one.
 7. Of yes and no alone: a sentence that denies ("There are no dogs", "I do not see one") is no.
 
-Anything else is unreadable (None). A reader that has not seen the question does not guess: "There is a cat" is no "yes".
+Anything else is unreadable (None). The question is not read, so nothing is guessed: "There is a cat" is no "yes".
 """
 
 from __future__ import annotations
@@ -29,6 +29,11 @@ _OPEN = rf"(?:<\|?(?:begin_of_)?{_TAG}\|?>|\[{_TAG}\]|◁{_TAG}▷|<\|channel\|>
 _CLOSE = rf"(?:<\|?(?:/|end_of_){_TAG}\|?>|\[/{_TAG}\]|◁/{_TAG}▷|<\|channel\|>final<\|message\|>)"
 _FLAGS = re.IGNORECASE | re.DOTALL
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 _YES = ("yes", "yeah", "yep", "yup")
 _NO = ("no", "nope", "nah")
 _TRUE = ("true", "correct", "accurate")
@@ -38,30 +43,30 @@ _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eigh
 _FOR_PROGRAMS = (
     r"<answer>(.*?)(?:</answer>|$)",
     r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}",
-    r"""["'](?:(?:final|predicted)[ _])?(?:answer|label|prediction|response|result|choice|class|category|digit|verdict"""
-    r"""|relation)["']\s*[:=]\s*("[^"]*"?|'[^']*'?|[\w ]+)""",
+    r"""["'](?:(?:final|predicted)[ _])?(?:answer|label|prediction|response|result|choice|class|category|digit"""
+    r"""|verdict|relation)["']\s*[:=]\s*("[^"]*"?|'[^']*'?|[\w ]+)""",
 )
 _NEGATION = (
     r"(?:\bnot\b|n't\b|\bcannot\b|\bnever\b|\bneither\b|\brather than\b|\binstead of\b|\bas opposed to\b"
     r"|\bother than\b|\bexcept\b|\bunlike\b|\bwithout\b|\brul(?:es?|ed|ing) out\b|\bexclud(?:es?|ed|ing)\b"
     r"|\babsence of\b|\bhardly\b|\bdoubt\b|\bno longer\b|\bfar from\b|\b(?:wrong|false|incorrect) to\b|\bless likely\b)"
 )
-_CERTAIN_GAP = frozenset(
+_CERTAIN_GAP = _words(
     "think believe say see that this it the a an statement sentence caption claim description answer is be was to"
     " really entirely quite completely fully strictly actually necessarily exactly would so very appear appears seem"
-    " seems look looks likely always simply just considered as in fact call either".split()
+    " seems look looks likely always simply just considered as in fact call either"
 )
 """Words that may stand between a negation and what it denies for certain: "do not think that this is true"."""
-_AFTER_PREDICATE = frozenset(
+_AFTER_PREDICATE = _words(
     "that because since as for given based here in on at when if and but or so due with from according too though"
     " although while statement sentence claim caption description relation relationship label digit number instead"
-    " indeed overall then would is was not by after all again nor rather".split()
+    " indeed overall then would is was not by after all again nor rather"
 )
 """Words that may follow "true", "neutral" or "seven" where it is a verdict; "true art" and "one thing" are none."""
-_BEFORE_YES_OR_NO = frozenset(
+_BEFORE_YES_OR_NO = _words(
     "so but and or then is are was were be say said answer therefore thus hence has have had see sees shows show with"
     " contains contain find detect definitely probably certainly absolutely clearly simply likely maybe perhaps just"
-    " oh well hmm um hell option a with actually not towards toward rather neither nor otherwise".split()
+    " oh well hmm um hell option a with actually not towards toward rather neither nor otherwise"
 )
 _UNSURE = (
     r"(?:(?:not|n't)(?: \w+)? (?:sure|certain|clear|possible|able|know|tell|determine|say|enough|have access)"
@@ -82,7 +87,8 @@ _SOFT_NO = (
 _SAID_LAST = (
     r"(?:\b(?:answer|verdict|conclusion|prediction|label|relation(?:ship)?|option|choice|digit|class|category|number"
     r"|statement|sentence|caption|claim|description)(?: ?\([^)]*\))?"
-    r"(?: to (?:the|this|your) question| (?:here|would|should|must|shown|that fits))*(?:'s|\s*(?:\b(?:is|be)\b|[:=]|->))+"
+    r"(?: to (?:the|this|your) question| (?:here|would|should|must|shown|that fits))*"
+    r"(?:'s|\s*(?:\b(?:is|be)\b|[:=]|->))+"
     r"|\b(?:selected|chosen)\s*:|\bone that fits is\b|\b(?:most likely|best guess(?: is)?|in fact)\b"
     r"|\b(?:therefore|thus|hence|in conclusion|to conclude|in summary|overall)\b)"
 )
@@ -178,7 +184,7 @@ class _Reader:
 
     def _read_text(self, text: str) -> str | None:
         letter = {"y": "yes", "n": "no", "t": "true", "f": "false"}.get(text.strip(" .,!:'"))
-        if letter in self.names:
+        if letter is not None and letter in self.names:
             return self.names[letter]
         text = self._without_echo(text)
         only_names = re.fullmatch(rf"\W*(?:{self.word}\W*)+", text)
@@ -259,39 +265,26 @@ class _Reader:
         if name in _YES or name in _NO:
             before = re.search(r"(\w+)\W*$", re.split(r"[.,;:!?\n—–]", text[:start])[-1])
             said = before is None or before.group(1) in _BEFORE_YES_OR_NO
-            return said and not (
-                before is not None
-                and name in _NO
-                and after
-                and after not in _AFTER_PREDICATE
-                and self._is_determiner(text, start)
-            )
+            of_a_noun = name in _NO and after and after not in _AFTER_PREDICATE
+            return said and not (before is not None and of_a_noun and _is_determiner(text, start))
         if re.match(r" (?:means?|refers|would mean)\b", text[end:]):
             return False
         if name in (*_TRUE, *_FALSE, *_NUMBERS, "neutral"):
             return not after or after in _AFTER_PREDICATE
         return True
 
-    def _is_determiner(self, text: str, start: int) -> bool:
-        return (
-            re.search(
-                r"\b(?:is|are|was|were|has|have|had|see|sees|shows?|contains?|find|detect|with|a) $", text[:start]
-            )
-            is not None
-        )
+
+def _is_determiner(text: str, start: int) -> bool:
+    verb = r"\b(?:is|are|was|were|has|have|had|see|sees|shows?|contains?|find|detect|with|a) $"
+    return re.search(verb, text[:start]) is not None
 
 
 def _denial(text: str, start: int, end: int, name: str) -> str | None:
     """Returns how what is named at text[start:end] is denied: None (not at all), "certain", or "unclear"."""
     before = re.split(_RESTART, text[:start])[-1]
     if name in (*_YES, *_NO):
-        return (
-            "certain"
-            if re.search(
-                r"(?:\bnot|n't|\bneither|\bnor|\bwrong to say|\bwrong to answer)(?: an?| the| simply)? ?'?$", before
-            )
-            else None
-        )
+        denial = r"(?:\bnot|n't|\bneither|\bnor|\bwrong to say|\bwrong to answer)(?: an?| the| simply)? ?'?$"
+        return "certain" if re.search(denial, before) else None
     negations = list(re.finditer(_NEGATION, before))
     if negations:
         gap = set(re.findall(r"[\w']+", before[negations[-1].end() :]))

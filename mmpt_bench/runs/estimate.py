@@ -26,7 +26,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Outlook:
+class PlanSummary:
     """What would run, what it may cost, and what it could tell apart."""
 
     runs: list[dict[str, Any]]
@@ -45,7 +45,7 @@ class Outlook:
         return found | {"seconds": self.cost.seconds, "peak_bytes": self.cost.peak_bytes}
 
 
-def outlook(plans: Sequence[Plan], store: Store) -> Outlook:
+def plan_summary(plans: Sequence[Plan], store: Store) -> PlanSummary:
     """Returns what some plans with the same tasks would do."""
     rows = [
         {
@@ -75,7 +75,7 @@ def outlook(plans: Sequence[Plan], store: Store) -> Outlook:
     ]
     corpus = first.prepared.corpus
     trained_on = {"name": corpus.name, "examples": corpus.size, "held_out": corpus.validation_size}
-    return Outlook(rows, tasks, trained_on, estimate(plans, store), first.prepared.notes)
+    return PlanSummary(rows, tasks, trained_on, estimate(plans, store), first.prepared.notes)
 
 
 def estimate(plans: Sequence[Plan], store: Store) -> Cost:

@@ -22,7 +22,7 @@ from mmpt_bench.study.ablation_board import AblationBoard, ablation_board, ablat
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from mmpt_bench.runs.estimate import Outlook
+    from mmpt_bench.runs.estimate import PlanSummary
 
 NOTES = (
     "**Score** is the mean over seeds with its 95 % interval: over seeds and pictures with two seeds or more, over "
@@ -46,7 +46,7 @@ class AblationResult:
     """The results folder."""
     board: AblationBoard | None = None
     failed: tuple[Record, ...] = ()
-    outlook: Outlook | None = None
+    summary: PlanSummary | None = None
 
 
 def write_ablations(store: Store, tasks: Mapping[str, Task], records: Sequence[Record]) -> list[AblationBoard]:

@@ -9,31 +9,31 @@ import click
 from mmpt_bench.cli.options import print_json
 
 if TYPE_CHECKING:
-    from mmpt_bench.runs.estimate import Outlook
+    from mmpt_bench.runs.estimate import PlanSummary
 
 
-def print_outlook(outlook: Outlook, as_json: bool, **more: Any) -> None:
+def print_plan(summary: PlanSummary, as_json: bool, **more: Any) -> None:
     """Prints runs, costs and what could be told apart; `more` stands beside it in the JSON."""
     from mmpt_bench.runs.estimate import how_long
 
-    for note in outlook.notes:
+    for note in summary.notes:
         click.echo(note, err=True)
     if as_json:
-        print_json(more | outlook.as_plain())
+        print_json(more | summary.as_plain())
         return
-    corpus = outlook.corpus
+    corpus = summary.corpus
     held_out = f"{corpus['held_out']:,} held out for selection"
     click.echo(f"Trained on {corpus['name']}: {corpus['examples']:,} examples, {held_out}")
-    for row in outlook.runs:
+    for row in summary.runs:
         todo = ("train, " if row["train"] else "") + (
             f"evaluate {', '.join(row['evaluate'])}" if row["evaluate"] else "nothing to do"
         )
         known = f"; recorded: {', '.join(row['recorded'])}" if row["recorded"] else ""
         rate = f"learning rate {row['learning_rate']:g}, {row['learning_rate_source']}"
         click.echo(f"{row['label']} seed {row['seed']}: {todo}{known} ({rate})")
-    for task in outlook.tasks:
+    for task in summary.tasks:
         click.echo(
             f"{task['task']} ({task['suite']}): {task['questions']:,} questions on {task['pictures']:,} pictures; "
             f"two checkpoints differ detectably from about {task['detectable_difference']:.1%} accuracy on"
         )
-    click.echo(how_long(outlook.cost))
+    click.echo(how_long(summary.cost))
