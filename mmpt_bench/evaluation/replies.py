@@ -21,86 +21,35 @@ import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 
+from mmpt_bench.evaluation.reply_words import (
+    AFTER_PREDICATE,
+    ASIDE,
+    AT_THE_START,
+    BEFORE_YES_OR_NO,
+    CERTAIN_GAP,
+    CLOSE,
+    ELSEWHERE,
+    FALSE,
+    FILLER,
+    FLAGS,
+    FOR_PROGRAMS,
+    NEGATION,
+    NO,
+    NO_VERDICT,
+    NUMBERS,
+    OPEN,
+    RESTART,
+    SAID_LAST,
+    SOFT_NO,
+    TAKEN_BACK,
+    TENTATIVE,
+    TRUE,
+    UNSURE,
+    YES,
+)
+
 Parse = Callable[[str, Sequence[str]], str | None]
 """(reply, legal answers) -> the answer that the reply gives, or None."""
-
-_TAG = r"(?:think|thinking|thoughts?|reasoning|reason|reflection|scratchpad|analysis)"
-_OPEN = rf"(?:<\|?(?:begin_of_)?{_TAG}\|?>|\[{_TAG}\]|◁{_TAG}▷|<\|channel\|>analysis<\|message\|>)"
-_CLOSE = rf"(?:<\|?(?:/|end_of_){_TAG}\|?>|\[/{_TAG}\]|◁/{_TAG}▷|<\|channel\|>final<\|message\|>)"
-_FLAGS = re.IGNORECASE | re.DOTALL
-
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-_YES = ("yes", "yeah", "yep", "yup")
-_NO = ("no", "nope", "nah")
-_TRUE = ("true", "correct", "accurate")
-_FALSE = ("false", "incorrect", "untrue", "inaccurate")
-_NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-
-_FOR_PROGRAMS = (
-    r"<answer>(.*?)(?:</answer>|$)",
-    r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}",
-    r"""["'](?:(?:final|predicted)[ _])?(?:answer|label|prediction|response|result|choice|class|category|digit"""
-    r"""|verdict|relation)["']\s*[:=]\s*("[^"]*"?|'[^']*'?|[\w ]+)""",
-)
-_NEGATION = (
-    r"(?:\bnot\b|n't\b|\bcannot\b|\bnever\b|\bneither\b|\brather than\b|\binstead of\b|\bas opposed to\b"
-    r"|\bother than\b|\bexcept\b|\bunlike\b|\bwithout\b|\brul(?:es?|ed|ing) out\b|\bexclud(?:es?|ed|ing)\b"
-    r"|\babsence of\b|\bhardly\b|\bdoubt\b|\bno longer\b|\bfar from\b|\b(?:wrong|false|incorrect) to\b|\bless likely\b)"
-)
-_CERTAIN_GAP = _words(
-    "think believe say see that this it the a an statement sentence caption claim description answer is be was to"
-    " really entirely quite completely fully strictly actually necessarily exactly would so very appear appears seem"
-    " seems look looks likely always simply just considered as in fact call either"
-)
-"""Words that may stand between a negation and what it denies for certain: "do not think that this is true"."""
-_AFTER_PREDICATE = _words(
-    "that because since as for given based here in on at when if and but or so due with from according too though"
-    " although while statement sentence claim caption description relation relationship label digit number instead"
-    " indeed overall then would is was not by after all again nor rather"
-)
-"""Words that may follow "true", "neutral" or "seven" where it is a verdict; "true art" and "one thing" are none."""
-_BEFORE_YES_OR_NO = _words(
-    "so but and or then is are was were be say said answer therefore thus hence has have had see sees shows show with"
-    " contains contain find detect definitely probably certainly absolutely clearly simply likely maybe perhaps just"
-    " oh well hmm um hell option a with actually not towards toward rather neither nor otherwise"
-)
-_UNSURE = (
-    r"(?:(?:not|n't)(?: \w+)? (?:sure|certain|clear|possible|able|know|tell|determine|say|enough|have access)"
-    r"|cannot (?:be )?\w*(?:tell|determin|say|see clearly|identif|answer|verif|confirm)|unable to|unclear|unsure"
-    r"|uncertain|unknown|(?:hard|difficult|impossible) to|not enough|no way to|as an ai\b|language model)"
-)
-_NO_VERDICT = (
-    r"(?:\bno (?:image|picture|photo|file)s? (?:\w+ ){0,3}(?:provided|attached|given|uploaded|included|available)\b"
-    r"|\bno way to\b|\bi can help\b|\bi (?:can't|cannot|am unable to|'m unable to) (?:help|assist|identify)\b"
-    r"|\bplease (?:upload|share|provide|attach)\b)"
-)
-_SOFT_NO = (
-    r"(?:^(?:\w+ly )?not\b|\b(?:is|are|was|were)(?:n't| not)\b|\b(?:do|does|did|can|could)(?:n't| not) (?:\w+ly )?"
-    r"(?:see|contain|show|have|appear|depict|include|find|detect|observe|look|seem|think so|believe so)\b"
-    r"|\bcannot (?:see|find|detect)\b|\bnone\b|\bnothing (?:like|of|such)\b|\bnobody\b|\babsent\b|^neither\b"
-    r"|\b(?:is|are|was|were|see|sees|has|have|had|contains?|shows?|find|detect) no\b)"
-)
-_SAID_LAST = (
-    r"(?:\b(?:answer|verdict|conclusion|prediction|label|relation(?:ship)?|option|choice|digit|class|category|number"
-    r"|statement|sentence|caption|claim|description)(?: ?\([^)]*\))?"
-    r"(?: to (?:the|this|your) question| (?:here|would|should|must|shown|that fits))*"
-    r"(?:'s|\s*(?:\b(?:is|be)\b|[:=]|->))+"
-    r"|\b(?:selected|chosen)\s*:|\bone that fits is\b|\b(?:most likely|best guess(?: is)?|in fact)\b"
-    r"|\b(?:therefore|thus|hence|in conclusion|to conclude|in summary|overall)\b)"
-)
-_TAKEN_BACK = (
-    r"(?:\b(?:no,? )?wait\s*[,.!:-]|\bcorrection\b|\bsorry\b|\bscratch that\b|\bi mean\b|\bi meant\b|\bmisread\b"
-    r"|\bon second (?:thoughts?|look)\b|\blooking again\b|\blet me correct\b|\bon reflection\b|\bactually,)"
-)
-_RESTART = (
-    r"(?:[.;!?\n:()]|\bbut\b|\byet\b|(?:,|\s-+|—|–)\s*(?:it's|its|it is|this is|that is|they are|there (?:is|are)|so\b"
-    r"|therefore|thus|hence|which|rather|instead|i think|i see|i believe|i'd say|my answer|the answer))"
-)
-_FILLER = r"(?:so|it's|it is|this is|that is|that's|hence|a|an|the|just|simply|clearly|must be|is|my answer|final)"
 
 
 def without_reasoning(reply: str) -> str | None:
@@ -109,11 +58,11 @@ def without_reasoning(reply: str) -> str | None:
     Tags are those that chat templates and harnesses know: <think>, [THINK], ◁think▷ and the like. An opening tag may
     be missing, since templates put it into the prompt. A reply without reasoning is returned as it is.
     """
-    if not re.search(f"{_OPEN}|{_CLOSE}", reply, _FLAGS):
+    if not re.search(f"{OPEN}|{CLOSE}", reply, FLAGS):
         return reply
-    text = re.sub(f"{_OPEN}.*?{_CLOSE}", "", reply, flags=_FLAGS)
-    text = re.split(_CLOSE, text, flags=_FLAGS)[-1]
-    return None if re.search(_OPEN, text, _FLAGS) else text.strip()
+    text = re.sub(f"{OPEN}.*?{CLOSE}", "", reply, flags=FLAGS)
+    text = re.split(CLOSE, text, flags=FLAGS)[-1]
+    return None if re.search(OPEN, text, FLAGS) else text.strip()
 
 
 def reply_reader(also: Mapping[str, Sequence[str]] | None = None) -> Parse:
@@ -141,10 +90,10 @@ def _plain(text: str) -> str:
     text = re.sub(r"\\[a-zA-Z]+(?=\{)|</?\w+[^<>]*>|<\|[^|<>]*\|>|[\u200b-\u200f\ufeff]", " ", text)
     text = re.sub(r"[*`~#|$\\{}\[\]\"]|(?<!\w)'|'(?!\w)", " ", text)
     text = re.sub(r"(?<=\w)[_-](?=\w)|_", " ", text).casefold()
+    text = re.sub(r"(?<=[\u3040-\u9fff])(?=[a-z0-9])|(?<=[a-z0-9])(?=[\u3040-\u9fff])", " ", text)
     text = re.sub(
         r"\b(?:no|without(?: a)?|beyond(?: a)?)(?: any)? (?:doubt|question)\b|\bnot only\b|\bno problem\b", " ", text
     )
-    text = re.sub(r"\b(?:at first (?:glance|sight|look)|i first|first i)\b.*?(?:\bbut\b|[.;:])", " ", text)
     return re.sub(r"[^\S\n]+", " ", text).strip()
 
 
@@ -154,8 +103,8 @@ def _names(choices: Sequence[str], others: Mapping[str, Sequence[str]]) -> dict[
     names = dict(plain)
     for truth, lie in (("yes", "no"), ("true", "false")):
         if set(plain) == {truth, lie}:
-            names |= dict.fromkeys((*_YES, *_TRUE), plain[truth]) | dict.fromkeys((*_NO, *_FALSE), plain[lie])
-    for digit, word in enumerate(_NUMBERS):
+            names |= dict.fromkeys((*YES, *TRUE), plain[truth]) | dict.fromkeys((*NO, *FALSE), plain[lie])
+    for digit, word in enumerate(NUMBERS):
         for said, other in ((str(digit), word), (word, str(digit))):
             if said in plain and other not in plain:
                 names[other] = plain[said]
@@ -177,8 +126,8 @@ class _Reader:
 
     def read(self, reply: str) -> str | None:
         """Returns the answer that a reply without reasoning gives."""
-        for pattern in _FOR_PROGRAMS:
-            if found := re.findall(pattern, reply, _FLAGS):
+        for pattern in FOR_PROGRAMS:
+            if found := re.findall(pattern, reply, FLAGS):
                 return self._read_text(_plain(str(found[-1])))
         return self._read_text(_plain(reply))
 
@@ -186,30 +135,37 @@ class _Reader:
         letter = {"y": "yes", "n": "no", "t": "true", "f": "false"}.get(text.strip(" .,!:'"))
         if letter is not None and letter in self.names:
             return self.names[letter]
+        if (answer := self._in_other_words(text)) is not None:
+            return answer
+        if (answer := self._marked(text)) is not None:
+            return answer
         text = self._without_echo(text)
+        for aside in ASIDE:
+            without = re.sub(aside, " ", text)
+            text = without if re.search(self.word, without) else text
         only_names = re.fullmatch(rf"\W*(?:{self.word}\W*)+", text)
         if only_names and len({self.names[name] for name in re.findall(self.word, text)}) > 1:
             return None
-        taken_back = list(re.finditer(_TAKEN_BACK, text))
+        taken_back = list(re.finditer(TAKEN_BACK, text))
         if taken_back and re.search(self.word, text[: taken_back[-1].start()]):
             text = text[taken_back[-1].end() :]
-        for said in reversed(list(re.finditer(_SAID_LAST, text))):
-            if re.search(rf"{_NEGATION}|\b(?:part|half) of\b", re.split(_RESTART, text[: said.start()])[-1]):
+        for said in reversed(list(re.finditer(SAID_LAST, text))):
+            if re.search(rf"{NEGATION}|\b(?:part|half) of\b", re.split(RESTART, text[: said.start()])[-1]):
                 continue
             sentence = re.split(r"[.;!?\n]", text[said.end() :].strip(" .,:-\n"), maxsplit=1)[0]
             sentence = re.sub(r"^\(?[a-j][).:]\s*", "", sentence)
             for part in (sentence, re.split(r",|\bbut\b|\balthough\b|\bbecause\b", sentence, maxsplit=1)[0]):
-                if (answer := self._read_statement(part)) is not None:
+                if (answer := self._read_statement(part, whole=False)) is not None:
                     return answer
         last = re.split(r"[!?\n:—–]\s*|\.(?!\d)\s*", text.rstrip(" .!?\n:"))[-1]
-        alone = re.fullmatch(rf"\W*(?:{_FILLER}\W+)*({self.word})\W*", last)
+        alone = re.fullmatch(rf"\W*(?:{FILLER}\W+)*({self.word})\W*", last)
         if alone and len({self.names[name] for name in re.findall(self.word, text)}) < len(re.findall(r"\w+", text)):
             return self.names[alone.group(1)]
         return self._read_statement(text)
 
     def _without_echo(self, text: str) -> str:
         """Returns text without all options in a row, and without questions where anything else is said."""
-        mark = r"(?:\(?[a-j]\)\s*|[a-j][.:]\s*)"
+        mark = r"(?:\(?[a-j]\)\s*|[a-j][.:]\s*|[-•] )"
         joint = rf"\s*(?:(?:,|/|\bor\b|\band\b|\n|,\s*or\b|,\s*and\b)\s*{mark}?|{mark})"
 
         def without(found: re.Match[str]) -> str:
@@ -218,11 +174,45 @@ class _Reader:
 
         text = re.sub(rf"{mark}?{self.word}(?:{joint}{self.word})+", without, text)
         answered = re.sub(r"[^.;!?\n]*\?", " ", text).strip()
-        return answered if re.search(r"\w", answered) else text
+        if not re.search(r"\w", answered):
+            return text
+        unfinished = r"(?:^|(?<=[.!?]))\s*(?:is|are|does|do|which|what) (?:the|this|that|these|of)\b[^.;!?\n]*$"
+        return re.sub(unfinished, "", answered)
 
-    def _read_statement(self, text: str) -> str | None:
-        yes_or_no = {_plain(choice) for choice in self.choices} == {"yes", "no"}
-        if re.search(_NO_VERDICT, text):
+    def _in_other_words(self, text: str) -> str | None:
+        """Returns the answer of a reply that begins with yes or no in another language, or is a mistyped name."""
+        for answer, words in ELSEWHERE.items():
+            if answer in self.names and re.match(rf"\W*(?:{'|'.join(words)})(?!\w)(?! ?[?])", text):
+                return self.names[answer]
+        for answer, pattern in AT_THE_START.items():
+            if answer in self.names and re.match(pattern, text):
+                return self.names[answer]
+        first = re.match(r"(\w+)(?:\W*$|[,.!:])", text)
+        if first is None or first.group(1) in self.names:
+            return None
+        meant = {answer for name, answer in self.names.items() if first.group(1) in _mistyped(name)}
+        return meant.pop() if len(meant) == 1 else None
+
+    def _marked(self, text: str) -> str | None:
+        """Returns the one answer that is marked in a list of several: "dog: yes", "| cat | ✓ |", "| bird | 0.91 |"."""
+        if len(self.choices) <= 2:
+            return None
+        marks = r"yes|no|true|false|✓|✔|✗|✘|✅|❌|high|low|medium|0?\.\d+|\d+(?:\.\d+)?%"
+        found = re.findall(rf"({self.word})\s*[:\-–—= ]\s*({marks})(?!\w)", text.replace(" is ", ": "))
+        if len(found) < 2 or len({name for name, _ in found}) < len(found):
+            return None
+        share = {"yes": 1.0, "true": 1.0, "high": 1.0, "✓": 1.0, "✔": 1.0, "✅": 1.0, "medium": 0.5}
+        value = {
+            self.names[name]: share.get(mark, float(mark.rstrip("%")) if re.search(r"\d", mark) else 0.0)
+            for name, mark in found
+        }
+        best = [answer for answer in value if value[answer] == max(value.values())]
+        return best[0] if len(best) == 1 else None
+
+    def _read_statement(self, text: str, whole: bool = True) -> str | None:
+        """Returns the answer of a text; of a part of a reply, no denial alone ("there is no date") is an answer."""
+        yes_or_no = whole and {_plain(choice) for choice in self.choices} == {"yes", "no"}
+        if re.search(NO_VERDICT, text):
             return None
         start = re.match(rf"\W*({self.word})", text)
         if start and self._is_verdict(text, start.start(1), start.end(1)):
@@ -231,23 +221,25 @@ class _Reader:
                 return None
             if not _denied_after(text, start.end(1), start.group(1)):
                 return self.names[start.group(1)]
-        named, denied = self._named_and_denied(text)
+        named, denied, tentative = self._named_and_denied(text)
+        named = named or tentative
         if len(named) == 1:
             return named.pop()
         left = set(self.choices) - denied
         if not named and denied and len(left) == 1:
             return left.pop()
-        if yes_or_no and not named and not denied and not re.search(_UNSURE, text):
-            if re.search(_SOFT_NO, text):
+        if yes_or_no and not named and not denied and not re.search(UNSURE, text):
+            if re.search(SOFT_NO, text):
                 return self.names["no"]
             if re.fullmatch(r"\W*i (?:\w+ly )?(?:think|believe|guess) so\W*", text):
                 return self.names["yes"]
         return None
 
-    def _named_and_denied(self, text: str) -> tuple[set[str], set[str]]:
-        """Returns the answers that are named without denial, and those that are denied for certain."""
+    def _named_and_denied(self, text: str) -> tuple[set[str], set[str], set[str]]:
+        """Returns the answers that are named, those that are denied for certain, those that are named as possible."""
         named: set[str] = set()
         denied: set[str] = set()
+        tentative: set[str] = set()
         for found in re.finditer(self.word, text):
             if not self._is_verdict(text, found.start(), found.end()):
                 continue
@@ -256,21 +248,25 @@ class _Reader:
                 named.add(self.names[found.group()])
             elif how == "certain":
                 denied.add(self.names[found.group()])
-        return named, denied
+            elif how == "tentative":
+                tentative.add(self.names[found.group()])
+        return named, denied, tentative
 
     def _is_verdict(self, text: str, start: int, end: int) -> bool:
         """Returns whether a word is meant as an answer: "true art", "one thing", "a no parking sign" are not."""
         name, following = text[start:end], re.match(r"[ '-]*([a-z]+)", text[end:])
         after = following.group(1) if following else ""
-        if name in _YES or name in _NO:
+        if name in YES or name in NO:
             before = re.search(r"(\w+)\W*$", re.split(r"[.,;:!?\n—–]", text[:start])[-1])
-            said = before is None or before.group(1) in _BEFORE_YES_OR_NO
-            of_a_noun = name in _NO and after and after not in _AFTER_PREDICATE
+            said = before is None or before.group(1) in BEFORE_YES_OR_NO
+            of_a_noun = name in NO and after and after not in AFTER_PREDICATE
             return said and not (before is not None and of_a_noun and _is_determiner(text, start))
         if re.match(r" (?:means?|refers|would mean)\b", text[end:]):
             return False
-        if name in (*_TRUE, *_FALSE, *_NUMBERS, "neutral"):
-            return not after or after in _AFTER_PREDICATE
+        if name.isdigit() and after in ("digit", "digits", "number", "numbers", "stroke", "strokes", "loop", "loops"):
+            return False
+        if name in (*TRUE, *FALSE, *NUMBERS, "neutral"):
+            return not after or after in AFTER_PREDICATE
         return True
 
 
@@ -280,24 +276,34 @@ def _is_determiner(text: str, start: int) -> bool:
 
 
 def _denial(text: str, start: int, end: int, name: str) -> str | None:
-    """Returns how what is named at text[start:end] is denied: None (not at all), "certain", or "unclear"."""
-    before = re.split(_RESTART, text[:start])[-1]
-    if name in (*_YES, *_NO):
-        denial = r"(?:\bnot|n't|\bneither|\bnor|\bwrong to say|\bwrong to answer)(?: an?| the| simply)? ?'?$"
+    """Returns how what is named at text[start:end] is denied: None (not at all), "certain", "unclear", "tentative"."""
+    before = re.split(RESTART, text[:start])[-1]
+    if name in (*YES, *NO):
+        denial = r"(?:\bnot|n't|\bneither|\bnor|\bwrong to say|\bwrong to answer)(?: an?| the| simply| say)? ?'?$"
         return "certain" if re.search(denial, before) else None
-    negations = list(re.finditer(_NEGATION, before))
+    negations = list(re.finditer(NEGATION, before))
     if negations:
         gap = set(re.findall(r"[\w']+", before[negations[-1].end() :]))
-        certain = gap <= _CERTAIN_GAP or negations[-1].group() == "neither"
+        certain = gap <= CERTAIN_GAP or negations[-1].group() == "neither"
         return "certain" if certain and len(negations) % 2 else "unclear"
     if re.search(r"\bno (?:\w+ )?$", before):
         return "certain"
+    if re.search(TENTATIVE, before):
+        return "tentative"
     return "unclear" if _denied_after(text, end, name) else None
+
+
+def _mistyped(name: str) -> set[str]:
+    """Returns a name with one letter missing, or with two neighbours exchanged."""
+    if len(name) < 4 and name != "yes":
+        return set()
+    missing = {name[:k] + name[k + 1 :] for k in range(len(name))}
+    return missing | {name[:k] + name[k + 1] + name[k] + name[k + 2 :] for k in range(len(name) - 1)}
 
 
 def _denied_after(text: str, end: int, name: str) -> bool:
     """Returns whether what follows a name denies it: "cat is not the answer", "cat would be wrong"."""
-    if name in (*_YES, *_NO):
+    if name in (*YES, *NO):
         return False
     verb = r"(?:is|are|was|were|does|do|can|could|would|will|has|have|seems|appears)"
     wrong = r"(?:wrong|incorrect|false|untrue|ruled out|excluded|impossible|unlikely|out\b)"
