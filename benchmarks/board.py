@@ -27,7 +27,7 @@ from mmpt_bench.common.hashing import canonical_json, content_key
 from mmpt_bench.data.images import LazyImage
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.evaluation import task_catalog
-from mmpt_bench.evaluation.counting import DIGITS, UNREADABLE, CodedSamples
+from mmpt_bench.evaluation.counting import INDEX_CHARACTERS, UNREADABLE, CodedSamples
 from mmpt_bench.evaluation.scoring import figures
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.records.budget import Budget
@@ -76,9 +76,9 @@ def answered(sheet: CodedSamples, samples: list[Sample], skill: float, rng: np.r
     luck = np.random.default_rng(len(samples)).normal(0, 0.2, len(sheet.clusters))[sheet.row]
     wrong = (right + rng.integers(1, sheet.n_choices)) % sheet.n_choices
     ranked = np.where(rng.random(len(samples)) < skill + luck, right, wrong)
-    letters = np.frombuffer((DIGITS + UNREADABLE).encode(), dtype=np.uint8)
-    parsed = np.where(rng.random(len(samples)) < 0.01, len(DIGITS), ranked)
-    return letters[parsed].tobytes().decode(), letters[ranked].tobytes().decode()
+    letters = np.array(list(INDEX_CHARACTERS + UNREADABLE))
+    parsed = np.where(rng.random(len(samples)) < 0.01, len(INDEX_CHARACTERS), ranked)
+    return "".join(letters[parsed]), "".join(letters[ranked])
 
 
 def records(store: Store, tasks: dict[str, Task], n_runs: int, n_seeds: int, n_answers: int) -> Iterator[Record]:

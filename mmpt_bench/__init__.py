@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from mmpt_bench.data.rows import Rows, read_choice, read_image, read_label, read_text
     from mmpt_bench.data.samples import Prediction, Sample
     from mmpt_bench.evaluation.metrics import Accuracy, Metric, MMEMetric, POPEMetric
-    from mmpt_bench.evaluation.parsing import first_choice, says_neither, yes_no
+    from mmpt_bench.evaluation.parsing import yes_no
+    from mmpt_bench.evaluation.replies import read_reply, reply_reader
     from mmpt_bench.evaluation.task import Task
     from mmpt_bench.methods.method import Method
     from mmpt_bench.mmpt import MMPT
@@ -50,7 +51,8 @@ _HOMES = {
     "data.rows": "Rows read_choice read_image read_label read_text",
     "data.samples": "Prediction Sample",
     "evaluation.metrics": "Accuracy MMEMetric Metric POPEMetric",
-    "evaluation.parsing": "first_choice says_neither yes_no",
+    "evaluation.parsing": "yes_no",
+    "evaluation.replies": "read_reply reply_reader",
     "evaluation.task": "Task",
     "methods.method": "Method",
     "mmpt": "MMPT",

@@ -10,6 +10,15 @@ from typing import Any
 import mmpt_bench as mb
 
 QUESTION = "Which of these is in the image: {all_but_last} or {last}?"
+ALSO = {
+    "airplane": ("plane", "aeroplane", "aircraft", "jet"),
+    "automobile": ("car",),
+    "cat": ("kitten",),
+    "dog": ("puppy",),
+    "ship": ("boat",),
+    "truck": ("lorry",),
+}
+"""Other words for an answer."""
 
 
 def sample(row: Mapping[str, Any], number: int, label_names: Sequence[str]) -> mb.Sample:
@@ -42,9 +51,9 @@ TASK = mb.Task(
     unit="fraction",
     sample=sample,
     metric=mb.Accuracy(),
-    parse=mb.first_choice,
+    parse=mb.reply_reader(ALSO),
     decode="rank",
     max_new_tokens=8,
-    version=1,
+    version=2,
     metric_names=("balanced_accuracy", "macro_f1"),
 )

@@ -53,7 +53,8 @@ TASK = mb.Task(
     parse=mb.yes_no("mme_official"),
     decode="generate",
     max_new_tokens=16,
-    version=1,
+    version=2,
     metric_names=("perception", "cognition"),
+    plain=mb.read_reply,
     other_rules={"lmms-eval": mb.yes_no("mme_lmms"), "vlmevalkit": mb.yes_no("yorn_vlmeval")},
 )

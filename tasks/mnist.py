@@ -41,9 +41,9 @@ TASK = mb.Task(
     unit="fraction",
     sample=sample,
     metric=mb.Accuracy(),
-    parse=mb.first_choice,
+    parse=mb.read_reply,
     decode="rank",
     max_new_tokens=8,
-    version=1,
+    version=2,
     metric_names=("balanced_accuracy", "macro_f1"),
 )

@@ -45,8 +45,8 @@ TASK = mb.Task(
     parse=mb.yes_no("pope_official"),
     decode="generate",
     max_new_tokens=32,
-    version=1,
+    version=2,
     metric_names=("f1/random", "f1/popular", "f1/adversarial", "accuracy", "precision", "recall", "yes_ratio"),
     other_rules={"lmms-eval": mb.yes_no("pope_lmms"), "vlmevalkit": mb.yes_no("yorn_vlmeval")},
-    unreadable=mb.says_neither,
+    plain=mb.read_reply,
 )

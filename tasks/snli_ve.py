@@ -12,6 +12,11 @@ import mmpt_bench as mb
 
 CHOICES = ("entailment", "neutral", "contradiction")
 QUESTION = "{hypothesis} Is the statement entailment, neutral or contradiction, given the image?"
+ALSO = {
+    "entailment": ("entail", "entails", "entailed", "entailing"),
+    "contradiction": ("contradict", "contradicts", "contradicted", "contradicting", "contradictory"),
+}
+"""Other words for an answer."""
 
 
 def sample(row: Mapping[str, Any], number: int, label_names: Sequence[str]) -> mb.Sample:
@@ -59,9 +64,9 @@ TASK = mb.Task(
     unit="fraction",
     sample=sample,
     metric=mb.Accuracy(),
-    parse=mb.first_choice,
+    parse=mb.reply_reader(ALSO),
     decode="rank",
     max_new_tokens=8,
-    version=1,
+    version=2,
     metric_names=("balanced_accuracy", "macro_f1"),
 )

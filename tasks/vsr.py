@@ -63,9 +63,9 @@ TASK = mb.Task(
     metric=mb.Accuracy(),
     headline="accuracy",
     unit="fraction",
-    parse=mb.first_choice,
+    parse=mb.read_reply,
     decode="rank",
     max_new_tokens=8,
-    version=1,
+    version=2,
     metric_names=("balanced_accuracy", "macro_f1"),
 )

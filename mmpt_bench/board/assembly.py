@@ -174,11 +174,26 @@ def _flags(row: Row, records: Sequence[Record], n_failed: int, limit: int | None
     return [
         *(["exploratory"] if row.trains and len(row.seeds) < SEEDS_TO_CLAIM else []),
         *([f"degenerate: {', '.join(degenerate)}"] if degenerate else []),
+        *_shares(records, "n_read_otherwise", "replies that a person reads otherwise than the parse rule"),
+        *_shares(records, "n_unfinished", "replies that end inside their reasoning"),
         *([f"{n_failed} failed"] if n_failed else []),
         *(["limit"] if limit is not None else []),
         *(["lr not searched"] if row.trains and "searched:" not in source else []),
         *(["lr at edge"] if "edge" in source else []),
     ]
+
+
+def _shares(records: Sequence[Record], field: str, what: str) -> list[str]:
+    """Returns a note with the share of such replies on each task that has some, over all seeds."""
+    of: dict[str, list[Record]] = {}
+    for record in records:
+        if getattr(record, field):
+            of.setdefault(record.task, [])
+    for record in records:
+        if record.task in of and record.n:
+            of[record.task].append(record)
+    shares = {task: sum(getattr(r, field) or 0 for r in each) / sum(r.n for r in each) for task, each in of.items()}
+    return [f"{what}: {', '.join(f'{task} {share:.1%}' for task, share in sorted(shares.items()))}"] if shares else []
 
 
 def _with_intervals(

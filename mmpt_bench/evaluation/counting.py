@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,20 +17,25 @@ from mmpt_bench.common.errors import UntrustedRecord
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.stats.resampling import Tally
 
-DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
-"""An index of a choice is one of these; so is each character of `Record.parsed_choices`."""
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+MAX_CHOICES = 1036
+"""Choices that a question may have: ImageNet's thousand, and some."""
+INDEX_CHARACTERS = "0123456789abcdefghijklmnopqrstuvwxyz" + "".join(map(chr, range(0x100, 0x100 + MAX_CHOICES - 36)))
+"""The index of a choice as one character, as in `Record.parsed_choices`: base 36, then the letters from U+0100 on."""
 UNREADABLE = "-"
-_CODES = np.full(256, np.iinfo(np.int64).max, dtype=np.int64)
+_CODES = np.full(0x10000, np.iinfo(np.int64).max, dtype=np.int64)
 """The code of each character; the largest number for what is none."""
-_CODES[[ord(digit) for digit in UNREADABLE + DIGITS]] = range(1 + len(DIGITS))
+_CODES[[ord(character) for character in UNREADABLE + INDEX_CHARACTERS]] = range(1 + MAX_CHOICES)
 Adds = Callable[[Sample, str | None], Iterable[str]]
 Complete = Callable[[np.ndarray], None]
 
 
 def choices_text(samples: Sequence[Sample], choices: Sequence[str | None]) -> str:
-    """Returns choices as one character a sample: index in base 36, `-` where unreadable (ValueError for no choice)."""
+    """Returns choices as one character a sample: its index, `-` where unreadable (ValueError for no choice)."""
     codes = _coded([sample.choices for sample in samples], choices)
-    return "".join((UNREADABLE + DIGITS)[code] for code in codes)
+    return "".join((UNREADABLE + INDEX_CHARACTERS)[code] for code in codes)
 
 
 def choices_from(samples: Sequence[Sample], text: str) -> list[str | None]:
@@ -51,7 +57,7 @@ def _decoded(text: str, ids: Sequence[str], n_choices: np.ndarray) -> np.ndarray
     """
     if len(text) != len(ids):
         raise UntrustedRecord(f"A record has {len(text):,} answers to {len(ids):,} samples.")
-    codes = _CODES[np.frombuffer(text.encode("latin-1", "replace"), dtype=np.uint8)]
+    codes = _CODES[np.frombuffer(text.encode("utf-16-le", "replace"), dtype="<u2")]
     (wrong,) = np.nonzero(codes > n_choices)
     if len(wrong):
         sample, answer = ids[wrong[0]], text[wrong[0]]
@@ -78,7 +84,7 @@ class CodedSamples:
     """Of each sample, its image's, (samples,)."""
     first: np.ndarray
     """Of each sample, where its kind begins in `adds`, (samples,)."""
-    adds: np.ndarray
+    adds: csr_array
     """What each answer to each kind adds to each column, 0 or 1, (kinds x codes, columns)."""
     complete: Complete | None
     """Fills in, in counts of all images, the columns that do not add up over answers."""
@@ -113,14 +119,12 @@ class CodedSamples:
         """Returns the counts of coded answers added up over all images, (columns,)."""
         if self.complete is not None:
             return np.asarray(self.counted(codes).counts.sum(axis=0))
-        return np.asarray(np.bincount(self.first + codes, minlength=len(self.adds)) @ self.adds)
+        return np.asarray(np.bincount(self.first + codes, minlength=self.adds.shape[0]) @ self.adds)
 
     @cached_property
     def _added(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns of each row of `adds` where its columns begin and how many they are, and all columns in a line."""
-        row, column = np.nonzero(self.adds)
-        times = np.bincount(row, minlength=len(self.adds))
-        return np.cumsum(times) - times, times, column
+        return self.adds.indptr[:-1], np.diff(self.adds.indptr), self.adds.indices
 
     def narrowed(self, columns: Sequence[str]) -> CodedSamples:
         """Returns the same samples, of which these columns alone are counted."""
@@ -144,18 +148,23 @@ def code_samples(
         within_groups: an image has a row in each group that asks about it, and is resampled within the group.
         complete: fills in the columns that do not add up over answers.
     """
+    from scipy.sparse import csr_array  # Here, so that a task's file is imported without it.
+
     rows: dict[tuple[str, str], int] = {}
     kinds: dict[tuple[str, tuple[str, ...], str], tuple[int, Sample]] = {}
     for sample in samples:
         rows.setdefault(_row(sample, within_groups), len(rows))
         kinds.setdefault((sample.group, sample.choices, sample.answer), (len(kinds), sample))
     n_codes = 1 + max((len(sample.choices) for sample in samples), default=0)
-    table = np.zeros((len(kinds), n_codes, len(columns)), dtype=np.uint8)
     place = {name: number for number, name in enumerate(columns)}
-    for number, sample in kinds.values():
-        for code, choice in enumerate((None, *sample.choices)):
-            for name in adds(sample, choice):
-                table[number, code, place[name]] = 1
+    added: list[int] = []
+    begins = [0]
+    for _, sample in kinds.values():
+        choices = (None, *sample.choices)
+        for code in range(n_codes):
+            added += sorted(place[name] for name in adds(sample, choices[code])) if code < len(choices) else []
+            begins.append(len(added))
+    table = csr_array((np.ones(len(added), dtype=np.int64), added, begins), shape=(len(begins) - 1, len(columns)))
     return CodedSamples(
         clusters=tuple(cluster for _, cluster in rows),
         strata=tuple(group for group, _ in rows),
@@ -165,7 +174,7 @@ def code_samples(
         n_choices=np.array([len(sample.choices) for sample in samples]),
         row=np.array([rows[_row(sample, within_groups)] for sample in samples]),
         first=n_codes * np.array([kinds[s.group, s.choices, s.answer][0] for s in samples]),
-        adds=table.reshape(-1, len(columns)),
+        adds=table,
         complete=complete,
     )
 

@@ -1,4 +1,4 @@
-"""What a reply says: the published rules for yes-or-no benchmarks, and one for class names.
+"""The published rules by which yes-or-no benchmarks read a reply, to the letter; a person's reading is in `replies.py`.
 
 Each rule is written from its published description and proved against what the published tool makes of 2,091 replies
 (tests/evaluation/test_metrics.py). None means that the rule reads no answer; it is scored as wrong, never guessed.
@@ -10,9 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from mmpt_bench.common.errors import unknown_name
-
-Parse = Callable[[str, Sequence[str]], str | None]
-"""(reply, legal answers) -> the answer that the reply gives, or None."""
+from mmpt_bench.evaluation.replies import Parse
 
 
 def mme_official(reply: str) -> str | None:
@@ -47,25 +45,6 @@ def yorn_vlmeval(reply: str) -> str | None:
     """Returns "yes" or "no" as VLMEvalKit does without a judge: exactly one of the two is among the words."""
     found = {"yes", "no"}.intersection(_without_punctuation(reply.lower()).split())
     return found.pop() if len(found) == 1 else None
-
-
-def says_neither(reply: str, choices: Sequence[str]) -> bool:
-    """Returns whether a reply holds none of the legal answers as a whole word, whatever its case.
-
-    POPE's own rule reads an answer from every reply; this tells in how many of them there was none to read.
-    """
-    return not _choices_in(reply, choices)
-
-
-def first_choice(reply: str, choices: Sequence[str]) -> str | None:
-    """Returns the legal answer that the reply starts with, else the only one it names, else None.
-
-    Whole words, whatever their case: "a cat." and "Cat, not dog" are "cat"; "cats" and "a cat or a dog" are nothing.
-    Where one name begins another ("fire", "fire truck"), the longer one that fits is the one named.
-    """
-    start = re.match(r"\W*" + _any_of(choices), reply, re.IGNORECASE)
-    named = _choices_in(start.group(1) if start else reply, choices)
-    return named.pop() if len(named) == 1 else None
 
 
 YES_NO_RULES: dict[str, Callable[[str], str | None]] = {
@@ -108,14 +87,3 @@ def _without_punctuation(text: str) -> str:
         beside_blank = mark + " " in text or " " + mark in text
         cleaned = cleaned.replace(mark, "" if beside_blank or deletes_all else " ")
     return re.sub(r"(?<!\d)\.(?!\d)", "", cleaned, count=32)
-
-
-def _any_of(choices: Sequence[str]) -> str:
-    """Returns a pattern for any of the choices as whole words; of two that begin alike the longer is tried first."""
-    longest_first = sorted(choices, key=len, reverse=True)
-    return rf"(?<!\w)({'|'.join(re.escape(choice) for choice in longest_first)})(?!\w)"
-
-
-def _choices_in(reply: str, choices: Sequence[str]) -> set[str]:
-    by_lower = {choice.lower(): choice for choice in choices}
-    return {by_lower[found.lower()] for found in re.findall(_any_of(choices), reply, re.IGNORECASE)}

@@ -11,6 +11,7 @@ import numpy as np
 
 from mmpt_bench.data.samples import Prediction, Sample
 from mmpt_bench.evaluation.counting import choices_text
+from mmpt_bench.evaluation.replies import without_reasoning
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.stats.intervals import cluster_bootstrap
 
@@ -53,10 +54,24 @@ def scored(task: Task, samples: Sequence[Sample], predictions: Sequence[Predicti
         "values": values[task.decode],
         "n": len(samples),
         "n_pictures": len(set(tally.clusters)),
-        "n_unparsed": sum(not task.reads(p.reply, s.choices) for p, s in zip(predictions, samples, strict=True)),
+        **counts_of_replies(task, samples, [p.reply for p in predictions]),
         "degenerate": said > DEGENERATE >= due,
         "parsed_choices": choices_text(samples, answers["generate"]),
         "ranked_choices": choices_text(samples, answers["rank"]),
+    }
+
+
+def counts_of_replies(task: Task, samples: Sequence[Sample], replies: Sequence[str]) -> dict[str, int]:
+    """Returns in how many replies a person reads no answer, or another one than the rule, and how many reason first."""
+    plain = [task.read_plainly(reply, s.choices) for reply, s in zip(replies, samples, strict=True)]
+    by_rule = plain
+    if task.plain is not None:
+        by_rule = [task.read(reply, s.choices) for reply, s in zip(replies, samples, strict=True)]
+    return {
+        "n_unparsed": plain.count(None),
+        "n_read_otherwise": sum(rule != person for rule, person in zip(by_rule, plain, strict=True)),
+        "n_reasoning": sum(without_reasoning(reply) != reply for reply in replies),
+        "n_unfinished": sum(without_reasoning(reply) is None for reply in replies),
     }
 
 

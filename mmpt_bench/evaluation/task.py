@@ -13,10 +13,12 @@ from mmpt_bench.common.errors import unknown_name
 from mmpt_bench.data.dataset import Dataset
 from mmpt_bench.data.samples import Decode, Sample
 from mmpt_bench.evaluation.metrics import Metric
-from mmpt_bench.evaluation.parsing import Parse
+from mmpt_bench.evaluation.replies import Parse, without_reasoning
 
 OFFICIAL = "official"
 """Name of a task's own parse rule."""
+PLAIN = "plain"
+"""Name of the rule that reads a reply as a person would, on every task."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,8 @@ class Task:
     """Rises when prompts, parsing or scoring change: results of two versions are never mixed."""
     metric_names: tuple[str, ...] = field(default=())
     """Other figures worth a column, names in `Metric.values`."""
-    unreadable: Callable[[str, Sequence[str]], bool] | None = None
-    """(reply, choices) -> the reply gives no legal answer, though `parse` reads one; None: ask `parse`."""
+    plain: Parse | None = None
+    """How a person reads a reply, where `parse` is a rule that a benchmark's authors defined; None: as `parse` does."""
     other_rules: Mapping[str, Parse] = field(default_factory=dict, hash=False)
     """Parse rules of other harnesses, by the name that `--parse` takes: "lmms-eval", "vlmevalkit"."""
     rule: str = OFFICIAL
@@ -57,15 +59,21 @@ class Task:
 
     def with_rule(self, name: str) -> Task:
         """Returns the task with another parse rule; raises RequestError where it has none of that name."""
-        if name == self.rule:
+        if name == self.rule or (name == PLAIN and self.plain is None):
             return self
+        if name == PLAIN and self.plain is not None:
+            return replace(self, parse=self.plain, plain=None, rule=PLAIN)
         if name not in self.other_rules:
-            known = [self.rule, *self.other_rules]
+            known = list(dict.fromkeys([self.rule, *self.other_rules, PLAIN]))
             raise unknown_name("parse rule", name, known, f"{self.title} has {', '.join(f'`{k}`' for k in known)}.")
-        return replace(self, parse=self.other_rules[name], rule=name, unreadable=None)
+        return replace(self, parse=self.other_rules[name], rule=name)
 
-    def reads(self, reply: str, choices: Sequence[str]) -> bool:
-        """Returns whether a reply gives a legal answer; the share of those that do not stands beside every score."""
-        if self.unreadable is not None:
-            return not self.unreadable(reply, choices)
-        return self.parse(reply, choices) is not None
+    def read(self, reply: str, choices: Sequence[str]) -> str | None:
+        """Returns what the parse rule reads in a reply without its reasoning; None where that does not end."""
+        text = without_reasoning(reply)
+        return None if text is None else self.parse(text, choices)
+
+    def read_plainly(self, reply: str, choices: Sequence[str]) -> str | None:
+        """Returns what a person reads in a reply: None where it gives no legal answer."""
+        text = without_reasoning(reply)
+        return None if text is None else (self.plain or self.parse)(text, choices)

@@ -78,10 +78,17 @@ class Scores:
     n: int = 0
     n_pictures: int = 0
     n_unparsed: int = 0
+    """Replies in which a person reads no legal answer."""
+    n_read_otherwise: int | None = None
+    """Replies in which a person reads another answer than the parse rule, or one of the two reads none."""
+    n_reasoning: int | None = None
+    """Replies with reasoning in tags, which is cut off before they are read."""
+    n_unfinished: int | None = None
+    """Those whose reasoning does not end: they give no answer."""
     degenerate: bool = False
     """More than 99 % of the answers are the same one, on a task where the right ones are not."""
     parsed_choices: str = ""
-    """A character a sample, in the order of the samples file: the choice's index in base 36, `-` where unreadable."""
+    """A character a sample, in the order of the samples file: the choice's index, `-` where unreadable."""
     ranked_choices: str = ""
     """The same for the best-ranked legal answer."""
 

@@ -22,7 +22,7 @@ from mmpt_bench.common.files import path_inside, read_jsonl, scrub, scrubbed, wr
 from mmpt_bench.common.hashing import canonical_json, content_key
 from mmpt_bench.data.images import LazyImage
 from mmpt_bench.data.samples import Sample
-from mmpt_bench.evaluation.counting import DIGITS
+from mmpt_bench.evaluation.counting import INDEX_CHARACTERS, MAX_CHOICES
 from mmpt_bench.records.record import Record
 from mmpt_bench.records.run_folder import RECORDS, RunFolder, read_records
 
@@ -118,23 +118,23 @@ class Store:
 
 
 def _sample_row(sample: Sample) -> dict[str, Any]:
-    if sample.answer not in sample.choices or len(sample.choices) > len(DIGITS):
+    if sample.answer not in sample.choices or len(sample.choices) > MAX_CHOICES:
         raise RequestError(
-            f"Sample `{sample.id}` needs its answer `{sample.answer}` among at most {len(DIGITS)} choices; "
+            f"Sample `{sample.id}` needs its answer `{sample.answer}` among at most {MAX_CHOICES:,} choices; "
             f"it has {len(sample.choices)}: {', '.join(sample.choices[:5])}."
         )
     return {
         "id": sample.id,
         "group": sample.group,
         "cluster": sample.cluster,
-        "answer": DIGITS[sample.choices.index(sample.answer)],
+        "answer": INDEX_CHARACTERS[sample.choices.index(sample.answer)],
         "choices": list(sample.choices),
     }
 
 
 def _sample(row: dict[str, Any]) -> Sample:
     choices = tuple(row["choices"])
-    answer = choices[DIGITS.index(row["answer"])]
+    answer = choices[INDEX_CHARACTERS.index(row["answer"])]
     return Sample(row["id"], LazyImage(row["cluster"], _no_image), "", choices, answer, row["group"], row["cluster"])
 
 

@@ -188,7 +188,7 @@ def _answers(session: Session, job: Job, folder: RunFolder, item: PreparedTask) 
     key = item.replies_key(job.recipe.train_key)
     choices = {sample.id: sample.choices for sample in item.samples}
     answered = {
-        known.id: dataclasses.replace(known, parsed=task.parse(known.reply, choices[known.id]))
+        known.id: dataclasses.replace(known, parsed=task.read(known.reply, choices[known.id]))
         for known in folder.predictions(task.name, key).values()
     }
     left = [sample for sample in item.samples if sample.id not in answered]

@@ -19,6 +19,7 @@ from mmpt_bench.data.dataset import Dataset
 from mmpt_bench.data.image_folders import check_images, find_images
 from mmpt_bench.data.rows import NO_IMAGE, OTHER_ROWS, Rows
 from mmpt_bench.data.samples import Sample
+from mmpt_bench.evaluation.counting import MAX_CHOICES
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.sources import hub
 
@@ -110,12 +111,15 @@ def samples(task: Task, source: Rows, limit: int | None = None) -> list[Sample]:
     """Returns all samples, or the first `limit` and the others on the same images, so that pairs stay whole.
 
     Raises:
-        RequestError: bad values (the first ten rows and the count), or an id that is there twice.
+        RequestError: bad values (the first ten rows and the count), an id that is there twice, or more choices than a
+            record can hold.
     """
     made = _of_each(source.rows, lambda row, number: task.sample(row, number, source.label_names), source.origin)
     twice = [f"`{name}`" for name, times in Counter(sample.id for sample in made).items() if times > 1]
     if twice:
         raise tables.bad_rows(source.origin, "ids are there more than once", twice)
+    if too_many := [f"`{sample.id}` ({len(sample.choices):,})" for sample in made if len(sample.choices) > MAX_CHOICES]:
+        raise tables.bad_rows(source.origin, f"samples have more than {MAX_CHOICES:,} choices", too_many)
     if limit is None:
         return made
     images = {sample.cluster for sample in made[:limit]}

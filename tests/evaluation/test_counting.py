@@ -52,6 +52,20 @@ def test_a_text_that_does_not_fit_is_not_read_as_choices(text: str) -> None:
         choices_from(samples(4), text)
 
 
+def test_a_thousand_choices_are_stored_and_counted() -> None:
+    choices = tuple(f"class {number}" for number in range(1000))
+    asked = [dataclasses.replace(s, group="", choices=choices, answer=choices[i]) for i, s in enumerate(samples(1000))]
+    said: list[str | None] = [None, *choices[1:999], choices[0]]
+    text = choices_text(asked, said)
+    assert len(text) == len(text.encode("utf-16-le")) / 2 == 1000
+    assert choices_from(asked, text) == said
+    few = asked[:50] + asked[-1:]
+    tally = Accuracy().tally(few, said[:50] + said[-1:])
+    found = Accuracy().values(tally.counts.sum(axis=0), tally.columns)
+    assert found["accuracy"] == pytest.approx(49 / 51)
+    assert found["recall/class 49"] == 1
+
+
 def test_counts_by_hand() -> None:
     # Two pictures of two questions: both right; one wrong and one unreadable.
     asked = [dataclasses.replace(s, group="") for s in samples(4, "", 2)]

@@ -14,7 +14,7 @@ from mmpt_bench.common.errors import RequestError
 from mmpt_bench.data.images import LazyImage
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.evaluation.metrics import Accuracy, Metric, MMEMetric, POPEMetric
-from mmpt_bench.evaluation.parsing import YES_NO_RULES, first_choice, says_neither, yes_no
+from mmpt_bench.evaluation.parsing import YES_NO_RULES, yes_no
 from mmpt_bench.evaluation.task import Task
 from support.paths import PUBLISHED, needs_data
 from support.tasks import task as task_named
@@ -232,30 +232,11 @@ def test_values_of_many_sums_are_those_of_each() -> None:
     assert "precision/random" not in POPEMetric().values(tally.counts[0], tally.columns)
 
 
-@pytest.mark.parametrize(
-    ("reply", "choice"),
-    [
-        ("cat", "cat"),
-        (" A Cat.", "cat"),
-        ("Cat, not dog", "cat"),
-        ("It is a fire truck!", "fire truck"),
-        ("truck", "truck"),
-        ("cats", None),
-        ("a cat or a dog", None),
-        ("", None),
-        ("i can't classify that image under the given categories.", None),
-    ],
-)
-def test_first_choice_reads_one_whole_name_or_nothing(reply: str, choice: str | None) -> None:
-    assert first_choice(reply, ("cat", "dog", "truck", "fire truck")) == choice
-
-
-def test_pope_rule_reads_yes_from_an_empty_reply_which_is_reported_as_neither() -> None:
+def test_pope_rule_reads_yes_from_an_empty_reply_in_which_a_person_reads_nothing() -> None:
     task = task_named("pope")
-    assert task.parse("", ("yes", "no")) == "yes"
-    assert not task.reads("", ("yes", "no"))
-    assert task.reads("No, there is not.", ("yes", "no"))
-    assert says_neither("I know nothing", ("yes", "no"))
+    assert task.read("", ("yes", "no")) == "yes"
+    assert task.read_plainly("", ("yes", "no")) is None
+    assert task.read_plainly("No, there is not.", ("yes", "no")) == "no"
 
 
 def test_yes_no_answers_in_the_spelling_of_the_choices() -> None:

@@ -22,7 +22,7 @@ from mmpt_bench.data.images import BadImage
 from mmpt_bench.data.rows import read_image, read_label, read_text
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.evaluation.metrics import Accuracy
-from mmpt_bench.evaluation.parsing import first_choice
+from mmpt_bench.evaluation.replies import read_reply
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.sources.task_rows import folder_rows, hub_rows, samples
 from support.paths import DATA, needs_data
@@ -61,7 +61,7 @@ PET = Task(
     unit="fraction",
     sample=sample,
     metric=Accuracy(),
-    parse=first_choice,
+    parse=read_reply,
     decode="rank",
     max_new_tokens=4,
     version=1,

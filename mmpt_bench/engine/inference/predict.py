@@ -106,7 +106,7 @@ def prediction(task: Task, sample: Sample, made: Answer) -> Prediction:
     if not all(map(math.isfinite, logprobs)):
         raise RunFailed(f"log-probabilities of sample `{sample.id}` are not finite")
     best = sample.choices[logprobs.index(max(logprobs))]
-    return Prediction(sample.id, reply, task.parse(reply, sample.choices), best, logprobs)
+    return Prediction(sample.id, reply, task.read(reply, sample.choices), best, logprobs)
 
 
 def _in_order(asked: Sequence[Question]) -> list[Question]:

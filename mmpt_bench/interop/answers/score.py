@@ -6,6 +6,7 @@ are taken; with the official rows (`--data`), each answer is matched to a row an
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,8 +14,9 @@ from dataclasses import dataclass, field
 from mmpt_bench.common.errors import RequestError, unknown_name
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.data.tables import NAMED, bad_rows
-from mmpt_bench.evaluation.scoring import DEGENERATE, figures
-from mmpt_bench.evaluation.task import Task
+from mmpt_bench.evaluation.replies import without_reasoning
+from mmpt_bench.evaluation.scoring import DEGENERATE, counts_of_replies, figures, most_common_share
+from mmpt_bench.evaluation.task import PLAIN, Task
 from mmpt_bench.interop.answers.forms import GivenAnswer, GivenAnswers
 from mmpt_bench.interop.answers.matching import matched, own_samples
 from mmpt_bench.stats.intervals import Interval, cluster_bootstrap
@@ -38,7 +40,13 @@ class Scorecard:
     n_pictures: int | None
     """None where the file does not say which questions share a picture."""
     n_unparsed: int
-    """Replies that give no legal answer."""
+    """Replies in which a person reads no legal answer."""
+    n_read_otherwise: int
+    """Replies in which a person reads another answer than the parse rule, or one of the two reads none."""
+    n_reasoning: int
+    """Replies with reasoning in tags, which is cut off before they are read."""
+    n_unfinished: int
+    """Those whose reasoning does not end: they give no answer."""
     headline: str
     unit: str
     ceiling: float
@@ -81,7 +89,7 @@ def score_answers(task: Task, given: GivenAnswers, official: Sequence[Sample] | 
     samples, replies, repeated = _once(samples, given)
     if repeated:
         notes.append(f"{repeated:,} lines repeat another one to the letter, and count once")
-    choices = [task.parse(reply, sample.choices) for sample, reply in zip(samples, replies, strict=True)]
+    choices = [task.read(reply, sample.choices) for sample, reply in zip(samples, replies, strict=True)]
     try:
         tally = task.metric.tally(samples, choices)
     except ValueError as error:
@@ -89,8 +97,10 @@ def score_answers(task: Task, given: GivenAnswers, official: Sequence[Sample] | 
     values = figures(task, tally.counts.sum(axis=0), tally.columns)
     if not pictures_known:
         notes.append("the file does not say which questions share a picture, so that there are no intervals")
-    if (share := _most_said(choices)) > DEGENERATE:
+    if (share := most_common_share(choices)) > DEGENERATE:
         notes.append(f"degenerate: {share:.1%} of the answers are the same")
+    counted = counts_of_replies(task, samples, replies)
+    notes += _notes_on_replies(task, samples, replies, counted)
     return Scorecard(
         task=task.name,
         title=task.title,
@@ -98,7 +108,7 @@ def score_answers(task: Task, given: GivenAnswers, official: Sequence[Sample] | 
         rule=task.rule,
         n=len(samples),
         n_pictures=len(set(tally.clusters)) if pictures_known else None,
-        n_unparsed=sum(not task.reads(reply, s.choices) for reply, s in zip(replies, samples, strict=True)),
+        **counted,
         headline=task.headline,
         unit=task.unit,
         ceiling=task.metric.ceiling(samples),
@@ -109,6 +119,35 @@ def score_answers(task: Task, given: GivenAnswers, official: Sequence[Sample] | 
         missing=tuple(_missing(task, samples, official)),
         notes=tuple(notes),
     )
+
+
+def _notes_on_replies(task: Task, samples: Sequence[Sample], replies: Sequence[str], n: dict[str, int]) -> list[str]:
+    """Returns what was done to replies before they were read, and where the rule reads otherwise than a person."""
+    notes = []
+    if n["n_reasoning"]:
+        unfinished = f"; in {n['n_unfinished']:,} it does not end, and they give no answer" if n["n_unfinished"] else ""
+        notes.append(f"{n['n_reasoning']:,} replies hold reasoning in tags, which is cut off{unfinished}")
+    if n["n_read_otherwise"]:
+        one = next(
+            reply
+            for reply, sample in zip(replies, samples, strict=True)
+            if task.read(reply, sample.choices) != task.read_plainly(reply, sample.choices)
+        )
+        notes.append(
+            f"in {n['n_read_otherwise']:,} replies ({n['n_read_otherwise'] / len(replies):.2%}) a person reads another "
+            f"answer than the rule `{task.rule}`, the first `{' '.join(one.split())[:60]}`; `--parse {PLAIN}` reads as "
+            "a person does"
+        )
+    said = [without_reasoning(reply) or "" for reply in replies]
+    n_yes_no = sum(
+        {choice.lower() for choice in sample.choices} == {"true", "false"}
+        and re.search(r"\b(?:yes|no)\b", reply, re.IGNORECASE) is not None
+        and re.search(r"\b(?:true|false)\b", reply, re.IGNORECASE) is None
+        for reply, sample in zip(said, samples, strict=True)
+    )
+    if n_yes_no:
+        notes.append(f"{n_yes_no:,} replies say yes or no: read as true and false")
+    return notes
 
 
 def _once(samples: Sequence[Sample], given: GivenAnswers) -> tuple[list[Sample], list[str], int]:
@@ -167,7 +206,3 @@ def _counts(tally: Tally) -> dict[str, float]:
         sums |= {f"TP/{group}": tp, f"FP/{group}": fp, f"TN/{group}": sums[f"right/{group}"] - tp}
         sums[f"FN/{group}"] = sums[f"positive/{group}"] - tp
     return sums
-
-
-def _most_said(choices: Sequence[str | None]) -> float:
-    return Counter(choices).most_common(1)[0][1] / len(choices)

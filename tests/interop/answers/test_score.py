@@ -23,7 +23,7 @@ from mmpt_bench.common.errors import RequestError
 from mmpt_bench.interop.answers.card import scorecard_json
 from mmpt_bench.interop.answers.forms import read_answers
 from mmpt_bench.interop.answers.score import Scorecard, score_answers
-from support.paths import PUBLISHED, ROOT, needs_data
+from support.paths import CASES, PUBLISHED, ROOT, needs_data
 from support.tasks import task
 
 GOLDEN = (
@@ -177,11 +177,34 @@ def test_each_rule_reads_the_replies_as_its_harness_does(tmp_path: Path) -> None
     assert values("pope", paths, "lmms-eval")["accuracy"] == pytest.approx(3 / 6)
     assert values("pope", paths, "vlmevalkit")["accuracy"] == pytest.approx(5 / 6)
     card = score_answers(task("pope", "lmms-eval"), read_answers(paths))
-    assert (card.rule, card.n_unparsed) == ("lmms-eval", 3)
+    assert (card.rule, card.n_unparsed, card.n_read_otherwise) == ("lmms-eval", 0, 3)
+
+
+@needs_data
+@pytest.mark.parametrize("rule", ["official", "plain", "lmms-eval", "vlmevalkit"])
+@pytest.mark.parametrize(("name", "right"), [("pope", 1.0), ("mme", 200.0)])
+def test_answers_after_reasoning_are_scored_and_the_reasoning_is_said(name: str, right: float, rule: str) -> None:
+    card = score_answers(task(name, rule), read_answers([CASES / "05-reasoning-before-the-answer" / f"{name}.jsonl"]))
+    assert (card.values[card.headline], card.n_unparsed, card.n_reasoning) == (right, 0, 40)
+    assert any("40 replies hold reasoning" in note for note in card.notes)
+
+
+def test_reasoning_that_does_not_end_gives_no_answer_under_any_rule(tmp_path: Path) -> None:
+    rows = [row | {"reply": "<think>I see no dog. Yes or no?"} for row in pope_rows()]
+    for rule in ("official", "plain", "lmms-eval", "vlmevalkit"):
+        card = score_answers(task("pope", rule), read_answers(given(tmp_path, lines(rows))))
+        assert (card.values["accuracy"], card.n_unparsed, card.n_unfinished) == (0, len(rows), len(rows))
+
+
+@needs_data
+def test_yes_and_no_answer_a_question_of_true_or_false() -> None:
+    card = score_answers(task("vsr"), read_answers([CASES / "07-vsr-answered-with-yes-and-no" / "yes_no.jsonl"]))
+    assert (card.values["accuracy"], card.n_unparsed) == (1, 0)
+    assert "4 replies say yes or no: read as true and false" in card.notes
 
 
 def test_a_task_without_the_rule_says_which_it_has() -> None:
-    with pytest.raises(RequestError, match=r"no parse rule `lmms-eval`.*VSR has `official`"):
+    with pytest.raises(RequestError, match=r"no parse rule `lmms-eval`.*VSR has `official`, `plain`"):
         task("vsr", "lmms-eval")
 
 
@@ -263,7 +286,7 @@ def test_a_part_that_the_benchmark_has_not_is_refused_by_name(tmp_path: Path) ->
 
 def test_labels_of_the_file_itself_are_called_so(tmp_path: Path) -> None:
     card = score_answers(task("pope"), read_answers(given(tmp_path, lines(pope_rows()))))
-    assert card.notes == ("questions and labels are the file's own; `--data DIR` holds them to the official rows",)
+    assert card.notes[0] == "questions and labels are the file's own; `--data DIR` holds them to the official rows"
 
 
 def test_all_that_is_missing_is_printed_to_its_end(tmp_path: Path) -> None:

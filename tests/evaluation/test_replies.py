@@ -1,0 +1,107 @@
+"""Replies are read as a person reads them: 570 labelled ones, and what no reader may get wrong."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from mmpt_bench.evaluation.replies import read_reply, without_reasoning
+from mmpt_bench.evaluation.task import Task
+from support.paths import ROOT
+from support.tasks import task as task_named
+
+REPLIES = [json.loads(line) for line in (ROOT / "tests/evaluation/replies.jsonl").read_text("utf-8").splitlines()]
+YES_NO, TRUE_FALSE, DIGITS = ("yes", "no"), ("false", "true"), tuple("0123456789")
+ANIMALS = ("cat", "dog", "truck", "fire truck")
+
+
+def reading(choices: list[str], reply: str) -> str | None:
+    for name in ("snli_ve", "cifar10"):
+        task = task_named(name)
+        if set(choices) == set(task.data.classes):
+            return task.read(reply, choices)
+    return read_reply(reply, choices)
+
+
+@pytest.mark.parametrize("part", ["development", "held out"])
+def test_labelled_replies_are_read_as_their_reader_read_them(part: str) -> None:
+    of = [row for row in REPLIES if row["part"] == part]
+    found = [(row, reading(row["choices"], row["reply"])) for row in of]
+    wrong = [(row["reply"], answer) for row, answer in found if answer not in (None, row["answer"])]
+    unread = [row["reply"] for row, answer in found if answer is None and row["answer"] is not None]
+    assert len(of) >= 250
+    assert not wrong
+    assert len(unread) <= 0.01 * len(of), unread
+
+
+@pytest.mark.parametrize(
+    ("reply", "choices", "answer"),
+    [
+        ("cat", ANIMALS, "cat"),
+        (" A Cat.", ANIMALS, "cat"),
+        ("Cat, not dog", ANIMALS, "cat"),
+        ("It is a fire truck!", ANIMALS, "fire truck"),
+        ("truck", ANIMALS, "truck"),
+        ("a cat or a dog", ANIMALS, None),
+        ("", ANIMALS, None),
+        ("i can't classify that image under the given categories.", ANIMALS, None),
+        ("**No**", YES_NO, "no"),
+        ("\n\nYes", YES_NO, "yes"),
+        ("No。", YES_NO, "no"),
+        ('{"answer": "no"}', YES_NO, "no"),
+        ("No, there is no doubt: yes", YES_NO, "yes"),
+        ("I cannot say.", YES_NO, None),
+        ("Yes", TRUE_FALSE, "true"),
+        ("no.", TRUE_FALSE, "false"),
+        ("This is not true.", TRUE_FALSE, "false"),
+        ("It is not false.", TRUE_FALSE, "true"),
+        ("The digit is seven.", DIGITS, "7"),
+        ("not a 3 but an 8", DIGITS, "8"),
+    ],
+)
+def test_what_a_reply_says(reply: str, choices: tuple[str, ...], answer: str | None) -> None:
+    assert read_reply(reply, choices) == answer
+
+
+@pytest.mark.parametrize("name", ["mme", "pope", "vsr", "snli_ve", "cifar10", "mnist"])
+@pytest.mark.parametrize("denied", [0, 1])
+def test_the_denied_class_is_never_the_answer(name: str, denied: int) -> None:
+    task = task_named(name)
+    choices = task.data.classes or YES_NO
+    right, wrong = choices[1 - denied], choices[denied]
+    for reply in (
+        f"It is not {wrong}, it is {right}.",
+        f"{right}, not {wrong}",
+        f"The answer is not {wrong} but {right}.",
+    ):
+        assert task.read_plainly(reply, choices) == right, reply
+
+
+def rules(task: Task) -> list[str]:
+    return ["official", "plain", *task.other_rules]
+
+
+@pytest.mark.parametrize("name", ["mme", "pope", "vsr"])
+def test_reasoning_is_cut_before_any_rule_reads(name: str) -> None:
+    task = task_named(name)
+    choices = ("no", "yes") if name != "vsr" else TRUE_FALSE
+    for rule in rules(task):
+        under = task.with_rule(rule)
+        for opening, closing in (
+            ("<think>", "</think>"),
+            ("", "</think>"),
+            ("[THINK]", "[/THINK]"),
+            ("◁think▷", "◁/think▷"),
+        ):
+            assert (
+                under.read(f"{opening}There is no dog, is there? Not {choices[1]}.{closing}\n{choices[1]}", choices)
+                == choices[1]
+            )
+        assert under.read("<think>There is a dog. Yes", choices) is None
+        assert under.read("<think>a</think> <think>so yes", choices) is None
+
+
+def test_a_reply_without_reasoning_stays_as_it_is() -> None:
+    for reply in ("", " Yes\n", "a < b > c", "<answer>no</answer>", "I think so"):
+        assert without_reasoning(reply) == reply
