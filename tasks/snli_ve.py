@@ -65,8 +65,9 @@ TASK = mb.Task(
     sample=sample,
     metric=mb.Accuracy(),
     parse=mb.reply_reader(ALSO),
+    rule="plain",
     decode="rank",
     max_new_tokens=8,
-    version=2,
+    version=1,
     metric_names=("balanced_accuracy", "macro_f1"),
 )

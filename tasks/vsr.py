@@ -64,8 +64,9 @@ TASK = mb.Task(
     headline="accuracy",
     unit="fraction",
     parse=mb.read_reply,
+    rule="plain",
     decode="rank",
     max_new_tokens=8,
-    version=2,
+    version=1,
     metric_names=("balanced_accuracy", "macro_f1"),
 )

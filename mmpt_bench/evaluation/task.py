@@ -16,7 +16,7 @@ from mmpt_bench.evaluation.metrics import Metric
 from mmpt_bench.evaluation.replies import Parse, without_reasoning
 
 OFFICIAL = "official"
-"""Name of a task's own parse rule."""
+"""Name of the rule that a benchmark's authors defined; where they did not, it asks for the task's own rule."""
 PLAIN = "plain"
 """Name of the rule that reads a reply as a person would, on every task."""
 
@@ -51,7 +51,7 @@ class Task:
     other_rules: Mapping[str, Parse] = field(default_factory=dict, hash=False)
     """Parse rules of other harnesses, by the name that `--parse` takes: "lmms-eval", "vlmevalkit"."""
     rule: str = OFFICIAL
-    """Name of the rule that `parse` is."""
+    """Name of the rule that `parse` is: "official" where a benchmark's authors defined it; part of a result's key."""
 
     def on(self, data: Dataset) -> Task:
         """Returns the task on other data of its form."""
@@ -59,7 +59,7 @@ class Task:
 
     def with_rule(self, name: str) -> Task:
         """Returns the task with another parse rule; raises RequestError where it has none of that name."""
-        if name == self.rule or (name == PLAIN and self.plain is None):
+        if name in (self.rule, OFFICIAL) or (name == PLAIN and self.plain is None):
             return self
         if name == PLAIN and self.plain is not None:
             return replace(self, parse=self.plain, plain=None, rule=PLAIN)

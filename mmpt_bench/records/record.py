@@ -8,6 +8,9 @@ from typing import Any, Literal
 
 from mmpt_bench.records import keys
 
+LATER: dict[str, Any] = {"n_read_otherwise": None, "n_reasoning": None, "n_unfinished": None}
+"""Fields that records of earlier versions lack, and what is taken for them there."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
@@ -118,6 +121,12 @@ class Record(Identity, Asked, Scores, Costs):
     status: Literal["ok", "failed"]
     reason: str
     """Why it failed; empty where it did not."""
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """Returns its fields as one line of JSON holds them, without later ones that say nothing."""
+        plain = dataclasses.asdict(self)
+        return {name: value for name, value in plain.items() if name not in LATER or value != LATER[name]}
 
     @property
     def variant_key(self) -> str:
