@@ -90,6 +90,7 @@ def _run(session: Session, job: Job, folder: RunFolder) -> Iterator[Record]:
                 train_seconds=costs["seconds"],
                 peak_bytes=costs["peak_bytes"],
                 adapter_bytes=costs["adapter_bytes"],
+                optimizer_state=costs.get("optimizer_state", ""),
                 final_loss=costs["final_loss"],
             )
             for name in todo:
@@ -138,6 +139,7 @@ def _train(session: Session, job: Job, folder: RunFolder, handle: Handle) -> dic
         )
     part = folder.path("adapter.part")
     handle.save(part)
+    handle.let_go()
     tensors = part / TENSORS
     known = dataclasses.asdict(result) | {"adapter_bytes": tensors.stat().st_size, "sha256": file_sha256(tensors)}
     folder.finish_training(part, known)

@@ -62,17 +62,18 @@ def train_briefly(method: Any, backbone: Backbone, handle: Handle, steps: int) -
     optimiser = torch.optim.AdamW(handle.trainable.values(), lr=method.learning_rate, weight_decay=0.0)
     for _ in range(steps):
         optimiser.zero_grad()
-        loss = backbone.model(**batch).loss
+        with backbone.computing():
+            loss = backbone.model(**batch).loss
         loss.backward()
         optimiser.step()
         losses.append(loss.item())
-    with torch.no_grad():
+    with torch.no_grad(), backbone.computing():
         return [*losses, backbone.model(**batch).loss.item()]
 
 
 def logits_of(backbone: Backbone) -> Tensor:
     """Returns the model's logits for the batch, (examples, tokens, vocabulary)."""
-    with torch.no_grad():
+    with torch.no_grad(), backbone.computing():
         return backbone.model(**batch_of(backbone)).logits
 
 
@@ -92,7 +93,7 @@ def snapshot(backbone: Backbone) -> dict[str, Any]:
 def replies(backbone: Backbone, pictures: list[Any], prompts: list[str], use_cache: bool = True) -> list[list[int]]:
     """Returns greedy replies as tokens, all of the same length."""
     batch = backbone.batch(pictures, prompts)
-    with torch.no_grad():
+    with torch.no_grad(), backbone.computing():
         tokens = backbone.model.generate(
             **batch,
             do_sample=False,

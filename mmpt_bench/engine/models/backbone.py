@@ -6,6 +6,7 @@ Imports without torch, and fast, because every method's file imports it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -49,6 +50,17 @@ class Backbone:
     def caches(self) -> tuple[FeatureCache, FeatureCache]:
         """What is kept in memory, each with an account of what it spared."""
         return self.features, self.kept_pictures
+
+    def computing(self) -> AbstractContextManager[Any]:
+        """Inside, the model computes in its precision: in half precision under autocast, for all methods alike.
+
+        Values that a method adds are float32 whatever the model is; autocast brings both together.
+        """
+        if self.dtype == "float32":
+            return nullcontext()
+        import torch
+
+        return torch.autocast(self.device.partition(":")[0], getattr(torch, self.dtype))
 
     def prompt_text(self, question: str, earlier: Sequence[Exchange] = ()) -> str:
         """Returns the chat prompt of one image, earlier exchanges and a question, up to where the answer begins.

@@ -94,6 +94,10 @@ class Losses:
 
     def ready(self, examples: Sequence[Example]) -> Ready:
         """Returns examples made ready; raises RequestError for one whose first exchange is longer than `max_length`."""
+        with self.backbone.computing():
+            return self._ready(examples)
+
+    def _ready(self, examples: Sequence[Example]) -> Ready:
         prompts = [self.backbone.prompt_text(example.prompt) for example in examples]
         targets = [self.backbone.target(example.exchanges) for example in examples]
         if isinstance(self._images, TowerStates):
@@ -109,6 +113,10 @@ class Losses:
 
     def sum_of(self, ready: Ready, chosen: list[int]) -> tuple[Tensor, int]:
         """Returns (sum of the answer tokens' cross-entropy, number of those tokens) of a micro-batch."""
+        with self.backbone.computing():
+            return self._sum_of(ready, chosen)
+
+    def _sum_of(self, ready: Ready, chosen: list[int]) -> tuple[Tensor, int]:
         backbone = self.backbone
         batch: dict[str, Any] = backbone.pad([ready.rows[i] for i in chosen], "right")
         labels = batch.pop("labels")[:, 1:]

@@ -24,6 +24,7 @@ from mmpt_bench.engine.forward.tower import unread_blocks_skipped
 from mmpt_bench.engine.models.backbone import Backbone
 from mmpt_bench.engine.training.lora_update import updates_fused
 from mmpt_bench.engine.training.loss import Losses, Ready
+from mmpt_bench.engine.training.masters import Masters, state_dtype
 from mmpt_bench.engine.training.memory import PeakMemory, steady_malloc
 from mmpt_bench.records.budget import Budget
 
@@ -63,6 +64,8 @@ class Trained:
     final_loss: float
     """Mean over the last tenth of the steps."""
     micro_batch: int
+    optimizer_state: str = ""
+    """Precision of the optimizer's moments: "float32", whatever the model computes in."""
     left_out: int = 0
     """Exchanges of conversations that stood behind `Budget.max_length`, each time that they were to be trained on."""
 
@@ -122,7 +125,7 @@ def train(
         training.restore(_read_checkpoint(checkpoint))
     saved = time.perf_counter()
     with (
-        _training_mode(backbone, training.parameters),
+        _training_mode(backbone, training.masters),
         closing(Losses(backbone, corpus.fingerprint, budget.max_length)) as losses,
     ):
         batches = corpus.batches(config.seed, budget.steps, budget.batch_size, training.done)
@@ -145,7 +148,8 @@ class _Training:
     def __init__(self, backbone: Backbone, handle: Handle, config: TrainingConfig) -> None:
         self._backbone, self._handle, self._config = backbone, handle, config
         self._peak = PeakMemory(backbone.device)
-        self.parameters = list(handle.trainable.values())
+        self.masters = Masters(handle)
+        self.parameters = list(self.masters.by_name.values())
         fused, decay = all(p.device.type in ("cpu", "cuda") for p in self.parameters), config.budget.weight_decay
         self._optimizer = torch.optim.AdamW(self.parameters, lr=config.rate, weight_decay=decay, fused=fused)
         torch.manual_seed(derive(config.seed, "dropout"))
@@ -163,15 +167,16 @@ class _Training:
         rate = learning_rate(self.done, budget, self._config.rate)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        self._optimizer.zero_grad(set_to_none=True)
+        self.masters.zero_gradients()
         ready = losses.ready(examples)
         self._left_out += ready.left_out
-        loss, self._micro_batch = _backward(losses, ready, self.parameters, self._micro_batch)
+        loss, self._micro_batch = _backward(losses, ready, self.masters, self._micro_batch)
         norm = nn.utils.clip_grad_norm_(self.parameters, budget.max_grad_norm).item()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             found = f"loss {loss}, gradient norm {norm} at learning rate {rate:.3g}"
             raise RunFailed(f"step {self.done + 1}: {found}: not finite")
         self._optimizer.step()
+        self.masters.write()
         self.done += 1
         self._last_losses.append(loss)
         return Step(self.done, loss, rate, norm, self._seconds(), self._peak.note())
@@ -203,7 +208,10 @@ class _Training:
     def result(self) -> Trained:
         """Returns what the training cost."""
         final_loss = sum(self._last_losses) / len(self._last_losses)
-        return Trained(self._seconds(), self._peak.note(), final_loss, self._micro_batch, self._left_out)
+        optimizer_state = state_dtype(self._optimizer.state)
+        return Trained(
+            self._seconds(), self._peak.note(), final_loss, self._micro_batch, optimizer_state, self._left_out
+        )
 
     def _seconds(self) -> float:
         spared = sum(cache.spared for cache in self._backbone.caches)
@@ -211,7 +219,7 @@ class _Training:
 
 
 @contextmanager
-def _training_mode(backbone: Backbone, parameters: list[nn.Parameter]) -> Iterator[None]:
+def _training_mode(backbone: Backbone, masters: Masters) -> Iterator[None]:
     """Inside, the model trains, and computes nothing that is not needed; afterwards it holds no gradient."""
     backbone.model.train()
     try:
@@ -219,11 +227,10 @@ def _training_mode(backbone: Backbone, parameters: list[nn.Parameter]) -> Iterat
             yield
     finally:
         backbone.model.eval()
-        for parameter in parameters:
-            parameter.grad = None
+        masters.close()
 
 
-def _backward(losses: Losses, ready: Ready, parameters: list[nn.Parameter], micro: int) -> tuple[float, int]:
+def _backward(losses: Losses, ready: Ready, masters: Masters, micro: int) -> tuple[float, int]:
     """Returns (mean loss, micro-batch), leaving the batch's gradients; memory that runs out halves the micro-batch.
 
     The gradient is that of the whole batch's mean over answer tokens, however it is cut.
@@ -236,13 +243,12 @@ def _backward(losses: Losses, ready: Ready, parameters: list[nn.Parameter], micr
                 loss.backward()
                 total, tokens = total + loss.item(), tokens + n
         except (torch.OutOfMemoryError, MemoryError) as error:
-            for parameter in parameters:
-                parameter.grad = None
+            masters.zero_gradients()
             if micro == 1:
                 raise RunFailed(f"out of memory with one example a step: {str(error).splitlines()[0]}") from error
             micro = (micro + 1) // 2
             continue
-        for parameter in parameters:
+        for parameter in masters.by_name.values():
             if parameter.grad is not None:
                 parameter.grad /= tokens
         return total / tokens, micro
