@@ -15,7 +15,7 @@ RATE = "learning_rate"
 FAILED = "failed"
 MIXED = "-mixed"
 """Behind a half precision in recipes and records: float32 parameters and optimizer, products in half precision. A bare
-"bfloat16" is of versions that trained LoRA, projector and full fine-tuning in bfloat16 throughout; the two never meet."""
+"bfloat16" is of versions that trained most methods in bfloat16 throughout; the two never meet."""
 OFFICIAL = "official"
 """Name of a task's own parse rule, which stands in no key."""
 

@@ -62,6 +62,9 @@ def execute(
     backbone = load_backbone(request.backbone, request.dtype, request.device, request.offline)
     if backbone.fingerprint != plan.prepared.backbone_fingerprint:
         raise UntrustedRecord(f"The files of backbone `{request.backbone}` changed while the run was planned.")
+    if backbone.left_out:
+        named = ", ".join(f"`{name}`" for name in backbone.left_out)
+        report.said(f"The backbone's generation_config sets {named}: left out, every reply is decoded greedily.")
     session = Session(plan, store, backbone, report, stopping)
     for job in plan.open:
         folder = store.run(job.recipe.run_name)

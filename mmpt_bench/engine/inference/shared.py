@@ -27,11 +27,6 @@ CHOICE_ROWS = 256
 """Most continuations that are scored in one call."""
 TOLERANCE = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
 """How far the first logits may be from those of the plain way, as a share of the largest."""
-_HARMLESS = {
-    "bos_token_id", "eos_token_id", "pad_token_id", "transformers_version", "max_length", "max_new_tokens",
-    "do_sample", "temperature", "top_p", "top_k", "use_cache", "_from_model_config",
-}  # fmt: skip
-"""Settings of generation that greedy decoding does not look at, or that this module follows."""
 
 
 class NotShared(Exception):
@@ -45,10 +40,6 @@ def unfit(backbone: Backbone) -> str:
         return f"models of type `{anatomy.family}` may not attend causally over their pictures"
     if anatomy.window is not None:
         return "the decoder attends to a window only"
-    settings = backbone.model.generation_config.to_diff_dict().items()
-    unusual = sorted(name for name, value in settings if value not in (None, False) and name not in _HARMLESS)
-    if unusual:
-        return f"the model's generation_config sets `{unusual[0]}`"
     return ""
 
 

@@ -41,6 +41,8 @@ class Backbone:
     fingerprint: str
     device: str
     dtype: str
+    left_out: tuple[str, ...] = ()
+    """Settings of the model's generation_config that would have changed replies, and do not: all decoding is greedy."""
     features: FeatureCache = field(default_factory=FeatureCache, repr=False)
     """What a frozen vision tower made of pictures, for every method that leaves it frozen."""
     kept_pictures: FeatureCache = field(default_factory=partial(FeatureCache, PICTURE_BYTES), repr=False)
@@ -243,13 +245,14 @@ def load_backbone(name: str, dtype: str = "float32", device: str | None = None, 
     verify_folder(folder)
     import torch
 
-    from mmpt_bench.engine.models.loading import read_model, read_processor
+    from mmpt_bench.engine.models.loading import decode_plainly, read_model, read_processor
 
     model = read_model(folder, getattr(torch, dtype))
+    left_out = decode_plainly(model)
     processor = read_processor(folder, model.config.model_type)
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     model = model.to(place).eval()
     for weight_name, weight in model.named_parameters():
         if not torch.isfinite(weight).all():
             raise UntrustedRecord(f"`{weight_name}` of backbone `{name}` holds values that are not finite.")
-    return Backbone(name, model, processor, find_anatomy(model), folder_fingerprint(folder), place, dtype)
+    return Backbone(name, model, processor, find_anatomy(model), folder_fingerprint(folder), place, dtype, left_out)

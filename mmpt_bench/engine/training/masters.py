@@ -49,11 +49,9 @@ class Masters:
 
 
 def state_dtype(state: Mapping[Any, Mapping[str, Tensor]]) -> str:
-    """Returns in what precision an optimizer's moments are, from its `state`: "float32"; empty before the first step."""
-    kinds = {
-        str(one.dtype).removeprefix("torch.") for of in state.values() for name, one in of.items() if name != "step"
-    }
-    return ", ".join(sorted(kinds))
+    """Returns in what precision an optimizer's moments are, from its `state`: "float32"; empty before a first step."""
+    kinds = {one.dtype for of in state.values() for name, one in of.items() if name != "step"}
+    return ", ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
 
 
 def _moves_gradient_to(master: nn.Parameter) -> Any:
