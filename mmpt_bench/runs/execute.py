@@ -132,7 +132,9 @@ def _train(session: Session, job: Job, folder: RunFolder, handle: Handle) -> dic
 
     try:
         corpus = session.plan.prepared.corpus
-        result = train(session.backbone, handle, corpus, config, folder.checkpoint, on_step, session.stopping)
+        result = train(
+            session.backbone, handle, corpus, config, folder.checkpoint, on_step, session.stopping, report.said
+        )
     finally:
         folder.log_steps(log)
     if result.left_out:

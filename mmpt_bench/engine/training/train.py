@@ -20,12 +20,12 @@ from mmpt_bench.common.errors import Interrupted, RunFailed, UntrustedRecord
 from mmpt_bench.common.hashing import derive, file_sha256
 from mmpt_bench.data.examples import Corpus, Example, Exchange
 from mmpt_bench.engine.adapters.attachment import Handle
-from mmpt_bench.engine.forward.tower import unread_blocks_skipped
 from mmpt_bench.engine.models.backbone import Backbone
 from mmpt_bench.engine.training.lora_update import updates_fused
 from mmpt_bench.engine.training.loss import Losses, Ready
 from mmpt_bench.engine.training.masters import Masters, state_dtype
 from mmpt_bench.engine.training.memory import PeakMemory, steady_malloc
+from mmpt_bench.engine.training.reached import Reached
 from mmpt_bench.records.budget import Budget
 
 CHECKPOINT_SECONDS = 20.0
@@ -84,7 +84,8 @@ def validation_loss(backbone: Backbone, corpus: Corpus, batch_size: int, max_len
     """Returns the mean cross-entropy, in nats a token, of the validation part: what selection may look at."""
     total, tokens = 0.0, 0
     images = f"{corpus.fingerprint}/validation"
-    with torch.no_grad(), unread_blocks_skipped(backbone), closing(Losses(backbone, images, max_length)) as losses:
+    with torch.no_grad(), closing(Losses(backbone, images, max_length)) as losses:
+        losses.compare([corpus.validation(i) for i in range(min(2, corpus.validation_size))], {})
         for first in range(0, corpus.validation_size, batch_size):
             last = min(first + batch_size, corpus.validation_size)
             ready = losses.ready([corpus.validation(i) for i in range(first, last)])
@@ -102,6 +103,7 @@ def train(
     checkpoint: Path | None = None,
     on_step: Callable[[Step], None] = lambda step: None,
     stopping: Callable[[], bool] = lambda: False,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Trained:
     """Trains an attached adapter to the end of its budget, from its checkpoint where there is one.
 
@@ -110,10 +112,11 @@ def train(
         checkpoint: file to write checkpoints to, and to go on from; None keeps none.
         on_step: told of every step.
         stopping: asked after every step; when it says so, a checkpoint is written and `Interrupted` raised.
+        say: told once where the method needs whole images, and nothing can be shared.
 
     Raises:
         RequestError: the corpus holds conversations and the backbone has no form for them, or an example is too long.
-        RunFailed: the loss or a gradient is not finite, or memory runs out at one example a step.
+        RunFailed: the loss or a gradient is not finite, a parameter has none within the first steps, or memory runs out at one example a step.
         UntrustedRecord: the checkpoint's bytes are not those that were written.
     """
     budget = config.budget
@@ -129,6 +132,10 @@ def train(
         closing(Losses(backbone, corpus.fingerprint, budget.max_length)) as losses,
     ):
         batches = corpus.batches(config.seed, budget.steps, budget.batch_size, training.done)
+        first = next(corpus.batches(config.seed, budget.steps, budget.batch_size, training.done), [])
+        why = losses.compare(first[:2], handle.trainable)
+        if why:
+            say(f"Every image goes through the whole model in training, because {why}.")
         # Behind the last batch stands an empty one.
         for examples, following in pairwise(chain(batches, [[]])):
             losses.soon(following)
@@ -150,6 +157,7 @@ class _Training:
         self._peak = PeakMemory(backbone.device)
         self.masters = Masters(handle)
         self.parameters = list(self.masters.by_name.values())
+        self._reached = Reached(self.masters.by_name)
         fused, decay = all(p.device.type in ("cpu", "cuda") for p in self.parameters), config.budget.weight_decay
         self._optimizer = torch.optim.AdamW(self.parameters, lr=config.rate, weight_decay=decay, fused=fused)
         torch.manual_seed(derive(config.seed, "dropout"))
@@ -171,6 +179,8 @@ class _Training:
         ready = losses.ready(examples)
         self._left_out += ready.left_out
         loss, self._micro_batch = _backward(losses, ready, self.masters, self._micro_batch)
+        self._reached.note()
+        self._reached.judge(self.done + 1, budget.steps)
         norm = nn.utils.clip_grad_norm_(self.parameters, budget.max_grad_norm).item()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             found = f"loss {loss}, gradient norm {norm} at learning rate {rate:.3g}"
@@ -189,6 +199,7 @@ class _Training:
             "tail": list(self._last_losses),
             "micro": self._micro_batch,
             "left_out": self._left_out,
+            "waiting": self._reached.waiting,
             "adapter": self._handle.state(),
             "optimizer": self._optimizer.state_dict(),
             "rng": torch.get_rng_state(),
@@ -202,6 +213,8 @@ class _Training:
         self.done, self._micro_batch = state["step"], state["micro"]
         # A checkpoint from before conversations were read whole has none, and nothing was left out.
         self._left_out = state.get("left_out", 0)
+        # Nor does an older one say which parameters the loss had not reached.
+        self._reached.waiting = [(name, i) for name, i in state.get("waiting", [])]
         self._last_losses.extend(state["tail"])
         self._began = time.perf_counter() - state["seconds"]
 
@@ -223,7 +236,7 @@ def _training_mode(backbone: Backbone, masters: Masters) -> Iterator[None]:
     """Inside, the model trains, and computes nothing that is not needed; afterwards it holds no gradient."""
     backbone.model.train()
     try:
-        with unread_blocks_skipped(backbone), updates_fused(backbone):
+        with updates_fused(backbone):
             yield
     finally:
         backbone.model.eval()
