@@ -98,6 +98,9 @@ class Costs:
     peak_bytes: int = 0
     """Peak resident memory (CPU) or allocated memory (accelerator) during training."""
     adapter_bytes: int = 0
+    threads: tuple[int, ...] = ()
+    """How many threads the training computed with, of each sitting; none where nothing was trained or it is not known.
+    Those of the evaluation stand in `environment`."""
     optimizer_state: str = ""
     """Precision of the optimizer's moments; empty where nothing was trained, and in older records."""
     final_loss: float | None = None

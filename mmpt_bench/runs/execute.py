@@ -93,6 +93,7 @@ def _run(session: Session, job: Job, folder: RunFolder) -> Iterator[Record]:
                 train_seconds=costs["seconds"],
                 peak_bytes=costs["peak_bytes"],
                 adapter_bytes=costs["adapter_bytes"],
+                threads=tuple(costs.get("threads", ())),
                 optimizer_state=costs.get("optimizer_state", ""),
                 final_loss=costs["final_loss"],
             )
@@ -239,8 +240,14 @@ def _base_record(session: Session, job: Job, handle: Handle) -> Record:
         reason="",
         trainable=handle.size,
         total=sum(p.numel() for p in session.backbone.model.parameters()),
-        environment=environment() | {"device": session.backbone.device},
+        environment=environment() | {"device": session.backbone.device, "threads": _threads()},
     )
+
+
+def _threads() -> int:
+    import torch
+
+    return int(torch.get_num_threads())
 
 
 def _now() -> str:

@@ -164,9 +164,7 @@ class Losses:
         """Returns the loss of examples, and the gradients that there are."""
         ready = self.ready(examples)
         loss, tokens = self.sum_of(ready, list(range(len(examples))))
-        if not trainable:
-            return loss.item() / tokens, {}
-        if not loss.requires_grad:
+        if not trainable or not loss.requires_grad:
             return loss.item() / tokens, {}
         made = torch.autograd.grad(loss, list(trainable.values()), allow_unused=True)
         found = {name: grad for name, grad in zip(trainable, made, strict=True) if grad is not None}

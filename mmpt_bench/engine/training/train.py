@@ -64,6 +64,8 @@ class Trained:
     final_loss: float
     """Mean over the last tenth of the steps."""
     micro_batch: int
+    threads: tuple[int, ...] = ()
+    """How many threads torch computed with, of every sitting: sums in another order are others in their last bits."""
     optimizer_state: str = ""
     """Precision of the optimizer's moments: "float32", whatever the model computes in."""
     left_out: int = 0
@@ -116,7 +118,8 @@ def train(
 
     Raises:
         RequestError: the corpus holds conversations and the backbone has no form for them, or an example is too long.
-        RunFailed: the loss or a gradient is not finite, a parameter has none within the first steps, or memory runs out at one example a step.
+        RunFailed: the loss or a gradient is not finite, a parameter has none within the first steps, or memory runs
+            out at one example a step.
         UntrustedRecord: the checkpoint's bytes are not those that were written.
     """
     budget = config.budget
@@ -163,6 +166,7 @@ class _Training:
         torch.manual_seed(derive(config.seed, "dropout"))
         self.done = 0
         """Steps."""
+        self._threads: tuple[int, ...] = (torch.get_num_threads(),)
         self._last_losses: deque[float] = deque(maxlen=max(1, config.budget.steps // 10))
         self._micro_batch, self._left_out = config.budget.batch_size, 0
         for cache in backbone.caches:
@@ -199,6 +203,7 @@ class _Training:
             "tail": list(self._last_losses),
             "micro": self._micro_batch,
             "left_out": self._left_out,
+            "threads": list(self._threads),
             "waiting": self._reached.waiting,
             "adapter": self._handle.state(),
             "optimizer": self._optimizer.state_dict(),
@@ -213,6 +218,7 @@ class _Training:
         self.done, self._micro_batch = state["step"], state["micro"]
         # A checkpoint from before conversations were read whole has none, and nothing was left out.
         self._left_out = state.get("left_out", 0)
+        self._threads = tuple(sorted({*state.get("threads", ()), *self._threads}))
         # Nor does an older one say which parameters the loss had not reached.
         self._reached.waiting = [(name, i) for name, i in state.get("waiting", [])]
         self._last_losses.extend(state["tail"])
@@ -223,7 +229,13 @@ class _Training:
         final_loss = sum(self._last_losses) / len(self._last_losses)
         optimizer_state = state_dtype(self._optimizer.state)
         return Trained(
-            self._seconds(), self._peak.note(), final_loss, self._micro_batch, optimizer_state, self._left_out
+            self._seconds(),
+            self._peak.note(),
+            final_loss,
+            self._micro_batch,
+            self._threads,
+            optimizer_state,
+            self._left_out,
         )
 
     def _seconds(self) -> float:

@@ -10,6 +10,8 @@ import torch
 
 from mmpt_bench import Method
 from mmpt_bench.common.errors import RunFailed
+from mmpt_bench.data.images import LazyImage
+from mmpt_bench.data.samples import Sample
 from mmpt_bench.engine.adapters.attachment import Attachment, Handle
 from mmpt_bench.engine.adapters.check_method import check_method
 from mmpt_bench.engine.adapters.trial import attached
@@ -23,7 +25,7 @@ from mmpt_bench.records.budget import Budget
 from mmpt_bench.sources.corpora import load_corpus
 from support.methods import VARIANTS
 from support.synthetic import task
-from support.tiny import SIDE, tiny_backbone
+from support.tiny import QUESTIONS, SIDE, pictures, tiny_backbone
 
 torch.set_num_threads(1)
 
@@ -112,10 +114,10 @@ def test_a_method_that_reads_pixels_trains_as_the_whole_model_would(
 def test_its_answers_are_those_of_whole_images_however_little_it_changes(
     where: str, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from test_predict import samples
-
     monkeypatch.setattr(PixelPrompt, "where", where)
-    of, asked = samples(2), task(parse=lambda reply, choices: None, max_new_tokens=3)
+    shown = [LazyImage(f"p{i}", lambda one=one: one) for i, one in enumerate(pictures(2))]  # type: ignore[misc]
+    of = [Sample(f"{i}/{q}", image, q, ("yes", "no"), "yes") for i, image in enumerate(shown) for q in QUESTIONS]
+    asked = task(parse=lambda reply, choices: None, max_new_tokens=3)
     with attached(PixelPrompt(), backbone) as handle:
         handle.trainable["pixel_frame"].detach().fill_(1e-3)
         ours = {p.id: p for batch in predict(backbone, asked, of) for p in batch}
