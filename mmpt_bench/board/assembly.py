@@ -186,8 +186,8 @@ def _flags(row: Row, records: Sequence[Record], n_failed: int, limit: int | None
 
 def _threads(records: Sequence[Record]) -> list[str]:
     """Returns how many threads a row's trainings had: another number makes other adapters in their last bits."""
-    known = sorted({n for record in records for n in record.threads})
-    return [f"trained with {', '.join(map(str, known))} thread{'' if known == [1] else 's'}"] if known else []
+    known = sorted({record.threads for record in records if record.threads})
+    return [f"trained with {' or '.join(known)} thread{'' if known == ['1'] else 's'}"] if known else []
 
 
 def _with_intervals(

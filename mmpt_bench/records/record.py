@@ -98,8 +98,8 @@ class Costs:
     peak_bytes: int = 0
     """Peak resident memory (CPU) or allocated memory (accelerator) during training."""
     adapter_bytes: int = 0
-    threads: tuple[int, ...] = ()
-    """How many threads the training computed with, of each sitting; none where nothing was trained or it is not known.
+    threads: str = ""
+    """How many threads the training computed with, as "1", or "1, 4" of two sittings; empty where it is not known.
     Those of the evaluation stand in `environment`."""
     optimizer_state: str = ""
     """Precision of the optimizer's moments; empty where nothing was trained, and in older records."""

@@ -93,7 +93,7 @@ def _run(session: Session, job: Job, folder: RunFolder) -> Iterator[Record]:
                 train_seconds=costs["seconds"],
                 peak_bytes=costs["peak_bytes"],
                 adapter_bytes=costs["adapter_bytes"],
-                threads=tuple(costs.get("threads", ())),
+                threads=", ".join(map(str, costs.get("threads", ()))),
                 optimizer_state=costs.get("optimizer_state", ""),
                 final_loss=costs["final_loss"],
             )
