@@ -64,7 +64,8 @@ def assembled(
         _column(tasks[name], group[0], samples)
         for name, group in sorted(by(kept, [r.task for r in kept]).items(), key=lambda item: order[item[0]])
     ]
-    rows = [_row(label, runs, failures, limit, tasks) for label, runs in sorted(scores.items())]
+    various = len({record.threads for record in kept if record.threads}) > 1
+    rows = [_row(label, runs, failures, limit, tasks, various) for label, runs in sorted(scores.items())]
     empty = Board(
         track=first.track,
         suite=first.suite,
@@ -143,8 +144,9 @@ def _row(
     failures: Sequence[Failure],
     limit: int | None,
     tasks: Mapping[str, Task],
+    various: bool,
 ) -> Row:
-    """Returns a row without ranks and intervals."""
+    """Returns a row without ranks and intervals; `various` where the board's trainings differ in threads."""
     records = [each.record for by_seed in runs.values() for _, each in sorted(by_seed.items())]
     first, trains = records[0], any(record.trainable for record in records)
     by_run = {record.run: record for record in records}.values()
@@ -165,7 +167,8 @@ def _row(
         learning_rate_source="; ".join(sorted({record.learning_rate_source for record in records})),
         flags=(),
     )
-    return replace(row, flags=tuple(_flags(row, records, n_failed, limit)))
+    flags = _flags(row, records, n_failed, limit)
+    return replace(row, flags=(*flags, *(_threads(records) if various else [])))
 
 
 def _flags(row: Row, records: Sequence[Record], n_failed: int, limit: int | None) -> list[str]:
@@ -194,6 +197,12 @@ def _shares(records: Sequence[Record], field: str, what: str) -> list[str]:
             of[record.task].append(record)
     shares = {task: sum(getattr(r, field) or 0 for r in each) / sum(r.n for r in each) for task, each in of.items()}
     return [f"{what}: {', '.join(f'{task} {share:.1%}' for task, share in sorted(shares.items()))}"] if shares else []
+
+
+def _threads(records: Sequence[Record]) -> list[str]:
+    """Returns how many threads a row's trainings had: another number makes other adapters in their last bits."""
+    known = sorted({record.threads for record in records if record.threads})
+    return [f"trained with {' or '.join(known)} thread{'' if known == ['1'] else 's'}"] if known else []
 
 
 def _with_intervals(

@@ -142,7 +142,7 @@ class AdaptedModel(lmms):
                 part = questions[start : start + self.batch_size]
                 made = pictures.processed([question.sample(0) for question in part])
                 prompts = [self.backbone.prompt_text(question.text) for question in part]
-                with torch.no_grad(), unread_blocks_skipped(self.backbone):
+                with torch.no_grad(), self.backbone.computing(), unread_blocks_skipped(self.backbone):
                     said = continued(self.backbone, made, prompts, targets[start : start + len(part)])
                 found += [(-one.logprob / one.n_tokens, one.greedy) for one in said]
                 bar.update(len(part))
@@ -202,7 +202,7 @@ class AdaptedModel(lmms):
                 pictures.processed([one.first for one in batch]), [one.prompt for one in batch]
             )
             given = {"do_sample": False, "num_beams": 1, "pad_token_id": pad_token(self.backbone)} | settings
-            with torch.no_grad(), unread_blocks_skipped(self.backbone):
+            with torch.no_grad(), self.backbone.computing(), unread_blocks_skipped(self.backbone):
                 out = self.backbone.model.generate(**inputs, **given)
             new = out[:, inputs["input_ids"].shape[1] :]
             texts = self.backbone.processor.tokenizer.batch_decode(new, skip_special_tokens=True)

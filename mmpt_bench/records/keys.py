@@ -13,8 +13,21 @@ from mmpt_bench.common.hashing import content_key
 
 RATE = "learning_rate"
 FAILED = "failed"
+MIXED = "-mixed"
+"""Behind a half precision in recipes and records: float32 parameters and optimizer, products in half precision. A bare
+"bfloat16" is of versions that trained most methods in bfloat16 throughout; the two never meet."""
 OFFICIAL = "official"
 """Name of a task's own parse rule, which stands in no key."""
+
+
+def precision(dtype: str) -> str:
+    """Returns what recipes and records call the precision that `--dtype` names: "float32", or "bfloat16-mixed"."""
+    return dtype if dtype == "float32" else dtype + MIXED
+
+
+def option(precision: str) -> str:
+    """Returns the `--dtype` of a recipe's or record's precision; that of older versions has the same."""
+    return precision.removesuffix(MIXED)
 
 
 def train_key(recipe: Mapping[str, Any]) -> str:

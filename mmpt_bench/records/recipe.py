@@ -24,6 +24,7 @@ class Recipe:
     budget: Budget
     seed: int
     dtype: str = "float32"
+    """Or a half precision as `keys.precision` calls it."""
     world_size: int = 1
     method_fingerprint: str = ""
     """Of the method's file, where it is a user's own; empty for a built-in one."""

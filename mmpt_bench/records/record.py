@@ -32,6 +32,7 @@ class Identity:
     corpus_fingerprint: str
     budget: dict[str, Any]
     dtype: str
+    """"float32", or a half precision as `keys.precision` calls it."""
     learning_rate_source: str
     """How it was chosen: "searched: 5 rates on ...", "set by the user", "documented default, not searched"."""
     world_size: int = 1
@@ -107,6 +108,11 @@ class Costs:
     peak_bytes: int = 0
     """Peak resident memory (CPU) or allocated memory (accelerator) during training."""
     adapter_bytes: int = 0
+    threads: str = ""
+    """How many threads the training computed with, as "1", or "1, 4" of two sittings; empty where it is not known.
+    Those of the evaluation stand in `environment`."""
+    optimizer_state: str = ""
+    """Precision of the optimizer's moments; empty where nothing was trained, and in older records."""
     final_loss: float | None = None
     time: str = ""
     """UTC, ISO 8601, when the record was written."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from mmpt_bench.board.board import Board, Row
 from mmpt_bench.evaluation import task_catalog
 from mmpt_bench.methods import method_catalog
-from mmpt_bench.records import learning_rates
+from mmpt_bench.records import keys, learning_rates
 from mmpt_bench.records.budget import Budget
 from mmpt_bench.records.keys import without_rate
 from mmpt_bench.records.store import Store
@@ -108,7 +108,7 @@ def _conditions(board: Board) -> list[str]:
     for name in OPTIONS:
         if board.budget.get(name) != plain[name]:
             words += [f"--{name.replace('_', '-')}", str(board.budget.get(name))]
-    words += ["--dtype", board.dtype] if board.dtype != "float32" else []
+    words += ["--dtype", keys.option(board.dtype)] if board.dtype != "float32" else []
     words += ["--backbone", board.backbone] if board.backbone != EMBEDDED else []
     words += ["--limit", str(board.limit)] if board.limit is not None else []
     from_folder = board.suite == "real" and any(column.dataset.startswith("folder ") for column in board.columns)

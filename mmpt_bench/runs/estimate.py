@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmpt_bench.records.store import Store
-from mmpt_bench.runs.plan import Plan
+from mmpt_bench.runs.plan import Job, Plan
 from mmpt_bench.stats.differences import detectable_difference
 
 
@@ -23,6 +23,8 @@ class Cost:
     peak_bytes: int
     is_same_budget: bool
     """The runs it is estimated from had the same steps and batch."""
+    least_bytes: int = 0
+    """In half precision, what the largest training holds before any activation; 0 in float32."""
 
 
 @dataclass(frozen=True)
@@ -88,12 +90,17 @@ def estimate(plans: Sequence[Plan], store: Store) -> Cost:
     if not todo:
         return Cost(0, 0, 0.0, 0, True)
     backbones = {job.recipe.backbone_fingerprint for job in todo}
-    like = [r for r in store.records() if r.status == "ok" and r.backbone_fingerprint in backbones]
+    precisions = {job.recipe.dtype for job in todo}
+    least = max((least_bytes(job) for job in todo if not job.trained), default=0)
+    like = [
+        r for r in store.records()
+        if r.status == "ok" and r.backbone_fingerprint in backbones and r.dtype in precisions
+    ]  # fmt: skip
     budgets = [dataclasses.asdict(job.recipe.budget) for job in todo]
     same = [r for r in like if r.budget in budgets]
     trained = list({r.run: r for r in (same or like) if r.train_seconds > 0}.values())
     if not like or (trainings and not trained):
-        return Cost(trainings, evaluations, None, 0, False)
+        return Cost(trainings, evaluations, None, 0, False, least)
     an_example = _means((r.method, r.train_seconds / (r.budget["steps"] * r.budget["batch_size"])) for r in trained)
     a_question = _means((r.task, r.eval_seconds / r.n) for r in like)
     seconds = 0.0
@@ -102,11 +109,30 @@ def estimate(plans: Sequence[Plan], store: Store) -> Cost:
         if not job.trained:
             seconds += an_example.get(job.recipe.method, an_example[""]) * budget.steps * budget.batch_size
         seconds += sum(a_question.get(name, a_question[""]) * len(tasks[name].samples) for name in job.todo)
-    return Cost(trainings, evaluations, seconds, max(r.peak_bytes for r in like), bool(same) or not trainings)
+    peak = max(r.peak_bytes for r in like)
+    return Cost(trainings, evaluations, seconds, peak, bool(same) or not trainings, least)
+
+
+def least_bytes(job: Job) -> int:
+    """Returns what a training in half precision holds before any activation; 0 in float32, where runs are measured.
+
+    2 bytes for each weight of the base; for each trained value 4 in float32, 4 for its gradient, 8 for AdamW's moments.
+    """
+    if job.recipe.dtype == "float32":
+        return 0
+    from mmpt_bench.engine.models.loading import anatomy_of
+
+    anatomy, total, _ = anatomy_of(job.recipe.backbone)
+    return 2 * total + 16 * int(job.method.count(anatomy))
 
 
 def how_long(cost: Cost) -> str:
-    """Returns the sentence on time and memory."""
+    """Returns the sentences on time and memory."""
+    held = f" Weights, gradients and optimizer: {cost.least_bytes / 2**20:,.0f} MiB." if cost.least_bytes else ""
+    return _how_long(cost) + held
+
+
+def _how_long(cost: Cost) -> str:
     if cost.seconds is None:
         return "How long: not known before the first run with this backbone in this results folder."
     scaled = "" if cost.is_same_budget else ", which had another budget"

@@ -62,6 +62,9 @@ def execute(
     backbone = load_backbone(request.backbone, request.dtype, request.device, request.offline)
     if backbone.fingerprint != plan.prepared.backbone_fingerprint:
         raise UntrustedRecord(f"The files of backbone `{request.backbone}` changed while the run was planned.")
+    if backbone.left_out:
+        named = ", ".join(f"`{name}`" for name in backbone.left_out)
+        report.said(f"The backbone's generation_config sets {named}: left out, every reply is decoded greedily.")
     session = Session(plan, store, backbone, report, stopping)
     for job in plan.open:
         folder = store.run(job.recipe.run_name)
@@ -90,6 +93,8 @@ def _run(session: Session, job: Job, folder: RunFolder) -> Iterator[Record]:
                 train_seconds=costs["seconds"],
                 peak_bytes=costs["peak_bytes"],
                 adapter_bytes=costs["adapter_bytes"],
+                threads=", ".join(map(str, costs.get("threads", ()))),
+                optimizer_state=costs.get("optimizer_state", ""),
                 final_loss=costs["final_loss"],
             )
             for name in todo:
@@ -128,7 +133,9 @@ def _train(session: Session, job: Job, folder: RunFolder, handle: Handle) -> dic
 
     try:
         corpus = session.plan.prepared.corpus
-        result = train(session.backbone, handle, corpus, config, folder.checkpoint, on_step, session.stopping)
+        result = train(
+            session.backbone, handle, corpus, config, folder.checkpoint, on_step, session.stopping, report.said
+        )
     finally:
         folder.log_steps(log)
     if result.left_out:
@@ -138,6 +145,7 @@ def _train(session: Session, job: Job, folder: RunFolder, handle: Handle) -> dic
         )
     part = folder.path("adapter.part")
     handle.save(part)
+    handle.let_go()
     tensors = part / TENSORS
     known = dataclasses.asdict(result) | {"adapter_bytes": tensors.stat().st_size, "sha256": file_sha256(tensors)}
     folder.finish_training(part, known)
@@ -232,8 +240,14 @@ def _base_record(session: Session, job: Job, handle: Handle) -> Record:
         reason="",
         trainable=handle.size,
         total=sum(p.numel() for p in session.backbone.model.parameters()),
-        environment=environment() | {"device": session.backbone.device},
+        environment=environment() | {"device": session.backbone.device, "threads": _threads()},
     )
+
+
+def _threads() -> int:
+    import torch
+
+    return int(torch.get_num_threads())
 
 
 def _now() -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmpt_bench.common.entries import Entry, own_fingerprint
-from mmpt_bench.records import learning_rates
+from mmpt_bench.records import keys, learning_rates
 from mmpt_bench.records.keys import RATE
 from mmpt_bench.records.recipe import Recipe
 from mmpt_bench.records.store import Store
@@ -100,7 +100,7 @@ def _recipe(request: Request, entry: Entry, method: Any, seed: int, prepared: Pr
         budget=request.budget,
         # What does not train has one result, whatever the seed.
         seed=seed if method.trains else 0,
-        dtype=request.dtype,
+        dtype=keys.precision(request.dtype),
         method_fingerprint=own_fingerprint(entry),
     )
 

@@ -11,6 +11,7 @@ from typing import Any
 from mmpt_bench.common.entries import Entry
 from mmpt_bench.common.errors import RequestError, unknown_name
 from mmpt_bench.methods import method_catalog
+from mmpt_bench.records import keys
 from mmpt_bench.records.budget import Budget
 from mmpt_bench.records.keys import OFFICIAL
 from mmpt_bench.records.recipe import Recipe
@@ -119,7 +120,7 @@ def from_recipe(recipe: Recipe, request: Request) -> Request:
         backbone=recipe.backbone,
         train=train,
         budget=recipe.budget,
-        dtype=recipe.dtype,
+        dtype=keys.option(recipe.dtype),
     )
 
 

@@ -306,6 +306,22 @@ def test_flags_name_what_a_reader_must_know(tmp_path: Path) -> None:
     assert row(board, "vpt").flags == ("exploratory", "lr at edge")
 
 
+def test_threads_are_named_where_trainings_of_a_board_had_different_numbers(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    add(store, "1110", recipe("lora"), threads="1")
+    add(store, "1110", recipe("vpt"), threads="1, 4")
+    add(store, "1110", recipe("mmpt"))
+    (board,) = made(store)
+    assert "trained with 1 thread" in row(board, "lora").flags
+    assert "trained with 1, 4 threads" in row(board, "vpt").flags
+    assert not [flag for flag in row(board, "mmpt").flags if "thread" in flag]
+    alike = store_in(tmp_path / "alike")
+    for method in ("lora", "vpt"):
+        add(alike, "1110", recipe(method), threads="2")
+    (board,) = made(alike)
+    assert not [flag for name in ("lora", "vpt") for flag in row(board, name).flags if "thread" in flag]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

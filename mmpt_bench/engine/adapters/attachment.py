@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,9 @@ class Handle:
     """Writes the adapter to a folder (a `Path`) as safetensors plus adapter_config.json."""
     given: int = 0
     """Parameters of an adapter that was trained elsewhere, which training does not change."""
+    masters: dict[str, nn.Parameter] = field(default_factory=dict)
+    """Float32 copies of the trainable parameters that the model holds in half precision, from training until
+    `let_go`; the model's own are these, rounded."""
 
     @property
     def size(self) -> int:
@@ -40,8 +43,13 @@ class Handle:
         return self.given + sum(parameter.numel() for parameter in self.trainable.values())
 
     def state(self) -> dict[str, Tensor]:
-        """Returns a detached copy of every trainable parameter, by name, on the CPU."""
-        return {name: p.detach().to("cpu", copy=True) for name, p in self.trainable.items()}
+        """Returns a detached copy of every trainable parameter, by name, on the CPU; of its master where it has one."""
+        own = {**self.trainable, **self.masters}
+        return {name: p.detach().to("cpu", copy=True) for name, p in own.items()}
+
+    def let_go(self) -> None:
+        """Frees the masters; the parameters keep what the masters were, rounded, as `load` would write them."""
+        self.masters = {}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Writes values back; refuses a state with other names or shapes (ValueError, naming them)."""
@@ -57,6 +65,8 @@ class Handle:
                 )
         for name, parameter in self.trainable.items():
             parameter.detach().copy_(state[name])
+        for name, master in self.masters.items():
+            master.detach().copy_(state[name])
 
 
 class Attachment:

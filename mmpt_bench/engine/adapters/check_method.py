@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from mmpt_bench.common.checking import CheckResult, outcome, require
+from mmpt_bench.common.errors import RunFailed
 from mmpt_bench.common.hashing import canonical_json
 from mmpt_bench.engine.adapters.saved import CONFIG_FILE, TENSOR_FILE, read_adapter
 from mmpt_bench.engine.adapters.trial import (
@@ -27,9 +28,11 @@ from mmpt_bench.engine.adapters.trial import (
     noise_pictures,
     replies,
     snapshot,
+    train_as_run,
     train_briefly,
 )
 from mmpt_bench.engine.models.backbone import Backbone
+from mmpt_bench.engine.training.reached import LEAST
 
 UNTRAINED = "not applicable: the method trains nothing"
 
@@ -105,17 +108,11 @@ def _gradients(method: Any, backbone: Backbone) -> str:
     with attached(method, backbone) as handle:
         if not handle.trainable:
             return UNTRAINED
-        waiting = {(name, i) for name, p in handle.trainable.items() for i in range(len(p) if p.dim() == 3 else 1)}
-        for _ in range(2):
-            train_briefly(method, backbone, handle, steps=1)
-            for name, parameter in handle.trainable.items():
-                if parameter.grad is not None:
-                    # Three dimensions are a stack: each of its sets must reach the loss.
-                    sets = parameter.grad if parameter.dim() == 3 else [parameter.grad]
-                    waiting -= {(name, i) for i, one in enumerate(sets) if bool((one != 0).any())}
-    first = min(waiting, default=("", 0))
-    require(not waiting, f"{len(waiting)} parameters get no gradient, first `{first[0]}` (set {first[1]})")
-    return "every parameter within two steps"
+        try:
+            train_as_run(method, backbone, handle, LEAST)
+        except RunFailed as error:
+            require(False, str(error))
+    return f"every parameter within {LEAST} steps of a training"
 
 
 def _learns(method: Any, backbone: Backbone) -> str:

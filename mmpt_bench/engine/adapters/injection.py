@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
+from peft.tuners.tuners_utils import cast_adapter_dtype
 from torch import nn
 
 from mmpt_bench.common.errors import RequestError, UntrustedRecord
@@ -60,6 +61,8 @@ def inject(attachment: Attachment, config: Any, seed: int, make: Callable[[], No
                 raise
             except PEFT_REFUSES as error:
                 raise _unfit(config, anatomy, " ".join(str(error).split())[:300]) from error
+        # What is trained is float32 in half precision too, as `get_peft_model` makes it.
+        cast_adapter_dtype(model, "default")
         # New modules begin in training mode, where dropout and sampling are on, whatever the model's own mode is.
         model.train(model.training)
         _check(anatomy, config, model, sums)

@@ -11,9 +11,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from mmpt_bench.data.examples import Corpus, Example
+from mmpt_bench.data.images import LazyImage
 from mmpt_bench.engine.adapters.attachment import Handle
 from mmpt_bench.engine.models.backbone import Backbone
 from mmpt_bench.engine.models.families import FAMILIES
+from mmpt_bench.records.budget import Budget
 
 QUESTIONS = ("is there a circle ?", "how many red squares are there in this picture ?", "is it blue ?")
 ANSWERS = ("yes", "no", "yes")
@@ -62,17 +65,29 @@ def train_briefly(method: Any, backbone: Backbone, handle: Handle, steps: int) -
     optimiser = torch.optim.AdamW(handle.trainable.values(), lr=method.learning_rate, weight_decay=0.0)
     for _ in range(steps):
         optimiser.zero_grad()
-        loss = backbone.model(**batch).loss
+        with backbone.computing():
+            loss = backbone.model(**batch).loss
         loss.backward()
         optimiser.step()
         losses.append(loss.item())
-    with torch.no_grad():
+    with torch.no_grad(), backbone.computing():
         return [*losses, backbone.model(**batch).loss.item()]
+
+
+def train_as_run(method: Any, backbone: Backbone, handle: Handle, steps: int) -> None:
+    """Trains on the batch's examples as `run` does; raises RunFailed where a parameter gets no gradient."""
+    from mmpt_bench.engine.training.train import TrainingConfig, train
+
+    images = [LazyImage(f"noise {i}", lambda one=one: one) for i, one in enumerate(noise_pictures(backbone))]  # type: ignore[misc]
+    examples = [Example(*each) for each in zip(images, QUESTIONS, ANSWERS, strict=True)]
+    corpus = Corpus("check", "check", len(examples), examples.__getitem__, 0, examples.__getitem__)
+    budget = Budget(steps=steps, batch_size=len(examples), schedule="constant")
+    train(backbone, handle, corpus, TrainingConfig(budget, method.learning_rate, 0))
 
 
 def logits_of(backbone: Backbone) -> Tensor:
     """Returns the model's logits for the batch, (examples, tokens, vocabulary)."""
-    with torch.no_grad():
+    with torch.no_grad(), backbone.computing():
         return backbone.model(**batch_of(backbone)).logits
 
 
@@ -92,7 +107,7 @@ def snapshot(backbone: Backbone) -> dict[str, Any]:
 def replies(backbone: Backbone, pictures: list[Any], prompts: list[str], use_cache: bool = True) -> list[list[int]]:
     """Returns greedy replies as tokens, all of the same length."""
     batch = backbone.batch(pictures, prompts)
-    with torch.no_grad():
+    with torch.no_grad(), backbone.computing():
         tokens = backbone.model.generate(
             **batch,
             do_sample=False,

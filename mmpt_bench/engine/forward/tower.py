@@ -30,6 +30,8 @@ def is_frozen(backbone: Backbone) -> bool:
     vision = backbone.model.config.vision_config.to_dict()
     if any("dropout" in name and value for name, value in vision.items()):
         return False
+    if called_through(backbone):
+        return False
     unread = {id(block) for block in _unread(backbone)}
     for module in tower.modules():
         hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
@@ -38,6 +40,24 @@ def is_frozen(backbone: Backbone) -> bool:
         if "forward" in vars(module) and id(module) not in unread:
             return False
     return True
+
+
+def called_through(backbone: Backbone) -> bool:
+    """Returns whether a method sees or changes what the model is called with, and so may read the pixels.
+
+    It does by a hook on, or another `forward` of, the model or a part of it that holds the tower.
+    """
+    parts = backbone.anatomy.vision.split(".")[:-1]
+    for i in range(len(parts) + 1):
+        module = backbone.model.get_submodule(".".join(parts[:i]))
+        hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
+        if "forward" in vars(module) or any(not hook.__module__.startswith(_HARMLESS) for hook in hooks):
+            return True
+    return False
+
+
+_HARMLESS = ("transformers.utils.output_capturing", "mmpt_bench.engine.prompts")
+"""Whose hooks on the whole model read no pixels: those that capture states, and our prompts'."""
 
 
 def fingerprint(backbone: Backbone) -> str:

@@ -63,7 +63,7 @@ def one_by_one(backbone: Backbone, task: Task, samples: Sequence[Sample]) -> Ite
     """Yields each sample's answer, asked alone and anew, as lmms-eval asks: repeated questions and images too."""
     for sample in samples:
         asked = Question(backbone.prompt_text(sample.question), [sample])
-        with torch.no_grad():
+        with torch.no_grad(), backbone.computing():
             (made,) = answer(backbone, task.max_new_tokens, [asked], backbone.encode([sample.image.open()]))
         yield sample, made
 

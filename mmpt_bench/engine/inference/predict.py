@@ -133,7 +133,7 @@ class _Way:
         if not why and todo:
             shared = Shared(self.backbone, self.max_new_tokens, self.images)
             try:
-                with torch.no_grad():
+                with torch.no_grad(), self.backbone.computing():
                     shared.check(todo)
                 self._shared = shared
             except NotShared as error:
@@ -145,10 +145,12 @@ class _Way:
 
     def answer(self, batch: Sequence[Question]) -> tuple[list[Answer], int]:
         """Returns the answers to a batch, and how many of them were close calls that were asked for again."""
-        with torch.no_grad(), unread_blocks_skipped(self.backbone):
+        with torch.no_grad(), self.backbone.computing():
             if self._shared is not None:
                 try:
-                    return self._guarded(batch, self._shared.answer(batch), self._shared.margins)
+                    with unread_blocks_skipped(self.backbone):
+                        made = self._shared.answer(batch)
+                    return self._guarded(batch, made, self._shared.margins)
                 except NotShared as error:
                     self._shared = None
                     self._say_plain(str(error))

@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from mmpt_bench.engine.forward.last_layer import rows_read
 from mmpt_bench.engine.forward.prepared_images import PreparedImages
+from mmpt_bench.engine.forward.tower import called_through, unread_blocks_skipped
 from mmpt_bench.engine.inference.plain import Answer, Question, choice_ids
 from mmpt_bench.engine.models.backbone import Backbone
 from mmpt_bench.engine.models.encoding import Tokens
@@ -27,11 +28,6 @@ CHOICE_ROWS = 256
 """Most continuations that are scored in one call."""
 TOLERANCE = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
 """How far the first logits may be from those of the plain way, as a share of the largest."""
-_HARMLESS = {
-    "bos_token_id", "eos_token_id", "pad_token_id", "transformers_version", "max_length", "max_new_tokens",
-    "do_sample", "temperature", "top_p", "top_k", "use_cache", "_from_model_config",
-}  # fmt: skip
-"""Settings of generation that greedy decoding does not look at, or that this module follows."""
 
 
 class NotShared(Exception):
@@ -43,12 +39,10 @@ def unfit(backbone: Backbone) -> str:
     anatomy = backbone.anatomy
     if anatomy.family != "llava" or anatomy.layout != "batched":
         return f"models of type `{anatomy.family}` may not attend causally over their pictures"
+    if called_through(backbone):
+        return "the method sees what the model is called with"
     if anatomy.window is not None:
         return "the decoder attends to a window only"
-    settings = backbone.model.generation_config.to_diff_dict().items()
-    unusual = sorted(name for name, value in settings if value not in (None, False) and name not in _HARMLESS)
-    if unusual:
-        return f"the model's generation_config sets `{unusual[0]}`"
     return ""
 
 
@@ -87,7 +81,8 @@ class Shared:
         """Compares the first logits of up to two questions with the plain way's; raises NotShared where they differ."""
         few = list({a.first.question: a for a in batch[:2]}.values())
         # Each of them twice, so that its prefix is shared as it will be.
-        ours = self._prefill([one for one in few for _ in range(2)])[0][::2]
+        with unread_blocks_skipped(self.backbone):
+            ours = self._prefill([one for one in few for _ in range(2)])[0][::2]
         for one, logits in zip(few, ours, strict=True):
             inputs = self.backbone.batch(self.images.processed([one.first]), [one.prompt])
             plain = self.backbone.model(**inputs, use_cache=False).logits[0, -1].float()

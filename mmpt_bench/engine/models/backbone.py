@@ -6,6 +6,7 @@ Imports without torch, and fast, because every method's file imports it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -40,6 +41,8 @@ class Backbone:
     fingerprint: str
     device: str
     dtype: str
+    left_out: tuple[str, ...] = ()
+    """Settings of the model's generation_config that would have changed replies, and do not: all decoding is greedy."""
     features: FeatureCache = field(default_factory=FeatureCache, repr=False)
     """What a frozen vision tower made of pictures, for every method that leaves it frozen."""
     kept_pictures: FeatureCache = field(default_factory=partial(FeatureCache, PICTURE_BYTES), repr=False)
@@ -49,6 +52,17 @@ class Backbone:
     def caches(self) -> tuple[FeatureCache, FeatureCache]:
         """What is kept in memory, each with an account of what it spared."""
         return self.features, self.kept_pictures
+
+    def computing(self) -> AbstractContextManager[Any]:
+        """Inside, the model computes in its precision: in half precision under autocast, for all methods alike.
+
+        Values that a method adds are float32 whatever the model is; autocast brings both together.
+        """
+        if self.dtype == "float32":
+            return nullcontext()
+        import torch
+
+        return torch.autocast(self.device.partition(":")[0], getattr(torch, self.dtype))
 
     def prompt_text(self, question: str, earlier: Sequence[Exchange] = ()) -> str:
         """Returns the chat prompt of one image, earlier exchanges and a question, up to where the answer begins.
@@ -231,13 +245,14 @@ def load_backbone(name: str, dtype: str = "float32", device: str | None = None, 
     verify_folder(folder)
     import torch
 
-    from mmpt_bench.engine.models.loading import read_model, read_processor
+    from mmpt_bench.engine.models.loading import decode_plainly, read_model, read_processor
 
     model = read_model(folder, getattr(torch, dtype))
+    left_out = decode_plainly(model)
     processor = read_processor(folder, model.config.model_type)
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     model = model.to(place).eval()
     for weight_name, weight in model.named_parameters():
         if not torch.isfinite(weight).all():
             raise UntrustedRecord(f"`{weight_name}` of backbone `{name}` holds values that are not finite.")
-    return Backbone(name, model, processor, find_anatomy(model), folder_fingerprint(folder), place, dtype)
+    return Backbone(name, model, processor, find_anatomy(model), folder_fingerprint(folder), place, dtype, left_out)

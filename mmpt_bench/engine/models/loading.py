@@ -41,6 +41,28 @@ def read_config(folder: Path) -> Any:
         raise RequestError(f"`{folder}` has no readable configuration: {str(error).splitlines()[0]}") from error
 
 
+TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
+"""Settings of generation that are the model's own: where a text begins and ends. All others are somebody's choice."""
+_UNREAD = {*TOKENS, "transformers_version", "max_length", "max_new_tokens", "do_sample", "temperature", "top_p",
+           "top_k", "use_cache", "_from_model_config"}  # fmt: skip
+"""Settings that greedy decoding of a given length does not look at."""
+
+
+def decode_plainly(model: Any) -> tuple[str, ...]:
+    """Takes every setting of generation off a model but `TOKENS`; returns those that would have changed a greedy reply.
+
+    A penalty, a forced or a forbidden token of the model's generation_config.json would change replies without a word,
+    and `generate` fills in from there whatever a call leaves open.
+    """
+    own = model.generation_config
+    plain = transformers.GenerationConfig()
+    usual = plain.to_dict()
+    told = [name for name, value in own.to_dict().items()
+            if name not in _UNREAD and value not in (None, False) and value != usual.get(name)]  # fmt: skip
+    model.generation_config = transformers.GenerationConfig(**{name: getattr(own, name, None) for name in TOKENS})
+    return tuple(sorted(told))
+
+
 class LinearLlava(LlavaForConditionalGeneration):
     """LLaVA with one linear map from picture features to text.
 

@@ -24,7 +24,8 @@ class WithUpdate(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor, scale: float
     ) -> Tensor:
-        """Returns (rows, out)."""
+        """Returns (rows, out), in the precision of `weight`; `down` and `up` may be float32 in half precision."""
+        x, down, up = (one.to(weight.dtype) for one in (x, down, up))
         low = x @ down.T
         ctx.save_for_backward(x, weight, down, up, low)
         ctx.scale = scale
@@ -34,11 +35,12 @@ class WithUpdate(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> Any:
         """Returns the gradients of `x`, `down` and `up`; weight and bias have none."""
         x, weight, down, up, low = ctx.saved_tensors
-        (grad,) = grads
+        grad = grads[0].to(weight.dtype)
         of_low = (grad @ up).mul_(ctx.scale)
         of_x = (grad @ weight).addmm_(of_low, down) if ctx.needs_input_grad[0] else None
         of_down = of_low.T @ x if ctx.needs_input_grad[3] else None
         of_up = (grad.T @ low).mul_(ctx.scale) if ctx.needs_input_grad[4] else None
+        # Autograd gives each back in its input's precision.
         return of_x, None, None, of_down, of_up, None
 
 
@@ -67,7 +69,7 @@ def _is_plain(layer: Any) -> bool:
     base, down, up = layer.base_layer, layer.lora_A[active[0]], layer.lora_B[active[0]]
     if base.weight.requires_grad or (base.bias is not None and base.bias.requires_grad):
         return False
-    same_dtype = base.weight.dtype == down.weight.dtype == up.weight.dtype
+    same_dtype = down.weight.dtype == up.weight.dtype and down.weight.dtype in (base.weight.dtype, torch.float32)
     without_bias = down.bias is None and up.bias is None
     return same_dtype and without_bias and isinstance(layer.lora_dropout[active[0]], nn.Identity)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -71,6 +73,25 @@ class Ready:
         return sum(row.left_out for row in self.rows)
 
 
+def differing(found: tuple[float, Mapping[str, Tensor]], wanted: tuple[float, Mapping[str, Tensor]], dtype: str) -> str:
+    """Returns how one way's loss and gradients differ from the plain way's; empty where rounding explains it."""
+    of_loss, of_gradients = TOLERANCES[dtype]
+    if not abs(found[0] - wanted[0]) <= of_loss * max(1.0, abs(wanted[0])):
+        return f"the loss is {wanted[0]:.6g} of whole images and {found[0]:.6g} without them"
+    norms = {name: grad.float().norm() for name, grad in wanted[1].items()}
+    whole = sum((norm.square() for norm in norms.values()), torch.zeros(())).sqrt()
+    for name, norm in norms.items():
+        own = found[1].get(name)
+        apart = norm if own is None else (own.float() - wanted[1][name].float()).norm()
+        if apart > of_gradients * max(norm, 1e-3 * whole):
+            return f"the gradient of `{name}` is another one without them"
+    return ""
+
+
+TOLERANCES = {"float32": (1e-4, 0.02), "float16": (2e-2, 0.3), "bfloat16": (5e-2, 0.5)}
+"""How far the shared way's loss, and each gradient, may be from the plain way's, as a share of it."""
+
+
 class Losses:
     """The loss of examples under an attached adapter."""
 
@@ -79,6 +100,8 @@ class Losses:
         self.backbone, self.max_length = backbone, max_length
         source = TowerStates if tower.is_frozen(backbone) else PreparedImages
         self._images: TowerStates | PreparedImages = source(backbone, images)
+        self._set, self.is_plain = images, False
+        """Whether every image and text goes through the whole model, as `compare` may find that it must."""
         self._overhead = overhead_tokens(backbone.anatomy, backbone.device)
 
     def soon(self, examples: Sequence[Example]) -> None:
@@ -94,6 +117,10 @@ class Losses:
 
     def ready(self, examples: Sequence[Example]) -> Ready:
         """Returns examples made ready; raises RequestError for one whose first exchange is longer than `max_length`."""
+        with self.backbone.computing(), self._skipped():
+            return self._ready(examples)
+
+    def _ready(self, examples: Sequence[Example]) -> Ready:
         prompts = [self.backbone.prompt_text(example.prompt) for example in examples]
         targets = [self.backbone.target(example.exchanges) for example in examples]
         if isinstance(self._images, TowerStates):
@@ -103,12 +130,63 @@ class Losses:
         rows = self.backbone.tokens(prompts, targets, None, self.max_length, [image.text for image in images])
         return Ready(rows, images)
 
+    def compare(self, examples: Sequence[Example], trainable: Mapping[str, Tensor]) -> str:
+        """Holds the shared way to the plain one on some examples, and takes the plain way from then on if they differ.
+
+        A method may look where the shared way shows nothing, as at the pixels: what trains must be what the model does.
+
+        Args:
+            examples: of one step or less.
+            trainable: parameters whose gradients must agree as well; none where gradients are off.
+
+        Returns:
+            Why the plain way is taken; empty where it is not.
+        """
+        if not examples:
+            return ""
+        plain = Losses(self.backbone, self._set, self.max_length)
+        with closing(plain):
+            plain._take_plain_way()
+            model, training = self.backbone.model, self.backbone.model.training
+            # Without dropout, and the random state stays.
+            model.eval()
+            try:
+                why = differing(
+                    self._probe(examples, trainable), plain._probe(examples, trainable), self.backbone.dtype
+                )
+            finally:
+                model.train(training)
+        if why:
+            self._take_plain_way()
+        return why
+
+    def _probe(self, examples: Sequence[Example], trainable: Mapping[str, Tensor]) -> tuple[float, dict[str, Tensor]]:
+        """Returns the loss of examples, and the gradients that there are."""
+        ready = self.ready(examples)
+        loss, tokens = self.sum_of(ready, list(range(len(examples))))
+        if not trainable or not loss.requires_grad:
+            return loss.item() / tokens, {}
+        made = torch.autograd.grad(loss, list(trainable.values()), allow_unused=True)
+        found = {name: grad for name, grad in zip(trainable, made, strict=True) if grad is not None}
+        return loss.item() / tokens, found
+
+    def _take_plain_way(self) -> None:
+        self._images.close()
+        self._images, self.is_plain = PreparedImages(self.backbone, self._set), True
+
+    def _skipped(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.is_plain else tower.unread_blocks_skipped(self.backbone)
+
     def cut(self, ready: Ready, limit: int) -> list[list[int]]:
         """Returns the micro-batches, at most `limit` examples each, as indices of examples."""
         return cut([len(row.ids) for row in ready.rows], limit, self._overhead)
 
     def sum_of(self, ready: Ready, chosen: list[int]) -> tuple[Tensor, int]:
         """Returns (sum of the answer tokens' cross-entropy, number of those tokens) of a micro-batch."""
+        with self.backbone.computing(), self._skipped():
+            return self._sum_of(ready, chosen)
+
+    def _sum_of(self, ready: Ready, chosen: list[int]) -> tuple[Tensor, int]:
         backbone = self.backbone
         batch: dict[str, Any] = backbone.pad([ready.rows[i] for i in chosen], "right")
         labels = batch.pop("labels")[:, 1:]
@@ -118,6 +196,9 @@ class Losses:
             batch["mm_encoder_outputs"] = tower.projected(backbone, [one.tensors["states"] for one in images])
         else:
             batch |= backbone.inputs(images)
+        if self.is_plain:
+            logits = backbone.model(**batch, use_cache=False).logits[:, :-1][known]
+            return functional.cross_entropy(logits.float(), labels[known], reduction="sum"), int(known.sum())
         head = backbone.model.get_submodule(backbone.anatomy.lm_head)
         # Only labelled positions reach the head, in any version of transformers and whatever stands behind the head.
         hook = head.register_forward_pre_hook(lambda module, args: (args[0][:, :-1][known],))

@@ -20,11 +20,12 @@ from mmpt_bench.common.errors import Interrupted, RunFailed, UntrustedRecord
 from mmpt_bench.common.hashing import derive, file_sha256
 from mmpt_bench.data.examples import Corpus, Example, Exchange
 from mmpt_bench.engine.adapters.attachment import Handle
-from mmpt_bench.engine.forward.tower import unread_blocks_skipped
 from mmpt_bench.engine.models.backbone import Backbone
 from mmpt_bench.engine.training.lora_update import updates_fused
 from mmpt_bench.engine.training.loss import Losses, Ready
+from mmpt_bench.engine.training.masters import Masters, state_dtype
 from mmpt_bench.engine.training.memory import PeakMemory, steady_malloc
+from mmpt_bench.engine.training.reached import Reached
 from mmpt_bench.records.budget import Budget
 
 CHECKPOINT_SECONDS = 20.0
@@ -63,6 +64,10 @@ class Trained:
     final_loss: float
     """Mean over the last tenth of the steps."""
     micro_batch: int
+    threads: tuple[int, ...] = ()
+    """How many threads torch computed with, of every sitting: sums in another order are others in their last bits."""
+    optimizer_state: str = ""
+    """Precision of the optimizer's moments: "float32", whatever the model computes in."""
     left_out: int = 0
     """Exchanges of conversations that stood behind `Budget.max_length`, each time that they were to be trained on."""
 
@@ -81,7 +86,8 @@ def validation_loss(backbone: Backbone, corpus: Corpus, batch_size: int, max_len
     """Returns the mean cross-entropy, in nats a token, of the validation part: what selection may look at."""
     total, tokens = 0.0, 0
     images = f"{corpus.fingerprint}/validation"
-    with torch.no_grad(), unread_blocks_skipped(backbone), closing(Losses(backbone, images, max_length)) as losses:
+    with torch.no_grad(), closing(Losses(backbone, images, max_length)) as losses:
+        losses.compare([corpus.validation(i) for i in range(min(2, corpus.validation_size))], {})
         for first in range(0, corpus.validation_size, batch_size):
             last = min(first + batch_size, corpus.validation_size)
             ready = losses.ready([corpus.validation(i) for i in range(first, last)])
@@ -99,6 +105,7 @@ def train(
     checkpoint: Path | None = None,
     on_step: Callable[[Step], None] = lambda step: None,
     stopping: Callable[[], bool] = lambda: False,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Trained:
     """Trains an attached adapter to the end of its budget, from its checkpoint where there is one.
 
@@ -107,10 +114,12 @@ def train(
         checkpoint: file to write checkpoints to, and to go on from; None keeps none.
         on_step: told of every step.
         stopping: asked after every step; when it says so, a checkpoint is written and `Interrupted` raised.
+        say: told once where the method needs whole images, and nothing can be shared.
 
     Raises:
         RequestError: the corpus holds conversations and the backbone has no form for them, or an example is too long.
-        RunFailed: the loss or a gradient is not finite, or memory runs out at one example a step.
+        RunFailed: the loss or a gradient is not finite, a parameter has none within the first steps, or memory runs
+            out at one example a step.
         UntrustedRecord: the checkpoint's bytes are not those that were written.
     """
     budget = config.budget
@@ -122,10 +131,14 @@ def train(
         training.restore(_read_checkpoint(checkpoint))
     saved = time.perf_counter()
     with (
-        _training_mode(backbone, training.parameters),
+        _training_mode(backbone, training.masters),
         closing(Losses(backbone, corpus.fingerprint, budget.max_length)) as losses,
     ):
         batches = corpus.batches(config.seed, budget.steps, budget.batch_size, training.done)
+        first = next(corpus.batches(config.seed, budget.steps, budget.batch_size, training.done), [])
+        why = losses.compare(first[:2], handle.trainable)
+        if why:
+            say(f"Every image goes through the whole model in training, because {why}.")
         # Behind the last batch stands an empty one.
         for examples, following in pairwise(chain(batches, [[]])):
             losses.soon(following)
@@ -145,12 +158,15 @@ class _Training:
     def __init__(self, backbone: Backbone, handle: Handle, config: TrainingConfig) -> None:
         self._backbone, self._handle, self._config = backbone, handle, config
         self._peak = PeakMemory(backbone.device)
-        self.parameters = list(handle.trainable.values())
+        self.masters = Masters(handle)
+        self.parameters = list(self.masters.by_name.values())
+        self._reached = Reached(self.masters.by_name)
         fused, decay = all(p.device.type in ("cpu", "cuda") for p in self.parameters), config.budget.weight_decay
         self._optimizer = torch.optim.AdamW(self.parameters, lr=config.rate, weight_decay=decay, fused=fused)
         torch.manual_seed(derive(config.seed, "dropout"))
         self.done = 0
         """Steps."""
+        self._threads: tuple[int, ...] = (torch.get_num_threads(),)
         self._last_losses: deque[float] = deque(maxlen=max(1, config.budget.steps // 10))
         self._micro_batch, self._left_out = config.budget.batch_size, 0
         for cache in backbone.caches:
@@ -163,15 +179,18 @@ class _Training:
         rate = learning_rate(self.done, budget, self._config.rate)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        self._optimizer.zero_grad(set_to_none=True)
+        self.masters.zero_gradients()
         ready = losses.ready(examples)
         self._left_out += ready.left_out
-        loss, self._micro_batch = _backward(losses, ready, self.parameters, self._micro_batch)
+        loss, self._micro_batch = _backward(losses, ready, self.masters, self._micro_batch)
+        self._reached.note()
+        self._reached.judge(self.done + 1, budget.steps)
         norm = nn.utils.clip_grad_norm_(self.parameters, budget.max_grad_norm).item()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             found = f"loss {loss}, gradient norm {norm} at learning rate {rate:.3g}"
             raise RunFailed(f"step {self.done + 1}: {found}: not finite")
         self._optimizer.step()
+        self.masters.write()
         self.done += 1
         self._last_losses.append(loss)
         return Step(self.done, loss, rate, norm, self._seconds(), self._peak.note())
@@ -184,6 +203,8 @@ class _Training:
             "tail": list(self._last_losses),
             "micro": self._micro_batch,
             "left_out": self._left_out,
+            "threads": list(self._threads),
+            "waiting": self._reached.waiting,
             "adapter": self._handle.state(),
             "optimizer": self._optimizer.state_dict(),
             "rng": torch.get_rng_state(),
@@ -197,13 +218,25 @@ class _Training:
         self.done, self._micro_batch = state["step"], state["micro"]
         # A checkpoint from before conversations were read whole has none, and nothing was left out.
         self._left_out = state.get("left_out", 0)
+        self._threads = tuple(sorted({*state.get("threads", ()), *self._threads}))
+        # Nor does an older one say which parameters the loss had not reached.
+        self._reached.waiting = [(name, i) for name, i in state.get("waiting", [])]
         self._last_losses.extend(state["tail"])
         self._began = time.perf_counter() - state["seconds"]
 
     def result(self) -> Trained:
         """Returns what the training cost."""
         final_loss = sum(self._last_losses) / len(self._last_losses)
-        return Trained(self._seconds(), self._peak.note(), final_loss, self._micro_batch, self._left_out)
+        optimizer_state = state_dtype(self._optimizer.state)
+        return Trained(
+            self._seconds(),
+            self._peak.note(),
+            final_loss,
+            self._micro_batch,
+            self._threads,
+            optimizer_state,
+            self._left_out,
+        )
 
     def _seconds(self) -> float:
         spared = sum(cache.spared for cache in self._backbone.caches)
@@ -211,19 +244,18 @@ class _Training:
 
 
 @contextmanager
-def _training_mode(backbone: Backbone, parameters: list[nn.Parameter]) -> Iterator[None]:
+def _training_mode(backbone: Backbone, masters: Masters) -> Iterator[None]:
     """Inside, the model trains, and computes nothing that is not needed; afterwards it holds no gradient."""
     backbone.model.train()
     try:
-        with unread_blocks_skipped(backbone), updates_fused(backbone):
+        with updates_fused(backbone):
             yield
     finally:
         backbone.model.eval()
-        for parameter in parameters:
-            parameter.grad = None
+        masters.close()
 
 
-def _backward(losses: Losses, ready: Ready, parameters: list[nn.Parameter], micro: int) -> tuple[float, int]:
+def _backward(losses: Losses, ready: Ready, masters: Masters, micro: int) -> tuple[float, int]:
     """Returns (mean loss, micro-batch), leaving the batch's gradients; memory that runs out halves the micro-batch.
 
     The gradient is that of the whole batch's mean over answer tokens, however it is cut.
@@ -236,13 +268,12 @@ def _backward(losses: Losses, ready: Ready, parameters: list[nn.Parameter], micr
                 loss.backward()
                 total, tokens = total + loss.item(), tokens + n
         except (torch.OutOfMemoryError, MemoryError) as error:
-            for parameter in parameters:
-                parameter.grad = None
+            masters.zero_gradients()
             if micro == 1:
                 raise RunFailed(f"out of memory with one example a step: {str(error).splitlines()[0]}") from error
             micro = (micro + 1) // 2
             continue
-        for parameter in parameters:
+        for parameter in masters.by_name.values():
             if parameter.grad is not None:
                 parameter.grad /= tokens
         return total / tokens, micro

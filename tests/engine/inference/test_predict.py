@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from mmpt_bench.data.images import LazyImage
 from mmpt_bench.data.samples import Prediction, Sample
 from mmpt_bench.engine.inference.plain import one_by_one
 from mmpt_bench.engine.inference.predict import InferenceOptions, predict, prediction
-from mmpt_bench.engine.models.backbone import Backbone
+from mmpt_bench.engine.models.backbone import Backbone, load_backbone
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.mmpt import MMPT
 from support.synthetic import task
@@ -32,6 +33,45 @@ METHODS |= {
     "text": MMPT(visual_length=0, interaction=False),
     "shallow": MMPT(visual_length=3, text_length=2, visual_deep=False, text_deep=False),
 }
+
+
+SETTINGS: dict[str, Any] = {
+    "repetition_penalty": 5.0,
+    "no_repeat_ngram_size": 1,
+    "encoder_repetition_penalty": 3.0,
+    "suppress_tokens": list(range(5, 20)),
+    "begin_suppress_tokens": list(range(5, 25)),
+    "bad_words_ids": [[i] for i in range(5, 20)],
+    "forced_bos_token_id": 7,
+    "forced_eos_token_id": 2,
+    "min_length": 200,
+    "min_new_tokens": 3,
+    "sequence_bias": [[[9], 50.0]],
+    "exponential_decay_length_penalty": [1, 9.0],
+    "typical_p": 0.2,
+    "epsilon_cutoff": 0.5,
+    "eta_cutoff": 0.5,
+    "min_p": 0.9,
+    "guidance_scale": 3.0,
+    "renormalize_logits": True,
+    "num_beams": 3,
+    "length_penalty": 4.0,
+    "early_stopping": True,
+    "cache_implementation": "static",
+    "prompt_lookup_num_tokens": 2,
+    "penalty_alpha": 0.6,
+    "stop_strings": ["yes", "is"],
+    "max_time": 1e-6,
+}
+SAMPLING = {"do_sample": True, "temperature": 9.0, "top_k": 3, "top_p": 0.5, "max_length": 12, "use_cache": False}
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """Returns a folder without settings of generation, and what it answers."""
+    folder = tmp_path_factory.mktemp("clean")
+    backbone = tiny_backbone(folder)
+    return folder, (asked(backbone, samples(2)), plain(backbone, samples(2)))
 
 
 @pytest.fixture
@@ -218,12 +258,18 @@ def test_a_picture_that_is_seen_with_its_question_is_asked_the_plain_way_and_sai
             hook.remove()
 
 
-def test_a_generation_config_that_bends_greedy_decoding_is_followed_the_plain_way(backbone: Backbone) -> None:
-    backbone.model.generation_config.repetition_penalty = 5.0
-    said: list[str] = []
-    answers = asked(backbone, samples(), say=said.append)
-    assert ["repetition_penalty" in text for text in said] == [True]
-    assert_same(answers, plain(backbone, samples()))
+@pytest.mark.parametrize("settings", [*({name: value} for name, value in SETTINGS.items()), SAMPLING], ids=str)
+def test_settings_of_generation_in_the_folder_change_no_answer_and_are_named(
+    settings: dict[str, Any], clean: tuple[Path, Any], tmp_path: Path
+) -> None:
+    folder, wanted = clean
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    path = tmp_path / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+    other = load_backbone(str(tmp_path), device="cpu", offline=True)
+    assert other.left_out == (() if settings is SAMPLING else tuple(settings))
+    assert (asked(other, samples(2)), plain(other, samples(2))) == wanted
 
 
 def test_close_calls_in_half_precision_are_asked_again_and_counted(tmp_path: Path, backbone: Backbone) -> None:

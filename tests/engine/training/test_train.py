@@ -12,6 +12,7 @@ from mmpt_bench.engine.adapters.attachment import Handle
 from mmpt_bench.engine.models.backbone import Backbone
 from mmpt_bench.engine.training import train
 from mmpt_bench.engine.training.loss import Losses, cut
+from mmpt_bench.engine.training.masters import Masters
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.records.budget import Budget
 from mmpt_bench.sources.corpora import load_corpus
@@ -89,7 +90,7 @@ def test_a_smaller_micro_batch_gives_the_gradient_of_the_whole_batch(backbone: B
     losses, gradients = Losses(backbone, corpus.fingerprint, 512), []
     for micro in (6, 2, 1):
         backbone.model.zero_grad(set_to_none=True)
-        train._backward(losses, losses.ready(examples), list(handle.trainable.values()), micro)
+        train._backward(losses, losses.ready(examples), Masters(handle), micro)
         gradients.append([p.grad.clone() for p in handle.trainable.values()])
     handle.remove()
     for other in gradients[1:]:
@@ -137,7 +138,7 @@ def test_a_step_has_the_loss_and_gradient_of_the_plain_way(
         losses._overhead = 1.0
         ready = losses.ready(examples)
         assert len(losses.cut(ready, 9)) > 1
-        loss, _ = train._backward(losses, ready, list(handle.trainable.values()), 9)
+        loss, _ = train._backward(losses, ready, Masters(handle), 9)
         assert loss == pytest.approx(expected, rel=1e-5)
         for found, known in zip(handle.trainable.values(), gradients, strict=True):
             torch.testing.assert_close(found.grad, known, atol=1e-5, rtol=1e-3)
