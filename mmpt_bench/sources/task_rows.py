@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -47,7 +47,7 @@ def rows_of(task: Task, where: Where, need_images: bool = True) -> Rows:
     """Returns a task's rows: the one place that decides which.
 
     A folder that the user names comes first, then the rows that a task makes itself, then the embedded suite or the
-    hub.
+    hub. Rows that a task makes are replaced by those of a folder of its own name alone.
 
     Args:
         task: whose rows; its split may be another than the one that is scored.
@@ -58,10 +58,13 @@ def rows_of(task: Task, where: Where, need_images: bool = True) -> Rows:
             that is not there, a bad value.
         MachineError: the rows are on the hub and cannot be had.
     """
-    if where.folder is not None:
+    own = task.data.make_rows
+    if where.folder is not None and (own is None or (where.folder / (task.data.folder or task.name)).is_dir()):
         return folder_rows(task, where.folder, where.images, need_images)
-    if task.data.make_rows is not None:
-        return task.data.make_rows()
+    if own is not None:
+        rows = own()
+        told = f"rows that the task makes itself: the folder of `--data` has no folder `{task.name}`"
+        return rows if where.folder is None else replace(rows, notes=(*rows.notes, told))
     if not where.embedded:
         return hub_rows(task, where.offline, where.images, need_images)
     from mmpt_bench.embedded import suite

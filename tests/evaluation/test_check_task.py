@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from mmpt_bench.data.dataset import Dataset
 from mmpt_bench.data.images import LazyImage
