@@ -72,8 +72,7 @@ def tune(
     if not methods:
         raise RequestError("None of these methods has a learning rate to search.")
     store.check_writable()
-    corpus = request.checked_corpus()
-    check_examples(corpus)
+    check_examples(corpus := request.checked_corpus())
     backbone = load_backbone(request.backbone, request.dtype, request.device, request.offline)
     for method in methods:
         search = {
