@@ -66,7 +66,7 @@ def test_a_picture_that_cannot_be_opened_is_an_error_where_it_is_asked_for(ahead
     (good,) = pictures(1)
     ahead.soon([LazyImage("bad", failing), LazyImage("good", opened_by([], good))])
     ahead.take([LazyImage("good", opened_by([], good))])
-    with pytest.raises(BadImage, match="`bad` does not open .*a truncated file"):
+    with pytest.raises(BadImage, match=r"`bad` does not open .*a truncated file"):
         ahead.take([LazyImage("bad", failing)])
 
 
