@@ -49,7 +49,8 @@ def open_images(images: Iterable[LazyImage], anew: bool = False) -> OpenedImages
         flat = [(key, image) for key, each in by_key.items() for image in each]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             found = list(pool.map(lambda pair: _look(pair[1]), flat))
-        sizes, faults = {}, {}
+        sizes: dict[str, tuple[int, int]] = {}
+        faults: dict[str, str] = {}
         for (key, _), one in zip(flat, found, strict=True):
             if isinstance(one, str):
                 faults.setdefault(key, one)
@@ -93,7 +94,7 @@ def _look(image: LazyImage) -> tuple[int, int] | str:
 
 
 def _stamp(by_key: dict[str, list[LazyImage]]) -> str:
-    parts = []
+    parts: list[list[Any]] = []
     for key, images in by_key.items():
         for source in (image.source for image in images):
             if isinstance(source, bytes):
