@@ -12,6 +12,9 @@ from mmpt_bench.common.errors import RequestError
 from mmpt_bench.common.hashing import content_key, derive
 from mmpt_bench.data.images import LazyImage
 
+EXAMPLES_LEFT_OUT = "bad examples left out"
+"""Ends the name of training data of which some cannot be used."""
+
 
 @dataclass(frozen=True)
 class Exchange:
@@ -75,7 +78,7 @@ class Corpus:
         n = len(train) + len(validation)
         return dataclasses.replace(
             self,
-            name=f"{self.name}, {n:,} bad example{'s' if n > 1 else ''} left out",
+            name=f"{self.name}, {n:,} {EXAMPLES_LEFT_OUT}",
             fingerprint=content_key([self.fingerprint, "without", sorted(train), sorted(validation)], 64),
             size=len(kept),
             example=lambda index: self.example(kept[index]),

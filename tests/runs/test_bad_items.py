@@ -73,7 +73,7 @@ def test_a_bad_example_is_found_before_the_first_step_and_can_be_left_out(kind: 
     assert not Store(tmp_path / "out").records()
     made = by_task(list(api.run("projector,frozen", **wanted, on_bad_item="skip").made))
     assert {record.status for record in made.values()} == {"ok"}
-    assert {record.corpus for record in made.values()} == {"mixture, 1 bad example left out"}
+    assert {record.corpus for record in made.values()} == {"mixture, 1 bad examples left out"}
     assert len({record.track for record in made.values()}) == 1
 
 
