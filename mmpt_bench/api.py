@@ -299,8 +299,14 @@ def score(
     return score_answers(found, given, official)
 
 
-def check(file: str | Path, backbone: str = "embedded") -> list[CheckResult]:
-    """Returns what a task's or a method's file passes of the conformance suite."""
+def check(file: str | Path, backbone: str = "embedded", data: str | Path | None = None) -> list[CheckResult]:
+    """Returns what a task's or a method's file passes of the conformance suite.
+
+    Args:
+        file: of a task, which is checked on its own rows, or of a method.
+        backbone: that a method is tried on.
+        data: folder of a task's rows; else those that it makes, those of the embedded suite, or of the hub.
+    """
     from mmpt_bench.evaluation.check_task import check_task
     from mmpt_bench.sources.task_rows import Where, rows_of
 
@@ -315,5 +321,6 @@ def check(file: str | Path, backbone: str = "embedded") -> list[CheckResult]:
         return check_method(method_catalog.load_method(entry), load_backbone(backbone))
     (entry,) = task_catalog.find_tasks(str(path))
     task = task_catalog.load_task(entry)
-    rows = rows_of(task, Where(embedded=True))
+    folder = None if data is None else Path(data)
+    rows = rows_of(task, Where(folder, embedded=not entry.own))
     return check_task(task, rows.rows, rows.label_names)

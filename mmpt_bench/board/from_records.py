@@ -9,6 +9,7 @@ from mmpt_bench.board.assembly import RESAMPLES, Evidence, assembled
 from mmpt_bench.board.board import Board
 from mmpt_bench.board.rescoring import Samples, by, check_track, one_edition
 from mmpt_bench.common.hashing import canonical_json
+from mmpt_bench.data.rows import LEFT_OUT
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.records.ablations import varied_in_ablations
 from mmpt_bench.records.record import Record
@@ -70,12 +71,13 @@ def _board_order(board: Board) -> tuple[str, str, str, str, int]:
 
 
 def standing_failures(records: Sequence[Record]) -> list[Record]:
-    """Returns the failures that no later success of the same run has made history."""
-    last_ok: dict[str, str] = {}
+    """Returns the failures that no later success of the same run, or of its same task, has made history."""
+    last_ok: dict[tuple[str, str], str] = {}
     for record in records:
         if record.status == "ok":
-            last_ok[record.train_key] = max(record.time, last_ok.get(record.train_key, ""))
-    return [r for r in records if r.status == "failed" and r.time >= last_ok.get(r.train_key, r.time)]
+            for key in ((record.train_key, ""), (record.train_key, record.task)):
+                last_ok[key] = max(record.time, last_ok.get(key, ""))
+    return [r for r in records if r.status == "failed" and r.time >= last_ok.get((r.train_key, r.task), r.time)]
 
 
 def _board(
@@ -92,7 +94,8 @@ def _board(
     groups = by(kept, [labels[_variant(record)] for record in kept])
     failures = by(failed, [labels[_variant(record)] for record in failed])
     first = [*done, *failed][0]
-    return assembled(first, groups, failures, limit, samples, tasks, n_resamples, [*left_out, *elsewhere])
+    fewer = sorted({f"Of `{r.task}`: {r.dataset}, as they cannot be used." for r in kept if LEFT_OUT in r.dataset})
+    return assembled(first, groups, failures, limit, samples, tasks, n_resamples, [*left_out, *fewer, *elsewhere])
 
 
 def _labels(records: Sequence[Record]) -> dict[str, str]:

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import click
 
-from mmpt_bench.cli.options import DATASET, IMAGES, JSON
+from mmpt_bench.cli.options import DATASET, JSON
 from mmpt_bench.common.errors import RequestError
+
+ANEW = "open all anew"
+"""What `--images` without a value stands for."""
 
 
 @click.group()
@@ -19,7 +22,15 @@ def data() -> None:
 @data.command("check")
 @click.option("--tasks", default="all", show_default=True, help="Names or files, comma-separated.")
 @click.option("--data", "folder", type=click.Path(path_type=Path), help="Folder in the hub's schema; else the hub.")
-@IMAGES
+@click.option(
+    "--images",
+    multiple=True,
+    is_flag=False,
+    flag_value=ANEW,
+    metavar="[COLLECTION=DIR]",
+    help="Where pictures are that data sets only name: coco=DIR,flickr30k=DIR,mme=DIR; repeatable. Alone: open every "
+    "picture again, though an earlier check has opened it.",
+)
 @DATASET
 @click.option("--offline", is_flag=True, help="Open no socket: the hub's cache must have everything.")
 @JSON
@@ -28,7 +39,7 @@ def check(
 ) -> None:
     """Say of each task what was found: rows, labels, duplicates, overlap, missing pictures, fingerprint.
 
-    Ends with code 3 where some task cannot be evaluated.
+    Every picture is opened. Ends with code 3 where some task cannot be evaluated.
     """
     import dataclasses
     import json
@@ -41,14 +52,14 @@ def check(
 
     entries = task_catalog.find_tasks(tasks)
     names = dataset_names(dataset, [entry.name for entry in entries])
-    folders = image_folders(images)
+    folders = image_folders([text for text in images if text != ANEW])
     if folder is not None and not folder.is_dir():
         raise RequestError(f"There is no folder `{folder}` to read data from.")
     reports = []
     for entry in entries:
         task = task_catalog.load_task(entry)
         task = task.on(task.data.named(names[entry.name])) if entry.name in names else task
-        reports.append(check_data(task, Where(folder, folders, offline=offline)))
+        reports.append(check_data(task, Where(folder, folders, offline=offline), ANEW in images))
         if not as_json:
             click.echo("\n".join(report_lines(reports[-1])))
     if as_json:

@@ -66,6 +66,13 @@ def budget_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--dtype", default="float32", show_default=True, help="float32, bfloat16 or float16."),
         click.option("--device", default=None, help="As torch names it; by default the accelerator if there is one."),
+        click.option(
+            "--on-bad-item",
+            type=click.Choice(("fail", "skip")),
+            default="fail",
+            show_default=True,
+            help="Images and examples that cannot be used: fail the task and refuse training, or leave them out.",
+        ),
         click.option("--offline", is_flag=True, help="Open no socket: everything must be on this machine."),
     ):
         command = option(command)

@@ -90,7 +90,8 @@ def run(only_plan: bool, as_json: bool, **options: Any) -> None:
             sys.exit(130)
     print_leaderboard(results.leaderboard(), "json" if as_json else "table")
     if results.failed:
-        lost = f"{len(results.failed)} of {results.n_runs} runs failed; the board lists them, unranked."
+        n_failed = len({record.run for record in results.failed})
+        lost = f"{n_failed} of {results.n_runs} runs failed, whole or in a task; the board lists them, unranked."
         click.echo(lost, err=True)
         sys.exit(4)
     if not as_json:

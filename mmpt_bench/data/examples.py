@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,9 @@ import numpy as np
 from mmpt_bench.common.errors import RequestError
 from mmpt_bench.common.hashing import content_key, derive
 from mmpt_bench.data.images import LazyImage
+
+EXAMPLES_LEFT_OUT = "bad examples left out"
+"""Ends the name of training data of which some cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class Example:
     """The reply to it."""
     later: tuple[Exchange, ...] = ()
     """What a conversation goes on with."""
+    name: str = ""
+    """What messages call it: "training example 30", by its place in the training data."""
 
     @property
     def exchanges(self) -> tuple[Exchange, ...]:
@@ -57,6 +62,29 @@ class Corpus:
     """Fingerprint of the corpus that this is a part of; empty where it is no part."""
     most_exchanges: int = 1
     """In one example."""
+    faults: tuple[str, ...] = ()
+    """Examples that cannot be used, each with the reason: training on the corpus is refused."""
+
+    def without(self, train: Collection[int], validation: Collection[int]) -> Corpus:
+        """Returns this corpus without some training and validation examples, as a corpus of its own.
+
+        Raises:
+            RequestError: no training or no validation example is left.
+        """
+        kept = [index for index in range(self.size) if index not in train]
+        held_out = [index for index in range(self.validation_size) if index not in validation]
+        if not kept or not held_out:
+            raise RequestError(f"No example of the training data `{self.name}` can be used.")
+        n = len(train) + len(validation)
+        return dataclasses.replace(
+            self,
+            name=f"{self.name}, {n:,} {EXAMPLES_LEFT_OUT}",
+            fingerprint=content_key([self.fingerprint, "without", sorted(train), sorted(validation)], 64),
+            size=len(kept),
+            example=lambda index: self.example(kept[index]),
+            validation_size=len(held_out),
+            validation=lambda index: self.validation(held_out[index]),
+        )
 
     def part(self, fraction: float) -> Corpus:
         """Returns the first examples of this corpus, as a corpus of its own with the same validation part.

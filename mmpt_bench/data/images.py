@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.common.errors import RequestError
 
@@ -23,6 +23,65 @@ class LazyImage:
     """Identity: equal keys are equal images. Caches and clusters use it."""
     open: Callable[[], Image]
     """Returns the image as RGB."""
+    source: Any = field(default=None, repr=False, compare=False)
+    """What `open` reads, where that is known: encoded bytes, the path of a file, or a PIL image."""
+
+
+def distinct_images(images: Iterable[LazyImage]) -> dict[str, list[LazyImage]]:
+    """Returns by key the images that are not read from the same object, file or bytes as an earlier one of that key."""
+    found: dict[str, list[LazyImage]] = {}
+    for image in images:
+        known = found.setdefault(image.key, [])
+        if not any(_same_source(image, other) for other in known):
+            known.append(image)
+    return found
+
+
+def key_clashes(named: Iterable[tuple[str, LazyImage]]) -> list[str]:
+    """Returns the keys that stand for several images, each with the names of two rows that disagree.
+
+    Images are equal where their bytes are, or else their pixels. One that does not open is a fault of its own.
+
+    Args:
+        named: what each image is called in a message ("row 3"), and the image.
+    """
+    names: dict[int, str] = {}
+    images = []
+    for name, image in named:
+        names.setdefault(id(image), name)
+        images.append(image)
+    faults = []
+    for key, (first, *others) in distinct_images(images).items():
+        other = next((each for each in others if not _same_pixels(first, each)), None)
+        if other is not None:
+            faults.append(f"`{key}` is one image in {names[id(first)]} and another in {names[id(other)]}")
+    return faults
+
+
+def _same_source(one: LazyImage, other: LazyImage) -> bool:
+    if one is other or one.open is other.open:
+        return True
+    a, b = one.source, other.source
+    if a is None or b is None:
+        return False
+    # Pillow would compare pixels, and decode them for it.
+    return a is b or (isinstance(a, bytes | Path) and type(a) is type(b) and a == b)
+
+
+def _same_pixels(one: LazyImage, other: LazyImage) -> bool:
+    """Returns whether two images are equal, or whether one of them cannot be read."""
+    if all(isinstance(each.source, bytes | Path) for each in (one, other)):
+        try:
+            a, b = (s if isinstance(s, bytes) else s.read_bytes() for s in (one.source, other.source))
+        except OSError:
+            return True
+        if a == b:
+            return True
+    try:
+        first, second = one.open(), other.open()
+    except UNREADABLE:
+        return True
+    return first.size == second.size and first.tobytes() == second.tobytes()
 
 
 MAX_PIXELS = 64_000_000
@@ -34,7 +93,12 @@ class BadImage(RequestError):
 
     def __init__(self, file: str, where: str, fault: str) -> None:
         """Says what is wrong with a file, which a sample named `where` needs."""
-        super().__init__(f"Picture `{file}` of sample `{where}` {fault}.")
+        of = f" of sample `{where}`" if where else ""
+        super().__init__(f"Picture `{file}`{of} {fault}.")
+
+
+UNREADABLE = (BadImage, OSError, SyntaxError, ValueError, EOFError, struct.error)
+"""What opening an image raises that cannot be read: ours, and what Pillow raises."""
 
 
 def decoded(source: bytes | Path, file: str, where: str) -> Image:
@@ -44,9 +108,11 @@ def decoded(source: bytes | Path, file: str, where: str) -> Image:
     try:
         with PILImage.open(BytesIO(source) if isinstance(source, bytes) else source) as image:
             return rgb(image, file, where)
+    except BadImage:
+        raise
     except (PILImage.DecompressionBombError, PILImage.DecompressionBombWarning) as error:
         raise BadImage(file, where, f"is larger than {MAX_PIXELS:,} pixels") from error
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
+    except UNREADABLE as error:
         raise BadImage(file, where, f"cannot be decoded ({error}). Fetch it again, or leave the row out") from error
 
 

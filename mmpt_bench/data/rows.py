@@ -24,6 +24,8 @@ NO_IMAGE = _NoImage()
 
 OTHER_ROWS = "NOT the official rows"
 """Stands in the origin of rows that say something else than those that the task pins."""
+LEFT_OUT = "questions left out"
+"""Stands in the origin of rows of which some cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,11 @@ def read_image(value: Any, key: str, where: str, column: str = "image") -> LazyI
         value = value.get("bytes") or value.get("path")
     if isinstance(value, (str, Path)) and str(value):
         path = Path(value)
-        return LazyImage(key, lambda: decoded(path, "/".join(path.parts[-2:]), where))
+        return LazyImage(key, lambda: decoded(path, "/".join(path.parts[-2:]), where), path)
     if isinstance(value, bytes) and value:
-        return LazyImage(key, lambda: decoded(value, Path(name).name, where))
+        return LazyImage(key, lambda: decoded(value, Path(name).name, where), value)
     if hasattr(value, "convert"):
-        return LazyImage(key, lambda: rgb(value, name, where))
+        return LazyImage(key, lambda: rgb(value, name, where), value)
     raise ValueError(f"column `{column}` holds {_shown(value)}, not a picture, in sample `{where}`")
 
 

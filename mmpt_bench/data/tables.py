@@ -58,17 +58,21 @@ def split_files(names: Sequence[str], readme: str, config: str | None, split: st
         origin: where this is, for messages.
 
     Raises:
-        RequestError: there is no file for it, one of its shards is not there, or the README's head is no YAML.
+        RequestError: there is no file for it, one of its shards is not there or there twice, or the README's head is no
+            YAML.
     """
     tables = sorted(name for name in names if name.endswith((".parquet", ".jsonl")))
     fallback = [f"{config}/{split}-*"] if config else []
     # SNLI-VE and VSR call their validation file `dev`.
     for name in (split, "dev") if split == "validation" else (split,):
         fallback += [f"data/{name}-*", f"{name}-*", f"{name}.jsonl", f"*_{name}.jsonl"]
-    for patterns in (_patterns(readme, config, split, origin), *([pattern] for pattern in fallback)):
+    told = _patterns(readme, config, split, origin)
+    for patterns in (told, *([pattern] for pattern in fallback)):
         found = [name for name in tables if any(fnmatchcase(name, pattern) for pattern in patterns)]
         if found:
             _check_shards(found, origin)
+            if len(found) > 1 and patterns is not told and patterns[0].startswith("*"):
+                raise _two_generations(found[0], found[1], origin)
             return found
     what = f"split `{split}`" + (f" of config `{config}`" if config else "")
     there = ", ".join(tables[:NAMED]) or "no .parquet or .jsonl file"
@@ -76,18 +80,37 @@ def split_files(names: Sequence[str], readme: str, config: str | None, split: st
 
 
 def _check_shards(found: Sequence[str], origin: str) -> None:
-    """Refuses a part of the files `...-00000-of-00003.parquet`: the rest would be missing without a word."""
-    by_split: dict[tuple[str, str], set[int]] = {}
+    """Refuses files `...-00000-of-00003.parquet` that are not one whole set: rows would be missing, or there twice."""
+    by_split: dict[tuple[str, str], dict[int, str]] = {}
+    others = []
     for name in found:
-        if shard := re.search(r"^(.*)-(\d{5})-of-(\d{5})\b", name):
-            by_split.setdefault((shard[1], shard[3]), set()).add(int(shard[2]))
+        shard = re.search(r"^(.*)-(\d{5})-of-(\d{5})(?!\d)", name)
+        if shard is None:
+            others.append(name)
+            continue
+        there = by_split.setdefault((shard[1], shard[3]), {})
+        if int(shard[2]) in there:
+            raise _two_generations(there[int(shard[2])], name, origin)
+        there[int(shard[2])] = name
+    firsts: dict[str, str] = {}
+    for (name, _), there in by_split.items():
+        first = there[min(there)]
+        if (other := firsts.setdefault(name, first)) != first or others:
+            raise _two_generations(other, others[0] if others else first, origin)
     for (name, of), there in by_split.items():
-        absent = sorted(set(range(int(of))) - there)
+        absent = sorted(set(range(int(of))) - set(there))
         if absent:
             raise RequestError(
                 f"{len(absent)} of the {int(of)} files of `{name}` are not in {origin}, first "
                 f"`{name}-{absent[0]:05}-of-{of}`. Fetch them too."
             )
+
+
+def _two_generations(one: str, other: str, origin: str) -> RequestError:
+    return RequestError(
+        f"`{one}` and `{other}` of {origin} are files of one split from two downloads: rows would count twice. "
+        "Remove the older ones."
+    )
 
 
 def read_tables(files: Sequence[Path]) -> pa.Table:
@@ -113,6 +136,54 @@ def class_names(table: pa.Table, column: str | None) -> tuple[str, ...]:
         return ()
     feature = json.loads(stored).get("info", {}).get("features", {}).get(column, {})
     return tuple(feature.get("names") or ())
+
+
+def readme_class_names(readme: str, config: str | None, column: str | None, origin: str) -> tuple[str, ...]:
+    """Returns the names of a label column's classes as a README's `dataset_info` has them; empty where it has none."""
+    infos = _head(readme, origin).get("dataset_info") or []
+    for info in infos if isinstance(infos, list) else [infos]:
+        if config is not None and info.get("config_name", config) != config:
+            continue
+        for feature in info.get("features") or []:
+            kind = feature.get("dtype")
+            if feature.get("name") == column and isinstance(kind, dict):
+                names = kind.get("class_label", {}).get("names") or {}
+                return tuple(map(str, names.values() if isinstance(names, dict) else names))
+    return ()
+
+
+def in_official_classes(
+    table: pa.Table, column: str, names: Sequence[str], official: Sequence[str], origin: str
+) -> tuple[pa.Table, str]:
+    """Returns a table whose class numbers are those of the official names, and what was changed for it.
+
+    Names may differ in case, in spaces around them and in their order.
+
+    Args:
+        names: of the data's classes, in the order of their numbers.
+        official: the task's, in the order of theirs.
+
+    Raises:
+        RequestError: the data has other classes.
+    """
+    import pyarrow as pa
+
+    plain, wanted = ([name.strip().casefold() for name in each] for each in (names, official))
+    if plain == wanted:
+        return table, "" if list(names) == list(official) else f"classes are called {', '.join(official)} here"
+    if sorted(plain) != sorted(wanted):
+        raise RequestError(
+            f"The classes of `{column}` in {origin} are {_listed(names)}; the task's are {_listed(official)}. They are "
+            "the legal answers: write the task's into the data, or make a task of your own from tasks/_template.py."
+        )
+    number = [wanted.index(name) for name in plain]
+    values = pa.array([number[value] for value in table.column(column).to_pylist()])
+    table = table.set_column(table.column_names.index(column), column, values)
+    return table, f"classes are numbered in the order {_listed(names)}, and were put into the task's own"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(name[:20] for name in names[:NAMED]) + (", ..." if len(names) > NAMED else "")
 
 
 def content_sha256(table: pa.Table, columns: Sequence[str]) -> str:
@@ -146,22 +217,18 @@ def is_class_number(value: Any, n: int) -> TypeGuard[int]:
 
 def bad_rows(origin: str, what: str, faults: Sequence[str], advice: str = "") -> RequestError:
     """Returns the error for rows that cannot be used: how many, and the first ten."""
+    return RequestError(f"In {origin}, {len(faults):,} {what}: {first_of(faults)}.{' ' + advice if advice else ''}")
+
+
+def first_of(faults: Sequence[str]) -> str:
+    """Returns the first ten faults, and how many more there are."""
     more = f"; and {len(faults) - NAMED:,} more" if len(faults) > NAMED else ""
-    told = "; ".join(faults[:NAMED]) + more
-    return RequestError(f"In {origin}, {len(faults):,} {what}: {told}.{' ' + advice if advice else ''}")
+    return "; ".join(faults[:NAMED]) + more
 
 
 def _patterns(readme: str, config: str | None, split: str, origin: str) -> list[str]:
     """Returns the file patterns that a README's `configs` give for a split; empty where they give none."""
-    import yaml
-
-    if not readme.startswith("---"):
-        return []
-    try:
-        head = yaml.safe_load(readme.split("\n---", 1)[0].removeprefix("---"))
-    except yaml.YAMLError as error:
-        raise RequestError(f"The head of README.md in {origin} is no YAML: {str(error).splitlines()[0]}.") from error
-    configs = head.get("configs") or [] if isinstance(head, dict) else []
+    configs = _head(readme, origin).get("configs") or []
     for entry in configs:
         default = entry.get("default") or entry.get("config_name") == "default" or len(configs) == 1
         if entry.get("config_name") == config or (config is None and default):
@@ -169,3 +236,16 @@ def _patterns(readme: str, config: str | None, split: str, origin: str) -> list[
             paths = [file["path"] for file in files if isinstance(file, dict) and file.get("split") == split]
             return [path for each in paths for path in ([each] if isinstance(each, str) else each)]
     return []
+
+
+def _head(readme: str, origin: str) -> dict[str, Any]:
+    """Returns the YAML that a README begins with; empty where there is none."""
+    import yaml
+
+    if not readme.startswith("---"):
+        return {}
+    try:
+        head = yaml.safe_load(readme.split("\n---", 1)[0].removeprefix("---"))
+    except yaml.YAMLError as error:
+        raise RequestError(f"The head of README.md in {origin} is no YAML: {str(error).splitlines()[0]}.") from error
+    return head if isinstance(head, dict) else {}

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.common.checking import CheckFailed, CheckResult, outcome, require
+from mmpt_bench.data.images import key_clashes
 
 if TYPE_CHECKING:
     from mmpt_bench.data.samples import Sample
@@ -30,6 +31,7 @@ def check_task(task: Task, rows: Sequence[Mapping[str, Any]], label_names: Seque
         return results
     checks: dict[str, Callable[[], str]] = {
         "ids are unique": lambda: _ids_are_unique(samples),
+        "an image key is one image": lambda: _keys_are_images(samples),
         "answers are among the choices": lambda: _answers_are_choices(samples),
         "choices parse to themselves": lambda: _choices_are_read(task, samples),
         "prompts are not empty": lambda: _prompts_hold_words(samples),
@@ -48,6 +50,13 @@ def _ids_are_unique(samples: list[Sample]) -> str:
             raise CheckFailed(f"{len(samples) - len({s.id for s in samples})} ids occur twice, first `{sample.id}`")
         seen.add(sample.id)
     return f"{len(samples)} ids"
+
+
+def _keys_are_images(samples: list[Sample]) -> str:
+    clashes = key_clashes((f"sample `{sample.id}`", sample.image) for sample in samples)
+    if clashes:
+        raise CheckFailed(f"{len(clashes)} keys stand for several images: {clashes[0]}")
+    return f"{len({sample.image.key for sample in samples})} images"
 
 
 def _answers_are_choices(samples: list[Sample]) -> str:

@@ -56,16 +56,16 @@ def load_method(entry: Entry) -> Any:
             f"`{entry.path}` exports no method: it needs a line `METHOD = MyMethod`, a frozen dataclass with "
             "`attach` and `count`; see baselines/_template.py."
         )
-    if getattr(method, "name", None) != entry.name:
+    is_called = getattr(method, "name", None) == entry.name
+    if not is_called and not entry.own:
         raise RequestError(
             f"`{entry.path}` holds a method called `{getattr(method, 'name', None)}`: give both one name."
         )
-    # One that has the same members may leave the base out.
-    return (
-        method
-        if issubclass(method, Method)
-        else type(method.__name__, (method, Method), {"__module__": method.__module__})
-    )
+    # One that has the same members may leave the base out; a user's own, as a copy, is called like its file.
+    bases = (method,) if issubclass(method, Method) else (method, Method)
+    if is_called and len(bases) == 1:
+        return method
+    return type(method.__name__, bases, {"__module__": method.__module__, "name": entry.name})
 
 
 def colors() -> dict[str, str]:

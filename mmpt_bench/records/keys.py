@@ -62,9 +62,9 @@ def eval_key(training: str, what: list[Any], rule: str) -> str:
     return content_key([training, *what, *([] if rule == OFFICIAL else [f"parse rule {rule}"])])
 
 
-def failure_key(training: str) -> str:
-    """Names the failure of a training."""
-    return content_key([training, FAILED])
+def failure_key(training: str, task: str = "") -> str:
+    """Names the failure of a training, or of a task of it."""
+    return content_key([training, FAILED, *([task] if task else [])])
 
 
 def setting_key(backbone: str, corpus: str, budget: Mapping[str, Any], dtype: str, suite: str) -> str:

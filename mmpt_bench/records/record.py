@@ -45,7 +45,7 @@ class Asked:
     """What was asked, and how the replies were read."""
 
     task: str
-    """Empty for a training that failed: there is nothing to score."""
+    """Empty for a training that failed; that of a task which failed alone stands here."""
     task_version: int = 0
     dataset: str = ""
     data_fingerprint: str = ""

@@ -7,6 +7,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from mmpt_bench.board.board import Board, Row
+from mmpt_bench.data.examples import EXAMPLES_LEFT_OUT
+from mmpt_bench.data.rows import LEFT_OUT
 from mmpt_bench.evaluation import task_catalog
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.records import keys, learning_rates
@@ -111,6 +113,8 @@ def _conditions(board: Board) -> list[str]:
     words += ["--dtype", keys.option(board.dtype)] if board.dtype != "float32" else []
     words += ["--backbone", board.backbone] if board.backbone != EMBEDDED else []
     words += ["--limit", str(board.limit)] if board.limit is not None else []
+    skipped = any(LEFT_OUT in column.dataset for column in board.columns) or board.corpus.endswith(EXAMPLES_LEFT_OUT)
+    words += ["--on-bad-item", "skip"] if skipped else []
     from_folder = board.suite == "real" and any(column.dataset.startswith("folder ") for column in board.columns)
     return words + (["--data", "FOLDER"] if from_folder else [])
 

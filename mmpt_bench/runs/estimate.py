@@ -34,9 +34,10 @@ class PlanSummary:
     runs: list[dict[str, Any]]
     """Of each run: method, label, seed, whether it is trained, tasks to do and recorded, learning rate and source."""
     tasks: list[dict[str, Any]]
-    """Of each task: suite, questions, pictures, and the difference between two checkpoints that could be detected."""
+    """Of each task: suite, questions, pictures, the difference between two checkpoints that could be detected, and how
+    many images cannot be used."""
     corpus: dict[str, Any]
-    """Name, examples, and how many are held out for selection."""
+    """Name, examples, how many are held out for selection, and how many cannot be used."""
     cost: Cost
     notes: list[str]
     """What a reader of the scores must know of rows and training data."""
@@ -72,11 +73,13 @@ def plan_summary(plans: Sequence[Plan], store: Store) -> PlanSummary:
             "questions": len(item.samples),
             "pictures": (pictures := len({s.cluster for s in item.samples})),
             "detectable_difference": detectable_difference(pictures, len(item.samples) / pictures),
+            "bad_items": len(item.faults),
         }
         for name, item in first.prepared.tasks.items()
     ]
     corpus = first.prepared.corpus
     trained_on = {"name": corpus.name, "examples": corpus.size, "held_out": corpus.validation_size}
+    trained_on["bad_examples"] = len(corpus.faults)
     return PlanSummary(rows, tasks, trained_on, estimate(plans, store), first.prepared.notes)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.common.errors import Interrupted, RunFailed, UntrustedRecord
 from mmpt_bench.common.hashing import content_key, derive, file_sha256
+from mmpt_bench.data.images import BadImage
 from mmpt_bench.data.samples import Prediction
 from mmpt_bench.evaluation.scoring import scored
 from mmpt_bench.records import keys
@@ -18,6 +19,7 @@ from mmpt_bench.records.environment import environment
 from mmpt_bench.records.record import Record
 from mmpt_bench.records.run_folder import ADAPTER, TENSORS, RunFolder
 from mmpt_bench.records.store import Store
+from mmpt_bench.runs.bad_items import check_examples
 from mmpt_bench.runs.events import Reporter
 from mmpt_bench.runs.plan import Job, Plan
 from mmpt_bench.sources.prepared import PreparedTask
@@ -47,15 +49,18 @@ class Session:
 def execute(
     plan: Plan, store: Store, report: Reporter | None = None, stopping: Callable[[], bool] = lambda: False
 ) -> Iterator[Record]:
-    """Does what is still to be done and yields each record as it is written; a failed run is recorded too.
+    """Does what is still to be done and yields each record as it is written; failed runs and tasks are recorded too.
 
     Raises:
         Interrupted: `stopping` said so; everything done so far is on the disk.
+        RequestError: a training is to be done, and examples of its data cannot be used.
         UntrustedRecord: the backbone's files changed while the run was planned, or an adapter is damaged.
     """
     report = report or Reporter()
     if not plan.open:
         return
+    if any(not job.trained and job.method.trains for job in plan.open):
+        check_examples(plan.prepared.corpus)
     from mmpt_bench.engine.models.backbone import load_backbone
 
     request = plan.request
@@ -86,28 +91,55 @@ def _run(session: Session, job: Job, folder: RunFolder) -> Iterator[Record]:
     handle = job.method.attach(session.backbone, derive(recipe.seed, "init"))
     try:
         base = _base_record(session, job, handle)
-        try:
-            costs = _train(session, job, folder, handle)
-            trained = dataclasses.replace(
-                base,
-                train_seconds=costs["seconds"],
-                peak_bytes=costs["peak_bytes"],
-                adapter_bytes=costs["adapter_bytes"],
-                threads=", ".join(map(str, costs.get("threads", ()))),
-                optimizer_state=costs.get("optimizer_state", ""),
-                final_loss=costs["final_loss"],
-            )
-            for name in todo:
-                record = _evaluate(session, job, folder, trained, tasks[name])
-                folder.append_record(record)
-                yield record
-        except RunFailed as error:
-            failed = dataclasses.replace(base, eval_key=keys.failure_key(recipe.train_key), reason=str(error))
-            failed = dataclasses.replace(failed, time=_now())
-            folder.append_record(failed)
-            yield failed
+        for record in _results(session, job, folder, handle, base, [tasks[name] for name in todo]):
+            folder.append_record(record)
+            yield record
     finally:
         handle.remove()
+
+
+def _results(
+    session: Session, job: Job, folder: RunFolder, handle: Handle, base: Record, todo: Sequence[PreparedTask]
+) -> Iterator[Record]:
+    """Yields the record of each task; one that cannot be asked fails alone, a training that fails takes all of them."""
+    for item in todo:
+        if item.faults:
+            yield _failed(base, job, f"{item.task.title}: {item.failure}", item)
+    todo = [item for item in todo if not item.faults]
+    if not todo:
+        return
+    try:
+        costs = _train(session, job, folder, handle)
+    except (RunFailed, BadImage) as error:
+        yield _failed(base, job, str(error))
+        return
+    trained = dataclasses.replace(
+        base,
+        train_seconds=costs["seconds"],
+        peak_bytes=costs["peak_bytes"],
+        adapter_bytes=costs["adapter_bytes"],
+        threads=", ".join(map(str, costs.get("threads", ()))),
+        optimizer_state=costs.get("optimizer_state", ""),
+        final_loss=costs["final_loss"],
+    )
+    for item in todo:
+        try:
+            yield _evaluate(session, job, folder, trained, item)
+        except (RunFailed, BadImage) as error:
+            yield _failed(trained, job, f"{item.task.title}: {error}", item)
+
+
+def _failed(base: Record, job: Job, reason: str, item: PreparedTask | None = None) -> Record:
+    """Returns the record of a training that failed, or of a task."""
+    name = "" if item is None else item.task.name
+    key = keys.failure_key(job.recipe.train_key, name)
+    failed = dataclasses.replace(base, eval_key=key, reason=reason, task=name, time=_now())
+    if item is None:
+        return failed
+    origin, fingerprint = item.rows.origin, item.rows.fingerprint
+    return dataclasses.replace(
+        failed, task_version=item.task.version, dataset=origin, data_fingerprint=fingerprint, limit=item.limit
+    )
 
 
 def _train(session: Session, job: Job, folder: RunFolder, handle: Handle) -> dict[str, Any]:

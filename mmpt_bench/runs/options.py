@@ -12,6 +12,7 @@ from mmpt_bench.evaluation import task_catalog
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.records.budget import Budget
 from mmpt_bench.records.keys import OFFICIAL
+from mmpt_bench.runs.bad_items import FAIL, SKIP
 from mmpt_bench.runs.request import Request, parse_overrides
 from mmpt_bench.sources.corpora import TrainData, check_train_data
 from mmpt_bench.sources.weights import DTYPES, EMBEDDED, check_backbone
@@ -54,6 +55,9 @@ class Options(TypedDict, total=False):
     device: str | None
     offline: bool
     """Open no socket."""
+    on_bad_item: str
+    """"fail": a task with an image that cannot be used is recorded as failed, and training on bad examples is refused.
+    "skip": they are left out, for all methods alike."""
     out: str | Path
     """Folder of the results."""
 
@@ -79,6 +83,9 @@ def make_request(method: Names, tasks: Names, options: Options) -> Request:
         batch_size=_at_least_one("batch-size", options.get("batch_size", plain.batch_size)),
         max_length=_at_least_one("max-length", options.get("max_length", plain.max_length)),
     )
+    on_bad_item = options.get("on_bad_item", FAIL)
+    if on_bad_item not in (FAIL, SKIP):
+        raise unknown_name("way with bad items", on_bad_item, (FAIL, SKIP))
     data = _path(options.get("data"))
     if data is not None and not data.is_dir():
         raise RequestError(f"There is no folder `{data}` to read data from.")
@@ -100,6 +107,7 @@ def make_request(method: Names, tasks: Names, options: Options) -> Request:
         offline=options.get("offline", False),
         device=options.get("device"),
         guard=options.get("guard", True),
+        on_bad_item=on_bad_item,
     )
 
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.common.entries import Entry
 from mmpt_bench.common.errors import RequestError, unknown_name
@@ -15,10 +15,15 @@ from mmpt_bench.records import keys
 from mmpt_bench.records.budget import Budget
 from mmpt_bench.records.keys import OFFICIAL
 from mmpt_bench.records.recipe import Recipe
-from mmpt_bench.sources.corpora import TrainData, train_data
+from mmpt_bench.runs.bad_items import FAIL, SKIP, checked_corpus, checked_task, with_opened_images
+from mmpt_bench.sources.corpora import TrainData, load_corpus, train_data
 from mmpt_bench.sources.prepared import Prepared, PreparedTask, prepare, prepare_tasks
 from mmpt_bench.sources.task_rows import Where
-from mmpt_bench.sources.weights import EMBEDDED
+from mmpt_bench.sources.weights import EMBEDDED, backbone_fingerprint
+
+if TYPE_CHECKING:
+    from mmpt_bench.data.examples import Corpus
+    from mmpt_bench.engine.models.backbone import Backbone
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,8 @@ class Request:
     device: str | None = None
     guard: bool = True
     """In half precision, ask close calls again the plain way."""
+    on_bad_item: str = FAIL
+    """What is done about images, questions and examples that cannot be used."""
 
     @property
     def suite(self) -> str:
@@ -61,11 +68,37 @@ class Request:
         where = Where(self.data, self.images, self.suite == "embedded", self.offline)
         # In float32 there is nothing to guard against, and a result is the same one with and without.
         guard = self.guard or self.dtype == "float32"
-        return prepare_tasks(self.tasks, where, self.datasets, self.rule, self.limit, guard)
+        prepared = prepare_tasks(self.tasks, where, self.datasets, self.rule, self.limit, guard)
+        return {name: with_opened_images(item) for name, item in prepared.items()}
 
     def prepare(self, tasks: dict[str, PreparedTask] | None = None) -> Prepared:
-        """Returns everything that is read before a model is loaded; `tasks` are those of a like request."""
-        return prepare(self.prepare_tasks() if tasks is None else tasks, self.train, self.backbone, self.offline)
+        """Returns everything that is read before a model is loaded, with bad items found or left out.
+
+        Args:
+            tasks: those of a like request.
+        """
+        found = prepare(self.prepare_tasks() if tasks is None else tasks, self.train, self.backbone, self.offline)
+        skip = self.on_bad_item == SKIP
+        checked = {name: checked_task(item, self._reader, skip) for name, item in found.tasks.items()}
+        corpus = found.corpus
+        # Training data name the setting of what does not train too.
+        if skip or any(self.method_of(entry).trains for entry in self.methods):
+            corpus = self.checked_corpus()
+        return dataclasses.replace(found, tasks=checked, corpus=corpus)
+
+    def checked_corpus(self) -> Corpus:
+        """Returns the training data, with bad examples found or left out."""
+        corpus = load_corpus(self.train)
+        if self.train.source == EMBEDDED:
+            return corpus
+        return checked_corpus(corpus, self._reader, self.budget.max_length, self.on_bad_item == SKIP)
+
+    def _reader(self) -> Backbone | None:
+        """Returns the backbone as it reads images and texts, without weights; None where its family is not known."""
+        from mmpt_bench.engine.models.reading import read_without_weights
+
+        fingerprint = backbone_fingerprint(self.backbone, self.offline)
+        return read_without_weights(self.backbone, fingerprint, self.offline)
 
     def method_of(self, entry: Entry) -> Any:
         """Returns a method with the request's hyperparameters; RequestError for one that does not fit."""

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field, replace
 
 from mmpt_bench.common.errors import BenchError
 from mmpt_bench.data.samples import Sample
-from mmpt_bench.data.tables import NAMED
+from mmpt_bench.data.tables import NAMED, bad_rows
 from mmpt_bench.evaluation.task import Task
-from mmpt_bench.sources.task_rows import Where, rows_of, samples
+from mmpt_bench.sources.opened_images import open_images
+from mmpt_bench.sources.prepared import LEAVE_OUT
+from mmpt_bench.sources.task_rows import Where, check_countable, rows_of, samples
 
 
 @dataclass(frozen=True)
@@ -40,13 +42,20 @@ class DataReport:
     """Images and questions with two different answers."""
     seen_in_training: float | None = None
     """Share of the rows whose image is in the training split of the same data; None where that is not there."""
+    images_unreadable: int = 0
+    """Images that are there and do not open."""
+    first_unreadable: tuple[str, ...] = ()
     fingerprint: str = ""
     """Of the rows' files, and of the images where all are there."""
     notes: tuple[str, ...] = ()
 
 
-def check_data(task: Task, where: Where) -> DataReport:
-    """Returns what is found of a task's data; what is wrong with it is part of the report, not raised."""
+def check_data(task: Task, where: Where, anew: bool = False) -> DataReport:
+    """Returns what is found of a task's data; what is wrong with it is part of the report, not raised.
+
+    Args:
+        anew: opens images of which it is known from an earlier check, by size and time of change, that they open.
+    """
     try:
         rows = rows_of(task, where, need_images=False)
         made = samples(task, rows)
@@ -57,8 +66,15 @@ def check_data(task: Task, where: Where) -> DataReport:
     for sample in made:
         answers[sample.cluster, sample.question].add(sample.answer)
     fault, fingerprint = "", rows.fingerprint
+    unreadable: list[str] = []
     try:
-        fingerprint = rows_of(task, where).fingerprint
+        check_countable(task, made, rows.origin)
+        whole = rows_of(task, where)
+        fingerprint = whole.fingerprint
+        opened = open_images((sample.image for sample in samples(task, whole)), anew)
+        unreadable = [text.rstrip(".") for text in opened.faults.values()]
+        if unreadable:
+            raise bad_rows(whole.origin, "images do not open", unreadable, LEAVE_OUT)
     except BenchError as error:
         fault = str(error)
     missing = (*found.unnamed, *found.missing) if found is not None else ()
@@ -81,6 +97,8 @@ def check_data(task: Task, where: Where) -> DataReport:
         repeated=len(made) - len(answers) if asks_words else 0,
         contradictory=sum(len(said) > 1 for said in answers.values()) if asks_words else 0,
         seen_in_training=_overlap(task, where, made),
+        images_unreadable=len(unreadable),
+        first_unreadable=tuple(unreadable[:NAMED]),
         fingerprint=fingerprint,
         notes=rows.notes,
     )
@@ -123,6 +141,8 @@ def report_lines(report: DataReport) -> list[str]:
         lines.append(f"  overlap: {report.seen_in_training:.1%} of the rows use a picture of the training split")
     if report.pictures_missing:
         lines.append(f"  pictures: {report.pictures_missing:,} missing, for {report.rows_without_picture:,} rows")
+    if report.images_unreadable:
+        lines.append(f"  images: {report.images_unreadable:,} do not open")
     lines += [f"  note: {note}" for note in report.notes]
     lines.append(f"  fingerprint: {report.fingerprint}")
     if report.fault:

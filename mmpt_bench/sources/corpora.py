@@ -113,9 +113,10 @@ def _llava_corpus(wanted: TrainData) -> Corpus:
     def example(index: int) -> Example:
         one = conversations[index]
         path = read.files[one.image]
-        image = LazyImage(f"train/{one.image}", lambda: decoded(path, one.image, f"training example {index}"))
+        where = f"training example {index}"
+        image = LazyImage(f"train/{one.image}", lambda: decoded(path, one.image, where), path)
         first, *later = one.exchanges
-        return Example(image, first.question, first.reply, tuple(later))
+        return Example(image, first.question, first.reply, tuple(later), where)
 
     name = ("vision-flan" if is_flan else file.stem) + (", decontaminated" if wanted.decontaminated else "")
     corpus = _split(name, read.fingerprint, [one.image for one in conversations], example, read.notes)
@@ -144,7 +145,8 @@ def _task_corpus(wanted: TrainData) -> Corpus:
     made = samples(task, rows)
 
     def example(index: int) -> Example:
-        return Example(made[index].image, made[index].question, made[index].answer)
+        row = made[index]
+        return Example(row.image, row.question, row.answer, name=f"training example {index}")
 
     fingerprint = content_key(["task", task.name, task.version, rows.fingerprint], 64)
     return _split(f"{task.name} train", fingerprint, [one.cluster for one in made], example, rows.notes)

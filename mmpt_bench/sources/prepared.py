@@ -10,12 +10,16 @@ from mmpt_bench.common.entries import Entry, own_fingerprint
 from mmpt_bench.data.examples import Corpus
 from mmpt_bench.data.rows import Rows
 from mmpt_bench.data.samples import Sample
+from mmpt_bench.data.tables import first_of
 from mmpt_bench.evaluation import task_catalog
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.records import keys
 from mmpt_bench.sources.corpora import TrainData, load_corpus
-from mmpt_bench.sources.task_rows import Where, rows_of, samples
+from mmpt_bench.sources.opened_images import OpenedImages
+from mmpt_bench.sources.task_rows import Where, check_countable, rows_of, samples
 from mmpt_bench.sources.weights import backbone_fingerprint
+
+LEAVE_OUT = "`--on-bad-item skip` leaves them out for all methods alike."
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,18 @@ class PreparedTask:
     """SHA-256 of the task's file where it is a user's own, which may change without a new version."""
     guard: bool = True
     """False where close calls of half precision are not asked again, whose replies may be others."""
+    opened: OpenedImages | None = None
+    """What was found of its images; None where they are generated."""
+    faults: tuple[str, ...] = ()
+    """Images and questions that cannot be asked, each with the reason: the task is recorded as failed."""
+
+    @property
+    def failure(self) -> str:
+        """Returns why it cannot be scored; empty where it can."""
+        if not self.faults:
+            return ""
+        n = len({sample.image.key for sample in self.samples})
+        return f"{len(self.faults):,} of {n:,} images cannot be used: {first_of(self.faults)}. {LEAVE_OUT}"
 
     @property
     def asked(self) -> list[Any]:
@@ -60,7 +76,12 @@ class Prepared:
     def notes(self) -> list[str]:
         """Returns what a reader of the scores must know of rows and training data."""
         of_tasks = [f"{each.task.title}: {text}" for each in self.tasks.values() for text in each.rows.notes]
-        return of_tasks + [f"Training data {self.corpus.name}: {text}" for text in self.corpus.notes]
+        failing = [each for each in self.tasks.values() if each.faults]
+        of_tasks += [f"{each.task.title} cannot be scored: {each.failure}" for each in failing]
+        of_corpus = list(self.corpus.notes)
+        if bad := self.corpus.faults:
+            of_corpus.append(f"{len(bad):,} examples cannot be used: {first_of(bad)}. {LEAVE_OUT}")
+        return of_tasks + [f"Training data {self.corpus.name}: {text}" for text in of_corpus]
 
 
 def prepare_tasks(
@@ -74,7 +95,7 @@ def prepare_tasks(
         guard: close calls of half precision are asked again.
 
     Raises:
-        RequestError: data that cannot be used, or a task without that parse rule.
+        RequestError: data that cannot be used or scored, or a task without that parse rule.
         MachineError: data that is on the hub and cannot be had.
     """
     prepared = {}
@@ -83,7 +104,9 @@ def prepare_tasks(
         if entry.name in datasets:
             task = task.on(task.data.named(datasets[entry.name]))
         rows = rows_of(task, where)
-        prepared[task.name] = PreparedTask(task, rows, samples(task, rows, limit), limit, own_fingerprint(entry), guard)
+        made = samples(task, rows, limit)
+        check_countable(task, made, rows.origin)
+        prepared[task.name] = PreparedTask(task, rows, made, limit, own_fingerprint(entry), guard)
     return prepared
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,6 +17,7 @@ from mmpt_bench.common.hashing import content_key, file_sha256, files_sha256
 from mmpt_bench.data import tables
 from mmpt_bench.data.dataset import Dataset
 from mmpt_bench.data.image_folders import check_images, find_images
+from mmpt_bench.data.images import key_clashes
 from mmpt_bench.data.rows import NO_IMAGE, OTHER_ROWS, Rows
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.evaluation.counting import MAX_CHOICES
@@ -47,7 +48,7 @@ def rows_of(task: Task, where: Where, need_images: bool = True) -> Rows:
     """Returns a task's rows: the one place that decides which.
 
     A folder that the user names comes first, then the rows that a task makes itself, then the embedded suite or the
-    hub.
+    hub. Rows that a task makes are replaced by those of a folder of its own name alone.
 
     Args:
         task: whose rows; its split may be another than the one that is scored.
@@ -58,10 +59,13 @@ def rows_of(task: Task, where: Where, need_images: bool = True) -> Rows:
             that is not there, a bad value.
         MachineError: the rows are on the hub and cannot be had.
     """
-    if where.folder is not None:
+    own = task.data.make_rows
+    if where.folder is not None and (own is None or (where.folder / (task.data.folder or task.name)).is_dir()):
         return folder_rows(task, where.folder, where.images, need_images)
-    if task.data.make_rows is not None:
-        return task.data.make_rows()
+    if own is not None:
+        rows = own()
+        told = f"rows that the task makes itself: the folder of `--data` has no folder `{task.name}`"
+        return rows if where.folder is None else replace(rows, notes=(*rows.notes, told))
     if not where.embedded:
         return hub_rows(task, where.offline, where.images, need_images)
     from mmpt_bench.embedded import suite
@@ -111,8 +115,8 @@ def samples(task: Task, source: Rows, limit: int | None = None) -> list[Sample]:
     """Returns all samples, or the first `limit` and the others on the same images, so that pairs stay whole.
 
     Raises:
-        RequestError: bad values (the first ten rows and the count), an id that is there twice, or more choices than a
-            record can hold.
+        RequestError: bad values (the first ten rows and the count), an id that is there twice, an image key that stands
+            for several images, or more choices than a record can hold.
     """
     made = _of_each(source.rows, lambda row, number: task.sample(row, number, source.label_names), source.origin)
     twice = [f"`{name}`" for name, times in Counter(sample.id for sample in made).items() if times > 1]
@@ -120,10 +124,22 @@ def samples(task: Task, source: Rows, limit: int | None = None) -> list[Sample]:
         raise tables.bad_rows(source.origin, "ids are there more than once", twice)
     if too_many := [f"`{sample.id}` ({len(sample.choices):,})" for sample in made if len(sample.choices) > MAX_CHOICES]:
         raise tables.bad_rows(source.origin, f"samples have more than {MAX_CHOICES:,} choices", too_many)
+    clashes = key_clashes((f"row {number}", sample.image) for number, sample in enumerate(made))
+    if clashes:
+        advice = "Equal keys must be equal images, as answers are kept by key: make the key of what tells images apart."
+        raise tables.bad_rows(source.origin, "image keys stand for several images", clashes, advice)
     if limit is None:
         return made
     images = {sample.cluster for sample in made[:limit]}
     return [sample for sample in made if sample.cluster in images]
+
+
+def check_countable(task: Task, made: Sequence[Sample], origin: str) -> None:
+    """Refuses samples that the task's metric cannot count, as an MME image with one question (RequestError)."""
+    try:
+        task.metric.coded(made)
+    except ValueError as error:
+        raise RequestError(f"{task.title} cannot be scored on {origin}: {error}.") from error
 
 
 def _of_each(rows: Iterable[Mapping[str, Any]], make: Callable[[Any, int], T], origin: str) -> list[T]:
@@ -149,9 +165,14 @@ def _read(
     if data.image_name_column is not None:
         needed = [name for name in needed if name != data.image_column]
     tables.check_columns(table, needed, origin)
-    names = tables.class_names(table, data.label_column) or data.classes
+    told = tables.class_names(table, data.label_column)
+    told = told or tables.readme_class_names(_readme(folder), data.config, data.label_column, origin)
+    names, renamed = told or data.classes, ""
     if data.label_column is not None:
         tables.check_labels(table, data.label_column, names, origin)
+        if told and data.classes:
+            table, renamed = tables.in_official_classes(table, data.label_column, told, data.classes, origin)
+            names = data.classes
     found = find_images(table, data.image_column, folder, data.images, images)
     fingerprint = files_sha256(paths)
     if need_images:
@@ -159,6 +180,7 @@ def _read(
         by_name = [[name, file_sha256(path)] for name, path in sorted(found.files_by_name.items())]
         fingerprint = content_key([fingerprint, by_name], 64) if by_name else fingerprint
     is_official, notes = _official(table, data)
+    notes = (*notes, renamed) if renamed else notes
     part = f"{origin} ({', '.join(name for name in (data.config, data.split) if name)})"
     part += f", {OTHER_ROWS}" if is_official is False else ""
     rows = tables.TableRows(table, data.image_column, found.files if need_images else [NO_IMAGE] * table.num_rows)

@@ -18,8 +18,8 @@ from mmpt_bench.records.budget import Budget
 from mmpt_bench.records.keys import RATE, without_rate
 from mmpt_bench.records.learning_rates import Choice
 from mmpt_bench.records.store import Store
+from mmpt_bench.runs.bad_items import check_examples
 from mmpt_bench.runs.request import Request
-from mmpt_bench.sources.corpora import load_corpus
 
 if TYPE_CHECKING:
     from mmpt_bench.data.examples import Corpus
@@ -60,7 +60,7 @@ def tune(
         stopping: asked after every step; `Interrupted` is raised when it says so.
 
     Raises:
-        RequestError: a rate is given, or none of the methods has one.
+        RequestError: a rate is given, none of the methods has one, or examples cannot be used.
     """
     from mmpt_bench.engine.models.backbone import load_backbone
 
@@ -72,7 +72,7 @@ def tune(
     if not methods:
         raise RequestError("None of these methods has a learning rate to search.")
     store.check_writable()
-    corpus = load_corpus(request.train)
+    check_examples(corpus := request.checked_corpus())
     backbone = load_backbone(request.backbone, request.dtype, request.device, request.offline)
     for method in methods:
         search = {

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from mmpt_bench import api
 from mmpt_bench.common import entries
 from mmpt_bench.common.errors import RequestError
 from mmpt_bench.evaluation import task_catalog
@@ -88,3 +89,16 @@ def test_a_file_without_a_task_is_refused_with_the_reason(text: str, said: str, 
     path.write_text(text)
     with pytest.raises(RequestError, match=said):
         task_catalog.load_task(task_catalog.find_tasks(str(path))[0])
+
+
+@pytest.mark.parametrize("kind", ["tasks", "baselines"])
+def test_a_copied_template_is_called_like_its_file(kind: str, tmp_path: Path) -> None:
+    copy = tmp_path / "mine.py"
+    copy.write_bytes((ROOT / kind / "_template.py").read_bytes())
+    if kind == "tasks":
+        (entry,) = task_catalog.find_tasks(str(copy))
+        assert task_catalog.load_task(entry).name == "mine"
+        assert all(result.ok for result in api.check(copy))
+    else:
+        (entry,) = method_catalog.find_methods(str(copy))
+        assert method_catalog.method_of(entry, {}).name == "mine"

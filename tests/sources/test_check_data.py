@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from mmpt_bench import api
 from mmpt_bench.cli.main import cli
 from mmpt_bench.common.errors import RequestError
 from mmpt_bench.data.image_folders import image_folders
@@ -270,3 +271,32 @@ def test_the_overlap_is_told_where_the_training_split_is_here(tmp_path: Path, mo
     assert check_data(chosen, Where(offline=True)).seen_in_training == 0.5
     (commit / "train.jsonl").unlink()
     assert check_data(chosen, Where(offline=True)).seen_in_training is None
+
+
+def test_an_mme_image_with_one_question_is_found_before_anything_runs(tmp_path: Path) -> None:
+    asked = [("a.png", "Yes"), ("a.png", "No"), ("b.png", "Yes")]
+    rows = [
+        {"question_id": name, "question": f"Is it {i}?", "answer": answer, "category": "color", "image": name}
+        for i, (name, answer) in enumerate(asked)
+    ]
+    data = lines(tmp_path / "mme" / "test.jsonl", rows)
+    for name in ("a.png", "b.png"):
+        put(data / name)
+    report = check_data(task("mme"), Where(data))
+    assert "MME cannot be scored" in report.fault
+    assert "`color/b.png` has 1" in report.fault
+    with pytest.raises(RequestError, match=r"`color/b.png` has 1"):
+        api.plan("frozen", "mme", data=data, out=tmp_path / "out")
+
+
+@pytest.mark.parametrize("words", [[], ["--images"]])
+def test_the_check_opens_every_image_and_names_those_that_do_not(words: list[str], tmp_path: Path) -> None:
+    data = lines(tmp_path / "vsr" / "test.jsonl", vsr(3))
+    for i in range(3):
+        put(data / f"{i:012}.jpg")
+    (data / f"{1:012}.jpg").write_bytes(b"torn")
+    done = CliRunner().invoke(cli, ["data", "check", *words, "--tasks", "vsr", "--data", str(data)])
+    assert done.exit_code == 3
+    assert "VSR: NOT ready" in done.output
+    assert "images: 1 do not open" in done.output
+    assert "000000000001.jpg" in done.output

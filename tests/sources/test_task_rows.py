@@ -21,6 +21,7 @@ from mmpt_bench.data.dataset import Dataset, Official
 from mmpt_bench.data.images import BadImage
 from mmpt_bench.data.rows import read_image, read_label, read_text
 from mmpt_bench.data.samples import Sample
+from mmpt_bench.data.tables import split_files
 from mmpt_bench.evaluation.metrics import Accuracy
 from mmpt_bench.evaluation.replies import read_reply
 from mmpt_bench.evaluation.task import Task
@@ -347,3 +348,88 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(side: int) -> None
     bomb = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
     with pytest.raises(BadImage, match="64,000,000"):
         opened(bomb)
+
+
+def test_a_key_that_stands_for_two_images_is_refused_with_both_rows(tmp_path: Path) -> None:
+    # As where a task keys its images by file names, which repeat.
+    def by_name(row: Any, number: int, names: Any) -> Sample:
+        made = sample(row, number, names)
+        return dataclasses.replace(made, image=read_image(row["image"], "img.png", str(number)))
+
+    rows = [
+        {"image": {"bytes": encoded(Image.new("RGB", (2, 2), color)), "path": None}, "name": f"{i}", "label": 0}
+        for i, color in enumerate(("red", "red", "blue"))
+    ]
+    (tmp_path / "data").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "data" / "test-00000-of-00001.parquet")
+    task = dataclasses.replace(PET, sample=by_name, data=dataclasses.replace(PET.data, classes=("cat", "dog")))
+    found = folder_rows(task, tmp_path)
+    with pytest.raises(RequestError, match=r"`img.png` is one image in row 0 and another in row 2"):
+        samples(task, found)
+
+
+def named_classes(folder: Path, names: list[str], labels: list[int], readme: bool = False) -> Path:
+    """Writes rows whose class names stand in the Parquet file, as `datasets` writes them, or in a README."""
+    rows = [{"image": {"bytes": encoded(RED), "path": None}, "name": f"{i}", "label": n} for i, n in enumerate(labels)]
+    table = pa.Table.from_pylist(rows)
+    if readme:
+        listed = "".join(f"        '{i}': {name}\n" for i, name in enumerate(names))
+        head = f"dataset_info:\n  features:\n  - name: label\n    dtype:\n      class_label:\n       names:\n{listed}"
+        (folder / "README.md").write_text(f"---\n{head}---\n")
+    else:
+        info = {"info": {"features": {"label": {"_type": "ClassLabel", "names": names}}}}
+        table = table.replace_schema_metadata({"huggingface": json.dumps(info)})
+    (folder / "data").mkdir()
+    pq.write_table(table, folder / "data" / "test-00000-of-00001.parquet")
+    return folder
+
+
+@pytest.mark.parametrize("readme", [False, True])
+@pytest.mark.parametrize(
+    ("names", "answers"),
+    [(["cat", "dog"], ["cat", "dog"]), (["Cat ", "DOG"], ["cat", "dog"]), (["dog", "cat"], ["dog", "cat"])],
+)
+def test_class_names_are_put_into_the_tasks_own(
+    names: list[str], answers: list[str], readme: bool, tmp_path: Path
+) -> None:
+    task = dataclasses.replace(PET, data=dataclasses.replace(PET.data, classes=("cat", "dog")))
+    found = folder_rows(task, named_classes(tmp_path, names, [0, 1], readme))
+    made = samples(task, found)
+    assert [one.answer for one in made] == answers
+    assert {one.choices for one in made} == {("cat", "dog")}
+    assert bool(found.notes) == (names != ["cat", "dog"])
+
+
+@pytest.mark.parametrize("readme", [False, True])
+def test_other_classes_than_the_tasks_are_refused(readme: bool, tmp_path: Path) -> None:
+    task = dataclasses.replace(PET, data=dataclasses.replace(PET.data, classes=("0", "1")))
+    with pytest.raises(RequestError, match=r"classes of `label` in .* are zero, one; the task's are 0, 1"):
+        folder_rows(task, named_classes(tmp_path, ["zero", "one"], [0, 1], readme))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["data/test-00000-of-00001.parquet", "data/test-00000-of-00002.parquet", "data/test-00001-of-00002.parquet"],
+        ["data/test-00000-of-00001.parquet", "data/test-00000-of-00002.parquet"],
+        ["data/test-00000-of-00001.parquet", "data/test-00000-of-00001.jsonl"],
+        ["data/test-00000-of-00001.parquet", "data/test-00000-of-00001 (1).parquet"],
+        ["data/test-00000-of-00001-0123456789abcdef.parquet", "data/test-00000-of-00001-fedcba9876543210.parquet"],
+        ["data/test-00000-of-00001.parquet", "data/test-old.parquet"],
+        ["a/pet_test.jsonl", "b/pet_test.jsonl"],
+    ],
+)
+@pytest.mark.parametrize(
+    "readme", ["", "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: test\n    path: '*test*'\n---\n"]
+)
+def test_two_generations_of_a_splits_files_are_refused_with_both_names(names: list[str], readme: str) -> None:
+    if names[0].endswith("pet_test.jsonl") and readme:
+        pytest.skip("a README may name files of several folders")
+    with pytest.raises(RequestError, match="two downloads") as refused:
+        split_files(names, readme, None, "test", "here")
+    assert sum(f"`{name}`" in str(refused.value) for name in names) == 2
+
+
+def test_the_files_of_one_generation_are_read_in_order() -> None:
+    names = [f"data/test-0000{i}-of-00003.parquet" for i in (2, 0, 1)]
+    assert split_files(names, "", None, "test", "here") == sorted(names)

@@ -11,12 +11,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmpt_bench.data.examples import Example
-from mmpt_bench.data.images import LazyImage
+from mmpt_bench.data.images import UNREADABLE, BadImage, LazyImage
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.engine.forward import tower
 from mmpt_bench.engine.models.backbone import Backbone
 from mmpt_bench.engine.models.encoding import Encoded, collated
 from mmpt_bench.engine.models.families import FAMILIES
+from mmpt_bench.engine.models.reading import PROCESSOR_FAULTS, processor_fault
 from mmpt_bench.engine.prompts.as_keys import prompts_as_keys
 
 
@@ -50,7 +51,16 @@ class ImagePrefetcher:
         self._coming.clear()
 
     def _made(self, picture: LazyImage) -> Encoded:
-        return self.backbone.encode([picture.open()])[0]
+        try:
+            image = picture.open()
+        except BadImage:
+            raise
+        except UNREADABLE as error:
+            raise BadImage(picture.key, "", f"does not open ({type(error).__name__}: {str(error)[:100]})") from error
+        try:
+            return self.backbone.encode([image])[0]
+        except PROCESSOR_FAULTS as error:
+            raise BadImage(picture.key, "", processor_fault(error)) from error
 
 
 Shown = Sample | Example

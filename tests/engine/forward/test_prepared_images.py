@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mmpt_bench.data.images import LazyImage
+from mmpt_bench.data.images import BadImage, LazyImage
 from mmpt_bench.engine.forward.prepared_images import ImagePrefetcher
 from mmpt_bench.engine.models.backbone import Backbone
 from support.tiny import pictures, tiny_backbone
@@ -66,7 +66,7 @@ def test_a_picture_that_cannot_be_opened_is_an_error_where_it_is_asked_for(ahead
     (good,) = pictures(1)
     ahead.soon([LazyImage("bad", failing), LazyImage("good", opened_by([], good))])
     ahead.take([LazyImage("good", opened_by([], good))])
-    with pytest.raises(OSError, match="a truncated file"):
+    with pytest.raises(BadImage, match=r"`bad` does not open .*a truncated file"):
         ahead.take([LazyImage("bad", failing)])
 
 

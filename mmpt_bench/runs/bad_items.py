@@ -1,0 +1,119 @@
+"""Test questions and training examples that cannot be used: found before anything runs, then refused or left out.
+
+What is left out is left out for all methods alike, and what remains has another fingerprint: results with and without
+some items never share a setting.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from mmpt_bench.common.hashing import content_key
+from mmpt_bench.data.examples import Corpus
+from mmpt_bench.data.rows import LEFT_OUT
+from mmpt_bench.data.tables import bad_rows, first_of
+from mmpt_bench.sources.opened_images import kept, open_images
+from mmpt_bench.sources.prepared import LEAVE_OUT, PreparedTask
+
+if TYPE_CHECKING:
+    from mmpt_bench.engine.models.backbone import Backbone
+
+Reader = Callable[[], "Backbone | None"]
+FAIL, SKIP = "fail", "skip"
+"""What is done about bad items, as `--on-bad-item` has it."""
+
+
+def with_opened_images(item: PreparedTask) -> PreparedTask:
+    """Returns a task with what was found of its images; generated ones of the embedded suite are not looked at."""
+    if item.rows.suite == "embedded" and not item.own:
+        return item
+    return dataclasses.replace(item, opened=open_images(sample.image for sample in item.samples))
+
+
+def checked_task(item: PreparedTask, reader: Reader, skip: bool) -> PreparedTask:
+    """Returns a task with its bad questions as faults, or without them.
+
+    Args:
+        item: from `with_opened_images`.
+        reader: returns the backbone that reads images and texts, None where that is not known.
+        skip: leaves out the questions that cannot be asked, and the others on the same images, so that pairs stay
+            whole.
+    """
+    opened = item.opened
+    if opened is None:
+        return item
+    bad = {key: fault.rstrip(".") for key, fault in opened.faults.items()}
+    if (backbone := reader()) is not None:
+        from mmpt_bench.engine.models.reading import image_texts, question_fault
+
+        _, refused = image_texts(backbone, opened.sizes.values())
+        bad |= {key: f"image `{key}` {refused[size]}" for key, size in opened.sizes.items() if size in refused}
+        for sample in item.samples:
+            fault = question_fault(backbone, sample.question)
+            if fault:
+                bad.setdefault(sample.image.key, f"question `{sample.id}`: {fault.rstrip('.')}")
+    if not bad:
+        return dataclasses.replace(item, faults=())
+    images = {sample.cluster for sample in item.samples if sample.image.key in bad} - {""}
+    left = [each for each in item.samples if each.image.key not in bad and each.cluster not in images]
+    if not skip or not left:
+        return dataclasses.replace(item, faults=tuple(bad.values()))
+    kept_ids = {sample.id for sample in left}
+    out, rows = [sample.id for sample in item.samples if sample.id not in kept_ids], item.rows
+    told = f"{len(out):,} of {len(item.samples):,} {LEFT_OUT}"
+    rows = dataclasses.replace(
+        rows,
+        fingerprint=content_key([rows.fingerprint, "without", sorted(out)], 64),
+        origin=f"{rows.origin}, {told}",
+        notes=(*rows.notes, f"{told}: {first_of(list(bad.values()))}"),
+    )
+    return dataclasses.replace(item, rows=rows, samples=left, faults=())
+
+
+def checked_corpus(corpus: Corpus, reader: Reader, max_length: int, skip: bool) -> Corpus:
+    """Returns training data with their bad examples as faults, or without them; every image is opened.
+
+    Args:
+        reader: returns the backbone that reads images and texts, None where that is not known.
+        max_length: longest example, in tokens.
+        skip: leaves the bad examples out.
+
+    Raises:
+        RequestError: no example is left.
+    """
+    examples = [corpus.example(i) for i in range(corpus.size)]
+    examples += [corpus.validation(i) for i in range(corpus.validation_size)]
+    opened = open_images(example.image for example in examples)
+    bad = {i: opened.faults[each.image.key] for i, each in enumerate(examples) if each.image.key in opened.faults}
+    if (backbone := reader()) is not None:
+
+        def find() -> dict[str, Any]:
+            from mmpt_bench.engine.models.reading import example_faults, image_texts
+
+            texts, refused = image_texts(backbone, opened.sizes.values())
+            by_key = {key: texts[size] for key, size in opened.sizes.items() if size in texts}
+            found = example_faults(backbone, examples, by_key, max_length)
+            of_size = {i: refused.get(opened.sizes.get(each.image.key, (0, 0))) for i, each in enumerate(examples)}
+            return {str(i): fault for i, fault in (of_size | found).items() if fault}
+
+        parts = [opened.stamp, corpus.fingerprint, backbone.fingerprint, max_length]
+        bad |= {int(i): fault for i, fault in kept(opened.stamp and content_key(parts), find).items()}
+    if not bad:
+        return corpus
+    names = {i: examples[i].name for i in sorted(bad)}
+    faults = [bad[i] if name in bad[i] else f"{name}: {bad[i]}" for i, name in names.items()]
+    faults = [fault.rstrip(".") for fault in faults]
+    if not skip:
+        return dataclasses.replace(corpus, faults=tuple(faults))
+    train = {i for i in bad if i < corpus.size}
+    kept_ones = corpus.without(train, {i - corpus.size for i in bad} - {i - corpus.size for i in train})
+    note = f"{len(bad):,} of {len(examples):,} examples left out: {first_of(faults)}"
+    return dataclasses.replace(kept_ones, notes=(*corpus.notes, note))
+
+
+def check_examples(corpus: Corpus) -> None:
+    """Refuses to train on examples that cannot be used (RequestError: first ten and count)."""
+    if corpus.faults:
+        raise bad_rows(f"training data `{corpus.name}`", "examples cannot be used", corpus.faults, LEAVE_OUT)
