@@ -13,6 +13,8 @@ from mmpt_bench.common.hashing import content_key
 
 RATE = "learning_rate"
 FAILED = "failed"
+UNKNOWN = "unknown"
+"""Training data, by name and fingerprint, of an adapter that does not say what it was trained on."""
 OFFICIAL = "official"
 """Name of a task's own parse rule, which stands in no key."""
 

@@ -28,12 +28,15 @@ class Identity:
     corpus: str
     corpus_fingerprint: str
     budget: dict[str, Any]
+    """Fields of `Budget`; empty where it is not known."""
     dtype: str
     learning_rate_source: str
     """How it was chosen: "searched: 5 rates on ...", "set by the user", "documented default, not searched"."""
     world_size: int = 1
     method_fingerprint: str = ""
     """Of the method's file, where it is a user's own."""
+    notes: str = ""
+    """What must be said beside its scores: an adapter's other base, what of it is not read."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,6 +33,8 @@ class Handle:
     """Writes the adapter to a folder (a `Path`) as safetensors plus adapter_config.json."""
     given: int = 0
     """Parameters of an adapter that was trained elsewhere, which training does not change."""
+    notes: tuple[str, ...] = ()
+    """What must be said beside every score of it, each a clause without a full stop."""
 
     @property
     def size(self) -> int:
