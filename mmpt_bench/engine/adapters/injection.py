@@ -142,7 +142,8 @@ def _restorable(attachment: Attachment, model: nn.Module) -> Iterator[None]:
     """
     before = dict(model.named_modules())
     keys = {id(module): {kind: set(held) for kind, held in _held(module)} for module in before.values()}
-    parameters = [(m, n, p, p.data) for m in before.values() for n, p in m._parameters.items() if p is not None]
+    parameters = [(module, dict(module._parameters)) for module in before.values()]
+    memory = [(parameter, parameter.data) for parameter in model.parameters()]
     added: list[tuple[dict[Any, Any], Any]] = []
 
     def take_out() -> None:
@@ -156,9 +157,12 @@ def _restorable(attachment: Attachment, model: nn.Module) -> Iterator[None]:
                 setattr(model.get_submodule(parent), leaf, module)
         for held, extra in added:
             held.pop(extra, None)
-        for module, name, parameter, data in parameters:
+        for parameter, data in memory:
             parameter.data = data
-            module._parameters[name] = parameter
+        for module, held in parameters:
+            # In their order too, in which a state of the model lists them.
+            module._parameters.clear()
+            module._parameters.update(held)
 
     attachment.undo_with(take_out)
     try:
@@ -171,9 +175,9 @@ def _restorable(attachment: Attachment, model: nn.Module) -> Iterator[None]:
 
 
 def _held(module: nn.Module) -> list[tuple[str, dict[Any, Any]]]:
-    """Returns what a module holds, by kind: attributes, parameters, buffers, hooks."""
+    """Returns what a module holds beside modules and parameters, by kind: attributes, buffers, hooks."""
     own: dict[str, Any] = vars(module)
-    kinds = ("_parameters", "_buffers", "_forward_hooks", "_forward_pre_hooks")
+    kinds = ("_buffers", "_forward_hooks", "_forward_pre_hooks")
     return [("", own), *((kind, own[kind]) for kind in kinds)]
 
 

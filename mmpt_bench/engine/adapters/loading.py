@@ -42,8 +42,7 @@ def attach_saved(method: Any, backbone: Backbone, folder: Path, config: Any) -> 
     """
     from peft import PeftModel
 
-    with opened_adapter(folder) as stream:
-        names = set(stream.keys())
+    names = _finite_names(folder)
     plain, attachment = logits_of(backbone), Attachment(backbone)
     base = {value.data_ptr() for value in backbone.model.state_dict().values()}
     kept: set[int] = set()
@@ -85,6 +84,16 @@ def attach_saved(method: Any, backbone: Backbone, folder: Path, config: Any) -> 
     handle.notes = tuple(notes)
     prove_effect(handle, backbone, plain, {n: v for n, v in loaded_from.items() if n.removeprefix(_PREFIX) not in lost})
     return handle
+
+
+def _finite_names(folder: Path) -> set[str]:
+    """Returns the names of an adapter's tensors; raises RequestError where one holds a value that is none."""
+    with opened_adapter(folder) as stream:
+        names = set(stream.keys())
+        broken = [name for name in sorted(names) if not torch.isfinite(stream.get_tensor(name)).all()]
+    if broken:
+        raise RequestError(f"`{_short(broken[0])}` of the adapter `{folder.name}` holds values that are not finite.")
+    return names
 
 
 def prove_effect(
@@ -153,8 +162,6 @@ def _fault(names: set[str], state: Mapping[str, Tensor], places: Mapping[str, Te
             return f"`{short}` has shape {tuple(value.shape)} in its file and {tuple(place.shape)} in this model."
         if value.is_floating_point() != place.is_floating_point() or value.is_complex():
             return f"`{short}` is {value.dtype} in its file and {place.dtype} in this model."
-        if not torch.isfinite(value).all():
-            return f"`{short}` holds values that are not finite."
     return None
 
 

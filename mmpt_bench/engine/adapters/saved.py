@@ -106,10 +106,15 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def check_config(fields: Mapping[str, Any]) -> None:
-    """Raises RequestError for a configuration of PEFT that would import code by name, or build another model."""
+    """Raises RequestError for a configuration of PEFT that would import code by name, or make another base model."""
     for name, why in _NEVER.items():
         if fields.get(name):
             raise RequestError(f"`{name}` in a configuration of PEFT is not read here: it {why}.")
+    if "_niter_" in str(fields.get("init_lora_weights")):
+        raise RequestError(
+            "`init_lora_weights` of PiSSA with `niter` splits the base's weights by chance, and anew at every loading. "
+            "Save the adapter as a plain LoRA, with `path_initial_model_for_weight_conversion`."
+        )
 
 
 @contextmanager
