@@ -40,9 +40,9 @@ def attach_saved(method: Any, backbone: Backbone, folder: Path, config: Any) -> 
             no answer although its values say that it should.
         UntrustedRecord: the file is damaged, or the base's own weights changed where they must not.
     """
-    from peft import PeftModel
+    from peft import PeftModel, set_peft_model_state_dict
 
-    names = _finite_names(folder)
+    values = _values(folder)
     plain, attachment = logits_of(backbone), Attachment(backbone)
     base = {value.data_ptr() for value in backbone.model.state_dict().values()}
     kept: set[int] = set()
@@ -65,17 +65,17 @@ def attach_saved(method: Any, backbone: Backbone, folder: Path, config: Any) -> 
 
         def put_all(state: Mapping[str, Tensor], *args: Any, **kwargs: Any) -> Any:
             places = loaded.state_dict()
-            fault = _fault(names, state, places, loaded)
+            fault = _fault(set(values), set(own.values()), state, places, loaded)
             if fault is not None:
                 raise unfit(config, backbone.anatomy, fault)
-            notes.extend(_renamed(names, state))
             keep(places[name] for name in state if places[name].data_ptr() in base)
             loaded_from.update({name: (places[name].clone(), places[name]) for name in state})
             return put(state, *args, **kwargs)
 
         loaded.load_state_dict = put_all
-        mapping = getattr(model, "_checkpoint_conversion_mapping", {})
-        loaded.load_adapter(str(folder), _NAME, is_trainable=True, torch_device="cpu", key_mapping=mapping)
+        own = _own_names(set(values), loaded)
+        notes.extend(_renamed(own))
+        set_peft_model_state_dict(loaded, {own[name]: value for name, value in values.items()}, _NAME)
     add_trainable(attachment)
     handle = attachment.handle(method)
     lost = unread(backbone.anatomy, [name.removeprefix(_PREFIX) for name in loaded_from])
@@ -86,14 +86,37 @@ def attach_saved(method: Any, backbone: Backbone, folder: Path, config: Any) -> 
     return handle
 
 
-def _finite_names(folder: Path) -> set[str]:
-    """Returns the names of an adapter's tensors; raises RequestError where one holds a value that is none."""
+def _values(folder: Path) -> dict[str, Tensor]:
+    """Returns an adapter's tensors by the names of its file; raises RequestError where one holds a value that is none.
+
+    Raises UntrustedRecord where the file is damaged.
+    """
     with opened_adapter(folder) as stream:
-        names = set(stream.keys())
-        broken = [name for name in sorted(names) if not torch.isfinite(stream.get_tensor(name)).all()]
+        values = {name: stream.get_tensor(name) for name in sorted(stream.keys())}
+    broken = [name for name, value in values.items() if not torch.isfinite(value).all()]
     if broken:
         raise RequestError(f"`{_short(broken[0])}` of the adapter `{folder.name}` holds values that are not finite.")
-    return names
+    return values
+
+
+def _own_names(names: set[str], loaded: Any) -> dict[str, str]:
+    """Returns each tensor's name in the installed transformers, which renames those of older checkpoints.
+
+    PEFT asks for these renamings too, for LoRA alone, and not where a name loses its beginning (Qwen2-VL). A name that
+    has a place is left as it is, and so is one that would have none either way.
+    """
+    from peft.utils.save_and_load import get_peft_model_state_dict
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightRenaming, rename_source_key
+
+    wanted = set(get_peft_model_state_dict(loaded, save_embedding_layers=False))
+    mapping = get_model_conversion_mapping(loaded.get_base_model())
+    renamings = [one for one in mapping if isinstance(one, WeightRenaming)]
+    found = {}
+    for name in names:
+        renamed = _PREFIX + rename_source_key(name.removeprefix(_PREFIX), renamings, [])[0]
+        found[name] = renamed if name not in wanted and renamed in wanted else name
+    return found
 
 
 def prove_effect(
@@ -118,8 +141,12 @@ def prove_effect(
         *_, kind = name.replace(f".{_NAME}", "").removesuffix(".weight").split(".")
         kinds[kind] = kinds.get(kind, True) and not now.any()
     zero = any(is_zero for kind, is_zero in kinds.items() if kind != "bias")
-    if zero or all(torch.equal(before, now) for before, now in values.values()):
+    moved = [name for name, (before, now) in values.items() if not torch.equal(before, now)]
+    if zero or not moved:
         handle.notes = (*handle.notes, IDLE)
+        return
+    if all("embed_tokens" in name or "trainable_tokens" in name for name in moved):
+        # Embeddings change the answers to questions with their words alone, and the probe has few words.
         return
     handle.remove()
     raise RequestError(
@@ -128,13 +155,16 @@ def prove_effect(
     )
 
 
-def _fault(names: set[str], state: Mapping[str, Tensor], places: Mapping[str, Tensor], loaded: Any) -> str | None:
+def _fault(
+    names: set[str], own: set[str], state: Mapping[str, Tensor], places: Mapping[str, Tensor], loaded: Any
+) -> str | None:
     """Returns why an adapter would not be loaded wholly; None where it would.
 
     Every tensor must have a place, and every place of the adapter a tensor, of one shape and kind.
 
     Args:
         names: of the file's tensors.
+        own: the same, as `_own_names` has them.
         state: what PEFT made of them, by the model's names.
         places: the model's own state, not copied.
         loaded: the model of PEFT, which says what of it is the adapter's.
@@ -146,7 +176,7 @@ def _fault(names: set[str], state: Mapping[str, Tensor], places: Mapping[str, Te
     # What PEFT computes from a place when it saves (VB-LoRA) has a name in the file alone.
     wanted = {by_id[id(value)] for value in of_adapter.values() if id(value) in by_id}
     computed = {name for name, value in of_adapter.items() if id(value) not in by_id}
-    extra, missing = sorted(state.keys() - places.keys()), sorted((wanted - state.keys()) | (computed - names))
+    extra, missing = sorted(state.keys() - places.keys()), sorted((wanted - state.keys()) | (computed - own))
     if extra or missing:
         parts = [f"its tensor `{_short(extra[0])}` has no place in this model"] if extra else []
         parts += [f"the place `{_short(missing[0])}` has no tensor in its file"] if missing else []
@@ -170,11 +200,10 @@ def _short(name: str) -> str:
     return name.removeprefix(_PREFIX).replace(f".{_NAME}", "")[:200]
 
 
-def _renamed(names: set[str], state: Mapping[str, Tensor]) -> list[str]:
-    """Returns what is said of names of an older transformers, which its own renamings brought to their places."""
-    before = {_short(name) for name in names if ".lora_" in name}
-    now = {_short(name).replace("lora_magnitude_vector.weight", "lora_magnitude_vector") for name in state}
-    old, new = sorted(before - now), sorted(name for name in now - before if ".lora_" in name)
-    if not old or not new:
+def _renamed(names: Mapping[str, str]) -> list[str]:
+    """Returns what is said of names (in the file -> in this model) of an older transformers."""
+    old = sorted(name for name, own in names.items() if name != own)
+    if not old:
         return []
-    return [f"its tensors have the names of another transformers, and `{old[0]}` was read as `{new[0]}`"]
+    pair = f"`{_short(old[0])}` was read as `{_short(names[old[0]])}`"
+    return [f"its tensors have the names of another transformers: {pair}"]
