@@ -76,6 +76,8 @@ def find_adapter(name: str, offline: bool) -> AdapterFolder:
     header, config = read_header(folder), read_config(folder)
     if header:
         named_method(header["method"])
+    elif not isinstance(config.get("peft_type"), str):
+        raise RequestError(f"`{CONFIG_FILE}` of `{name}` is no configuration of PEFT: it has no `peft_type`.")
     else:
         check_config(config)
     return AdapterFolder(folder, sha256_of(folder), config, header, trained_under(folder, header), tuple(notes))
