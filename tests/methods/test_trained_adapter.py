@@ -164,7 +164,7 @@ FIRST = "base_model.model.model.language_model.layers.0.self_attn.q_proj.lora_"
 FAULTS: dict[str, tuple[Any, str]] = {
     "one too many and one too few": (
         lambda t: {n.replace(f"{FIRST}A", f"{FIRST}C"): v for n, v in t.items()},
-        r"lora_C.weight` has no place .* lora_A.weight` has no tensor",
+        r"lora_C.weight` has no place .*lora_A.weight` has no tensor",
     ),
     "one too few": (lambda t: {n: v for n, v in t.items() if not n.startswith(f"{FIRST}B")}, "has no tensor"),
     "one too many": (lambda t: {**t, f"{FIRST}Q": torch.zeros(1)}, "has no place"),
