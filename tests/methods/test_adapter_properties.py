@@ -176,7 +176,7 @@ def test_adapter_answers_as_in_peft_or_is_refused(family: str, config: str, chan
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ALL)
-@settings(max_examples=120, **PLAIN)
+@settings(max_examples=60, **PLAIN)
 @given(config=st.sampled_from(sorted(CONFIGS)), changes=CHANGED, naming=NAMING)
 def test_adapter_of_every_family_answers_as_in_peft_or_is_refused(
     family: str, config: str, changes: Any, naming: str

@@ -116,7 +116,17 @@ def _own_names(names: set[str], loaded: Any) -> dict[str, str]:
     for name in names:
         renamed = _PREFIX + rename_source_key(name.removeprefix(_PREFIX), renamings, [])[0]
         found[name] = renamed if name not in wanted and renamed in wanted else name
-    return found
+    # No transformers writes some names of a module in the one way and some in the other.
+    moved = tuple(_beginning(name, own) for name, own in found.items() if name != own)
+    return {name: name for name in names} if any(n.startswith(moved) for n, o in found.items() if n == o) else found
+
+
+def _beginning(old: str, new: str) -> str:
+    """Returns what stands in a new name before the parts that it ends with as the old one does."""
+    ends, parts = old.split("."), new.split(".")
+    while ends and parts and ends[-1] == parts[-1]:
+        del ends[-1], parts[-1]
+    return ".".join(parts) + "."
 
 
 def prove_effect(
