@@ -165,7 +165,7 @@ def check(one: Case, changes: list[tuple[str, int, int]], naming: str) -> None:
 
 CHANGED = st.lists(st.tuples(st.sampled_from(sorted(CHANGES)), st.integers(0, 99), st.integers(0, 99)), max_size=3)
 NAMING = st.sampled_from(["as they are", *ALL_NAMES])
-PLAIN = {"deadline": None, "suppress_health_check": list(HealthCheck), "database": None}
+PLAIN: dict[str, Any] = {"deadline": None, "suppress_health_check": list(HealthCheck), "database": None}
 
 
 @settings(max_examples=25, derandomize=True, **PLAIN)

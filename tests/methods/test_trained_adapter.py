@@ -374,7 +374,9 @@ def test_configuration_that_names_a_module_imports_none(
     monkeypatch.syspath_prepend(str(tmp_path))
     saved(backbone, lora(), tmp_path / "a")
     edited(tmp_path / "a", megatron_config={"a": 1}, megatron_core="megatron_evil")
-    named = {"adapter": str(tmp_path / "a")} if how == "adapter" else {"method": str(tmp_path / "a" / CONFIG)}
+    named: dict[str, Any] = (
+        {"adapter": str(tmp_path / "a")} if how == "adapter" else {"method": str(tmp_path / "a" / CONFIG)}
+    )
     with pytest.raises(RequestError, match="megatron"):
         mb.plan(tasks="mnist", **named)
     assert not (tmp_path / "megatron_evil.ran").exists()
