@@ -54,6 +54,7 @@ def run(
     tasks: Names = "mme,pope",
     *,
     adapter: str | None = None,
+    other_base: bool = False,
     recipe: str | Path | None = None,
     log_to: str | Sequence[str] = (),
     reporter: Reporter | None = None,
@@ -66,6 +67,7 @@ def run(
         method: names or files; "all" for every method.
         tasks: names or files; "all" for every task.
         adapter: folder or hub name of a trained adapter, which is evaluated in place of `method`; nothing is trained.
+        other_base: the adapter may have been trained on another base model; its scores say so.
         recipe: a run's recipe.yaml, which is repeated exactly or refused.
         log_to: trackers that are told too: "wandb", "trackio", "tensorboard".
         reporter: is told of every event.
@@ -80,7 +82,7 @@ def run(
     from mmpt_bench.interop.trackers import check_trackers, tracking
     from mmpt_bench.runs.execute import execute
 
-    request, wanted = _request(method, tasks, adapter, recipe, options)
+    request, wanted = _request(method, tasks, (adapter, other_base), recipe, options)
     names, report = check_trackers(comma_text(log_to), request.offline), reporter or Reporter()
     store = Store(request.out)
     store.check_writable()
@@ -96,29 +98,34 @@ def plan(
     tasks: Names = "mme,pope",
     *,
     adapter: str | None = None,
+    other_base: bool = False,
     recipe: str | Path | None = None,
     **options: Unpack[Options],
 ) -> PlanSummary:
     """Returns what `run` would do with the same arguments, how long, and what it could tell apart; runs nothing."""
     from mmpt_bench.runs.estimate import plan_summary
 
-    request, wanted = _request(method, tasks, adapter, recipe, options)
+    request, wanted = _request(method, tasks, (adapter, other_base), recipe, options)
     store = Store(request.out)
     planned = _plan(request, store, wanted)
     return plan_summary([planned], store)
 
 
 def _request(
-    method: Names, tasks: Names, adapter: str | None, recipe: str | Path | None, options: Options
+    method: Names, tasks: Names, trained: tuple[str | None, bool], recipe: str | Path | None, options: Options
 ) -> tuple[Request, Any]:
-    """Returns (the request, the recipe that it repeats or None)."""
+    """Returns (the request, the recipe that it repeats or None); `trained`: adapter, may it be of another base."""
+    adapter, other_base = trained
     if adapter is not None and recipe is not None:
         raise RequestError("`--adapter` and `--recipe` do not go together: the one trains nothing.")
     if adapter is not None:
         from mmpt_bench.methods.trained_adapter import adapter_entry
 
         request = make_request("frozen", tasks, options)
-        return dataclasses.replace(request, methods=(adapter_entry(adapter, request.offline),)), None
+        entry = adapter_entry(adapter, request.offline, other_base)
+        return dataclasses.replace(request, methods=(entry,)), None
+    if other_base:
+        raise RequestError("`--other-base` is said of an adapter: name it with `--adapter`.")
     if recipe is None:
         return make_request(method, tasks, options), None
     from mmpt_bench.records.recipe_file import read_recipe

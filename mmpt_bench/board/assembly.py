@@ -84,10 +84,20 @@ def assembled(
         failures=failures,
         left_out=(*left_out, *repeated),
         reference="",
+        notes=_notes(groups, first.budget),
     )
     board, overall, headlines = ranked(empty, scores, tasks, n_resamples)
     rows = [_with_intervals(row, scores[row.label], tasks, headlines, n_resamples) for row in board.rows]
     return Evidence(replace(board, rows=tuple(rows)), scores, overall)
+
+
+def _notes(groups: Mapping[str, Sequence[Record]], budget: Mapping[str, object]) -> tuple[str, ...]:
+    """Returns what the records of each row say beside their scores, once each."""
+    said = {f"{label}: {record.notes}." for label, group in groups.items() for record in group if record.notes}
+    if budget:
+        return tuple(sorted(said))
+    unknown = "What these adapters were trained on, and for how long, is not known: places compare them as they are."
+    return (unknown, *sorted(said))
 
 
 def _scores(

@@ -148,6 +148,8 @@ class Board:
     """Records that were not used, and why."""
     reference: str
     """Label of the full fine-tuning that retention is against; empty where there is none."""
+    notes: tuple[str, ...] = ()
+    """What must be read beside the scores of some rows."""
 
     @property
     def ranked(self) -> tuple[Row, ...]:

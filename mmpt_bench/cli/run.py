@@ -35,6 +35,7 @@ from mmpt_bench.common.errors import Interrupted
     "--seeds", default="0", show_default=True, help="Comma-separated; six or more before a method is called better."
 )
 @click.option("--adapter", metavar="DIR_OR_HUB_ID", help="Evaluate a trained adapter in PEFT's form; train nothing.")
+@click.option("--other-base", is_flag=True, help="The adapter may be of another base model; the board says so.")
 @click.option("--recipe", type=click.Path(path_type=Path), help="Repeat a run from its recipe.yaml.")
 @click.option("--set", multiple=True, metavar="METHOD.FIELD=VALUE", help="A hyperparameter; repeatable.")
 @BACKBONE

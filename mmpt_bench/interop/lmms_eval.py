@@ -9,6 +9,7 @@ extra `mmpt-bench[lmms]`; written against version 0.7.3. How its scores differ f
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -81,6 +82,7 @@ class AdaptedModel(lmms):
         device: str | None = None,
         batch_size: int | str = 1,
         max_batch_size: int | None = None,
+        other_base: bool = False,
     ) -> None:
         """Loads the backbone and puts the adapter on it.
 
@@ -90,6 +92,7 @@ class AdaptedModel(lmms):
             dtype: "float32", "bfloat16" or "float16".
             offline: opens no socket.
             device, batch_size, max_batch_size: from lmms-eval's own command line.
+            other_base: the adapter may have been trained on another base model; a warning says so.
 
         Raises:
             RequestError: there is no such backbone or adapter, or they do not fit each other.
@@ -97,10 +100,12 @@ class AdaptedModel(lmms):
         super().__init__()
         wanted = AUTO_BATCH if str(batch_size).startswith("auto") else int(batch_size)
         self.batch_size = min(wanted, max_batch_size or wanted)
-        entry = adapter_entry(_adapter_folder(str(adapter)), offline) if adapter else None
+        entry = adapter_entry(_adapter_folder(str(adapter)), offline, other_base) if adapter else None
         self.backbone: Backbone = load_backbone(str(backbone), dtype, _device(device), offline)
         self.device = torch.device(self.backbone.device)
         self._handle = load_method(entry)().attach(self.backbone, 0) if entry else None
+        for note in self._handle.notes if self._handle else ():
+            logging.getLogger(__name__).warning("%s: %s.", adapter, note)
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
         """Returns the reply to each request: greedy ones as `mmpt-bench run` asks them, others by `generate`.

@@ -14,6 +14,7 @@ from mmpt_bench.common.errors import RequestError
 from mmpt_bench.engine.adapters.attachment import Handle
 from mmpt_bench.engine.models.anatomy import Anatomy
 from mmpt_bench.engine.models.backbone import Backbone
+from mmpt_bench.records.budget import Budget
 
 
 class Method:
@@ -47,6 +48,10 @@ class Method:
             if get_origin(hint) is Literal and value not in legal:
                 first = ", ".join(f"`{option}`" for option in legal[:-1])
                 raise RequestError(f"`{name}` is {first} or `{legal[-1]}`, not `{value}`.")
+
+    def trained_under(self, corpus: str, fingerprint: str, budget: Budget, dtype: str) -> tuple[str, str, Budget]:
+        """Returns (training data, its fingerprint, budget) that results belong to: those that the request gives."""
+        return corpus, fingerprint, budget
 
     @property
     def trains(self) -> bool:

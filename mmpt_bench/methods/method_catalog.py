@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import functools
+import re
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -42,6 +43,19 @@ def method_entries() -> dict[str, Entry]:
 def find_methods(text: str) -> list[Entry]:
     """Returns the methods that a comma-separated option names, `peft:VERA` and files among them: see `entries.find`."""
     return find("method", text, method_entries(), _peft)
+
+
+def named_method(name: str) -> Entry:
+    """Returns the method that a file names (a recipe, an adapter): a built-in one, or `peft-vera`; never a path.
+
+    Raises RequestError for any other name: what a file says never decides which code runs.
+    """
+    known = method_entries()
+    entry = known.get(name) or (_peft(name) if re.fullmatch(r"peft-[a-z0-9_-]{1,60}", name) else None)
+    if entry is None:
+        hint = "A file of your own runs only where `--method` names it."
+        raise unknown_name("method", name[:100], known, hint)
+    return entry
 
 
 def load_method(entry: Entry) -> Any:

@@ -17,6 +17,7 @@ from mmpt_bench.common.errors import RequestError, unknown_name
 from mmpt_bench.common.hashing import derive
 from mmpt_bench.common.values import coerced
 from mmpt_bench.engine.adapters.attachment import Handle
+from mmpt_bench.engine.adapters.saved import check_config
 from mmpt_bench.engine.models.anatomy import Anatomy
 from mmpt_bench.engine.models.backbone import Backbone
 from mmpt_bench.methods.method import Method
@@ -104,6 +105,7 @@ class PeftMethod(Method):
     def peft_config(self) -> Any:
         """Returns PEFT's configuration object, without targets where none were given."""
         fields = json.loads(self.config)
+        check_config(fields)
         try:
             return self._config_class()(**fields)
         except (TypeError, ValueError) as error:

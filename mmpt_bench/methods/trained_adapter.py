@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import re
 from dataclasses import dataclass
@@ -10,42 +11,38 @@ from typing import Any, ClassVar
 
 from mmpt_bench.common.entries import Entry
 from mmpt_bench.common.errors import RequestError
-from mmpt_bench.common.hashing import files_sha256
-from mmpt_bench.engine.adapters.attachment import Attachment, Handle
-from mmpt_bench.engine.adapters.saved import CONFIG_FILE, TENSOR_FILE, opened_adapter, read_adapter, read_header
+from mmpt_bench.engine.adapters.attachment import Handle
+from mmpt_bench.engine.adapters.saved import public_name, read_adapter
 from mmpt_bench.engine.models.anatomy import Anatomy
 from mmpt_bench.engine.models.backbone import Backbone
+from mmpt_bench.methods.adapter_folder import AdapterFolder, find_adapter
 from mmpt_bench.methods.method import Method
-from mmpt_bench.methods.method_catalog import find_methods, load_method
-from mmpt_bench.sources import hub
+from mmpt_bench.methods.method_catalog import method_of, named_method
+from mmpt_bench.methods.peft_any import REFUSED
+from mmpt_bench.records.budget import Budget
+from mmpt_bench.records.keys import UNKNOWN
 
-FILES = (CONFIG_FILE, TENSOR_FILE)
+EVALUATED = frozenset({"ADALORA", "TRAINABLE_TOKENS", "MMPT", "VPT", "KVPREFIX"})
+"""Methods of PEFT that are not trained by their name, and whose trained adapters answer as PEFT's do."""
 
 
-def adapter_entry(name: str, offline: bool) -> Entry:
+def adapter_entry(name: str, offline: bool, other_base: bool = False) -> Entry:
     """Returns the registry's entry of a trained adapter, fetched where it is one of the hub.
 
-    Raises:
-        RequestError: there is no such folder, or it holds no adapter in PEFT's form with safetensors.
-        MachineError: the hub does not answer, or has no such adapter.
+    Args:
+        name: a folder, or `owner/name[@revision]`.
+        offline: opens no socket.
+        other_base: it may have been trained on another base model; its scores say so.
+
+    Raises as `adapter_folder.find_adapter` does.
     """
-    folder = Path(name) if Path(name).is_dir() else _fetched(name, offline)
-    for file in FILES:
-        if not (folder / file).is_file():
-            raise RequestError(f"There is no adapter in `{name}`: it has no {file}. Pickled weights are not loaded.")
-    path = folder.resolve()
+    found = find_adapter(name, offline)
+    path = found.path.resolve()
     # A run's own folder is called `adapter`, and the run is what tells it from others.
-    named = name if folder != Path(name) else path.parent.name if path.name == "adapter" else path.name
-    leaf = re.sub(r"[^a-z0-9_-]+", "-", named.lower())
-    entry_name, sha256 = f"adapter-{leaf}", files_sha256([folder / file for file in FILES])
-    make = functools.partial(method_class, entry_name, folder, sha256)
-    return Entry(entry_name, folder, f"the adapter `{name}`, trained elsewhere", make=make)
-
-
-def _fetched(name: str, offline: bool) -> Path:
-    repository, _, revision = name.partition("@")
-    with hub.asking(f"adapter `{name}`", "Give a folder, or check network and name.", offline):
-        return hub.snapshot(repository, FILES, offline, revision or None)
+    named = name if found.path != Path(name) else path.parent.name if path.name == "adapter" else path.name
+    entry_name = f"adapter-{re.sub(r'[^a-z0-9_-]+', '-', named.lower())}"
+    make = functools.partial(method_class, entry_name, found, other_base)
+    return Entry(entry_name, found.path, f"the adapter `{name}`, trained elsewhere", make=make)
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,8 @@ class TrainedAdapter(Method):
     name: ClassVar[str] = "adapter"
     color: ClassVar[str] = "#666666"
     lr_range: ClassVar[tuple[float, float]] = (0.0, 0.0)
-    folder: ClassVar[Path] = Path()
+    found: ClassVar[AdapterFolder]
+    other_base: ClassVar[bool] = False
 
     sha256: str = ""
     """Of its configuration and its weights."""
@@ -67,75 +65,116 @@ class TrainedAdapter(Method):
         """Returns nothing: an adapter has no hyperparameters left to set."""
         return []
 
+    def trained_under(self, corpus: str, fingerprint: str, budget: Budget, dtype: str) -> tuple[str, str, Budget]:
+        """Returns its own training data and budget, or `UNKNOWN`, whatever the others of the request are given."""
+        recipe = self.found.recipe
+        if recipe is None or recipe.dtype != dtype:
+            return UNKNOWN, UNKNOWN, Budget()
+        return recipe.corpus, recipe.corpus_fingerprint, recipe.budget
+
     def attach(self, backbone: Backbone, seed: int) -> Handle:
-        """Puts the adapter on the backbone with its trained values; raises RequestError where it does not fit."""
-        header = read_header(self.folder)
-        attached = self._ours(backbone, header) if header else self._foreign(backbone)
+        """Puts the adapter on the backbone with its trained values, wholly.
+
+        Raises:
+            RequestError: it does not fit, or was trained on another base and `other_base` is not set.
+            UntrustedRecord: a file of it is damaged.
+        """
+        self.found.check_unchanged()
+        attached = self._ours(backbone) if self.found.header else self._foreign(backbone)
         for parameter in attached.trainable.values():
             parameter.requires_grad_(False)
+        attached.notes = (*self.found.notes, *attached.notes)
         attached.given, attached.trainable = attached.size, {}
         return attached
 
-    def _ours(self, backbone: Backbone, header: dict[str, Any]) -> Handle:
+    def _ours(self, backbone: Backbone) -> Handle:
         """Returns the handle of an adapter that mmpt-bench trained."""
-        state = read_adapter(self.folder, backbone)
-        (entry,) = find_methods(header["method"])
-        handle: Handle = load_method(entry)(**header["params"]).attach(backbone, 0)
+        import torch
+
+        from mmpt_bench.engine.adapters.loading import prove_effect
+        from mmpt_bench.engine.adapters.trial import logits_of
+
+        header, folder = self.found.header, self.found.path
+        state = read_adapter(folder, None if self.other_base else backbone)
+        method = method_of(named_method(header["method"]), {name: str(v) for name, v in header["params"].items()})
+        if dataclasses.asdict(method) != header["params"]:
+            raise RequestError(f"The adapter in `{folder.name}` names hyperparameters that `{method.name}` has not.")
+        plain = logits_of(backbone)
+        handle: Handle = method.attach(backbone, 0)
+        before = handle.state()
         try:
             handle.load(state)
+            broken = sorted(name for name, value in state.items() if not torch.isfinite(value).all())
+            if broken:
+                raise ValueError(f"`{broken[0]}` holds values that are not finite")
         except ValueError as error:
             handle.remove()
-            raise RequestError(f"The adapter in `{self.folder.name}` does not fit: {error}.") from error
+            raise RequestError(f"The adapter in `{folder.name}` does not fit: {error}.") from error
+        if header["backbone_fingerprint"] != backbone.fingerprint:
+            handle.notes = (f"it was trained on another base, `{_public(header['backbone'])}`",)
+        prove_effect(handle, backbone, plain, {name: (before[name], value) for name, value in handle.state().items()})
         return handle
 
     def _foreign(self, backbone: Backbone) -> Handle:
         """Returns the handle of an adapter that PEFT saved."""
-        from peft import PeftConfig, PeftModel
-        from peft.utils.save_and_load import get_peft_model_state_dict
+        from peft import PeftConfig
 
-        from mmpt_bench.engine.adapters.injection import inject
+        import mmpt_bench.engine.prompts.peft  # noqa: F401  makes PEFT know our methods
+        from mmpt_bench.engine.adapters.injection import PEFT_REFUSES
+        from mmpt_bench.engine.adapters.loading import attach_saved
 
+        name, notes = self.found.path.name, self._other_base(backbone)
         try:
-            config: Any = PeftConfig.from_pretrained(str(self.folder))
-        except (KeyError, TypeError, ValueError) as error:
-            raise RequestError(f"The installed PEFT does not read `{self.folder.name}`: {error}") from error
-        if config.is_prompt_learning or config.is_adaption_prompt:
+            config: Any = PeftConfig.from_pretrained(str(self.found.path))
+        except PEFT_REFUSES as error:
+            said = " ".join(str(error).split())[:200]
+            raise RequestError(f"The installed PEFT does not read the configuration of `{name}`: {said}") from error
+        kind = config.peft_type.value
+        if config.is_prompt_learning or config.is_adaption_prompt or kind in REFUSED.keys() - EVALUATED:
+            why = REFUSED.get(kind, "its prompts are wrong on image-text models with padded batches")
+            raise RequestError(f"`{name}` holds {kind} of PEFT, which is not evaluated here: {why}.")
+        handle = attach_saved(self, backbone, self.found.path, config)
+        handle.notes = (*notes, *handle.notes)
+        return handle
+
+    def _other_base(self, backbone: Backbone) -> list[str]:
+        """Returns what is said of another base; raises RequestError for one of another class, unless it may be."""
+        config, own = self.found.config, type(backbone.model).__name__
+        mapping, named = config.get("auto_mapping"), str(config.get("base_model_name_or_path") or "")
+        kind = str(mapping.get("base_model_class") or own) if isinstance(mapping, dict) else own
+        of_class = "" if kind == own else f" of class `{kind[:100]}`"
+        if of_class and not self.other_base:
             raise RequestError(
-                f"`{self.folder.name}` holds {config.peft_type.value} of PEFT, whose prompts are wrong on image-text "
-                "models with padded batches: its answers would not be its own."
+                f"The adapter `{self.found.path.name}` was trained on `{_public(named)}`{of_class}, and "
+                f"`{public_name(backbone.name)}` is a `{own}`. `--other-base` evaluates it all the same, and says so."
             )
-        attachment = Attachment(backbone)
-
-        def make() -> None:
-            loaded = PeftModel.from_pretrained(backbone.model, str(self.folder), is_trainable=True, torch_device="cpu")
-            self._same_tensors(set(get_peft_model_state_dict(loaded, save_embedding_layers=False)))
-
-        inject(attachment, config, 0, make)
-        return attachment.handle(self)
-
-    def _same_tensors(self, wanted: set[str]) -> None:
-        """Raises ValueError unless the file holds as many tensors as the adapter has on this model.
-
-        Numbers and not names, because transformers renames weights of older files while they are loaded. PEFT itself
-        refuses other shapes, and loads what is missing or left over without a word that stops.
-        """
-        with opened_adapter(self.folder) as stream:
-            held = set(stream.keys())
-        # Drawn from a seed, and saved or not.
-        sides = [{name for name in names if not name.endswith(("vera_A", "vera_B"))} for names in (held, wanted)]
-        if len(sides[0]) != len(sides[1]):
-            odd = sorted(sides[0] ^ sides[1])[:1]
-            raise ValueError(f"{len(sides[0])} tensors in the file and {len(sides[1])} on this model, first {odd}")
+        if not named:
+            return [f"its configuration names no base{of_class}"]
+        known = {_leaf(backbone.name), _leaf(str(getattr(backbone.model, "name_or_path", "")))}
+        if of_class or _leaf(named) not in known:
+            return [f"its configuration names another base, `{_public(named)}`{of_class}"]
+        return []
 
     def count(self, anatomy: Anatomy) -> int:
         """Returns the number of values in its file."""
-        return sum(tensor.numel() for tensor in read_adapter(self.folder).values())
+        return sum(tensor.numel() for tensor in read_adapter(self.found.path).values())
 
 
-def method_class(name: str, folder: Path, sha256: str) -> type[TrainedAdapter]:
+def _leaf(name: str) -> str:
+    """Returns a model's name without owner, folders and revision."""
+    return name.rstrip("/\\").replace("\\", "/").rpartition("/")[2].partition("@")[0].lower()
+
+
+def _public(name: str) -> str:
+    """Returns a model's name without the folders above it, which are nobody else's business; at most 100 characters."""
+    is_path = name.startswith(("/", "~", ".")) or "\\" in name or name.count("/") > 1
+    return (_leaf(name) if is_path else name)[:100]
+
+
+def method_class(name: str, found: AdapterFolder, other_base: bool) -> type[TrainedAdapter]:
     """Returns the class of an entry from `adapter_entry`."""
     made: Any = dataclass(frozen=True)(
-        type("Loaded", (TrainedAdapter,), {"__annotations__": {"sha256": "str"}, "sha256": sha256})
+        type("Loaded", (TrainedAdapter,), {"__annotations__": {"sha256": "str"}, "sha256": found.sha256})
     )
-    made.name, made.folder = name, folder
+    made.name, made.found, made.other_base = name, found, other_base
     return made

@@ -16,6 +16,8 @@ FAILED = "failed"
 MIXED = "-mixed"
 """Behind a half precision in recipes and records: float32 parameters and optimizer, products in half precision. A bare
 "bfloat16" is of versions that trained most methods in bfloat16 throughout; the two never meet."""
+UNKNOWN = "unknown"
+"""Training data, by name and fingerprint, of an adapter that does not say what it was trained on."""
 OFFICIAL = "official"
 """Name of a task's own parse rule, which stands in no key."""
 

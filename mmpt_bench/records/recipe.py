@@ -42,9 +42,15 @@ class Recipe:
     @property
     def variant_key(self) -> str:
         """Names the training without its seed: what seeds are averaged over."""
-        return keys.variant_key(self, dataclasses.asdict(self.budget))
+        return keys.variant_key(self, self.known_budget)
 
     def setting_key(self, suite: str) -> str:
         """Names the setting: runs are ranked together only within one."""
-        budget = dataclasses.asdict(self.budget)
-        return keys.setting_key(self.backbone_fingerprint, self.corpus_fingerprint, budget, self.dtype, suite)
+        return keys.setting_key(
+            self.backbone_fingerprint, self.corpus_fingerprint, self.known_budget, self.dtype, suite
+        )
+
+    @property
+    def known_budget(self) -> dict[str, Any]:
+        """Returns the budget's fields; empty for an adapter whose training is not known."""
+        return {} if self.corpus_fingerprint == keys.UNKNOWN else dataclasses.asdict(self.budget)

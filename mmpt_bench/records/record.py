@@ -31,6 +31,7 @@ class Identity:
     corpus: str
     corpus_fingerprint: str
     budget: dict[str, Any]
+    """Fields of `Budget`; empty where it is not known."""
     dtype: str
     """"float32", or a half precision as `keys.precision` calls it."""
     learning_rate_source: str
@@ -38,6 +39,8 @@ class Identity:
     world_size: int = 1
     method_fingerprint: str = ""
     """Of the method's file, where it is a user's own."""
+    notes: str = ""
+    """What must be said beside its scores: an adapter's other base, what of it is not read."""
 
 
 @dataclass(frozen=True, kw_only=True)

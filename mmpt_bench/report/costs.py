@@ -38,7 +38,8 @@ def costs(board: Board, records: Mapping[str, Record]) -> tuple[Cost, ...]:
         records: by `eval_key`.
     """
     full = next((row for row in board.rows if row.label == board.reference), None)
-    examples = board.budget["steps"] * board.budget["batch_size"]
+    # A budget that is not known is that of adapters trained elsewhere, which have no seconds of training either.
+    examples = board.budget["steps"] * board.budget["batch_size"] if board.budget else 0
     found = []
     for row in board.rows:
         own = [records[key] for cell in row.cells.values() for key in cell.eval_keys.values()]

@@ -108,7 +108,7 @@ def _conditions(board: Board) -> list[str]:
     plain = dataclasses.asdict(Budget())
     words: list[str] = []
     for name in OPTIONS:
-        if board.budget.get(name) != plain[name]:
+        if board.budget.get(name, plain[name]) != plain[name]:
             words += [f"--{name.replace('_', '-')}", str(board.budget.get(name))]
     words += ["--dtype", keys.option(board.dtype)] if board.dtype != "float32" else []
     words += ["--backbone", board.backbone] if board.backbone != EMBEDDED else []

@@ -90,6 +90,8 @@ def _run(session: Session, job: Job, folder: RunFolder) -> Iterator[Record]:
     folder.write_recipe(recipe)
     handle = job.method.attach(session.backbone, derive(recipe.seed, "init"))
     try:
+        for note in handle.notes:
+            session.report.said(f"{job.label}: {note}.")
         base = _base_record(session, job, handle)
         for record in _results(session, job, folder, handle, base, [tasks[name] for name in todo]):
             folder.append_record(record)
@@ -262,7 +264,8 @@ def _base_record(session: Session, job: Job, handle: Handle) -> Record:
         backbone_fingerprint=recipe.backbone_fingerprint,
         corpus=recipe.corpus,
         corpus_fingerprint=recipe.corpus_fingerprint,
-        budget=dataclasses.asdict(recipe.budget),
+        budget=recipe.known_budget,
+        notes="; ".join(handle.notes),
         dtype=recipe.dtype,
         world_size=recipe.world_size,
         method_fingerprint=recipe.method_fingerprint,

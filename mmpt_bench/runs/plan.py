@@ -90,14 +90,16 @@ def _jobs(
 
 
 def _recipe(request: Request, entry: Entry, method: Any, seed: int, prepared: Prepared) -> Recipe:
+    given = prepared.corpus
+    corpus, fingerprint, budget = method.trained_under(given.name, given.fingerprint, request.budget, request.dtype)
     return Recipe(
         backbone=request.backbone,
         backbone_fingerprint=prepared.backbone_fingerprint,
-        corpus=prepared.corpus.name,
-        corpus_fingerprint=prepared.corpus.fingerprint,
+        corpus=corpus,
+        corpus_fingerprint=fingerprint,
         method=entry.name,
         params=dataclasses.asdict(method),
-        budget=request.budget,
+        budget=budget,
         # What does not train has one result, whatever the seed.
         seed=seed if method.trains else 0,
         dtype=keys.precision(request.dtype),

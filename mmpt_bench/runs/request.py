@@ -136,13 +136,13 @@ def from_recipe(recipe: Recipe, request: Request) -> Request:
         RequestError: the recipe is of a method that is none of the built-in ones, or has unknown hyperparameters.
     """
     if recipe.method_fingerprint:
-        raise RequestError(f"The recipe is of a file of your own: run it with `--method ./{recipe.method}.py`.")
+        raise RequestError(f"The recipe is of a file of your own: run it with `--method ./{recipe.method[:100]}.py`.")
     train = request.train
     if recipe.corpus.partition("@")[0] == EMBEDDED:
         train = train_data(recipe.corpus)
     elif train.source == EMBEDDED:
         raise RequestError(f"The recipe was trained on `{recipe.corpus}`: say where it is with `--train-data`.")
-    (entry,) = method_catalog.find_methods(recipe.method)
+    entry = method_catalog.named_method(recipe.method)
     method_catalog.check_fields(entry, list(recipe.params))
     texts = {name: str(value) for name, value in recipe.params.items()}
     return dataclasses.replace(

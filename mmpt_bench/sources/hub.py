@@ -57,6 +57,18 @@ def snapshot(
 
 def dataset_files(repository: str, revision: str) -> list[str]:
     """Returns the names of a data set's files on the hub."""
+    return repository_files(repository, revision, "dataset")
+
+
+def repository_files(repository: str, revision: str | None, kind: str) -> list[str]:
+    """Returns the names of the files of a repository of some kind ("model", "dataset") on the hub."""
     from huggingface_hub import HfApi
 
-    return list(HfApi().list_repo_files(repository, repo_type="dataset", revision=revision))
+    return list(HfApi().list_repo_files(repository, repo_type=kind, revision=revision))
+
+
+def is_offline(offline: bool) -> bool:
+    """Returns whether the hub must not be asked: by the option, or by `HF_HUB_OFFLINE`."""
+    from huggingface_hub import constants
+
+    return offline or constants.HF_HUB_OFFLINE

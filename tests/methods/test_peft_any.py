@@ -126,7 +126,7 @@ def test_what_is_refused_after_injection_leaves_nothing_behind(
         raise UntrustedRecord("the base changed")
 
     wanted, modules = logits(backbone.model, batch), [name for name, _ in backbone.model.named_modules()]
-    monkeypatch.setattr(injection, "_check", refuse)
+    monkeypatch.setattr(injection, "_check_reached", refuse)
     with pytest.raises(UntrustedRecord):
         method_of(peft_entry("peft:VERA"), {}).attach(backbone, 0)
     assert [name for name, _ in backbone.model.named_modules()] == modules

@@ -73,6 +73,8 @@ def _board_md(board: Board) -> list[str]:
         parts += [_ranks_md(board), "### Scores by task"]
         parts += [part for column in board.columns for part in (_task_md(board, column), _figures_md(board, column))]
         parts += ["### Costs", _costs_md(board)]
+    if board.notes:
+        parts += ["### Notes", "\n".join(f"- {markdown(text)}" for text in board.notes)]
     if board.failures:
         header = ("Method", "Seed", "Learning rate", "Why")
         lines = [(f.label, str(f.seed), f"{f.learning_rate}", f.reason) for f in board.failures]

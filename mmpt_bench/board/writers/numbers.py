@@ -92,6 +92,8 @@ def rate(row: Row) -> str:
 def budget(board: Board) -> str:
     """Returns what every method was given: "400 steps of 24 examples, cosine, float32"."""
     b = board.budget
+    if not b:
+        return f"budget unknown, {board.dtype}"
     return f"{b['steps']:,} steps of {b['batch_size']:,} examples, {b['schedule']} schedule, {board.dtype}"
 
 

@@ -31,6 +31,7 @@ def leaderboard_tables(boards: Sequence[Board]) -> list[RenderableType]:
             parts.append(_scores(board, board.columns[first:last]))
         notes = [f"Not ranked: {row.label}: {row.unranked}." for row in board.rows if row.unranked]
         notes += [f"{row.label}: {'; '.join(row.flags)}." for row in board.rows if row.flags]
+        notes += [f"Note: {text}" for text in board.notes]
         notes += [f"Failed: {f.label}, seed {f.seed}: {f.reason}" for f in board.failures]
         notes += [f"Left out: {text}" for text in board.left_out]
         if board.suite == "embedded":

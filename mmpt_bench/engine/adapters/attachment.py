@@ -36,6 +36,8 @@ class Handle:
     masters: dict[str, nn.Parameter] = field(default_factory=dict)
     """Float32 copies of the trainable parameters that the model holds in half precision, from training until
     `let_go`; the model's own are these, rounded."""
+    notes: tuple[str, ...] = ()
+    """What must be said beside every score of it, each a clause without a full stop."""
 
     @property
     def size(self) -> int:

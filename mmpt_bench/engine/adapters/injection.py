@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -19,9 +19,12 @@ from mmpt_bench.engine.adapters.saved import plain_config, saved_whole
 from mmpt_bench.engine.models.anatomy import Anatomy
 from mmpt_bench.engine.models.backbone import Backbone
 
-PEFT_REFUSES = (ValueError, NotImplementedError, TypeError, RuntimeError, KeyError)
+PEFT_REFUSES = (
+    *(ValueError, NotImplementedError, TypeError, RuntimeError, LookupError),
+    *(AttributeError, ArithmeticError, AssertionError, ImportError, re.error),
+)
 """What PEFT, which has no class of errors of its own, raises where a method, a configuration or a file does not fit.
-Caught around its calls alone, and around `make`, which is a call of it."""
+Caught around its calls alone."""
 
 
 def attach_peft(method: Any, backbone: Backbone, config: Any, seed: int) -> Handle:
@@ -39,37 +42,68 @@ def attach_peft(method: Any, backbone: Backbone, config: Any, seed: int) -> Hand
     return attachment.handle(method, lambda: plain_config(config))
 
 
-def inject(attachment: Attachment, config: Any, seed: int, make: Callable[[], None] | None = None) -> None:
-    """Puts a method of PEFT into the attachment's model and opens what it trains; `make` puts it in in another way.
+def inject(attachment: Attachment, config: Any, seed: int) -> None:
+    """Puts a method of PEFT into the attachment's model and opens what it trains.
 
     Raises:
         RequestError: it finds no target, or trains what never reaches the loss.
         UntrustedRecord: it changed the base's weights.
     """
-    model, anatomy = attachment.backbone.model, attachment.backbone.anatomy
-    sums = {id(p): (p, p.detach().double().sum().item()) for p in model.parameters()}
+    with putting_in(attachment, config) as model:
+        torch.manual_seed(seed)
+        PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type](model, {"default": config}, "default")
+        _check_reached(attachment.backbone.anatomy, config, model)
+    add_trainable(attachment)
+
+
+def add_trainable(attachment: Attachment) -> None:
+    """Makes what PEFT opened in the model the attachment's, under names without PEFT's name of the adapter."""
+    for name, parameter in attachment.backbone.model.named_parameters():
+        if parameter.requires_grad:
+            attachment.add(re.sub(r"\.default(?=\.|$)", "", name), parameter)
+
+
+@contextmanager
+def putting_in(attachment: Attachment, config: Any, kept: Collection[int] = ()) -> Iterator[Any]:
+    """Yields the model for calls of PEFT that put something into it; what goes wrong inside undoes the attachment.
+
+    Args:
+        attachment: learns how to undo what is done inside.
+        config: of PEFT.
+        kept: addresses of weights of the base that may change, because they are restored; read at the end.
+
+    Raises:
+        RequestError: PEFT refuses.
+        UntrustedRecord: another weight of the base changed.
+    """
+    model = attachment.backbone.model
+    sums = [(p, p.data_ptr(), p.detach().double().sum().item()) for p in model.parameters()]
     with ExitStack() as undo:
         undo.callback(attachment.remove)
         with _restorable(attachment, model), _contained():
-            torch.manual_seed(seed)
             try:
-                if make is None:
-                    PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type](model, {"default": config}, "default")
-                else:
-                    make()
+                yield model
             except torch.OutOfMemoryError:
                 raise
             except PEFT_REFUSES as error:
-                raise _unfit(config, anatomy, " ".join(str(error).split())[:300]) from error
+                raise unfit(config, attachment.backbone.anatomy, _said(error)) from error
         # What is trained is float32 in half precision too, as `get_peft_model` makes it.
         cast_adapter_dtype(model, "default")
         # New modules begin in training mode, where dropout and sampling are on, whatever the model's own mode is.
         model.train(model.training)
-        _check(anatomy, config, model, sums)
+        if any(at not in kept and p.detach().double().sum().item() != total for p, at, total in sums):
+            raise UntrustedRecord(
+                f"{config.peft_type.value} changed the base's own weights, and nothing after it would be measured from "
+                "the same base. Leave it out."
+            )
         undo.pop_all()
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            attachment.add(re.sub(r"\.default(?=\.|$)", "", name), parameter)
+
+
+def _said(error: Exception) -> str:
+    """Returns what PEFT says of a fault, in one line."""
+    # A key of a file that has no such tensor is all that some faults say.
+    text = f"there is no `{error.args[0]}`" if isinstance(error, KeyError) and error.args else str(error)
+    return " ".join(text.split())[:200]
 
 
 def count_injected(config: Any, anatomy: Anatomy) -> int:
@@ -105,10 +139,15 @@ def _contained() -> Iterator[None]:
 
 @contextmanager
 def _restorable(attachment: Attachment, model: nn.Module) -> Iterator[None]:
-    """Has the attachment undo what is put into a model inside: modules that are replaced, attributes that are added."""
+    """Has the attachment undo what is put into a model inside: modules, parameters, attributes, hooks.
+
+    Parameters get back the memory that they had; what was written into that memory is for others to undo.
+    """
     before = dict(model.named_modules())
-    attributes = {id(module): set(vars(module)) for module in before.values()}
-    added: list[tuple[nn.Module, str]] = []
+    keys = {id(module): {kind: set(held) for kind, held in _held(module)} for module in before.values()}
+    parameters = [(module, dict(module._parameters)) for module in before.values()]
+    memory = [(parameter, parameter.data) for parameter in model.parameters()]
+    added: list[tuple[dict[Any, Any], Any]] = []
 
     def take_out() -> None:
         bank: Any = getattr(model, "prompt_bank", None)
@@ -119,31 +158,46 @@ def _restorable(attachment: Attachment, model: nn.Module) -> Iterator[None]:
             parent, _, leaf = name.rpartition(".")
             if name and getattr(model.get_submodule(parent), leaf) is not module:
                 setattr(model.get_submodule(parent), leaf, module)
-        for module, extra in added:
-            vars(module).pop(extra, None)
+        for held, extra in added:
+            held.pop(extra, None)
+        for parameter, data in memory:
+            parameter.data = data
+        for module, held in parameters:
+            # In their order too, in which a state of the model lists them.
+            module._parameters.clear()
+            module._parameters.update(held)
 
     attachment.undo_with(take_out)
     try:
         yield
     finally:
         # Only what the injection added: a model's first forward adds attributes too, and those stay.
-        added += [(m, extra) for m in before.values() for extra in vars(m).keys() - attributes[id(m)]]
+        added += [
+            (held, k) for m in before.values() for kind, held in _held(m) for k in held.keys() - keys[id(m)][kind]
+        ]
 
 
-def _unfit(config: Any, anatomy: Anatomy, reason: str) -> RequestError:
+def _held(module: nn.Module) -> list[tuple[str, dict[Any, Any]]]:
+    """Returns what a module holds beside modules and parameters, by kind: attributes, buffers, hooks."""
+    own: dict[str, Any] = vars(module)
+    kinds = ("_buffers", "_forward_hooks", "_forward_pre_hooks")
+    return [("", own), *((kind, own[kind]) for kind in kinds)]
+
+
+def unfit(config: Any, anatomy: Anatomy, reason: str) -> RequestError:
+    """Returns the error for a method of PEFT that does not fit a model."""
     return RequestError(f"{config.peft_type.value} does not fit `{anatomy.family}`: {reason}")
 
 
-def _check(anatomy: Anatomy, config: Any, model: nn.Module, sums: dict[int, tuple[nn.Parameter, float]]) -> None:
-    """Raises RequestError where training would be void, UntrustedRecord where the base is no longer the base."""
-    if any(p.detach().double().sum().item() != total for p, total in sums.values()):
-        raise UntrustedRecord(
-            f"{config.peft_type.value} changed the base's own weights, and nothing after it would be measured from the "
-            "same base. Leave it out."
-        )
-    unread = tuple(f"{name}." for name in anatomy.vision_layers[anatomy.vision_used :])
-    lost = [name for name, p in model.named_parameters() if p.requires_grad and name.startswith(unread)]
+def unread(anatomy: Anatomy, names: Iterable[str]) -> list[str]:
+    """Returns those names of parameters that lie in vision blocks whose output nothing reads."""
+    blocks = tuple(f"{name}." for name in anatomy.vision_layers[anatomy.vision_used :])
+    return [name for name in names if name.startswith(blocks)]
+
+
+def _check_reached(anatomy: Anatomy, config: Any, model: nn.Module) -> None:
+    """Raises RequestError where training would be void."""
+    lost = unread(anatomy, [name for name, p in model.named_parameters() if p.requires_grad])
     if lost:
-        raise _unfit(
-            config, anatomy, f"`{lost[0]}` lies behind what is read of the vision tower and never reaches the loss"
-        )
+        reason = f"`{lost[0]}` lies behind what is read of the vision tower and never reaches the loss"
+        raise unfit(config, anatomy, reason)

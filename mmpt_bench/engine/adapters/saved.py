@@ -18,10 +18,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CONFIG_FILE, TENSOR_FILE = "adapter_config.json", "adapter_model.safetensors"
+_NEVER = {
+    "megatron_config": "makes PEFT import the module that `megatron_core` names",
+    "layer_replication": "puts layers of the base in twice, which makes another model of it",
+}
 _HEADER = "mmpt_bench"
 """Entry of the tensor file's header that names the method, its hyperparameters and the backbone."""
 
 _PREFIX = "base_model.model."
+_LFS = b"version https://git-lfs"
 PROMPT_TYPES = ("MMPT", "VPT", "KVPREFIX")
 """Methods that PEFT knows once `mmpt_bench.peft` is imported."""
 
@@ -60,7 +65,7 @@ def read_adapter(folder: Path, backbone: Backbone | None = None) -> dict[str, Te
     header = read_header(folder)
     if backbone is not None and header.get("backbone_fingerprint") != backbone.fingerprint:
         raise RequestError(
-            f"The adapter in `{folder}` was trained on backbone `{header.get('backbone')}` "
+            f"The adapter in `{folder}` was trained on backbone `{str(header.get('backbone'))[:100]}` "
             f"({str(header.get('backbone_fingerprint'))[:12]}), and this is `{public_name(backbone.name)}` "
             f"({backbone.fingerprint[:12]})."
         )
@@ -68,22 +73,69 @@ def read_adapter(folder: Path, backbone: Backbone | None = None) -> dict[str, Te
 
 
 def read_header(folder: Path) -> dict[str, Any]:
-    """Returns what a saved adapter says of its method and backbone; empty where mmpt-bench did not write it."""
-    with opened_adapter(folder) as stream:
-        return json.loads((stream.metadata() or {}).get(_HEADER, "{}"))
+    """Returns what a saved adapter says of its method and backbone; empty where mmpt-bench did not write it.
+
+    Raises as `opened_adapter` does, and UntrustedRecord where what mmpt-bench writes there is not what stands there.
+    """
+    with opened_adapter(folder, "np") as stream:
+        text = (stream.metadata() or {}).get(_HEADER)
+    if text is None:
+        return {}
+    try:
+        found = json.loads(text)
+        kinds = {"method": str, "params": dict, "backbone": str, "backbone_fingerprint": str}
+        if all(type(found[name]) is kind for name, kind in kinds.items()):
+            return found
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass
+    raise UntrustedRecord(f"`{folder.name}/{TENSOR_FILE}` says in no known form which method it is of: it was edited.")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Returns a saved adapter's configuration; RequestError where it is no JSON object, saying what it is."""
+    path = folder / CONFIG_FILE
+    try:
+        found = json.loads(path.read_bytes())
+    except OSError as error:
+        raise RequestError(f"`{path}` cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise RequestError(_pointer(path) or f"`{path}` is no JSON: {str(error)[:100]}. Fetch it again.") from error
+    if not isinstance(found, dict):
+        raise RequestError(f"`{path}` is no configuration of PEFT: it holds no fields.")
+    return found
+
+
+def check_config(fields: Mapping[str, Any]) -> None:
+    """Raises RequestError for a configuration of PEFT that would import code by name, or make another base model."""
+    for name, why in _NEVER.items():
+        if fields.get(name):
+            raise RequestError(f"`{name}` in a configuration of PEFT is not read here: it {why}.")
+    if "_niter_" in str(fields.get("init_lora_weights")):
+        raise RequestError(
+            "`init_lora_weights` of PiSSA with `niter` splits the base's weights by chance, and anew at every loading. "
+            "Save the adapter as a plain LoRA, with `path_initial_model_for_weight_conversion`."
+        )
 
 
 @contextmanager
-def opened_adapter(folder: Path) -> Iterator[Any]:
+def opened_adapter(folder: Path, framework: str = "pt") -> Iterator[Any]:
     """Yields a saved adapter's file; raises RequestError where there is none, UntrustedRecord for a damaged one."""
     path = folder / TENSOR_FILE
     if not path.is_file():
         raise RequestError(f"There is no `{TENSOR_FILE}` in `{folder}`.")
     try:
-        with safe_open(path, "pt") as stream:
+        with safe_open(path, framework) as stream:
             yield stream
-    except SafetensorError as error:
-        raise UntrustedRecord(f"`{path}` is damaged ({error}). Train the adapter again.") from error
+    except (SafetensorError, OSError) as error:
+        why = _pointer(path) or f"`{path}` is damaged ({str(error)[:100]}). Fetch it again, or train the adapter again."
+        raise UntrustedRecord(why) from error
+
+
+def _pointer(path: Path) -> str | None:
+    """Returns what is said of a file of which git fetched the pointer alone; None for any other file."""
+    with path.open("rb") as stream:
+        is_pointer = stream.read(len(_LFS)) == _LFS
+    return f"`{path}` is a pointer of git-LFS, not the file: fetch that with `git lfs pull`." if is_pointer else None
 
 
 def plain_config(config: Any) -> dict[str, Any]:

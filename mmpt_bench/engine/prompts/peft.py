@@ -240,13 +240,13 @@ class MMPTModel(PromptTuner):
 class VPTModel(PromptTuner):
     """A model with visual prompts."""
 
-    prefix = "mmpt_visual"
+    prefix = "mmpt_"
 
 
 class KVPrefixModel(PromptTuner):
     """A model with trained keys and values."""
 
-    prefix = "mmpt_key"
+    prefix = "mmpt_"
 
 
 def _add_member(name: str) -> None:

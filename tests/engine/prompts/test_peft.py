@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from peft import AutoPeftModel, PeftModel, get_peft_model
+from transformers import AutoModelForImageTextToText
 
 from mmpt_bench.common.errors import RequestError
 from mmpt_bench.engine.adapters.trial import attached
@@ -182,6 +183,18 @@ def test_auto_model_finds_base_and_adapter(backbone: Any, base: Any, batch: Any,
     model.peft_config["default"].base_model_name_or_path = backbone.name
     model.save_pretrained(tmp_path)
     assert torch.allclose(logits(AutoPeftModel.from_pretrained(str(tmp_path)), batch), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_transformers_finds_the_base_and_every_tensor_of_the_adapter(
+    backbone: Any, base: Any, batch: Any, name: str, tmp_path: Path
+) -> None:
+    model = get_peft_model(base, CONFIGS[name]())
+    stir(model)
+    wanted = logits(model, batch)
+    model.peft_config["default"].base_model_name_or_path = backbone.name
+    model.save_pretrained(tmp_path)
+    assert torch.allclose(logits(AutoModelForImageTextToText.from_pretrained(tmp_path), batch), wanted, atol=1e-5)
 
 
 def test_saved_configuration_names_what_is_trained_whole(backbone: Any, tmp_path: Path) -> None:
