@@ -1,4 +1,7 @@
-"""Intervals from resampling pictures, the spread over seeds, and scores above chance."""
+"""What a number may claim: intervals from resampling pictures, and differences at two scopes.
+
+The differences are in differences.py; here are intervals, the spread over seeds, and scores above chance.
+"""
 
 from __future__ import annotations
 
