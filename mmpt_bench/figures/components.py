@@ -2,37 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from mmpt_bench.board.board import Row
+from mmpt_bench.figures import points, style
 from mmpt_bench.figures.figure_data import Drawn, FigureData, Missing
-from mmpt_bench.figures.points import REFERENCES, mark, numeric, reference_rows, reference_score, shown_tasks
-from mmpt_bench.figures.style import (
-    PALE,
-    color_of,
-    columns_for,
-    exploratory_note,
-    file_name,
-    label_room,
-    legend_below,
-    legend_height,
-    panels,
-    percent_or_points,
-    row_inches,
-    safe,
-    spanned,
-    suite_note,
-    table,
-    wrapped,
-)
 from mmpt_bench.records.ablations import Point
 from mmpt_bench.study.ablation_board import AblationBoard
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
 TITLE = "Component ablation"
+NOTHING = "No component ablation is recorded: `mmpt-bench ablate --parts visual,text,both-plain,both`."
 PART_TITLES = {
     "visual": "visual prompts alone", "text": "textual prompts alone", "both-plain": "both, without interaction",
     "both": "both, with interaction",
@@ -40,84 +20,68 @@ PART_TITLES = {
 LINE_INCHES = 0.32
 
 
-def draw(of: FigureData) -> list[Drawn | Missing]:
-    """Returns a figure for each ablation over names: parts, depths, switches."""
-    made: list[Drawn | Missing] = []
+def draw(of: FigureData) -> Iterator[Drawn | Missing]:
+    """Yields a figure for each ablation over names: parts, depths, switches."""
     for each in of.ablations:
-        if all(numeric(values) for values in each.ablation.axes.values()):
+        if all(points.numeric(values) for values in each.ablation.axes.values()):
             continue
-        name = f"components-{file_name(each.ablation.name)}"
+        name = f"components-{style.file_name(each.ablation.name)}"
         methods = dict.fromkeys(point.method for point in each.ablation.points)
         title = f"{TITLE}: {', '.join(each.ablation.axes)} of {', '.join(methods)}"
         rows = [(point, row) for point, row in each.rows if point in each.ablation.points]
         if each.evidence is None or len(rows) < 2:
             reason = f"{len(rows)} of its points has a result: `{each.ablation.command}`."
-            made.append(Missing("components", name, title, reason))
+            yield Missing("components", name, title, reason)
         else:
-            made.append(_drawn(each, rows, of, name, title))
-    if not made:
-        reason = "No component ablation is recorded: `mmpt-bench ablate --parts visual,text,both-plain,both`."
-        made.append(Missing("components", "components", TITLE, reason))
-    return made
+            yield _drawn(each, rows, of, name, title)
 
 
 def _drawn(board: AblationBoard, rows: Sequence[tuple[Point, Row]], of: FigureData, name: str, title: str) -> Drawn:
-    from matplotlib.lines import Line2D
-
     assert board.evidence is not None
     columns = {column.task: column for column in board.evidence.board.columns}
-    tasks, references = shown_tasks(board), reference_rows(board, of)
+    tasks, references = points.shown_tasks(board), points.reference_rows(board, of)
     several = len({point.method for point, _ in rows}) > 1
     labels = [_label(point, several) for point, _ in rows]
-    names = ["base, or separated from it", "not separated from the base"]
     has_seeds = any(len(row.seeds) > 1 for _, row in rows)
-    names += ["a seed"] * has_seeds + [f"{row.label}, for reference" for row in references]
-    room = label_room(labels)
-    n_columns = columns_for(names, room + 2.0 * min(len(tasks), 4))
-    size = (1.75, row_inches(labels, LINE_INCHES) * len(rows) + 0.1)
-    figure, axes = panels(len(tasks), size=size, left=room, gap=0.25, below=0.35,
-                          legend=legend_height(len(names), n_columns))  # fmt: skip
+    entries = [
+        ("base, or separated from it", style.score_entry(True)),
+        ("not separated from the base", style.score_entry(False)),
+    ]
+    entries += [("a seed", style.mark_entry(style.INK, "|", markersize=3.5, alpha=0.6))] * has_seeds
+    room = style.label_room(labels)
+    legend = style.Legend(entries + points.reference_entries(references, of.colors), room + 2.0 * min(len(tasks), 4))
+    size = (1.75, style.row_inches(labels, LINE_INCHES) * len(rows) + 0.1)
+    figure, axes = style.panels(len(tasks), size=size, left=room, gap=0.25, below=0.35, legend=legend.height)
     lines: list[dict[str, Any]] = []
     for number, (panel, task) in enumerate(zip(axes, tasks, strict=True)):
-        column = columns.get(task)
-        scale, unit = percent_or_points(column)
-        for row in references:
-            level = reference_score(row, task, columns)
-            if level is not None:
-                panel.axvline(scale * level, color=color_of(row.method, of.colors), linestyle=REFERENCES[row.method],
-                              linewidth=1, zorder=1)  # fmt: skip
+        heading, scale, unit = style.title_and_unit(columns.get(task))
+        points.draw_references(panel.axvline, references, task, columns, scale, of.colors)
         for place, (point, row) in enumerate(rows):
-            found = mark(row, task, float(place), scale)
+            found = points.mark(row, task, float(place), scale)
             if found is None:
                 continue
             contrast = next((c for c in board.contrasts if (c.first, c.task) == (point.label, task)), None)
-            color = color_of(point.method, of.colors)
+            color = style.color_of(point.method, of.colors)
             separated = contrast is None or contrast.better is not None
-            if found.interval is not None:
-                panel.plot(found.interval, [place, place], color=color, linewidth=1.6, solid_capstyle="butt", zorder=2)
-            panel.plot(found.score, place, "o", color=color, markersize=5,
-                       markerfacecolor=color if separated else "white", zorder=3)  # fmt: skip
+            style.draw_score(panel, place, found.score, found.interval, color, separated)
             values = list(found.by_seed.values())
             panel.plot(values, [place + 0.27] * len(values), "|", color=color, markersize=3.5, alpha=0.6, zorder=2)
             lines.append(
                 {"label": row.label, **point.values, "task": task or "overall", "unit": unit, "score": found.score,
-                 **spanned(found.interval), "by_seed": " ".join(f"{s}:{v!r}" for s, v in found.by_seed.items()),
+                 **style.spanned(found.interval), "by_seed": points.seeds_text(found),
                  "p_holm": contrast.p_holm if contrast else None, "separated": contrast is not None and separated}
             )  # fmt: skip
-        _frame(panel, len(rows), labels if number % 4 == 0 else None)
-        panel.set_title(safe(f"{column.title if column else 'Overall'} ({unit})"))
-    handles: list[Any] = [
-        Line2D([], [], color="#444444", marker="o", linestyle="", markersize=4.5),
-        Line2D([], [], color="#444444", marker="o", markerfacecolor="white", linestyle="", markersize=4.5),
-    ]
-    handles += [Line2D([], [], color="#444444", marker="|", linestyle="", markersize=3.5, alpha=0.6)] * has_seeds
-    handles += [Line2D([], [], color=color_of(r.method, of.colors), linestyle=REFERENCES[r.method]) for r in references]
-    legend_below(figure, handles, names, n_columns)
+        for place in range(len(rows)):
+            panel.axhline(place, color=style.PALE, linewidth=0.6, zorder=0)
+        style.label_rows(panel, labels, number % 4 == 0)
+        style.few_ticks(panel, 0.1)
+        panel.set_title(f"{heading} ({unit})")
+    legend.draw(figure)
     return Drawn(
         "components", name, title,
         "Points: mean over seeds. Bars: 95 % interval over seeds and pictures, over pictures alone where there is one "
-        f"seed. Strokes below: seeds. {exploratory_note(board.exploratory)}{suite_note(board.evidence.board)}",
-        _words(rows, labels, tasks[0]), figure, table(lines), board.ablation.name,
+        f"seed. Strokes below: seeds. {style.notes(board.evidence.board)}",
+        _words(rows, labels, tasks[0]), figure, style.table(lines), board.ablation.name,
     )  # fmt: skip
 
 
@@ -128,21 +92,10 @@ def _label(point: Point, several: bool) -> str:
     return f"{point.method}: {told}" if several else told
 
 
-def _frame(axes: Axes, n: int, labels: Sequence[str] | None) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    for place in range(n):
-        axes.axhline(place, color=PALE, linewidth=0.6, zorder=0)
-    axes.set_ylim(n - 0.4, -0.6)
-    axes.set_yticks(range(n), [wrapped(label, 27) for label in labels] if labels else [])
-    axes.spines["left"].set_visible(False)
-    axes.tick_params(axis="y", length=0)
-    axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10], min_n_ticks=3))
-    axes.margins(x=0.1)
-
-
 def _words(rows: Sequence[tuple[Point, Row]], labels: Sequence[str], task: str) -> str:
-    scores = [(m.score, label) for (_, row), label in zip(rows, labels, strict=True) if (m := mark(row, task, 0, 1.0))]
+    scores = [
+        (m.score, label) for (_, row), label in zip(rows, labels, strict=True) if (m := points.mark(row, task, 0, 1.0))
+    ]
     if not scores:
         return "Scores of the components."
     best, worst = max(scores)[1], min(scores)[1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,21 +30,15 @@ def figures(of: FigureData, kinds: Sequence[Kind] = KINDS) -> Iterator[Drawn | M
     )
     from mmpt_bench.figures.style import STYLE
 
-    makers: dict[Kind, Callable[[FigureData], list[Drawn | Missing]]] = {
-        "leaderboard": leaderboard.draw,
-        "pareto": pareto.draw,
-        "differences": differences.draw,
-        "lengths": lengths.draw,
-        "heat-map": heat_map.draw,
-        "components": components.draw,
-        "subtasks": subtasks.draw,
-        "learning-curves": learning.draw,
-        "search": search.draw,
-    }
-    for kind, make in makers.items():
+    modules: dict[Kind, Any] = {
+        "leaderboard": leaderboard, "pareto": pareto, "differences": differences, "lengths": lengths,
+        "heat-map": heat_map, "components": components, "subtasks": subtasks, "learning-curves": learning,
+        "search": search,
+    }  # fmt: skip
+    for kind, module in modules.items():
         if kind in kinds:
             with matplotlib.style.context(["default", STYLE]):
-                made = make(of)
+                made = list(module.draw(of)) or [Missing(kind, kind, module.TITLE, module.NOTHING)]
             yield from made
 
 

@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.board.board import Row
+from mmpt_bench.figures import points, style
 from mmpt_bench.figures.figure_data import Drawn, FigureData, Missing
-from mmpt_bench.figures.points import AXIS_TITLES, Mark, mark, numeric, shown_tasks
-from mmpt_bench.figures.style import (
-    exploratory_note,
-    file_name,
-    legend_below,
-    panels,
-    percent_or_points,
-    safe,
-    spanned,
-    suite_note,
-    table,
-)
 from mmpt_bench.records.ablations import Point
 from mmpt_bench.study.ablation_board import AblationBoard
 
@@ -26,83 +15,70 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 TITLE = "Score over two lengths"
+NOTHING = "No grid of two lengths is recorded: `mmpt-bench ablate --visual-len 5,10,20 --text-len 5,10,20`."
 FRAME = "#D55E00"
 CELL = (0.5, 0.36)
 """Inches of a cell."""
-Cells = dict[tuple[float, float], Mark]
+Cells = dict[tuple[float, float], points.Mark]
 
 
-def draw(of: FigureData) -> list[Drawn | Missing]:
-    """Returns a figure for each method of each ablation over two axes of numbers."""
-    made: list[Drawn | Missing] = []
+def draw(of: FigureData) -> Iterator[Drawn | Missing]:
+    """Yields a figure for each method of each ablation over two axes of numbers."""
     for each in of.ablations:
         axes = each.ablation.axes
         grid = [p for p in each.ablation.points if len(p.values) == 2 and list(p.values) == list(axes)]
-        if len(axes) != 2 or not all(numeric(values) for values in axes.values()) or not grid:
+        if len(axes) != 2 or not all(points.numeric(values) for values in axes.values()) or not grid:
             continue
         for method in dict.fromkeys(point.method for point in grid):
-            name = f"heat-map-{file_name(each.ablation.name)}" + (
-                f"-{method}" if f"{method}-" not in name_parts(each) else ""
-            )
+            is_alone = len({point.method for point in each.ablation.points}) == 1
+            name = f"heat-map-{style.file_name(each.ablation.name)}{'' if is_alone else f'-{method}'}"
             title = f"{TITLE}: {' and '.join(axes)} of {method}"
             rows = [(point, row) for point, row in each.rows if point in grid and point.method == method]
             if each.evidence is None or len(rows) < 2:
                 reason = f"{len(rows)} of its points has a result: `{each.ablation.command}`."
-                made.append(Missing("heat-map", name, title, reason))
+                yield Missing("heat-map", name, title, reason)
             else:
-                made.append(_drawn(each, rows, name, title))
-    if not made:
-        reason = "No grid of two lengths is recorded: `mmpt-bench ablate --visual-len 5,10,20 --text-len 5,10,20`."
-        made.append(Missing("heat-map", "heat-map", TITLE, reason))
-    return made
-
-
-def name_parts(board: AblationBoard) -> str:
-    """Returns an ablation's name where it names its only method already."""
-    methods = {point.method for point in board.ablation.points}
-    return f"{next(iter(methods))}-" if len(methods) == 1 else ""
+                yield _drawn(each, rows, name, title)
 
 
 def _drawn(board: AblationBoard, rows: Sequence[tuple[Point, Row]], name: str, title: str) -> Drawn:
-    from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     assert board.evidence is not None
     across, down = board.ablation.axes
     columns = {column.task: column for column in board.evidence.board.columns}
-    tasks = shown_tasks(board)
+    tasks = points.shown_tasks(board)
     xs, ys = (sorted({float(point.values[axis]) for point, _ in rows}) for axis in (across, down))
     size = (max(1.4, CELL[0] * len(xs)), max(1.0, CELL[1] * len(ys)))
-    figure, axes = panels(len(tasks), size=size, left=0.55, below=0.52, gap=0.45, legend=0.3)
+    figure, axes = style.panels(len(tasks), size=size, left=0.55, below=0.52, gap=0.45, legend=0.3)
     lines: list[dict[str, Any]] = []
     for number, (panel, task) in enumerate(zip(axes, tasks, strict=True)):
-        column = columns.get(task)
-        scale, unit = percent_or_points(column)
+        heading, scale, unit = style.title_and_unit(columns.get(task))
         cells: Cells = {}
         for point, row in rows:
-            found = mark(row, task, 0.0, scale)
+            found = points.mark(row, task, 0.0, scale)
             place = (float(point.values[across]), float(point.values[down]))
             if found is not None:
                 cells[place] = found
                 lines.append(
                     {across: place[0], down: place[1], "label": row.label, "task": task or "overall", "unit": unit,
-                     "score": found.score, **spanned(found.interval), "n_seeds": len(row.seeds)}
+                     "score": found.score, **style.spanned(found.interval), "n_seeds": len(row.seeds)}
                 )  # fmt: skip
         _panel(panel, cells, xs, ys)
-        panel.set_title(safe(f"{column.title if column else 'Overall'} ({unit})"))
-        panel.set_xlabel(safe(AXIS_TITLES.get(across, across)))
+        panel.set_title(f"{heading} ({unit})")
+        panel.set_xlabel(style.safe(points.AXIS_TITLES.get(across, across)))
         if number % 4 == 0:
-            panel.set_ylabel(safe(AXIS_TITLES.get(down, down)))
-    handles = [Patch(fill=False, edgecolor=FRAME, linewidth=1.6),
-               Line2D([], [], color="black", marker="o", linestyle="", markersize=2)]  # fmt: skip
-    legend_below(figure, handles, ["the highest", "its interval holds the highest"], 2)
+            panel.set_ylabel(style.safe(points.AXIS_TITLES.get(down, down)))
+    entries = [("the highest", Patch(fill=False, edgecolor=FRAME, linewidth=1.6)),
+               ("its interval holds the highest", style.mark_entry("black", markersize=2))]  # fmt: skip
+    style.Legend(entries, columns=2).draw(figure)
     best = max((line for line in lines if line["task"] == (tasks[0] or "overall")), key=lambda line: line["score"])
     return Drawn(
         "heat-map", name, title,
         "Mean over seeds; the highest of each panel is framed, and cells whose interval holds it are marked with a "
-        f"dot. {exploratory_note(board.exploratory)}{suite_note(board.evidence.board)}",
+        f"dot. {style.notes(board.evidence.board)}",
         f"Scores over {across} and {down}: the highest is at {across} {best[across]:g} and {down} {best[down]:g}.",
-        figure, table(lines), board.ablation.name,
+        figure, style.table(lines), board.ablation.name,
     )  # fmt: skip
 
 

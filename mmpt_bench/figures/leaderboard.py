@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,8 +11,8 @@ from mmpt_bench.board.board import Board, Column, Row
 from mmpt_bench.board.ranking import FROZEN
 from mmpt_bench.board.writers import numbers
 from mmpt_bench.common.escaping import plain_text
+from mmpt_bench.figures import style
 from mmpt_bench.figures.figure_data import Drawn, FigureData, Missing
-from mmpt_bench.figures.style import PANELS_A_LINE, UNKNOWN_COLOR, name_of, scaled, spanned, table
 from mmpt_bench.stats.intervals import Interval
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ TITLE_WIDTH = 22
 """Characters of a panel's title."""
 PANEL_INCHES, LABEL_INCHES, LINE_INCHES, FRAME_INCHES, HEAD_INCHES, FOOT_INCHES = 1.75, 2.0, 0.14, 0.6, 0.12, 0.42
 TITLE = "Leaderboard"
+NOTHING = "No run is recorded: `mmpt-bench run --method all --tasks all`."
 
 
 @dataclass(frozen=True)
@@ -39,19 +40,16 @@ class _Panel:
     """By label: the score and its interval, in the unit of the axis."""
 
 
-def draw(of: FigureData) -> list[Drawn | Missing]:
-    """Returns a figure for each board that has a row."""
+def draw(of: FigureData) -> Iterator[Drawn | Missing]:
+    """Yields a figure for each board that has a row."""
     boards = [each.board for each in of.boards]
-    made: list[Drawn | Missing] = [
-        Drawn(
-            "leaderboard", name_of("leaderboard", board, boards), f"{TITLE}: {board.title}",
-            "Overall score and score on each task by method, with 95 % intervals.",
-            _words(board), board_figure(board, of.colors), table(_marks(board)),
-        )
-        for board in boards if any(row.cells for row in board.rows)
-    ]  # fmt: skip
-    reason = "No run is recorded: `mmpt-bench run --method all --tasks all`."
-    return made or [Missing("leaderboard", "leaderboard", TITLE, reason)]
+    for board in boards:
+        if any(row.cells for row in board.rows):
+            yield Drawn(
+                "leaderboard", style.name_of("leaderboard", board, boards), f"{TITLE}: {board.title}",
+                "Overall score and score on each task by method, with 95 % intervals.",
+                _words(board), board_figure(board, of.colors), style.table(_marks(board)),
+            )  # fmt: skip
 
 
 def _words(board: Board) -> str:
@@ -63,7 +61,7 @@ def _words(board: Board) -> str:
 def _marks(board: Board) -> list[dict[str, Any]]:
     methods = {row.label: row.method for row in board.rows}
     return [
-        {"label": label, "method": methods[label], "panel": panel.title, "score": score, **spanned(interval)}
+        {"label": label, "method": methods[label], "panel": panel.title, "score": score, **style.spanned(interval)}
         for panel in _panels(_cut(board))
         for label, (score, interval) in panel.points.items()
     ]
@@ -75,7 +73,7 @@ def board_figure(board: Board, colors: Mapping[str, str]) -> Figure:
 
     caption_words, board = _caption(board), _cut(board)
     panels = _panels(board)
-    per_line = min(PANELS_A_LINE, len(panels))
+    per_line = min(style.PANELS_A_LINE, len(panels))
     n_lines = -(-len(panels) // per_line)
     body = LINE_INCHES * sum(_lines(row) for row in board.rows)
     width = LABEL_INCHES + PANEL_INCHES * per_line
@@ -92,11 +90,11 @@ def board_figure(board: Board, colors: Mapping[str, str]) -> Figure:
         _draw(axes, board, panel, colors)
         if place == 0:
             _write_labels(axes, board.rows)
-    text = _safe("\n".join(title), keep_lines=True)
-    figure.text(0.1 / width, 1 - 0.1 / height, text, size=10, weight="bold", va="top")
+    figure.text(0.1 / width, 1 - 0.1 / height, "\n".join(map(style.safe, title)), size=10, weight="bold", va="top")
     _legend(figure, board, colors, (0.05 / width, (foot - 0.25) / height))
-    caption_text = _safe("\n".join(caption), keep_lines=True)
-    figure.text(0.1 / width, (foot - 0.3) / height, caption_text, size=6.5, color="#444444", va="top")
+    figure.text(
+        0.1 / width, (foot - 0.3) / height, "\n".join(map(style.safe, caption)), size=6.5, color=style.INK, va="top"
+    )
     return figure
 
 
@@ -112,7 +110,7 @@ def _is_reference(row: Row, board: Board) -> bool:
 
 def _panels(board: Board) -> list[_Panel]:
     overall = {
-        row.label: (100 * row.overall, scaled(row.overall_interval, 100))
+        row.label: (100 * row.overall, style.scaled(row.overall_interval, 100))
         for row in board.rows
         if row.overall is not None
     }
@@ -120,7 +118,7 @@ def _panels(board: Board) -> list[_Panel]:
     for column in board.columns:
         scale = 1.0 if column.unit == "points" else 100.0
         cells = {row.label: row.cells[column.task] for row in board.rows if column.task in row.cells}
-        points = {label: (scale * cell.score, scaled(cell.interval, scale)) for label, cell in cells.items()}
+        points = {label: (scale * cell.score, style.scaled(cell.interval, scale)) for label, cell in cells.items()}
         panels.append(_Panel(_panel_title(column), points))
     return panels
 
@@ -131,8 +129,6 @@ def _panel_title(column: Column) -> str:
 
 
 def _draw(axes: Axes, board: Board, panel: _Panel, colors: Mapping[str, str]) -> None:
-    from matplotlib.ticker import MaxNLocator
-
     heights = _heights(board.rows)
     for label, _, dashes, color in _references(board, colors):
         if label in panel.points:
@@ -142,18 +138,14 @@ def _draw(axes: Axes, board: Board, panel: _Panel, colors: Mapping[str, str]) ->
         if row.label not in panel.points:
             continue
         score, interval = panel.points[row.label]
-        color = colors.get(row.method, UNKNOWN_COLOR)
-        if interval is not None:
-            axes.plot(interval, [heights[row.label]] * 2, color=color, linewidth=1.6, solid_capstyle="butt", zorder=2)
-        fill = color if row.rank is not None else "white"
-        axes.plot(score, heights[row.label], "o", markersize=4.5, color=color, markerfacecolor=fill, zorder=3)
+        color = style.color_of(row.method, colors)
+        style.draw_score(axes, heights[row.label], score, interval, color, row.rank is not None, size=4.5)
     axes.set_ylim(sum(_lines(row) for row in board.rows), 0)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="x", labelsize=7, length=2)
-    axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10], min_n_ticks=3))
-    axes.margins(x=0.12)
-    axes.set_title(_safe(panel.title), loc="left", pad=4)
+    style.few_ticks(axes, 0.12)
+    axes.set_title(style.safe(panel.title), loc="left", pad=4)
 
 
 def _write_labels(axes: Axes, rows: Sequence[Row]) -> None:
@@ -164,7 +156,7 @@ def _write_labels(axes: Axes, rows: Sequence[Row]) -> None:
         top = _heights(rows)[row.label] - (len(name) + 1) / 2
         for number, (text, size, color) in enumerate([*name, (trained, 6.5, "#666666")]):
             axes.text(
-                -0.06, top + 1.1 * number, _safe(text), size=size, color=color, ha="right", va="top",
+                -0.06, top + 1.1 * number, style.safe(text), size=size, color=color, ha="right", va="top",
                 transform=axes.get_yaxis_transform(),
             )  # fmt: skip
 
@@ -182,21 +174,19 @@ def _references(board: Board, colors: Mapping[str, str]) -> list[tuple[str, str,
     """Returns (label, name in the legend, line style, colour) of the frozen model and of full fine-tuning."""
     frozen = sorted(row.label for row in board.rows if row.method == FROZEN)[:1]
     found: list[tuple[str, str, Literal[":", "--"], str]]
-    found = [(label, "not trained", ":", colors.get(FROZEN, UNKNOWN_COLOR)) for label in frozen]
+    found = [(label, "not trained", ":", style.color_of(FROZEN, colors)) for label in frozen]
     if board.reference:
         method = next(row.method for row in board.rows if row.label == board.reference)
-        found.append((board.reference, "full fine-tuning", "--", colors.get(method, UNKNOWN_COLOR)))
+        found.append((board.reference, "full fine-tuning", "--", style.color_of(method, colors)))
     return found
 
 
 def _legend(figure: Figure, board: Board, colors: Mapping[str, str], place: tuple[float, float]) -> None:
-    from matplotlib.lines import Line2D
-
     references = _references(board, colors)
-    lines = [Line2D([], [], color=color, linestyle=style, linewidth=1) for _, _, style, color in references]
+    lines = [style.line_entry(color, dashes, linewidth=1) for _, _, dashes, color in references]
     names = [f"{name}, for reference" for _, name, _, _ in references]
     if any(row.rank is None for row in board.rows):
-        lines.append(Line2D([], [], color="#444444", marker="o", markerfacecolor="white", linestyle="", markersize=4.5))
+        lines.append(style.score_entry(False))
         names.append("not ranked")
     if lines:
         figure.legend(lines, names, loc="lower left", bbox_to_anchor=place, ncols=3, frameon=False, fontsize=7,
@@ -223,9 +213,3 @@ def _wrapped(row: Row) -> list[str]:
 def _lines(row: Row) -> float:
     """Returns the height of a row in lines of text, with room to its neighbours."""
     return 1.1 * len(_wrapped(row)) + 1.5
-
-
-def _safe(text: str, keep_lines: bool = False) -> str:
-    """Returns text that is drawn as it stands: a dollar sign would begin a formula."""
-    lines = text.split("\n") if keep_lines else [text]
-    return "\n".join(plain_text(line).replace("$", r"\$") for line in lines)

@@ -2,46 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from mmpt_bench.board.assembly import Evidence
+from mmpt_bench.figures import style
 from mmpt_bench.figures.figure_data import Drawn, FigureData, Missing
-from mmpt_bench.figures.style import (
-    GREY,
-    color_of,
-    columns_for,
-    legend_below,
-    legend_height,
-    name_of,
-    panels,
-    suite_note,
-    table,
-)
 from mmpt_bench.records.learning_curves import LearningCurve
 
 LINES = ("-", "--", ":", "-.")
 TITLE = "Learning curves"
+NOTHING = "No run is recorded: `mmpt-bench run --method all --tasks all` makes some."
+NO_LOG = (
+    "No training log of these runs is here: the folders in runs/ hold them, and `mmpt-bench leaderboard --publish` "
+    "keeps them in learning_curves.jsonl."
+)
 
 
-def draw(of: FigureData) -> list[Drawn | Missing]:
-    """Returns a figure a board."""
-    made: list[Drawn | Missing] = []
+def draw(of: FigureData) -> Iterator[Drawn | Missing]:
+    """Yields a figure a board."""
     boards = [each.board for each in of.boards]
     for each in of.boards:
-        name, title = name_of("learning-curves", each.board, boards), f"{TITLE}: {each.board.title}"
+        name, title = style.name_of("learning-curves", each.board, boards), f"{TITLE}: {each.board.title}"
         curves = _curves(each, of)
         if curves:
-            made.append(_drawn(each, curves, of, name, title))
+            yield _drawn(each, curves, of, name, title)
         else:
-            reason = (
-                "No training log of these runs is here: the folders in runs/ hold them, and "
-                "`mmpt-bench leaderboard --publish` keeps them in learning_curves.jsonl."
-            )
-            made.append(Missing("learning-curves", name, title, reason))
-    reason = "No run is recorded: `mmpt-bench run --method all --tasks all` makes some."
-    return made or [Missing("learning-curves", "learning-curves", TITLE, reason)]
+            yield Missing("learning-curves", name, title, NO_LOG)
 
 
 def _curves(of: Evidence, material: FigureData) -> dict[str, dict[int, LearningCurve]]:
@@ -59,16 +48,21 @@ def _curves(of: Evidence, material: FigureData) -> dict[str, dict[int, LearningC
 def _drawn(
     of: Evidence, curves: dict[str, dict[int, LearningCurve]], material: FigureData, name: str, title: str
 ) -> Drawn:
-    from matplotlib.lines import Line2D
-
     methods = {row.label: row.method for row in of.board.rows}
-    names = [*curves, *(["a seed"] if any(len(by_seed) > 1 for by_seed in curves.values()) else [])]
-    n_columns = columns_for(names, 5.0)
-    figure, (axes,) = panels(1, size=(4.4, 2.5), left=0.65, below=0.5, legend=legend_height(len(names), n_columns))
+    styles = _styles({label: methods[label] for label in curves})
+    has_seeds = any(len(by_seed) > 1 for by_seed in curves.values())
+    entries = [
+        (label, style.line_entry(style.color_of(methods[label], material.colors), styles[label], linewidth=1.5))
+        for label in curves
+    ]
+    legend = style.Legend(
+        entries + [("a seed", style.line_entry(style.GREY, linewidth=0.5, alpha=0.7))] * has_seeds, 5.0
+    )
+    figure, (axes,) = style.panels(1, size=(4.4, 2.5), left=0.65, below=0.5, legend=legend.height)
     lines: list[dict[str, Any]] = []
-    ends, styles = {}, _styles({label: methods[label] for label in curves})
+    ends = {}
     for label, by_seed in curves.items():
-        color = color_of(methods[label], material.colors)
+        color = style.color_of(methods[label], material.colors)
         for seed, curve in by_seed.items():
             if len(by_seed) > 1:
                 axes.plot(curve.steps, curve.losses, color=color, linewidth=0.5, alpha=0.35, zorder=1)
@@ -82,21 +76,16 @@ def _drawn(
         axes.plot(next(iter(by_seed.values())).steps, mean, styles[label], color=color, linewidth=1.5, zorder=2)
     axes.set_xlabel("Optimiser step")
     axes.set_ylabel("Nats a token")
-    axes.set_title("Training loss" + (", mean over seeds" if len(names) > len(curves) else ""))
+    axes.set_title("Training loss" + (", mean over seeds" if has_seeds else ""))
     axes.margins(x=0.02)
-    handles = [
-        Line2D([], [], color=color_of(methods[label], material.colors), linestyle=styles[label], linewidth=1.5)
-        for label in curves
-    ]
-    handles += [Line2D([], [], color=GREY, linewidth=0.5, alpha=0.7)] * (len(names) - len(curves))
-    legend_below(figure, handles, names, n_columns)
+    legend.draw(figure)
     lowest = min(ends, key=lambda label: ends[label])
     return Drawn(
         "learning-curves", name, title,
         "Thick: mean over seeds; thin: seeds. Each point is the mean of the steps since the one before. The loss is of "
-        f"training: it says how fast a method fits, not how well it generalises. {suite_note(of.board)}",
+        f"training: it says how fast a method fits, not how well it generalises. {style.suite_note(of.board)}",
         f"Training loss of {len(curves)} methods by step. {lowest} ends lowest, at {ends[lowest]:.3f}.",
-        figure, table(lines),
+        figure, style.table(lines),
     )  # fmt: skip
 
 

@@ -2,39 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mmpt_bench.board.board import Row
+from mmpt_bench.figures import points, style
 from mmpt_bench.figures.figure_data import Drawn, FigureData, Missing
-from mmpt_bench.figures.points import (
-    AXIS_TITLES,
-    REFERENCES,
-    Mark,
-    alone,
-    mark,
-    numeric,
-    reference_rows,
-    reference_score,
-    shown_tasks,
-)
-from mmpt_bench.figures.style import (
-    GREY,
-    color_of,
-    columns_for,
-    exploratory_note,
-    file_name,
-    legend_below,
-    legend_height,
-    panels,
-    percent_or_points,
-    safe,
-    spanned,
-    suite_note,
-    table,
-)
 from mmpt_bench.records.ablations import Point
 from mmpt_bench.study.ablation_board import AblationBoard
 from mmpt_bench.study.ablation_tables import title as title_of
@@ -43,24 +18,20 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 TITLE = "Score along a length"
+NOTHING = "No ablation of a length is recorded: `mmpt-bench ablate --prompt-len 5,10,20` makes one."
 
 
-def draw(of: FigureData) -> list[Drawn | Missing]:
-    """Returns a figure for each axis of numbers that an ablation goes along with all else equal."""
-    made: list[Drawn | Missing] = []
+def draw(of: FigureData) -> Iterator[Drawn | Missing]:
+    """Yields a figure for each axis of numbers that an ablation goes along with all else equal."""
     for each in of.ablations:
         for axis, values in each.ablation.axes.items():
-            if numeric(values) and alone(each, axis):
-                made.append(_axis_figure(each, axis, of))
-    if not made:
-        reason = "No ablation of a length is recorded: `mmpt-bench ablate --prompt-len 5,10,20` makes one."
-        made.append(Missing("lengths", "lengths", TITLE, reason))
-    return made
+            if points.numeric(values) and any(list(point.values) == [axis] for point in each.ablation.points):
+                yield _axis_figure(each, axis, of)
 
 
 def _axis_figure(board: AblationBoard, axis: str, of: FigureData) -> Drawn | Missing:
     ablation = board.ablation
-    name = f"lengths-{file_name(ablation.name)}" + (f"-{file_name(axis)}" if len(ablation.axes) > 1 else "")
+    name = f"lengths-{style.file_name(ablation.name)}" + (f"-{style.file_name(axis)}" if len(ablation.axes) > 1 else "")
     title = f"{TITLE}: {axis} of {', '.join(dict.fromkeys(p.method for p in ablation.points))}"
     rows = [(point, row) for point, row in board.rows if list(point.values) == [axis]]
     if board.evidence is None or len({point.values[axis] for point, _ in rows}) < 2:
@@ -72,59 +43,47 @@ def _axis_figure(board: AblationBoard, axis: str, of: FigureData) -> Drawn | Mis
 def _drawn(
     board: AblationBoard, axis: str, rows: Sequence[tuple[Point, Row]], of: FigureData, name: str, title: str
 ) -> Drawn:
-    from matplotlib.lines import Line2D
-
     assert board.evidence is not None
     columns = {column.task: column for column in board.evidence.board.columns}
-    references, tasks = reference_rows(board, of), shown_tasks(board)
+    references, tasks = points.reference_rows(board, of), points.shown_tasks(board)
     methods = list(dict.fromkeys(point.method for point, _ in rows))
     has_seeds = any(len(row.seeds) > 1 for _, row in rows)
-    names = [*methods, *(["a seed"] * has_seeds), *(f"{row.label}, for reference" for row in references)]
-    width = 0.5 + 2.4 * min(len(tasks), 4)
-    n_columns = columns_for(names, width)
-    figure, axes = panels(
-        len(tasks), size=(1.85, 1.7), left=0.55, below=0.5, legend=legend_height(len(names), n_columns)
-    )
+    entries = [
+        (method, style.line_entry(style.color_of(method, of.colors), marker="o", markersize=4)) for method in methods
+    ]
+    entries += [("a seed", style.mark_entry(style.GREY, markersize=2, markeredgewidth=0))] * has_seeds
+    entries += points.reference_entries(references, of.colors, linewidth=1)
+    legend = style.Legend(entries, 0.5 + 2.4 * min(len(tasks), 4))
+    figure, axes = style.panels(len(tasks), size=(1.85, 1.7), left=0.55, below=0.5, legend=legend.height)
     lines: list[dict[str, Any]] = []
     for panel, task in zip(axes, tasks, strict=True):
-        column = columns.get(task)
-        scale, unit = percent_or_points(column)
-        for row in references:
-            level = reference_score(row, task, columns)
-            if level is not None:
-                panel.axhline(scale * level, color=color_of(row.method, of.colors), linestyle=REFERENCES[row.method],
-                              linewidth=1, zorder=1)  # fmt: skip
-        for number, method in enumerate(methods):
+        heading, scale, unit = style.title_and_unit(columns.get(task))
+        points.draw_references(panel.axhline, references, task, columns, scale, of.colors)
+        for method in methods:
             marks = [
                 m for p, row in rows if p.method == method
-                if (m := mark(row, task, float(p.values[axis]), scale)) is not None
+                if (m := points.mark(row, task, float(p.values[axis]), scale)) is not None
             ]  # fmt: skip
-            _curve(panel, sorted(marks, key=lambda m: m.at), color_of(method, of.colors), number, len(methods))
+            _curve(panel, sorted(marks, key=lambda m: m.at), style.color_of(method, of.colors))
             lines += [
                 {"method": method, axis: m.at, "task": task or "overall", "unit": unit, "score": m.score,
-                 **spanned(m.interval), "by_seed": " ".join(f"{s}:{v!r}" for s, v in m.by_seed.items())}
+                 **style.spanned(m.interval), "by_seed": points.seeds_text(m)}
                 for m in marks
             ]  # fmt: skip
         _ticks(panel, sorted({float(point.values[axis]) for point, _ in rows}))
-        panel.set_title(safe(column.title if column else "Overall"))
-        panel.set_xlabel(safe(AXIS_TITLES.get(axis, axis)))
+        panel.set_title(heading)
+        panel.set_xlabel(style.safe(points.AXIS_TITLES.get(axis, axis)))
         panel.set_ylabel("Points" if unit == "points" else "%", labelpad=2)
-    handles = [Line2D([], [], color=color_of(method, of.colors), marker="o", markersize=4) for method in methods]
-    handles += [Line2D([], [], color=GREY, marker="o", linestyle="", markersize=2, markeredgewidth=0)] * has_seeds
-    handles += [
-        Line2D([], [], color=color_of(r.method, of.colors), linestyle=REFERENCES[r.method], linewidth=1)
-        for r in references
-    ]
-    legend_below(figure, handles, names, n_columns)
+    legend.draw(figure)
     return Drawn(
         "lengths", name, title,
         "Line: mean over seeds; band: 95 % interval over seeds and pictures, over pictures alone where there is one "
-        f"seed; dots: seeds. {exploratory_note(board.exploratory)}{suite_note(board.evidence.board)}",
-        _words(rows, axis, tasks[0], title_of(board)), figure, table(lines), board.ablation.name,
+        f"seed; dots: seeds. {style.notes(board.evidence.board)}",
+        _words(rows, axis, tasks[0], title_of(board)), figure, style.table(lines), board.ablation.name,
     )  # fmt: skip
 
 
-def _curve(axes: Axes, marks: Sequence[Mark], color: str, number: int, of: int) -> None:
+def _curve(axes: Axes, marks: Sequence[points.Mark], color: str) -> None:
     at = [m.at for m in marks]
     if all(m.interval is not None for m in marks):
         low, high = ([m.interval[end] for m in marks if m.interval is not None] for end in (0, 1))
@@ -157,7 +116,7 @@ def _ticks(axes: Axes, values: Sequence[float]) -> None:
 
 
 def _words(rows: Sequence[tuple[Point, Row]], axis: str, task: str, title: str) -> str:
-    scores = [(m.score, p) for p, row in rows if (m := mark(row, task, 0.0, 1.0)) is not None]
+    scores = [(m.score, p) for p, row in rows if (m := points.mark(row, task, 0.0, 1.0)) is not None]
     if not scores:
         return f"Scores along {title}."
     best = max(scores, key=lambda each: each[0])[1]

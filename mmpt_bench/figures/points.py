@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from mmpt_bench.board.board import Column, Row
 from mmpt_bench.board.contrasts import OVERALL
 from mmpt_bench.board.ranking import FROZEN, FULL
 from mmpt_bench.figures.figure_data import FigureData
-from mmpt_bench.figures.style import scaled
+from mmpt_bench.figures.style import color_of, line_entry, scaled
 from mmpt_bench.stats.intervals import Interval, chance_centred
 from mmpt_bench.study.ablation_board import AblationBoard
 
@@ -39,11 +39,6 @@ def numeric(values: Sequence[str]) -> bool:
         return len({float(value) for value in values}) > 1
     except ValueError:
         return False
-
-
-def alone(board: AblationBoard, axis: str) -> bool:
-    """Returns whether points go along an axis while nothing else is changed."""
-    return any(list(point.values) == [axis] for point in board.ablation.points)
 
 
 def shown_tasks(board: AblationBoard) -> list[str]:
@@ -88,3 +83,28 @@ def reference_score(row: Row, task: str, columns: Mapping[str, Column]) -> float
     if not counted or any(column.task not in row.cells for column in counted):
         return None
     return sum(chance_centred(row.cells[c.task].score, c.chance, c.ceiling) for c in counted) / len(counted)
+
+
+def draw_references(
+    line: Callable[..., object], rows: Sequence[Row], task: str, columns: Mapping[str, Column], scale: float,
+    colors: Mapping[str, str],
+) -> None:  # fmt: skip
+    """Draws the references' scores on a task with `axhline` or `axvline` of a panel."""
+    for row in rows:
+        level = reference_score(row, task, columns)
+        if level is not None:
+            line(scale * level, color=color_of(row.method, colors), linestyle=REFERENCES[row.method], linewidth=1,
+                 zorder=1)  # fmt: skip
+
+
+def reference_entries(rows: Sequence[Row], colors: Mapping[str, str], **look: Any) -> list[tuple[str, Any]]:
+    """Returns the references as they stand in a legend."""
+    return [
+        (f"{row.label}, for reference", line_entry(color_of(row.method, colors), REFERENCES[row.method], **look))
+        for row in rows
+    ]
+
+
+def seeds_text(of: Mark) -> str:
+    """Returns the score of each seed as a cell of CSV."""
+    return " ".join(f"{seed}:{score!r}" for seed, score in of.by_seed.items())

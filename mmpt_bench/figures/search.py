@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.common.hashing import content_key
+from mmpt_bench.figures import style
 from mmpt_bench.figures.figure_data import Drawn, FigureData, Missing
-from mmpt_bench.figures.style import (
-    GREY,
-    color_of,
-    columns_for,
-    legend_below,
-    legend_height,
-    log_axis,
-    marks_of,
-    panels,
-    table,
-)
 from mmpt_bench.records.keys import without_rate
 from mmpt_bench.records.learning_rates import Choice, expected_best
 
@@ -26,18 +15,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 TITLE = "Expected validation performance"
+NOTHING = "No search of learning rates is kept: `mmpt-bench tune --methods all --trials 5` makes one."
 
 
-def draw(of: FigureData) -> list[Drawn | Missing]:
-    """Returns a figure for the searches of each track that a board is of."""
-    made: list[Drawn | Missing] = []
+def draw(of: FigureData) -> Iterator[Drawn | Missing]:
+    """Yields a figure for the searches of each track that a board is of."""
     groups = _groups(of)
-    for number, group in enumerate(groups):
-        name = "search" if len(groups) == 1 else f"search-{number + 1}"
+    for number, group in enumerate(groups, start=1):
+        name = "search" if len(groups) == 1 else f"search-{number}"
         steps = group[0].budget["steps"]
-        made.append(_drawn(group, of, name, f"{TITLE}: {len(group)} methods, trials of {steps:,} steps"))
-    reason = "No search of learning rates is kept: `mmpt-bench tune --methods all --trials 5` makes one."
-    return made or [Missing("search", "search", TITLE, reason)]
+        yield _drawn(group, of, name, f"{TITLE}: {len(group)} methods, trials of {steps:,} steps")
 
 
 def _groups(of: FigureData) -> list[list[Choice]]:
@@ -60,21 +47,24 @@ def _groups(of: FigureData) -> list[list[Choice]]:
 
 
 def _drawn(group: Sequence[Choice], of: FigureData, name: str, title: str) -> Drawn:
-    from matplotlib.lines import Line2D
     from matplotlib.ticker import MaxNLocator
 
     order = list(of.colors)
     group = sorted(group, key=lambda c: (order.index(c.method) if c.method in order else len(order), c.method))
-    names = [choice.method + (", best at the edge" if choice.at_edge else "") for choice in group]
-    names += ["drawn from the method's range", "tried after these", "chosen"]
-    marks = marks_of([(choice.method, choice.method) for choice in group], of.colors)
-    n_columns = columns_for(names, 5.6)
-    figure, (left, right) = panels(
-        2, size=(2.45, 2.2), left=0.6, below=0.5, legend=legend_height(len(names), n_columns)
-    )
+    marks = style.marks_of([(choice.method, choice.method) for choice in group], of.colors)
+    entries = [
+        (choice.method + (", best at the edge" if choice.at_edge else ""),
+         style.line_entry(style.color_of(choice.method, of.colors), marker=mark, markersize=4))
+        for choice, mark in zip(group, marks, strict=True)
+    ]  # fmt: skip
+    for told, fill, size in (("drawn from the method's range", style.GREY, 3.5), ("tried after these", "white", 3.5),
+                             ("chosen", "none", 8)):  # fmt: skip
+        entries.append((told, style.mark_entry(style.GREY, markerfacecolor=fill, markersize=size)))
+    legend = style.Legend(entries, 5.6)
+    figure, (left, right) = style.panels(2, size=(2.45, 2.2), left=0.6, below=0.5, legend=legend.height)
     lines: list[dict[str, Any]] = []
     for choice, marker in zip(group, marks, strict=True):
-        color = color_of(choice.method, of.colors)
+        color = style.color_of(choice.method, of.colors)
         expected = expected_best(choice.drawn)
         tries = [n for n, loss in enumerate(expected, start=1) if loss is not None]
         left.plot(tries, [loss for loss in expected if loss is not None], color=color, marker=marker, markersize=3.5)
@@ -86,18 +76,10 @@ def _drawn(group: Sequence[Choice], of: FigureData, name: str, title: str) -> Dr
     left.set_title("Best of so many tries, expected")
     right.set_title("Every try")
     tried = [rate for choice in group for rate, loss in choice.trials if loss is not None]
-    log_axis(right.xaxis, min(tried), max(tried))
+    style.log_axis(right.xaxis, min(tried), max(tried))
     right.set_xlabel("Learning rate")
     right.set_ylabel("Validation loss")
-    handles = [
-        Line2D([], [], color=color_of(choice.method, of.colors), marker=mark, markersize=4)
-        for choice, mark in zip(group, marks, strict=True)
-    ]
-    handles += [
-        Line2D([], [], color=GREY, marker="o", markerfacecolor=fill, linestyle="", markersize=size)
-        for fill, size in ((GREY, 3.5), ("white", 3.5), ("none", 8))
-    ]
-    legend_below(figure, handles, names, n_columns)
+    legend.draw(figure)
     edge = [choice.method for choice in group if choice.at_edge]
     equal = len({len(choice.trials) for choice in group}) == 1
     return Drawn(
@@ -108,7 +90,7 @@ def _drawn(group: Sequence[Choice], of: FigureData, name: str, title: str) -> Dr
         "Losses in nats a token; failed trials are left out.",
         f"Searches of {len(group)} methods. "
         + (f"The best rate is at the edge for {', '.join(edge)}." if edge else "No best rate is at the edge."),
-        figure, table(lines),
+        figure, style.table(lines),
     )  # fmt: skip
 
 
@@ -123,10 +105,9 @@ def _by_rate(axes: Axes, choice: Choice, color: str, marker: str) -> None:
 
 
 def _rows(choice: Choice, expected: Sequence[float | None]) -> list[dict[str, Any]]:
-    shared = {name: value for name, value in dataclasses.asdict(choice).items() if name == "method"}
     return [
         {
-            **shared, "trial": number, "is_drawn": number <= len(choice.drawn), "learning_rate": rate,
+            "method": choice.method, "trial": number, "is_drawn": number <= len(choice.drawn), "learning_rate": rate,
             "validation_loss": loss, "is_chosen": rate == choice.best, "at_edge": choice.at_edge,
             "expected_lowest_of_so_many": expected[number - 1] if number <= len(expected) else None,
         }

@@ -15,6 +15,7 @@ from mmpt_bench.stats.intervals import Interval
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans", "font.size": 8.0, "axes.titlesize": 8.5, "axes.titlelocation": "left",
@@ -25,7 +26,9 @@ STYLE: dict[str, Any] = {
 }  # fmt: skip
 UNKNOWN_COLOR = "#777777"
 """Of a method without a colour of its own."""
-GREY, PALE = "#666666", "#e9e9e9"
+INK, GREY, PALE = "#444444", "#666666", "#e9e9e9"
+LABEL_WIDTH = 27
+"""Characters of a row's label on one line."""
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">", "p", "h", "*")
 """A method is known by its mark where colours cannot be told apart: see `marks_of`."""
 PANELS_A_LINE = 4
@@ -81,23 +84,70 @@ def panels(
     return figure, made
 
 
-def legend_below(figure: Figure, handles: Sequence[Any], names: Sequence[str], columns: int) -> None:
-    """Puts a legend into the room at the bottom of a figure."""
-    figure.legend(
-        handles, [safe(name) for name in names], loc="lower left", bbox_to_anchor=(0.01, 0.0), ncols=columns,
-        borderaxespad=0.3, handletextpad=0.5, columnspacing=1.4,
-    )  # fmt: skip
+class Legend:
+    """Entries with their names, in as many columns as fit side by side."""
+
+    def __init__(self, entries: Sequence[tuple[str, Any]], width: float = 0.0, columns: int = 0) -> None:
+        """Takes (name, mark or line) of each entry, and the inches that there are, or the columns themselves."""
+        self.names, self.handles = [safe(name) for name, _ in entries], [handle for _, handle in entries]
+        longest = max(len(name) for name, _ in entries)
+        self.columns = columns or max(1, min(len(entries), int(width / (0.075 * longest + 0.55))))
+
+    @property
+    def height(self) -> float:
+        """Returns the room that it needs, in inches."""
+        return 0.12 + 0.165 * -(-len(self.names) // self.columns)
+
+    def draw(self, figure: Figure) -> None:
+        """Puts it into the room at the bottom of a figure."""
+        figure.legend(
+            self.handles, self.names, loc="lower left", bbox_to_anchor=(0.01, 0.0), ncols=self.columns,
+            borderaxespad=0.3, handletextpad=0.5, columnspacing=1.4,
+        )  # fmt: skip
 
 
-def legend_height(n: int, columns: int) -> float:
-    """Returns the room in inches that a legend of n entries needs."""
-    return 0.12 + 0.165 * -(-n // columns)
+def line_entry(color: str, linestyle: str = "-", **look: Any) -> Line2D:
+    """Returns a line as it stands in a legend."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], color=color, linestyle=linestyle, **look)
 
 
-def columns_for(names: Sequence[str], width: float) -> int:
-    """Returns how many columns of a legend fit side by side into some inches."""
-    longest = max(len(name) for name in names)
-    return max(1, min(len(names), int(width / (0.075 * longest + 0.55))))
+def mark_entry(color: str, marker: str = "o", **look: Any) -> Line2D:
+    """Returns a mark as it stands in a legend."""
+    return line_entry(color, "", marker=marker, **look)
+
+
+def score_entry(is_filled: bool) -> Line2D:
+    """Returns the mark of a score in a legend, of any method."""
+    return mark_entry(INK, markersize=4.5, **({} if is_filled else {"markerfacecolor": "white"}))
+
+
+def draw_score(
+    axes: Axes, place: float, score: float, interval: Interval | None, color: str, is_filled: bool = True,
+    size: float = 5, width: float = 1.6,
+) -> None:  # fmt: skip
+    """Draws a score as a dot in a row, over the bar of its interval."""
+    if interval is not None:
+        axes.plot(interval, [place, place], color=color, linewidth=width, solid_capstyle="butt", zorder=2)
+    fill = color if is_filled else "white"
+    axes.plot(score, place, "o", color=color, markersize=size, markerfacecolor=fill, zorder=3)
+
+
+def label_rows(axes: Axes, labels: Sequence[str], is_first: bool, lines: int = 3) -> None:
+    """Makes a row of an axis for each label, and writes the labels beside the first panel of a line."""
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    axes.set_yticks(range(len(labels)), [wrapped(label, LABEL_WIDTH, lines) for label in labels] if is_first else [])
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+
+
+def few_ticks(axes: Axes, margin: float) -> None:
+    """Sets at most five round ticks on the horizontal axis, with some room at its ends."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10], min_n_ticks=3))
+    axes.margins(x=margin)
 
 
 def safe(text: str) -> str:
@@ -110,14 +160,14 @@ def wrapped(text: str, width: int, lines: int = 3) -> str:
     return "\n".join(textwrap.wrap(safe(text), width, max_lines=lines, placeholder=" …"))
 
 
-def label_room(labels: Sequence[str], width: int = 27) -> float:
-    """Returns the inches that labels of rows need left of a panel, wrapped to some characters."""
-    return 0.2 + 0.067 * max(len(line) for label in labels for line in wrapped(label, width).split("\n"))
+def label_room(labels: Sequence[str]) -> float:
+    """Returns the inches that labels of rows need left of a panel."""
+    return 0.2 + 0.067 * max(len(line) for label in labels for line in wrapped(label, LABEL_WIDTH).split("\n"))
 
 
-def row_inches(labels: Sequence[str], least: float, width: int = 27) -> float:
+def row_inches(labels: Sequence[str], least: float) -> float:
     """Returns the height of a row that fits the label of most lines."""
-    return max(least, 0.08 + 0.135 * max(len(wrapped(label, width).split("\n")) for label in labels))
+    return max(least, 0.08 + 0.135 * max(len(wrapped(label, LABEL_WIDTH).split("\n")) for label in labels))
 
 
 def color_of(method: str, colors: Mapping[str, str]) -> str:
@@ -139,9 +189,11 @@ def marks_of(rows: Sequence[tuple[str, str]], colors: Mapping[str, str]) -> list
     return [own[method] if label == method and method in own else next(others) for label, method in rows]
 
 
-def percent_or_points(column: Column | None) -> tuple[float, str]:
-    """Returns (what a score is multiplied by, the unit): of a task, or of the mean over tasks."""
-    return (1.0, "points") if column is not None and column.unit == "points" else (100.0, "%")
+def title_and_unit(column: Column | None) -> tuple[str, float, str]:
+    """Returns (title, what a score is multiplied by, the unit): of a task, or of the mean over tasks."""
+    if column is None:
+        return "Overall", 100.0, "%"
+    return (safe(column.title), *((1.0, "points") if column.unit == "points" else (100.0, "%")))
 
 
 def scaled(interval: Interval | None, scale: float) -> Interval | None:
@@ -203,6 +255,7 @@ def suite_note(board: Board) -> str:
     return "Generated miniature tasks, not the public benchmarks. " if board.suite == "embedded" else ""
 
 
-def exploratory_note(is_exploratory: bool) -> str:
-    """Returns the sentence for too few seeds."""
-    return "Exploratory: fewer than six seeds, nothing can be separated. " if is_exploratory else ""
+def notes(board: Board) -> str:
+    """Returns what a caption says of too few seeds, and of the suite."""
+    few = "Exploratory: fewer than six seeds, nothing can be separated. " if board.exploratory else ""
+    return few + suite_note(board)

@@ -2,92 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from mmpt_bench.board.assembly import RESAMPLES, Evidence
-from mmpt_bench.evaluation.metrics import MME_COGNITION, MME_PERCEPTION, MME_POINTS
+from mmpt_bench.evaluation.metrics import MME_PERCEPTION, MME_POINTS, MME_SUBTASKS
 from mmpt_bench.evaluation.task import Task
+from mmpt_bench.figures import style
 from mmpt_bench.figures.figure_data import Drawn, FigureData, Missing
-from mmpt_bench.figures.style import (
-    PALE,
-    color_of,
-    exploratory_note,
-    label_room,
-    legend_below,
-    name_of,
-    panels,
-    safe,
-    spanned,
-    suite_note,
-    table,
-    wrapped,
-)
 from mmpt_bench.stats.intervals import Interval, percentile
 from mmpt_bench.stats.resampling import resample_all
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
 TASK = "mme"
 TITLE = "MME's subtasks by method"
+NOTHING = "No run was evaluated on MME: `mmpt-bench run --method all --tasks mme`."
 CHANCE = 75.0
 """Points of a coin: 50 for acc and 25 for acc+."""
 LINE_INCHES = 0.17
 Score = tuple[float, Interval | None]
 
 
-def draw(of: FigureData) -> list[Drawn | Missing]:
-    """Returns a figure for each board with MME."""
-    made: list[Drawn | Missing] = []
+def draw(of: FigureData) -> Iterator[Drawn | Missing]:
+    """Yields a figure for each board with MME."""
     boards = [each.board for each in of.boards]
     for each in of.boards:
         if any(TASK in row.cells for row in each.board.rows) and TASK in of.tasks:
-            made.append(_drawn(each, of, name_of("subtasks", each.board, boards)))
-    reason = "No run was evaluated on MME: `mmpt-bench run --method all --tasks mme`."
-    return made or [Missing("subtasks", "subtasks", TITLE, reason)]
+            yield _drawn(each, of, style.name_of("subtasks", each.board, boards))
 
 
 def _drawn(of: Evidence, material: FigureData, name: str) -> Drawn:
-    from matplotlib.lines import Line2D
-
     board = of.board
     rows = [row for row in board.rows if TASK in row.cells]
     known = {key for row in rows for key in row.cells[TASK].values}
-    subtasks = [each for each in (*MME_PERCEPTION, *MME_COGNITION) if f"score/{each}" in known]
+    subtasks = [each for each in MME_SUBTASKS if f"score/{each}" in known]
     scores = {row.label: _scores(of, row.label, material.tasks[TASK], subtasks) for row in rows}
     labels = [row.label for row in rows]
     size = (1.45, LINE_INCHES * len(rows) + 0.1)
-    figure, axes = panels(len(subtasks), size=size, left=label_room(labels), gap=0.28, below=0.32, legend=0.3)
+    figure, axes = style.panels(
+        len(subtasks), size=size, left=style.label_room(labels), gap=0.28, below=0.32, legend=0.3
+    )
     lines: list[dict[str, Any]] = []
     for number, (panel, subtask) in enumerate(zip(axes, subtasks, strict=True)):
         panel.axvline(CHANCE, color="#bbbbbb", linewidth=0.8, zorder=0)
         for place, row in enumerate(rows):
             score, interval = scores[row.label][subtask]
-            color = color_of(row.method, material.colors)
-            panel.axhline(place, color=PALE, linewidth=0.5, zorder=0)
-            if interval is not None:
-                panel.plot(interval, [place, place], color=color, linewidth=1.4, solid_capstyle="butt", zorder=2)
-            panel.plot(score, place, "o", color=color, markersize=4, zorder=3)
+            color = style.color_of(row.method, material.colors)
+            panel.axhline(place, color=style.PALE, linewidth=0.5, zorder=0)
+            style.draw_score(panel, place, score, interval, color, size=4, width=1.4)
             part = "perception" if subtask in MME_PERCEPTION else "cognition"
             lines.append(
                 {"label": row.label, "method": row.method, "subtask": subtask, "part": part, "points": score,
-                 **spanned(interval), "n_seeds": len(row.cells[TASK].by_seed)}
+                 **style.spanned(interval), "n_seeds": len(row.cells[TASK].by_seed)}
             )  # fmt: skip
-        _frame(panel, labels if number % 4 == 0 else None, len(rows))
-        panel.set_title(safe(subtask.replace("_", " ")))
-    handles = [Line2D([], [], color="#444444", marker="o", markersize=4, linewidth=1.4),
-               Line2D([], [], color="#bbbbbb", linewidth=0.8)]  # fmt: skip
-    legend_below(figure, handles, [f"points of {MME_POINTS:.0f}, with 95 % interval", f"a coin: {CHANCE:.0f}"], 2)
+        panel.set_xlim(-6, MME_POINTS + 6)
+        panel.set_xticks([0, 50, 100, 150, 200])
+        style.label_rows(panel, labels, number % 4 == 0, lines=1)
+        panel.set_title(style.safe(subtask.replace("_", " ")))
+    scores_entry = style.line_entry(style.INK, marker="o", markersize=4, linewidth=1.4)
+    entries = [(f"points of {MME_POINTS:.0f}, with 95 % interval", scores_entry),
+               (f"a coin: {CHANCE:.0f}", style.line_entry("#bbbbbb", linewidth=0.8))]  # fmt: skip
+    style.Legend(entries, columns=2).draw(figure)
     at_chance = [s for s in subtasks if all(_holds_chance(scores[label][s]) for label in labels)]
     told = f"At chance for every method: {', '.join(at_chance)}." if at_chance else "None is at chance for all methods."
     return Drawn(
         "subtasks", name, f"{TITLE}: {board.title}",
         f"Points of {MME_POINTS:.0f}, mean over seeds, with 95 % intervals over seeds and pictures, over pictures "
         f"alone where there is one seed. Grey line: what a coin scores, {CHANCE:.0f}. "
-        f"{exploratory_note(board.exploratory)}{suite_note(board)}",
+        f"{style.notes(board)}",
         f"MME's {len(subtasks)} subtasks for {len(rows)} methods. {told}",
-        figure, table(lines),
+        figure, style.table(lines),
     )  # fmt: skip
 
 
@@ -109,12 +92,3 @@ def _scores(of: Evidence, label: str, task: Task, subtasks: Sequence[str]) -> di
 
 def _holds_chance(score: Score) -> bool:
     return score[1] is not None and score[1][0] <= CHANCE <= score[1][1]
-
-
-def _frame(axes: Axes, labels: Sequence[str] | None, n: int) -> None:
-    axes.set_xlim(-6, MME_POINTS + 6)
-    axes.set_xticks([0, 50, 100, 150, 200])
-    axes.set_ylim(n - 0.4, -0.6)
-    axes.set_yticks(range(n), [wrapped(label, 27, 1) for label in labels] if labels else [])
-    axes.spines["left"].set_visible(False)
-    axes.tick_params(axis="y", length=0)

@@ -40,7 +40,7 @@ def pack(
     has them, are numbers into a list of the distinct ones.
     """
     files, room = _files(boards, records, samples, asked), float(budget)
-    room -= BASE64 * sum(_size(file) for file in files.values())
+    room -= BASE64 * sum(len(_deflated(file)) for file in files.values())
     # A run may stand on the leaderboard and on the board of an ablation: it is packed once, in its first place.
     order = sorted(
         (place, key)
@@ -55,7 +55,7 @@ def pack(
     left_out = 0
     for key in dict.fromkeys(key for _, key in order):
         packed = _record(records[key], store, samples)
-        room -= BASE64 * _size(packed)
+        room -= BASE64 * len(_deflated(packed))
         if room < 0:
             left_out += 1
         else:
@@ -110,10 +110,6 @@ def _record(record: Record, store: Store, samples: Samples) -> dict[str, Any]:
         distinct = {text: number for number, text in enumerate(dict.fromkeys(texts))}
         packed |= {"replies": list(distinct), "reply": [distinct[text] for text in texts]}
     return packed
-
-
-def _size(value: Any) -> int:
-    return len(_deflated(value))
 
 
 def _deflated(value: Any) -> bytes:

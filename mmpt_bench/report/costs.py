@@ -37,7 +37,7 @@ def costs(board: Board, records: Mapping[str, Record]) -> tuple[Cost, ...]:
         board: whose rows.
         records: by `eval_key`.
     """
-    full = next((row for row in board.rows if row.label == board.reference), None)
+    full_seconds = next((row.train_seconds for row in board.rows if row.label == board.reference), 0.0)
     # A budget that is not known is that of adapters trained elsewhere, which have no seconds of training either.
     examples = board.budget["steps"] * board.budget["batch_size"] if board.budget else 0
     found = []
@@ -49,12 +49,8 @@ def costs(board: Board, records: Mapping[str, Record]) -> tuple[Cost, ...]:
                 row=row,
                 examples_per_second=examples / row.train_seconds if row.train_seconds else None,
                 questions_per_second=sum(record.n for record in own) / seconds if seconds else None,
-                time_to_full=_ratio(row.train_seconds, full.train_seconds) if full is not None and row.trains else None,
+                time_to_full=row.train_seconds / full_seconds if full_seconds and row.trains else None,
                 flops=4.0 * row.total + 2.0 * row.trainable if row.trains else None,
             )
         )
     return tuple(found)
-
-
-def _ratio(value: float, reference: float) -> float | None:
-    return value / reference if reference else None

@@ -44,7 +44,7 @@ def nothing_recorded(store: Store, has_ablations: bool = False) -> Gap:
 
 def of_ablation(board: AblationBoard) -> list[Gap]:
     """Returns the gap of an ablation's points without a result."""
-    lost = [p.label for p in board.ablation.all_points if p.label in board.missing]
+    lost = board.missing
     if not lost:
         return []
     named = f"{', '.join(lost[:SHOWN])}{f' and {len(lost) - SHOWN} more' if len(lost) > SHOWN else ''}"

@@ -1,4 +1,8 @@
-"""Differences between methods and between checkpoints, with what could have been detected."""
+"""Differences between methods and between checkpoints, with what could have been detected.
+
+Two scopes, never mixed. *Checkpoint*: are these two checkpoints different on other pictures? *Method*: would the
+methods still differ with other seeds and other pictures? A method is called better at method scope only, after Holm.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +16,8 @@ from statistics import NormalDist
 import numpy as np
 
 from mmpt_bench.common.hashing import derive
-from mmpt_bench.stats.intervals import Interval, percentile
-from mmpt_bench.stats.resampling import Resampled, Tally, Values, check_same_pictures, figure_of, picture_draws
+from mmpt_bench.stats.intervals import Interval
+from mmpt_bench.stats.resampling import Resampled, Tally, Values, figure_of
 
 IN_CACHE = 2**16
 """Numbers of one array that are worked on at once where there are many: half a megabyte."""
@@ -34,33 +38,13 @@ class Difference:
     """Method scope alone: two-sided sign flips of the seeds' differences, at least 2 / 2**seeds."""
 
 
-def paired_difference(
-    a: Tally, b: Tally, values: Values, figure: str, n_resamples: int = 2000, seed: int = 0, level: float = 0.95
-) -> Difference:
-    """Returns how far checkpoint `a` is above `b`: the same resampled pictures for both, and swaps for p.
-
-    Under the null hypothesis the two answers to a picture may be exchanged, so p is exact for any figure.
-
-    Raises:
-        ValueError: tallies of other pictures, or a figure that is undefined.
-    """
-    check_same_pictures([a, b])
-    both = Tally(a.clusters, a.strata, a.columns * 2, np.concatenate([a.counts, b.counts], axis=1))
-
-    def difference(sums: np.ndarray, columns: Sequence[str] = a.columns) -> np.ndarray:
-        first, second = np.split(sums, 2, axis=-1)
-        return figure_of(values, first, a.columns, figure) - figure_of(values, second, a.columns, figure)
-
-    draws = picture_draws(both, lambda sums, columns: {figure: difference(sums)}, n_resamples, seed)[figure]
-    swapped, exact = swapped_differences(a, b, values, figure, n_resamples, seed)
-    estimate = float(difference(both.counts.sum(axis=0)))
-    return Difference(estimate, percentile(draws, level), share_as_far(swapped, estimate, exact))
-
-
 def swapped_differences(
     a: Tally, b: Tally, values: Values, figure: str, n_resamples: int, seed: int, exhaustive: bool = True
 ) -> tuple[np.ndarray, bool]:
     """Returns the differences of two checkpoints with their answers to each picture exchanged or not, at random.
+
+    Under the null hypothesis the two answers to a picture may be exchanged, so that the share of these differences
+    which are as far from 0 as the observed one (`share_as_far`) is an exact p for any figure.
 
     Args:
         a, b: counts of the two on the same pictures.

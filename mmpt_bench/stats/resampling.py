@@ -156,19 +156,6 @@ def _defined(figures: Mapping[str, np.ndarray], name: str) -> np.ndarray:
     return np.asarray(figures[name])
 
 
-def check_same_pictures(tallies: Sequence[Tally]) -> None:
-    """Refuses tallies that do not count the same things on the same pictures in the same order (ValueError)."""
-    first = tallies[0]
-    for tally in tallies[1:]:
-        if tally.columns != first.columns:
-            raise ValueError(f"tallies count different things: {first.columns[:4]} and {tally.columns[:4]}")
-        if tally.clusters != first.clusters or tally.strata != first.strata:
-            unlike = [(a, b) for a, b in zip(first.clusters, tally.clusters, strict=False) if a != b][:1]
-            where = f"`{unlike[0][0]}` and `{unlike[0][1]}`" if unlike else "their strata or their numbers"
-            sizes = f"{len(first.clusters)} and {len(tally.clusters)}"
-            raise ValueError(f"tallies of {sizes} pictures are not of the same ones in one order: {where} differ")
-
-
 def _picture_sums(counts: np.ndarray, strata: Sequence[str], n_resamples: int, seed: int) -> Iterator[np.ndarray]:
     """Yields sums of counts over pictures that are drawn with replacement within strata, (some resamples, columns)."""
     if len(counts) > FEW_PICTURES:
@@ -264,5 +251,18 @@ def _at_seeds(run: Runs, seeds: Sequence[int]) -> list[Tally]:
 
 def _side_by_side(tallies: Sequence[Tally]) -> tuple[np.ndarray, tuple[str, ...]]:
     """Returns all tallies' counts beside each other, (pictures, tallies x columns), and the strata."""
-    check_same_pictures(tallies)
+    _check_same_pictures(tallies)
     return np.concatenate([tally.counts for tally in tallies], axis=1), tallies[0].strata
+
+
+def _check_same_pictures(tallies: Sequence[Tally]) -> None:
+    """Refuses tallies that do not count the same things on the same pictures in the same order (ValueError)."""
+    first = tallies[0]
+    for tally in tallies[1:]:
+        if tally.columns != first.columns:
+            raise ValueError(f"tallies count different things: {first.columns[:4]} and {tally.columns[:4]}")
+        if tally.clusters != first.clusters or tally.strata != first.strata:
+            unlike = [(a, b) for a, b in zip(first.clusters, tally.clusters, strict=False) if a != b][:1]
+            where = f"`{unlike[0][0]}` and `{unlike[0][1]}`" if unlike else "their strata or their numbers"
+            sizes = f"{len(first.clusters)} and {len(tally.clusters)}"
+            raise ValueError(f"tallies of {sizes} pictures are not of the same ones in one order: {where} differ")

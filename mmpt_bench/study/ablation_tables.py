@@ -13,7 +13,7 @@ from mmpt_bench.board.writers import numbers
 from mmpt_bench.common.escaping import csv_table, markdown, rich_text, rounded
 from mmpt_bench.common.files import write_atomic
 from mmpt_bench.evaluation.task import Task
-from mmpt_bench.records.ablations import FOLDER, Ablation, Point
+from mmpt_bench.records.ablations import FOLDER, Ablation
 from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store
 from mmpt_bench.stats.claims import SEEDS_TO_CLAIM
@@ -75,8 +75,7 @@ def ablation_csv(board: AblationBoard) -> bytes:
         "detectable", "separated", "trainable", "total", "train_seconds", "peak_bytes", "learning_rate",
         "learning_rate_source",
     ]  # fmt: skip
-    lines = [_line(board, *place) for place in _places(board)]
-    return csv_table(names, lines)
+    return csv_table(names, [_line(board, *place) for place in _places(board)])
 
 
 def _places(board: AblationBoard) -> list[tuple[int, str]]:
@@ -153,7 +152,8 @@ def ablation_md(board: AblationBoard) -> bytes:
         if board.exploratory:
             parts.append(f"**Exploratory**: fewer than {SEEDS_TO_CLAIM} seeds; nothing here can be separated.")
         header, lines = table(board)
-        parts.append("\n".join([f"| {' | '.join(header)} |", f"|{'---|' * len(header)}", *map(_md_row, lines)]))
+        rows = [f"| {' | '.join(markdown(text) for text in line)} |" for line in lines]
+        parts.append("\n".join([f"| {' | '.join(header)} |", f"|{'---|' * len(header)}", *rows]))
         parts.append("\n".join(f"- {note}" for note in NOTES))
         parts += [f"Left out: {markdown(text)}" for text in b.left_out]
         parts += [f"Failed: {markdown(f.label)}, seed {f.seed}: {markdown(f.reason)}" for f in b.failures]
@@ -225,8 +225,10 @@ def ablation_tables(board: AblationBoard) -> list[RenderableType]:
     if board.evidence is None:
         return [Text(text) for text in _lacking(board)]
     header, lines = table(board)
-    alone = len({point.method for point in board.ablation.points}) == 1
-    names = [_told(point, alone) or line[0] for (point, _), line in zip(board.rows, lines, strict=True)]
+    # Where the heading names the only method, a point is called by what is changed in it.
+    changed = [", ".join(f"{axis} {value}" for axis, value in point.values.items()) for point, _ in board.rows]
+    is_alone = len({point.method for point in board.ablation.points}) == 1
+    names = [(is_alone and told) or line[0] for told, line in zip(changed, lines, strict=True)]
     parts: list[RenderableType] = []
     for first in range(1, len(header) - 2, 2):
         heading = f"{title(board)}: {header[first]}"
@@ -244,15 +246,6 @@ def ablation_tables(board: AblationBoard) -> list[RenderableType]:
     return [*parts, *(Text(note) for note in notes)]
 
 
-def _told(point: Point, alone: bool) -> str:
-    """Returns what is changed at a point whose method the heading names; empty where it does not."""
-    return ", ".join(f"{axis} {value}" for axis, value in point.values.items()) if alone else ""
-
-
 def _lacking(board: AblationBoard) -> list[str]:
     labels = ", ".join(board.missing)
     return [f"Without a result: {labels}. `{board.ablation.command}` makes them."] if labels else []
-
-
-def _md_row(line: Sequence[str]) -> str:
-    return f"| {' | '.join(markdown(text) for text in line)} |"

@@ -75,9 +75,6 @@ WHY_NOT = {
     "lr": "it has no learning rate",
 }
 
-NUMERIC = ("prompt-len", "visual-len", "text-len", "lr", "data-fraction")
-"""Options whose values are numbers."""
-
 OPTIONS = (*WHY_NOT, "data-fraction", "backbone")
 """Options of `mmpt-bench ablate` that make an axis each; `--set` makes any other."""
 
@@ -222,9 +219,8 @@ def _numbers(name: str, text: str, kind: type, check: Callable[[float], str]) ->
 
 
 def _length(value: float) -> str:
-    if value >= 1:
-        return ""
-    return f"a length of {value:g} is no prompt: at least 1, and `--parts` leaves a side of MMPT out"
+    wrong = f"a length of {value:g} is no prompt: at least 1, and `--parts` leaves a side of MMPT out"
+    return "" if value >= 1 else wrong
 
 
 def _rate(value: float) -> str:

@@ -103,15 +103,13 @@ def _what(each: Contrast, board: Board) -> str:
 
 
 def _amount(value: float, each: Contrast, board: Board) -> str:
-    column = next((c for c in board.columns if c.task == each.task), None)
-    scale = 1.0 if column is not None and column.unit == "points" else 100.0
-    return f"{scale * value:.1f}"
+    return f"{value if _unit(each, board) == 'points' else 100.0 * value:.1f}"
 
 
 def _unit(each: Contrast, board: Board) -> str:
-    column = next((c for c in board.columns if c.task == each.task), None)
-    if column is None:
+    if each.task == OVERALL:
         return "percentage points, chance removed"
+    column = next(c for c in board.columns if c.task == each.task)
     return "points" if column.unit == "points" else "percentage points"
 
 
@@ -127,19 +125,19 @@ def as_plain(answer: ComparisonResult) -> dict[str, Any]:
 
 def tables(answer: ComparisonResult) -> tuple[Table, Table]:
     """Returns what to print below the sentence: the differences, and the rows themselves."""
-    return _table(answer), _rows_table(answer)
+    return _differences_table(answer), _rows_table(answer)
 
 
-def _table(answer: ComparisonResult) -> Table:
+def _differences_table(answer: ComparisonResult) -> Table:
     pairs = list(dict.fromkeys(f"{each.first} − {each.second}" for each in answer.contrasts))
     names = ("On", "Difference", "95 % interval", "p", "Found from", "Better")
     table = _empty(pairs[0], names) if len(pairs) == 1 else _empty("", ("Pair", *names))
     for each in answer.contrasts:
-        column = next((c.title for c in answer.board.columns if c.task == each.task), "mean of tasks")
+        on = "mean of tasks" if each.task == OVERALL else _what(each, answer.board)
         low, high = (_amount(value, each, answer.board) for value in each.difference.interval)
         table.add_row(
             *([] if len(pairs) == 1 else [rich_text(f"{each.first} − {each.second}")]),
-            rich_text(column),
+            rich_text(on),
             _amount(each.difference.estimate, each, answer.board),
             f"{low} to {high}",
             p_value(each.p_holm),

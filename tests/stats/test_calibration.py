@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from mmpt_bench.evaluation import task_catalog
-from mmpt_bench.stats.differences import paired_difference
 from mmpt_bench.stats.intervals import cluster_bootstrap
 from mmpt_bench.stats.resampling import Tally
-from support.simulated import method_scope_error
+from support.simulated import checkpoint_p, method_scope_error
 
 REPEATS = 1000
 SD_SHARED, SD_OWN = 1.3, 0.75
@@ -68,7 +67,7 @@ def test_points_and_f1_are_held_and_told_apart_as_often_as_they_say(
         a, b = made(rng, shared), made(rng, shared)
         low, high = cluster_bootstrap(a, of.metric.values, 300, repeat)[of.headline]
         held += low <= truth <= high
-        called += paired_difference(a, b, of.metric.values, of.headline, 199, repeat).p <= 0.05
+        called += checkpoint_p(a, b, of.metric.values, of.headline, 199, repeat) <= 0.05
     print(f"{task} {of.headline}: coverage {held / REPEATS:.3f}, type-I error {called / REPEATS:.3f}")
     assert 0.93 <= held / REPEATS <= 0.985
     assert 0.035 <= called / REPEATS <= 0.065

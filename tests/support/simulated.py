@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mmpt_bench.stats.differences import method_difference
-from mmpt_bench.stats.resampling import Tally, resample
+from mmpt_bench.stats.differences import method_difference, share_as_far, swapped_differences
+from mmpt_bench.stats.resampling import Tally, Values, resample
 
 COLUMNS = ("asked/", "right/")
 
@@ -26,6 +26,13 @@ def tally_of(right: np.ndarray, asked: int = 1, strata: Sequence[str] | None = N
 def simulated(rng: np.random.Generator, ability: float, pictures: np.ndarray, asked: int) -> Tally:
     """Returns a tally whose pictures are of unlike difficulty, `pictures` on the logit scale."""
     return tally_of(rng.binomial(asked, 1 / (1 + np.exp(-(ability + pictures)))), asked)
+
+
+def checkpoint_p(a: Tally, b: Tally, of: Values, figure: str, n_resamples: int = 2000, seed: int = 0) -> float:
+    """Returns the p of two checkpoints' difference, from exchanges of their answers, as the contrasts take it."""
+    drawn, exact = swapped_differences(a, b, of, figure, n_resamples, seed)
+    first, second = (float(of(each.counts.sum(axis=0), each.columns)[figure]) for each in (a, b))
+    return share_as_far(drawn, first - second, exact)
 
 
 def method_scope_error(
