@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmpt_bench.common.errors import RequestError, RunFailed, UntrustedRecord
+from mmpt_bench.common.errors import MachineError, RequestError, RunFailed, UntrustedRecord
 from mmpt_bench.common.files import append_jsonl, read_jsonl, write_atomic
 from mmpt_bench.common.hashing import content_key, derive
 from mmpt_bench.common.locks import LONGEST_WAIT, held, in_turn
@@ -58,6 +58,8 @@ def tune(
 ) -> Iterator[Choice]:
     """Yields the choice for each method, keeping every trial in the results folder; trials made before count.
 
+    What goes wrong with one method is raised when the others are done.
+
     Args:
         request: its methods, with the hyperparameters to search with, training data and budget.
         n_trials: rates that are drawn.
@@ -90,9 +92,21 @@ def tune(
     def lock(search: Search, wait_seconds: float) -> AbstractContextManager[None]:
         return held(search.path("lock"), f"the search for {search.method.name}", wait_seconds)
 
+    faults: list[Exception] = []
     for search, lock_held in in_turn(map(search_of, methods), lock, LONGEST_WAIT):
         with lock_held:
-            yield search.choice()
+            try:
+                choice = search.choice()
+            except MachineError:
+                raise
+            except Exception as error:
+                faults.append(error)
+                # Whatever went wrong may have left the model changed.
+                backbone = load_backbone(request.backbone, request.dtype, request.device, request.offline)
+                continue
+            yield choice
+    if faults:
+        raise faults[0]
 
 
 @dataclass(frozen=True)
