@@ -90,7 +90,7 @@ def write_atomic(path: Path, data: bytes) -> None:
             except OSError:
                 partial.unlink(missing_ok=True)
                 raise
-        sync_folder(path.parent)
+        sync(path.parent)
     except OSError as error:
         raise_unwritten(error, path, len(data))
 
@@ -119,7 +119,7 @@ def append_jsonl(path: Path, *rows: Mapping[str, Any]) -> None:
                 stream.truncate(end)
                 raise
         if is_new:
-            sync_folder(path.parent)
+            sync(path.parent)
     except OSError as error:
         raise_unwritten(error, path, len(lines))
 
@@ -160,9 +160,9 @@ def loads(text: str | bytes, unique: bool = False) -> Any:
     return json.loads(text, parse_constant=refuse, object_pairs_hook=once if unique else None)
 
 
-def sync_folder(folder: Path) -> None:
-    """Puts a new name in a folder on the disk: without this a crash may lose the file though its bytes were synced."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Puts a file's bytes, or a folder's names, on the disk; a crash may lose a file whose name is not there."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

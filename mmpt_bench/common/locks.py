@@ -16,7 +16,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from mmpt_bench.common.errors import MachineError
+from mmpt_bench.common.errors import Interrupted, MachineError
 from mmpt_bench.common.files import loads, scrub
 
 log = logging.getLogger(__name__)
@@ -31,11 +31,14 @@ class Held(MachineError):
 
 
 @contextlib.contextmanager
-def held(path: Path, run: str, wait_seconds: float = 0.0) -> Iterator[None]:
+def held(
+    path: Path, run: str, wait_seconds: float = 0.0, stopping: Callable[[], bool] = lambda: False
+) -> Iterator[None]:
     """Holds the lock file `path` of a run while the block runs.
 
     Raises:
         Held: another process still holds it after `wait_seconds`.
+        Interrupted: `stopping` said so while it waited.
         MachineError: locks do not work there.
     """
     try:
@@ -44,7 +47,7 @@ def held(path: Path, run: str, wait_seconds: float = 0.0) -> Iterator[None]:
     except OSError as error:
         raise MachineError(f"`{scrub(str(path))}` cannot be written: {error.strerror}.") from error
     with stream:
-        _claim(stream, run, wait_seconds)  # type: ignore[arg-type]
+        _claim(stream, run, wait_seconds, stopping)  # type: ignore[arg-type]
         try:
             yield
         finally:
@@ -78,7 +81,7 @@ def in_turn(
         yield item, stack
 
 
-def _claim(stream: BinaryIO, run: str, wait_seconds: float) -> None:
+def _claim(stream: BinaryIO, run: str, wait_seconds: float, stopping: Callable[[], bool]) -> None:
     """Takes the lock and signs it; logs whose claim was left behind."""
     until, told = time.monotonic() + wait_seconds, False
     while not _locked(stream, run):
@@ -90,6 +93,8 @@ def _claim(stream: BinaryIO, run: str, wait_seconds: float) -> None:
         if not told:
             log.warning("Waiting for `%s`, which is held by %s.", run, holder)
         told = True
+        if stopping():
+            raise Interrupted(f"waiting for `{run}`, which is held by {holder}")
         time.sleep(POLL_SECONDS)
     if os.fstat(stream.fileno()).st_size:
         log.warning("Taking over `%s` from %s, which ended without letting go of it.", run, _holder(stream))

@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from mmpt_bench.common.files import (
     path_inside,
     read_jsonl,
     scrub,
-    sync_folder,
+    sync,
     write_atomic,
 )
 from mmpt_bench.common.hashing import canonical_json
@@ -100,11 +100,12 @@ class RunFolder:
 
     def finish_training(self, part: Path, costs: Mapping[str, Any]) -> None:
         """Makes a saved adapter the run's own, whole or not at all; `part` is the folder that it was saved to."""
+        sync(part / TENSORS)
         write_atomic(part / COSTS, canonical_json(costs).encode())
         # What stands there has no costs: it was never finished, or somebody took them away.
         shutil.rmtree(self.path(ADAPTER), ignore_errors=True)
         os.replace(part, self.path(ADAPTER))
-        sync_folder(self.path())
+        sync(self.path())
         self.drop_checkpoint()
 
     def drop_checkpoint(self) -> None:
@@ -147,16 +148,17 @@ class RunFolder:
         return found
 
     @contextlib.contextmanager
-    def lock(self, wait_seconds: float = 0.0) -> Iterator[None]:
+    def lock(self, wait_seconds: float = 0.0, stopping: Callable[[], bool] = lambda: False) -> Iterator[None]:
         """Holds the run for this process: a second process waits, or is told who holds it.
 
         The claim of a process that died is free at once; taking it over is logged. Look for the run's records after
         the lock is yours: another process may have made them while you waited.
 
         Raises:
+            Interrupted: `stopping` said so while it waited.
             Held: the run is still held after `wait_seconds`; with process, computer and since when.
         """
-        with held(self.path("lock"), self.name, wait_seconds):
+        with held(self.path("lock"), self.name, wait_seconds, stopping):
             yield
 
 

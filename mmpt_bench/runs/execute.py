@@ -80,7 +80,7 @@ def _all_of(session: Session, faults: list[Exception]) -> Iterator[Record]:
     """Does the runs of a plan."""
 
     def lock(job: Job, wait_seconds: float) -> contextlib.AbstractContextManager[None]:
-        return session.store.run(job.recipe.run_name).lock(wait_seconds)
+        return session.store.run(job.recipe.run_name).lock(wait_seconds, session.stopping)
 
     for job, held in in_turn(session.plan.open, lock, LONGEST_WAIT):
         with held:

@@ -90,7 +90,7 @@ def tune(
         return Search(store, backbone, corpus, method, request.budget, limits, (n_trials, n_extended), told, stopping)
 
     def lock(search: Search, wait_seconds: float) -> AbstractContextManager[None]:
-        return held(search.path("lock"), f"the search for {search.method.name}", wait_seconds)
+        return held(search.path("lock"), f"the search for {search.method.name}", wait_seconds, stopping)
 
     faults: list[Exception] = []
     for search, lock_held in in_turn(map(search_of, methods), lock, LONGEST_WAIT):

@@ -17,6 +17,7 @@ from mmpt_bench.engine.adapters.attachment import Attachment, Handle
 from mmpt_bench.engine.adapters.saved import plain_config, saved_whole
 from mmpt_bench.engine.models.anatomy import Anatomy
 from mmpt_bench.engine.models.backbone import Backbone
+from mmpt_bench.engine.training.memory import shortage
 
 PEFT_REFUSES = (ValueError, NotImplementedError, TypeError, RuntimeError, KeyError)
 """What PEFT, which has no class of errors of its own, raises where a method, a configuration or a file does not fit.
@@ -56,9 +57,9 @@ def inject(attachment: Attachment, config: Any, seed: int, make: Callable[[], No
                     PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type](model, {"default": config}, "default")
                 else:
                     make()
-            except torch.OutOfMemoryError:
-                raise
             except PEFT_REFUSES as error:
+                if shortage(error) is not None:
+                    raise
                 raise _unfit(config, anatomy, " ".join(str(error).split())[:300]) from error
         # New modules begin in training mode, where dropout and sampling are on, whatever the model's own mode is.
         model.train(model.training)

@@ -12,11 +12,11 @@ import logging
 import os
 import re
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO, cast
 
 import torch
 
-from mmpt_bench.common.files import raise_unwritten, scrub, sync_folder
+from mmpt_bench.common.files import raise_unwritten, scrub, sync
 from mmpt_bench.common.hashing import file_sha256
 
 log = logging.getLogger(__name__)
@@ -64,13 +64,13 @@ class Checkpoints:
                 if path != self._verified:
                     path.unlink()
             with self._part.open("wb") as written.stream:
-                torch.save({"form": FORM, **state}, written)
+                torch.save({"form": FORM, **state}, cast(IO[bytes], written))
                 written.finish()
             if file_sha256(self._part) != written.sha256:
                 raise OSError(errno.EIO, "what was read back is not what was written")
             path = self.folder / f"step-{step}-{written.sha256}.pt"
             os.replace(self._part, path)
-            sync_folder(self.folder)
+            sync(self.folder)
         except OSError as error:
             if self.folder.is_dir():
                 self._part.unlink(missing_ok=True)
@@ -101,7 +101,8 @@ class _Hashed:
     stream: BinaryIO
 
     def __init__(self) -> None:
-        self._hash, self._failed, self.size = hashlib.sha256(), None, 0  # type: ignore[var-annotated]
+        self._hash, self.size = hashlib.sha256(), 0
+        self._failed: OSError | None = None
 
     @property
     def sha256(self) -> str:

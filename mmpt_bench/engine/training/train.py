@@ -24,7 +24,7 @@ from mmpt_bench.engine.models.backbone import Backbone
 from mmpt_bench.engine.training.checkpoint import Checkpoints
 from mmpt_bench.engine.training.lora_update import updates_fused
 from mmpt_bench.engine.training.loss import Losses, Ready
-from mmpt_bench.engine.training.memory import PeakMemory, steady_malloc
+from mmpt_bench.engine.training.memory import PeakMemory, halved, shortage, steady_malloc
 from mmpt_bench.records.budget import Budget
 
 CHECKPOINT_SECONDS = 20.0
@@ -79,14 +79,19 @@ def learning_rate(step: int, budget: Budget, peak: float) -> float:
 
 def validation_loss(backbone: Backbone, corpus: Corpus, batch_size: int, max_length: int) -> float:
     """Returns the mean cross-entropy, in nats a token, of the validation part: what selection may look at."""
-    total, tokens = 0.0, 0
+    total, tokens, micro = 0.0, 0, batch_size
     images = f"{corpus.fingerprint}/validation"
     with torch.no_grad(), unread_blocks_skipped(backbone), closing(Losses(backbone, images, max_length)) as losses:
         for first in range(0, corpus.validation_size, batch_size):
             last = min(first + batch_size, corpus.validation_size)
             ready = losses.ready([corpus.validation(i) for i in range(first, last)])
-            for chosen in losses.cut(ready, batch_size):
-                loss, n = losses.sum_of(ready, chosen)
+            while True:
+                try:
+                    found = [losses.sum_of(ready, chosen) for chosen in losses.cut(ready, micro)]
+                    break
+                except (MemoryError, RuntimeError) as error:
+                    micro = halved(micro, error, "one validation example")
+            for loss, n in found:
                 total, tokens = total + loss.item(), tokens + n
     return total / tokens
 
@@ -166,7 +171,15 @@ class _Training:
         return len(self.steps)
 
     def step(self, losses: Losses, examples: list[Example]) -> Step:
-        """Takes an optimiser step; raises RunFailed where the loss or a gradient is not finite."""
+        """Takes an optimiser step; raises RunFailed where the loss or a gradient is not finite, or memory runs out."""
+        try:
+            return self._step(losses, examples)
+        except (MemoryError, RuntimeError) as error:
+            if (why := shortage(error)) is None:
+                raise
+            raise RunFailed(f"step {self.done + 1}: out of memory: {why}") from error
+
+    def _step(self, losses: Losses, examples: list[Example]) -> Step:
         budget = self._config.budget
         rate = learning_rate(self.done, budget, self._config.rate)
         for group in self._optimizer.param_groups:
@@ -244,12 +257,10 @@ def _backward(losses: Losses, ready: Ready, parameters: list[nn.Parameter], micr
                 loss, n = losses.sum_of(ready, chosen)
                 loss.backward()
                 total, tokens = total + loss.item(), tokens + n
-        except (torch.OutOfMemoryError, MemoryError) as error:
+        except (MemoryError, RuntimeError) as error:
             for parameter in parameters:
                 parameter.grad = None
-            if micro == 1:
-                raise RunFailed(f"out of memory with one example a step: {str(error).splitlines()[0]}") from error
-            micro = (micro + 1) // 2
+            micro = halved(micro, error, "one example a step")
             continue
         for parameter in parameters:
             if parameter.grad is not None:
