@@ -58,7 +58,7 @@ def trained(backbone: Backbone, corpus: Corpus) -> Callable[..., Trained]:
         """Returns the adapter, the steps done now, and those of the checkpoint that it went on from."""
         # Dropout draws random numbers at every step, whose state a checkpoint has to hold.
         (entry,) = method_catalog.find_methods("peft:LORA")
-        handle = method_of(entry, {"lora_dropout": "0.2"}).attach(backbone, 1)
+        handle = method_catalog.method_of(entry, {"lora_dropout": "0.2"}).attach(backbone, 1)
         done: list[train.Step] = []
         earlier: list[train.Step] = []
 
