@@ -89,7 +89,7 @@ def run(
     planned = _plan(request, store, wanted)
     report.planned([planned])
     with tracking(report, names, request.out, request.offline) as told:
-        made = tuple(execute(planned, store, told, stopping))
+        made = tuple(execute([planned], store, told, stopping))
     return Results(request.out, made, len(planned.jobs), _own_tasks(request))
 
 

@@ -113,17 +113,27 @@ def announcement(plans: Sequence[Plan]) -> list[str]:
 
 @contextmanager
 def stopping() -> Iterator[Callable[[], bool]]:
-    """Yields a function that says whether to stop: after Ctrl-C or SIGTERM once; a second Ctrl-C ends at once."""
+    """Yields a function that says whether to stop: after Ctrl-C, SIGTERM or SIGHUP; a second Ctrl-C ends at once."""
+    import os
     import signal
 
     asked: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    if before[signal.SIGHUP] is signal.SIG_IGN:
+        # Under nohup a run outlives its terminal.
+        del before[signal.SIGHUP]
+    terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
 
     def note(number: int, _frame: Any) -> None:
-        if asked:
+        if number == signal.SIGHUP:
+            # The terminal is gone: what is written to it would fail before the checkpoint is on the disk.
+            for descriptor in terminals:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+        if asked and number == signal.SIGINT:
             raise KeyboardInterrupt
+        if not asked:
+            click.echo("\nStopping after this step; Ctrl-C once more to stop at once.", err=True)
         asked.append(number)
-        click.echo("\nStopping after this step; once more to stop at once.", err=True)
 
     for number in before:
         signal.signal(number, note)

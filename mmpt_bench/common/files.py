@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import json
 import logging
 import os
 import re
 import shutil
-import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -77,19 +78,26 @@ def write_atomic(path: Path, data: bytes) -> None:
     Raises:
         MachineError: it cannot be written (disk full, read-only); the old file is untouched.
     """
-    partial = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    partial = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("xb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(partial, path)
-        _sync_folder(path.parent)
+        with _claimed(partial) as stream:
+            try:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+                os.replace(partial, path)
+            except OSError:
+                partial.unlink(missing_ok=True)
+                raise
+        sync(path.parent)
     except OSError as error:
-        if path.parent.is_dir():
-            partial.unlink(missing_ok=True)
-        _raise_unwritten(error, path, len(data))
+        raise_unwritten(error, path, len(data))
+
+
+def jsonl(*rows: Mapping[str, Any]) -> bytes:
+    """Returns scrubbed rows, a line each; ValueError where a row holds NaN, infinity, or what JSON cannot hold."""
+    return b"".join(canonical_json(scrubbed(row)).encode() + b"\n" for row in rows)
 
 
 def append_jsonl(path: Path, *rows: Mapping[str, Any]) -> None:
@@ -99,7 +107,7 @@ def append_jsonl(path: Path, *rows: Mapping[str, Any]) -> None:
         ValueError: a row holds NaN or infinity, or what JSON cannot hold.
         MachineError: they cannot be written; the lines before them are as they were.
     """
-    lines = b"".join(canonical_json(scrubbed(row)).encode() + b"\n" for row in rows)
+    lines = jsonl(*rows)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         is_new = not path.exists()
@@ -111,9 +119,9 @@ def append_jsonl(path: Path, *rows: Mapping[str, Any]) -> None:
                 stream.truncate(end)
                 raise
         if is_new:
-            _sync_folder(path.parent)
+            sync(path.parent)
     except OSError as error:
-        _raise_unwritten(error, path, len(lines))
+        raise_unwritten(error, path, len(lines))
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
@@ -150,6 +158,53 @@ def loads(text: str | bytes, unique: bool = False) -> Any:
         return made
 
     return json.loads(text, parse_constant=refuse, object_pairs_hook=once if unique else None)
+
+
+def sync(path: Path) -> None:
+    """Puts a file's bytes, or a folder's names, on the disk; a crash may lose a file whose name is not there."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def raise_unwritten(error: OSError, path: Path, needed: int) -> NoReturn:
+    """Raises the MachineError for a failed write: where, why, and how much was needed and is free."""
+    where = scrub(str(path))
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        free = shutil.disk_usage(next(parent for parent in path.absolute().parents if parent.exists())).free
+        why = "the file would pass the size limit" if error.errno == errno.EFBIG else "the disk or the quota is full"
+        raise MachineError(
+            f"`{where}` cannot be written: {why}; {needed:,} bytes are needed, {free:,} are free there. "
+            "What was recorded earlier is whole. Make room and run the same command again."
+        ) from error
+    raise MachineError(f"`{where}` cannot be written: {error.strerror or error}. What was there is whole.") from error
+
+
+@contextlib.contextmanager
+def _claimed(path: Path) -> Iterator[BinaryIO]:
+    """Yields the empty file `path` as this writer's own; the kernel lets go of it when its writer dies.
+
+    So a killed writer leaves one file, which the next one takes over, and two writers never share one.
+    """
+    while True:
+        # A link there could lead out of the folder.
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        with os.fdopen(descriptor, "wb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            if _is_at(path, descriptor):
+                stream.truncate(0)
+                yield stream
+                return
+            # Another writer has renamed it while this one waited.
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _hidden() -> list[tuple[re.Pattern[str], str]]:
@@ -218,25 +273,3 @@ def _write_all(stream: BinaryIO | Any, start: int, data: bytes) -> None:
     while done < len(data):
         done += stream.write(data[done:]) or 0
     os.fsync(stream.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Puts a new name in a folder on the disk: without this a crash may lose the file though its bytes were synced."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _raise_unwritten(error: OSError, path: Path, needed: int) -> NoReturn:
-    """Raises the MachineError for a failed write: where, why, and how much was needed and is free."""
-    where = scrub(str(path))
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        free = shutil.disk_usage(next(parent for parent in path.absolute().parents if parent.exists())).free
-        why = "the file would pass the size limit" if error.errno == errno.EFBIG else "the disk or the quota is full"
-        raise MachineError(
-            f"`{where}` cannot be written: {why}; {needed:,} bytes are needed, {free:,} are free there. "
-            "What was recorded earlier is whole. Make room and run the same command again."
-        ) from error
-    raise MachineError(f"`{where}` cannot be written: {error.strerror or error}. What was there is whole.") from error

@@ -10,23 +10,36 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
-from mmpt_bench.common.errors import MachineError
+from mmpt_bench.common.errors import Interrupted, MachineError
 from mmpt_bench.common.files import loads, scrub
 
 log = logging.getLogger(__name__)
 POLL_SECONDS = 0.1
+LONGEST_WAIT = 24 * 3600.0
+"""Seconds that a run or search which another process is doing is waited for."""
+T = TypeVar("T")
+
+
+class Held(MachineError):
+    """Another process holds the lock."""
 
 
 @contextlib.contextmanager
-def held(path: Path, run: str, wait_seconds: float = 0.0) -> Iterator[None]:
+def held(
+    path: Path, run: str, wait_seconds: float = 0.0, stopping: Callable[[], bool] = lambda: False
+) -> Iterator[None]:
     """Holds the lock file `path` of a run while the block runs.
 
     Raises:
-        MachineError: another process still holds it after `wait_seconds`, or locks do not work there.
+        Held: another process still holds it after `wait_seconds`.
+        Interrupted: `stopping` said so while it waited.
+        MachineError: locks do not work there.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,7 +47,7 @@ def held(path: Path, run: str, wait_seconds: float = 0.0) -> Iterator[None]:
     except OSError as error:
         raise MachineError(f"`{scrub(str(path))}` cannot be written: {error.strerror}.") from error
     with stream:
-        _claim(stream, run, wait_seconds)  # type: ignore[arg-type]
+        _claim(stream, run, wait_seconds, stopping)  # type: ignore[arg-type]
         try:
             yield
         finally:
@@ -42,18 +55,46 @@ def held(path: Path, run: str, wait_seconds: float = 0.0) -> Iterator[None]:
             stream.truncate(0)
 
 
-def _claim(stream: BinaryIO, run: str, wait_seconds: float) -> None:
+def in_turn(
+    items: Iterable[T], lock: Callable[[T, float], AbstractContextManager[None]], wait_seconds: float
+) -> Iterator[tuple[T, AbstractContextManager[Any]]]:
+    """Yields each item with its lock, which is held until the caller leaves it; those that others hold come last.
+
+    Args:
+        items: what is to be done.
+        lock: (item, seconds to wait) -> its lock, as `held` makes it.
+        wait_seconds: how long the last ones are waited for.
+
+    Raises:
+        Held: another process still holds one.
+    """
+    elsewhere: list[T] = []
+    for item, is_last_chance in chain(((each, False) for each in items), ((each, True) for each in elsewhere)):
+        stack = contextlib.ExitStack()
+        try:
+            stack.enter_context(lock(item, wait_seconds if is_last_chance else 0.0))
+        except Held:
+            if is_last_chance:
+                raise
+            elsewhere.append(item)
+            continue
+        yield item, stack
+
+
+def _claim(stream: BinaryIO, run: str, wait_seconds: float, stopping: Callable[[], bool]) -> None:
     """Takes the lock and signs it; logs whose claim was left behind."""
     until, told = time.monotonic() + wait_seconds, False
     while not _locked(stream, run):
         holder = _holder(stream)
         if time.monotonic() >= until:
-            raise MachineError(
+            raise Held(
                 f"`{run}` is being done by {holder}. Wait for it, or end that process and run the command again."
             )
         if not told:
             log.warning("Waiting for `%s`, which is held by %s.", run, holder)
         told = True
+        if stopping():
+            raise Interrupted(f"waiting for `{run}`, which is held by {holder}")
         time.sleep(POLL_SECONDS)
     if os.fstat(stream.fileno()).st_size:
         log.warning("Taking over `%s` from %s, which ended without letting go of it.", run, _holder(stream))

@@ -44,9 +44,10 @@ def read_learning_curves(store: Store) -> dict[str, LearningCurve]:
         found[curve.run] = curve
     folder = store.path("runs")
     for path in sorted(folder.glob(f"*/{LOG}")) if folder.is_dir() else []:
-        # Steps after a checkpoint that was gone on from stand twice; the later ones count.
+        # In logs of earlier versions the steps after a checkpoint stand twice, and the later ones count; or the first
+        # ones are lost, and there is no curve.
         losses = {int(row["step"]): float(row["loss"]) for row in read_jsonl(path)}
-        if losses:
+        if losses and sorted(losses) == list(range(1, len(losses) + 1)):
             found[path.parent.name] = thinned(path.parent.name, [losses[step] for step in sorted(losses)])
     return dict(sorted(found.items()))
 

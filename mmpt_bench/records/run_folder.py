@@ -1,7 +1,7 @@
 """One run's folder: its recipe, adapter, training log, answers and records, and the lock that one process holds.
 
 recipe.yaml, adapter/{adapter_config.json, adapter_model.safetensors, training.json, README.md}, train.jsonl,
-<task>.jsonl, records.jsonl, checkpoint.pt while it trains
+<task>.jsonl, records.jsonl; checkpoint/ and adapter.part/ while it trains
 """
 
 from __future__ import annotations
@@ -9,12 +9,22 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmpt_bench.common.errors import UntrustedRecord
-from mmpt_bench.common.files import append_jsonl, loads, path_inside, read_jsonl, scrub, write_atomic
+from mmpt_bench.common.files import (
+    append_jsonl,
+    jsonl,
+    loads,
+    path_inside,
+    read_jsonl,
+    scrub,
+    sync,
+    write_atomic,
+)
 from mmpt_bench.common.hashing import canonical_json
 from mmpt_bench.common.locks import held
 from mmpt_bench.common.values import FieldError, from_plain
@@ -47,8 +57,13 @@ class RunFolder:
 
     @property
     def checkpoint(self) -> Path:
-        """File that an unfinished training goes on from."""
-        return self.path("checkpoint.pt")
+        """Folder that an unfinished training goes on from."""
+        return self.path("checkpoint")
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether a training is finished here; what it left may be damaged."""
+        return self.path(ADAPTER, COSTS).is_file()
 
     def write_recipe(self, recipe: Recipe) -> Path:
         """Writes the recipe and returns its path; RequestError where a key holds the home directory."""
@@ -67,26 +82,43 @@ class RunFolder:
 
     def training(self) -> dict[str, Any] | None:
         """Returns what a finished training cost and the checksum of its adapter; None where it is not finished."""
-        path = self.path(ADAPTER, COSTS)
-        if not path.is_file():
+        if not self.is_trained:
             return None
         try:
-            known: dict[str, Any] = loads(path.read_bytes())
+            known: dict[str, Any] = loads(self.path(ADAPTER, COSTS).read_bytes())
         except ValueError as error:
             raise UntrustedRecord(
                 f"`{COSTS}` of `{self.name}` is damaged: {error}. Delete the run's folder to do it again."
             ) from error
         return known
 
+    def new_adapter(self) -> Path:
+        """Returns the empty folder that an adapter is saved to before it is whole."""
+        part = self.path(f"{ADAPTER}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        return part
+
     def finish_training(self, part: Path, costs: Mapping[str, Any]) -> None:
         """Makes a saved adapter the run's own, whole or not at all; `part` is the folder that it was saved to."""
+        sync(part / TENSORS)
         write_atomic(part / COSTS, canonical_json(costs).encode())
+        # What stands there has no costs: it was never finished, or somebody took them away.
+        shutil.rmtree(self.path(ADAPTER), ignore_errors=True)
         os.replace(part, self.path(ADAPTER))
-        for leftover in (self.checkpoint, self.checkpoint.with_suffix(".sha256")):
-            leftover.unlink(missing_ok=True)
+        sync(self.path())
+        self.drop_checkpoint()
+
+    def drop_checkpoint(self) -> None:
+        """Removes what only an unfinished training needs."""
+        shutil.rmtree(self.checkpoint, ignore_errors=True)
+
+    def start_log(self, steps: Sequence[Mapping[str, Any]]) -> None:
+        """Makes train.jsonl the steps that a checkpoint holds: later ones come again, and none of these may be lost."""
+        if steps or self.path(LOG).exists():
+            write_atomic(self.path(LOG), jsonl(*steps))
 
     def log_steps(self, steps: Sequence[Mapping[str, Any]]) -> None:
-        """Appends optimiser steps to train.jsonl; those after a checkpoint that was gone on from come again."""
+        """Appends optimiser steps to train.jsonl."""
         if steps:
             append_jsonl(self.path(LOG), *steps)
 
@@ -116,16 +148,17 @@ class RunFolder:
         return found
 
     @contextlib.contextmanager
-    def lock(self, wait_seconds: float = 0.0) -> Iterator[None]:
+    def lock(self, wait_seconds: float = 0.0, stopping: Callable[[], bool] = lambda: False) -> Iterator[None]:
         """Holds the run for this process: a second process waits, or is told who holds it.
 
         The claim of a process that died is free at once; taking it over is logged. Look for the run's records after
         the lock is yours: another process may have made them while you waited.
 
         Raises:
-            MachineError: the run is still held after `wait_seconds`; with process, computer and since when.
+            Interrupted: `stopping` said so while it waited.
+            Held: the run is still held after `wait_seconds`; with process, computer and since when.
         """
-        with held(self.path("lock"), self.name, wait_seconds):
+        with held(self.path("lock"), self.name, wait_seconds, stopping):
             yield
 
 

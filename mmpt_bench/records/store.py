@@ -9,7 +9,6 @@ Nothing is shared between runs, so that reading them needs no lock. A name or a 
 
 from __future__ import annotations
 
-import uuid
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,11 +36,11 @@ class Store:
 
     def check_writable(self) -> None:
         """Writes and removes a file; RequestError with the path where that fails, before any hour is spent."""
-        probe = self.root / f".{uuid.uuid4().hex}.tmp"
+        probe = self.root / ".writable.tmp"
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             probe.write_bytes(b"probe")
-            probe.unlink()
+            probe.unlink(missing_ok=True)
         except OSError as error:
             raise RequestError(
                 f"The results folder `{scrub(str(self.root))}` cannot be written to: {error.strerror}. "

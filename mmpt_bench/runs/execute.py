@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import time
@@ -9,8 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mmpt_bench.common.errors import Interrupted, RunFailed, UntrustedRecord
+from mmpt_bench.common.errors import BenchError, Interrupted, MachineError, RunFailed, UntrustedRecord
 from mmpt_bench.common.hashing import content_key, derive, file_sha256
+from mmpt_bench.common.locks import LONGEST_WAIT, in_turn
 from mmpt_bench.data.images import BadImage
 from mmpt_bench.data.samples import Prediction
 from mmpt_bench.evaluation.scoring import scored
@@ -29,13 +31,11 @@ if TYPE_CHECKING:
     from mmpt_bench.engine.models.backbone import Backbone
     from mmpt_bench.engine.training.train import Step
 
-LOCK_SECONDS = 24 * 3600.0
-"""How long a run that another process is doing is waited for."""
 STEPS_A_WRITE = 25
 """Optimiser steps that are logged together."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Session:
     """What all runs of a plan share."""
 
@@ -47,36 +47,66 @@ class Session:
 
 
 def execute(
-    plan: Plan, store: Store, report: Reporter | None = None, stopping: Callable[[], bool] = lambda: False
+    plans: Sequence[Plan], store: Store, report: Reporter | None = None, stopping: Callable[[], bool] = lambda: False
 ) -> Iterator[Record]:
     """Does what is still to be done and yields each record as it is written; failed runs and tasks are recorded too.
+
+    Runs that another process is doing are left for the end. What goes wrong with one run, and is no failure of its
+    training or evaluation, is said at once and raised when the other runs are done.
 
     Raises:
         Interrupted: `stopping` said so; everything done so far is on the disk.
         RequestError: a training is to be done, and examples of its data cannot be used.
+        MachineError: nothing can be written, or a run is held by a process that does not end.
         UntrustedRecord: the backbone's files changed while the run was planned, or an adapter is damaged.
     """
     report = report or Reporter()
-    if not plan.open:
-        return
-    if any(not job.trained and job.method.trains for job in plan.open):
-        check_examples(plan.prepared.corpus)
+    faults: list[Exception] = []
+    for plan in plans:
+        if any(not job.trained and job.method.trains for job in plan.open):
+            check_examples(plan.prepared.corpus)
+    for plan in plans:
+        if plan.open:
+            backbone = _backbone(plan)
+            if backbone.left_out:
+                named = ", ".join(f"`{name}`" for name in backbone.left_out)
+                said = f"The backbone's generation_config sets {named}: left out, every reply is decoded greedily."
+                report.said(said)
+            yield from _all_of(Session(plan, store, backbone, report, stopping), faults)
+    if faults:
+        raise faults[0]
+
+
+def _backbone(plan: Plan) -> Backbone:
     from mmpt_bench.engine.models.backbone import load_backbone
 
     request = plan.request
     backbone = load_backbone(request.backbone, request.dtype, request.device, request.offline)
     if backbone.fingerprint != plan.prepared.backbone_fingerprint:
         raise UntrustedRecord(f"The files of backbone `{request.backbone}` changed while the run was planned.")
-    if backbone.left_out:
-        named = ", ".join(f"`{name}`" for name in backbone.left_out)
-        report.said(f"The backbone's generation_config sets {named}: left out, every reply is decoded greedily.")
-    session = Session(plan, store, backbone, report, stopping)
-    for job in plan.open:
-        folder = store.run(job.recipe.run_name)
-        with folder.lock(wait_seconds=LOCK_SECONDS):
-            for record in _run(session, job, folder):
-                report.finished(record)
-                yield record
+    return backbone
+
+
+def _all_of(session: Session, faults: list[Exception]) -> Iterator[Record]:
+    """Does the runs of a plan."""
+
+    def lock(job: Job, wait_seconds: float) -> contextlib.AbstractContextManager[None]:
+        return session.store.run(job.recipe.run_name).lock(wait_seconds, session.stopping)
+
+    for job, held in in_turn(session.plan.open, lock, LONGEST_WAIT):
+        with held:
+            try:
+                for record in _run(session, job, session.store.run(job.recipe.run_name)):
+                    session.report.finished(record)
+                    yield record
+            except MachineError:
+                raise
+            except Exception as error:
+                what = str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
+                session.report.said(f"{job.label}, seed {job.recipe.seed}: {what[:500]}")
+                faults.append(error)
+                # Whatever went wrong may have left the model changed.
+                session.backbone = _backbone(session.plan)
 
 
 def _run(session: Session, job: Job, folder: RunFolder) -> Iterator[Record]:
@@ -153,6 +183,7 @@ def _train(session: Session, job: Job, folder: RunFolder, handle: Handle) -> dic
         return {"seconds": 0.0, "peak_bytes": 0, "final_loss": None, "adapter_bytes": 0}
     known = folder.training()
     if known is not None:
+        folder.drop_checkpoint()
         _load(folder, known["sha256"], handle)
         return known
     config = TrainingConfig(recipe.budget, job.method.learning_rate, recipe.seed)
@@ -165,11 +196,12 @@ def _train(session: Session, job: Job, folder: RunFolder, handle: Handle) -> dic
             folder.log_steps(log)
             log.clear()
 
+    def on_start(steps: Sequence[Step]) -> None:
+        folder.start_log([dataclasses.asdict(step) for step in steps])
+
     try:
-        corpus = session.plan.prepared.corpus
-        result = train(
-            session.backbone, handle, corpus, config, folder.checkpoint, on_step, session.stopping, report.said
-        )
+        corpus, checkpoint, stopping = session.plan.prepared.corpus, folder.checkpoint, session.stopping
+        result = train(session.backbone, handle, corpus, config, checkpoint, on_step, stopping, report.said, on_start)
     finally:
         folder.log_steps(log)
     if result.left_out:
@@ -177,7 +209,7 @@ def _train(session: Session, job: Job, folder: RunFolder, handle: Handle) -> dic
             f"{job.label}, seed {recipe.seed}: {result.left_out:,} times an exchange of a conversation stood behind "
             f"{recipe.budget.max_length:,} tokens and was left out; raise `--max-length` to train on it."
         )
-    part = folder.path("adapter.part")
+    part = folder.new_adapter()
     handle.save(part)
     handle.let_go()
     tensors = part / TENSORS

@@ -84,7 +84,7 @@ def _jobs(
             is_done = {name: item.eval_key(recipe.train_key) in recorded for name, item in prepared.tasks.items()}
             done = tuple(name for name in is_done if is_done[name])
             todo = tuple(name for name in is_done if not is_done[name])
-            trained = not method.trains or store.run(recipe.run_name).training() is not None
+            trained = not method.trains or store.run(recipe.run_name).is_trained
             jobs.setdefault(recipe.train_key, Job(recipe, method, source, trained, todo, done, entry.name))
     return tuple(jobs.values())
 

@@ -102,7 +102,7 @@ def run_ablation(
     store.check_writable()
     report.planned(planned.plans)
     write(store, planned.ablation)
-    return [record for each in planned.plans for record in execute(each, store, report, stopping)]
+    return list(execute(planned.plans, store, report, stopping))
 
 
 Place = tuple[Request, str, dict[str, Setting]]

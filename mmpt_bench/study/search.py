@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 import math
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmpt_bench.common.errors import RequestError, RunFailed, UntrustedRecord
+from mmpt_bench.common.errors import MachineError, RequestError, RunFailed, UntrustedRecord
 from mmpt_bench.common.files import append_jsonl, read_jsonl, write_atomic
-from mmpt_bench.common.hashing import derive
+from mmpt_bench.common.hashing import content_key, derive
+from mmpt_bench.common.locks import LONGEST_WAIT, held, in_turn
 from mmpt_bench.records import learning_rates
 from mmpt_bench.records.budget import Budget
 from mmpt_bench.records.keys import RATE, without_rate
@@ -26,6 +31,8 @@ if TYPE_CHECKING:
     from mmpt_bench.engine.models.backbone import Backbone
 
 Range = tuple[float, float]
+FOLDER = "tuning"
+"""Holds, for each search, its lock and the checkpoints of its unfinished trials."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,8 @@ def tune(
 ) -> Iterator[Choice]:
     """Yields the choice for each method, keeping every trial in the results folder; trials made before count.
 
+    What goes wrong with one method is raised when the others are done.
+
     Args:
         request: its methods, with the hyperparameters to search with, training data and budget.
         n_trials: rates that are drawn.
@@ -61,6 +70,7 @@ def tune(
 
     Raises:
         RequestError: a rate is given, none of the methods has one, or examples cannot be used.
+        Held: another process is doing one of the searches, and does not end.
     """
     from mmpt_bench.engine.models.backbone import load_backbone
 
@@ -74,33 +84,111 @@ def tune(
     store.check_writable()
     check_examples(corpus := request.checked_corpus())
     backbone = load_backbone(request.backbone, request.dtype, request.device, request.offline)
-    for method in methods:
-        search = {
-            "method": method.name,
-            "params": without_rate(dataclasses.asdict(method)),
-            "backbone_fingerprint": backbone.fingerprint,
-            "corpus_fingerprint": corpus.fingerprint,
-            "budget": dataclasses.asdict(request.budget),
-        }
-        made = _known(store, search)
 
-        def loss_at(rate: float, method: Any = method, search: Any = search, made: Any = made) -> float | None:
+    def search_of(method: Any) -> Search:
+        limits = ranges.get(method.name, method.lr_range)
+        return Search(store, backbone, corpus, method, request.budget, limits, (n_trials, n_extended), told, stopping)
+
+    def lock(search: Search, wait_seconds: float) -> AbstractContextManager[None]:
+        return held(search.path("lock"), f"the search for {search.method.name}", wait_seconds, stopping)
+
+    faults: list[Exception] = []
+    for search, lock_held in in_turn(map(search_of, methods), lock, LONGEST_WAIT):
+        with lock_held:
+            try:
+                choice = search.choice()
+            except MachineError:
+                raise
+            except Exception as error:
+                faults.append(error)
+                # Whatever went wrong may have left the model changed.
+                backbone = load_backbone(request.backbone, request.dtype, request.device, request.offline)
+                continue
+            yield choice
+    if faults:
+        raise faults[0]
+
+
+@dataclass(frozen=True)
+class Search:
+    """The search for one method."""
+
+    store: Store
+    backbone: Backbone
+    corpus: Corpus
+    method: Any
+    budget: Budget
+    limits: Range
+    counts: tuple[int, int]
+    """(rates that are drawn, rates that follow)."""
+    told: Callable[[Trial], None]
+    stopping: Callable[[], bool]
+
+    @functools.cached_property
+    def asked(self) -> dict[str, Any]:
+        """Returns what is searched, as the fields that trials and choices share."""
+        return {
+            "method": self.method.name,
+            "params": without_rate(dataclasses.asdict(self.method)),
+            "backbone_fingerprint": self.backbone.fingerprint,
+            "corpus_fingerprint": self.corpus.fingerprint,
+            "budget": dataclasses.asdict(self.budget),
+        }
+
+    def path(self, *names: str) -> Path:
+        """Returns the path of something that is kept while the search goes on."""
+        return self.store.path(FOLDER, content_key(self.asked), *names)
+
+    def choice(self) -> Choice:
+        """Makes the trials that are not made yet, and returns and keeps the choice."""
+        made, (n_trials, n_extended) = _known(self.store, self.asked), self.counts
+
+        def loss_at(rate: float) -> float | None:
             if rate not in made:
-                began = time.perf_counter()
-                made[rate], why = _trial(backbone, corpus, method, request.budget, rate, stopping)
-                trial = Trial(method.name, rate, made[rate], why, time.perf_counter() - began)
-                _keep_trial(store, search, trial)
-                told(trial)
+                made[rate] = self._trial(rate)
             return made[rate]
 
-        lowest, highest = ranges.get(method.name, method.lr_range)
-        trials = [(rate, loss_at(rate)) for rate in learning_rates.candidates(lowest, highest, n_trials)]
+        trials = [(rate, loss_at(rate)) for rate in learning_rates.candidates(*self.limits, n_trials)]
         for _ in range(n_extended):
             rate = learning_rates.next_rate(trials)
             trials.append((rate, loss_at(rate)))
-        choice = Choice(**search, trials=tuple(trials), extended=n_extended)  # type: ignore[arg-type]
-        _keep(store, choice)
-        yield choice
+        choice = Choice(**self.asked, trials=tuple(trials), extended=n_extended)
+        with _files_held(self.store):
+            _keep(self.store, choice)
+        for checkpoint in self.path().glob("rate-*"):
+            shutil.rmtree(checkpoint, ignore_errors=True)
+        return choice
+
+    def _trial(self, rate: float) -> float | None:
+        """Trains with a rate, keeps the trial, and returns its validation loss; None where training failed."""
+        began = time.perf_counter()
+        loss, why = self._loss(rate)
+        trial = Trial(self.method.name, rate, loss, why, time.perf_counter() - began)
+        with _files_held(self.store):
+            _keep_trial(self.store, self.asked, trial)
+        self.told(trial)
+        return loss
+
+    def _loss(self, rate: float) -> tuple[float | None, str]:
+        """Returns (validation loss, why there is none)."""
+        from mmpt_bench.engine.training.train import TrainingConfig, train, validation_loss
+
+        config, checkpoint = TrainingConfig(self.budget, rate, learning_rates.SEED), self.path(f"rate-{rate:g}")
+        method = dataclasses.replace(self.method, learning_rate=rate)
+        handle = method.attach(self.backbone, derive(learning_rates.SEED, "init"))
+        try:
+            train(self.backbone, handle, self.corpus, config, checkpoint, stopping=self.stopping)
+            loss = validation_loss(self.backbone, self.corpus, 64, self.budget.max_length)
+        except RunFailed as error:
+            return None, str(error)
+        finally:
+            handle.remove()
+        return (loss, "") if math.isfinite(loss) else (None, f"the validation loss is {loss}")
+
+
+def _files_held(store: Store) -> AbstractContextManager[None]:
+    """Holds the files that all searches of a results folder write."""
+    return held(store.path(FOLDER, "lock"), "the list of searched learning rates", LONGEST_WAIT)
 
 
 def _known(store: Store, search: Mapping[str, Any]) -> dict[float, float | None]:
@@ -129,20 +217,3 @@ def _keep(store: Store, choice: Choice) -> None:
     same = dataclasses.replace(choice, trials=(), extended=0)
     others = [each for each in learning_rates.read(path) if dataclasses.replace(each, trials=(), extended=0) != same]
     write_atomic(path, learning_rates.dump([*others, choice]).encode())
-
-
-def _trial(
-    backbone: Backbone, corpus: Corpus, method: Any, budget: Budget, rate: float, stopping: Callable[[], bool]
-) -> tuple[float | None, str]:
-    """Returns (validation loss, why there is none)."""
-    from mmpt_bench.engine.training.train import TrainingConfig, train, validation_loss
-
-    handle = dataclasses.replace(method, learning_rate=rate).attach(backbone, derive(learning_rates.SEED, "init"))
-    try:
-        train(backbone, handle, corpus, TrainingConfig(budget, rate, learning_rates.SEED), stopping=stopping)
-        loss = validation_loss(backbone, corpus, 64, budget.max_length)
-    except RunFailed as error:
-        return None, str(error)
-    finally:
-        handle.remove()
-    return (loss, "") if math.isfinite(loss) else (None, f"the validation loss is {loss}")

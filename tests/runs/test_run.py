@@ -64,7 +64,7 @@ def test_an_interrupted_run_says_so_and_the_same_command_ends_with_the_same_byte
     rest = process.stderr.read()
     assert process.wait(timeout=60) == 130
     assert "the same command goes on from there" in rest
-    assert list((tmp_path / "cut" / "runs").glob("*/checkpoint.pt"))
+    assert list((tmp_path / "cut" / "runs").glob("*/checkpoint/step-*.pt"))
     bench(*words, "--out", "cut", cwd=tmp_path)
     bench(*words, "--out", "whole", cwd=tmp_path)
     name = "runs/*/adapter/adapter_model.safetensors"

@@ -18,6 +18,7 @@ from mmpt_bench.engine.adapters.attachment import Attachment, Handle
 from mmpt_bench.engine.adapters.saved import plain_config, saved_whole
 from mmpt_bench.engine.models.anatomy import Anatomy
 from mmpt_bench.engine.models.backbone import Backbone
+from mmpt_bench.engine.training.memory import shortage
 
 PEFT_REFUSES = (
     *(ValueError, NotImplementedError, TypeError, RuntimeError, LookupError),
@@ -83,9 +84,9 @@ def putting_in(attachment: Attachment, config: Any, kept: Collection[int] = ()) 
         with _restorable(attachment, model), _contained():
             try:
                 yield model
-            except torch.OutOfMemoryError:
-                raise
             except PEFT_REFUSES as error:
+                if shortage(error) is not None:
+                    raise
                 raise unfit(config, attachment.backbone.anatomy, _said(error)) from error
         # What is trained is float32 in half precision too, as `get_peft_model` makes it.
         cast_adapter_dtype(model, "default")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 
 from mmpt_bench.common.errors import RequestError, UntrustedRecord
+from mmpt_bench.common.files import raise_unwritten, write_atomic
 from mmpt_bench.engine.models.backbone import Backbone
 
 if TYPE_CHECKING:
@@ -39,18 +42,36 @@ def public_name(backbone_name: str) -> str:
 def save_adapter(
     folder: Path, method: Any, backbone: Backbone, state: dict[str, Tensor], config: dict[str, Any] | None = None
 ) -> None:
-    """Writes adapter_config.json and adapter_model.safetensors to `folder`, which is made where it is missing."""
+    """Writes adapter_config.json and adapter_model.safetensors to `folder`, which is made where it is missing.
+
+    Raises:
+        MachineError: they cannot be written (disk full, read-only).
+    """
     from safetensors.torch import save_file
 
-    folder.mkdir(parents=True, exist_ok=True)
     plain, base = {"method": method.name, "params": dataclasses.asdict(method)}, public_name(backbone.name)
     written = {**(config or plain), "base_model_name_or_path": base}
     made_by = {**plain, "backbone": base, "backbone_fingerprint": backbone.fingerprint}
     # One entry: safetensors writes several in an order that changes, and with it the file's bytes.
     header = {_HEADER: json.dumps(made_by, sort_keys=True)}
-    (folder / CONFIG_FILE).write_text(json.dumps(written, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(adapter_card(made_by, written), encoding="utf-8")
-    save_file({_PREFIX + name: tensor.contiguous() for name, tensor in state.items()}, folder / TENSOR_FILE, header)
+    write_atomic(folder / CONFIG_FILE, (json.dumps(written, indent=2, sort_keys=True) + "\n").encode())
+    write_atomic(folder / "README.md", adapter_card(made_by, written).encode())
+    path, tensors = folder / TENSOR_FILE, {_PREFIX + name: tensor.contiguous() for name, tensor in state.items()}
+    try:
+        save_file(tensors, path, header)
+    except (OSError, SafetensorError) as error:
+        path.unlink(missing_ok=True)
+        raise_unwritten(_cause(error), path, sum(tensor.nbytes for tensor in tensors.values()))
+
+
+def _cause(error: OSError | SafetensorError) -> OSError:
+    """Returns the system's error in one of safetensors, which is raised again where there is none in it."""
+    if isinstance(error, OSError):
+        return error
+    number = re.search(r"os error (\d+)", str(error))
+    if number is None:
+        raise error
+    return OSError(int(number[1]), os.strerror(int(number[1])))
 
 
 def read_adapter(folder: Path, backbone: Backbone | None = None) -> dict[str, Tensor]:

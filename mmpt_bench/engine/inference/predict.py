@@ -20,6 +20,7 @@ from mmpt_bench.engine.forward.tower import unread_blocks_skipped
 from mmpt_bench.engine.inference.plain import Answer, Question, answer
 from mmpt_bench.engine.inference.shared import NotShared, Shared, unfit
 from mmpt_bench.engine.models.backbone import Backbone
+from mmpt_bench.engine.training.memory import halved, shortage
 from mmpt_bench.evaluation.task import Task
 
 MARGIN = {"float16": 0.02, "bfloat16": 0.15}
@@ -78,10 +79,8 @@ def answers(
             images.soon([one.first for one in todo[batch_size : 2 * batch_size]])
             try:
                 made, n = way.answer(batch)
-            except (torch.OutOfMemoryError, MemoryError) as error:
-                if batch_size == 1:
-                    raise RunFailed(f"out of memory with one question: {str(error).splitlines()[0]}") from error
-                batch_size = (batch_size + 1) // 2
+            except (MemoryError, RuntimeError) as error:
+                batch_size = halved(batch_size, error, "one question")
                 continue
             todo, again = todo[len(batch) :], again + n
             yield list(zip(batch, made, strict=True))
@@ -138,7 +137,9 @@ class _Way:
                 self._shared = shared
             except NotShared as error:
                 why = str(error)
-            except (torch.OutOfMemoryError, MemoryError):
+            except (MemoryError, RuntimeError) as error:
+                if shortage(error) is None:
+                    raise
                 why = "memory ran out while the shared way was compared with the plain one"
         if why:
             self._say_plain(why)

@@ -1,4 +1,4 @@
-"""Memory of a training: the allocator's settings, and the peak."""
+"""Memory: the allocator's settings, the peak of a training, and smaller batches where memory runs out."""
 
 from __future__ import annotations
 
@@ -10,6 +10,14 @@ from pathlib import Path
 
 import psutil
 import torch
+
+from mmpt_bench.common.errors import RunFailed
+
+RUN_OUT = re.compile(
+    r"can't allocate memory|cannot allocate memory|out of memory|bad_alloc|_ALLOC_FAILED", re.IGNORECASE
+)
+"""What torch's allocators and libraries say in errors of no type of their own."""
+WANTED = re.compile(r"(?:tried|unable) to allocate ([\d.]+ ?\w+)", re.IGNORECASE)
 
 
 def steady_malloc() -> None:
@@ -46,3 +54,31 @@ class PeakMemory:
             return int(found.group(1)) * 1024
         self._seen = max(self._seen, psutil.Process().memory_info().rss)
         return self._seen
+
+
+def shortage(error: Exception) -> str | None:
+    """Returns what could not be had, where an error says that memory ran out; None for any other error."""
+    text = str(error)
+    if not isinstance(error, torch.OutOfMemoryError | MemoryError) and not RUN_OUT.search(text):
+        return None
+    wanted = WANTED.search(text)
+    return f"{wanted[1]} could not be had" if wanted else text.partition("\n")[0][:200] or "the system had none left"
+
+
+def halved(size: int, error: Exception, one: str) -> int:
+    """Returns the size of the batch to try next after an error.
+
+    Args:
+        size: of the batch for which memory ran out.
+        error: raised again where it says anything else.
+        one: what a batch of one is, for the message.
+
+    Raises:
+        RunFailed: the batch was one already.
+    """
+    why = shortage(error)
+    if why is None:
+        raise error
+    if size == 1:
+        raise RunFailed(f"out of memory with {one}: {why}") from error
+    return (size + 1) // 2

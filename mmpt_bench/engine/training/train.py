@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-import os
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import chain, pairwise
@@ -16,15 +15,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmpt_bench.common.errors import Interrupted, RunFailed, UntrustedRecord
-from mmpt_bench.common.hashing import derive, file_sha256
+from mmpt_bench.common.errors import Interrupted, RunFailed
+from mmpt_bench.common.hashing import derive
 from mmpt_bench.data.examples import Corpus, Example, Exchange
 from mmpt_bench.engine.adapters.attachment import Handle
 from mmpt_bench.engine.models.backbone import Backbone
+from mmpt_bench.engine.training.checkpoint import Checkpoints
 from mmpt_bench.engine.training.lora_update import updates_fused
 from mmpt_bench.engine.training.loss import Losses, Ready
 from mmpt_bench.engine.training.masters import Masters, state_dtype
-from mmpt_bench.engine.training.memory import PeakMemory, steady_malloc
+from mmpt_bench.engine.training.memory import PeakMemory, halved, shortage, steady_malloc
 from mmpt_bench.engine.training.reached import Reached
 from mmpt_bench.records.budget import Budget
 
@@ -84,15 +84,20 @@ def learning_rate(step: int, budget: Budget, peak: float) -> float:
 
 def validation_loss(backbone: Backbone, corpus: Corpus, batch_size: int, max_length: int) -> float:
     """Returns the mean cross-entropy, in nats a token, of the validation part: what selection may look at."""
-    total, tokens = 0.0, 0
+    total, tokens, micro = 0.0, 0, batch_size
     images = f"{corpus.fingerprint}/validation"
     with torch.no_grad(), closing(Losses(backbone, images, max_length)) as losses:
         losses.compare([corpus.validation(i) for i in range(min(2, corpus.validation_size))], {})
         for first in range(0, corpus.validation_size, batch_size):
             last = min(first + batch_size, corpus.validation_size)
             ready = losses.ready([corpus.validation(i) for i in range(first, last)])
-            for chosen in losses.cut(ready, batch_size):
-                loss, n = losses.sum_of(ready, chosen)
+            while True:
+                try:
+                    found = [losses.sum_of(ready, chosen) for chosen in losses.cut(ready, micro)]
+                    break
+                except (MemoryError, RuntimeError) as error:
+                    micro = halved(micro, error, "one validation example")
+            for loss, n in found:
                 total, tokens = total + loss.item(), tokens + n
     return total / tokens
 
@@ -106,29 +111,33 @@ def train(
     on_step: Callable[[Step], None] = lambda step: None,
     stopping: Callable[[], bool] = lambda: False,
     say: Callable[[str], None] = lambda text: None,
+    on_start: Callable[[Sequence[Step]], None] = lambda steps: None,
 ) -> Trained:
     """Trains an attached adapter to the end of its budget, from its checkpoint where there is one.
 
     Args:
         handle: of the adapter, attached with the run's seed.
-        checkpoint: file to write checkpoints to, and to go on from; None keeps none.
+        checkpoint: folder to write checkpoints to, and to go on from; None keeps none.
         on_step: told of every step.
         stopping: asked after every step; when it says so, a checkpoint is written and `Interrupted` raised.
         say: told once where the method needs whole images, and nothing can be shared.
+        on_start: told, before the first step, of the steps that the checkpoint holds.
 
     Raises:
         RequestError: the corpus holds conversations and the backbone has no form for them, or an example is too long.
         RunFailed: the loss or a gradient is not finite, a parameter has none within the first steps, or memory runs
             out at one example a step.
-        UntrustedRecord: the checkpoint's bytes are not those that were written.
+        MachineError: a checkpoint cannot be written; the one before it is whole.
     """
     budget = config.budget
     if corpus.most_exchanges > 1:
         backbone.target([Exchange("q", "a")] * 2)
     steady_malloc()
     training = _Training(backbone, handle, config)
-    if checkpoint is not None and checkpoint.exists():
-        training.restore(_read_checkpoint(checkpoint))
+    checkpoints = None if checkpoint is None else Checkpoints(checkpoint)
+    if checkpoints is not None and (state := checkpoints.last()) is not None:
+        training.restore(state)
+    on_start(training.steps)
     saved = time.perf_counter()
     with (
         _training_mode(backbone, training.masters),
@@ -144,8 +153,8 @@ def train(
             losses.soon(following)
             on_step(training.step(losses, examples))
             stop = stopping()
-            if checkpoint is not None and (stop or time.perf_counter() - saved > CHECKPOINT_SECONDS):
-                _write_checkpoint(checkpoint, training.state())
+            if checkpoints is not None and (stop or time.perf_counter() - saved > CHECKPOINT_SECONDS):
+                checkpoints.write(training.done, training.state())
                 saved = time.perf_counter()
             if stop:
                 raise Interrupted(f"stopped after step {training.done} of {budget.steps}")
@@ -164,17 +173,29 @@ class _Training:
         fused, decay = all(p.device.type in ("cpu", "cuda") for p in self.parameters), config.budget.weight_decay
         self._optimizer = torch.optim.AdamW(self.parameters, lr=config.rate, weight_decay=decay, fused=fused)
         torch.manual_seed(derive(config.seed, "dropout"))
-        self.done = 0
-        """Steps."""
         self._threads: tuple[int, ...] = (torch.get_num_threads(),)
-        self._last_losses: deque[float] = deque(maxlen=max(1, config.budget.steps // 10))
+        self.steps: list[Step] = []
+        """Those that are done, with those of earlier sittings."""
         self._micro_batch, self._left_out = config.budget.batch_size, 0
         for cache in backbone.caches:
             cache.begin()
         self._began = time.perf_counter()
 
+    @property
+    def done(self) -> int:
+        """Returns the number of steps that are done."""
+        return len(self.steps)
+
     def step(self, losses: Losses, examples: list[Example]) -> Step:
-        """Takes an optimiser step; raises RunFailed where the loss or a gradient is not finite."""
+        """Takes an optimiser step; raises RunFailed where the loss or a gradient is not finite, or memory runs out."""
+        try:
+            return self._step(losses, examples)
+        except (MemoryError, RuntimeError) as error:
+            if (why := shortage(error)) is None:
+                raise
+            raise RunFailed(f"step {self.done + 1}: out of memory: {why}") from error
+
+    def _step(self, losses: Losses, examples: list[Example]) -> Step:
         budget = self._config.budget
         rate = learning_rate(self.done, budget, self._config.rate)
         for group in self._optimizer.param_groups:
@@ -191,16 +212,14 @@ class _Training:
             raise RunFailed(f"step {self.done + 1}: {found}: not finite")
         self._optimizer.step()
         self.masters.write()
-        self.done += 1
-        self._last_losses.append(loss)
-        return Step(self.done, loss, rate, norm, self._seconds(), self._peak.note())
+        self.steps.append(Step(self.done + 1, loss, rate, norm, self._seconds(), self._peak_bytes()))
+        return self.steps[-1]
 
     def state(self) -> dict[str, Any]:
         """Returns what a checkpoint holds."""
         return {
-            "step": self.done,
+            "steps": [dataclasses.astuple(step) for step in self.steps],
             "seconds": self._seconds(),
-            "tail": list(self._last_losses),
             "micro": self._micro_batch,
             "left_out": self._left_out,
             "threads": list(self._threads),
@@ -215,28 +234,29 @@ class _Training:
         self._handle.load(state["adapter"])
         self._optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["rng"])
-        self.done, self._micro_batch = state["step"], state["micro"]
-        # A checkpoint from before conversations were read whole has none, and nothing was left out.
-        self._left_out = state.get("left_out", 0)
-        self._threads = tuple(sorted({*state.get("threads", ()), *self._threads}))
-        # Nor does an older one say which parameters the loss had not reached.
-        self._reached.waiting = [(name, i) for name, i in state.get("waiting", [])]
-        self._last_losses.extend(state["tail"])
+        self.steps = [Step(*step) for step in state["steps"]]
+        self._micro_batch, self._left_out = state["micro"], state["left_out"]
+        self._threads = tuple(sorted({*state["threads"], *self._threads}))
+        self._reached.waiting = [(name, i) for name, i in state["waiting"]]
         self._began = time.perf_counter() - state["seconds"]
 
     def result(self) -> Trained:
         """Returns what the training cost."""
-        final_loss = sum(self._last_losses) / len(self._last_losses)
-        optimizer_state = state_dtype(self._optimizer.state)
+        last = self.steps[-max(1, self._config.budget.steps // 10) :]
+        final_loss = sum(step.loss for step in last) / len(last)
         return Trained(
             self._seconds(),
-            self._peak.note(),
+            self._peak_bytes(),
             final_loss,
             self._micro_batch,
             self._threads,
-            optimizer_state,
+            state_dtype(self._optimizer.state),
             self._left_out,
         )
+
+    def _peak_bytes(self) -> int:
+        """Returns the peak of all sittings."""
+        return max(self._peak.note(), self.steps[-1].peak_bytes if self.steps else 0)
 
     def _seconds(self) -> float:
         spared = sum(cache.spared for cache in self._backbone.caches)
@@ -267,33 +287,11 @@ def _backward(losses: Losses, ready: Ready, masters: Masters, micro: int) -> tup
                 loss, n = losses.sum_of(ready, chosen)
                 loss.backward()
                 total, tokens = total + loss.item(), tokens + n
-        except (torch.OutOfMemoryError, MemoryError) as error:
+        except (MemoryError, RuntimeError) as error:
             masters.zero_gradients()
-            if micro == 1:
-                raise RunFailed(f"out of memory with one example a step: {str(error).splitlines()[0]}") from error
-            micro = (micro + 1) // 2
+            micro = halved(micro, error, "one example a step")
             continue
         for parameter in masters.by_name.values():
             if parameter.grad is not None:
                 parameter.grad /= tokens
         return total / tokens, micro
-
-
-def _write_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Writes a checkpoint and its checksum, so that a partial or damaged one is never gone on from."""
-    part = path.with_suffix(".part")
-    torch.save(state, part)
-    with part.open("rb") as stream:
-        os.fsync(stream.fileno())
-    path.with_suffix(".sha256").write_text(file_sha256(part))
-    os.replace(part, path)
-
-
-def _read_checkpoint(path: Path) -> dict[str, Any]:
-    said = path.with_suffix(".sha256")
-    if not said.exists() or said.read_text() != file_sha256(path):
-        raise UntrustedRecord(
-            f"The checkpoint `{path.name}` in `{path.parent.name}` is damaged. Delete it to start over."
-        )
-    state: dict[str, Any] = torch.load(path, weights_only=True)
-    return state

@@ -1,0 +1,217 @@
+"""Faults of the machine and of single runs: what is recorded stays, the rest is done, the same command goes on."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import resource
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mmpt_bench import api
+from mmpt_bench.common import locks
+from mmpt_bench.common.errors import Interrupted, MachineError, UntrustedRecord
+from mmpt_bench.common.files import read_jsonl
+from mmpt_bench.common.locks import Held
+from mmpt_bench.embedded import suite
+from mmpt_bench.engine.adapters.attachment import Handle
+from mmpt_bench.engine.models import backbone as backbones
+from mmpt_bench.engine.training import train
+from mmpt_bench.methods import method_catalog
+from mmpt_bench.records.run_folder import LOG, TENSORS
+from mmpt_bench.records.store import Store
+from mmpt_bench.runs.events import Reporter
+
+SIZE: dict[str, Any] = {"steps": 4, "batch_size": 2}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small() -> Iterator[None]:
+    """The embedded suite with few images, the backbone loaded once, and a checkpoint after each step."""
+    with pytest.MonkeyPatch.context() as patch:
+        torch.set_num_threads(1)
+        patch.setattr(suite, "CORPUS_SIZE", 32)
+        patch.setattr(suite, "VALIDATION_SIZE", 4)
+        patch.setitem(suite.N_IMAGES, "mnist", 6)
+        patch.setitem(suite.N_IMAGES, "cifar10", 20)
+        patch.setattr(backbones, "load_backbone", functools.cache(backbones.load_backbone))
+        patch.setattr(train, "CHECKPOINT_SECONDS", -1.0)
+        yield
+
+
+def run(out: Path, methods: str = "lora,projector", tasks: str = "mnist", **more: Any) -> Any:
+    return api.run(methods, tasks, out=out, **SIZE, **more)
+
+
+def in_child(work: Callable[[], Any]) -> Callable[[], int]:
+    """Starts work in a forked child; the result waits for it and returns its status, 0 where nothing was raised."""
+    child = os.fork()
+    if not child:
+        try:
+            work()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    return lambda: os.waitpid(child, 0)[1]
+
+
+def recorded(out: Path) -> list[tuple[str, str]]:
+    return sorted((record.method, record.task) for record in Store(out).records() if record.status == "ok")
+
+
+def folder_of(out: Path, method: str) -> Any:
+    return next(each for each in Store(out).runs() if each.name.startswith(method))
+
+
+def test_a_killed_run_goes_on_with_the_whole_log_and_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    def kill(job: Any, step: train.Step) -> None:
+        if step.step == 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    asked = in_child(lambda: run(tmp_path / "cut", "lora", reporter=Reporter(train_step=kill)))
+    assert os.WTERMSIG(asked()) == signal.SIGKILL
+    cut = folder_of(tmp_path / "cut", "lora")
+    assert not cut.path(LOG).exists()
+    run(tmp_path / "cut", "lora")
+    run(tmp_path / "whole", "lora")
+    whole = folder_of(tmp_path / "whole", "lora")
+    assert cut.path("adapter", TENSORS).read_bytes() == whole.path("adapter", TENSORS).read_bytes()
+    kept = ("step", "loss", "rate", "grad_norm")
+    logs = [[{name: row[name] for name in kept} for row in read_jsonl(each.path(LOG))] for each in (cut, whole)]
+    assert [row["step"] for row in logs[0]] == [1, 2, 3, 4]
+    assert logs[0] == logs[1]
+    names = [sorted(path.name for path in each.path().rglob("*")) for each in (cut, whole)]
+    assert names[0] == names[1]
+
+
+def test_steps_after_the_checkpoint_are_not_left_in_the_log(tmp_path: Path) -> None:
+    def stop_at(step: int) -> Any:
+        seen: list[int] = []
+        reporter = Reporter(train_step=lambda job, done: seen.append(done.step))
+        with pytest.raises(Interrupted):
+            run(tmp_path, "lora", reporter=reporter, stopping=lambda: step in seen)
+        return folder_of(tmp_path, "lora")
+
+    folder = stop_at(2)
+    folder.log_steps([{"step": 3, "loss": 99.0}, {"step": 4, "loss": 99.0}])
+    stop_at(3)
+    assert [row["step"] for row in read_jsonl(folder.path(LOG))] == [1, 2, 3]
+    assert all(row["loss"] < 99 for row in read_jsonl(folder.path(LOG)))
+
+
+def test_a_run_whose_adapter_is_damaged_keeps_no_other_run_from_starting(tmp_path: Path) -> None:
+    run(tmp_path)
+    adapter = folder_of(tmp_path, "lora").path("adapter", TENSORS)
+    data = bytearray(adapter.read_bytes())
+    data[-1] ^= 1
+    adapter.write_bytes(data)
+    said: list[str] = []
+    with pytest.raises(UntrustedRecord, match="is damaged"):
+        run(tmp_path, tasks="cifar10", reporter=Reporter(said=said.append))
+    assert recorded(tmp_path) == [("lora", "mnist"), ("projector", "cifar10"), ("projector", "mnist")]
+    assert "lora, seed 0: The adapter in" in said[0]
+
+
+@pytest.mark.parametrize("command", ["run", "ablate", "tune"])
+def test_an_error_in_one_method_keeps_no_other_from_starting(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def attach(*_: Any) -> Handle:
+        raise ValueError("a method of one's own, with a bug")
+
+    lora = method_catalog.load_method(method_catalog.method_entries()["lora"])
+    monkeypatch.setattr(lora, "attach", attach)
+    both, size = "lora,projector", {"out": tmp_path, **SIZE}
+    commands: dict[str, Callable[[], Any]] = {
+        "run": lambda: run(tmp_path),
+        "ablate": lambda: api.ablate(both, "mnist", axes={"lr": "1e-3,1e-2"}, beside="none", **size),
+        "tune": lambda: list(api.tune(both, trials=2, extend=0, **size)),
+    }
+    with pytest.raises(ValueError, match="with a bug"):
+        commands[command]()
+    if command == "tune":
+        chosen = json.loads((tmp_path / "learning_rates.json").read_text())
+        assert [each["method"] for each in chosen] == ["projector"]
+    else:
+        assert recorded(tmp_path) == [("projector", "mnist")] * (2 if command == "ablate" else 1)
+
+
+def test_runs_that_another_process_does_come_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lora = api.plan("lora", "mnist", out=tmp_path, **SIZE).runs[0]["run"]
+    monkeypatch.setattr("mmpt_bench.runs.execute.LONGEST_WAIT", 0.3)
+    with Store(tmp_path).run(lora).lock(), pytest.raises(Held, match=f"`{lora}` is being done by process"):
+        run(tmp_path)
+    assert recorded(tmp_path) == [("projector", "mnist")]
+    with Store(tmp_path).run(lora).lock(), pytest.raises(Interrupted, match="waiting for"):
+        run(tmp_path, stopping=lambda: True)
+    run(tmp_path)
+    assert recorded(tmp_path) == [("lora", "mnist"), ("projector", "mnist")]
+
+
+def test_a_full_disk_while_the_adapter_is_written_damages_nothing_recorded_earlier(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path, "projector")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    # Without checkpoints, so that the adapter is the first large file.
+    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 1e9)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limit[1]))
+    try:
+        with pytest.raises(MachineError, match=rf"{TENSORS}` cannot be written: .* [\d,]{{6,}} bytes are needed"):
+            run(tmp_path, "projector,lora")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert {path: path.read_bytes() for path in before} == before
+    run(tmp_path, "projector,lora")
+    assert recorded(tmp_path) == [("lora", "mnist"), ("projector", "mnist")]
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_two_searches_of_one_results_folder_make_each_trial_once(tmp_path: Path) -> None:
+    def search() -> None:
+        list(api.tune("lora,projector", trials=2, extend=1, out=tmp_path, **SIZE))
+
+    assert [wait() for wait in [in_child(search), in_child(search)]] == [0, 0]
+    trials = read_jsonl(tmp_path / "learning_rate_trials.jsonl")
+    assert len({(row["method"], row["rate"]) for row in trials}) == len(trials) == 6
+    chosen = json.loads((tmp_path / "learning_rates.json").read_text())
+    assert [each["method"] for each in chosen] == ["lora", "projector"]
+    assert not list(tmp_path.glob("tuning/*/rate-*"))
+
+
+def test_a_killed_trial_goes_on_from_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def killed() -> bool:
+        calls.append(1)
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return False
+
+    def search(out: Path, **more: Any) -> list[Any]:
+        return list(api.tune("lora", trials=2, extend=0, out=out, **SIZE, **more))
+
+    assert os.WTERMSIG(in_child(lambda: search(tmp_path / "cut", stopping=killed))()) == signal.SIGKILL
+    steps: list[int] = []
+    real = train._Training.step
+    monkeypatch.setattr(train._Training, "step", lambda self, *of: (steps.append(self.done + 1), real(self, *of))[1])
+    cut = search(tmp_path / "cut")
+    assert steps == [3, 4, 1, 2, 3, 4]
+    assert cut == search(tmp_path / "whole")
+
+
+def test_a_lock_that_is_waited_for_lets_a_signal_through(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with (
+        locks.held(path, "a run"),
+        pytest.raises(Interrupted, match="waiting for `a run`"),
+        locks.held(path, "a run", 60, lambda: True),
+    ):
+        pass
