@@ -80,8 +80,10 @@ def reply_reader(also: Mapping[str, Sequence[str]] | None = None) -> Parse:
     return parse
 
 
-read_reply: Parse = reply_reader()
-"""Reads a reply by the grammar above: (reply, legal answers) -> answer or None."""
+def read_reply(reply: str, choices: Sequence[str]) -> str | None:
+    """Returns the answer that a reply gives by the grammar above; None where it gives none of the legal ones."""
+    text = without_reasoning(reply)
+    return None if text is None else _Reader(_names(choices, {}), choices).read(text)
 
 
 def _plain(text: str) -> str:

@@ -106,7 +106,7 @@ class Legend:
         )  # fmt: skip
 
 
-def line_entry(color: str, linestyle: str = "-", **look: Any) -> Line2D:
+def line_entry(color: str, linestyle: Any = "-", **look: Any) -> Line2D:
     """Returns a line as it stands in a legend."""
     from matplotlib.lines import Line2D
 

@@ -8,7 +8,10 @@ from typing import Any, Literal
 
 from mmpt_bench.records import keys
 
-LATER: dict[str, Any] = {"n_read_otherwise": None, "n_reasoning": None, "n_unfinished": None}
+LATER: dict[str, Any] = {
+    **{"n_read_otherwise": None, "n_reasoning": None, "n_unfinished": None},
+    **{"notes": "", "threads": "", "optimizer_state": ""},
+}
 """Fields that records of earlier versions lack, and what is taken for them there."""
 
 
@@ -118,7 +121,7 @@ class Costs:
     """Precision of the optimizer's moments; empty where nothing was trained, and in older records."""
     final_loss: float | None = None
     time: str = ""
-    """UTC, ISO 8601, when the record was written."""
+    """UTC, ISO 8601 with milliseconds, when the record was written."""
     environment: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Commit, versions, device, processor, threads: recorded, never part of a key."""
 

@@ -201,7 +201,7 @@ def _train(session: Session, job: Job, folder: RunFolder, handle: Handle) -> dic
 
     try:
         corpus, checkpoint, stopping = session.plan.prepared.corpus, folder.checkpoint, session.stopping
-        result = train(session.backbone, handle, corpus, config, checkpoint, on_step, stopping, report.said, on_start)
+        result = train(session.backbone, handle, corpus, config, checkpoint, on_step, stopping, on_start, report.said)
     finally:
         folder.log_steps(log)
     if result.left_out:
@@ -318,4 +318,4 @@ def _threads() -> int:
 
 
 def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")

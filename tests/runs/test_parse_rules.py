@@ -61,4 +61,4 @@ def test_another_rule_reads_the_kept_replies_and_asks_nothing(tmp_path: Path) ->
 
 def test_a_task_without_the_rule_is_refused_before_a_model_loads(tmp_path: Path) -> None:
     said = bench("--method", "frozen", "--tasks", "pope,vsr", "--parse", "lmms-eval", cwd=tmp_path, code=2)
-    assert "VSR has `official`" in said
+    assert "VSR has `plain`" in said

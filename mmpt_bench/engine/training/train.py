@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import chain, pairwise
@@ -110,8 +110,8 @@ def train(
     checkpoint: Path | None = None,
     on_step: Callable[[Step], None] = lambda step: None,
     stopping: Callable[[], bool] = lambda: False,
-    say: Callable[[str], None] = lambda text: None,
     on_start: Callable[[Sequence[Step]], None] = lambda steps: None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Trained:
     """Trains an attached adapter to the end of its budget, from its checkpoint where there is one.
 
@@ -145,7 +145,7 @@ def train(
     ):
         batches = corpus.batches(config.seed, budget.steps, budget.batch_size, training.done)
         first = next(corpus.batches(config.seed, budget.steps, budget.batch_size, training.done), [])
-        why = losses.compare(first[:2], handle.trainable)
+        why = _compared(losses, first[:2], handle.trainable)
         if why:
             say(f"Every image goes through the whole model in training, because {why}.")
         # Behind the last batch stands an empty one.
@@ -261,6 +261,15 @@ class _Training:
     def _seconds(self) -> float:
         spared = sum(cache.spared for cache in self._backbone.caches)
         return time.perf_counter() - self._began + spared
+
+
+def _compared(losses: Losses, examples: list[Example], trainable: Mapping[str, nn.Parameter]) -> str:
+    """Returns why every image must go through the whole model, or nothing; fewer examples where memory runs out."""
+    while True:
+        try:
+            return losses.compare(examples, trainable)
+        except (MemoryError, RuntimeError) as error:
+            examples = examples[: halved(len(examples), error, "one example a step")]
 
 
 @contextmanager
