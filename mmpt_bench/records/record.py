@@ -8,6 +8,9 @@ from typing import Any, Literal
 
 from mmpt_bench.records import keys
 
+LATER: dict[str, Any] = {"changed": None, "guard": True}
+"""Fields that records of earlier versions lack, and what is taken for them there."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
@@ -34,6 +37,9 @@ class Identity:
     world_size: int = 1
     method_fingerprint: str = ""
     """Of the method's file, where it is a user's own."""
+    changed: dict[str, Any] | None = None
+    """Hyperparameters that are not the method's defaults; a learning rate only where the user set it. None in records
+    that do not say so."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +58,8 @@ class Asked:
     """Name of the file in results/samples/ that lists id, group, picture and right answer of each sample."""
     parse_rule: str = "official"
     """Name of the rule that replies were read by."""
+    guard: bool = True
+    """False where close calls of half precision were not asked again."""
     replies_key: str = ""
     """What the replies are kept under in the run's folder, where it is not `eval_key`: replies that another parse rule
     reads anew."""
@@ -111,6 +119,12 @@ class Record(Identity, Asked, Scores, Costs):
     status: Literal["ok", "failed"]
     reason: str
     """Why it failed; empty where it did not."""
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """Returns its fields as one line of JSON holds them, without later ones that say nothing."""
+        plain = dataclasses.asdict(self)
+        return {name: value for name, value in plain.items() if name not in LATER or value != LATER[name]}
 
     @property
     def variant_key(self) -> str:

@@ -105,7 +105,7 @@ class RunFolder:
 
     def append_record(self, record: Record) -> None:
         """Appends a record; it is on the disk when this returns."""
-        append_jsonl(self.path(RECORDS), dataclasses.asdict(record))
+        append_jsonl(self.path(RECORDS), record.row)
 
     def records(self) -> list[Record]:
         """Returns the run's records; UntrustedRecord for a damaged line, or a record of another run."""

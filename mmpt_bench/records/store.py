@@ -9,7 +9,6 @@ Nothing is shared between runs, so that reading them needs no lock. A name or a 
 
 from __future__ import annotations
 
-import dataclasses
 import uuid
 from collections import Counter
 from collections.abc import Sequence
@@ -86,7 +85,7 @@ class Store:
 
     def publish(self) -> Path:
         """Writes the records of all runs to results/records.jsonl, atomically, and returns its path."""
-        lines = [canonical_json(scrubbed(dataclasses.asdict(record))) + "\n" for record in self.records()]
+        lines = [canonical_json(scrubbed(record.row)) + "\n" for record in self.records()]
         write_atomic(self.path(RECORDS), "".join(lines).encode())
         return self.path(RECORDS)
 

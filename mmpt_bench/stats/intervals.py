@@ -41,6 +41,7 @@ def cluster_bootstrap(
     seed: int = 0,
     level: float = 0.95,
     method: Literal["percentile", "bca"] = "percentile",
+    task: str = "",
 ) -> dict[str, Interval]:
     """Returns an interval of every figure of one checkpoint, from resampling pictures within strata.
 
@@ -53,8 +54,9 @@ def cluster_bootstrap(
         seed: the same seed draws the same pictures.
         level: share of intervals that hold the truth.
         method: "percentile", or bias-corrected and accelerated (Efron 1987).
+        task: name of the task, which draws its pictures for itself.
     """
-    draws = picture_draws(tally, values, n_resamples, seed)
+    draws = picture_draws(tally, values, n_resamples, seed, task)
     estimates = values(tally.counts.sum(axis=0), tally.columns)
     whole = {name: each for name, each in draws.items() if name in estimates and not np.isnan(each).any()}
     if method == "percentile":
