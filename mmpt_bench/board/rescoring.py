@@ -8,10 +8,12 @@ from typing import TypeVar
 
 from mmpt_bench.common.errors import UntrustedRecord
 from mmpt_bench.common.hashing import content_key
+from mmpt_bench.common.values import FieldError, from_plain
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.evaluation.counting import CodedSamples
 from mmpt_bench.evaluation.scoring import figures
 from mmpt_bench.evaluation.task import Task
+from mmpt_bench.records.budget import Budget
 from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store
 from mmpt_bench.stats.resampling import Tally
@@ -52,6 +54,10 @@ def answers_of(record: Record) -> str:
 def check_track(record: Record) -> None:
     """Refuses a record whose track is not that of its backbone, corpus, budget, dtype and suite (UntrustedRecord)."""
     parts = [record.backbone_fingerprint, record.corpus_fingerprint, record.budget, record.dtype, record.suite]
+    try:
+        from_plain(Budget, record.budget)
+    except FieldError as error:
+        raise UntrustedRecord(f"A record of `{record.run}` has a budget that can be none: {error}") from error
     if content_key(parts, 8) != record.track:
         raise UntrustedRecord(
             f"A record of `{record.run}` says it belongs to track `{record.track}`, but its backbone, corpus, budget, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import logging
@@ -46,6 +47,14 @@ def check_name(name: str) -> str:
     return name
 
 
+def is_name(name: str) -> bool:
+    """Returns whether `check_name` takes a name."""
+    try:
+        return bool(check_name(name))
+    except RequestError:
+        return False
+
+
 def path_inside(root: Path, *names: str) -> Path:
     """Returns the path of a file or folder below a results folder; nothing is made.
 
@@ -87,7 +96,7 @@ def write_atomic(path: Path, data: bytes) -> None:
         os.replace(partial, path)
         _sync_folder(path.parent)
     except OSError as error:
-        if path.parent.is_dir():
+        with contextlib.suppress(OSError):  # nor can it be removed where nothing can be written
             partial.unlink(missing_ok=True)
         _raise_unwritten(error, path, len(data))
 
@@ -239,4 +248,7 @@ def _raise_unwritten(error: OSError, path: Path, needed: int) -> NoReturn:
             f"`{where}` cannot be written: {why}; {needed:,} bytes are needed, {free:,} are free there. "
             "What was recorded earlier is whole. Make room and run the same command again."
         ) from error
-    raise MachineError(f"`{where}` cannot be written: {error.strerror or error}. What was there is whole.") from error
+    raise MachineError(
+        f"`{where}` cannot be written: {error.strerror or error}. What was there is whole; name a folder that can be "
+        "written to with `--out`, a copy of this one for instance."
+    ) from error

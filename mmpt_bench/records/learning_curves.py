@@ -42,12 +42,16 @@ def read_learning_curves(store: Store) -> dict[str, LearningCurve]:
         except (KeyError, TypeError, ValueError) as error:
             raise UntrustedRecord(f"Line {number} of `{FILE}` is no learning curve. Remove the file.") from error
         found[curve.run] = curve
-    folder = store.path("runs")
-    for path in sorted(folder.glob(f"*/{LOG}")) if folder.is_dir() else []:
-        # Steps after a checkpoint that was gone on from stand twice; the later ones count.
-        losses = {int(row["step"]): float(row["loss"]) for row in read_jsonl(path)}
+    for run in store.runs():
+        try:
+            # Steps after a checkpoint that was gone on from stand twice; the later ones count.
+            losses = {int(row["step"]): float(row["loss"]) for row in read_jsonl(run.path(LOG))}
+        except (KeyError, TypeError, ValueError) as error:
+            raise UntrustedRecord(
+                f"`{LOG}` of `{run.name}` is damaged: remove it; no score is made from it."
+            ) from error
         if losses:
-            found[path.parent.name] = thinned(path.parent.name, [losses[step] for step in sorted(losses)])
+            found[run.name] = thinned(run.name, [losses[step] for step in sorted(losses)])
     return dict(sorted(found.items()))
 
 
