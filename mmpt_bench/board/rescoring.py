@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -14,6 +15,8 @@ from mmpt_bench.evaluation.counting import CodedSamples
 from mmpt_bench.evaluation.scoring import figures
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.records.budget import Budget
+from mmpt_bench.records.keys import train_key
+from mmpt_bench.records.recipe import Recipe
 from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store
 from mmpt_bench.stats.resampling import Tally
@@ -62,6 +65,12 @@ def check_track(record: Record) -> None:
         raise UntrustedRecord(
             f"A record of `{record.run}` says it belongs to track `{record.track}`, but its backbone, corpus, budget, "
             f"dtype and suite make `{content_key(parts, 8)}`: it was changed. Run it again."
+        )
+    recipe = {field.name: getattr(record, field.name) for field in dataclasses.fields(Recipe)}
+    if (train_key(recipe), f"{record.method}-{record.train_key}") != (record.train_key, record.run):
+        raise UntrustedRecord(
+            f"A record of `{record.run}` is of other hyperparameters, data or seed than its key says: it was changed. "
+            "Run it again."
         )
 
 

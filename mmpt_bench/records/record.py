@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from mmpt_bench.records import keys
 
-LATER: dict[str, Any] = {"changed": None, "guard": True}
+LATER: dict[str, Any] = {"changed": None, "guard": True, "answers_bytes": 0, "answers_sha256": ""}
 """Fields that records of earlier versions lack, and what is taken for them there."""
 
 
@@ -88,6 +88,10 @@ class Scores:
     n_unparsed: int = 0
     degenerate: bool = False
     """More than 99 % of the answers are the same one, on a task where the right ones are not."""
+    answers_bytes: int = 0
+    """How much of the run's file of answers there was when the record was made."""
+    answers_sha256: str = ""
+    """SHA-256 of that part; empty in records that do not keep it."""
     parsed_choices: str = ""
     """A character a sample, in the order of the samples file: the choice's index in base 36, `-` where unreadable."""
     ranked_choices: str = ""

@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.common.errors import RequestError, UntrustedRecord
 from mmpt_bench.common.escaping import plain_text
-from mmpt_bench.common.files import is_name, path_inside, read_jsonl, scrub, scrubbed, write_atomic
+from mmpt_bench.common.files import is_name, path_inside, read_jsonl, scrub, write_atomic
 from mmpt_bench.common.hashing import canonical_json, content_key
 from mmpt_bench.data.images import LazyImage
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.evaluation.counting import DIGITS
 from mmpt_bench.records.record import Record
-from mmpt_bench.records.run_folder import RECORDS, RunFolder, read_records
+from mmpt_bench.records.run_folder import RECORDS, RunFolder, read_records, summed
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -97,9 +97,14 @@ class Store:
             found |= {record.eval_key: record for record in run.records()}
         return sorted(found.values(), key=lambda record: (record.run, record.task, record.eval_key))
 
+    def verify(self) -> None:
+        """Raises UntrustedRecord where a run's recipe, answers or records were edited."""
+        for run in self.runs():
+            run.verify(run.records())
+
     def publish(self) -> Path:
         """Writes the records of all runs to results/records.jsonl, atomically, and returns its path."""
-        lines = [canonical_json(scrubbed(record.row)) + "\n" for record in self.records()]
+        lines = [canonical_json(summed(record.row)) + "\n" for record in self.records()]
         write_atomic(self.path(RECORDS), "".join(lines).encode())
         return self.path(RECORDS)
 
