@@ -122,7 +122,7 @@ def read(path: Path) -> list[Choice]:
         return [_choice(entry) for entry in loads(path.read_bytes())]
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise UntrustedRecord(
-            f"`{path.name}` is damaged: {str(error)[:100]}. Remove it; `mmpt-bench tune` makes it again from the trials "
+            f"`{path.name}` is damaged: {str(error)[:100]}. Remove it; `mmpt-bench tune` makes it anew from trials "
             "that are kept."
         ) from error
 
