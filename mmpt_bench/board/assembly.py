@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 
 from mmpt_bench.board.board import Board, Cell, Column, Failure, Row
 from mmpt_bench.board.ranking import ranked
-from mmpt_bench.board.rescoring import Rescored, Samples, by, rescored
+from mmpt_bench.board.rescoring import Rescored, Samples, by, decoding, rescored
 from mmpt_bench.common.errors import UntrustedRecord
 from mmpt_bench.evaluation.task import OFFICIAL, Task
 from mmpt_bench.records.record import Record
 from mmpt_bench.stats.claims import SEEDS_TO_CLAIM
 from mmpt_bench.stats.intervals import Interval, cluster_bootstrap, percentile, seed_spread
-from mmpt_bench.stats.resampling import FEW_PICTURES, Resampled, resample
+from mmpt_bench.stats.resampling import Resampled, resample
 
 RESAMPLES = 2000
 Scores = dict[str, dict[str, dict[int, Rescored]]]
@@ -132,7 +132,7 @@ def _column(task: Task, record: Record, samples: Samples) -> Column:
         raise UntrustedRecord(f"`{record.run}` says that `{task.name}` reaches {record.ceiling}; it reaches {ceiling}.")
     return Column(
         task=task.name,
-        title=task.title,
+        title=task.title + ("" if record.parse_rule == OFFICIAL else f" ({record.parse_rule})"),
         headline=task.headline,
         unit=task.unit,
         ceiling=ceiling,
@@ -140,7 +140,7 @@ def _column(task: Task, record: Record, samples: Samples) -> Column:
         dataset=record.dataset,
         data_fingerprint=record.data_fingerprint,
         split=record.split,
-        decode=record.decode + ("" if record.parse_rule == OFFICIAL else f", parse rule {record.parse_rule}"),
+        decode=decoding(record) + ("" if record.parse_rule == OFFICIAL else f", parse rule {record.parse_rule}"),
         version=record.task_version,
         n=len(asked),
         n_pictures=len({sample.cluster for sample in asked}),
@@ -184,6 +184,7 @@ def _row(
 def _flags(row: Row, records: Sequence[Record], n_failed: int, limit: int | None) -> list[str]:
     source = row.learning_rate_source
     degenerate = sorted({record.task for record in records if record.degenerate})
+    rules = sorted({f"{r.task} read by the rule {r.parse_rule}" for r in records if r.parse_rule != OFFICIAL})
     return [
         *(["exploratory"] if row.trains and len(row.seeds) < SEEDS_TO_CLAIM else []),
         *([f"degenerate: {', '.join(degenerate)}"] if degenerate else []),
@@ -191,6 +192,8 @@ def _flags(row: Row, records: Sequence[Record], n_failed: int, limit: int | None
         *_shares(records, "n_unfinished", "replies that end inside their reasoning"),
         *([f"{n_failed} failed"] if n_failed else []),
         *(["limit"] if limit is not None else []),
+        *rules,
+        *(["close calls not asked again"] if not all(record.guard for record in records) else []),
         *(["lr not searched"] if row.trains and "searched:" not in source else []),
         *(["lr at edge"] if "edge" in source else []),
     ]
@@ -235,18 +238,18 @@ def _interval(
 ) -> Interval | None:
     """Returns the interval of one cell; None where the figure is undefined on some resamples (too few pictures).
 
-    `common` is the headline of the rows that are ranked. Many pictures are drawn one by one, whatever is resampled
-    from them: there a row alone would give the same draws again.
+    `common` is the headline of the rows that are ranked. Its draws are those that the row alone would give.
     """
-    seeds, sheet = tuple(sorted(by_seed)), next(iter(by_seed.values())).headline
+    seeds = tuple(sorted(by_seed))
     if len(seeds) == 1:
         tally = by_seed[seeds[0]].headline_tally
-        return cluster_bootstrap(tally, task.metric.values, n_resamples).get(task.headline)
-    if common is not None and common.seeds == seeds and label in common.methods and len(sheet.clusters) > FEW_PICTURES:
+        return cluster_bootstrap(tally, task.metric.values, n_resamples, task=task.name).get(task.headline)
+    if common is not None and common.seeds == seeds and label in common.methods:
         return percentile(common.draws[:, common.column(label)])
     try:
         tallies = {seed: by_seed[seed].headline_tally for seed in seeds}
-        return percentile(resample({"": tallies}, task.metric.values, task.headline, n_resamples).draws[:, 0])
+        alone = resample({"": tallies}, task.metric.values, task.headline, n_resamples, task=task.name)
+        return percentile(alone.draws[:, 0])
     except ValueError:
         return None
 

@@ -17,7 +17,7 @@ class Column:
 
     task: str
     title: str
-    """As people write it: "MME"."""
+    """As people write it: "MME"; with the parse rule where it is not the benchmark's own."""
     headline: str
     """Name of the figure."""
     unit: Literal["points", "fraction"]
@@ -73,7 +73,7 @@ class Row:
     """A method with one set of hyperparameters."""
 
     label: str
-    """The method, with those hyperparameters that tell its rows on this board apart."""
+    """The method, with the hyperparameters that are not its defaults, and those that tell its rows apart."""
     method: str
     params: dict[str, Any]
     trains: bool

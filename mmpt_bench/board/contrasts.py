@@ -15,6 +15,7 @@ import numpy as np
 from mmpt_bench.board.assembly import RESAMPLES, Evidence
 from mmpt_bench.board.board import Row
 from mmpt_bench.board.ranking import resampled_headline, runs_of, seeds_of
+from mmpt_bench.common.hashing import derive
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.stats.claims import SEEDS_TO_CLAIM, SIGNIFICANT
 from mmpt_bench.stats.differences import (
@@ -115,7 +116,6 @@ def _group(
     n_resamples: int,
 ) -> list[Contrast]:
     """Returns the contrasts of pairs with the same scope and seeds, from resamples that are common to all of them."""
-    # In an order of their own: the draws of resamples follow it, and `a - b` must be `b - a` turned round.
     labels = sorted({label for pair in pairs for label in pair})
     columns = {c.task: c for c in evidence.board.columns}
     figures: dict[str, Resampled] = {}
@@ -149,12 +149,12 @@ def _swapped(
     """Returns a task's part of the difference with answers exchanged, and whether all exchanges are in it."""
     runs = runs_of(pair, seeds, task.name, evidence.scores, evidence.board)
     a, b = (run if isinstance(run, Tally) else run[seeds[0]] for run in (runs[label] for label in pair))
-    # Each task exchanges for itself.
-    number = [c.task for c in evidence.board.columns].index(task.name)
+    # Each task exchanges for itself, whatever others there are.
+    seed = derive(0, task.name)
     drawn, exact = swapped_differences(
-        a, b, task.metric.values, task.headline, n_resamples, number, exhaustive=n_tasks == 1
+        a, b, task.metric.values, task.headline, n_resamples, seed, exhaustive=n_tasks == 1
     )
-    column = evidence.board.columns[number]
+    column = next(c for c in evidence.board.columns if c.task == task.name)
     return (drawn if n_tasks == 1 else drawn / (column.ceiling - column.chance) / n_tasks), exact
 
 

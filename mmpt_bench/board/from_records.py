@@ -99,10 +99,15 @@ def _board(
 
 
 def _labels(records: Sequence[Record]) -> dict[str, str]:
-    """Returns a label for every variant: its method, and the hyperparameters in which that method's variants differ.
+    """Returns a label for every variant: its method, and the hyperparameters that are not the method's defaults.
 
-    Learning rates, which are searched for each, are named where nothing else tells two variants apart.
+    What tells the method's variants apart is named for all of them. Learning rates, which are searched for each, are
+    named where nothing else tells two variants apart, or where the user set them.
     """
+    changed: dict[str, set[str]] = {}
+    for record in records:
+        if record.changed is not None:
+            changed[_variant(record)] = changed.get(_variant(record), set(record.changed)) & set(record.changed)
     variants: dict[str, dict[str, Record]] = {}
     for record in records:
         variants.setdefault(record.method, {})[_variant(record)] = record
@@ -115,7 +120,8 @@ def _labels(records: Sequence[Record]) -> dict[str, str]:
         if len({canonical_json([_told(r).get(name) for name in asked]) for r in of_method.values()}) == len(of_method):
             telling = asked
         for variant, record in of_method.items():
-            told = ", ".join(f"{name}={_told(record).get(name)}" for name in telling)
+            shown = sorted({*telling, *changed.get(variant, ())})
+            told = ", ".join(f"{name}={_told(record).get(name)}" for name in shown)
             labels[variant] = f"{method} ({told})" if told else method
     return labels
 
@@ -125,5 +131,6 @@ def _variant(record: Record) -> str:
 
 
 def _told(record: Record) -> dict[str, object]:
-    """Returns what tells variants apart: the hyperparameters, and the file where the method is a user's own."""
-    return record.params | ({"file": record.method_fingerprint[:8]} if record.method_fingerprint else {})
+    """Returns what tells variants apart: hyperparameters, processes, and the file where the method is a user's own."""
+    file = {"file": record.method_fingerprint[:8]} if record.method_fingerprint else {}
+    return record.params | {"processes": record.world_size} | file

@@ -139,7 +139,7 @@ def runs_of(
 def resampled_headline(runs: Mapping[str, Runs], task: Task, n_resamples: int) -> Resampled | None:
     """Returns the headline figure on common resamples; None where it is undefined on some of them."""
     try:
-        return resample(runs, task.metric.values, task.headline, n_resamples)
+        return resample(runs, task.metric.values, task.headline, n_resamples, task=task.name)
     except ValueError:
         return None
 

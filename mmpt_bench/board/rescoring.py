@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from mmpt_bench.common.errors import UntrustedRecord
 from mmpt_bench.common.hashing import content_key
+from mmpt_bench.common.values import FieldError, from_plain
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.evaluation.counting import CodedSamples
 from mmpt_bench.evaluation.scoring import figures
 from mmpt_bench.evaluation.task import Task
+from mmpt_bench.records.budget import Budget
+from mmpt_bench.records.keys import UNKNOWN, train_key
+from mmpt_bench.records.recipe import Recipe
 from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store
-from mmpt_bench.stats.resampling import FEW_PICTURES, Tally
+from mmpt_bench.stats.resampling import Tally
 
 TOLERANCE = 1e-9
 """Relative: sums of the same counts in another order; a wrong answer moves a score by 1e-5 of the ceiling or more."""
@@ -52,16 +57,32 @@ def answers_of(record: Record) -> str:
 def check_track(record: Record) -> None:
     """Refuses a record whose track is not that of its backbone, corpus, budget, dtype and suite (UntrustedRecord)."""
     parts = [record.backbone_fingerprint, record.corpus_fingerprint, record.budget, record.dtype, record.suite]
+    is_known = record.corpus_fingerprint != UNKNOWN
+    try:
+        from_plain(Budget, record.budget if is_known else {})
+    except FieldError as error:
+        raise UntrustedRecord(f"A record of `{record.run}` has a budget that can be none: {error}") from error
     if content_key(parts, 8) != record.track:
         raise UntrustedRecord(
             f"A record of `{record.run}` says it belongs to track `{record.track}`, but its backbone, corpus, budget, "
             f"dtype and suite make `{content_key(parts, 8)}`: it was changed. Run it again."
         )
+    recipe = {field.name: getattr(record, field.name) for field in dataclasses.fields(Recipe)}
+    if is_known and (train_key(recipe), f"{record.method}-{record.train_key}") != (record.train_key, record.run):
+        raise UntrustedRecord(
+            f"A record of `{record.run}` is of other hyperparameters, data or seed than its key says: it was changed. "
+            "Run it again."
+        )
 
 
 def edition(record: Record) -> tuple[str, ...]:
     """Returns what two results of a task must share to be compared: data, split, decoding, samples and parse rule."""
-    return record.data_fingerprint, record.split, record.decode, record.samples, record.parse_rule
+    return record.data_fingerprint, record.split, decoding(record), record.samples, record.parse_rule
+
+
+def decoding(record: Record) -> str:
+    """Returns how answers were made: "generate", or "rank"; and whether close calls were not asked again."""
+    return record.decode + ("" if record.guard else ", close calls not asked again")
 
 
 def one_edition(records: Sequence[Record], tasks: Mapping[str, Task]) -> tuple[list[Record], list[str]]:
@@ -89,8 +110,9 @@ def one_edition(records: Sequence[Record], tasks: Mapping[str, Task]) -> tuple[l
                 kept += of_edition
             else:
                 main = editions[0][0]
+                other = "read by another rule" if key[:-1] == main[:-1] else "on other data or asked otherwise"
                 left_out.append(
-                    f"{len(of_edition)} of `{name}` on other data: {_edition_text(key)}; shown are those on "
+                    f"{len(of_edition)} of `{name}` {other}: {_edition_text(key)}; shown are those of "
                     f"{_edition_text(main)}."
                 )
     return kept, left_out
@@ -143,10 +165,8 @@ class Samples:
         """Returns the sheet of a file's samples, and the one that the headline figure is resampled from."""
         if (name, task.name) not in self._sheets:
             sheet = task.metric.coded(self(name))
-            # Up to a few pictures, what is drawn hangs on all columns.
-            narrow = len(sheet.clusters) > FEW_PICTURES
             needed = task.metric.needs(task.headline, sheet.columns)
-            self._sheets[name, task.name] = sheet, sheet.narrowed(needed) if narrow else sheet
+            self._sheets[name, task.name] = sheet, sheet.narrowed(needed)
         return self._sheets[name, task.name]
 
 

@@ -101,17 +101,15 @@ def ablate(only_plan: bool, as_json: bool, **options: Any) -> None:
 
 
 def _print(result: AblationResult, as_json: bool) -> None:
-    from rich.console import Console
-
+    from mmpt_bench.cli.streams import console
     from mmpt_bench.study.ablation_tables import FOLDER, ablation_json, ablation_tables
 
     assert result.board is not None
     if as_json:
         print_json(ablation_json(result.board))
         return
-    console = Console()
     for part in ablation_tables(result.board):
-        console.print(part)
+        console().print(part)
     click.echo(f"Written: {result.name}.csv and .md in {result.folder}/{FOLDER}/", err=True)
 
 

@@ -37,9 +37,8 @@ def compare(names: tuple[str, ...], tasks: str, scope: str | None, setting: str,
     if as_json:
         print_json(as_plain(answer))
         return
-    from rich.console import Console
+    from mmpt_bench.cli.streams import console
 
     click.echo(answer.sentence)
-    console = Console()
     for part in tables(answer):
-        console.print(part)
+        console().print(part)

@@ -47,11 +47,9 @@ def print_leaderboard(made: Leaderboard, form: str) -> None:
     if form != "table":
         click.echo(made.text(form), nl=False)
         return
-    from rich.console import Console
-
     from mmpt_bench.board.writers.terminal import leaderboard_tables
+    from mmpt_bench.cli.streams import console
 
-    console = Console()
     for table in leaderboard_tables(made.boards):
-        console.print(table)
+        console().print(table)
     click.echo(f"Written: leaderboard.csv, leaderboard.md and figures/ in {made.folder}/", err=True)

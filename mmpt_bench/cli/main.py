@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import re
 import sys
+from typing import NoReturn
 
 import click
 
@@ -19,8 +22,11 @@ from mmpt_bench.cli.pretrain import pretrain
 from mmpt_bench.cli.report import report
 from mmpt_bench.cli.run import run
 from mmpt_bench.cli.score import score
+from mmpt_bench.cli.streams import open_streams
 from mmpt_bench.cli.tune import tune
-from mmpt_bench.common.errors import BenchError
+from mmpt_bench.common.errors import BenchError, MachineError, RequestError
+from mmpt_bench.common.escaping import plain_text
+from mmpt_bench.common.files import scrub
 from mmpt_bench.common.version import VERSION
 
 
@@ -44,10 +50,18 @@ for command in COMMANDS:
     cli.add_command(command)
 
 
+LONG_VALUE = re.compile(r"`([^`]{200})[^`]+`")
+"""A value that a message shows the beginning of."""
+LONG = 4000
+"""Characters of a message."""
+
+
 def main() -> None:
     """Runs the command line and exits with the code that errors.py lists."""
+    open_streams()
     try:
         code = cli.main(standalone_mode=False)
+        sys.stdout.flush()
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -56,9 +70,24 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except BenchError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
+        _end(error)
+    except OSError as error:
+        _end(_of_machine(error))
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _end(error: BenchError) -> NoReturn:
+    text = LONG_VALUE.sub(r"`\1…`", str(error))
+    click.echo(f"error: {plain_text(text, LONG)}", err=True)
+    sys.exit(error.exit_code)
+
+
+def _of_machine(error: OSError) -> BenchError:
+    """Returns what is said of a file that cannot be opened, read or written where nothing better is known of it."""
+    where = f"`{scrub(str(error.filename))}`" if error.filename else "A file or connection"
+    if error.errno == errno.ENAMETOOLONG:
+        return RequestError(f"{where} is too long to be the name of a file or folder.")
+    return MachineError(f"{where} cannot be used: {error.strerror or error}. What is recorded is kept.")
 
 
 if __name__ == "__main__":

@@ -10,12 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mmpt_bench.cli.streams import console as console_on
+from mmpt_bench.common.escaping import plain_text
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from mmpt_bench.records.record import Record
     from mmpt_bench.runs.events import Reporter
     from mmpt_bench.runs.plan import Job, Plan
+
+
+LONG = 2000
+"""Characters of a message."""
 
 
 def _label(job: Job) -> str:
@@ -68,24 +75,23 @@ class _Bars:
 @contextmanager
 def reporting() -> Iterator[Reporter]:
     """Yields the reporter that fits where stderr goes."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from mmpt_bench.runs.events import Reporter
 
-    console = Console(stderr=True)
+    console = console_on(stderr=True)
 
     def planned(plans: Sequence[Plan]) -> None:
         for line in announcement(plans):
-            click.echo(line, err=True)
+            click.echo(plain_text(line, LONG), err=True)
 
     def finished(record: Record) -> None:
         if record.status == "failed":
             console.print(f"[red]{record.run} failed:[/] ", end="", highlight=False)
-            console.print(record.reason, markup=False, highlight=False)
+            console.print(plain_text(record.reason, LONG), markup=False, highlight=False)
 
     def said(text: str) -> None:
-        console.print(text, markup=False, highlight=False)
+        console.print(plain_text(text, LONG), markup=False, highlight=False)
 
     if not console.is_terminal:
         lines = _Lines()

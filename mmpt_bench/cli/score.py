@@ -33,10 +33,9 @@ def score(
     if as_json:
         print_json(scorecard_json(card))
     else:
-        from rich.console import Console
+        from mmpt_bench.cli.streams import console
 
-        console = Console()
         for part in scorecard_parts(card):
-            console.print(part)
+            console().print(part)
     if as_json and not card.comparable:
         click.echo(f"{card.title}: incomplete, not comparable: {'; '.join(card.missing)}.", err=True)

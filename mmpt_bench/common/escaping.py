@@ -55,6 +55,15 @@ LATEX = {
 MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~!$])")
 
 
+def without_escapes(text: str) -> str:
+    """Returns text of any number of lines without escape sequences, control characters and direction marks."""
+    lines = text.split("\n")
+    if not all(line.isprintable() for line in lines):
+        lines = ANSI.sub("", text).split("\n")
+        lines = ["".join(c for c in line if c.isprintable() or c == "\t") for line in lines]
+    return "\n".join(lines)
+
+
 def plain_text(text: str, limit: int = MAX_SHOWN) -> str:
     """Returns text as one printable line of limited length: no escape sequences, no control or direction marks."""
     line = " ".join(ANSI.sub("", text[: 20 * limit]).split())

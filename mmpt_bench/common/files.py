@@ -47,6 +47,14 @@ def check_name(name: str) -> str:
     return name
 
 
+def is_name(name: str) -> bool:
+    """Returns whether `check_name` takes a name."""
+    try:
+        return bool(check_name(name))
+    except RequestError:
+        return False
+
+
 def path_inside(root: Path, *names: str) -> Path:
     """Returns the path of a file or folder below a results folder; nothing is made.
 
@@ -92,6 +100,8 @@ def write_atomic(path: Path, data: bytes) -> None:
                 raise
         sync(path.parent)
     except OSError as error:
+        with contextlib.suppress(OSError):  # Nor can it be removed where nothing can be written.
+            partial.unlink(missing_ok=True)
         raise_unwritten(error, path, len(data))
 
 

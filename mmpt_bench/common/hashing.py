@@ -28,6 +28,13 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def bytes_sha256(data: bytes) -> str:
+    """Returns the SHA-256 of bytes, as hex."""
+    import hashlib
+
+    return hashlib.sha256(data).hexdigest()
+
+
 def files_sha256(paths: Iterable[Path], sha256: Callable[[Path], str] = file_sha256) -> str:
     """Returns one SHA-256 over several files' names and bytes, in the order of their names."""
     return content_key([[path.name, sha256(path)] for path in sorted(paths, key=lambda path: path.name)], 64)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -29,9 +30,12 @@ def coerced(where: str, hint: Any, text: str) -> Any:
             raise RequestError(f"`{where}`: write true or false.")
         return text.lower() == "true"
     try:
-        return hint(text)
+        value = hint(text)
     except (TypeError, ValueError) as error:
         raise RequestError(f"`{where}` is not a value of type {_name(hint)}.") from error
+    if hint is float and not math.isfinite(value):
+        raise RequestError(f"`{where}` is not a finite number.")
+    return value
 
 
 class FieldError(ValueError):
@@ -74,6 +78,8 @@ def _hints(cls: Any) -> dict[str, Any]:
 
 def _fitted(name: str, value: Any, hint: Any) -> Any:
     """Returns a value as its field's type, or raises FieldError."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise FieldError(name, f"the field `{name}` is {value}, which is no finite number.")
     if type(value) is hint:
         return value
     hint, may_be_none = _without_none(hint)

@@ -107,6 +107,8 @@ def decoded(source: bytes | Path, file: str, where: str) -> Image:
 
     try:
         with PILImage.open(BytesIO(source) if isinstance(source, bytes) else source) as image:
+            if image.format == "EPS":
+                raise BadImage(file, where, "is EPS, a program that another one would run: it is not decoded")
             return rgb(image, file, where)
     except BadImage:
         raise

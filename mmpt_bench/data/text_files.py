@@ -19,6 +19,10 @@ MAX_BYTES = 512 * 2**20
 """Largest file that is read, unpacked; 9,000 replies of a kilobyte are 9 MB."""
 
 
+MAX_WORKBOOK = 64 * 2**20
+"""Largest workbook that is read, unpacked."""
+
+
 def text_of(path: Path) -> str:
     """Returns a file's text without a byte-order mark, unpacked where it is gzip; RequestError where it is no text."""
     shown = scrub(str(path))
@@ -100,6 +104,12 @@ def excel_rows(path: Path) -> list[dict[str, Any]]:
             "Reading .xlsx needs the package openpyxl: `pip install openpyxl`, or save the file as .tsv."
         ) from error
     try:
+        with zipfile.ZipFile(path) as parts:
+            if sum(part.file_size for part in parts.infolist()) > MAX_WORKBOOK:
+                raise RequestError(f"`{path.name}` unpacks to more than {MAX_WORKBOOK >> 20} MiB: it is not read.")
+            if any(b"<!DOCTYPE" in parts.read(name) or b"<!ENTITY" in parts.read(name) for name in parts.namelist()
+                   if name.endswith((".xml", ".rels"))):  # fmt: skip
+                raise RequestError(f"`{path.name}` declares entities of its own, as no workbook does: it is not read.")
         sheet = openpyxl.load_workbook(path, read_only=True, data_only=True).worksheets[0]
         rows = sheet.iter_rows(values_only=True)
         names = [str(name) for name in next(rows, ())]

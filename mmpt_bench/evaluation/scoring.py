@@ -48,7 +48,7 @@ def scored(task: Task, samples: Sequence[Sample], predictions: Sequence[Predicti
         "score": values[task.decode][task.headline],
         "strict": values["generate"].get(task.headline),
         "constrained": values["rank"].get(task.headline),
-        "interval": cluster_bootstrap(tally, task.metric.values).get(task.headline),
+        "interval": cluster_bootstrap(tally, task.metric.values, task=task.name).get(task.headline),
         "ceiling": task.metric.ceiling(samples),
         "chance": task.metric.chance(samples),
         "values": values[task.decode],

@@ -79,7 +79,8 @@ def _scores(of: Evidence, label: str, task: Task, subtasks: Sequence[str]) -> di
     results = of.scores[label][TASK]
     names = [f"score/{each}" for each in subtasks]
     try:
-        found = resample_all({"": {s: r.tally for s, r in results.items()}}, task.metric.values, names, RESAMPLES // 4)
+        tallies = {seed: each.tally for seed, each in results.items()}
+        found = resample_all({"": tallies}, task.metric.values, names, RESAMPLES // 4, task=task.name)
     except ValueError:
         # A subtask of so few pictures that some resample has none of it.
         values = of.board.rows[[row.label for row in of.board.rows].index(label)].cells[TASK].values

@@ -7,8 +7,9 @@ returns a `Handle`; `Handle.remove` restores the backbone bit for bit. What ever
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
-from typing import ClassVar, Literal, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 from mmpt_bench.common.errors import RequestError
 from mmpt_bench.engine.adapters.attachment import Handle
@@ -36,6 +37,11 @@ class Method:
     def count(self, anatomy: Anatomy) -> int:
         """Returns the number of trainable parameters in closed form, without building anything."""
         raise NotImplementedError(f"`{type(self).__name__}` has no `count`")
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """Returns the hyperparameters that the method has where nothing is set."""
+        return dataclasses.asdict(cls())  # type: ignore[call-overload,no-any-return]
 
     def projector_count(self, anatomy: Anatomy) -> int:
         """Returns the projector's part of `count`: its parameters where it is trained."""

@@ -105,9 +105,12 @@ def method_of(entry: Entry, overrides: dict[str, str]) -> Any:
     check_fields(entry, list(overrides))
     method = load_method(entry)
     try:
-        return method(**coerce(method, overrides))
+        made = method(**coerce(method, overrides))
     except (TypeError, ValueError) as error:
         raise RequestError(f"`{entry.name}` cannot be made with {overrides}: {error}") from error
+    if made.trains and not made.learning_rate > 0:
+        raise RequestError(f"`{entry.name}` trains nothing at `learning_rate` {made.learning_rate:g}: above 0.")
+    return made
 
 
 def known_fields(entry: Entry) -> list[str]:

@@ -98,6 +98,11 @@ class PeftMethod(Method):
                 values[name] = text
         return plain | {"config": json.dumps(values, sort_keys=True)}
 
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """Returns the hyperparameters that PEFT has by default, also where a file says others."""
+        return super().defaults() | {"config": PeftMethod.config}
+
     def __post_init__(self) -> None:
         """Raises RequestError for a configuration that PEFT does not take."""
         self.peft_config()

@@ -66,7 +66,7 @@ def read_all(store: Store) -> list[Ablation]:
     """Returns the ablations of a results folder by name; UntrustedRecord for a file that is none."""
     folder = store.path(FOLDER)
     found = []
-    for path in sorted(folder.glob("*.json")) if folder.is_dir() else []:
+    for path in sorted(folder.glob("[!.]*.json")) if folder.is_dir() else []:
         try:
             value = loads(path.read_bytes())
             points = {name: [from_plain(Point, each) for each in value.pop(name)] for name in ("points", "references")}

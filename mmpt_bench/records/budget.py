@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 from typing import Literal
+
+from mmpt_bench.common.values import FieldError
+
+MOST = 10**9
+"""Steps, examples a step, and tokens of an example."""
 
 
 @dataclass(frozen=True)
@@ -22,3 +28,15 @@ class Budget:
     max_grad_norm: float = 1.0
     max_length: int = 1024
     """Longest example in tokens; a longer one is refused, a longer conversation ends with an earlier reply."""
+
+    def __post_init__(self) -> None:
+        """Raises FieldError for a value with which nothing can be trained."""
+        for name in ("steps", "batch_size", "max_length"):
+            if not 1 <= getattr(self, name) <= MOST:
+                raise FieldError(name, f"`{name}` is {str(getattr(self, name))[:40]}: a number from 1 to {MOST:,}.")
+        if not 0 <= self.warmup <= 1:
+            raise FieldError("warmup", f"`warmup` is {self.warmup:g}: a share from 0 to 1.")
+        if not (self.weight_decay >= 0 and isfinite(self.weight_decay)):
+            raise FieldError("weight_decay", f"`weight_decay` is {self.weight_decay:g}: 0 or more.")
+        if not (self.max_grad_norm > 0 and isfinite(self.max_grad_norm)):
+            raise FieldError("max_grad_norm", f"`max_grad_norm` is {self.max_grad_norm:g}: above 0.")

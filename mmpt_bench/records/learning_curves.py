@@ -42,13 +42,17 @@ def read_learning_curves(store: Store) -> dict[str, LearningCurve]:
         except (KeyError, TypeError, ValueError) as error:
             raise UntrustedRecord(f"Line {number} of `{FILE}` is no learning curve. Remove the file.") from error
         found[curve.run] = curve
-    folder = store.path("runs")
-    for path in sorted(folder.glob(f"*/{LOG}")) if folder.is_dir() else []:
-        # In logs of earlier versions the steps after a checkpoint stand twice, and the later ones count; or the first
-        # ones are lost, and there is no curve.
-        losses = {int(row["step"]): float(row["loss"]) for row in read_jsonl(path)}
+    for run in store.runs():
+        try:
+            # In logs of earlier versions the steps after a checkpoint stand twice, and the later ones count; or the
+            # first ones are lost, and there is no curve.
+            losses = {int(row["step"]): float(row["loss"]) for row in read_jsonl(run.path(LOG))}
+        except (KeyError, TypeError, ValueError) as error:
+            raise UntrustedRecord(
+                f"`{LOG}` of `{run.name}` is damaged: remove it; no score is made from it."
+            ) from error
         if losses and sorted(losses) == list(range(1, len(losses) + 1)):
-            found[path.parent.name] = thinned(path.parent.name, [losses[step] for step in sorted(losses)])
+            found[run.name] = thinned(run.name, [losses[step] for step in sorted(losses)])
     return dict(sorted(found.items()))
 
 

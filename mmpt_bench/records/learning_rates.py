@@ -16,6 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmpt_bench.common.errors import UntrustedRecord
+from mmpt_bench.common.files import loads
+from mmpt_bench.common.values import from_plain
 from mmpt_bench.records.budget import Budget
 from mmpt_bench.records.keys import without_rate
 
@@ -112,13 +115,38 @@ def expected_best(trials: Sequence[tuple[float, float | None]]) -> list[float | 
 
 
 def read(path: Path) -> list[Choice]:
-    """Returns the choices of a file; none where there is no file."""
+    """Returns the choices of a file; none where there is no file, UntrustedRecord for one that is damaged."""
     if not path.is_file():
         return []
-    return [
-        Choice(**(entry | {"trials": tuple((rate, loss) for rate, loss in entry["trials"])}))
-        for entry in json.loads(path.read_text(encoding="utf-8"))
-    ]
+    try:
+        return [_choice(entry) for entry in loads(path.read_bytes())]
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise UntrustedRecord(
+            f"`{path.name}` is damaged: {str(error)[:100]}. Remove it; `mmpt-bench tune` makes it anew from trials "
+            "that are kept."
+        ) from error
+
+
+def _choice(entry: dict[str, Any]) -> Choice:
+    """Returns one entry of the file; ValueError and the like for one that is none."""
+    trials = tuple((float(rate), None if loss is None else float(loss)) for rate, loss in entry["trials"])
+    known = from_plain(_Kept, {name: value for name, value in entry.items() if name != "trials"})
+    if not all(rate > 0 for rate, _ in trials):
+        raise ValueError("a learning rate is not above 0")
+    from_plain(Budget, known.budget)
+    return Choice(**vars(known), trials=trials)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What the file holds of a choice beside its trials."""
+
+    method: str
+    params: dict[str, Any]
+    backbone_fingerprint: str
+    corpus_fingerprint: str
+    budget: dict[str, Any]
+    extended: int = 0
 
 
 def dump(choices: Sequence[Choice]) -> str:

@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from mmpt_bench.common.values import FieldError
 from mmpt_bench.records import keys
 from mmpt_bench.records.budget import Budget
 
@@ -28,6 +29,13 @@ class Recipe:
     world_size: int = 1
     method_fingerprint: str = ""
     """Of the method's file, where it is a user's own; empty for a built-in one."""
+
+    def __post_init__(self) -> None:
+        """Raises FieldError for what no run can have."""
+        if self.seed < 0:
+            raise FieldError("seed", f"`seed` is {self.seed}: 0 or more.")
+        if self.world_size < 1:
+            raise FieldError("world_size", f"`world_size` is {self.world_size}: 1 or more.")
 
     @property
     def train_key(self) -> str:

@@ -11,6 +11,7 @@ import yaml
 
 from mmpt_bench.common.errors import RequestError
 from mmpt_bench.common.files import scrub, scrubbed, write_atomic
+from mmpt_bench.common.hashing import canonical_json
 from mmpt_bench.common.values import FieldError, from_plain
 from mmpt_bench.records.recipe import Recipe
 
@@ -91,11 +92,15 @@ def read_recipe(path: Path) -> Recipe:
     except (yaml.YAMLError, ValueError) as error:
         raise RequestError(f"`{shown}` is no recipe: {str(error).splitlines()[0]}.") from error
     try:
-        return from_plain(Recipe, value)
+        recipe = from_plain(Recipe, value)
+        canonical_json(dataclasses.asdict(recipe))
+        return recipe
     except FieldError as error:
         line = marks.get(error.field)
         where = f", line {line.line + 1}, column {line.column + 1}" if line else ""
         raise RequestError(f"`{shown}` is no recipe{where}: {error}") from error
+    except (TypeError, ValueError) as error:
+        raise RequestError(f"`{shown}` is no recipe: it holds what is no text and no finite number.") from error
 
 
 def _parsed(data: bytes) -> tuple[dict[str, Any], dict[str, yaml.Mark]]:

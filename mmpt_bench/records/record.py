@@ -9,8 +9,8 @@ from typing import Any, Literal
 from mmpt_bench.records import keys
 
 LATER: dict[str, Any] = {
-    **{"n_read_otherwise": None, "n_reasoning": None, "n_unfinished": None},
-    **{"notes": "", "threads": "", "optimizer_state": ""},
+    **{"changed": None, "guard": True, "answers_bytes": 0, "answers_sha256": "", "notes": ""},
+    **{"n_read_otherwise": None, "n_reasoning": None, "n_unfinished": None, "threads": "", "optimizer_state": ""},
 }
 """Fields that records of earlier versions lack, and what is taken for them there."""
 
@@ -44,6 +44,9 @@ class Identity:
     """Of the method's file, where it is a user's own."""
     notes: str = ""
     """What must be said beside its scores: an adapter's other base, what of it is not read."""
+    changed: dict[str, Any] | None = None
+    """Hyperparameters that are not the method's defaults; a learning rate only where the user set it. None in records
+    that do not say so."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +65,8 @@ class Asked:
     """Name of the file in results/samples/ that lists id, group, picture and right answer of each sample."""
     parse_rule: str = "official"
     """Name of the rule that replies were read by."""
+    guard: bool = True
+    """False where close calls of half precision were not asked again."""
     replies_key: str = ""
     """What the replies are kept under in the run's folder, where it is not `eval_key`: replies that another parse rule
     reads anew."""
@@ -97,6 +102,10 @@ class Scores:
     """Those whose reasoning does not end: they give no answer."""
     degenerate: bool = False
     """More than 99 % of the answers are the same one, on a task where the right ones are not."""
+    answers_bytes: int = 0
+    """How much of the run's file of answers there was when the record was made."""
+    answers_sha256: str = ""
+    """SHA-256 of that part; empty in records that do not keep it."""
     parsed_choices: str = ""
     """A character a sample, in the order of the samples file: the choice's index, `-` where unreadable."""
     ranked_choices: str = ""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmpt_bench.common.errors import UntrustedRecord
+from mmpt_bench.common.errors import RequestError, UntrustedRecord
 from mmpt_bench.common.files import (
     append_jsonl,
     jsonl,
@@ -22,10 +22,11 @@ from mmpt_bench.common.files import (
     path_inside,
     read_jsonl,
     scrub,
+    scrubbed,
     sync,
     write_atomic,
 )
-from mmpt_bench.common.hashing import canonical_json
+from mmpt_bench.common.hashing import bytes_sha256, canonical_json, content_key
 from mmpt_bench.common.locks import held
 from mmpt_bench.common.values import FieldError, from_plain
 from mmpt_bench.data.samples import Prediction
@@ -40,6 +41,10 @@ ADAPTER, TENSORS, COSTS, LOG, RECORDS = (
     "train.jsonl",
     "records.jsonl",
 )
+
+
+SUM = "content_sha256"
+"""Field of a line that holds the beginning of the SHA-256 of its other fields."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,9 +91,11 @@ class RunFolder:
             return None
         try:
             known: dict[str, Any] = loads(self.path(ADAPTER, COSTS).read_bytes())
-        except ValueError as error:
+            from_plain(_Costs, {name: known[name] for name in _Costs.__annotations__})
+            check_sum(known)
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise UntrustedRecord(
-                f"`{COSTS}` of `{self.name}` is damaged: {error}. Delete the run's folder to do it again."
+                f"`{COSTS}` of `{self.name}` is damaged: {str(error)[:100]}. Delete the run's folder to do it again."
             ) from error
         return known
 
@@ -101,7 +108,7 @@ class RunFolder:
     def finish_training(self, part: Path, costs: Mapping[str, Any]) -> None:
         """Makes a saved adapter the run's own, whole or not at all; `part` is the folder that it was saved to."""
         sync(part / TENSORS)
-        write_atomic(part / COSTS, canonical_json(costs).encode())
+        write_atomic(part / COSTS, canonical_json(summed(costs)).encode())
         # What stands there has no costs: it was never finished, or somebody took them away.
         shutil.rmtree(self.path(ADAPTER), ignore_errors=True)
         os.replace(part, self.path(ADAPTER))
@@ -125,19 +132,57 @@ class RunFolder:
     def predictions(self, task: str, key: str) -> dict[str, Prediction]:
         """Returns by sample what was answered under a `replies_key`."""
         found = {}
-        for row in read_jsonl(self.path(f"{task}.jsonl")):
-            if row.pop("eval_key") == key:
-                found[row["id"]] = Prediction(**(row | {"logprobs": tuple(row["logprobs"])}))
+        path = self.path(f"{task}.jsonl")
+        for number, row in enumerate(read_jsonl(path), start=1):
+            try:
+                check_sum(row)
+                row.pop(SUM, None)
+                if row.pop("eval_key") == key:
+                    row["logprobs"] = tuple(map(float, row["logprobs"]))
+                    made = from_plain(_Answer, {name: row[name] for name in row if name != "logprobs"})
+                    found[made.id] = Prediction(**vars(made), logprobs=row["logprobs"])
+            except (KeyError, TypeError, ValueError) as error:
+                raise UntrustedRecord(
+                    f"Line {number} of `{path.name}` in `{self.name}` is damaged: {str(error)[:100]}. Remove that "
+                    "line: its question is asked again."
+                ) from error
         return found
 
     def append_predictions(self, task: str, key: str, made: Sequence[Prediction]) -> None:
         """Appends answers to `<task>.jsonl`; they are on the disk when this returns."""
-        rows = [{"eval_key": key} | dataclasses.asdict(prediction) for prediction in made]
+        rows = [summed({"eval_key": key} | dataclasses.asdict(prediction)) for prediction in made]
         append_jsonl(self.path(f"{task}.jsonl"), *rows)
+
+    def answers_written(self, task: str) -> tuple[int, str]:
+        """Returns (bytes, SHA-256) of `<task>.jsonl` as it is: later answers are appended to it."""
+        data = self.path(f"{task}.jsonl").read_bytes()
+        return len(data), bytes_sha256(data)
+
+    def verify(self, records: Sequence[Record]) -> None:
+        """Raises UntrustedRecord where the recipe, or the answers that records are made from, were edited.
+
+        What is not there is not looked at, nor the answers of records that keep no hash of them.
+        """
+        if self.path("recipe.yaml").is_file():
+            try:
+                self.read_recipe()
+            except RequestError as error:
+                raise UntrustedRecord(f"The recipe of `{self.name}` was edited: {error}") from error
+        for record in records:
+            path = self.path(f"{record.task}.jsonl")
+            if not record.answers_sha256 or not path.is_file():
+                continue
+            with path.open("rb") as stream:
+                data = stream.read(record.answers_bytes)
+            if bytes_sha256(data) != record.answers_sha256:
+                raise UntrustedRecord(
+                    f"The answers in `{path.name}` of `{self.name}` were edited: their hash differs. Delete "
+                    "the run's folder and run it again."
+                )
 
     def append_record(self, record: Record) -> None:
         """Appends a record; it is on the disk when this returns."""
-        append_jsonl(self.path(RECORDS), record.row)
+        append_jsonl(self.path(RECORDS), summed(record.row))
 
     def records(self) -> list[Record]:
         """Returns the run's records; UntrustedRecord for a damaged line, or a record of another run."""
@@ -162,10 +207,50 @@ class RunFolder:
             yield
 
 
+@dataclasses.dataclass(frozen=True)
+class _Costs:
+    """What training.json must say."""
+
+    seconds: float
+    peak_bytes: int
+    adapter_bytes: int
+    final_loss: float | None
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _Answer:
+    """An answer as `<task>.jsonl` holds it, without its log-probabilities."""
+
+    id: str
+    reply: str
+    parsed: str | None
+    ranked: str
+
+
+def summed(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a row with the hash of what is written of it, by which an edited one is noticed."""
+    kept = scrubbed(row)
+    return {**kept, SUM: content_key({name: value for name, value in kept.items() if name != SUM})}
+
+
+def check_sum(row: Mapping[str, Any]) -> None:
+    """Raises ValueError where a row is not what its hash says; rows of earlier versions have none."""
+    if SUM in row and content_key({name: value for name, value in row.items() if name != SUM}) != row[SUM]:
+        raise ValueError("it was edited, its hash says")
+
+
 def read_records(path: Path) -> list[Record]:
     """Returns the records in a file; UntrustedRecord for a damaged line, an unknown field or a wrong type."""
     records = []
     for number, row in enumerate(read_jsonl(path), start=1):
+        try:
+            check_sum(row)
+        except ValueError as error:
+            raise UntrustedRecord(
+                f"Record {number} of `{scrub(str(path))}` cannot be trusted: {error}. Remove it and run again."
+            ) from error
+        row.pop(SUM, None)
         try:
             records.append(from_plain(Record, row))
         except FieldError as error:

@@ -9,6 +9,8 @@ Nothing is shared between runs, so that reading them needs no lock. A name or a 
 
 from __future__ import annotations
 
+import logging
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,16 +18,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.common.errors import RequestError, UntrustedRecord
-from mmpt_bench.common.files import path_inside, read_jsonl, scrub, scrubbed, write_atomic
+from mmpt_bench.common.escaping import plain_text
+from mmpt_bench.common.files import is_name, path_inside, read_jsonl, scrub, write_atomic
 from mmpt_bench.common.hashing import canonical_json, content_key
 from mmpt_bench.data.images import LazyImage
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.evaluation.counting import INDEX_CHARACTERS, MAX_CHOICES
 from mmpt_bench.records.record import Record
-from mmpt_bench.records.run_folder import RECORDS, RunFolder, read_records
+from mmpt_bench.records.run_folder import RECORDS, RunFolder, read_records, summed
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+
+log = logging.getLogger(__name__)
+MAX_ROOT = 3000
+"""Bytes of the results folder's path: file systems take 4,096 for a whole one, and a run's are up to 600 longer."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,8 @@ class Store:
     def check_writable(self) -> None:
         """Writes and removes a file; RequestError with the path where that fails, before any hour is spent."""
         probe = self.root / ".writable.tmp"
+        if len(os.fsencode(self.root)) > MAX_ROOT:
+            raise RequestError(f"The results folder's path has more than {MAX_ROOT:,} bytes. Name a shorter one.")
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             probe.write_bytes(b"probe")
@@ -63,10 +73,14 @@ class Store:
         return RunFolder(self.root, name)
 
     def runs(self) -> list[RunFolder]:
-        """Returns the folders of all runs by name."""
+        """Returns the folders of all runs by name; a folder that no run can have made is none, and logged."""
         folder = self.path("runs")
         names = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-        return [self.run(name) for name in names]
+        stray = [name for name in names if not is_name(name)]
+        for name in stray:
+            if not name.startswith("."):
+                log.warning("`%s` in `runs/` is no run's folder; it is left out.", plain_text(name))
+        return [self.run(name) for name in names if name not in stray]
 
     def records(self, published: bool = True) -> list[Record]:
         """Returns the records of all runs, in the order of run, task and key; of several with one key, the last.
@@ -82,9 +96,14 @@ class Store:
             found |= {record.eval_key: record for record in run.records()}
         return sorted(found.values(), key=lambda record: (record.run, record.task, record.eval_key))
 
+    def verify(self) -> None:
+        """Raises UntrustedRecord where a run's recipe, answers or records were edited."""
+        for run in self.runs():
+            run.verify(run.records())
+
     def publish(self) -> Path:
         """Writes the records of all runs to results/records.jsonl, atomically, and returns its path."""
-        lines = [canonical_json(scrubbed(record.row)) + "\n" for record in self.records()]
+        lines = [canonical_json(summed(record.row)) + "\n" for record in self.records()]
         write_atomic(self.path(RECORDS), "".join(lines).encode())
         return self.path(RECORDS)
 

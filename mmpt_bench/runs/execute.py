@@ -113,7 +113,9 @@ def _run(session: Session, job: Job, folder: RunFolder) -> Iterator[Record]:
     """Trains and evaluates one run, which is this process's own."""
     recipe, tasks = job.recipe, session.plan.prepared.tasks
     # Another process may have done some of it while this one waited for the lock.
-    recorded = {record.eval_key for record in folder.records() if record.status == "ok"}
+    records = folder.records()
+    folder.verify(records)
+    recorded = {record.eval_key for record in records if record.status == "ok"}
     todo = [name for name in job.todo if tasks[name].eval_key(recipe.train_key) not in recorded]
     if not todo:
         return
@@ -235,6 +237,7 @@ def _evaluate(session: Session, job: Job, folder: RunFolder, base: Record, item:
     began = time.perf_counter()
     predictions = _answers(session, job, folder, item)
     key, replies_key = item.eval_key(train_key), item.replies_key(train_key)
+    written, sha256 = folder.answers_written(task.name)
     return dataclasses.replace(
         base,
         eval_key=key,
@@ -246,6 +249,9 @@ def _evaluate(session: Session, job: Job, folder: RunFolder, base: Record, item:
         dataset=item.rows.origin,
         data_fingerprint=item.rows.fingerprint,
         split=task.data.split,
+        guard=item.guard,
+        answers_bytes=written,
+        answers_sha256=sha256,
         limit=item.limit,
         samples=session.store.write_samples(item.samples),
         eval_seconds=time.perf_counter() - began + sum(cache.spared for cache in caches),
@@ -291,6 +297,7 @@ def _base_record(session: Session, job: Job, handle: Handle) -> Record:
         run=recipe.run_name,
         method=recipe.method,
         params=recipe.params,
+        changed=job.changed,
         seed=recipe.seed,
         backbone=public_name(recipe.backbone),
         backbone_fingerprint=recipe.backbone_fingerprint,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from mmpt_bench.common.errors import RequestError, unknown_name
+from mmpt_bench.common.values import FieldError
 from mmpt_bench.data.image_folders import image_folders
 from mmpt_bench.evaluation import task_catalog
 from mmpt_bench.methods import method_catalog
@@ -78,11 +79,14 @@ def make_request(method: Names, tasks: Names, options: Options) -> Request:
     check_backbone(backbone)
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, DTYPES)
-    budget = Budget(
-        steps=_at_least_one("steps", options.get("steps", plain.steps)),
-        batch_size=_at_least_one("batch-size", options.get("batch_size", plain.batch_size)),
-        max_length=_at_least_one("max-length", options.get("max_length", plain.max_length)),
-    )
+    try:
+        budget = Budget(
+            steps=options.get("steps", plain.steps),
+            batch_size=options.get("batch_size", plain.batch_size),
+            max_length=options.get("max_length", plain.max_length),
+        )
+    except FieldError as error:
+        raise RequestError(str(error).replace(f"`{error.field}`", f"`--{error.field.replace('_', '-')}`", 1)) from error
     on_bad_item = options.get("on_bad_item", FAIL)
     if on_bad_item not in (FAIL, SKIP):
         raise unknown_name("way with bad items", on_bad_item, (FAIL, SKIP))
@@ -134,12 +138,6 @@ def dataset_names(texts: Sequence[str], tasks: Sequence[str]) -> dict[str, str]:
             raise unknown_name("task", task, tasks, f"`--dataset {text}` is for one that `--tasks` does not name.")
         found[task] = name
     return found
-
-
-def _at_least_one(name: str, value: int) -> int:
-    if value < 1:
-        raise RequestError(f"`--{name} {value}`: at least 1.")
-    return value
 
 
 def _path(value: str | Path | None) -> Path | None:

@@ -36,6 +36,13 @@ class Job:
     label: str
     """What it is called in progress."""
 
+    @property
+    def changed(self) -> dict[str, Any]:
+        """Returns the hyperparameters that are not the method's defaults; of a searched learning rate nothing."""
+        defaults, searched = type(self.method).defaults(), self.rate_source.startswith("searched:")
+        params = self.recipe.params.items()
+        return {name: value for name, value in params if value != defaults[name] and not (name == RATE and searched)}
+
 
 @dataclass(frozen=True)
 class Plan:

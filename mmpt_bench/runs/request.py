@@ -19,7 +19,7 @@ from mmpt_bench.runs.bad_items import FAIL, SKIP, checked_corpus, checked_task, 
 from mmpt_bench.sources.corpora import TrainData, load_corpus, train_data
 from mmpt_bench.sources.prepared import Prepared, PreparedTask, prepare, prepare_tasks
 from mmpt_bench.sources.task_rows import Where
-from mmpt_bench.sources.weights import EMBEDDED, backbone_fingerprint
+from mmpt_bench.sources.weights import DTYPES, EMBEDDED, backbone_fingerprint, check_backbone
 
 if TYPE_CHECKING:
     from mmpt_bench.data.examples import Corpus
@@ -133,8 +133,12 @@ def from_recipe(recipe: Recipe, request: Request) -> Request:
     """Returns a request for one recipe, with the tasks and folders of another request.
 
     Raises:
-        RequestError: the recipe is of a method that is none of the built-in ones, or has unknown hyperparameters.
+        RequestError: the recipe is of a method that is none of the built-in ones, or has unknown hyperparameters, or a
+            backbone or dtype that can be none.
     """
+    check_backbone(recipe.backbone)
+    if keys.option(recipe.dtype) not in DTYPES:
+        raise unknown_name("dtype", recipe.dtype, DTYPES)
     if recipe.method_fingerprint:
         raise RequestError(f"The recipe is of a file of your own: run it with `--method ./{recipe.method[:100]}.py`.")
     train = request.train
@@ -159,7 +163,7 @@ def from_recipe(recipe: Recipe, request: Request) -> Request:
 
 def check_same(wanted: Recipe, planned: Recipe) -> None:
     """Raises RequestError where a recipe cannot be repeated as it was, naming what is different now."""
-    if planned.train_key != wanted.train_key:
-        before, now = dataclasses.asdict(wanted), dataclasses.asdict(planned)
-        changed = [f"`{n}` was {before[n]} and is {now[n]}" for n in before if n != "backbone" and before[n] != now[n]]
+    before, now = dataclasses.asdict(wanted), dataclasses.asdict(planned)
+    changed = [f"`{n}` was {before[n]} and is {now[n]}" for n in before if n != "backbone" and before[n] != now[n]]
+    if changed:
         raise RequestError(f"The recipe cannot be repeated here: {'; '.join(changed)}.")

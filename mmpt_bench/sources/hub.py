@@ -36,7 +36,9 @@ def asking(what: str, hint: str, offline: bool) -> Iterator[None]:
         raise RequestError(f"There is no {what} here, and the hub has no such names. {hint}") from error
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise RequestError(f"The hub has no {what}, or it is not open to you.") from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
+        if isinstance(error, ValueError) and not isinstance(error, OSError):
+            raise MachineError(f"What answers for the hub sent no answer of the hub for {what}. {hint}") from error
         why = "and `--offline` forbids asking the hub" if offline else "and the hub could not be reached"
         raise MachineError(f"The {what} is not in the local cache, {why}. {hint}") from error
 

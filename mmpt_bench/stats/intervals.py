@@ -24,7 +24,7 @@ class Spread(NamedTuple):
 
 
 def cluster_bootstrap(
-    tally: Tally, values: Values, n_resamples: int = 2000, seed: int = 0, level: float = 0.95
+    tally: Tally, values: Values, n_resamples: int = 2000, seed: int = 0, level: float = 0.95, task: str = ""
 ) -> dict[str, Interval]:
     """Returns an interval of every figure of one checkpoint, from resampling pictures within strata.
 
@@ -36,8 +36,9 @@ def cluster_bootstrap(
         n_resamples: number of resamples.
         seed: the same seed draws the same pictures.
         level: share of intervals that hold the truth.
+        task: name of the task, which draws its pictures for itself.
     """
-    draws = picture_draws(tally, values, n_resamples, seed)
+    draws = picture_draws(tally, values, n_resamples, seed, task)
     estimates = values(tally.counts.sum(axis=0), tally.columns)
     return {
         name: percentile(each, level) for name, each in draws.items() if name in estimates and not np.isnan(each).any()

@@ -2,9 +2,8 @@
 
 Pictures are drawn with replacement within their stratum, seeds among the seeds, both at once and independently
 (crossed, or pigeonhole, bootstrap: Owen 2007, doi:10.1214/07-AOAS122). Every method of a comparison sees the same
-draws. A few pictures are drawn by their counts: those that are alike everywhere are interchangeable, and are one row
-with a multiplicity. Many pictures are drawn one by one, once for everything that is resampled from them, so that a
-board of a thousand runs draws its ten thousand pictures once and not a thousand times. The distribution is the same.
+draws, and the draws follow from the pictures' strata, the seed and the name of the task alone: a row's interval is the
+same whatever other rows there are, and a task's is not that of another task with as many pictures.
 """
 
 from __future__ import annotations
@@ -41,9 +40,6 @@ Runs = Tally | Mapping[int, Tally]
 CHUNK = 2**22
 """Numbers that are held at once: 32 MB."""
 
-FEW_PICTURES = 400
-"""Up to so many are drawn by their counts: as many as a task of the embedded suite has at most."""
-
 
 @dataclass(frozen=True)
 class Resampled:
@@ -70,7 +66,7 @@ class Resampled:
 
 
 def resample(
-    runs: Mapping[str, Runs], values: Values, figure: str, n_resamples: int = 2000, seed: int = 0
+    runs: Mapping[str, Runs], values: Values, figure: str, n_resamples: int = 2000, seed: int = 0, task: str = ""
 ) -> Resampled:
     """Returns a figure of every method on the same resamples.
 
@@ -79,17 +75,24 @@ def resample(
         values: the metric's `values`.
         figure: a name in what `values` returns.
         n_resamples: number of resamples.
-        seed: of the draws; the draws of seeds do not depend on the pictures, so that tasks can be averaged.
+        seed: of the draws.
+        task: name of the task, which draws its pictures for itself; seeds are drawn alike in all tasks, so that they
+            can be averaged.
 
     Raises:
         ValueError: tallies of other pictures, no seed that all methods share, or a figure that is undefined for one
             of the methods or in one of the resamples.
     """
-    return resample_all(runs, values, [figure], n_resamples, seed)[figure]
+    return resample_all(runs, values, [figure], n_resamples, seed, task)[figure]
 
 
 def resample_all(
-    runs: Mapping[str, Runs], values: Values, figures: Sequence[str], n_resamples: int = 2000, seed: int = 0
+    runs: Mapping[str, Runs],
+    values: Values,
+    figures: Sequence[str],
+    n_resamples: int = 2000,
+    seed: int = 0,
+    task: str = "",
 ) -> dict[str, Resampled]:
     """Returns several figures of every method, all on the same resamples; arguments and errors as of `resample`."""
     seeds = _common_seeds(runs)
@@ -100,7 +103,7 @@ def resample_all(
     by_tally = [values(sums, columns) for sums in stacked.sum(axis=0).reshape(len(flat), -1)]
     draws = {name: np.empty((n_resamples, *shape)) for name in figures}
     start = 0
-    for sums in _picture_sums(stacked, strata, n_resamples, derive(seed, "pictures")):
+    for sums in _picture_sums(stacked, strata, n_resamples, _stream(seed, task)):
         drawn = values(sums.reshape(len(sums), *shape, -1), columns)
         for name in figures:
             draws[name][start : start + len(sums)] = _defined(drawn, name)
@@ -137,9 +140,12 @@ def average(parts: Sequence[tuple[Resampled, float, float]]) -> Resampled:
     return Resampled(first.methods, first.seeds, mean("by_seed"), mean("pictures_drawn"), mean("draws"))
 
 
-def picture_draws(tally: Tally, values: Values, n_resamples: int, seed: int) -> dict[str, np.ndarray]:
-    """Returns every figure of one tally on resamples of its pictures, (resamples,); NaN where it is undefined."""
-    chunks = _picture_sums(tally.counts, tally.strata, n_resamples, derive(seed, "pictures"))
+def picture_draws(tally: Tally, values: Values, n_resamples: int, seed: int, task: str = "") -> dict[str, np.ndarray]:
+    """Returns every figure of one tally on resamples of its pictures, (resamples,); NaN where it is undefined.
+
+    With the same `seed` and `task` the pictures are those that `resample` draws.
+    """
+    chunks = _picture_sums(tally.counts, tally.strata, n_resamples, _stream(seed, task))
     parts = [(len(sums), values(sums, tally.columns)) for sums in chunks]
     names = dict.fromkeys(name for _, part in parts for name in part)
     return {name: np.concatenate([part.get(name, np.full(length, np.nan)) for length, part in parts]) for name in names}
@@ -156,12 +162,8 @@ def _defined(figures: Mapping[str, np.ndarray], name: str) -> np.ndarray:
     return np.asarray(figures[name])
 
 
-def _picture_sums(counts: np.ndarray, strata: Sequence[str], n_resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """Yields sums of counts over pictures that are drawn with replacement within strata, (some resamples, columns)."""
-    if len(counts) > FEW_PICTURES:
-        return _sums_of_many(counts, _drawn(tuple(strata), n_resamples, seed))
-    groups = [np.unique(counts[own], axis=0, return_counts=True) for own in _own_pictures(strata)]
-    return _sums_of_few(groups, n_resamples, seed)
+def _stream(seed: int, task: str) -> int:
+    return derive(seed, f"pictures/{task}" if task else "pictures")
 
 
 def _own_pictures(strata: Sequence[str]) -> list[np.ndarray]:
@@ -170,33 +172,19 @@ def _own_pictures(strata: Sequence[str]) -> list[np.ndarray]:
     return [np.flatnonzero(stratum == number) for number in range(len(names))]
 
 
-def _sums_of_few(groups: Sequence[tuple[np.ndarray, np.ndarray]], n_resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """Yields sums over pictures drawn by their counts: (distinct rows, how often each occurs) of each stratum."""
-    rng = np.random.default_rng(seed)
-    n_columns = groups[0][0].shape[1]
-    step = max(1, CHUNK // (n_columns + max(len(rows) for rows, _ in groups)))
-    for start in range(0, n_resamples, step):
-        size = min(step, n_resamples - start)
-        sums = np.zeros((size, n_columns))
-        for rows, times in groups:
-            sums += rng.multinomial(times.sum(), times / times.sum(), size).astype(np.float64) @ rows
-        yield sums
-
-
-def _sums_of_many(counts: np.ndarray, drawn: Sequence[tuple[np.ndarray, np.ndarray]]) -> Iterator[np.ndarray]:
-    """Yields sums over pictures drawn one by one: (its pictures, how often each is drawn) of each stratum.
+def _picture_sums(counts: np.ndarray, strata: Sequence[str], n_resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """Yields sums of counts over pictures that are drawn with replacement within strata, (some resamples, columns).
 
     Columns that are alike are added up once: all runs were asked the same questions.
     """
     counts, place = _distinct_columns(counts)
     blocks = []
-    for own, times in drawn:
+    for own, times in _drawn(tuple(strata), n_resamples, seed):
         rows = counts[own]
         counted = np.flatnonzero(rows.any(axis=0))  # MME counts a subtask in columns of its own
         # Whole numbers below 2**24 are exact in single precision, and half the work.
         small = counts.dtype.kind == "i" and len(rows) * int(rows.max(initial=0)) < 2**24
         blocks.append((counted, rows[:, counted].astype(np.float32 if small else np.float64), times))
-    n_resamples = len(drawn[0][1])
     step = max(1, CHUNK // len(place))
     for start in range(0, n_resamples, step):
         sums = np.zeros((min(step, n_resamples - start), counts.shape[1]))
@@ -230,7 +218,8 @@ def _over_seeds(draws: np.ndarray, seed: int) -> np.ndarray:
     n_resamples, _, n_seeds = draws.shape
     rng = np.random.default_rng(derive(seed, "seeds"))
     weights = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), n_resamples) / n_seeds
-    return np.einsum("rms,rs->rm", draws, weights)
+    # One addition after another for each method: the last digit, too, is the same beside any other methods.
+    return sum((draws[:, :, i] * weights[:, i, None] for i in range(n_seeds)), np.zeros(draws.shape[:2]))
 
 
 def _common_seeds(runs: Mapping[str, Runs]) -> tuple[int, ...]:

@@ -24,7 +24,6 @@ from mmpt_bench.evaluation.task import Task
 from mmpt_bench.records.budget import Budget
 from mmpt_bench.records.recipe import Recipe
 from mmpt_bench.records.store import Store
-from mmpt_bench.stats.resampling import FEW_PICTURES
 from support.paths import ROOT
 from support.synthetic import failed, keep, recipe, record, samples, store_in, task
 
@@ -133,18 +132,97 @@ def test_tracks_are_never_mixed(tmp_path: Path, other: dict[str, object]) -> Non
     assert [(len(board.rows), board.rows[0].place) for board in found] == [(1, 1), (1, 1)]
 
 
-def test_interval_among_many_rows_is_the_one_of_the_row_alone(tmp_path: Path) -> None:
-    # More pictures than are drawn by their counts: a row's resamples are shared with the ranks.
-    alone, beside = store_in(tmp_path / "alone"), store_in(tmp_path / "beside")
-    asked = samples(FEW_PICTURES + 20)
-    for seed in range(2):
-        keep(alone, record(alone, COLOURS, asked, "1101" if seed else "10", recipe("lora", seed)))
-        for method, right in (("lora", "1101" if seed else "10"), ("vpt", "1" if seed else "0")):
-            keep(beside, record(beside, COLOURS, asked, right, recipe(method, seed)))
-    (of_alone,), (of_both,) = made(alone), made(beside)
-    first, second = (next(r for r in of.rows if r.label == "lora").cells["colours"] for of in (of_alone, of_both))
-    assert first.interval is not None
-    assert first.interval == second.interval
+@pytest.mark.parametrize("n", [30, 700])
+def test_intervals_of_a_row_are_those_of_the_row_alone(tmp_path: Path, n: int) -> None:
+    asked = {"colours": samples(n), "shapes": samples(n // 2)}
+    rights = {"lora": "1101110", "vpt": "10", "full": "1110", "frozen": "100"}
+    found = []
+    for others in ([], ["vpt"], ["vpt", "full", "frozen"]):
+        store = store_in(tmp_path / str(len(others)))
+        for method in ["lora", *others]:
+            for seed in range(3) if method != "frozen" else [0]:
+                for name, questions in asked.items():
+                    right = rights[method][seed:] + rights[method][:seed]
+                    keep(store, record(store, TASKS[name], questions, right, recipe(method, seed)))
+        (board,) = made(store)
+        of = row(board, "lora")
+        found.append((of.overall, of.overall_interval, [cell.interval for cell in of.cells.values()]))
+    assert None not in found[0][2]
+    assert found[0] == found[1] == found[2]
+
+
+def test_tasks_with_as_many_pictures_draw_them_for_themselves(tmp_path: Path) -> None:
+    # Drawn alike, two equal tasks would average to one, and the interval of their mean would be as wide as of each.
+    store = store_in(tmp_path)
+    for of in (COLOURS, SHAPES):
+        keep(store, record(store, of, samples(100), "1110", recipe("lora")))
+    (board,) = made(store)
+    (of_row,) = board.rows
+    low, high = of_row.overall_interval or (0, 0)
+    widths = [2 * (cell.interval[1] - cell.interval[0]) for cell in of_row.cells.values() if cell.interval]
+    assert high - low < 0.85 * min(widths)  # 1 / sqrt(2) is expected
+
+
+@pytest.mark.parametrize(
+    ("changed", "label"),
+    [
+        ({"r": 2}, "lora (r=2)"),
+        ({"r": 2, "learning_rate": 0.5}, "lora (learning_rate=0.5, r=2)"),
+        ({}, "lora"),
+        (None, "lora"),
+    ],
+)
+def test_hyperparameters_that_are_not_the_defaults_are_in_the_label_of_a_row_alone(
+    tmp_path: Path, changed: dict[str, object] | None, label: str
+) -> None:
+    store = store_in(tmp_path)
+    params = {"r": 2, "alpha": 32, "learning_rate": 0.5}
+    add(store, "1110", recipe("lora", 0, params), changed=changed)
+    assert [r.label for r in made(store)[0].rows] == [label]
+
+
+def test_a_rate_that_one_of_a_rows_runs_had_from_a_search_is_not_in_its_label(tmp_path: Path) -> None:
+    # The second repeats the first by its recipe, which sets the rate.
+    store = store_in(tmp_path)
+    for seed, changed in ((0, {}), (1, {"learning_rate": 0.001})):
+        add(store, "1110", recipe("lora", seed), changed=changed)
+    assert [r.label for r in made(store)[0].rows] == ["lora"]
+
+
+def test_what_tells_rows_apart_and_what_is_no_default_stand_in_one_label(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    for r, changed in ((16, {"alpha": 8}), (2, {"alpha": 8, "r": 2})):
+        add(store, "1110", recipe("lora", 0, {"r": r, "alpha": 8}), changed=changed)
+    assert sorted(each.label for each in made(store)[0].rows) == ["lora (alpha=8, r=16)", "lora (alpha=8, r=2)"]
+
+
+def test_runs_of_several_processes_are_a_row_of_their_own(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    for size in (1, 2):
+        add(store, "1110", recipe("lora", 0, world_size=size), world_size=size)
+    assert sorted(each.label for each in made(store)[0].rows) == ["lora (processes=1)", "lora (processes=2)"]
+
+
+@pytest.mark.parametrize("changes", [{"parse_rule": "vlmevalkit"}, {"guard": False}])
+def test_another_parse_rule_or_decoding_is_seen_wherever_the_board_is_shown(
+    tmp_path: Path, changes: dict[str, object]
+) -> None:
+    store = store_in(tmp_path)
+    add(store, "1110", **changes)
+    found = made(store)
+    told = "vlmevalkit" if "parse_rule" in changes else "close calls not asked again"
+    shown = {
+        "terminal": printed(found[0], 80), "csv": leaderboard_csv(found).decode(),
+        "markdown": leaderboard_md(found, ()).decode(), "json": json.dumps(leaderboard_json(found, ())),
+    }  # fmt: skip
+    for form, text in shown.items():
+        assert told in " ".join(text.split()), form
+    # Beside more results of the usual kind it is left out, and named.
+    for seed in (1, 2):
+        add(store, "1110", recipe("lora", seed))
+    (board,) = made(store)
+    assert board.columns[0].title == "Colours"
+    assert any(told in text for text in board.left_out)
 
 
 def test_suites_are_never_mixed(tmp_path: Path) -> None:

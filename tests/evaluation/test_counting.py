@@ -17,7 +17,7 @@ from mmpt_bench.evaluation.counting import CodedSamples, choices_from, choices_t
 from mmpt_bench.evaluation.metrics import MME_PERCEPTION, Accuracy, Metric, MMEMetric, POPEMetric
 from mmpt_bench.records.store import Store
 from mmpt_bench.stats.intervals import cluster_bootstrap
-from mmpt_bench.stats.resampling import FEW_PICTURES, Tally, picture_draws, resample
+from mmpt_bench.stats.resampling import Tally, picture_draws, resample
 from support.synthetic import answers, keep, recipe, record, samples, store_in, task
 
 YES_NO = [dataclasses.replace(s, group="ab"[i // 4 % 2]) for i, s in enumerate(samples(48, "", 4))]
@@ -103,14 +103,14 @@ def test_a_choice_that_is_none_is_refused() -> None:
         Accuracy().tally(DIGITS, ["x"] * 40)
 
 
-def many(n: int = FEW_PICTURES + 100) -> tuple[CodedSamples, list[Tally]]:
-    """Returns a sheet of more pictures than are drawn by their counts, and two tallies on it."""
+def many(n: int = 500) -> tuple[CodedSamples, list[Tally]]:
+    """Returns a sheet of pictures with three questions each, and two tallies on it."""
     asked = [dataclasses.replace(s, group="") for s in samples(3 * n, "", 3)]
     sheet = Accuracy().coded(asked)
     return sheet, [sheet.tally(answers(asked, right)) for right in ("1101001", "11101")]
 
 
-def test_many_pictures_are_drawn_alike_for_every_method_and_figure() -> None:
+def test_pictures_are_drawn_alike_for_every_method_and_figure() -> None:
     sheet, (first, second) = many()
     values = Accuracy().values
     alone = resample({"a": first}, values, "accuracy", 50)
@@ -120,9 +120,9 @@ def test_many_pictures_are_drawn_alike_for_every_method_and_figure() -> None:
     assert picture_draws(narrow, values, 50, 0)["accuracy"].tolist() == alone.draws[:, 0].tolist()
 
 
-def test_drawing_many_pictures_is_drawing_with_replacement() -> None:
+def test_drawing_pictures_is_drawing_with_replacement() -> None:
     # Each picture counts itself: sums are how often it was drawn.
-    n = FEW_PICTURES + 1
+    n = 401
     tally = Tally(tuple(map(str, range(n))), ("",) * n, tuple(map(str, range(n))), np.eye(n, dtype=np.int16))
     times = picture_draws(tally, lambda sums, columns: {c: sums[:, i] for i, c in enumerate(columns)}, 400, 3)
     drawn = np.array(list(times.values()))
@@ -132,7 +132,7 @@ def test_drawing_many_pictures_is_drawing_with_replacement() -> None:
     assert (drawn == 0).mean() == pytest.approx(np.exp(-1), abs=0.005)
 
 
-def test_many_pictures_are_drawn_within_their_stratum() -> None:
+def test_pictures_are_drawn_within_their_stratum() -> None:
     right = np.repeat([1, 0], [300, 200])
     tally = Tally(
         tuple(map(str, range(500))), ("a",) * 300 + ("b",) * 200, ("asked/", "right/"),
@@ -142,7 +142,7 @@ def test_many_pictures_are_drawn_within_their_stratum() -> None:
 
 
 def test_fractions_and_large_numbers_are_added_up_in_double_precision() -> None:
-    counts = np.full((FEW_PICTURES + 1, 1), 2.0**30 + 1)
+    counts = np.full((401, 1), 2.0**30 + 1)
     tally = Tally(tuple(map(str, range(len(counts)))), ("",) * len(counts), ("x",), counts)
     drawn = picture_draws(tally, lambda sums, columns: {"x": sums[:, 0]}, 5, 0)["x"]
     assert set(drawn.tolist()) == {(2.0**30 + 1) * len(counts)}

@@ -143,3 +143,25 @@ def test_reading_and_tables_need_no_torch() -> None:
     process = python(code)
     assert line_of(process) == "[]"
     assert process.wait() == 0
+
+
+def test_edited_lines_and_folders_that_are_no_runs(tmp_path: Path) -> None:
+    from mmpt_bench.data.samples import Prediction
+    from support.synthetic import keep, recipe, record, samples, store_in, task
+
+    store = store_in(tmp_path)
+    made = record(store, task("colours", "Colours"), samples(6), "10", recipe())
+    keep(store, made)
+    run = store.run(made.run)
+    run.append_predictions("colours", "k", [Prediction("a", "yes", "yes", "yes", (-0.1, -2.0))])
+    (store.root / "runs" / ".stray").mkdir()
+    assert [each.name for each in store.runs()] == [made.run]
+    assert list(run.predictions("colours", "k")) == ["a"]
+    for name, read in (("colours.jsonl", lambda: run.predictions("colours", "k")), ("records.jsonl", run.records)):
+        path = run.path(name)
+        whole = path.read_bytes()
+        path.write_bytes(whole.replace(b'"yes"', b'"no"', 1).replace(b'"n":6', b'"n":7'))
+        with pytest.raises(UntrustedRecord, match="edited"):
+            read()
+        path.write_bytes(whole)
+        read()

@@ -202,3 +202,14 @@ def test_published_records_stand_on_the_board_and_do_not_stand_for_a_run_of_ones
     board = json.loads(bench("leaderboard", "--json", cwd=tmp_path).stdout)["boards"][0]
     assert [row["method"] for row in board["rows"]] == ["frozen"]
     assert "1 evaluations to do, 0 recorded already" in bench(*words, cwd=tmp_path).stderr
+
+
+def test_a_run_says_which_hyperparameters_are_not_the_defaults(tmp_path: Path) -> None:
+    (tmp_path / "ia3.json").write_text('{"peft_type": "IA3", "target_modules": ["q_proj"]}')
+    methods = method_catalog.find_methods(f"lora,mmpt,projector,frozen,{tmp_path}/ia3.json")
+    overrides = {"lora": {"r": "2", "learning_rate": "0.5"}, "mmpt": {"text_length": "10"}}
+    jobs = plan(Request(tuple(methods), overrides, tuple(task_catalog.find_tasks("mnist"))), Store(tmp_path)).jobs
+    assert {job.method.name: job.changed for job in jobs} == {
+        "lora": {"r": 2, "learning_rate": 0.5}, "mmpt": {}, "projector": {}, "frozen": {},
+        "peft-ia3": {"config": '{"target_modules": ["q_proj"]}'},
+    }  # fmt: skip

@@ -114,7 +114,7 @@ def score_answers(task: Task, given: GivenAnswers, official: Sequence[Sample] | 
         ceiling=task.metric.ceiling(samples),
         chance=task.metric.chance(samples),
         values=values,
-        intervals=cluster_bootstrap(tally, task.metric.values) if pictures_known else {},
+        intervals=cluster_bootstrap(tally, task.metric.values, task=task.name) if pictures_known else {},
         counts=_counts(tally),
         missing=tuple(_missing(task, samples, official)),
         notes=tuple(notes),
