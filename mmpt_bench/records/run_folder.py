@@ -169,8 +169,10 @@ class RunFolder:
             except RequestError as error:
                 raise UntrustedRecord(f"The recipe of `{self.name}` was edited: {error}") from error
         for record in records:
+            if not record.answers_sha256:
+                continue
             path = self.path(f"{record.task}.jsonl")
-            if not record.answers_sha256 or not path.is_file():
+            if not path.is_file():
                 continue
             with path.open("rb") as stream:
                 data = stream.read(record.answers_bytes)

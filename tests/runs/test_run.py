@@ -103,7 +103,7 @@ def test_a_killed_evaluation_answers_no_question_twice_and_leaves_none_out(tmp_p
         (("--set", "text_length=many"), "type int"),
         (("--data", "nowhere"), "no folder `nowhere`"),
         (("--seeds", "1,1"), "different numbers"),
-        (("--steps", "0"), "at least 1"),
+        (("--steps", "0"), "a number from 1"),
         (("--dtype", "float31"), "Did you mean `float32`"),
         (("--out", "/dev/null/results"), "cannot be written"),
         (("--tasks", "./mine.py"), "no file `./mine.py`"),
