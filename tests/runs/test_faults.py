@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import signal
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,8 @@ def in_child(work: Callable[[], Any]) -> Callable[[], int]:
         try:
             work()
             os._exit(0)
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(1)
     return lambda: os.waitpid(child, 0)[1]
