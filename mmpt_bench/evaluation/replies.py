@@ -28,6 +28,8 @@ from mmpt_bench.evaluation.reply_words import (
     BEFORE_YES_OR_NO,
     CERTAIN_GAP,
     CLOSE,
+    DENIED_AFTER,
+    DENIED_BEFORE,
     ELSEWHERE,
     FALSE,
     FILLER,
@@ -41,6 +43,7 @@ from mmpt_bench.evaluation.reply_words import (
     RESTART,
     SAID_LAST,
     SOFT_NO,
+    SOFT_YES,
     TAKEN_BACK,
     TENTATIVE,
     TRUE,
@@ -124,7 +127,7 @@ class _Reader:
     def __init__(self, names: Mapping[str, str], choices: Sequence[str]) -> None:
         self.names, self.choices = names, choices
         longest_first = sorted(names, key=len, reverse=True)
-        self.word = rf"(?<![\w.])(?:{'|'.join(re.escape(name) for name in longest_first)})(?!\w)(?!\.\d)"
+        self.word = rf"(?<![\w.])(?:{'|'.join(re.escape(name) for name in longest_first)})(?!\w)(?!\.\d)(?!(?<=\d)/\d)"
 
     def read(self, reply: str) -> str | None:
         """Returns the answer that a reply without reasoning gives."""
@@ -152,7 +155,9 @@ class _Reader:
         if taken_back and re.search(self.word, text[: taken_back[-1].start()]):
             text = text[taken_back[-1].end() :]
         for said in reversed(list(re.finditer(SAID_LAST, text))):
-            if re.search(rf"{NEGATION}|\b(?:part|half) of\b", re.split(RESTART, text[: said.start()])[-1]):
+            if re.search(
+                rf"{NEGATION}|\b(?:wrong|incorrect) $|\b(?:part|half) of\b", re.split(RESTART, text[: said.start()])[-1]
+            ):
                 continue
             sentence = re.split(r"[.;!?\n]", text[said.end() :].strip(" .,:-\n"), maxsplit=1)[0]
             sentence = re.sub(r"^\(?[a-j][).:]\s*", "", sentence)
@@ -233,7 +238,7 @@ class _Reader:
         if yes_or_no and not named and not denied and not re.search(UNSURE, text):
             if re.search(SOFT_NO, text):
                 return self.names["no"]
-            if re.fullmatch(r"\W*i (?:\w+ly )?(?:think|believe|guess) so\W*", text):
+            if re.fullmatch(SOFT_YES, text):
                 return self.names["yes"]
         return None
 
@@ -281,8 +286,12 @@ def _denial(text: str, start: int, end: int, name: str) -> str | None:
     """Returns how what is named at text[start:end] is denied: None (not at all), "certain", "unclear", "tentative"."""
     before = re.split(RESTART, text[:start])[-1]
     if name in (*YES, *NO):
-        denial = r"(?:\bnot|n't|\bneither|\bnor|\bwrong to say|\bwrong to answer)(?: an?| the| simply| say)? ?'?$"
-        return "certain" if re.search(denial, before) else None
+        denied = re.search(rf"{DENIED_BEFORE}(?: an?| the| simply| say)? ?'?$", before) or _denied_after(
+            text, end, name
+        )
+        return "certain" if denied else None
+    if name in (*TRUE, *FALSE) and re.search(r"\b(?:part(?:ly|ially)|half|somewhat) $", before):
+        return "unclear"
     negations = list(re.finditer(NEGATION, before))
     if negations:
         gap = set(re.findall(r"[\w']+", before[negations[-1].end() :]))
@@ -306,7 +315,7 @@ def _mistyped(name: str) -> set[str]:
 def _denied_after(text: str, end: int, name: str) -> bool:
     """Returns whether what follows a name denies it: "cat is not the answer", "cat would be wrong"."""
     if name in (*YES, *NO):
-        return False
+        return re.match(DENIED_AFTER, text[end:]) is not None
     verb = r"(?:is|are|was|were|does|do|can|could|would|will|has|have|seems|appears)"
     wrong = r"(?:wrong|incorrect|false|untrue|ruled out|excluded|impossible|unlikely|out\b)"
     return re.match(rf"'?(?: \w+){{0,2}}? {verb}(?: be)?(?:n't\b| not\b| never\b| {wrong})", text[end:]) is not None

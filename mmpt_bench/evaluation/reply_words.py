@@ -12,7 +12,7 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-YES = ("yes", "yeah", "yep", "yup")
+YES = ("yes", "yess", "yeah", "yep", "yup")
 NO = ("no", "nope", "nah")
 TRUE = ("true", "correct", "accurate")
 FALSE = ("false", "incorrect", "untrue", "inaccurate")
@@ -24,9 +24,11 @@ ELSEWHERE = {
     ),
 }
 """Yes and no in other languages; read where a reply begins with one."""
+_SAID = r"(?:(?:the |this |that )?(?:statement|sentence|caption|claim|description|that|this)(?:'s| is))"
 AT_THE_START = {
-    "true": r"(?:that's|that is|this is|you're|you are)? ?(?:right|exactly right)(?= ?[.,!:;]|$)",
-    "false": r"(?:that's|that is|this is)? ?wrong(?= ?[.,!:;]|$)",
+    "true": rf"(?:{_SAID}|you're|you are)?(?: ?exactly| ?absolutely)? ?right(?= ?[.,!:;]|$)",
+    "false": rf"{_SAID}? ?(?:not (?:quite )?right|(?:plainly |simply )?wrong)(?= ?[.,!:;]|$)"
+    r"|(?:the |this |that )?(?:statement|sentence|caption|claim|description|that|this) isn't right(?= ?[.,!:;]|$)",
 }
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -39,7 +41,8 @@ FOR_PROGRAMS = (
 NEGATION = (
     r"(?:\bnot\b|n't\b|\bcannot\b|\bnever\b|\bneither\b|\brather than\b|\binstead of\b|\bas opposed to\b"
     r"|\bother than\b|\bexcept\b|\bunlike\b|\bwithout\b|\brul(?:es?|ed|ing) out\b|\bexclud(?:es?|ed|ing)\b"
-    r"|\babsence of\b|\bhardly\b|\bdoubt\b|\bno longer\b|\bfar from\b|\b(?:wrong|false|incorrect) to\b|\bless likely\b)"
+    r"|\babsence of\b|\bhardly\b|\bdoubt\b|\bno longer\b|\bfar from\b"
+    r"|\b(?:wrong|incorrect) (?:answer|choice|option|label|class)\b|\b(?:wrong|false|incorrect) to\b|\bless likely\b)"
 )
 CERTAIN_GAP = _words(
     "think believe say see that this it the a an statement sentence caption claim description answer is be was to"
@@ -65,11 +68,23 @@ UNSURE = (
 )
 NO_VERDICT = (
     r"(?:\bno (?:image|picture|photo|file)s? (?:\w+ ){0,3}(?:provided|attached|given|uploaded|included|available)\b"
-    r"|\bno way to\b|\bi can help\b|\bi (?:can't|cannot|am unable to|'m unable to) (?:help|assist|identify)\b"
+    r"|\bno (?:way to|information|context|details?|idea|clue|data)\b|\bif\b[^.;!?\n]*\b(?:otherwise|else) (?:it's )?(?:yes|no)\b|\bi can help\b|\bi (?:can't|cannot|am unable to|'m unable to) (?:help|assist|identify)\b"
     r"|\bplease (?:upload|share|provide|attach)\b)"
 )
+DENIED_BEFORE = (
+    r"(?:(?:\bnot|n't|\bcannot)(?: answer| reply)?|\bneither|\bnor"
+    r"|(?:\bwrong|\bincorrect|(?:\bnot|n't) (?:correct|right|true|accurate|possible)) to (?:say|answer|reply|claim))"
+)
+DENIED_AFTER = (
+    r"'?(?:(?: is| was| would be)(?: \w+ly)?(?: the| an?)? (?:wrong|incorrect)\b"
+    r"| (?:is not|isn't|would not be|wouldn't be)(?: the| an?)?(?: right| correct)?(?: answer| reply|(?= ?[.,!;]|$)))"
+)
+"""What is said before or after a yes or a no that is denied: "it is wrong to answer yes", "yes is not the answer"."""
+SOFT_YES = (
+    r"\W*(?:i (?:\w+ly )?(?:think|believe|guess) so|certainly|absolutely|definitely|of course|sure|surely|indeed)\W*"
+)
 SOFT_NO = (
-    r"(?:^(?:\w+ly )?not\b|\b(?:is|are|was|were)(?:n't| not)\b|\b(?:do|does|did|can|could)(?:n't| not) (?:\w+ly )?"
+    r"(?:^(?:\w+ly |of course )?not\b|\b(?:is|are|was|were)(?:n't| not)\b|\b(?:do|does|did|can|could)(?:n't| not) (?:\w+ly )?"
     r"(?:see|contain|show|have|appear|depict|include|find|detect|observe|look|seem|think so|believe so)\b"
     r"|\bcannot (?:see|find|detect)\b|\bnone\b|\bnothing (?:like|of|such)\b|\bnobody\b|\babsent\b|^neither\b"
     r"|\b(?:is|are|was|were|see|sees|has|have|had|contains?|shows?|find|detect) no\b)"
@@ -97,7 +112,7 @@ ASIDE = (
     r"\bif (?!i (?:had|have) to\b)[^.;!?\n]*?\bwould\b[^.;,!?\n]*",
     r"\bwould be\b[^.;,!?\n]*\bif (?!i (?:had|have) to\b)[^.;,!?\n]*",
     r"(?:^|(?<=[.;!?\n] ))(?:although|though|while|even though|even if)\b[^.;,!?\n]*,",
-    r"\b(?:al)?though (?:it|this|that|they) (?:could|might|may)\b[^.;!?\n]*",
+    r"\b(?:al)?though (?:it|this|that|they) (?:could|might|may|looks?|resembles?|seems?)\b[^.;!?\n]*",
     r"\b(?:the )?other (?:options|choices|classes|labels|answers)\b[^.;!?\n]*",
     r"(?:^|(?<=[.;!?\n]))\s*(?:let me know|would you like|feel free|please let|if you(?:'d| would) like)\b"
     r"[^.;!?\n]*",
