@@ -68,7 +68,9 @@ UNSURE = (
 )
 NO_VERDICT = (
     r"(?:\bno (?:image|picture|photo|file)s? (?:\w+ ){0,3}(?:provided|attached|given|uploaded|included|available)\b"
-    r"|\bno (?:way to|information|context|details?|idea|clue|data)\b|\bif\b[^.;!?\n]*\b(?:otherwise|else) (?:it's )?(?:yes|no)\b|\bi can help\b|\bi (?:can't|cannot|am unable to|'m unable to) (?:help|assist|identify)\b"
+    r"|\bno (?:way to|information|context|details?|idea|clue|data)\b"
+    r"|\bif\b[^.;!?\n]*\b(?:otherwise|else) (?:it's )?(?:yes|no)\b"
+    r"|\bi can help\b|\bi (?:can't|cannot|am unable to|'m unable to) (?:help|assist|identify)\b"
     r"|\bplease (?:upload|share|provide|attach)\b)"
 )
 DENIED_BEFORE = (
@@ -84,7 +86,8 @@ SOFT_YES = (
     r"\W*(?:i (?:\w+ly )?(?:think|believe|guess) so|certainly|absolutely|definitely|of course|sure|surely|indeed)\W*"
 )
 SOFT_NO = (
-    r"(?:^(?:\w+ly |of course )?not\b|\b(?:is|are|was|were)(?:n't| not)\b|\b(?:do|does|did|can|could)(?:n't| not) (?:\w+ly )?"
+    r"(?:^(?:\w+ly |of course )?not\b"
+    r"|\b(?:is|are|was|were)(?:n't| not)\b|\b(?:do|does|did|can|could)(?:n't| not) (?:\w+ly )?"
     r"(?:see|contain|show|have|appear|depict|include|find|detect|observe|look|seem|think so|believe so)\b"
     r"|\bcannot (?:see|find|detect)\b|\bnone\b|\bnothing (?:like|of|such)\b|\bnobody\b|\babsent\b|^neither\b"
     r"|\b(?:is|are|was|were|see|sees|has|have|had|contains?|shows?|find|detect) no\b)"
