@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from mmpt_bench.common.errors import RequestError
 from mmpt_bench.evaluation import task_catalog
 from mmpt_bench.methods import method_catalog
-from mmpt_bench.records.store import Store
+from mmpt_bench.records.store import Store, published_folder, results_folder
 from mmpt_bench.report.results import Results
 from mmpt_bench.runs.events import Reporter
 from mmpt_bench.runs.options import Names, Options, comma_text, dataset_names, make_request, pairs
@@ -42,11 +42,12 @@ def _never() -> bool:
     return False
 
 
-def load_results(folder: str | Path = "results") -> Results:
-    """Returns what is recorded in a results folder; RequestError where there is none."""
-    if not Path(folder).is_dir():
-        raise RequestError(f"There is no results folder `{folder}`.")
-    return Results(Path(folder))
+def load_results(folder: str | Path | None = None, *, published: bool = False) -> Results:
+    """Returns what is recorded in a results folder, or in the published one; RequestError where there is none."""
+    root = published_folder() if published else results_folder(folder)
+    if not root.is_dir():
+        raise RequestError(f"There is no results folder `{root}`: `mmpt-bench run` makes one.")
+    return Results(root)
 
 
 def run(
@@ -90,7 +91,7 @@ def run(
     report.planned([planned])
     with tracking(report, names, request.out, request.offline) as told:
         made = tuple(execute([planned], store, told, stopping))
-    return Results(request.out, made, len(planned.jobs), _own_tasks(request))
+    return Results(request.out, made, tuple(job.recipe.run_name for job in planned.jobs), _own_tasks(request))
 
 
 def plan(
@@ -225,7 +226,7 @@ def tune(
 
 
 def compare(
-    *names: str, tasks: Names = "", scope: Scope | None = None, setting: str = "", out: str | Path = "results"
+    *names: str, tasks: Names = "", scope: Scope | None = None, setting: str = "", out: str | Path | None = None
 ) -> ComparisonResult:
     """Returns how some methods, variants or runs differ, pair by pair.
 
@@ -243,26 +244,35 @@ def compare(
 
     text = comma_text(tasks)
     wanted = {e.name: task_catalog.load_task(e) for e in task_catalog.find_tasks(text)} if text else {}
-    return answer_to(Store(Path(out)), names, task_catalog.built_in_tasks() | wanted, scope, setting, list(wanted))
+    return answer_to(
+        Store(results_folder(out)), names, task_catalog.built_in_tasks() | wanted, scope, setting, list(wanted)
+    )
 
 
-def leaderboard(out: str | Path = "results", publish: bool = False) -> Leaderboard:
+def leaderboard(out: str | Path | None = None, publish: bool = False) -> Leaderboard:
     """Rebuilds the leaderboard's files from the records and returns its boards; see `write_leaderboard`."""
     from mmpt_bench.report.leaderboard import write_leaderboard
 
-    return write_leaderboard(Store(Path(out)), task_catalog.built_in_tasks(), publish)
+    return write_leaderboard(Store(results_folder(out)), task_catalog.built_in_tasks(), publish)
 
 
-def write_figures(out: str | Path = "results", only: Names = "") -> tuple[list[Drawn], list[Missing]]:
+def published_leaderboard() -> Leaderboard:
+    """Returns the project's published leaderboard, made from its records; nothing is written."""
+    from mmpt_bench.report import leaderboard
+
+    return leaderboard.published_leaderboard(task_catalog.built_in_tasks())
+
+
+def write_figures(out: str | Path | None = None, only: Names = "") -> tuple[list[Drawn], list[Missing]]:
     """Writes every figure that the records allow, or some kinds; returns them, and what is missing for the others."""
     from mmpt_bench.figures import draw
 
     kinds = [kind.strip() for kind in comma_text(only).split(",") if kind.strip()]
-    return draw.write_figures(Store(Path(out)), task_catalog.built_in_tasks(), method_catalog.colors(), kinds)
+    return draw.write_figures(Store(results_folder(out)), task_catalog.built_in_tasks(), method_catalog.colors(), kinds)
 
 
 def write_report(
-    out: str | Path = "results",
+    out: str | Path | None = None,
     file: str | Path | None = None,
     images: str | Path | None = None,
     say: Callable[[str], None] = lambda text: None,
@@ -271,7 +281,7 @@ def write_report(
     from mmpt_bench.report import write
 
     target, folder = (None if path is None else Path(path) for path in (file, images))
-    return write.write_report(Path(out), target, folder, task_catalog.built_in_tasks(), say)
+    return write.write_report(results_folder(out), target, folder, task_catalog.built_in_tasks(), say)
 
 
 def score(

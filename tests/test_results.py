@@ -33,13 +33,13 @@ def files(folder: Path) -> set[str]:
 def remade(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Returns a folder made by one command from the sources of results/ alone."""
     if (RESULTS / "runs").is_dir():
-        pytest.skip("results/ holds runs that may not be published yet: `mmpt-bench leaderboard --publish`")
+        pytest.skip("results/ holds runs that may not be published yet: `mmpt-bench leaderboard --publish --out results`")
     top = tmp_path_factory.mktemp("remade")
     for path in (path for pattern in SOURCES for path in RESULTS.glob(pattern)):
         target = top / "results" / path.relative_to(RESULTS)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
-    bench("leaderboard", "--publish", cwd=top)
+    bench("leaderboard", "--publish", "--out", "results", cwd=top)
     return top / "results"
 
 
@@ -51,7 +51,7 @@ def test_published_files_are_made_again_byte_for_byte(remade: Path, endings: tup
         name for name in sorted(published)
         if not (remade / name).is_file() or (remade / name).read_bytes() != (RESULTS / name).read_bytes()
     ]  # fmt: skip
-    assert unlike == [], "`mmpt-bench leaderboard --publish` makes them anew"
+    assert unlike == [], "`mmpt-bench leaderboard --publish --out results` makes them anew"
 
 
 def test_every_table_and_figure_that_can_be_made_is_published(remade: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -107,6 +107,10 @@ class Row:
         """Returns the share of all parameters that is trained."""
         return self.trainable / self.total if self.total else 0.0
 
+    def has(self, keys: Collection[str]) -> bool:
+        """Returns whether some of these results are in the row."""
+        return any(key in keys for cell in self.cells.values() for key in cell.eval_keys.values())
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -155,6 +159,10 @@ class Board:
     def ranked(self) -> tuple[Row, ...]:
         """Returns the rows that have a rank."""
         return tuple(row for row in self.rows if row.rank is not None)
+
+    def holds(self, keys: Collection[str], runs: Collection[str]) -> bool:
+        """Returns whether some of these results, or a failure of these runs, stand on the board."""
+        return any(row.has(keys) for row in self.rows) or any(failure.run in runs for failure in self.failures)
 
     @property
     def title(self) -> str:

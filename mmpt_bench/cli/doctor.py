@@ -110,7 +110,12 @@ def _embedded() -> str:
 
 
 def _results(out: Path) -> str:
+    import os
+
     from mmpt_bench.records.store import Store
 
+    above = next(folder for folder in out.absolute().parents if folder.exists())
+    if not out.exists() and os.access(above, os.W_OK):
+        return f"`{out}` is not there yet: the first run makes it"
     Store(out).check_writable()
     return f"`{out}` can be written to, {len(Store(out).records())} records"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,20 +28,22 @@ if TYPE_CHECKING:
     show_default=True,
     help="What is printed to stdout.",
 )
+@click.option("--published", is_flag=True, help="The project's published leaderboard; nothing is written.")
 @OUT
 @JSON
-def leaderboard(out: Path, publish: bool, form: str, as_json: bool) -> None:
+def leaderboard(out: Path, publish: bool, form: str, as_json: bool, published: bool) -> None:
     """Rebuild and print the leaderboard from what is recorded.
 
     LaTeX is a booktabs table a board, bold where no method is significantly better.
     """
     from mmpt_bench import api
 
-    print_leaderboard(api.leaderboard(out, publish), "json" if as_json else form)
+    made = api.published_leaderboard() if published else api.leaderboard(out, publish)
+    print_leaderboard(made, "json" if as_json else form)
 
 
-def print_leaderboard(made: Leaderboard, form: str) -> None:
-    """Prints a leaderboard: "table", "latex", "csv", "markdown" or "json"."""
+def print_leaderboard(made: Leaderboard, form: str, new: Collection[str] = ()) -> None:
+    """Prints a leaderboard: "table", "latex", "csv", "markdown" or "json"; tables mark rows with `new` results."""
     if form == "json":
         print_json(made.as_plain())
         return
@@ -50,6 +53,7 @@ def print_leaderboard(made: Leaderboard, form: str) -> None:
     from mmpt_bench.board.writers.terminal import leaderboard_tables
     from mmpt_bench.cli.streams import console
 
-    for table in leaderboard_tables(made.boards):
+    for table in leaderboard_tables(made.boards, new):
         console().print(table)
-    click.echo(f"Written: leaderboard.csv, leaderboard.md and figures/ in {made.folder}/", err=True)
+    if made.folder is not None:
+        click.echo(f"Written: leaderboard.csv, leaderboard.md and figures/ in {made.folder}/", err=True)

@@ -32,7 +32,20 @@ DATASET = click.option(
     metavar="TASK=NAME",
     help="Another data set of a task's form: vsr=random, or mme=OWNER/NAME[@REVISION] of the hub; repeatable.",
 )
-OUT = click.option("--out", default="results", show_default=True, type=FOLDER, help="Folder of the results.")
+
+
+def _results_folder(_context: click.Context, _parameter: click.Parameter, given: Path | None) -> Path:
+    from mmpt_bench.records.store import results_folder
+
+    return results_folder(given)
+
+
+OUT = click.option(
+    "--out",
+    type=FOLDER,
+    callback=_results_folder,
+    help="Folder of the results.  [default: $MMPT_RESULTS, or mmpt-results]",
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout, and nothing else.")
 BACKBONE = click.option(
     "--backbone",

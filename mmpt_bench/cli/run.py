@@ -89,10 +89,15 @@ def run(only_plan: bool, as_json: bool, **options: Any) -> None:
         except Interrupted as reason:
             click.echo(f"Stopped: {reason}. What is done is recorded; the same command goes on from there.", err=True)
             sys.exit(130)
-    print_leaderboard(results.leaderboard(), "json" if as_json else "table")
+    whole = results.leaderboard()
+    shown = whole.of(results.asked_keys, results.runs)
+    new = {record.eval_key for record in results.made}
+    print_leaderboard(shown, "json" if as_json else "table", new)
+    if (others := len(whole.boards) - len(shown.boards)) and not as_json:
+        click.echo(f"{others} more in {whole.folder}/: `mmpt-bench leaderboard` prints all of them.", err=True)
     if results.failed:
         n_failed = len({record.run for record in results.failed})
-        lost = f"{n_failed} of {results.n_runs} runs failed, whole or in a task; the board lists them, unranked."
+        lost = f"{n_failed} of {len(results.runs)} runs failed, whole or in a task; the board lists them, unranked."
         click.echo(lost, err=True)
         sys.exit(4)
     if not as_json:

@@ -1,8 +1,8 @@
 """The results folder: a folder a run, the samples they answered, and the records that every table is made from.
 
-    results/runs/<run>/              see run_folder.py
-    results/samples/<name>.jsonl     what was asked, named by its content
-    results/records.jsonl            the records of all runs, as published; the folders of the runs need not be there
+    mmpt-results/runs/<run>/              see run_folder.py
+    mmpt-results/samples/<name>.jsonl     what was asked, named by its content
+    mmpt-results/records.jsonl            the records of all runs, as published; the runs' folders need not be there
 
 Nothing is shared between runs, so that reading them needs no lock. A name or a link that leads outside is refused.
 """
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmpt_bench.common.entries import folder
 from mmpt_bench.common.errors import RequestError, UntrustedRecord
 from mmpt_bench.common.escaping import plain_text
 from mmpt_bench.common.files import is_name, path_inside, read_jsonl, scrub, write_atomic
@@ -32,8 +33,19 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger(__name__)
+DEFAULT, VARIABLE = "mmpt-results", "MMPT_RESULTS"
 MAX_ROOT = 3000
 """Bytes of the results folder's path: file systems take 4,096 for a whole one, and a run's are up to 600 longer."""
+
+
+def results_folder(given: str | Path | None = None) -> Path:
+    """Returns the results folder: what is given, else `$MMPT_RESULTS`, else `mmpt-results` in the working directory."""
+    return Path(given or os.environ.get(VARIABLE) or DEFAULT)
+
+
+def published_folder() -> Path:
+    """Returns the folder of the project's published leaderboard, which no run writes to."""
+    return folder("results")
 
 
 @dataclass(frozen=True)
@@ -47,6 +59,11 @@ class Store:
         probe = self.root / ".writable.tmp"
         if len(os.fsencode(self.root)) > MAX_ROOT:
             raise RequestError(f"The results folder's path has more than {MAX_ROOT:,} bytes. Name a shorter one.")
+        if self.root.resolve() == published_folder().resolve():
+            raise RequestError(
+                f"`{scrub(str(self.root))}` is the published leaderboard, which runs leave as it is. Name another "
+                f"folder with `--out`; the default is `{DEFAULT}`."
+            )
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             probe.write_bytes(b"probe")

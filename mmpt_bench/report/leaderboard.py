@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mmpt_bench.board.assembly import Evidence
 from mmpt_bench.board.board import Board
 from mmpt_bench.board.from_records import evidence
 from mmpt_bench.board.published import Published, read_published
 from mmpt_bench.board.writers.csv_file import leaderboard_csv
 from mmpt_bench.board.writers.latex import leaderboard_latex
 from mmpt_bench.board.writers.markdown import leaderboard_json, leaderboard_md
-from mmpt_bench.common.entries import folder
 from mmpt_bench.common.errors import RequestError
 from mmpt_bench.common.files import write_atomic
 from mmpt_bench.evaluation.task import Task
@@ -21,7 +21,7 @@ from mmpt_bench.figures.draw import figures, write
 from mmpt_bench.figures.figure_data import KINDS, Drawn, figure_data
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.records.learning_curves import publish_learning_curves
-from mmpt_bench.records.store import Store
+from mmpt_bench.records.store import Store, published_folder
 from mmpt_bench.study.ablation_tables import write_ablations
 
 
@@ -32,8 +32,12 @@ class Leaderboard:
     boards: tuple[Board, ...]
     published: tuple[Published, ...]
     """Scores from papers, which are shown apart."""
-    folder: Path
-    """Where leaderboard.csv, leaderboard.md and figures/ were written."""
+    folder: Path | None = None
+    """Where leaderboard.csv, leaderboard.md and figures/ were written; None where nothing was."""
+
+    def of(self, keys: Collection[str], runs: Collection[str]) -> Leaderboard:
+        """Returns the boards that hold some of these results, or failures of these runs."""
+        return replace(self, boards=tuple(board for board in self.boards if board.holds(keys, runs)))
 
     def as_plain(self) -> dict[str, Any]:
         """Returns everything that the tables show, as JSON values."""
@@ -47,6 +51,15 @@ class Leaderboard:
             "markdown": lambda: leaderboard_md(self.boards, self.published),
         }
         return writers[form]().decode()
+
+
+def published_leaderboard(tasks: Mapping[str, Task]) -> Leaderboard:
+    """Returns the project's published leaderboard, made from its records; nothing is written."""
+    return _made(evidence(Store(published_folder()), tasks))
+
+
+def _made(found: Sequence[Evidence]) -> Leaderboard:
+    return Leaderboard(tuple(each.board for each in found), read_published(published_folder() / "published.csv"))
 
 
 def write_leaderboard(
@@ -77,9 +90,7 @@ def write_leaderboard(
         store.publish()
         publish_learning_curves(store)
     found = evidence(store, tasks, records=records)
-    made = Leaderboard(
-        tuple(each.board for each in found), read_published(folder("results") / "published.csv"), store.root
-    )
+    made = replace(_made(found), folder=store.root)
     ablations = write_ablations(store, tasks, records)
     write_atomic(store.path("leaderboard.csv"), leaderboard_csv(made.boards))
     write_atomic(store.path("leaderboard.md"), leaderboard_md(made.boards, made.published))

@@ -14,7 +14,7 @@ from mmpt_bench.methods import method_catalog
 from mmpt_bench.records import keys, learning_rates
 from mmpt_bench.records.budget import Budget
 from mmpt_bench.records.keys import without_rate
-from mmpt_bench.records.store import Store
+from mmpt_bench.records.store import Store, results_folder
 from mmpt_bench.sources.weights import EMBEDDED
 
 PROGRAM = "mmpt-bench"
@@ -52,7 +52,7 @@ def run_command(
 
 def out_option(store: Store) -> list[str]:
     """Returns the option that names the results folder, nothing where it is the default one; never a whole path."""
-    return [] if store.root.name in ("results", "") else ["--out", store.root.name]
+    return [] if store.root == results_folder() else ["--out", store.root.name]
 
 
 def reproduce(board: Board, store: Store) -> list[str]:

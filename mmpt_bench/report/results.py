@@ -28,8 +28,8 @@ class Results:
     folder: Path
     made: tuple[Record, ...] = ()
     """Records that the call which returned this has made."""
-    n_runs: int = 0
-    """Runs that were asked for."""
+    runs: tuple[str, ...] = ()
+    """Names of the runs that the call asked for, recorded before or not."""
     own_tasks: Mapping[str, Task] = dataclasses.field(default_factory=dict)
     """Tasks of the user's own files."""
 
@@ -61,6 +61,11 @@ class Results:
                 low, high = record.interval if is_headline and record.interval else (None, None)
                 rows.append((*of_run, metric, value, low, high, record.n, is_headline))
         return pd.DataFrame(rows, columns=names)
+
+    @property
+    def asked_keys(self) -> frozenset[str]:
+        """The keys of all results of the runs that the call asked for."""
+        return frozenset(record.eval_key for record in self.records if record.run in self.runs)
 
     def leaderboard(self) -> Leaderboard:
         """Builds and writes the leaderboard of the folder."""

@@ -13,6 +13,7 @@ from mmpt_bench.evaluation import task_catalog
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.records.budget import Budget
 from mmpt_bench.records.keys import OFFICIAL
+from mmpt_bench.records.store import results_folder
 from mmpt_bench.runs.bad_items import FAIL, SKIP
 from mmpt_bench.runs.request import Request, parse_overrides
 from mmpt_bench.sources.corpora import TrainData, check_train_data
@@ -102,7 +103,7 @@ def make_request(method: Names, tasks: Names, options: Options) -> Request:
         train=_train_data(options),
         budget=budget,
         dtype=dtype,
-        out=Path(options.get("out", "results")),
+        out=results_folder(options.get("out")),
         data=data,
         images=image_folders(pairs(options.get("images", ()))),
         datasets=dataset_names(pairs(options.get("dataset", ())), [entry.name for entry in found]),

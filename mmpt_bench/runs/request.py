@@ -15,6 +15,7 @@ from mmpt_bench.records import keys
 from mmpt_bench.records.budget import Budget
 from mmpt_bench.records.keys import OFFICIAL
 from mmpt_bench.records.recipe import Recipe
+from mmpt_bench.records.store import results_folder
 from mmpt_bench.runs.bad_items import FAIL, SKIP, checked_corpus, checked_task, with_opened_images
 from mmpt_bench.sources.corpora import TrainData, load_corpus, train_data
 from mmpt_bench.sources.prepared import Prepared, PreparedTask, prepare, prepare_tasks
@@ -40,7 +41,7 @@ class Request:
     """What is trained on."""
     budget: Budget = dataclasses.field(default_factory=Budget)
     dtype: str = "float32"
-    out: Path = Path("results")
+    out: Path = dataclasses.field(default_factory=results_folder)
     data: Path | None = None
     """Folder of real data in the hub's schema."""
     limit: int | None = None

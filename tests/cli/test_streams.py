@@ -79,7 +79,7 @@ def test_messages_that_cannot_be_written_end_no_command(results: Path) -> None:
     ids=lambda words: " ".join(words)[:20],
 )  # fmt: skip
 def test_escape_sequences_of_records_and_names_never_reach_the_terminal(results: Path, words: tuple[str, ...]) -> None:
-    runs = sorted(path.name for path in (results / "results" / "runs").iterdir())
+    runs = sorted(path.name for path in (results / "mmpt-results" / "runs").iterdir())
     done = bench(*(runs[0] if word == "lora-" else word for word in words), cwd=results)
     for stream in (done.stdout, done.stderr):
         text = stream.decode()

@@ -134,17 +134,17 @@ def test_a_search_in_which_everything_failed_is_not_used() -> None:
 )
 def test_a_search_that_cannot_be_made_is_refused(words: tuple[str, ...], said: str, tmp_path: Path) -> None:
     assert said in bench("tune", *words, cwd=tmp_path, code=2).stderr
-    assert not (tmp_path / "results").exists()
+    assert not (tmp_path / "mmpt-results").exists()
 
 
 def test_every_method_gets_as_many_trials_each_is_kept_and_none_is_made_twice(tmp_path: Path) -> None:
     words = ("tune", "--methods", "projector,frozen,lora", "--trials", "2", "--extend", "1", "--steps", "2",
              "--batch-size", "2", "--range", "lora=1e-4,1e-3")  # fmt: skip
     bench(*words, cwd=tmp_path)
-    log = tmp_path / "results" / learning_rates.TRIALS
+    log = tmp_path / "mmpt-results" / learning_rates.TRIALS
     kept = [json.loads(line) for line in log.read_text().splitlines()]
     assert [row["method"] for row in kept] == ["projector"] * 3 + ["lora"] * 3
-    made = {each.method: each for each in learning_rates.read(tmp_path / "results" / learning_rates.FILE)}
+    made = {each.method: each for each in learning_rates.read(tmp_path / "mmpt-results" / learning_rates.FILE)}
     assert {name: (len(each.trials), each.extended) for name, each in made.items()} == {
         "projector": (3, 1),
         "lora": (3, 1),
@@ -161,7 +161,7 @@ def test_every_method_gets_as_many_trials_each_is_kept_and_none_is_made_twice(tm
 def test_a_variant_of_a_method_has_a_search_of_its_own(tmp_path: Path) -> None:
     words = ("--method", "lora", "--steps", "2", "--batch-size", "2")
     bench("tune", *words, "--trials", "2", "--extend", "0", "--set", "lora.r=2", cwd=tmp_path)
-    (made,) = learning_rates.read(tmp_path / "results" / learning_rates.FILE)
+    (made,) = learning_rates.read(tmp_path / "mmpt-results" / learning_rates.FILE)
     assert made.params["r"] == 2
     assert "on validation data" in bench("run", *words, "--set", "lora.r=2", "--plan", cwd=tmp_path).stdout
     said = bench("run", *words, "--set", "lora.r=3", "--plan", cwd=tmp_path).stdout

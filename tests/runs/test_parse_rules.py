@@ -46,17 +46,17 @@ def test_replies_without_the_guard_of_half_precision_have_keys_of_their_own() ->
 def test_another_rule_reads_the_kept_replies_and_asks_nothing(tmp_path: Path) -> None:
     words = ("--method", "frozen", "--tasks", "pope", "--limit", "8")
     bench(*words, cwd=tmp_path)
-    (path,) = (tmp_path / "results" / "runs").glob("*/pope.jsonl")
+    (path,) = (tmp_path / "mmpt-results" / "runs").glob("*/pope.jsonl")
     before = path.read_bytes()
     assert "1 evaluations to do" in bench(*words, "--parse", "vlmevalkit", cwd=tmp_path)
     assert path.read_bytes() == before
-    records = {record.parse_rule: record for record in Store(tmp_path / "results").records()}
+    records = {record.parse_rule: record for record in Store(tmp_path / "mmpt-results").records()}
     assert records.keys() == {"official", "vlmevalkit"}
     assert records["official"].samples == records["vlmevalkit"].samples
-    store = Store(tmp_path / "results")
+    store = Store(tmp_path / "mmpt-results")
     for record in records.values():
         assert store.run(record.run).predictions("pope", record.replies_key or record.eval_key)
-    assert "parse rule" in (tmp_path / "results" / "leaderboard.md").read_text()
+    assert "parse rule" in (tmp_path / "mmpt-results" / "leaderboard.md").read_text()
 
 
 def test_a_task_without_the_rule_is_refused_before_a_model_loads(tmp_path: Path) -> None:

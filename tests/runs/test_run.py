@@ -31,20 +31,20 @@ def test_the_main_command_trains_evaluates_and_writes_a_leaderboard_and_a_second
     assert re.search(r"mmpt: learning rate \S+, searched: \d+ rates on validation data", first.stderr)
     assert "step 3/3, loss" in first.stderr
     for name in ("leaderboard.csv", "leaderboard.md"):
-        assert (tmp_path / "results" / name).stat().st_size > 200
-    records = Store(tmp_path / "results").records()
+        assert (tmp_path / "mmpt-results" / name).stat().st_size > 200
+    records = Store(tmp_path / "mmpt-results").records()
     assert sorted((r.method, r.task) for r in records) == [(m, t) for m in ("frozen", "mmpt") for t in ("mme", "pope")]
     assert all(r.status == "ok" and r.suite == "embedded" and r.interval for r in records)
-    before = {path: path.read_bytes() for path in (tmp_path / "results").rglob("*.jsonl")}
+    before = {path: path.read_bytes() for path in (tmp_path / "mmpt-results").rglob("*.jsonl")}
     second = bench("run", "--method", "mmpt,frozen", "--tasks", "mme,pope", *QUICK, "--json", cwd=tmp_path)
     assert "recorded already" in second.stderr
-    assert {path: path.read_bytes() for path in (tmp_path / "results").rglob("*.jsonl")} == before
+    assert {path: path.read_bytes() for path in (tmp_path / "mmpt-results").rglob("*.jsonl")} == before
     assert {row["method"] for row in json.loads(second.stdout)["boards"][0]["rows"]} == {"mmpt", "frozen"}
 
 
 def test_a_new_task_reuses_the_trained_adapter(tmp_path: Path) -> None:
     bench("run", "--method", "vpt", "--tasks", "cifar10", *QUICK, cwd=tmp_path)
-    (adapter,) = (tmp_path / "results" / "runs").glob("vpt-*/adapter/adapter_model.safetensors")
+    (adapter,) = (tmp_path / "mmpt-results" / "runs").glob("vpt-*/adapter/adapter_model.safetensors")
     made = adapter.stat().st_mtime_ns
     again = bench("run", "--method", "vpt", "--tasks", "cifar10,vsr", *QUICK, cwd=tmp_path)
     assert "0 to train, 1 evaluations to do, 1 recorded already" in again.stderr
@@ -79,7 +79,7 @@ def test_a_killed_evaluation_answers_no_question_twice_and_leaves_none_out(tmp_p
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     process = subprocess.Popen([sys.executable, "-m", "mmpt_bench", *words], cwd=tmp_path, env=env)
     until = time.monotonic() + 120
-    while not (found := list((tmp_path / "results" / "runs").glob("*/pope.jsonl"))) and time.monotonic() < until:
+    while not (found := list((tmp_path / "mmpt-results" / "runs").glob("*/pope.jsonl"))) and time.monotonic() < until:
         time.sleep(0.02)
     process.kill()
     process.wait()
@@ -124,7 +124,7 @@ def test_a_wrong_request_is_refused_with_a_hint_before_torch_is_imported(
     assert done.returncode == 2, done.stderr
     assert said in done.stderr
     assert "Traceback" not in done.stderr
-    assert not (tmp_path / "results" / "runs").exists()
+    assert not (tmp_path / "mmpt-results" / "runs").exists()
 
 
 def test_a_failed_run_is_recorded_listed_and_never_ranked(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_real_mnist_and_cifar_pictures_are_evaluated_from_a_folder(tmp_path: Pat
     board = json.loads(bench(*words, cwd=tmp_path).stdout)["boards"][0]
     assert board["suite"] == "real"
     assert {column["task"] for column in board["columns"]} == {"mnist", "cifar10"}
-    assert all(record.n == 40 for record in Store(tmp_path / "results").records())
+    assert all(record.n == 40 for record in Store(tmp_path / "mmpt-results").records())
 
 
 def test_a_plan_runs_nothing(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_a_plan_runs_nothing(tmp_path: Path) -> None:
     said = json.loads(done.stdout)
     assert len(said["runs"]) == 13
     assert {task["task"] for task in said["tasks"]} == set(task_catalog.task_entries())
-    assert not (tmp_path / "results").exists()
+    assert not (tmp_path / "mmpt-results").exists()
 
 
 def test_what_does_not_train_is_one_run_whatever_the_seeds(tmp_path: Path) -> None:
@@ -168,10 +168,10 @@ def test_what_does_not_train_is_one_run_whatever_the_seeds(tmp_path: Path) -> No
 
 def test_a_recipe_repeats_its_run_and_an_edited_one_is_another(tmp_path: Path) -> None:
     bench("run", "--method", "vpt", "--set", "learning_rate=0.01", "--tasks", "mnist", *QUICK, cwd=tmp_path)
-    (recipe,) = (tmp_path / "results" / "runs").glob("*/recipe.yaml")
+    (recipe,) = (tmp_path / "mmpt-results" / "runs").glob("*/recipe.yaml")
     bench("run", "--recipe", str(recipe), "--tasks", "mnist", "--limit", "8", "--out", "again", cwd=tmp_path)
     name = "runs/*/adapter/adapter_model.safetensors"
-    (first,), (second,) = (tmp_path / "results").glob(name), (tmp_path / "again").glob(name)
+    (first,), (second,) = (tmp_path / "mmpt-results").glob(name), (tmp_path / "again").glob(name)
     assert first.parents[1].name == second.parents[1].name
     assert first.read_bytes() == second.read_bytes()
     edited = tmp_path / "edited.yaml"
@@ -186,8 +186,8 @@ def test_a_recipe_of_another_backbone_is_refused_with_what_differs(tmp_path: Pat
     made = Recipe(
         "embedded", "0" * 64, "embedded", "x", "frozen", {"train_projector": False, "learning_rate": 0.0}, Budget(), 0
     )
-    Store(tmp_path / "results").run(made.run_name).write_recipe(made)
-    (path,) = (tmp_path / "results" / "runs").glob("*/recipe.yaml")
+    Store(tmp_path / "mmpt-results").run(made.run_name).write_recipe(made)
+    (path,) = (tmp_path / "mmpt-results" / "runs").glob("*/recipe.yaml")
     done = bench("run", "--recipe", str(path), "--tasks", "mnist", cwd=tmp_path, code=2)
     assert "`backbone_fingerprint` was 000" in done.stderr
     refused = bench("run", "--recipe", str(path), "--seeds", "1", cwd=tmp_path, code=2)
@@ -198,7 +198,7 @@ def test_published_records_stand_on_the_board_and_do_not_stand_for_a_run_of_ones
     words = ("run", "--method", "frozen", "--tasks", "mnist", *QUICK)
     bench(*words, cwd=tmp_path)
     bench("leaderboard", "--publish", cwd=tmp_path)
-    (tmp_path / "results" / "runs").rename(tmp_path / "elsewhere")
+    (tmp_path / "mmpt-results" / "runs").rename(tmp_path / "elsewhere")
     board = json.loads(bench("leaderboard", "--json", cwd=tmp_path).stdout)["boards"][0]
     assert [row["method"] for row in board["rows"]] == ["frozen"]
     assert "1 evaluations to do, 0 recorded already" in bench(*words, cwd=tmp_path).stderr

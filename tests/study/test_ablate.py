@@ -166,7 +166,7 @@ def test_a_wrong_request_is_refused_with_the_reason_before_torch_is_imported(
     assert done.returncode == 2, done.stderr
     assert said in done.stderr
     assert "Traceback" not in done.stderr
-    assert not (tmp_path / "results").exists()
+    assert not (tmp_path / "mmpt-results").exists()
 
 
 def test_an_ablation_shares_what_is_recorded_and_stays_off_the_leaderboard(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_an_ablation_shares_what_is_recorded_and_stays_off_the_leaderboard(tmp_p
     # `--text-len 10` is MMPT as it is: trained by `run` already.
     assert "1 to train, 2 evaluations to do, 1 recorded already" in first.stderr
     assert "recorded already (3 results)" in bench(*words, cwd=tmp_path).stderr
-    (table,) = (tmp_path / "results" / "ablations").glob("*.csv")
+    (table,) = (tmp_path / "mmpt-results" / "ablations").glob("*.csv")
     with table.open() as stream:
         rows = list(csv.DictReader(stream))
     assert [row["label"] for row in rows] == ["mmpt (text-len=5)", "mmpt (text-len=10)", "frozen"]
@@ -197,7 +197,7 @@ def test_a_grid_beyond_the_hours_given_is_refused_with_the_count(tmp_path: Path)
 def test_a_plan_says_points_and_runs_nothing(tmp_path: Path) -> None:
     plan = json.loads(bench("ablate", "--parts", "visual,both", *QUICK, "--plan", "--json", cwd=tmp_path).stdout)
     assert plan["points"] == ["mmpt (parts=visual)", "mmpt (parts=both)", "frozen"]
-    assert not (tmp_path / "results").exists()
+    assert not (tmp_path / "mmpt-results").exists()
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from mmpt_bench.board.board import Board, Cell, Column
@@ -17,14 +17,14 @@ TASKS_A_TABLE = 5
 """Tasks whose scores stand side by side in 80 columns."""
 
 
-def leaderboard_tables(boards: Sequence[Board]) -> list[RenderableType]:
-    """Returns what to print for boards, in order, for `rich.console.Console.print`."""
+def leaderboard_tables(boards: Sequence[Board], new: Collection[str] = ()) -> list[RenderableType]:
+    """Returns what to print for boards, in order, for `rich.console.Console.print`; rows with `new` results say so."""
     from rich.text import Text
 
     parts: list[RenderableType] = []
     for board in boards:
         if board.rows:
-            parts.append(_ranks(board))
+            parts.append(_ranks(board, new))
         n_tables = -(-len(board.columns) // TASKS_A_TABLE)
         for number in range(n_tables):
             first, last = (len(board.columns) * k // n_tables for k in (number, number + 1))
@@ -40,7 +40,7 @@ def leaderboard_tables(boards: Sequence[Board]) -> list[RenderableType]:
     return parts
 
 
-def _ranks(board: Board) -> Table:
+def _ranks(board: Board, new: Collection[str]) -> Table:
     table = _table(f"{board.title}: {numbers.budget(board)}")
     for name in ("Rank", "By score", "Method", "Overall", "Trained", "Seeds", "Time"):
         table.add_column(name, justify="left" if name == "Method" else "right", no_wrap=name != "Method")
@@ -49,7 +49,7 @@ def _ranks(board: Board) -> Table:
         table.add_row(
             numbers.rank(row.rank),
             numbers.rank(row.place, row.rank_interval),
-            rich_text(row.label),
+            rich_text(row.label) + (" [green]new[/]" if row.has(new) else ""),
             f"{numbers.percent(row.overall)}{between}",
             numbers.share(row),
             numbers.seeds(row),
