@@ -64,6 +64,11 @@ def check_plan(model: nn.Module, anatomy: Anatomy, plan: PromptPlan, occupied: b
     if plan.interaction != "none" and plan.interaction_place == "image" and not plan.text_first:
         raise RequestError("`placement` `visual-first` needs visual prompts in front: `interaction_place` `front`.")
     family = FAMILIES[anatomy.family]
+    if plan.interaction != "none" and family.mixes_patches:
+        raise RequestError(
+            f"Visual prompts cannot enter the language model of {family.title}: {family.mixes_patches}, where a prompt "
+            "has no place. Switch `interaction` off."
+        )
     if plan.raw_sets and anatomy.vision_used == len(anatomy.vision_layers):
         raise RequestError(
             f"`visual_states` `parameters` is the set of a vision block whose output is discarded, and this "
@@ -72,11 +77,6 @@ def check_plan(model: nn.Module, anatomy: Anatomy, plan: PromptPlan, occupied: b
     if plan.raw_sets and not plan.visual_deep:
         raise RequestError(
             "`visual_states` `parameters` is a set of its own behind the blocks': leave `visual_deep` on."
-        )
-    if plan.interaction != "none" and family.mixes_patches:
-        raise RequestError(
-            f"Visual prompts cannot enter the language model of {family.title}: {family.mixes_patches}, where a prompt "
-            "has no place. Switch `interaction` off."
         )
     if plan.visual and not plan.visual_deep and anatomy.layout == "packed":
         raise RequestError(
