@@ -130,7 +130,7 @@ class PromptBank(nn.Module):
             kept, raw = hidden[:, : -self.plan.visual], self.spread("mmpt_visual", -1, hidden)
             if not self.anatomy.drops_first:
                 return torch.cat([kept, raw], dim=1)
-            return torch.cat([kept, raw[:, self.plan.raw_sets :], hidden[:, :1]], dim=1)
+            return torch.cat([kept, raw[:, 1:] if self.plan.raw_sets else raw, hidden[:, :1]], dim=1)
 
         return with_output(output, swap)
 
