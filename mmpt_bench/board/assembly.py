@@ -10,6 +10,7 @@ from mmpt_bench.board.ranking import ranked
 from mmpt_bench.board.rescoring import Rescored, Samples, by, decoding, rescored
 from mmpt_bench.common.errors import UntrustedRecord
 from mmpt_bench.evaluation.task import OFFICIAL, Task
+from mmpt_bench.records.keys import earlier_params
 from mmpt_bench.records.record import Record
 from mmpt_bench.stats.claims import SEEDS_TO_CLAIM
 from mmpt_bench.stats.intervals import Interval, cluster_bootstrap, percentile, seed_spread
@@ -164,7 +165,7 @@ def _row(
     row = Row(
         label=label,
         method=first.method,
-        params=first.params,
+        params=first.params | earlier_params(first.method, first.params),
         trains=trains,
         seeds=tuple(sorted({seed for by_seed in runs.values() for seed in by_seed})) if trains else (),
         cells={name: _cell(by_seed, tasks[name], trains) for name, by_seed in runs.items()},

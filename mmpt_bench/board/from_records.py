@@ -12,6 +12,7 @@ from mmpt_bench.common.hashing import canonical_json
 from mmpt_bench.data.rows import LEFT_OUT
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.records.ablations import varied_in_ablations
+from mmpt_bench.records.keys import earlier_params
 from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store
 
@@ -120,7 +121,8 @@ def _labels(records: Sequence[Record]) -> dict[str, str]:
         if len({canonical_json([_told(r).get(name) for name in asked]) for r in of_method.values()}) == len(of_method):
             telling = asked
         for variant, record in of_method.items():
-            shown = sorted({*telling, *changed.get(variant, ())})
+            earlier = earlier_params(method, record.params)
+            shown = sorted({*telling, *earlier, *changed.get(variant, ())})
             told = ", ".join(f"{name}={_told(record).get(name)}" for name in shown)
             labels[variant] = f"{method} ({told})" if told else method
     return labels
@@ -133,4 +135,5 @@ def _variant(record: Record) -> str:
 def _told(record: Record) -> dict[str, object]:
     """Returns what tells variants apart: hyperparameters, processes, and the file where the method is a user's own."""
     file = {"file": record.method_fingerprint[:8]} if record.method_fingerprint else {}
-    return record.params | {"processes": record.world_size} | file
+    params = record.params | earlier_params(record.method, record.params)
+    return params | {"processes": record.world_size} | file

@@ -9,7 +9,7 @@ from mmpt_bench.common.hashing import content_key
 from mmpt_bench.figures import style
 from mmpt_bench.figures.figure_data import Drawn, FigureData, Missing
 from mmpt_bench.records.keys import without_rate
-from mmpt_bench.records.learning_rates import Choice, expected_best
+from mmpt_bench.records.learning_rates import Choice, completed, expected_best
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,7 +41,7 @@ def _groups(of: FigureData) -> list[list[Choice]]:
             continue
         key = content_key([choice.backbone_fingerprint, choice.corpus_fingerprint, choice.budget])
         group = groups.setdefault(key, {})
-        if choice.method not in group or (choice.params in shown and group[choice.method].params not in shown):
+        if choice.method not in group or (completed(choice) in shown and completed(group[choice.method]) not in shown):
             group[choice.method] = choice
     return [list(group.values()) for group in groups.values()]
 

@@ -32,9 +32,23 @@ def option(precision: str) -> str:
     return precision.removesuffix(MIXED)
 
 
+def earlier_params(method: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what hyperparameters that a record, recipe or adapter lacks were, where that is not today's default."""
+    # Visual prompts stood in front of the sequence before there was a field that says where.
+    is_earlier = method == "mmpt" and bool(params.get("interaction")) and "interaction_place" not in params
+    return {"interaction_place": "front"} if is_earlier else {}
+
+
+def hashed_params(method: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns hyperparameters as keys hold them: without later ones where they are what was fixed before."""
+    fixed = {"interaction_place": "front" if params.get("interaction") else "image"} if method == "mmpt" else {}
+    return {name: value for name, value in params.items() if name not in fixed or value != fixed[name]}
+
+
 def train_key(recipe: Mapping[str, Any]) -> str:
     """Names a training by all fields of its recipe but the backbone's name, which the fingerprint stands for."""
-    return content_key({name: value for name, value in recipe.items() if name != "backbone"})
+    params = hashed_params(recipe["method"], recipe["params"])
+    return content_key({name: value for name, value in recipe.items() if name != "backbone"} | {"params": params})
 
 
 def asked(
@@ -76,7 +90,8 @@ def setting_key(backbone: str, corpus: str, budget: Mapping[str, Any], dtype: st
 
 def variant_key(of: Any, budget: Mapping[str, Any]) -> str:
     """Names a training without its seed, of a recipe or a record: what seeds are averaged over."""
-    parts = [of.backbone_fingerprint, of.corpus_fingerprint, of.method, of.params, budget, of.dtype, of.world_size]
+    params = hashed_params(of.method, of.params)
+    parts = [of.backbone_fingerprint, of.corpus_fingerprint, of.method, params, budget, of.dtype, of.world_size]
     return content_key([*parts, of.method_fingerprint])
 
 

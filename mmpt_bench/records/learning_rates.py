@@ -20,7 +20,7 @@ from mmpt_bench.common.errors import UntrustedRecord
 from mmpt_bench.common.files import loads
 from mmpt_bench.common.values import from_plain
 from mmpt_bench.records.budget import Budget
-from mmpt_bench.records.keys import without_rate
+from mmpt_bench.records.keys import earlier_params, without_rate
 
 FILE = "learning_rates.json"
 TRIALS = "learning_rate_trials.jsonl"
@@ -160,6 +160,11 @@ def shipped() -> Path:
     return Path(__file__).parent.parent / "embedded" / FILE
 
 
+def completed(choice: Choice) -> dict[str, Any]:
+    """Returns a choice's hyperparameters with what those that it lacks were fixed to."""
+    return choice.params | earlier_params(choice.method, choice.params)
+
+
 def look_up(
     known: Sequence[Choice],
     method: str,
@@ -173,7 +178,7 @@ def look_up(
 
     A search fits where backbone and corpus agree. One with other hyperparameters or another budget still says more than
     a default, and the answer says so: the one that differs in the fewest, and among those the method's own before a
-    variant's. One from before a hyperparameter was there was made with its `defaults`.
+    variant's. One from before a hyperparameter was there was made with its `defaults`, or with what was fixed then.
     """
     plain = without_rate(params)
     fits = [c for c in known if (c.method, c.backbone_fingerprint, c.corpus_fingerprint) == (method, backbone, corpus)]
@@ -183,13 +188,13 @@ def look_up(
     rest = without_rate(defaults or {})
 
     def distance(choice: Choice) -> tuple[int, bool, bool]:
-        params = rest | choice.params
+        params = rest | completed(choice)
         apart = sum(params.get(name) != value for name, value in plain.items())
         return apart, bool(rest) and params != rest, choice.budget != dataclasses.asdict(budget)
 
     choice = min(fits, key=distance)
     said = f"searched: {len(choice.trials)} rates on validation data"
-    said += "" if rest | choice.params == plain else ", with other hyperparameters"
+    said += "" if rest | completed(choice) == plain else ", with other hyperparameters"
     said += "" if choice.budget == dataclasses.asdict(budget) else f", at {choice.budget['steps']} steps"
     said += ", best at the edge" if choice.at_edge else ""
     return choice.best, said

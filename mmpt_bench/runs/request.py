@@ -148,7 +148,8 @@ def from_recipe(recipe: Recipe, request: Request) -> Request:
         raise RequestError(f"The recipe was trained on `{recipe.corpus}`: say where it is with `--train-data`.")
     entry = method_catalog.named_method(recipe.method)
     method_catalog.check_fields(entry, list(recipe.params))
-    texts = {name: str(value) for name, value in recipe.params.items()}
+    params = recipe.params | keys.earlier_params(recipe.method, recipe.params)
+    texts = {name: str(value) for name, value in params.items()}
     return dataclasses.replace(
         request,
         methods=(entry,),
@@ -163,7 +164,9 @@ def from_recipe(recipe: Recipe, request: Request) -> Request:
 
 def check_same(wanted: Recipe, planned: Recipe) -> None:
     """Raises RequestError where a recipe cannot be repeated as it was, naming what is different now."""
-    before, now = dataclasses.asdict(wanted), dataclasses.asdict(planned)
+    before, now = (
+        dataclasses.asdict(one) | {"params": keys.hashed_params(one.method, one.params)} for one in (wanted, planned)
+    )
     changed = [f"`{n}` was {before[n]} and is {now[n]}" for n in before if n != "backbone" and before[n] != now[n]]
     if changed:
         raise RequestError(f"The recipe cannot be repeated here: {'; '.join(changed)}.")

@@ -181,6 +181,26 @@ def test_hyperparameters_that_are_not_the_defaults_are_in_the_label_of_a_row_alo
     assert [r.label for r in made(store)[0].rows] == [label]
 
 
+def test_records_from_before_a_hyperparameter_are_labelled_with_what_it_was(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    params = {"interaction": True, "learning_rate": 0.001}
+    add(store, "1110", recipe("mmpt", 0, params))
+    assert [r.label for r in made(store)[0].rows] == ["mmpt (interaction_place=front)"]
+    # The same again, as it is recorded now, and what is the default now.
+    add(
+        store,
+        "1100",
+        recipe("mmpt", 1, params | {"interaction_place": "front"}),
+        changed={"interaction_place": "front"},
+    )
+    add(store, "1000", recipe("mmpt", 0, params | {"interaction_place": "image"}), changed={})
+    labels = {r.label: (r.seeds, r.params["interaction_place"]) for r in made(store)[0].rows}
+    assert labels == {
+        "mmpt (interaction_place=front)": ((0, 1), "front"),
+        "mmpt (interaction_place=image)": ((0,), "image"),
+    }
+
+
 def test_a_rate_that_one_of_a_rows_runs_had_from_a_search_is_not_in_its_label(tmp_path: Path) -> None:
     # The second repeats the first by its recipe, which sets the rate.
     store = store_in(tmp_path)

@@ -62,6 +62,16 @@ def test_a_search_from_before_a_hyperparameter_was_made_with_its_default() -> No
         assert ("other" in found[1]) == (init == "normal")
 
 
+def test_a_search_from_before_the_image_slot_was_in_front() -> None:
+    old = choice(method="mmpt", params={"interaction": True})
+    defaults = {"interaction": True, "interaction_place": "image", "learning_rate": 7e-4}
+    for place, is_other in (("front", False), ("image", True)):
+        asked = {"interaction": True, "interaction_place": place}
+        found = learning_rates.look_up([old], "mmpt", asked, "b", "c", Budget(), defaults)
+        assert found is not None
+        assert ("with other hyperparameters" in found[1]) == is_other
+
+
 @pytest.mark.parametrize(
     ("asked", "best"),
     [({"r": 2, "k": 1}, 3e-3), ({"r": 4, "k": 1}, 1e-3), ({"r": 4, "k": 7}, 1e-3), ({"r": 5, "k": 1}, 3e-3)],
