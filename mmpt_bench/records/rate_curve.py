@@ -136,7 +136,7 @@ class Curve:
     @property
     def best(self) -> Point | None:
         """Returns the finalist with the highest mean, of equal ones the lowest rate; None where all rates failed."""
-        return max(self.finalists, key=lambda p: (p.mean, -p.rate), default=None)
+        return max(self.finalists, key=lambda p: (_mean(p), -p.rate), default=None)
 
     @property
     def chosen(self) -> Point | None:
