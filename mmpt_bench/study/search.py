@@ -277,9 +277,11 @@ class _Session:
     def make(self, of: Sought, rate: float, seed: int) -> None:
         """Makes and keeps a trial, or what of it no other process has made in the meantime."""
         plan = self.plan
-        parts = Known.of(self.store).parts(of.search, rate, seed, plan.also_test)
-        if not parts:
+        known = Known.of(self.store)
+        # Another process may have made it, or seen its rate fail.
+        if (rate, seed) not in plan.todo(of, known):
             return
+        parts = known.parts(of.search, rate, seed, plan.also_test)
         checkpoint, request = self.path(of, rate, seed, "checkpoint"), plan.request
         shared = (plan.prepared.corpus, request.budget, plan.judge, request.eval_batch, self.stopping)
         trainer = Trainer(self.backbone, *shared)
