@@ -27,9 +27,7 @@ USUAL = Protocol()
 
 def curve(**scores: list[float | None]) -> Curve:
     """Returns a curve of rates 10^-name, as in e3=[.8, .9] for 1e-3, with one score a seed."""
-    points = [
-        Point(10.0 ** -int(name.strip("e")), tuple(enumerate(of, start=1000))) for name, of in scores.items()
-    ]
+    points = [Point(10.0 ** -int(name.strip("e")), tuple(enumerate(of, start=1000))) for name, of in scores.items()]
     return Curve(tuple(sorted(points, key=lambda point: point.rate)))
 
 
