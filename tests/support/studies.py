@@ -11,11 +11,11 @@ from mmpt_bench.common.files import append_jsonl, write_atomic
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.evaluation.metrics import MME_COGNITION, MME_PERCEPTION
 from mmpt_bench.evaluation.task import Task
-from mmpt_bench.records import ablations
+from mmpt_bench.records import ablations, rate_curve
 from mmpt_bench.records.ablations import Ablation, Point
 from mmpt_bench.records.budget import Budget
 from mmpt_bench.records.learning_rates import FILE, Choice, dump
-from mmpt_bench.records.rate_curve import Curve, Point, grid_between
+from mmpt_bench.records.rate_curve import Curve, grid_between
 from mmpt_bench.records.rate_trials import DEV, Search
 from mmpt_bench.records.recipe import Recipe
 from mmpt_bench.records.run_folder import LOG
@@ -102,7 +102,7 @@ def study(folder: Path, n_seeds: int = 6) -> Store:
         Choice(
             Search(method, {k: v for k, v in PARAMS[method].items() if k != "learning_rate"}, "b" * 8, "c" * 8,
                    vars(Budget(steps=60)), "float32", DEV, "d" * 8),
-            Curve(tuple(Point(rate, _by_seed(method, skill, i)) for i, rate in enumerate(grid_between(3e-5, 3e-2)))),
+            Curve(tuple(rate_curve.Point(rate, _by_seed(method, skill, i)) for i, rate in enumerate(grid_between(3e-5, 3e-2)))),
             0, ("mme", "pope"),
         )
         for method, skill in SKILL.items() if method != "frozen"
