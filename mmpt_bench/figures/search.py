@@ -59,7 +59,8 @@ def _drawn(group: Sequence[Choice], of: FigureData, name: str, title: str) -> Dr
          style.line_entry(style.color_of(choice.search.method, of.colors), marker=mark, markersize=4))
         for choice, mark in zip(group, marks, strict=True)
     ]  # fmt: skip
-    entries.append(("worst seed", style.line_entry(style.GREY, ":")))
+    if any(len(point.scores) > 1 for choice in group for point in choice.curve.points):
+        entries.append(("worst seed", style.line_entry(style.GREY, ":")))
     entries.append(("chosen", style.mark_entry(style.GREY, markerfacecolor="none", markersize=8)))
     legend = style.Legend(entries, 5.6)
     parts = ["dev", "test"] if any(tests) else ["dev"]
@@ -116,13 +117,16 @@ def _by_rate(axes: Axes, choice: Choice, points: Sequence[Point], color: str, ma
 
 
 def _rows(choice: Choice, tested: Sequence[Point]) -> list[dict[str, Any]]:
+    """Returns a row a rate: scores, or validation losses as they are."""
+    sign = 1 if choice.search.criterion == DEV else -1
     return [
         {
             "method": choice.search.method, "criterion": choice.search.criterion, "learning_rate": point.rate,
-            "seeds": len(point.scores), "failed": point.failed, "mean": point.mean, "worst": point.worst,
+            "seeds": len(point.scores), "failed": point.failed,
+            "mean": None if point.mean is None else sign * point.mean,
+            "worst": None if point.worst is None else sign * point.worst,
             "test_mean": test.mean, "test_worst": test.worst, "is_chosen": point.rate == choice.rate,
-            "at_edge": choice.curve.at_edge, "width_decades": choice.width,
-            "trainings": choice.n_trainings,
+            "at_edge": choice.curve.at_edge, "width_decades": choice.width, "trainings": choice.n_trainings,
         }
         for point, test in zip(choice.curve.points, tested, strict=True)
     ]  # fmt: skip

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.common.errors import MachineError, RequestError
-from mmpt_bench.common.files import append_jsonl, write_atomic
+from mmpt_bench.common.files import append_jsonl, jsonl, loads, write_atomic
 from mmpt_bench.common.locks import LONGEST_WAIT, held, in_turn
+from mmpt_bench.common.values import from_plain
 from mmpt_bench.records import keys, learning_rates
 from mmpt_bench.records.environment import environment
 from mmpt_bench.records.keys import RATE, without_rate
@@ -194,6 +195,8 @@ def _sought(method: Any, request: Request, prepared: Prepared, judge: Judge) -> 
         criterion=judge.criterion,
         dev_fingerprint=judge.fingerprint,
     )
+    # As a line of the trials has it, so that what is read is what was looked for.
+    search = from_plain(Search, loads(jsonl(dataclasses.asdict(search))))
     plain = type(method).defaults()
     told = ", ".join(f"{name}={value}" for name, value in search.params.items() if value != plain.get(name))
     return Sought(method, search, f"{method.name} ({told})" if told else method.name)

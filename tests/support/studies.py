@@ -102,7 +102,8 @@ def study(folder: Path, n_seeds: int = 6) -> Store:
         Choice(
             Search(method, {k: v for k, v in PARAMS[method].items() if k != "learning_rate"}, "b" * 8, "c" * 8,
                    vars(Budget(steps=60)), "float32", DEV, "d" * 8),
-            Curve(tuple(rate_curve.Point(rate, _by_seed(method, skill, i)) for i, rate in enumerate(grid_between(3e-5, 3e-2)))),
+            Curve(tuple(rate_curve.Point(rate, _by_seed(method, skill, i))
+                        for i, rate in enumerate(grid_between(3e-5, 3e-2)))),
             0, ("mme", "pope"),
         )
         for method, skill in SKILL.items() if method != "frozen"
