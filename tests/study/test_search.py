@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from mmpt_bench import api
 from mmpt_bench.cli.tune import best_structures, said
@@ -220,7 +221,7 @@ def test_a_plan_says_how_many_trainings_and_how_long(searched: Path, tmp_path: P
     assert known.fewest == known.most == 2
     assert known.seconds == pytest.approx(2 * sum(seconds) / 3)
     said_so = bench("tune", "--plan", "--method", "lora", "--steps", "2", "--out", str(tmp_path), cwd=tmp_path).stdout
-    for words in ("Trainings to do: 34 to 39", "Criterion: dev score on mme", "3e-05, 0.0001", "not known before"):
+    for words in ("Trainings to do: 34 to 39", "Criterion: dev score on ", "3e-05, 0.0001", "not known before"):
         assert words in said_so
     assert not list(tmp_path.iterdir())
 
@@ -232,6 +233,27 @@ def test_dev_rows_are_others_than_those_of_evaluation() -> None:
         column = "img" if task == "cifar10" else "image"
         shown = [{row[column].tobytes() for row in rows.rows} for rows in (dev, evaluation)]
         assert shown[0] != shown[1]
+
+
+def test_real_data_are_scored_on_the_validation_splits_of_the_tasks_that_are_named(tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "vsr_zeroshot"
+    (folder / "images").mkdir(parents=True)
+    for split, n in (("validation", 4), ("test", 6)):
+        lines = []
+        for number in range(n):
+            name = f"{split}{number}.png"
+            Image.new("RGB", (32, 32), (40 * number, 10, 90 if split == "test" else 200)).save(folder / "images" / name)
+            row = {"image": name, "image_link": f"http://x/{name}", "caption": "The dog is left of the cat."}
+            lines.append(json.dumps(row | {"label": number % 2, "relation": "left of"}))
+        (folder / f"{split}.jsonl").write_text("\n".join(lines))
+    out = tmp_path / "out"
+    (choice,) = tune(out, dev_tasks="vsr", data=tmp_path / "data", also_test=True)
+    assert choice.tasks == ("vsr",)
+    assert choice.said == "searched: dev score, 3 rates, 1 seed"
+    plan = api.plan_tune("projector", dev_tasks="vsr", data=tmp_path / "data", also_test=True, out=out, **TWO, **SIZE)
+    assert [(len(item.samples), item.task.data.split) for item in plan.judge.dev.values()] == [(4, "validation")]
+    assert [(len(item.samples), item.task.data.split) for item in plan.judge.test.values()] == [(6, "test")]
+    assert plan.sought[0].search == choice.search
 
 
 @needs_data
