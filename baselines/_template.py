@@ -24,7 +24,7 @@ class NormTuning(Method):
     color: ClassVar[str] = "#F0E442"
     """Of its marks in every figure; one that the colour-blind can tell from the others."""
     lr_range: ClassVar[tuple[float, float]] = (1e-5, 1e-2)
-    """What a search draws learning rates from."""
+    """Learning rates that suit it, around the default; a search looks at the same rates for every method."""
 
     # Hyperparameters are fields, and their defaults are part of the method; `--set field=value` changes them.
     train_projector: bool = True

@@ -18,7 +18,7 @@ from mmpt_bench.methods import method_catalog
 from mmpt_bench.records.store import Store
 from mmpt_bench.report.results import Results
 from mmpt_bench.runs.events import Reporter
-from mmpt_bench.runs.options import Names, Options, comma_text, dataset_names, make_request, pairs
+from mmpt_bench.runs.options import Names, Options, SearchOptions, comma_text, dataset_names, make_request, pairs
 
 if TYPE_CHECKING:
     from mmpt_bench.board.contrasts import Scope
@@ -27,13 +27,15 @@ if TYPE_CHECKING:
     from mmpt_bench.figures.figure_data import Drawn, Missing
     from mmpt_bench.interop.answers.score import Scorecard
     from mmpt_bench.records.learning_rates import Choice
+    from mmpt_bench.records.rate_trials import Trial
     from mmpt_bench.report.leaderboard import Leaderboard
     from mmpt_bench.report.write import Report
     from mmpt_bench.runs.estimate import PlanSummary
     from mmpt_bench.runs.request import Request
     from mmpt_bench.study.ablation_tables import AblationResult
+    from mmpt_bench.study.acceptance import Written
     from mmpt_bench.study.comparison_text import ComparisonResult
-    from mmpt_bench.study.search import Range, Trial
+    from mmpt_bench.study.search import SearchPlan
 
 Stopping = Callable[[], bool]
 
@@ -202,26 +204,35 @@ def ablate(
 def tune(
     method: Names = "all",
     *,
-    trials: int = 5,
-    extend: int = 3,
-    ranges: Mapping[str, Range] | None = None,
-    told: Callable[[Trial], None] = lambda trial: None,
+    told: Callable[[str, Trial], None] = lambda label, trial: None,
     stopping: Stopping = _never,
-    **options: Unpack[Options],
+    **options: Unpack[SearchOptions],
 ) -> Iterator[Choice]:
-    """Searches each method's learning rate on the validation set and yields the choices; every trial is kept.
+    """Searches each method's learning rate by its score on dev data and yields the choices; every trial is kept.
 
     Args:
         method: names or files.
-        trials: rates that are drawn from a method's own range.
-        extend: rates that are tried after these.
-        ranges: method -> (lowest, highest) in place of its own range.
-        told: of each new trial.
-        stopping, options: as in `run`.
+        told: of each new trial, with what its method is called.
+        stopping: as in `run`.
+        options: see `SearchOptions`.
     """
     from mmpt_bench.study import search
 
-    yield from search.tune(make_request(method, "mme", options), trials, extend, ranges or {}, told, stopping)
+    yield from search.tune(plan_tune(method, **options), told, stopping)
+
+
+def plan_tune(method: Names = "all", **options: Unpack[SearchOptions]) -> SearchPlan:
+    """Returns what `tune` would search with the same arguments; trains and writes nothing."""
+    from mmpt_bench.study.search import plan_search
+
+    return plan_search(method, options)
+
+
+def accept_search(out: str | Path = "results") -> Written:
+    """Writes search.md, curves and whether dev scores predict test scores, from recorded trials; see docs/tuning.md."""
+    from mmpt_bench.study.acceptance import write_acceptance
+
+    return write_acceptance(Store(Path(out)))
 
 
 def compare(

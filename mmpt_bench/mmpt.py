@@ -30,6 +30,7 @@ class MMPT(PromptMethod):
     name: ClassVar[str] = "mmpt"
     color: ClassVar[str] = "#D55E00"
     lr_range: ClassVar[tuple[float, float]] = (1e-4, 3e-2)
+    structures = ({}, {"visual_length": 10, "text_length": 5}, {"visual_length": 5, "text_length": 5})
     config_class: ClassVar[str] = "MMPTConfig"
 
     visual_length: int = 20

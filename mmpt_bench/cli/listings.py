@@ -151,7 +151,7 @@ def _method(entry: entries.Entry, backbone: str) -> Fields:
         "file": entry.path.name,
         "about": _docstring(entry),
         "fields": dataclasses.asdict(adapter),
-        "learning_rates_searched": list(adapter.lr_range),
+        "learning_rates_documented": list(adapter.lr_range),
         "backbone": backbone,
         "trainable": count,
         "total": total,

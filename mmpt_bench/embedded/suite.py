@@ -67,14 +67,17 @@ def rows(task: str, part: str = "evaluation") -> list[Row]:
     """Returns a task's rows in the hub's schema, images drawn; raises KeyError for a task without any.
 
     Args:
-        part: "evaluation", or "calibration" (of the world itself), which has scenes of its own.
+        part: "evaluation"; or "dev", which selection looks at, or "calibration" (of the world itself), which have
+            scenes of their own.
     """
+    part = {"dev": "calibration"}.get(part, part)
     return _ROWS[task](np.random.default_rng(derive(VERSION, f"{part}/{task}")))
 
 
-def source(task: str) -> Rows:
+def source(task: str, part: str = "evaluation") -> Rows:
     """Returns a task's rows as the harness takes them from anywhere; raises KeyError for a task without any."""
-    return Rows(rows(task), label_names(task), fingerprint(task), "generated scenes", "embedded")
+    content = fingerprint(task if part == "evaluation" else f"{task}/{part}")
+    return Rows(rows(task, part), label_names(task), content, "generated scenes", "embedded")
 
 
 def label_names(task: str) -> tuple[str, ...]:

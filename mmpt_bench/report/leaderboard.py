@@ -23,6 +23,7 @@ from mmpt_bench.methods import method_catalog
 from mmpt_bench.records.learning_curves import publish_learning_curves
 from mmpt_bench.records.store import Store
 from mmpt_bench.study.ablation_tables import write_ablations
+from mmpt_bench.study.acceptance import acceptances, write_acceptance
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,8 @@ def write_leaderboard(
         tuple(each.board for each in found), read_published(folder("results") / "published.csv"), store.root
     )
     ablations = write_ablations(store, tasks, records)
+    if publish and acceptances(store):
+        write_acceptance(store)
     write_atomic(store.path("leaderboard.csv"), leaderboard_csv(made.boards))
     write_atomic(store.path("leaderboard.md"), leaderboard_md(made.boards, made.published))
     # A trial on a few questions has a table; its figures are drawn where they are asked for.

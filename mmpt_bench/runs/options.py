@@ -63,6 +63,22 @@ class Options(TypedDict, total=False):
     """Folder of the results."""
 
 
+class SearchOptions(Options, total=False):
+    """What a search of learning rates may be given beside that."""
+
+    rounds: Sequence[int]
+    """Seeds of each rate in each round; the better half of the rates goes on."""
+    grid: tuple[float, float]
+    """Lowest and highest rate, half decades, the same for every method."""
+    structures: int
+    """So many of the `structures` that a method declares are searched, each as a method of its own."""
+    dev_tasks: Names
+    """Tasks whose validation split the score is of, for data other than the embedded suite; without them the criterion
+    is the loss on held-out training data."""
+    also_test: bool
+    """Score each model on test data too; no choice looks at it."""
+
+
 def make_request(method: Names, tasks: Names, options: Options) -> Request:
     """Returns the request that options stand for, checked before anything costly starts.
 

@@ -123,15 +123,16 @@ def _with_rate(
     if given:
         return method, "set by the user"
     corpus = prepared.corpus
-    found = learning_rates.look_up(
-        known,
+    wanted = learning_rates.Wanted(
         method.name,
         dataclasses.asdict(method),
         prepared.backbone_fingerprint,
         corpus.whole or corpus.fingerprint,
         request.budget,
+        keys.precision(request.dtype),
         dataclasses.asdict(type(method)()),
     )
+    found = learning_rates.look_up(known, wanted)
     if found is None:
         return method, "documented default, not searched"
     said = found[1] + (", on the whole corpus" if corpus.whole else "")

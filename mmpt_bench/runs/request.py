@@ -63,9 +63,9 @@ class Request:
         """Returns "embedded" for generated tasks, "real" for public data: scores of the two never meet."""
         return "real" if self.data is not None or self.backbone != EMBEDDED else "embedded"
 
-    def prepare_tasks(self) -> dict[str, PreparedTask]:
-        """Returns every task with its samples; raises as `prepared.prepare_tasks` does."""
-        where = Where(self.data, self.images, self.suite == "embedded", self.offline)
+    def prepare_tasks(self, is_dev: bool = False) -> dict[str, PreparedTask]:
+        """Returns every task with its samples, or those of its dev part; raises as `prepared.prepare_tasks` does."""
+        where = Where(self.data, self.images, self.suite == "embedded", self.offline, is_dev)
         # In float32 there is nothing to guard against, and a result is the same one with and without.
         guard = self.guard or self.dtype == "float32"
         prepared = prepare_tasks(self.tasks, where, self.datasets, self.rule, self.limit, guard)

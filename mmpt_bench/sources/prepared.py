@@ -16,7 +16,7 @@ from mmpt_bench.evaluation.task import Task
 from mmpt_bench.records import keys
 from mmpt_bench.sources.corpora import TrainData, load_corpus
 from mmpt_bench.sources.opened_images import OpenedImages
-from mmpt_bench.sources.task_rows import Where, check_countable, rows_of, samples
+from mmpt_bench.sources.task_rows import Where, check_countable, on_part, rows_of, samples
 from mmpt_bench.sources.weights import backbone_fingerprint
 
 LEAVE_OUT = "`--on-bad-item skip` leaves them out for all methods alike."
@@ -103,6 +103,7 @@ def prepare_tasks(
         task = task_catalog.load_task(entry).with_rule(rule)
         if entry.name in datasets:
             task = task.on(task.data.named(datasets[entry.name]))
+        task = on_part(task, where)
         rows = rows_of(task, where)
         made = samples(task, rows, limit)
         check_countable(task, made, rows.origin)

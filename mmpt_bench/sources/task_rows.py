@@ -42,6 +42,17 @@ class Where:
     """Generated miniatures; else the hub is asked."""
     offline: bool = False
     """Open no socket."""
+    is_dev: bool = False
+    """Of their dev part, which selection may look at: generated scenes of its own, or the validation split."""
+
+
+def on_part(task: Task, where: Where) -> Task:
+    """Returns the task on the part of its data that is wanted; RequestError where it has no dev part."""
+    if not where.is_dev:
+        return task
+    if task.data.make_rows is not None:
+        raise RequestError(f"`{task.name}` makes its rows itself: it has no validation split to choose a rate on.")
+    return task.on(task.data.validation_split())
 
 
 def rows_of(task: Task, where: Where, need_images: bool = True) -> Rows:
@@ -75,7 +86,7 @@ def rows_of(task: Task, where: Where, need_images: bool = True) -> Rows:
             f"The embedded suite has no task `{task.name}`: pass `--data DIR` with its rows, or give the task "
             "`make_rows`."
         )
-    return suite.source(task.name)
+    return suite.source(task.name, "dev" if where.is_dev else "evaluation")
 
 
 def folder_rows(task: Task, data_dir: Path, images: Mapping[str, Path] | None = None, need_images: bool = True) -> Rows:

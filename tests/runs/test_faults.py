@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import multiprocessing
 import os
 import resource
 import signal
@@ -30,6 +31,8 @@ from mmpt_bench.records.store import Store
 from mmpt_bench.runs.events import Reporter
 
 SIZE: dict[str, Any] = {"steps": 4, "batch_size": 2}
+SEARCH: dict[str, Any] = {"rounds": (1,), "grid": (1e-3, 3e-3)}
+"""Two rates, of which one is at the edge and brings a third."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -39,8 +42,8 @@ def small() -> Iterator[None]:
         torch.set_num_threads(1)
         patch.setattr(suite, "CORPUS_SIZE", 32)
         patch.setattr(suite, "VALIDATION_SIZE", 4)
-        patch.setitem(suite.N_IMAGES, "mnist", 6)
-        patch.setitem(suite.N_IMAGES, "cifar10", 20)
+        for task, n in {"mme": 1, "pope": 2, "vsr": 2, "snli_ve": 2, "cifar10": 20, "mnist": 6}.items():
+            patch.setitem(suite.N_IMAGES, task, n)
         patch.setattr(backbones, "load_backbone", functools.cache(backbones.load_backbone))
         patch.setattr(train, "CHECKPOINT_SECONDS", -1.0)
         yield
@@ -134,13 +137,13 @@ def test_an_error_in_one_method_keeps_no_other_from_starting(
     commands: dict[str, Callable[[], Any]] = {
         "run": lambda: run(tmp_path),
         "ablate": lambda: api.ablate(both, "mnist", axes={"lr": "1e-3,1e-2"}, beside="none", **size),
-        "tune": lambda: list(api.tune(both, trials=2, extend=0, **size)),
+        "tune": lambda: list(api.tune(both, **SEARCH, **size)),
     }
     with pytest.raises(ValueError, match="with a bug"):
         commands[command]()
     if command == "tune":
         chosen = json.loads((tmp_path / "learning_rates.json").read_text())
-        assert [each["method"] for each in chosen] == ["projector"]
+        assert [each["search"]["method"] for each in chosen] == ["projector"]
     else:
         assert recorded(tmp_path) == [("projector", "mnist")] * (2 if command == "ablate" else 1)
 
@@ -178,15 +181,27 @@ def test_a_full_disk_while_the_adapter_is_written_damages_nothing_recorded_earli
 
 
 def test_two_searches_of_one_results_folder_make_each_trial_once(tmp_path: Path) -> None:
+    both = multiprocessing.Barrier(2)
+
     def search() -> None:
-        list(api.tune("lora,projector", trials=2, extend=1, out=tmp_path, **SIZE))
+        told: list[str] = []
+
+        def tell(label: str, trial: Any) -> None:
+            # The first trial is held until the other process has made one too, of the same search.
+            if not told:
+                both.wait(300)
+            told.append(label)
+
+        made = list(api.tune("lora,projector", told=tell, out=tmp_path, **SEARCH, **SIZE))
+        assert told[0] == "lora"
+        assert [choice.search.method for choice in made] == ["lora", "projector"]
 
     assert [wait() for wait in [in_child(search), in_child(search)]] == [0, 0]
     trials = read_jsonl(tmp_path / "learning_rate_trials.jsonl")
-    assert len({(row["method"], row["rate"]) for row in trials}) == len(trials) == 6
+    assert len({(row["search"]["method"], row["rate"]) for row in trials}) == len(trials) == 6
     chosen = json.loads((tmp_path / "learning_rates.json").read_text())
-    assert [each["method"] for each in chosen] == ["lora", "projector"]
-    assert not list(tmp_path.glob("tuning/*/rate-*"))
+    assert [each["search"]["method"] for each in chosen] == ["lora", "projector"]
+    assert not list(tmp_path.glob("tuning/*/*/checkpoint"))
 
 
 def test_a_killed_trial_goes_on_from_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,14 +214,14 @@ def test_a_killed_trial_goes_on_from_its_checkpoint(tmp_path: Path, monkeypatch:
         return False
 
     def search(out: Path, **more: Any) -> list[Any]:
-        return list(api.tune("lora", trials=2, extend=0, out=out, **SIZE, **more))
+        return list(api.tune("lora", out=out, **SEARCH, **SIZE, **more))
 
     assert os.WTERMSIG(in_child(lambda: search(tmp_path / "cut", stopping=killed))()) == signal.SIGKILL
     steps: list[int] = []
     real = train._Training.step
     monkeypatch.setattr(train._Training, "step", lambda self, *of: (steps.append(self.done + 1), real(self, *of))[1])
     cut = search(tmp_path / "cut")
-    assert steps == [3, 4, 1, 2, 3, 4]
+    assert steps == [3, 4, 1, 2, 3, 4, 1, 2, 3, 4]
     assert cut == search(tmp_path / "whole")
 
 
