@@ -132,7 +132,7 @@ def test_a_failed_run_is_recorded_listed_and_never_ranked(tmp_path: Path) -> Non
     done = bench("run", *words, cwd=tmp_path, code=4)
     assert "not finite" in done.stderr
     board = json.loads(bench("leaderboard", "--json", cwd=tmp_path).stdout)["boards"][0]
-    assert [row["method"] for row in board["rows"] if row["rank"] is not None] == ["frozen"]
+    assert [row["method"] for row in board["rows"] if row["place"] is not None] == ["frozen"]
     assert board["failures"][0]["method"] == "projector"
 
 
