@@ -150,8 +150,9 @@ def test_gain_is_over_the_projector_alone_by_hand(tmp_path: Path) -> None:
     assert 0.1 < low < 0.55 < high < 0.9
     assert (row(board, "projector").gain, row(board, "projector").gain_interval) == (None, None)
     text = leaderboard_md([board], ()).decode()
-    assert "| 1 (1–1) a | lora | 55.0 % (" in text
+    assert "| lora | 55.0 % (" in text
     assert "+55.0 (" in text
+    assert "+27.5 (" in text
 
 
 def test_without_a_projector_there_is_no_gain(tmp_path: Path) -> None:
