@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from mmpt_bench.cli.leaderboard import print_leaderboard
+from mmpt_bench.cli.measuring import FAILED, one_process_a_run
 from mmpt_bench.cli.options import (
     BACKBONE,
     DATASET,
@@ -62,10 +63,17 @@ from mmpt_bench.common.errors import Interrupted
     metavar="TRACKERS",
     help="Also log to wandb, trackio, tensorboard, comma-separated; each needs its extra, none is on by default.",
 )
+@click.option(
+    "--measure-costs",
+    is_flag=True,
+    help="Each run in a process of its own, one after the other, so that its memory and time are its own; on an idle "
+    "machine.",
+)
 @OUT
 @JSON
 @budget_options
-def run(only_plan: bool, as_json: bool, **options: Any) -> None:
+@click.pass_context
+def run(context: click.Context, only_plan: bool, as_json: bool, measure_costs: bool, **options: Any) -> None:
     """Train methods, evaluate them on tasks, and write the leaderboard.
 
     What is recorded already is not done again: the same command goes on after an interruption, and a new task
@@ -83,6 +91,10 @@ def run(only_plan: bool, as_json: bool, **options: Any) -> None:
         del options["log_to"]
         print_plan(api.plan(**options), as_json)
         return
+    if measure_costs and (code := one_process_a_run(context, options)):
+        if code == FAILED:
+            print_leaderboard(api.load_results(options["out"]).leaderboard(), "json" if as_json else "table")
+        sys.exit(code)
     with reporting() as reporter, stopping() as stop:
         try:
             results = api.run(**options, reporter=reporter, stopping=stop)
@@ -94,7 +106,7 @@ def run(only_plan: bool, as_json: bool, **options: Any) -> None:
         n_failed = len({record.run for record in results.failed})
         lost = f"{n_failed} of {results.n_runs} runs failed, whole or in a task; the board lists them, unranked."
         click.echo(lost, err=True)
-        sys.exit(4)
+        sys.exit(FAILED)
     if not as_json:
         _next_step(options)
 

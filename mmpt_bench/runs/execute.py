@@ -155,6 +155,7 @@ def _results(
         threads=", ".join(map(str, costs.get("threads", ()))),
         optimizer_state=costs.get("optimizer_state", ""),
         final_loss=costs["final_loss"],
+        **(costs.get("process") or {}),
     )
     for item in todo:
         try:
@@ -231,11 +232,16 @@ def _load(folder: RunFolder, sha256: str, handle: Handle) -> None:
 
 def _evaluate(session: Session, job: Job, folder: RunFolder, base: Record, item: PreparedTask) -> Record:
     """Returns the record of one task, after asking what is not answered yet."""
+    from mmpt_bench.engine.training.memory import CpuClock
+
     task, train_key, caches = item.task, job.recipe.train_key, session.backbone.caches
     for cache in caches:
         cache.begin()
-    began = time.perf_counter()
+    # Where replies may be kept already, the time is not that of all questions.
+    is_whole = not folder.path(f"{task.name}.jsonl").is_file()
+    began, clock = time.perf_counter(), CpuClock()
     predictions = _answers(session, job, folder, item)
+    others = clock.others() if is_whole else None
     key, replies_key = item.eval_key(train_key), item.replies_key(train_key)
     written, sha256 = folder.answers_written(task.name)
     return dataclasses.replace(
@@ -255,6 +261,7 @@ def _evaluate(session: Session, job: Job, folder: RunFolder, base: Record, item:
         limit=item.limit,
         samples=session.store.write_samples(item.samples),
         eval_seconds=time.perf_counter() - began + sum(cache.spared for cache in caches),
+        eval_others_cpu_seconds=others,
         time=_now(),
         **scored(task, item.samples, predictions),
     )

@@ -149,4 +149,6 @@ def _restricted(found: Evidence, only: Sequence[str]) -> Evidence:
     if missing:
         raise RequestError(f"No run on this board was evaluated on `{missing[0]}`.")
     columns = tuple(column for column in found.board.columns if column.task in only)
-    return replace(found, board=replace(found.board, columns=columns))
+    # What the board says of the mean is of all its tasks.
+    comparisons = {task: pairs for task, pairs in found.comparisons.items() if task in only}
+    return replace(found, board=replace(found.board, columns=columns), comparisons=comparisons)

@@ -1,8 +1,9 @@
-"""Intervals, differences, ranks and retention, against scipy and statsmodels, by hand and by simulation."""
+"""Intervals, differences, places, groups and retention, against scipy and statsmodels, by hand and by simulation."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations, product
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from mmpt_bench.evaluation.metrics import Accuracy, MMEMetric
-from mmpt_bench.stats.claims import ranks, retention
+from mmpt_bench.stats.claims import Ranking, compact_letters, ranking, retention
 from mmpt_bench.stats.differences import (
     crossed_errors,
     detectable_difference,
@@ -168,20 +169,109 @@ def board() -> dict[str, dict[int, Tally]]:
     return {name: {seed: simulated(rng, a, pictures, 1) for seed in range(8)} for name, a in abilities.items()}
 
 
-def test_ties_share_a_rank_and_the_worse_method_counts_its_betters(board: dict[str, dict[int, Tally]]) -> None:
-    found = ranks(resample(board, values, "accuracy"))
-    assert found.ranks == {"good": 1, "alike": 1, "bad": 3}
-    assert found.intervals["bad"] == (3, 3)
-    assert found.intervals["good"] == (1, 2)
+def groups(found: Ranking) -> dict[str, str]:
+    return {name: standing.groups for name, standing in found.standings.items()}
+
+
+def test_what_is_not_separated_shares_a_letter_and_the_worse_method_has_another(
+    board: dict[str, dict[int, Tally]],
+) -> None:
+    found = ranking(resample(board, values, "accuracy"))
+    assert groups(found) == {"good": "a", "alike": "a", "bad": "b"}
+    assert (found.standings["bad"].place, found.standings["bad"].interval) == (3, (3, 3))
+    assert {found.standings[name].place for name in ("good", "alike")} == {1, 2}
+    assert found.standings["good"].interval == (1, 2)
     assert not found.exploratory
+    assert not any(standing.borderline for standing in found.standings.values())
     assert {(c.first, c.second): c.better for c in found.comparisons}["good", "alike"] is None
 
 
 def test_five_seeds_separate_nothing_and_are_exploratory(board: dict[str, dict[int, Tally]]) -> None:
     five = {name: {seed: runs[seed] for seed in range(5)} for name, runs in board.items()}
-    found = ranks(resample(five, values, "accuracy"))
-    assert set(found.ranks.values()) == {1}
+    found = ranking(resample(five, values, "accuracy"))
+    assert set(groups(found).values()) == {"a"}
     assert found.exploratory
+    # The least p by sign flips, .0625, would be borderline for every pair.
+    assert not any(standing.borderline for standing in found.standings.values())
+
+
+def drawn(by_seed: Sequence[Sequence[float]]) -> Resampled:
+    """Returns methods a, b, c, ... with these scores at each seed, whatever the pictures."""
+    scores = np.array(by_seed, dtype=float)
+    pictures = np.repeat(scores[None], 50, axis=0)
+    names = tuple("abcdefgh"[: len(scores)])
+    return Resampled(names, tuple(range(scores.shape[1])), scores, pictures, pictures.mean(axis=2))
+
+
+def test_p_that_decides_is_the_larger_of_holms_and_the_sign_flips() -> None:
+    # Paired differences of 8 seeds, 7 of them +.1 and one -.0001, about: the t test is sure, flips give 4 / 256.
+    apart = [0.1, 0.101, 0.099, 0.1, 0.102, 0.1, 0.098, -0.0001]
+    (pair,) = ranking(drawn([apart, [0.0] * 8])).comparisons
+    assert pair.p_holm == pytest.approx(scipy_stats.ttest_1samp(apart, 0).pvalue)
+    assert pair.difference.p_sign_flip == 4 / 256
+    assert pair.p_adjusted == 4 / 256
+    assert pair.better == "a"
+
+
+def test_borderline_is_a_p_near_five_percent_on_either_side() -> None:
+    # Six seeds, all ahead: flips give 2 / 64 = .031, between .025 and .1, though the t test is sure.
+    found = ranking(drawn([[0.5, 0.51, 0.52, 0.5, 0.51, 0.52], [0.1, 0.12, 0.1, 0.12, 0.1, 0.12]]))
+    assert groups(found) == {"a": "a", "b": "b"}
+    assert all(standing.borderline for standing in found.standings.values())
+    # With eight, flips give .0078.
+    sure = ranking(drawn([[0.5, 0.51, 0.52, 0.5, 0.51, 0.52, 0.5, 0.51], [0.1, 0.12] * 4]))
+    assert not any(standing.borderline for standing in sure.standings.values())
+
+
+def test_letters_of_piepho_by_hand() -> None:
+    # Best first: A is apart from C and D, B from D. Groups AB, BC, CD: a chain, which one rank could not show.
+    assert compact_letters("ABCD", [("A", "C"), ("A", "D"), ("B", "D")]) == {"A": "a", "B": "ab", "C": "bc", "D": "c"}
+    # Nothing is apart: one letter. Everything is: a letter each.
+    assert compact_letters("ABC", []) == {"A": "a", "B": "a", "C": "a"}
+    assert compact_letters("ABC", [("A", "B"), ("C", "A"), ("B", "C")]) == {"A": "a", "B": "b", "C": "c"}
+    # D, the lowest, is so unsteady that it is apart from nothing; A and B differ from C.
+    assert compact_letters("ABCD", [("A", "C"), ("B", "C")]) == {"A": "a", "B": "a", "C": "b", "D": "ab"}
+    assert compact_letters([], []) == {}
+
+
+def test_letters_beyond_the_alphabet_stay_distinct() -> None:
+    names = [f"m{number}" for number in range(60)]
+    found = compact_letters(names, [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]])
+    assert len(set(found.values())) == 60
+    assert (found["m0"], found["m26"], found["m52"]) == ("a", "A", "a1")
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 5])
+def test_two_methods_share_a_letter_exactly_where_they_are_not_apart(n: int) -> None:
+    """Goes through every set of pairs that may be apart, possible or not: 1,024 of five methods."""
+    names = "ABCDE"[:n]
+    pairs = list(combinations(names, 2))
+    for chosen in product((False, True), repeat=len(pairs)):
+        apart = {pair for pair, is_apart in zip(pairs, chosen, strict=True) if is_apart}
+        found = compact_letters(names, apart)
+        assert all(found.values())
+        for first, second in pairs:
+            assert bool(set(found[first]) & set(found[second])) == ((first, second) not in apart)
+        # No letter's methods all have another one: it would say nothing.
+        having = [{name for name in names if letter in found[name]} for letter in set("".join(found.values()))]
+        assert not any(one < other for one in having for other in having)
+
+
+def test_letters_follow_the_adjusted_p_of_the_boards_one_family() -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        found = ranking(drawn(rng.normal(rng.normal(0, 0.02, (6, 1)), 0.02, (6, 8))))
+        assert [pair.p_holm for pair in found.comparisons] == pytest.approx(
+            list(multipletests([pair.difference.p for pair in found.comparisons], method="holm")[1]), abs=1e-12
+        )
+        own = groups(found)
+        for pair in found.comparisons:
+            assert bool(set(own[pair.first]) & set(own[pair.second])) == (pair.p_adjusted >= 0.05)
+
+
+def test_places_are_by_the_mean_and_only_equal_means_share_one() -> None:
+    found = ranking(drawn([[0.5, 0.7], [0.6, 0.6], [0.9, 0.9], [0.5, 0.5]])).standings
+    assert {name: standing.place for name, standing in found.items()} == {"a": 2, "b": 2, "c": 1, "d": 4}
 
 
 def test_a_method_without_seeds_is_compared_at_every_seed(board: dict[str, dict[int, Tally]]) -> None:

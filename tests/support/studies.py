@@ -67,7 +67,8 @@ def add(store: Store, by: Recipe, skill: float, names: Sequence[str]) -> None:
             record(
                 store, of, questions, right, by, trainable=TRAINABLE[by.method], total=3_700_000,
                 train_seconds=0.0 if by.method == "frozen" else 20 + 25 * skill + len(by.method),
-                peak_bytes=int(2**28 * (1 + skill)),
+                peak_bytes=int(2**28 * (1 + skill)), own_process=True, resident_bytes=2**28,
+                cpu_seconds=15 + 25 * skill, others_cpu_seconds=0.1, eval_others_cpu_seconds=0.1,
             )
         )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Memory: the allocator's settings, the peak of a training, and smaller batches where memory runs out."""
+"""Memory and time: the allocator's settings, what a training costs, and smaller batches where memory runs out."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import ctypes
 import os
 import re
 import sys
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -29,6 +31,53 @@ def steady_malloc() -> None:
             libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
+@dataclass(frozen=True)
+class ProcessCosts:
+    """What a training cost its process, beside its seconds and its peak; see `Record` for the fields."""
+
+    own_process: bool
+    resident_bytes: int
+    cpu_seconds: float
+    others_cpu_seconds: float | None
+
+
+class _Process:
+    """What this process has done so far."""
+
+    has_computed = False
+
+
+def first_here() -> bool:
+    """Returns whether this process computes for the first time; asked at the beginning of trainings and evaluations.
+
+    Memory that an earlier one has freed is used again without being seen, or was the peak of another method.
+    """
+    is_first, _Process.has_computed = not _Process.has_computed, True
+    return is_first
+
+
+class CpuClock:
+    """Seconds of the processor since its creation: of this process, and of all others of the machine."""
+
+    def __init__(self) -> None:
+        self._own, self._all = time.process_time(), _busy_seconds()
+
+    def own(self) -> float:
+        """Returns those of this process, over all its threads."""
+        return time.process_time() - self._own
+
+    def others(self) -> float | None:
+        """Returns those of all other processes; None where the system's count lacks even our own."""
+        busy, own = _busy_seconds() - self._all, self.own()
+        # The system counts in hundredths of a second, on each core.
+        return max(0.0, busy - own) if busy >= 0.9 * own - 0.1 else None
+
+
+def _busy_seconds() -> float:
+    spent = psutil.cpu_times()
+    return float(spent.user + spent.system + getattr(spent, "nice", 0.0))
+
+
 class PeakMemory:
     """Peak memory from its creation on: of the accelerator where the model is on one, else of the process.
 
@@ -42,6 +91,8 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats()
         elif reset.exists() and os.access(reset, os.W_OK):
             reset.write_text("5")
+        self.resident = torch.cuda.memory_allocated() if self._on_accelerator else psutil.Process().memory_info().rss
+        """Bytes that were held at its creation."""
         self.note()
 
     def note(self) -> int:
