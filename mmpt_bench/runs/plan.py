@@ -83,6 +83,8 @@ def _jobs(
     for seed in request.seeds:
         for entry in request.methods:
             method = request.method_of(entry)
+            if method.trains:
+                keys.check_precision(request.dtype)
             check_prompts_fit(method, request.backbone, request.offline, longest)
             given = RATE in request.overrides.get(entry.name, {})
             method, source = _with_rate(method, given, known, prepared, request)

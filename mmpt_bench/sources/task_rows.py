@@ -141,7 +141,8 @@ def check_countable(task: Task, made: Sequence[Sample], origin: str) -> None:
     try:
         task.metric.coded(made)
     except ValueError as error:
-        raise RequestError(f"{task.title} cannot be scored on {origin}: {error}.") from error
+        hint = "`--on-bad-item skip` leaves such images out for all methods alike."
+        raise RequestError(f"{task.title} cannot be scored on {origin}: {error}. {hint}") from error
 
 
 def _of_each(rows: Iterable[Mapping[str, Any]], make: Callable[[Any, int], T], origin: str) -> list[T]:

@@ -17,7 +17,7 @@ from mmpt_bench.methods import method_catalog
 from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store
 from mmpt_bench.study.ablation_board import ablation_boards
-from mmpt_bench.study.comparison_text import ComparisonResult, sentence
+from mmpt_bench.study.comparison_text import ComparisonResult, sentence, threads_note
 
 
 def answer_to(
@@ -61,7 +61,8 @@ def answer_to(
             f"{' and '.join(labels)} cannot be compared{asked}: they share no task, or too few seeds ({seeds}). "
             "Run them on the same tasks at the same seeds."
         )
-    return ComparisonResult(found.board, labels, made, sentence(made, found.board))
+    told = sentence(made, found.board) + threads_note(found.board, labels)
+    return ComparisonResult(found.board, labels, made, told)
 
 
 def _seeds(seeds: Sequence[int]) -> str:
