@@ -73,10 +73,18 @@ def split_files(names: Sequence[str], readme: str, config: str | None, split: st
             _check_shards(found, origin)
             if len(found) > 1 and patterns is not told and patterns[0].startswith("*"):
                 raise _two_generations(found[0], found[1], origin)
+            also = [name for name in tables if name not in found and _is_split(name, split)]
+            if also and patterns is not told and all(_is_split(name, split) for name in found):
+                raise _two_generations(found[0], also[0], origin)
             return found
     what = f"split `{split}`" + (f" of config `{config}`" if config else "")
     there = ", ".join(tables[:NAMED]) or "no .parquet or .jsonl file"
     raise RequestError(f"There is no {what} in {origin}. It holds {there}.")
+
+
+def _is_split(name: str, split: str) -> bool:
+    """Returns whether a file's name says that it holds a split, whatever the config."""
+    return any(fnmatchcase(name, pattern) for pattern in (f"data/{split}-*", f"{split}-*", f"{split}.jsonl"))
 
 
 def _check_shards(found: Sequence[str], origin: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mmpt_bench.common.errors import RequestError
 from mmpt_bench.common.hashing import content_key
 
 RATE = "learning_rate"
@@ -43,6 +44,15 @@ def hashed_params(method: str, params: Mapping[str, Any]) -> dict[str, Any]:
     """Returns hyperparameters as keys hold them: without later ones where they are what was fixed before."""
     fixed = {"interaction_place": "front" if params.get("interaction") else "image"} if method == "mmpt" else {}
     return {name: value for name, value in params.items() if name not in fixed or value != fixed[name]}
+
+
+def check_precision(dtype: str) -> None:
+    """Refuses to train in float16 (RequestError): small gradients are 0 there, and the loss is not scaled."""
+    if dtype == "float16":
+        raise RequestError(
+            "Nothing is trained in float16: small gradients would become 0, and the loss is not scaled. Train with "
+            "`--dtype bfloat16` or `float32`; what is trained already may be evaluated in float16."
+        )
 
 
 def train_key(recipe: Mapping[str, Any]) -> str:

@@ -42,7 +42,7 @@ class PlanSummary:
     """Name, examples, how many are held out for selection, and how many cannot be used."""
     cost: Cost
     notes: list[str]
-    """What a reader of the scores must know of rows and training data."""
+    """What a reader of the scores must know of rows and training data; runs whose records cannot be trusted."""
 
     def as_plain(self) -> dict[str, Any]:
         """Returns it as JSON values."""
@@ -82,13 +82,15 @@ def plan_summary(plans: Sequence[Plan], store: Store) -> PlanSummary:
     corpus = first.prepared.corpus
     trained_on = {"name": corpus.name, "examples": corpus.size, "held_out": corpus.validation_size}
     trained_on["bad_examples"] = len(corpus.faults)
-    return PlanSummary(rows, tasks, trained_on, estimate(plans, store), first.prepared.notes)
+    faults = [f"{job.label}, seed {job.recipe.seed}: {job.fault}" for plan in plans for job in plan.jobs if job.fault]
+    return PlanSummary(rows, tasks, trained_on, estimate(plans, store), first.prepared.notes + faults)
 
 
 def estimate(plans: Sequence[Plan], store: Store) -> Cost:
     """Returns what plans may cost: seconds an example of training, by method, and seconds a question, by task.
 
-    Methods and tasks that were never run count as the mean of those that were.
+    Methods and tasks that were never run count as the mean of those that were; runs whose records cannot be trusted do
+    not count.
     """
     todo, tasks = [job for plan in plans for job in plan.open], plans[0].prepared.tasks
     trainings, evaluations = sum(not job.trained for job in todo), sum(len(job.todo) for job in todo)
@@ -97,7 +99,7 @@ def estimate(plans: Sequence[Plan], store: Store) -> Cost:
     least = max((least_bytes(job) for job in todo if not job.trained), default=0)
     recipes = [job.recipe for job in todo]
     known = paces(
-        store.records(),
+        store.records(told=lambda fault: None),
         {recipe.backbone_fingerprint for recipe in recipes},
         {recipe.dtype for recipe in recipes},
         [dataclasses.asdict(recipe.budget) for recipe in recipes],

@@ -11,7 +11,7 @@ from mmpt_bench.common.values import FieldError
 from mmpt_bench.data.image_folders import image_folders
 from mmpt_bench.evaluation import task_catalog
 from mmpt_bench.methods import method_catalog
-from mmpt_bench.records.budget import Budget
+from mmpt_bench.records.budget import MOST_SEED, Budget
 from mmpt_bench.records.keys import OFFICIAL
 from mmpt_bench.runs.bad_items import FAIL, SKIP
 from mmpt_bench.runs.request import Request, parse_overrides
@@ -183,6 +183,6 @@ def _seeds(given: int | str | Sequence[int]) -> tuple[int, ...]:
         seeds = tuple(int(part) for part in text.split(",") if part.strip())
     except ValueError as error:
         raise RequestError(f"`--seeds {text}`: whole numbers, comma-separated.") from error
-    if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
-        raise RequestError(f"`--seeds {text}`: one or more different numbers, none below 0.")
+    if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0 or max(seeds) > MOST_SEED:
+        raise RequestError(f"`--seeds {text[:60]}`: one or more different numbers from 0 to {MOST_SEED:,}.")
     return seeds

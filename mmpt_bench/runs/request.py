@@ -68,7 +68,8 @@ class Request:
         where = Where(self.data, self.images, self.suite == "embedded", self.offline, is_dev)
         # In float32 there is nothing to guard against, and a result is the same one with and without.
         guard = self.guard or self.dtype == "float32"
-        prepared = prepare_tasks(self.tasks, where, self.datasets, self.rule, self.limit, guard)
+        skip = self.on_bad_item == SKIP
+        prepared = prepare_tasks(self.tasks, where, self.datasets, self.rule, self.limit, guard, skip)
         return {name: with_opened_images(item) for name, item in prepared.items()}
 
     def prepare(self, tasks: dict[str, PreparedTask] | None = None) -> Prepared:

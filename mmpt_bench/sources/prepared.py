@@ -85,7 +85,13 @@ class Prepared:
 
 
 def prepare_tasks(
-    entries: Sequence[Entry], where: Where, datasets: Mapping[str, str], rule: str, limit: int | None, guard: bool
+    entries: Sequence[Entry],
+    where: Where,
+    datasets: Mapping[str, str],
+    rule: str,
+    limit: int | None,
+    guard: bool,
+    skip: bool = False,
 ) -> dict[str, PreparedTask]:
     """Returns every task with its samples, before any model is loaded.
 
@@ -93,6 +99,7 @@ def prepare_tasks(
         datasets: task -> name of other data of its form.
         limit: the first so many questions, and the others on their images.
         guard: close calls of half precision are asked again.
+        skip: samples that the metric cannot count are no error yet: they will be left out.
 
     Raises:
         RequestError: data that cannot be used or scored, or a task without that parse rule.
@@ -106,7 +113,8 @@ def prepare_tasks(
         task = on_part(task, where)
         rows = rows_of(task, where)
         made = samples(task, rows, limit)
-        check_countable(task, made, rows.origin)
+        if not skip:
+            check_countable(task, made, rows.origin)
         prepared[task.name] = PreparedTask(task, rows, made, limit, own_fingerprint(entry), guard)
     return prepared
 

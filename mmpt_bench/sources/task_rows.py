@@ -130,6 +130,8 @@ def samples(task: Task, source: Rows, limit: int | None = None) -> list[Sample]:
             for several images, or more choices than a record can hold.
     """
     made = _of_each(source.rows, lambda row, number: task.sample(row, number, source.label_names), source.origin)
+    if not made:
+        raise RequestError(f"There is no row of {task.title} in {source.origin}: nothing could be asked.")
     twice = [f"`{name}`" for name, times in Counter(sample.id for sample in made).items() if times > 1]
     if twice:
         raise tables.bad_rows(source.origin, "ids are there more than once", twice)
@@ -150,7 +152,8 @@ def check_countable(task: Task, made: Sequence[Sample], origin: str) -> None:
     try:
         task.metric.coded(made)
     except ValueError as error:
-        raise RequestError(f"{task.title} cannot be scored on {origin}: {error}.") from error
+        hint = "`--on-bad-item skip` leaves such images out for all methods alike."
+        raise RequestError(f"{task.title} cannot be scored on {origin}: {error}. {hint}") from error
 
 
 def _of_each(rows: Iterable[Mapping[str, Any]], make: Callable[[Any, int], T], origin: str) -> list[T]:

@@ -52,6 +52,8 @@ def backbone_folder(name: str, offline: bool = False, weights: bool = True) -> P
 
 def check_backbone(name: str) -> None:
     """Raises RequestError for a name that can be none: neither embedded, nor a folder, nor of the hub's form."""
+    if not name:
+        raise RequestError(f"No backbone is named: write a folder, `owner/model`, or `{EMBEDDED}`.")
     if name != EMBEDDED and not Path(name).is_dir() and not _HUB_NAME.fullmatch(name):
         raise unknown_name("backbone", name, [EMBEDDED], "A folder, or `owner/model` of the hub, is one too.")
 

@@ -41,6 +41,20 @@ def sentence(made: Sequence[Contrast], board: Board) -> str:
     return told + _few(main)
 
 
+def threads_note(board: Board, labels: Sequence[str]) -> str:
+    """Returns a sentence on rows that were trained with different numbers of threads; empty where none were."""
+    told = {
+        row.label: flag
+        for row in board.rows
+        for flag in row.flags
+        if row.label in labels and flag.startswith("trained with ") and flag.endswith(("thread", "threads"))
+    }
+    if len(set(told.values())) < 2:
+        return ""
+    each = "; ".join(f"{label} {flag}" for label, flag in told.items())
+    return f" Threads differ, which changes sums in their last bits: {each}."
+
+
 def _of_pair(each: Contrast, board: Board, what: str) -> str:
     size, low, high = (_amount(value, each, board) for value in (abs(each.difference.estimate), *_toward_better(each)))
     unit = _unit(each, board)

@@ -246,12 +246,13 @@ def load_backbone(name: str, dtype: str = "float32", device: str | None = None, 
     import torch
 
     from mmpt_bench.engine.models.loading import decode_plainly, read_model, read_processor
+    from mmpt_bench.engine.training.memory import told_of_memory
 
-    model = read_model(folder, getattr(torch, dtype))
+    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    with told_of_memory(f"while the backbone `{name}` was loaded"):
+        model = read_model(folder, getattr(torch, dtype)).to(place).eval()
     left_out = decode_plainly(model)
     processor = read_processor(folder, model.config.model_type)
-    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model = model.to(place).eval()
     for weight_name, weight in model.named_parameters():
         if not torch.isfinite(weight).all():
             raise UntrustedRecord(f"`{weight_name}` of backbone `{name}` holds values that are not finite.")

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import re
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import torch
 
-from mmpt_bench.common.errors import RunFailed
+from mmpt_bench.common.errors import BenchError, MachineError, RunFailed
 
 RUN_OUT = re.compile(
     r"can't allocate memory|cannot allocate memory|out of memory|bad_alloc|_ALLOC_FAILED", re.IGNORECASE
@@ -114,6 +116,17 @@ def shortage(error: Exception) -> str | None:
         return None
     wanted = WANTED.search(text)
     return f"{wanted[1]} could not be had" if wanted else text.partition("\n")[0][:200] or "the system had none left"
+
+
+@contextlib.contextmanager
+def told_of_memory(when: str, error_type: type[BenchError] = MachineError) -> Iterator[None]:
+    """Raises an error of a type, with `when`, where memory runs out inside: "while the backbone was loaded"."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if (why := shortage(error)) is None:
+            raise
+        raise error_type(f"out of memory {when}: {why}; what is recorded is kept") from error
 
 
 def halved(size: int, error: Exception, one: str) -> int:

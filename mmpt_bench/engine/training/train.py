@@ -35,6 +35,7 @@ from mmpt_bench.engine.training.memory import (
 )
 from mmpt_bench.engine.training.reached import Reached
 from mmpt_bench.records.budget import Budget
+from mmpt_bench.records.keys import check_precision
 
 CHECKPOINT_SECONDS = 20.0
 
@@ -134,11 +135,13 @@ def train(
         on_start: told, before the first step, of the steps that the checkpoint holds.
 
     Raises:
-        RequestError: the corpus holds conversations and the backbone has no form for them, or an example is too long.
+        RequestError: the corpus holds conversations and the backbone has no form for them, or an example is too long;
+            or the precision is one that nothing is trained in.
         RunFailed: the loss or a gradient is not finite, a parameter has none within the first steps, or memory runs
             out at one example a step.
         MachineError: a checkpoint cannot be written; the one before it is whole.
     """
+    check_precision(backbone.dtype)
     budget = config.budget
     if corpus.most_exchanges > 1:
         backbone.target([Exchange("q", "a")] * 2)
