@@ -23,6 +23,7 @@ from mmpt_bench.engine.training.loss import Losses
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.records.budget import Budget
 from mmpt_bench.sources.corpora import load_corpus
+from support.disk import Disk
 from support.tiny import tiny_backbone
 
 STEPS = 6
@@ -193,6 +194,18 @@ def test_a_checkpoint_that_reads_back_otherwise_is_not_taken_and_the_one_before_
     state = Checkpoints(tmp_path).last()
     assert state is not None
     assert state["steps"] == [1]
+
+
+def test_a_checkpoint_is_there_after_a_power_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Checkpoints(tmp_path).write(1, {"steps": [1]})
+    disk = Disk(tmp_path, monkeypatch)
+    written = Checkpoints(tmp_path)
+    assert written.last() is not None
+    for step in (2, 3):
+        written.write(step, {"steps": [step]})
+        disk.fail()
+        assert (Checkpoints(tmp_path).last() or {})["steps"] == [step]
+    disk.close()
 
 
 def test_there_are_never_more_than_two_checkpoints(
