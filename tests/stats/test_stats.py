@@ -326,3 +326,58 @@ def test_method_scope_interval_covers_and_its_test_errs_as_often_as_it_says(n_se
     held, called = method_scope_error(n_seeds, 1500, 11)
     assert 0.935 <= held <= 0.965
     assert 0.035 <= called <= 0.065
+
+
+@pytest.mark.parametrize("strata", [None, ["a", "b"] * 5])
+def test_every_picture_is_drawn_once_on_average_the_first_and_the_last_among_them(strata: list[str] | None) -> None:
+    for picture in range(10):
+        right = np.zeros(10)
+        right[picture] = 1
+        draws = 10 * picture_draws(tally_of(right, strata=strata), values, 4000, 0)["accuracy"]
+        # Of n draws with replacement, one picture is drawn once on average, with variance 1 - 1/n.
+        assert draws.mean() == pytest.approx(1, abs=0.07)
+        assert draws.var() == pytest.approx(1 - 1 / (5 if strata else 10), abs=0.12)
+
+
+def test_seeds_are_drawn_with_replacement() -> None:
+    # One seed has every answer right and one none, so that pictures do not matter: 0, 1/2 and 1 at 1 : 2 : 1.
+    runs = {0: tally_of(np.zeros(30)), 1: tally_of(np.ones(30))}
+    found = resample({"a": runs, "b": {0: runs[1], 1: runs[0]}}, values, "accuracy", 4000)
+    shares = [float((found.draws[:, 0] == mean).mean()) for mean in (0, 0.5, 1)]
+    assert shares == pytest.approx([0.25, 0.5, 0.25], abs=0.03)
+    # Both methods have the same seeds drawn: what one gains the other loses.
+    assert found.draws.sum(axis=1).tolist() == [1.0] * 4000
+    assert found.estimates.tolist() == [0.5, 0.5]
+
+
+def of_seeds(by_seed: np.ndarray) -> Resampled:
+    """Returns methods whose pictures tell nothing, (methods, seeds): only seeds make them differ."""
+    drawn = np.repeat(by_seed[None], 100, axis=0)
+    methods, seeds = (tuple("abcdefgh"[: by_seed.shape[0]]), tuple(range(by_seed.shape[1])))
+    return Resampled(methods, seeds, by_seed, drawn, drawn.mean(axis=2))
+
+
+def test_who_is_better_is_said_after_holm_over_all_pairs() -> None:
+    rng = np.random.default_rng(3)
+    noise = rng.normal(0, 1, 8)
+    noise = (noise - noise.mean()) / noise.std(ddof=1)
+    # Differences of 8 seeds with mean m and deviation 1 have t = m sqrt(8): p .03 and .014, one each for 3 pairs.
+    for wanted, better in ((0.03, None), (0.014, "a")):
+        mean = scipy_stats.t.isf(wanted / 2, 7) / np.sqrt(8)
+        by_seed = np.stack([noise + mean, np.zeros(8), rng.permutation(noise) * 40])
+        found = ranks(of_seeds(by_seed)).comparisons
+        raw = [scipy_stats.ttest_rel(by_seed[i], by_seed[j]).pvalue for i, j in ((0, 1), (0, 2), (1, 2))]
+        assert raw[0] == pytest.approx(wanted)
+        assert [c.difference.p for c in found] == pytest.approx(raw)
+        assert [c.p_holm for c in found] == pytest.approx(list(multipletests(raw, method="holm")[1]))
+        assert sign_flip(by_seed[0] - by_seed[1]) <= 0.05
+        assert [c.better for c in found] == [better, None, None]
+
+
+def test_a_difference_that_the_sign_flips_do_not_confirm_is_none() -> None:
+    # Five seeds: the t test is as sure as one likes, 2 / 2**5 = .0625 is all that sign flips can say.
+    by_seed = np.array([[0.9, 0.91, 0.9, 0.89, 0.9], [0.1, 0.1, 0.11, 0.1, 0.09]])
+    (found,) = ranks(of_seeds(by_seed)).comparisons
+    assert found.p_holm < 1e-6
+    assert found.difference.p_sign_flip == 0.0625
+    assert found.better is None
