@@ -147,3 +147,15 @@ def test_error_without_the_column_fails() -> None:
 
 def test_no_rows_is_a_failure_not_a_pass() -> None:
     assert failures([]) == {"rows become samples"}
+
+
+def test_a_question_with_one_choice_fails_by_name_and_ends_no_check() -> None:
+    def alone(row: Mapping[str, Any], number: int, label_names: Sequence[str]) -> Sample:
+        made = sample(row, number, label_names)
+        return dataclasses.replace(made, choices=(made.answer,)) if made.id == "2" else made
+
+    found = {result.name: result for result in check_task(dataclasses.replace(TASK, sample=alone), ROWS)}
+    assert len(found) == len(check_task(TASK, ROWS))
+    assert not found["answers are among the choices"].ok
+    assert "`2` has choices ('no',)" in found["answers are among the choices"].detail
+    assert not found["all wrong scores the lowest"].ok
