@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mmpt_bench.common.errors import UntrustedRecord
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.records import learning_rates
 from mmpt_bench.records.budget import Budget
@@ -166,3 +167,21 @@ def test_a_variant_of_a_method_has_a_search_of_its_own(tmp_path: Path) -> None:
     assert "on validation data" in bench("run", *words, "--set", "lora.r=2", "--plan", cwd=tmp_path).stdout
     said = bench("run", *words, "--set", "lora.r=3", "--plan", cwd=tmp_path).stdout
     assert "with other hyperparameters" in said
+
+
+def test_a_file_of_choices_is_in_one_order_and_text_for_people(tmp_path: Path) -> None:
+    made = [choice(method="vpt"), choice(params={"r": 4}), choice(), choice(backbone_fingerprint="a")]
+    text = learning_rates.dump(made)
+    assert text == learning_rates.dump(made[::-1])
+    known = [(c["method"], c["params"]["r"], c["backbone_fingerprint"]) for c in json.loads(text)]
+    assert known == [("lora", 16, "a"), ("lora", 16, "b"), ("lora", 4, "b"), ("vpt", 16, "b")]
+    assert text.startswith('[\n {\n  "backbone_fingerprint": "a",\n  "budget": {\n')
+    assert text.endswith("]\n")
+
+
+@pytest.mark.parametrize("rate", [0, -1e-3])
+def test_a_rate_that_is_not_above_zero_is_a_damaged_file(rate: float, tmp_path: Path) -> None:
+    path = tmp_path / learning_rates.FILE
+    path.write_text(learning_rates.dump([choice(trials=((rate, 0.5), (1e-3, 0.4)))]))
+    with pytest.raises(UntrustedRecord, match="damaged: a learning rate is not above 0"):
+        learning_rates.read(path)

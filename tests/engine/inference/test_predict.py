@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from mmpt_bench.common.errors import RunFailed
 from mmpt_bench.data.images import LazyImage
 from mmpt_bench.data.samples import Prediction, Sample
 from mmpt_bench.engine.inference.plain import one_by_one
@@ -329,3 +331,23 @@ def test_a_legal_answer_counts_by_the_sum_of_its_tokens_log_probabilities(backbo
         means = [total / len(choice.split()) for total, choice in zip(sums, sample.choices, strict=True)]
         otherwise += means.index(max(means)) != sums.index(max(sums))
     assert otherwise, "divided by their lengths, sums would say the same here"
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_answers_of_several_tokens_count_alike_however_few_are_scored_at_once(
+    rows: int, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = ("two circle", "three red square ?", "no circle")
+    of = [dataclasses.replace(sample, choices=long, answer=long[0]) for sample in samples(2)]
+    monkeypatch.setattr("mmpt_bench.engine.inference.shared.CHOICE_ROWS", rows)
+    shared, alone = asked(backbone, of), plain(backbone, of)
+    for sample in of:
+        for made in (shared[sample.id], alone[sample.id]):
+            assert made.logprobs == pytest.approx(summed(backbone, sample), abs=1e-3)
+
+
+def test_log_probabilities_of_which_one_is_not_finite_fail_the_run() -> None:
+    (sample, *_) = samples(1)
+    for made in ((-1.0, float("nan")), (float("-inf"), -1.0)):
+        with pytest.raises(RunFailed, match=rf"of sample `{sample.id}` are not finite"):
+            prediction(TASK, sample, ("yes", made))

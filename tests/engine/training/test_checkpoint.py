@@ -339,3 +339,8 @@ def test_what_says_that_memory_ran_out_is_known_by_its_words(error: Exception, s
 def test_any_other_error_is_raised_as_it_is() -> None:
     with pytest.raises(RuntimeError, match="shapes"):
         memory.halved(8, RuntimeError("shapes do not fit"), "one")
+
+
+@pytest.mark.parametrize(("size", "next_size"), [(2, 1), (3, 2), (4, 2), (7, 4), (16, 8)])
+def test_a_batch_that_does_not_fit_is_halved_upwards(size: int, next_size: int) -> None:
+    assert memory.halved(size, MemoryError(), "one") == next_size

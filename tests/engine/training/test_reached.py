@@ -170,3 +170,8 @@ def test_ways_differ_where_a_gradient_is_missing_or_another_one_and_not_by_round
     assert "loss" in differing((float("nan"), one), (2.0, one), "float32")
     assert "`a`" in differing((2.0, {}), (2.0, one), "float32")
     assert "`a`" in differing((2.0, {**one, "a": torch.tensor([4.0, 3.0])}), (2.0, one), "float32")
+    # Tolerances for losses are shares of the loss, of 1 nat at least.
+    for wanted, apart, same in ((0.1, 9e-5, True), (0.1, 1.5e-4, False), (4.0, 3e-4, True), (4.0, 5e-4, False)):
+        assert (differing((wanted + apart, one), (wanted, one), "float32") == "") is same
+    said = differing((2.5, one), (2.0, one), "float32")
+    assert said == "the loss is 2 of whole images and 2.5 without them"

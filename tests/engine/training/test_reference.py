@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import resource
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from torch.nn import functional
@@ -15,8 +18,10 @@ from mmpt_bench.data.examples import Corpus
 from mmpt_bench.engine.adapters.attachment import Handle
 from mmpt_bench.engine.models.backbone import Backbone
 from mmpt_bench.engine.training import train
-from mmpt_bench.engine.training.loss import Losses
-from mmpt_bench.engine.training.masters import Masters
+from mmpt_bench.engine.training.checkpoint import Checkpoints
+from mmpt_bench.engine.training.loss import Losses, overhead_tokens
+from mmpt_bench.engine.training.masters import Masters, state_dtype
+from mmpt_bench.engine.training.memory import PeakMemory
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.records.budget import Budget
 from mmpt_bench.sources.corpora import load_corpus
@@ -164,3 +169,88 @@ def test_memory_that_runs_out_halfway_through_a_batch_leaves_the_whole_batchs_gr
     assert gradients[1][0] == pytest.approx(gradients[0][0], rel=1e-5)
     for found, wanted in zip(gradients[1][1], gradients[0][1], strict=True):
         torch.testing.assert_close(found, wanted, atol=1e-6, rtol=1e-4)
+
+
+def test_the_validation_loss_is_the_mean_of_all_answers_tokens(backbone: Backbone, corpus: Corpus) -> None:
+    few = dataclasses.replace(corpus, validation_size=5)
+    with torch.no_grad():
+        parts = [plain_loss(backbone, [few.validation(i)]).item() for i in range(5)]
+    words = backbone.processor.tokenizer
+    # The tokens of an answer, and the end of the sequence.
+    sizes = [len(words(few.validation(i).target, add_special_tokens=False).input_ids) + 1 for i in range(5)]
+    mean = sum(loss * n for loss, n in zip(parts, sizes, strict=True)) / sum(sizes)
+    assert len(set(sizes)) > 1
+    for batch_size in (2, 5, 8):
+        assert train.validation_loss(backbone, few, batch_size, 512) == pytest.approx(mean, rel=1e-5)
+
+
+def test_seconds_and_peak_memory_are_those_of_all_sittings(backbone: Backbone, corpus: Corpus, tmp_path: Path) -> None:
+    def sitting(stop_at: int = 0) -> tuple[train.Trained | None, list[train.Step]]:
+        handle, steps = attached(backbone, "projector"), list[train.Step]()
+        try:
+            config = train.TrainingConfig(Budget(steps=4, batch_size=2), RATE, SEED)
+            made = train.train(
+                backbone, handle, corpus, config, tmp_path / "c", steps.append, lambda: len(steps) == stop_at
+            )
+            return made, steps
+        except Interrupted:
+            return None, steps
+        finally:
+            handle.remove()
+
+    _, before = sitting(stop_at=3)
+    resident = psutil.Process().memory_info().rss
+    assert resident / 2 < before[-1].peak_bytes <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # An earlier sitting took an hour and more memory than there is.
+    kept = Checkpoints(tmp_path / "c")
+    state = kept.last()
+    assert state is not None
+    last = dataclasses.astuple(dataclasses.replace(before[-1], peak_bytes=2**60))
+    kept.write(4, state | {"steps": [*state["steps"][:-1], last], "seconds": 3600.0, "threads": [7]})
+    made, after = sitting()
+    assert made is not None
+    assert [step.step for step in after] == [4]
+    assert (made.peak_bytes, after[0].peak_bytes) == (2**60, 2**60)
+    assert 3600 < after[0].seconds < made.seconds < 3700
+    assert made.threads == (1, 7)
+    assert (made.optimizer_state, made.left_out, made.micro_batch) == ("float32", 0, 2)
+
+
+def test_an_error_of_the_optimiser_that_is_not_of_memory_is_raised_as_it_is(
+    backbone: Backbone, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step(*_: Any) -> None:
+        raise RuntimeError("shapes do not fit")
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    handle = attached(backbone, "projector")
+    try:
+        with pytest.raises(RuntimeError, match="shapes do not fit"):
+            train.train(backbone, handle, corpus, train.TrainingConfig(BUDGET, RATE, SEED))
+        assert all(parameter.grad is None for parameter in backbone.model.parameters()), "gradients are freed"
+        assert not backbone.model.training
+    finally:
+        handle.remove()
+
+
+def test_another_micro_batch_costs_a_layers_calls_in_tokens(backbone: Backbone) -> None:
+    # 3 layers; a token costs 6 operations a parameter.
+    parameters = backbone.anatomy.language_parameters
+    assert overhead_tokens(backbone.anatomy, "cpu") == pytest.approx(2.5e8 * 3 / 6 / parameters)
+    assert overhead_tokens(backbone.anatomy, "cuda:1") == pytest.approx(4e11 * 3 / 6 / parameters)
+
+
+def test_the_state_of_an_optimizer_is_named_by_its_moments() -> None:
+    step, moment = torch.zeros((), dtype=torch.float32), torch.zeros(2, dtype=torch.bfloat16)
+    assert state_dtype({0: {"step": step, "exp_avg": moment, "exp_avg_sq": moment}}) == "bfloat16"
+    assert state_dtype({0: {"step": step, "exp_avg": moment}, 1: {"exp_avg": moment.float()}}) == "bfloat16, float32"
+    assert state_dtype({}) == ""
+
+
+def test_on_an_accelerator_its_own_peak_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: calls.append("reset"))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 12_345)
+    assert PeakMemory("cuda:0").note() == 12_345
+    assert calls == ["reset"]
+    assert PeakMemory("cpu").note() != 12_345
