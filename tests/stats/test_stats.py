@@ -14,14 +14,17 @@ from mmpt_bench.evaluation.metrics import Accuracy, MMEMetric
 from mmpt_bench.stats.claims import ranks, retention
 from mmpt_bench.stats.differences import (
     crossed_errors,
+    detectable_by_seeds,
     detectable_difference,
     holm,
     method_difference,
     method_differences,
+    share_as_far,
     sign_flip,
+    swapped_differences,
 )
 from mmpt_bench.stats.intervals import chance_centred, cluster_bootstrap, percentile, seed_spread
-from mmpt_bench.stats.resampling import Resampled, Tally, average, picture_draws, resample
+from mmpt_bench.stats.resampling import Resampled, Tally, average, picture_draws, resample, resample_all
 from support.simulated import checkpoint_p, method_scope_error, simulated, tally_of, values
 
 
@@ -263,7 +266,7 @@ def test_accuracy_metric_can_be_resampled() -> None:
 
 def test_errors_of_pairs_are_those_of_their_own_differences_on_every_resample() -> None:
     rng = np.random.default_rng(4)
-    drawn = rng.normal(0.6, 0.05, (300, 3, 6)) + rng.normal(0, 0.05, (300, 1, 6))
+    drawn = rng.normal(0.6, 0.05, (2000, 3, 6)) + rng.normal(0, 0.05, (2000, 1, 6))
     drawn[:, 2] = drawn[:, 1]
     by_seed = rng.normal(0.6, 0.02, (3, 6))
     by_seed[2] = by_seed[1]
@@ -381,3 +384,87 @@ def test_a_difference_that_the_sign_flips_do_not_confirm_is_none() -> None:
     assert found.p_holm < 1e-6
     assert found.difference.p_sign_flip == 0.0625
     assert found.better is None
+
+
+def test_two_seeds_and_two_methods_are_compared_and_fewer_are_not() -> None:
+    assert len(ranks(of_seeds(np.array([[0.5, 0.6], [0.4, 0.55]]))).comparisons) == 1
+    assert ranks(of_seeds(np.array([[0.5, 0.6]]))).comparisons == ()
+    assert ranks(of_seeds(np.array([[0.5], [0.6]]))).comparisons == ()
+
+
+def test_what_seeds_could_have_found_is_the_t_tests_least_difference_at_the_power() -> None:
+    by_seed = np.random.default_rng(1).normal(0.7, 0.05, (2, 6))
+    error = scipy_stats.sem(by_seed[0] - by_seed[1])
+    for comparisons in (1, 21):
+        least = scipy_stats.t.isf(0.05 / 2 / comparisons, 5) + scipy_stats.t.isf(0.2, 5)
+        assert detectable_by_seeds(of_seeds(by_seed), "a", "b", comparisons) == pytest.approx(least * error)
+
+
+def test_draws_as_far_from_nothing_as_the_estimate_are_counted_with_the_estimate_itself() -> None:
+    draws = np.array([-2.0, 0.5, 2.0, 3.0])
+    assert share_as_far(draws, 2.0, exact=True) == 3 / 4
+    assert share_as_far(draws, -2.0, exact=False) == (1 + 3) / (1 + 4)
+
+
+@pytest.mark.parametrize("unlike", [0, 1, 2])
+def test_exchanges_are_drawn_where_not_all_are_asked_for_however_few_pictures_differ(unlike: int) -> None:
+    a, b = tally_of(np.ones(30)), tally_of(np.array([0.0] * unlike + [1.0] * (30 - unlike)))
+    drawn, exact = swapped_differences(a, b, values, "accuracy", 50, 0, exhaustive=False)
+    assert (len(drawn), exact) == (50, False)
+    every, exact = swapped_differences(a, b, values, "accuracy", 50, 0)
+    assert (len(every), exact) == (2**unlike, True)
+    # A picture that differs counts for the one or for the other.
+    assert set(np.round(drawn * 30).astype(int)) <= set(range(-unlike, unlike + 1, 2))
+
+
+def test_draws_are_the_same_in_parts_and_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    runs = {name: {seed: tally_of(rng.binomial(1, 0.6, 40)) for seed in range(3)} for name in "ab"}
+    whole = resample(runs, values, "accuracy", 101, 3, "task")
+    alone = picture_draws(runs["a"][1], values, 101, 3, "task")["accuracy"]
+    monkeypatch.setattr("mmpt_bench.stats.resampling.CHUNK", 50)
+    parts = resample(runs, values, "accuracy", 101, 3, "task")
+    assert whole.pictures_drawn.tolist() == parts.pictures_drawn.tolist()
+    assert whole.draws.tolist() == parts.draws.tolist()
+    assert picture_draws(runs["a"][1], values, 101, 3, "task")["accuracy"].tolist() == alone.tolist()
+    assert alone.tolist() == whole.pictures_drawn[:, 0, 1].tolist()
+
+
+def test_each_task_draws_pictures_for_itself_and_all_draw_seeds_alike() -> None:
+    rng = np.random.default_rng(0)
+    runs = {name: {seed: tally_of(rng.binomial(1, 0.6, 40)) for seed in range(3)} for name in "ab"}
+    one, other, none = (resample(runs, values, "accuracy", seed=0, task=task) for task in ("one", "other", ""))
+    assert len(one.draws) == 2000
+    assert len({each.pictures_drawn.tobytes() for each in (one, other, none)}) == 3
+    assert resample_all(runs, values, ["accuracy"])["accuracy"].draws.tolist() == none.draws.tolist()
+    flat = {name: {seed: tally_of(np.full(40, float(seed % 2))) for seed in range(3)} for name in "ab"}
+    first, second = (resample(flat, values, "accuracy", task=task).draws for task in ("one", "other"))
+    assert first.tolist() == second.tolist()
+
+
+def test_a_figure_that_is_unknown_or_undefined_is_refused_by_name() -> None:
+    def half(sums: np.ndarray, columns: Sequence[str]) -> dict[str, np.ndarray]:
+        share = sums[..., 1] / sums[..., 0]
+        return {"accuracy": share, "sometimes": np.where(share > 0.5, share, np.nan)}
+
+    runs = {"a": tally_of(np.array([1.0, 0, 1, 1])), "b": tally_of(np.array([1.0, 1, 0, 1]))}
+    for name in ("sometimes", "f1"):
+        with pytest.raises(ValueError, match=f"`{name}` is undefined"):
+            resample(runs, half, name)
+
+
+def test_tasks_of_other_methods_seeds_or_draws_are_not_averaged() -> None:
+    rng = np.random.default_rng(0)
+    runs = {name: {seed: tally_of(rng.binomial(1, 0.6, 40)) for seed in range(3)} for name in "abc"}
+    whole = resample(runs, values, "accuracy", 50)
+    fewer = [
+        resample({name: runs[name] for name in "ab"}, values, "accuracy", 50),
+        resample({name: {s: runs[name][s] for s in (0, 1)} for name in runs}, values, "accuracy", 50),
+        resample(runs, values, "accuracy", 49),
+    ]
+    for other in fewer:
+        with pytest.raises(ValueError, match="tasks can be averaged"):
+            average([(whole, 0.5, 1.0), (other, 0.5, 1.0)])
+    both = average([(whole, 0.0, 1.0), (whole, 0.5, 1.0)])
+    assert both.by_seed == pytest.approx((whole.by_seed + (whole.by_seed - 0.5) / 0.5) / 2)
+    assert both.pictures_drawn == pytest.approx((whole.pictures_drawn + (whole.pictures_drawn - 0.5) / 0.5) / 2)
