@@ -160,6 +160,7 @@ def test_a_question_with_one_choice_fails_by_name_and_ends_no_check() -> None:
     assert not found["answers are among the choices"].ok
     assert "`2` has choices ('no',)" in found["answers are among the choices"].detail
     assert not found["all wrong scores the lowest"].ok
+    assert found["all wrong scores the lowest"].detail.startswith("`2` has no wrong answer among its choices")
 
 
 class Points(Accuracy):
