@@ -197,6 +197,9 @@ def copied() -> Iterator[Path]:
                 shutil.copy2(ROOT / name, tree / name)
         if (ROOT.parent / "shared").exists():
             (tree.parent / "shared").symlink_to((ROOT.parent / "shared").resolve())
+        # The checkout's history is left behind: what asks for the commit gets one of the copy.
+        for command in ("init -q", "add -A", "-c user.name=copy -c user.email=copy commit -qm copy"):
+            subprocess.run(["git", *command.split()], cwd=tree, check=True)
         compileall.compile_dir(tree, quiet=2, invalidation_mode=PycInvalidationMode.CHECKED_HASH)
         os.environ |= {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "TMPDIR": folder}
         tempfile.tempdir = folder
@@ -285,7 +288,7 @@ def equivalents() -> dict[str, str]:
     """Returns label -> reason of the mutants that change nothing that anyone can see."""
     lines = (ROOT / "benchmarks" / "equivalent_mutants.txt").read_text(encoding="utf-8").splitlines()
     whole = [line for line in lines if line and not line.startswith("#")]
-    return {label: reason.strip() for label, reason in zip(whole[::2], whole[1::2], strict=True)}
+    return dict(zip(whole[::2], whole[1::2], strict=True))
 
 
 def table(tried: list[Tried]) -> str:
@@ -331,11 +334,9 @@ def main() -> None:
         print(f"{len(tried)} of {len(mutants)}, {time.monotonic() - began:.0f} s: {outcome}", file=sys.stderr)
 
     listed = equivalents()
-    for mutant in mutants:
-        if mutant.label in listed:
-            tell((mutant, "equivalent"))
-    left = [mutant for mutant in mutants if mutant.label not in listed]
-    tests = asked.tests or list(TESTS)
+    for mutant in (mutant for mutant in mutants if mutant.label in listed):
+        tell((mutant, "equivalent"))
+    left, tests = [mutant for mutant in mutants if mutant.label not in listed], asked.tests or list(TESTS)
     with copied() as tree:
         known = baseline_of(tree, tests)
         print(f"{len(known.seconds)} tests, {time.monotonic() - began:.0f} s", file=sys.stderr)

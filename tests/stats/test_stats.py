@@ -268,7 +268,7 @@ def test_errors_of_pairs_are_those_of_their_own_differences_on_every_resample() 
     rng = np.random.default_rng(4)
     drawn = rng.normal(0.6, 0.05, (2000, 3, 6)) + rng.normal(0, 0.05, (2000, 1, 6))
     drawn[:, 2] = drawn[:, 1]
-    by_seed = rng.normal(0.6, 0.02, (3, 6))
+    by_seed = rng.normal(0.6, 0.2, (3, 6))
     by_seed[2] = by_seed[1]
     resampled = Resampled(("a", "b", "same"), tuple(range(6)), by_seed, drawn, drawn.mean(axis=2))
     apart, no = method_differences(resampled, [("a", "b"), ("b", "same")])
@@ -468,3 +468,10 @@ def test_tasks_of_other_methods_seeds_or_draws_are_not_averaged() -> None:
     both = average([(whole, 0.0, 1.0), (whole, 0.5, 1.0)])
     assert both.by_seed == pytest.approx((whole.by_seed + (whole.by_seed - 0.5) / 0.5) / 2)
     assert both.pictures_drawn == pytest.approx((whole.pictures_drawn + (whole.pictures_drawn - 0.5) / 0.5) / 2)
+
+
+def test_large_counts_are_added_up_to_the_last_one() -> None:
+    # 2**24 + 1 is the first whole number that single precision does not have.
+    counts = np.array([[1, 2**24 + 1]])
+    tally = Tally(("0",), ("",), ("asked/", "right/"), counts)
+    assert set(picture_draws(tally, values, 20, 0)["accuracy"]) == {2.0**24 + 1}
