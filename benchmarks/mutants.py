@@ -6,9 +6,9 @@
 A random sample of mutants (`mutations.py`) is drawn from `PACKAGES`, files in proportion to their lines; the same seed
 draws the same sample of the same code, and a smaller sample is the beginning of a larger one. The tests of `TESTS` run
 once with a tracer; then each mutant gets, quickest first, those that run over its statement. It is killed by the first
-that fails, or by five times their time. `--again` repeats those that survived in an earlier run's file. Mutants that
-change nothing that anyone can see are listed with a reason in equivalent_mutants.txt and are left out of the share. The
-golden results, tests over `LONGEST` seconds and those marked slow are not used.
+that fails, or by five times their time. `--again` repeats those that survived in an earlier run's file. Mutants that no
+one can see are listed with a reason in equivalent_mutants.txt and left out of the share. Not used are the golden
+results, tests over `LONGEST` seconds and slow ones.
 
 Why not a known tool: mutmut 3 mutates neither what is outside functions nor what is in decorated classes and functions,
 of which the frozen dataclasses, context managers and constants here consist; cosmic-ray starts Python anew for a
@@ -333,10 +333,9 @@ def main() -> None:
             print(f"{mutant.label}  (line {mutant.lines[0]})", flush=True)
         print(f"{len(tried)} of {len(mutants)}, {time.monotonic() - began:.0f} s: {outcome}", file=sys.stderr)
 
-    listed = equivalents()
-    for mutant in (mutant for mutant in mutants if mutant.label in listed):
-        tell((mutant, "equivalent"))
-    left, tests = [mutant for mutant in mutants if mutant.label not in listed], asked.tests or list(TESTS)
+    listed, tests = equivalents(), asked.tests or list(TESTS)
+    left = [mutant for mutant in mutants if mutant.label not in listed]
+    tried += [(mutant, "equivalent") for mutant in mutants if mutant.label in listed]
     with copied() as tree:
         known = baseline_of(tree, tests)
         print(f"{len(known.seconds)} tests, {time.monotonic() - began:.0f} s", file=sys.stderr)
