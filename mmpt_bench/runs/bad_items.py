@@ -81,7 +81,7 @@ def _uncountable(item: PreparedTask, bad: set[str]) -> dict[str, str]:
     by_image: dict[str, list[Sample]] = {}
     for sample in item.samples:
         by_image.setdefault(sample.cluster, []).append(sample)
-    found = {}
+    found: dict[str, str] = {}
     for of_image in by_image.values():
         try:
             item.task.metric.coded(of_image)

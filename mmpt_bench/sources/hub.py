@@ -38,7 +38,7 @@ def asking(what: str, hint: str, offline: bool) -> Iterator[None]:
     if _bounded not in hooks:
         hooks.append(_bounded)
     # That of its library for HTTP, which has changed: timeouts and faults of proxies are of this class alone.
-    http_error = HfHubHTTPError.__bases__[0]
+    http_error: type[Exception] = HfHubHTTPError.__bases__[0]
     try:
         yield
     except HFValidationError as error:

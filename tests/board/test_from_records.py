@@ -376,6 +376,22 @@ def test_failure_that_was_made_good_is_history(tmp_path: Path) -> None:
     assert made(store)[0].failures == ()
 
 
+@pytest.mark.parametrize("task", ["", "colours"])
+def test_a_failure_after_a_success_is_shown(task: str, tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    add(store, "1110", recipe(), time="2026-01-01T00:00:00Z")
+    later = dataclasses.replace(failed(recipe()), time="2026-01-01T01:00:00Z", task=task)
+    keep(store, later)
+    assert [failure.reason for failure in made(store)[0].failures] == ["the loss was not finite at step 12"]
+
+
+def test_a_success_on_another_task_makes_no_failure_of_a_task_good(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    add(store, "1", recipe(), of=SHAPES, time="2026-01-01T00:00:00Z")
+    keep(store, dataclasses.replace(failed(recipe()), time="2025-12-31T00:00:00Z", task="colours"))
+    assert len(made(store)[0].failures) == 1
+
+
 def test_method_that_lacks_a_task_is_shown_unranked(tmp_path: Path) -> None:
     store = store_in(tmp_path)
     for method in ("lora", "vpt"):

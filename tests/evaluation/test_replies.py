@@ -105,3 +105,12 @@ def test_reasoning_is_cut_before_any_rule_reads(name: str) -> None:
 def test_a_reply_without_reasoning_stays_as_it_is() -> None:
     for reply in ("", " Yes\n", "a < b > c", "<answer>no</answer>", "I think so"):
         assert without_reasoning(reply) == reply
+
+
+@pytest.mark.parametrize("choices", [("apple", "apple pie", "pie"), ("pie", "apple pie", "apple")])
+@pytest.mark.parametrize(
+    ("reply", "answer"),
+    [("apple pie", "apple pie"), ("It is an apple pie.", "apple pie"), ("It is an apple.", "apple"), ("a pie", "pie")],
+)
+def test_a_name_within_a_longer_name_is_not_read_out_of_it(reply: str, answer: str, choices: tuple[str, ...]) -> None:
+    assert read_reply(reply, choices) == answer

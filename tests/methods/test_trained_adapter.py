@@ -470,3 +470,13 @@ def test_command_line_evaluates_an_adapter_of_our_methods_that_peft_saved(tmp_pa
     saved(load_backbone("embedded", device="cpu"), KVPrefixConfig(), tmp_path / "mine")
     told = bench("run", "--adapter", "mine", "--tasks", "mnist", "--limit", "2", cwd=tmp_path)
     assert "adapter-mine" in told.stdout
+
+
+def test_an_adapter_that_changes_between_plan_and_load_is_refused(backbone: Any, tmp_path: Path) -> None:
+    saved(backbone, lora(), tmp_path / "a")
+    made, tensors = method_of(adapter_entry(str(tmp_path / "a"), True), {}), tmp_path / "a" / TENSORS
+    data = bytearray(tensors.read_bytes())
+    data[-1] ^= 1
+    tensors.write_bytes(data)
+    with pytest.raises(RequestError, match="`a` changed while the run was planned"), attached(made, backbone):
+        pass

@@ -103,3 +103,13 @@ def test_home_directory_in_a_field_of_the_key_is_refused(tmp_path: Path, monkeyp
     monkeypatch.setenv("HOME", "/home/canary")
     with pytest.raises(RequestError, match="`corpus` names your home directory"):
         store_in(tmp_path).run("lora-1").write_recipe(recipe(corpus="/home/canary/scenes"))
+
+
+@pytest.mark.parametrize("value", [".nan", ".inf", "-.inf", "2020-01-01"])
+def test_a_recipe_with_what_no_key_can_hold_is_refused(value: str, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    write_recipe(recipe(), path)
+    path.write_text(path.read_text().replace("learning_rate: 0.001", f"learning_rate: {value}"))
+    assert value in path.read_text()
+    with pytest.raises(RequestError, match="no finite number"):
+        read_recipe(path)

@@ -29,6 +29,7 @@ from mmpt_bench.methods import method_catalog
 from mmpt_bench.records.run_folder import LOG, TENSORS
 from mmpt_bench.records.store import Store
 from mmpt_bench.runs.events import Reporter
+from support.disk import Disk
 
 SIZE: dict[str, Any] = {"steps": 4, "batch_size": 2}
 SEARCH: dict[str, Any] = {"rounds": (1,), "grid": (1e-3, 3e-3)}
@@ -178,6 +179,19 @@ def test_a_full_disk_while_the_adapter_is_written_damages_nothing_recorded_earli
     run(tmp_path, "projector,lora")
     assert recorded(tmp_path) == [("lora", "mnist"), ("projector", "mnist")]
     assert not list(tmp_path.rglob("*.part"))
+
+
+def test_a_power_failure_after_a_run_loses_nothing_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = Disk(tmp_path, monkeypatch)
+    run(tmp_path, "lora")
+    kept = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.name[0] != "."}
+    disk.fail()
+    disk.close()
+    assert {TENSORS, LOG, "records.jsonl", "mnist.jsonl"} <= {path.name for path in kept}
+    lost = [
+        str(path.relative_to(tmp_path)) for path, data in kept.items() if not path.exists() or path.read_bytes() != data
+    ]
+    assert lost == []
 
 
 def test_two_searches_of_one_results_folder_make_each_trial_once(tmp_path: Path) -> None:

@@ -15,14 +15,17 @@ from mmpt_bench.evaluation.metrics import Accuracy, MMEMetric
 from mmpt_bench.stats.claims import Ranking, compact_letters, ranking, retention
 from mmpt_bench.stats.differences import (
     crossed_errors,
+    detectable_by_seeds,
     detectable_difference,
     holm,
     method_difference,
     method_differences,
+    share_as_far,
     sign_flip,
+    swapped_differences,
 )
 from mmpt_bench.stats.intervals import chance_centred, cluster_bootstrap, percentile, seed_spread
-from mmpt_bench.stats.resampling import Resampled, Tally, average, picture_draws, resample
+from mmpt_bench.stats.resampling import Resampled, Tally, average, picture_draws, resample, resample_all
 from support.simulated import checkpoint_p, method_scope_error, simulated, tally_of, values
 
 
@@ -353,9 +356,9 @@ def test_accuracy_metric_can_be_resampled() -> None:
 
 def test_errors_of_pairs_are_those_of_their_own_differences_on_every_resample() -> None:
     rng = np.random.default_rng(4)
-    drawn = rng.normal(0.6, 0.05, (300, 3, 6)) + rng.normal(0, 0.05, (300, 1, 6))
+    drawn = rng.normal(0.6, 0.05, (2000, 3, 6)) + rng.normal(0, 0.05, (2000, 1, 6))
     drawn[:, 2] = drawn[:, 1]
-    by_seed = rng.normal(0.6, 0.02, (3, 6))
+    by_seed = rng.normal(0.6, 0.2, (3, 6))
     by_seed[2] = by_seed[1]
     resampled = Resampled(("a", "b", "same"), tuple(range(6)), by_seed, drawn, drawn.mean(axis=2))
     apart, no = method_differences(resampled, [("a", "b"), ("b", "same")])
@@ -416,3 +419,149 @@ def test_method_scope_interval_covers_and_its_test_errs_as_often_as_it_says(n_se
     held, called = method_scope_error(n_seeds, 1500, 11)
     assert 0.935 <= held <= 0.965
     assert 0.035 <= called <= 0.065
+
+
+@pytest.mark.parametrize("strata", [None, ["a", "b"] * 5])
+def test_every_picture_is_drawn_once_on_average_the_first_and_the_last_among_them(strata: list[str] | None) -> None:
+    for picture in range(10):
+        right = np.zeros(10)
+        right[picture] = 1
+        draws = 10 * picture_draws(tally_of(right, strata=strata), values, 4000, 0)["accuracy"]
+        # Of n draws with replacement, one picture is drawn once on average, with variance 1 - 1/n.
+        assert draws.mean() == pytest.approx(1, abs=0.07)
+        assert draws.var() == pytest.approx(1 - 1 / (5 if strata else 10), abs=0.12)
+
+
+def test_seeds_are_drawn_with_replacement() -> None:
+    # One seed has every answer right and one none, so that pictures do not matter: 0, 1/2 and 1 at 1 : 2 : 1.
+    runs = {0: tally_of(np.zeros(30)), 1: tally_of(np.ones(30))}
+    found = resample({"a": runs, "b": {0: runs[1], 1: runs[0]}}, values, "accuracy", 4000)
+    shares = [float((found.draws[:, 0] == mean).mean()) for mean in (0, 0.5, 1)]
+    assert shares == pytest.approx([0.25, 0.5, 0.25], abs=0.03)
+    # Both methods have the same seeds drawn: what one gains the other loses.
+    assert found.draws.sum(axis=1).tolist() == [1.0] * 4000
+    assert found.estimates.tolist() == [0.5, 0.5]
+
+
+def of_seeds(by_seed: np.ndarray) -> Resampled:
+    """Returns methods whose pictures tell nothing, (methods, seeds): only seeds make them differ."""
+    drawn = np.repeat(by_seed[None], 100, axis=0)
+    methods, seeds = (tuple("abcdefgh"[: by_seed.shape[0]]), tuple(range(by_seed.shape[1])))
+    return Resampled(methods, seeds, by_seed, drawn, drawn.mean(axis=2))
+
+
+def test_who_is_better_is_said_after_holm_over_all_pairs() -> None:
+    rng = np.random.default_rng(3)
+    noise = rng.normal(0, 1, 8)
+    noise = (noise - noise.mean()) / noise.std(ddof=1)
+    # Differences of 8 seeds with mean m and deviation 1 have t = m sqrt(8): p .03 and .014, one each for 3 pairs.
+    for wanted, better in ((0.03, None), (0.014, "a")):
+        mean = scipy_stats.t.isf(wanted / 2, 7) / np.sqrt(8)
+        by_seed = np.stack([noise + mean, np.zeros(8), rng.permutation(noise) * 40])
+        found = ranks(of_seeds(by_seed)).comparisons
+        raw = [scipy_stats.ttest_rel(by_seed[i], by_seed[j]).pvalue for i, j in ((0, 1), (0, 2), (1, 2))]
+        assert raw[0] == pytest.approx(wanted)
+        assert [c.difference.p for c in found] == pytest.approx(raw)
+        assert [c.p_holm for c in found] == pytest.approx(list(multipletests(raw, method="holm")[1]))
+        assert sign_flip(by_seed[0] - by_seed[1]) <= 0.05
+        assert [c.better for c in found] == [better, None, None]
+
+
+def test_a_difference_that_the_sign_flips_do_not_confirm_is_none() -> None:
+    # Five seeds: the t test is as sure as one likes, 2 / 2**5 = .0625 is all that sign flips can say.
+    by_seed = np.array([[0.9, 0.91, 0.9, 0.89, 0.9], [0.1, 0.1, 0.11, 0.1, 0.09]])
+    (found,) = ranks(of_seeds(by_seed)).comparisons
+    assert found.p_holm < 1e-6
+    assert found.difference.p_sign_flip == 0.0625
+    assert found.better is None
+
+
+def test_two_seeds_and_two_methods_are_compared_and_fewer_are_not() -> None:
+    assert len(ranks(of_seeds(np.array([[0.5, 0.6], [0.4, 0.55]]))).comparisons) == 1
+    assert ranks(of_seeds(np.array([[0.5, 0.6]]))).comparisons == ()
+    assert ranks(of_seeds(np.array([[0.5], [0.6]]))).comparisons == ()
+
+
+def test_what_seeds_could_have_found_is_the_t_tests_least_difference_at_the_power() -> None:
+    by_seed = np.random.default_rng(1).normal(0.7, 0.05, (2, 6))
+    error = scipy_stats.sem(by_seed[0] - by_seed[1])
+    for comparisons in (1, 21):
+        least = scipy_stats.t.isf(0.05 / 2 / comparisons, 5) + scipy_stats.t.isf(0.2, 5)
+        assert detectable_by_seeds(of_seeds(by_seed), "a", "b", comparisons) == pytest.approx(least * error)
+
+
+def test_draws_as_far_from_nothing_as_the_estimate_are_counted_with_the_estimate_itself() -> None:
+    draws = np.array([-2.0, 0.5, 2.0, 3.0])
+    assert share_as_far(draws, 2.0, exact=True) == 3 / 4
+    assert share_as_far(draws, -2.0, exact=False) == (1 + 3) / (1 + 4)
+
+
+@pytest.mark.parametrize("unlike", [0, 1, 2])
+def test_exchanges_are_drawn_where_not_all_are_asked_for_however_few_pictures_differ(unlike: int) -> None:
+    a, b = tally_of(np.ones(30)), tally_of(np.array([0.0] * unlike + [1.0] * (30 - unlike)))
+    drawn, exact = swapped_differences(a, b, values, "accuracy", 50, 0, exhaustive=False)
+    assert (len(drawn), exact) == (50, False)
+    every, exact = swapped_differences(a, b, values, "accuracy", 50, 0)
+    assert (len(every), exact) == (2**unlike, True)
+    # A picture that differs counts for the one or for the other.
+    assert set(np.round(drawn * 30).astype(int)) <= set(range(-unlike, unlike + 1, 2))
+
+
+def test_draws_are_the_same_in_parts_and_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    runs = {name: {seed: tally_of(rng.binomial(1, 0.6, 40)) for seed in range(3)} for name in "ab"}
+    whole = resample(runs, values, "accuracy", 101, 3, "task")
+    alone = picture_draws(runs["a"][1], values, 101, 3, "task")["accuracy"]
+    monkeypatch.setattr("mmpt_bench.stats.resampling.CHUNK", 50)
+    parts = resample(runs, values, "accuracy", 101, 3, "task")
+    assert whole.pictures_drawn.tolist() == parts.pictures_drawn.tolist()
+    assert whole.draws.tolist() == parts.draws.tolist()
+    assert picture_draws(runs["a"][1], values, 101, 3, "task")["accuracy"].tolist() == alone.tolist()
+    assert alone.tolist() == whole.pictures_drawn[:, 0, 1].tolist()
+
+
+def test_each_task_draws_pictures_for_itself_and_all_draw_seeds_alike() -> None:
+    rng = np.random.default_rng(0)
+    runs = {name: {seed: tally_of(rng.binomial(1, 0.6, 40)) for seed in range(3)} for name in "ab"}
+    one, other, none = (resample(runs, values, "accuracy", seed=0, task=task) for task in ("one", "other", ""))
+    assert len(one.draws) == 2000
+    assert len({each.pictures_drawn.tobytes() for each in (one, other, none)}) == 3
+    assert resample_all(runs, values, ["accuracy"])["accuracy"].draws.tolist() == none.draws.tolist()
+    flat = {name: {seed: tally_of(np.full(40, float(seed % 2))) for seed in range(3)} for name in "ab"}
+    first, second = (resample(flat, values, "accuracy", task=task).draws for task in ("one", "other"))
+    assert first.tolist() == second.tolist()
+
+
+def test_a_figure_that_is_unknown_or_undefined_is_refused_by_name() -> None:
+    def half(sums: np.ndarray, columns: Sequence[str]) -> dict[str, np.ndarray]:
+        share = sums[..., 1] / sums[..., 0]
+        return {"accuracy": share, "sometimes": np.where(share > 0.5, share, np.nan)}
+
+    runs = {"a": tally_of(np.array([1.0, 0, 1, 1])), "b": tally_of(np.array([1.0, 1, 0, 1]))}
+    for name in ("sometimes", "f1"):
+        with pytest.raises(ValueError, match=f"`{name}` is undefined"):
+            resample(runs, half, name)
+
+
+def test_tasks_of_other_methods_seeds_or_draws_are_not_averaged() -> None:
+    rng = np.random.default_rng(0)
+    runs = {name: {seed: tally_of(rng.binomial(1, 0.6, 40)) for seed in range(3)} for name in "abc"}
+    whole = resample(runs, values, "accuracy", 50)
+    fewer = [
+        resample({name: runs[name] for name in "ab"}, values, "accuracy", 50),
+        resample({name: {s: runs[name][s] for s in (0, 1)} for name in runs}, values, "accuracy", 50),
+        resample(runs, values, "accuracy", 49),
+    ]
+    for other in fewer:
+        with pytest.raises(ValueError, match="tasks can be averaged"):
+            average([(whole, 0.5, 1.0), (other, 0.5, 1.0)])
+    both = average([(whole, 0.0, 1.0), (whole, 0.5, 1.0)])
+    assert both.by_seed == pytest.approx((whole.by_seed + (whole.by_seed - 0.5) / 0.5) / 2)
+    assert both.pictures_drawn == pytest.approx((whole.pictures_drawn + (whole.pictures_drawn - 0.5) / 0.5) / 2)
+
+
+def test_large_counts_are_added_up_to_the_last_one() -> None:
+    # 2**24 + 1 is the first whole number that single precision does not have.
+    counts = np.array([[1, 2**24 + 1]])
+    tally = Tally(("0",), ("",), ("asked/", "right/"), counts)
+    assert set(picture_draws(tally, values, 20, 0)["accuracy"]) == {2.0**24 + 1}
