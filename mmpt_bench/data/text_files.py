@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import io
@@ -43,7 +44,11 @@ def text_of(path: Path) -> str:
 
 
 def json_rows(text: str, path: Path) -> tuple[list[tuple[int, dict[str, Any]]], tuple[str, ...]]:
-    """Returns (line, object) of JSON lines or of one JSON array, and what was left out; RequestError by line."""
+    """Returns (line, object) of JSON lines, a JSON array or one object over several lines, and what was left out.
+
+    Raises:
+        RequestError: anything else, by line.
+    """
     if text.lstrip()[:1] == "[":
         try:
             rows = loads(text, unique=True)
@@ -51,6 +56,9 @@ def json_rows(text: str, path: Path) -> tuple[list[tuple[int, dict[str, Any]]], 
             raise RequestError(f"`{path.name}` is no JSON array: {error}.") from error
         entries = enumerate(rows, start=1)
         return [(number, _object(row, f"entry {number} of `{path.name}`")) for number, row in entries], ()
+    if text.split("\n", 1)[0].strip() == "{":
+        with contextlib.suppress(ValueError, RecursionError):
+            return [(1, _object(loads(text, unique=True), f"`{path.name}`"))], ()
     found: list[tuple[int, dict[str, Any]]] = []
     # Not splitlines(): a reply may hold other line separators of Unicode.
     lines = [(n, line) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
