@@ -32,6 +32,12 @@ DATASET = click.option(
     metavar="TASK=NAME",
     help="Another data set of a task's form: vsr=random, or mme=OWNER/NAME[@REVISION] of the hub; repeatable.",
 )
+COLUMNS = click.option(
+    "--columns",
+    multiple=True,
+    metavar="[TASK.]COLUMN=NAME",
+    help="What files call a task's columns: image=img,answer=label; `train.` before those of training data; repeatable.",
+)
 OUT = click.option("--out", default="results", show_default=True, type=FOLDER, help="Folder of the results.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout, and nothing else.")
 BACKBONE = click.option(

@@ -170,6 +170,24 @@ def loads(text: str | bytes, unique: bool = False) -> Any:
     return json.loads(text, parse_constant=refuse, object_pairs_hook=once if unique else None)
 
 
+POINTER = b"version https://git-lfs.github.com/spec/"
+"""Begins the small text that git-LFS leaves in place of a file that was not fetched."""
+
+
+def check_no_pointer(path: Path) -> None:
+    """Refuses a git-LFS pointer in place of a file (RequestError); a missing file passes."""
+    try:
+        with path.open("rb") as stream:
+            is_pointer = stream.read(len(POINTER)) == POINTER
+    except OSError:
+        return
+    if is_pointer:
+        raise RequestError(
+            f"`{scrub(str(path))}` is a git-LFS pointer, not the file: run `git lfs pull` in its repository, and try "
+            "again."
+        )
+
+
 def sync(path: Path) -> None:
     """Puts a file's bytes, or a folder's names, on the disk; a crash may lose a file whose name is not there."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmpt_bench.common.errors import RequestError
+from mmpt_bench.common.errors import RequestError, shown
 from mmpt_bench.common.hashing import content_key, file_sha256
 from mmpt_bench.data.examples import Exchange
 from mmpt_bench.data.image_folders import is_file_inside
@@ -174,7 +174,7 @@ def _image_names(row: Mapping[str, Any]) -> list[str]:
     value = row.get("image") or []
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
-        raise ValueError(f"`image` is `{value!r}`, not a file name")
+        raise ValueError(f"`image` is {shown(value)}, not a file name")
     return names
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mmpt_bench.common.errors import MachineError, RequestError
-from mmpt_bench.common.files import loads, scrub
+from mmpt_bench.common.files import check_no_pointer, loads, scrub
 
 MAX_BYTES = 512 * 2**20
 """Largest file that is read, unpacked; 9,000 replies of a kilobyte are 9 MB."""
@@ -27,6 +27,7 @@ MAX_WORKBOOK = 64 * 2**20
 def text_of(path: Path) -> str:
     """Returns a file's text without a byte-order mark, unpacked where it is gzip; RequestError where it is no text."""
     shown = scrub(str(path))
+    check_no_pointer(path)
     try:
         with path.open("rb") as stream:
             packed = stream.read(2) == b"\x1f\x8b"

@@ -43,6 +43,8 @@ class TrainData:
     dataset: str = ""
     """Other data of the task's form."""
     offline: bool = False
+    columns: tuple[tuple[str, str], ...] = ()
+    """(Column, its name in the files)."""
     fraction: float = 1.0
     """How much of it to train on, from its beginning."""
 
@@ -141,7 +143,8 @@ def _task_corpus(wanted: TrainData) -> Corpus:
     task = task_catalog.load_task(_task_entry(wanted.source))
     task = task.on(task.data.named(wanted.dataset)) if wanted.dataset else task
     task = task.on(task.data.training_split())
-    rows = rows_of(task, Where(wanted.data, dict(wanted.collections), offline=wanted.offline))
+    columns = tuple(("", column, own) for column, own in wanted.columns)
+    rows = rows_of(task, Where(wanted.data, dict(wanted.collections), offline=wanted.offline, columns=columns))
     made = samples(task, rows)
 
     def example(index: int) -> Example:

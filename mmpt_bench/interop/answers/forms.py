@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmpt_bench.common.errors import RequestError
+from mmpt_bench.common.errors import RequestError, shown
 from mmpt_bench.common.files import scrub
 from mmpt_bench.data.text_files import csv_rows, excel_rows, json_rows, text_of
 
@@ -77,7 +77,7 @@ def _read(path: Path, prefix: str) -> GivenAnswers:
     name = path.name.removesuffix(".gz").lower()
     if name.endswith(".txt"):
         return _mme_text(text_of(path), path.name.removesuffix(".gz").removesuffix(".txt"), prefix)
-    word, notes = "line", ()
+    word, notes = "line", tuple[str, ...]()
     if name.endswith((".xlsx", ".tsv", ".csv")):
         word, rows = "row", list(enumerate(_table(path, name), start=2))
     else:
@@ -194,8 +194,8 @@ def _vlmevalkit(rows: Sequence[tuple[int, dict[str, Any]]], prefix: str, word: s
         parts = [part.strip() for part in str(row.get("category") or "").split(",")]
         if len(parts) > 1 or ("image_source" in known and parts[0] in ("random", "popular", "adversarial")):
             known["question_id"] = str(row.get("index"))
-        number = _number(row.get("index"))
-        made += [GivenAnswer(where, known | {"category": part}, reply, number) for part in parts]
+        index = _number(row.get("index"))
+        made += [GivenAnswer(where, known | {"category": part}, reply, index) for part in parts]
     return tuple(made)
 
 
@@ -221,7 +221,7 @@ def _reply(value: Any, where: str, name: str) -> str:
         # A spreadsheet keeps the reply "7" as a number.
         value = str(int(value)) if float(value).is_integer() else str(value)
     if not isinstance(value, str):
-        what = f"a list of {len(value)}" if isinstance(value, list) else f"`{value!r}`"
+        what = f"a list of {len(value)}" if isinstance(value, list) else shown(value)
         raise RequestError(f"Field `{name}` in {where} holds {what}, not one reply.")
     return value
 
