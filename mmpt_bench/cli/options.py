@@ -36,7 +36,7 @@ COLUMNS = click.option(
     "--columns",
     multiple=True,
     metavar="[TASK.]COLUMN=NAME",
-    help="What files call a task's columns: image=img,answer=label; `train.` before those of training data; repeatable.",
+    help="What files call a task's columns: image=img,answer=label; `train.` before training data's; repeatable.",
 )
 OUT = click.option("--out", default="results", show_default=True, type=FOLDER, help="Folder of the results.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout, and nothing else.")

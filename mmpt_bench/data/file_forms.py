@@ -60,7 +60,9 @@ def read_file(file: Path) -> pa.Table:
             return _arrow(file)
         if name.endswith(TAR):
             return pa.Table.from_pylist(tar_rows(file))
-        return _as_table(text_rows(file))
+        if rows := text_rows(file):
+            return _as_table(rows)
+        raise RequestError(f"There is no row in `{file.name}`.")
     except (pa.ArrowException, OSError, tarfile.TarError, EOFError) as error:
         said = (str(error).splitlines() or [type(error).__name__])[0][:150].rstrip(".")
         raise RequestError(f"`{file.name}` cannot be read: {said}. Fetch it again.") from error

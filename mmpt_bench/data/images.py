@@ -88,8 +88,8 @@ def _same_pixels(one: LazyImage, other: LazyImage) -> bool:
 
 LONGEST_NAME = 1024
 """Characters of a file name with its folders; longer text in an image column is no name."""
-_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"BM", b"II*\x00", b"MM\x00*", b"\x00\x00\x00")
-"""Of image files: JPEG, PNG, GIF, WebP, BMP, TIFF, AVIF and its like."""
+_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"BM", b"II*\x00", b"MM\x00*")
+"""Of image files: JPEG, PNG, GIF, WebP, BMP, TIFF. AVIF and its like say it at their fifth byte."""
 
 
 def image_bytes(text: str) -> bytes | None:
@@ -109,7 +109,7 @@ def image_bytes(text: str) -> bytes | None:
         return None
     try:
         start = base64.b64decode("".join(text[:200].split())[:64], altchars=b"-_" if {"-", "_"} & set(text) else None)
-        if start.startswith(_STARTS):
+        if start.startswith(_STARTS) or start[4:8] == b"ftyp":
             plain = "".join(text.split())
             plain += "=" * (-len(plain) % 4)
             return base64.b64decode(plain, altchars=b"-_" if {"-", "_"} & set(plain) else None, validate=True)

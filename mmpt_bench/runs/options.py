@@ -41,8 +41,8 @@ class Options(TypedDict, total=False):
     dataset: Mapping[str, str] | Sequence[str]
     """Task -> another data set of its form."""
     columns: Mapping[str, str] | Sequence[str]
-    """Column of a task -> its name in the files: {"image": "img", "pope.answer": "label"}; "train.image" and the like are
-    of the training data."""
+    """Column of a task -> its name in the files: {"image": "img", "pope.answer": "label"}; "train.image" and the like
+    are of the training data."""
     limit: int | None
     """The first so many questions of each task, and the others on their images."""
     parse: str

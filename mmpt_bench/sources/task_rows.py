@@ -69,8 +69,9 @@ def rows_of(task: Task, where: Where, need_images: bool = True) -> Rows:
         MachineError: the rows are on the hub and cannot be had.
     """
     own = task.data.make_rows
-    if where.folder is not None and (own is None or (where.folder / (task.data.folder or task.name)).is_dir()):
-        return folder_rows(task, where.folder, where.images, need_images, columns_of(task, where.columns))
+    folder = where.folder
+    if folder is not None and (own is None or folder.is_file() or (folder / (task.data.folder or task.name)).is_dir()):
+        return folder_rows(task, folder, where.images, need_images, columns_of(task, where.columns))
     if own is not None:
         rows = own()
         told = f"rows that the task makes itself: the folder of `--data` has no folder `{task.name}`"
@@ -210,7 +211,7 @@ def _read(
         table = tables.renamed_columns(table, columns, sorted(known), origin)
         fingerprint = content_key([fingerprint, "columns", sorted(columns.items())], 64)
     table = _in_task_words(table, data, origin)
-    needed = [*data.columns, data.image_column]
+    needed = list(dict.fromkeys((*data.columns, data.image_column)))
     if data.image_name_column is not None:
         needed = [name for name in needed if name != data.image_column]
     tables.check_columns(table, needed, origin)
