@@ -50,7 +50,7 @@ class Options(TypedDict, total=False):
     guard: bool
     """In half precision, ask again where two words are as good as equal."""
     train_data: str
-    """"embedded", "vision-flan", a JSON in LLaVA's form, or "task:NAME"."""
+    """"embedded", "vision-flan", a file or folder of conversations, or "task:NAME"."""
     train_images: str | Path | None
     decontaminate: bool
     """Leave out training tasks whose images or labels are evaluated."""
