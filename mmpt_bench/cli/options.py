@@ -56,7 +56,7 @@ def budget_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--train-data",
             default="embedded",
             show_default=True,
-            help="`embedded`, `vision-flan`, a file or folder of conversations, or `task:NAME` for a task's training split.",
+            help="`embedded`, `vision-flan`, a file or folder of conversations, or `task:NAME`: a task's own split.",
         ),
         click.option("--train-images", type=FOLDER, help="Folder of the training pictures."),
         click.option(

@@ -174,18 +174,21 @@ POINTER = b"version https://git-lfs.github.com/spec/"
 """Begins the small text that git-LFS leaves in place of a file that was not fetched."""
 
 
-def check_no_pointer(path: Path) -> None:
-    """Refuses a git-LFS pointer in place of a file (RequestError); a missing file passes."""
+def pointer_told(path: Path) -> str:
+    """Returns what is said of a file of which git fetched the pointer alone; empty for any other file, or none."""
     try:
         with path.open("rb") as stream:
             is_pointer = stream.read(len(POINTER)) == POINTER
     except OSError:
-        return
-    if is_pointer:
-        raise RequestError(
-            f"`{scrub(str(path))}` is a git-LFS pointer, not the file: run `git lfs pull` in its repository, and try "
-            "again."
-        )
+        return ""
+    told = f"`{scrub(str(path))}` is a pointer of git-LFS, not the file: fetch that with `git lfs pull`."
+    return told if is_pointer else ""
+
+
+def check_no_pointer(path: Path) -> None:
+    """Refuses a git-LFS pointer in place of a file (RequestError); a missing file passes."""
+    if told := pointer_told(path):
+        raise RequestError(told)
 
 
 def sync(path: Path) -> None:

@@ -155,7 +155,7 @@ def _own_columns(row: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, A
     found = dict(row)
     for theirs, own in columns.items():
         if isinstance(own, str) and own in row:
-            found[_LLAMA_FACTORY.get(theirs, theirs)] = row[own]
+            found[_LLAMA_FACTORY.get(str(theirs), str(theirs))] = row[own]
     return found
 
 

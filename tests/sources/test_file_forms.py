@@ -290,7 +290,7 @@ def test_pointers_of_git_lfs_and_torn_files_are_named(tmp_path: Path, name: str)
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)
     path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
-    with pytest.raises(RequestError, match=f"{path.name}` is a git-LFS pointer.*`git lfs pull`"):
+    with pytest.raises(RequestError, match=f"{path.name}` is a pointer of git-LFS.*`git lfs pull`"):
         folder_rows(COLOUR, tmp_path)
     path.write_bytes(b'[{"image": \x00\x01')
     with pytest.raises(RequestError, match=path.name):
