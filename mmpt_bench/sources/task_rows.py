@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+ID = "question_id"
 Columns = tuple[tuple[str, str, str], ...]
 """(Task, or "" for each; its column; that column's name in the files)."""
 
@@ -273,6 +274,9 @@ def _in_task_words(table: pa.Table, data: Dataset, origin: str) -> pa.Table:
     """
     import pyarrow as pa
 
+    if ID in data.columns and ID in table.column_names and pa.types.is_integer(table.schema.field(ID).type):
+        # POPE's own files number questions; the hub's write the numbers as text.
+        table = table.set_column(table.column_names.index(ID), ID, table.column(ID).cast(pa.string()))
     raw, known = data.raw, set(table.column_names)
     if raw is None or not set(raw.columns) <= known or set(data.columns) - {data.image_column} <= known:
         return table

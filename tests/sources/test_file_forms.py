@@ -230,6 +230,26 @@ def test_other_column_names_are_told_by_columns(tmp_path: Path) -> None:
         renamed({"lable": "class"}, rows, tmp_path)
 
 
+def test_popes_own_files_are_read_with_their_columns_told(tmp_path: Path) -> None:
+    rows = [
+        {
+            "question_id": i,
+            "image": f"COCO_{i // 2}.jpg",
+            "text": f"Is there a thing {i}?",
+            "label": ("yes", "no")[i % 2],
+        }
+        for i in range(1, 5)
+    ]
+    for row in rows:
+        (tmp_path / row["image"]).write_bytes(encoded(0))
+    (tmp_path / "pope.json").write_text("".join(json.dumps(row | {"category": "random"}) + "\n" for row in rows))
+    columns = (("", "question", "text"), ("", "answer", "label"), ("pope", "image_source", "image"), ("vsr", "x", "y"))
+    pope = task("pope")
+    made = samples(pope, rows_of(pope, Where(tmp_path / "pope.json", {"coco": tmp_path}, columns=columns)))
+    assert [each.id for each in made] == [f"random/{i}" for i in range(1, 5)]
+    assert [each.answer for each in made] == ["no", "yes", "no", "yes"]
+
+
 def parts(folder: Path, *tables: pa.Table) -> Path:
     for i, table in enumerate(tables):
         parquet.write_table(table, folder / f"test-{i:05}-of-{len(tables):05}.parquet")
