@@ -73,6 +73,10 @@ def rows_of(task: Task, where: Where, need_images: bool = True) -> Rows:
     folder = where.folder
     if folder is not None and (own is None or folder.is_file() or (folder / (task.data.folder or task.name)).is_dir()):
         return folder_rows(task, folder, where.images, need_images, columns_of(task, where.columns))
+    if columns_of(task, where.columns) and (own is not None or where.embedded):
+        raise RequestError(
+            f"`--columns` is for rows from files, and those of `{task.name}` are made: name files, `--data`."
+        )
     if own is not None:
         rows = own()
         told = f"rows that the task makes itself: the folder of `--data` has no folder `{task.name}`"

@@ -230,6 +230,11 @@ def test_other_column_names_are_told_by_columns(tmp_path: Path) -> None:
         renamed({"lable": "class"}, rows, tmp_path)
 
 
+def test_columns_of_rows_that_are_made_are_refused() -> None:
+    with pytest.raises(RequestError, match=r"`--columns` is for rows from files, and those of `mme` are made"):
+        rows_of(task("mme"), Where(embedded=True, columns=(("", "image", "img"),)))
+
+
 def test_popes_own_files_are_read_with_their_columns_told(tmp_path: Path) -> None:
     rows = [
         {
