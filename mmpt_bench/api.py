@@ -18,7 +18,16 @@ from mmpt_bench.methods import method_catalog
 from mmpt_bench.records.store import Store
 from mmpt_bench.report.results import Results
 from mmpt_bench.runs.events import Reporter
-from mmpt_bench.runs.options import Names, Options, SearchOptions, comma_text, dataset_names, make_request, pairs
+from mmpt_bench.runs.options import (
+    Names,
+    Options,
+    SearchOptions,
+    column_names,
+    comma_text,
+    dataset_names,
+    make_request,
+    pairs,
+)
 
 if TYPE_CHECKING:
     from mmpt_bench.board.contrasts import Scope
@@ -292,6 +301,7 @@ def score(
     parse: str = "official",
     data: str | Path | None = None,
     dataset: Mapping[str, str] | Sequence[str] = (),
+    columns: Mapping[str, str] | Sequence[str] = (),
 ) -> Scorecard:
     """Returns the scores of answers made elsewhere.
 
@@ -301,6 +311,7 @@ def score(
         parse: rule by which replies are read.
         data: folder of the task's official rows, to match the answers to.
         dataset: another data set of the task's form.
+        columns: what the files of the official rows call the task's columns.
     """
     from mmpt_bench.interop.answers.forms import read_answers
     from mmpt_bench.interop.answers.score import score_answers
@@ -313,7 +324,9 @@ def score(
     for name in dataset_names(pairs(dataset), [found.name]).values():
         found = found.on(found.data.named(name))
     given = read_answers([Path(file) for file in files])
-    official = None if data is None else samples(found, rows_of(found, Where(Path(data)), need_images=False))
+    called = column_names(pairs(columns), [found.name])
+    where = Where(None if data is None else Path(data), columns=called)
+    official = None if data is None else samples(found, rows_of(found, where, need_images=False))
     return score_answers(found, given, official)
 
 

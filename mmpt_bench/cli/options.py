@@ -32,6 +32,12 @@ DATASET = click.option(
     metavar="TASK=NAME",
     help="Another data set of a task's form: vsr=random, or mme=OWNER/NAME[@REVISION] of the hub; repeatable.",
 )
+COLUMNS = click.option(
+    "--columns",
+    multiple=True,
+    metavar="[TASK.]COLUMN=NAME",
+    help="What files call a task's columns: image=img,answer=label; `train.` before training data's; repeatable.",
+)
 OUT = click.option("--out", default="results", show_default=True, type=FOLDER, help="Folder of the results.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout, and nothing else.")
 BACKBONE = click.option(
@@ -50,7 +56,7 @@ def budget_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--train-data",
             default="embedded",
             show_default=True,
-            help="`embedded`, `vision-flan`, a JSON in LLaVA's form, or `task:NAME` for a task's own training split.",
+            help="`embedded`, `vision-flan`, a file or folder of conversations, or `task:NAME`: a task's own split.",
         ),
         click.option("--train-images", type=FOLDER, help="Folder of the training pictures."),
         click.option(

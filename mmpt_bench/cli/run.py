@@ -12,6 +12,7 @@ from mmpt_bench.cli.leaderboard import print_leaderboard
 from mmpt_bench.cli.measuring import FAILED, one_process_a_run
 from mmpt_bench.cli.options import (
     BACKBONE,
+    COLUMNS,
     DATASET,
     IMAGES,
     JSON,
@@ -40,9 +41,12 @@ from mmpt_bench.common.errors import Interrupted
 @click.option("--recipe", type=click.Path(path_type=Path), help="Repeat a run from its recipe.yaml.")
 @click.option("--set", multiple=True, metavar="METHOD.FIELD=VALUE", help="A hyperparameter; repeatable.")
 @BACKBONE
-@click.option("--data", type=click.Path(path_type=Path), help="Folder of real data in the hub's schema.")
+@click.option(
+    "--data", type=click.Path(path_type=Path), help="Folder of real data in the hub's schema, or a file of rows."
+)
 @IMAGES
 @DATASET
+@COLUMNS
 @click.option(
     "--limit",
     type=click.IntRange(min=1),

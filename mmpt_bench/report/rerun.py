@@ -116,7 +116,9 @@ def _conditions(board: Board) -> list[str]:
     words += ["--limit", str(board.limit)] if board.limit is not None else []
     skipped = any(LEFT_OUT in column.dataset for column in board.columns) or board.corpus.endswith(EXAMPLES_LEFT_OUT)
     words += ["--on-bad-item", "skip"] if skipped else []
-    from_folder = board.suite == "real" and any(column.dataset.startswith("folder ") for column in board.columns)
+    from_folder = board.suite == "real" and any(
+        column.dataset.startswith(("folder ", "file ")) for column in board.columns
+    )
     return words + (["--data", "FOLDER"] if from_folder else [])
 
 

@@ -16,8 +16,11 @@ from mmpt_bench.records.keys import OFFICIAL
 from mmpt_bench.runs.bad_items import FAIL, SKIP
 from mmpt_bench.runs.request import Request, parse_overrides
 from mmpt_bench.sources.corpora import TrainData, check_train_data
+from mmpt_bench.sources.task_rows import Columns
 from mmpt_bench.sources.weights import DTYPES, EMBEDDED, check_backbone
 
+TRAIN = "train"
+"""Stands before the columns of training data."""
 Names = str | Path | Sequence[str | Path]
 """Names or files: "mme,pope", ["mme", "./mine.py"]."""
 
@@ -32,11 +35,14 @@ class Options(TypedDict, total=False):
     backbone: str
     """"embedded", a folder in Hugging Face form, or a name on the hub."""
     data: str | Path | None
-    """Folder of real data in the hub's schema."""
+    """Folder of real data in the hub's schema, or a file of rows."""
     images: Mapping[str, str | Path] | Sequence[str]
     """Collection -> folder, of images that data sets only name."""
     dataset: Mapping[str, str] | Sequence[str]
     """Task -> another data set of its form."""
+    columns: Mapping[str, str] | Sequence[str]
+    """Column of a task -> its name in the files: {"image": "img", "pope.answer": "label"}; "train.image" and the like
+    are of the training data."""
     limit: int | None
     """The first so many questions of each task, and the others on their images."""
     parse: str
@@ -44,7 +50,7 @@ class Options(TypedDict, total=False):
     guard: bool
     """In half precision, ask again where two words are as good as equal."""
     train_data: str
-    """"embedded", "vision-flan", a JSON in LLaVA's form, or "task:NAME"."""
+    """"embedded", "vision-flan", a file or folder of conversations, or "task:NAME"."""
     train_images: str | Path | None
     decontaminate: bool
     """Leave out training tasks whose images or labels are evaluated."""
@@ -107,8 +113,8 @@ def make_request(method: Names, tasks: Names, options: Options) -> Request:
     if on_bad_item not in (FAIL, SKIP):
         raise unknown_name("way with bad items", on_bad_item, (FAIL, SKIP))
     data = _path(options.get("data"))
-    if data is not None and not data.is_dir():
-        raise RequestError(f"There is no folder `{data}` to read data from.")
+    if data is not None and not data.exists():
+        raise RequestError(f"There is no folder or file `{data}` to read data from.")
     return Request(
         methods=tuple(methods),
         overrides=parse_overrides(pairs(options.get("set", ())), methods),
@@ -122,6 +128,7 @@ def make_request(method: Names, tasks: Names, options: Options) -> Request:
         data=data,
         images=image_folders(pairs(options.get("images", ()))),
         datasets=dataset_names(pairs(options.get("dataset", ())), [entry.name for entry in found]),
+        columns=column_names(pairs(options.get("columns", ())), [entry.name for entry in found]),
         limit=options.get("limit"),
         rule=options.get("parse", OFFICIAL),
         offline=options.get("offline", False),
@@ -156,6 +163,26 @@ def dataset_names(texts: Sequence[str], tasks: Sequence[str]) -> dict[str, str]:
     return found
 
 
+def column_names(texts: Sequence[str], tasks: Sequence[str], train: bool = False) -> Columns:
+    """Returns what files call columns, of `--columns image=img,pope.answer=label`; RequestError names what is wrong.
+
+    Args:
+        train: those of training data (`train.image=img`), which are left out otherwise.
+    """
+    found = []
+    for text in (part.strip() for whole in texts for part in whole.split(",") if part.strip()):
+        wanted, equals, own = (part.strip() for part in text.partition("="))
+        task, _, column = wanted.rpartition(".")
+        if not equals or not own or not column:
+            raise RequestError(f"`--columns {text[:100]}`: write COLUMN=NAME, as in `image=img`, or TASK.COLUMN=NAME.")
+        if task not in ("", TRAIN, *tasks):
+            hint = f"`--columns {text[:100]}` is for a task that `--tasks` does not name."
+            raise unknown_name("task", task, [*tasks, TRAIN], hint)
+        if (task == TRAIN) == train:
+            found.append(("" if train else task, column, own))
+    return tuple(found)
+
+
 def _path(value: str | Path | None) -> Path | None:
     return None if value is None else Path(value)
 
@@ -171,10 +198,17 @@ def _train_data(options: Options) -> TrainData:
         data=_path(options.get("data")),
         collections=tuple(image_folders(pairs(options.get("images", ()))).items()),
         dataset=names.get(source.removeprefix("task:"), ""),
+        columns=_train_columns(options),
         offline=options.get("offline", False),
     )
     check_train_data(wanted)
     return wanted
+
+
+def _train_columns(options: Options) -> tuple[tuple[str, str], ...]:
+    texts = pairs(options.get("columns", ()))
+    tasks = [text.partition("=")[0].rpartition(".")[0] for whole in texts for text in whole.split(",")]
+    return tuple((column, own) for _, column, own in column_names(texts, tasks, train=True))
 
 
 def _seeds(given: int | str | Sequence[int]) -> tuple[int, ...]:

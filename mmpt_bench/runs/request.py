@@ -18,7 +18,7 @@ from mmpt_bench.records.recipe import Recipe
 from mmpt_bench.runs.bad_items import FAIL, SKIP, checked_corpus, checked_task, with_opened_images
 from mmpt_bench.sources.corpora import TrainData, load_corpus, train_data
 from mmpt_bench.sources.prepared import Prepared, PreparedTask, prepare, prepare_tasks
-from mmpt_bench.sources.task_rows import Where
+from mmpt_bench.sources.task_rows import Columns, Where
 from mmpt_bench.sources.weights import DTYPES, EMBEDDED, backbone_fingerprint, check_backbone
 
 if TYPE_CHECKING:
@@ -42,7 +42,9 @@ class Request:
     dtype: str = "float32"
     out: Path = Path("results")
     data: Path | None = None
-    """Folder of real data in the hub's schema."""
+    """Folder of real data in the hub's schema, or a file of rows."""
+    columns: Columns = ()
+    """What files call the columns of tasks."""
     limit: int | None = None
     images: dict[str, Path] = dataclasses.field(default_factory=dict)
     """Collection -> folder, of images that do not come with the rows."""
@@ -65,7 +67,7 @@ class Request:
 
     def prepare_tasks(self, is_dev: bool = False) -> dict[str, PreparedTask]:
         """Returns every task with its samples, or those of its dev part; raises as `prepared.prepare_tasks` does."""
-        where = Where(self.data, self.images, self.suite == "embedded", self.offline, is_dev)
+        where = Where(self.data, self.images, self.suite == "embedded", self.offline, is_dev, self.columns)
         # In float32 there is nothing to guard against, and a result is the same one with and without.
         guard = self.guard or self.dtype == "float32"
         skip = self.on_bad_item == SKIP

@@ -458,7 +458,7 @@ def test_who_is_better_is_said_after_holm_over_all_pairs() -> None:
     for wanted, better in ((0.03, None), (0.014, "a")):
         mean = scipy_stats.t.isf(wanted / 2, 7) / np.sqrt(8)
         by_seed = np.stack([noise + mean, np.zeros(8), rng.permutation(noise) * 40])
-        found = ranks(of_seeds(by_seed)).comparisons
+        found = ranking(of_seeds(by_seed)).comparisons
         raw = [scipy_stats.ttest_rel(by_seed[i], by_seed[j]).pvalue for i, j in ((0, 1), (0, 2), (1, 2))]
         assert raw[0] == pytest.approx(wanted)
         assert [c.difference.p for c in found] == pytest.approx(raw)
@@ -470,16 +470,16 @@ def test_who_is_better_is_said_after_holm_over_all_pairs() -> None:
 def test_a_difference_that_the_sign_flips_do_not_confirm_is_none() -> None:
     # Five seeds: the t test is as sure as one likes, 2 / 2**5 = .0625 is all that sign flips can say.
     by_seed = np.array([[0.9, 0.91, 0.9, 0.89, 0.9], [0.1, 0.1, 0.11, 0.1, 0.09]])
-    (found,) = ranks(of_seeds(by_seed)).comparisons
+    (found,) = ranking(of_seeds(by_seed)).comparisons
     assert found.p_holm < 1e-6
     assert found.difference.p_sign_flip == 0.0625
     assert found.better is None
 
 
 def test_two_seeds_and_two_methods_are_compared_and_fewer_are_not() -> None:
-    assert len(ranks(of_seeds(np.array([[0.5, 0.6], [0.4, 0.55]]))).comparisons) == 1
-    assert ranks(of_seeds(np.array([[0.5, 0.6]]))).comparisons == ()
-    assert ranks(of_seeds(np.array([[0.5], [0.6]]))).comparisons == ()
+    assert len(ranking(of_seeds(np.array([[0.5, 0.6], [0.4, 0.55]]))).comparisons) == 1
+    assert ranking(of_seeds(np.array([[0.5, 0.6]]))).comparisons == ()
+    assert ranking(of_seeds(np.array([[0.5], [0.6]]))).comparisons == ()
 
 
 def test_what_seeds_could_have_found_is_the_t_tests_least_difference_at_the_power() -> None:
