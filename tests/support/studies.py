@@ -31,7 +31,10 @@ TRAINABLE = {"frozen": 0, "projector": 60_000, "mmpt": 90_000, "vpt": 80_000, "p
              "full": 2_900_000}  # fmt: skip
 PARAMS = {
     "frozen": {"learning_rate": 0.0}, "projector": {"learning_rate": 1e-3}, "lora": {"r": 16, "learning_rate": 1e-3},
-    "mmpt": {"visual_length": 20, "text_length": 10, "interaction": True, "learning_rate": 7e-4},
+    "mmpt": {
+        "visual_length": 20, "text_length": 10, "interaction": True, "interaction_place": "image",
+        "learning_rate": 7e-4,
+    },
     "vpt": {"visual_length": 20, "learning_rate": 7e-4}, "prefix": {"length": 10, "learning_rate": 1e-2},
     "full": {"learning_rate": 2e-5},
 }  # fmt: skip

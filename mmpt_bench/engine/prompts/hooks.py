@@ -71,8 +71,8 @@ def check_plan(model: nn.Module, anatomy: Anatomy, plan: PromptPlan, occupied: b
         )
     if plan.raw_sets and anatomy.vision_used == len(anatomy.vision_layers):
         raise RequestError(
-            f"`visual_states` `parameters` is the set of a vision block whose output is discarded, and this "
-            f"{family.title} reads its last block: leave `visual_states` at `output`."
+            "`visual_states` `parameters` is the set of a vision block whose output is discarded, and the tower of "
+            f"this {family.title} is read to its last block: leave `visual_states` at `output`."
         )
     if plan.raw_sets and not plan.visual_deep:
         raise RequestError(

@@ -14,12 +14,10 @@ from torch import Tensor
 from transformers import DynamicCache, StaticCache
 
 from mmpt_bench.engine.prompts.hooks import attach_prompts
-from mmpt_bench.engine.prompts.masks import PromptRows, extend_mask, extend_positions
 from mmpt_bench.engine.prompts.plan import PromptPlan
 from support.tiny import ANSWERS, QUESTIONS, pictures, tiny_backbone
 
 torch.set_num_threads(1)
-TWO = PromptRows(front=2)
 PLANS = {
     "mmpt": PromptPlan(visual=3, text=2, interaction="output"),
     "front": PromptPlan(visual=3, text=2, interaction="output", interaction_place="front"),
@@ -322,32 +320,3 @@ def test_beam_search_with_interaction_is_refused(backbone: Any) -> None:
     batch = backbone.batch(pictures(1), [backbone.prompt_text(QUESTIONS[0])])
     with attached(backbone, PLANS["mmpt"]), pytest.raises(ValueError, match="beam search"):
         backbone.model.generate(**batch, num_beams=2, do_sample=False, max_new_tokens=2)
-
-
-def test_restarting_positions_without_a_mask_are_refused() -> None:
-    with pytest.raises(ValueError, match="restart"):
-        extend_positions(torch.tensor([[0, 1, 0, 1]]), None, TWO, 0, 4)
-
-
-def test_positions_stand_behind_the_prompts() -> None:
-    mask = torch.tensor([[0, 1, 1]])
-    assert extend_positions(None, mask, TWO, 0, 3).tolist() == [[0, 1, 2, 2, 3]]
-    assert extend_positions(torch.tensor([[1, 0, 1]]), mask, TWO, 0, 3).tolist() == [[0, 1, 3, 2, 3]]
-    assert extend_positions(torch.tensor([[5]]), None, TWO, 7, 1).tolist() == [[7]]
-
-
-def test_rope_positions_of_three_axes_move_alike() -> None:
-    positions = torch.arange(3).expand(3, 1, 3)
-    assert extend_positions(positions, torch.ones(1, 3), TWO, 0, 3).shape == (3, 1, 5)
-
-
-def test_mask_while_decoding_may_or_may_not_count_the_prompts() -> None:
-    assert extend_mask(torch.ones(1, 4), TWO, 5, 1).shape == (1, 6)
-    assert extend_mask(torch.ones(1, 6), TWO, 5, 1).shape == (1, 6)
-    with pytest.raises(ValueError, match="does not cover"):
-        extend_mask(torch.ones(1, 5), TWO, 5, 1)
-
-
-def test_prompt_rows_of_a_mask_are_causal_and_visible_to_all() -> None:
-    grown = extend_mask({"full": torch.zeros(1, 1, 2, 2, dtype=torch.bool)}, TWO, 0, 2)["full"][0, 0].int().tolist()
-    assert grown == [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 0, 0]]

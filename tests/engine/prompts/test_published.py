@@ -252,7 +252,7 @@ def test_mask_with_a_gap_before_the_image_is_refused(backbone: Any) -> None:
 
 def test_released_states_are_refused_where_the_last_block_is_read(tmp_path: Path) -> None:
     backbone = tiny_backbone(tmp_path, feature_layer=-1)
-    with pytest.raises(RequestError, match="reads its last block"):
+    with pytest.raises(RequestError, match="read to its last block"):
         MMPT(visual_states="parameters").attach(backbone, 0)
     MMPT(visual_states="parameters", interaction_place="front").attach(backbone, 0).remove()
 
