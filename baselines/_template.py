@@ -30,6 +30,8 @@ class NormTuning(Method):
     train_projector: bool = True
     learning_rate: float = 1e-3
 
+    # `open` trains parameters that the model has. New ones are registered on one of its modules (`register_parameter`),
+    # then named to `Attachment.add`; what they do to the forward pass is a hook, taken off again by `undo_with`.
     def attach(self, backbone: Backbone, seed: int) -> Handle:
         """Opens the norms. What a method draws, it draws from `seed` alone (see `uniform` and `normal`)."""
         attachment = Attachment(backbone)

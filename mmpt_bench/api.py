@@ -1,4 +1,4 @@
-"""The public functions: they take plain values, return data and print nothing; the command line calls exactly these.
+"""The public functions: they take plain values, return data and print nothing; commands that run or score call these.
 
 import mmpt_bench as mb
 results = mb.run(method="mmpt", tasks=["mme", "pope"])

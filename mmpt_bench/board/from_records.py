@@ -49,15 +49,19 @@ def evidence(
     samples = Samples(store)
     groups = by(done, [(record.track, record.limit) for record in done])
     for record in failed:
-        if not any(track == record.track for track, _ in groups):
+        if record.task:
+            groups.setdefault((record.track, record.limit), [])
+        elif not any(track == record.track for track, _ in groups):
             groups[record.track, None] = []
     found = []
     for (track, limit), group in groups.items():
         elsewhere = [record for record in group if record.variant_key in varied]
         own = [record for record in group if record.variant_key not in varied]
-        of_track = [r for r in failed if r.track == track and r.variant_key not in varied]
-        if own or of_track:
-            found.append(_board(own, of_track, limit, samples, tasks, n_resamples, _elsewhere(elsewhere, varied)))
+        # A training that failed is missing on every board of its setting, a task that failed on the one of its limit.
+        lost = [r for r in failed if r.track == track and r.variant_key not in varied]
+        lost = [r for r in lost if not r.task or r.limit == limit]
+        if own or lost:
+            found.append(_board(own, lost, limit, samples, tasks, n_resamples, _elsewhere(elsewhere, varied)))
     return tuple(sorted(found, key=lambda each: _board_order(each.board)))
 
 

@@ -11,14 +11,14 @@ import click
 from mmpt_bench.common.errors import RequestError
 from mmpt_bench.records.budget import Budget
 
-RULES = ("official", "lmms-eval", "vlmevalkit")
 FOLDER = click.Path(path_type=Path)
 PARSE = click.option(
     "--parse",
-    type=click.Choice(RULES),
-    default=RULES[0],
+    default="official",
     show_default=True,
-    help="How replies are read: as the benchmark's authors do, or as another harness does.",
+    metavar="RULE",
+    help="How replies are read: official (as the benchmark's authors do), plain, lmms-eval, vlmevalkit, or one of the "
+    "task's own.",
 )
 IMAGES = click.option(
     "--images",

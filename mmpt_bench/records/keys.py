@@ -1,7 +1,6 @@
 """Every key that names something by its content: a training, a result, replies, a setting, a variant.
 
-A key holds what decides a number and nothing else. Commit, versions, device, threads and world size are recorded, not
-hashed.
+A key holds what decides a number and nothing else. Commit, versions, device and threads are recorded, not hashed.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from typing import Any
 
 from mmpt_bench.common.errors import RequestError
 from mmpt_bench.common.hashing import content_key
+from mmpt_bench.evaluation.task import OFFICIAL
 
 RATE = "learning_rate"
 FAILED = "failed"
@@ -19,8 +19,6 @@ MIXED = "-mixed"
 "bfloat16" is of versions that trained most methods in bfloat16 throughout; the two never meet."""
 UNKNOWN = "unknown"
 """Training data, by name and fingerprint, of an adapter that does not say what it was trained on."""
-OFFICIAL = "official"
-"""Name of a task's own parse rule, which stands in no key."""
 
 
 def precision(dtype: str) -> str:

@@ -10,9 +10,9 @@ from mmpt_bench.common.errors import RequestError, unknown_name
 from mmpt_bench.common.values import FieldError
 from mmpt_bench.data.image_folders import image_folders
 from mmpt_bench.evaluation import task_catalog
+from mmpt_bench.evaluation.task import OFFICIAL
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.records.budget import MOST_SEED, Budget
-from mmpt_bench.records.keys import OFFICIAL
 from mmpt_bench.runs.bad_items import FAIL, SKIP
 from mmpt_bench.runs.request import Request, parse_overrides
 from mmpt_bench.sources.corpora import TrainData, check_train_data

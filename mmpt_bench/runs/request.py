@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.common.entries import Entry
 from mmpt_bench.common.errors import RequestError, unknown_name
+from mmpt_bench.evaluation.task import OFFICIAL
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.records import keys
 from mmpt_bench.records.budget import Budget
-from mmpt_bench.records.keys import OFFICIAL
 from mmpt_bench.records.recipe import Recipe
 from mmpt_bench.runs.bad_items import FAIL, SKIP, checked_corpus, checked_task, with_opened_images
 from mmpt_bench.sources.corpora import TrainData, load_corpus, train_data
