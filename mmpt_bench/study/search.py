@@ -43,7 +43,7 @@ class Sought:
     method: Any
     search: Search
     label: str
-    """Its name, and what of its structure is not the default: "lora (r=8)"."""
+    """Its name, and what of its hyperparameters is not the default: "lora (r=8)"."""
 
 
 @dataclass(frozen=True)

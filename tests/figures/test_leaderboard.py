@@ -62,7 +62,7 @@ def widened(board: Board, n_methods: int, n_tasks: int) -> Board:
 
 def drawn(board: Board) -> Drawn | Missing:
     """Returns what the figures of a board alone begin with."""
-    (made,) = figures(FigureData((Evidence(board, {}, None),), (), (), {}, {}, COLORS), ("leaderboard",))
+    (made,) = figures(FigureData((Evidence(board, {}, None),), (), (), {}, {}, {}, COLORS), ("leaderboard",))
     return made
 
 

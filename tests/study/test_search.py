@@ -194,7 +194,7 @@ def test_every_method_with_a_structural_number_declares_as_many_the_first_as_it_
 
 def test_structures_are_searched_as_methods_of_their_own_and_the_best_one_is_named(tmp_path: Path) -> None:
     plan = api.plan_tune("lora,projector", structures=2, out=tmp_path, **TWO, **SIZE)
-    assert [of.label for of in plan.sought] == ["lora", "lora (r=8, alpha=16)", "projector"]
+    assert [of.label for of in plan.sought] == ["lora", "lora (alpha=16, r=8)", "projector"]
     with pytest.raises(RequestError, match="`lora` declares 3"):
         api.plan_tune("lora", structures=4, out=tmp_path)
     with pytest.raises(RequestError, match=r"`--set lora\.r` set one field"):
@@ -208,7 +208,7 @@ def test_structures_are_searched_as_methods_of_their_own_and_the_best_one_is_nam
         tuple(learning_rates.Point(p.rate, tuple((s, v - 0.5) for s, v in p.scores)) for p in curves[0].points)
     )
     lines = best_structures([learning_rates.Choice(few.search, worse, 0, ("mme",)), many])
-    assert lines == ["lora: of 2 structures the best on dev is `--set lora.r=8 --set lora.alpha=16`."]
+    assert lines == ["lora: of 2 structures the best on dev is `--set lora.alpha=16 --set lora.r=8`."]
 
 
 def test_a_plan_says_how_many_trainings_and_how_long(searched: Path, tmp_path: Path) -> None:
