@@ -64,7 +64,12 @@ def budget_options(command: Callable[..., Any]) -> Callable[..., Any]:
             show_default=True,
             help="Longest training example in tokens, with those of its picture.",
         ),
-        click.option("--dtype", default="float32", show_default=True, help="float32, bfloat16, or float16 where nothing is trained."),
+        click.option(
+            "--dtype",
+            default="float32",
+            show_default=True,
+            help="float32, bfloat16, or float16 where nothing is trained.",
+        ),
         click.option("--device", default=None, help="As torch names it; by default the accelerator if there is one."),
         click.option(
             "--on-bad-item",
