@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -11,8 +12,9 @@ import pytest
 
 from mmpt_bench.common.errors import MachineError, UntrustedRecord
 from mmpt_bench.common.files import read_jsonl
+from mmpt_bench.common.locks import in_turn
 from mmpt_bench.records.run_folder import ADAPTER, COSTS, LOG, TENSORS
-from support.processes import line_of, python
+from support.processes import in_child, line_of, python
 from support.synthetic import store_in
 
 HOLD = """
@@ -75,24 +77,21 @@ def test_claim_of_a_dead_process_is_taken_over_and_logged(tmp_path: Path, caplog
     assert caplog.text == ""
 
 
-def test_runs_are_done_once_by_many_processes(tmp_path: Path) -> None:
+def test_each_of_200_runs_is_done_once_by_16_processes(tmp_path: Path) -> None:
     store = store_in(tmp_path)
-    code = """
-        import sys
-        from pathlib import Path
-        from mmpt_bench.common.files import append_jsonl, read_jsonl
-        from mmpt_bench.records.store import Store
-        store = Store(Path(sys.argv[1]))
-        for i in range(12):
-            with store.run(f"run-{i}").lock(wait_seconds=60):
-                if not read_jsonl(store.run(f"run-{i}").path("train.jsonl")):
-                    append_jsonl(store.run(f"run-{i}").path("train.jsonl"), {"step": 1})
-    """
-    workers = [python(code, store.root) for _ in range(4)]
-    for worker in workers:
-        _, errors = worker.communicate()
-        assert worker.returncode == 0, errors
-    assert [len(read_jsonl(store.run(f"run-{i}").path("train.jsonl"))) for i in range(12)] == [1] * 12
+    names = [f"run-{i}" for i in range(200)]
+
+    def work() -> None:
+        for name, lock in in_turn(names, lambda name, seconds: store.run(name).lock(seconds), 60.0):
+            with lock:
+                if not read_jsonl(store.run(name).path("train.jsonl")):
+                    store.run(name).log_steps([{"step": 1, "process": os.getpid()}])
+
+    children = [in_child(work) for _ in range(16)]
+    assert [wait() for wait in children] == [0] * 16
+    done = [read_jsonl(store.run(name).path("train.jsonl")) for name in names]
+    assert [len(steps) for steps in done] == [1] * 200
+    assert len({step["process"] for (step,) in done}) > 1
 
 
 COSTS_OF = {"seconds": 1.5, "peak_bytes": 2**20, "final_loss": 0.5, "micro_batch": 4, "adapter_bytes": 4, "sha256": "0"}

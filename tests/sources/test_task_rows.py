@@ -430,6 +430,22 @@ def test_two_generations_of_a_splits_files_are_refused_with_both_names(names: li
     assert sum(f"`{name}`" in str(refused.value) for name in names) == 2
 
 
+@pytest.mark.parametrize("other", ["test.jsonl", "test-00000-of-00001.parquet"])
+def test_two_forms_of_a_split_are_refused_with_both_names(other: str) -> None:
+    names = ["data/test-00000-of-00001.parquet", other]
+    with pytest.raises(RequestError, match=rf"`data/test-00000-of-00001.parquet` and `{other}`"):
+        split_files(names, "", None, "test", "here")
+
+
+def test_data_without_a_row_are_refused(tmp_path: Path) -> None:
+    pets_image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    write(
+        tmp_path, pets(image=pa.array([], pets_image), name=pa.array([], pa.string()), label=pa.array([], pa.int64()))
+    )
+    with pytest.raises(RequestError, match="There is no row of"):
+        samples(PET, folder_rows(PET, tmp_path))
+
+
 def test_the_files_of_one_generation_are_read_in_order() -> None:
     names = [f"data/test-0000{i}-of-00003.parquet" for i in (2, 0, 1)]
     assert split_files(names, "", None, "test", "here") == sorted(names)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -68,11 +67,6 @@ def leaderboard_md(boards: Sequence[Board], published: Sequence[Published]) -> b
     if boards:
         parts += ["## How to read it", "\n".join(f"- {note}" for note in FOOTNOTES)]
     return ("\n\n".join(parts) + "\n").encode()
-
-
-def json_bytes(value: dict[str, Any]) -> bytes:
-    """Returns JSON as a file: indented, sorted, and without NaN (ValueError)."""
-    return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def _board_md(board: Board) -> list[str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from mmpt_bench.common.errors import RequestError, UntrustedRecord, unknown_name
+from mmpt_bench.common.errors import MachineError, RequestError, UntrustedRecord, unknown_name
 from mmpt_bench.data.examples import PLAIN, Opening
 from mmpt_bench.engine.models import chat
 from mmpt_bench.engine.models.anatomy import Anatomy, find_anatomy
@@ -237,7 +237,7 @@ def load_backbone(name: str, dtype: str = "float32", device: str | None = None, 
 
     Raises:
         RequestError: no such backbone, or one that is not an image-text model of a known family.
-        MachineError: the hub has to be asked and cannot be.
+        MachineError: the hub has to be asked and cannot be, there is no such device, or memory runs out.
         UntrustedRecord: the files are damaged, or weights are missing from them.
     """
     if dtype not in DTYPES:
@@ -250,6 +250,12 @@ def load_backbone(name: str, dtype: str = "float32", device: str | None = None, 
     from mmpt_bench.engine.training.memory import told_of_memory
 
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        is_there = torch.empty(1, device=place).device.type != "meta"
+    except (AssertionError, NotImplementedError, RuntimeError):
+        is_there = False
+    if not is_there:
+        raise MachineError(f"There is no device `{place}` here. Leave `--device` out, or write `cpu`.")
     with told_of_memory(f"while the backbone `{name}` was loaded"):
         model = read_model(folder, getattr(torch, dtype)).to(place).eval()
     left_out = decode_plainly(model)
