@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.common.errors import RequestError, shown
+from mmpt_bench.common.files import pointer_told
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -154,7 +155,11 @@ def decoded(source: bytes | Path, file: str, where: str) -> Image:
     except (PILImage.DecompressionBombError, PILImage.DecompressionBombWarning) as error:
         raise BadImage(file, where, f"is larger than {MAX_PIXELS:,} pixels") from error
     except UNREADABLE as error:
-        raise BadImage(file, where, f"cannot be decoded ({error}). Fetch it again, or leave the row out") from error
+        if isinstance(source, Path) and pointer_told(source):
+            raise BadImage(file, where, "is a pointer of git-LFS: fetch the file with `git lfs pull`") from error
+        raise BadImage(
+            file, where, f"cannot be decoded ({str(error)[:150]}). Fetch it again, or leave the row out"
+        ) from error
 
 
 def rgb(image: Image, file: str, where: str) -> Image:

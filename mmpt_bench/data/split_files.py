@@ -69,7 +69,8 @@ def is_table(name: str) -> bool:
 
 def names_split(files: Sequence[str], split: str) -> bool:
     """Returns whether the names of a split's files say which it is: what says nothing is scored, never trained on."""
-    return any(word in name.lower() for name in files for word in (split, split[:3], "dev"))
+    words = {word for name in files for word in re.split(r"[^a-z]+", name.lower())}
+    return bool(words & {split, "dev", "val", "valid"})
 
 
 def _of_no_split(tables: Sequence[str], names: Sequence[str]) -> list[str]:

@@ -322,6 +322,16 @@ def test_pointers_of_git_lfs_and_torn_files_are_named(tmp_path: Path, name: str)
         folder_rows(COLOUR, tmp_path)
 
 
+def test_a_pointer_in_place_of_an_image_is_named(tmp_path: Path) -> None:
+    with_files(tmp_path)
+    (tmp_path / "notes.csv").write_text(text_table(as_rows(named)))
+    (tmp_path / "images" / named(2)).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
+    report = check_data(COLOUR, Where(tmp_path / "notes.csv"))
+    assert (report.rows, report.images_unreadable) == (7, 1)
+    assert "`p2.png` of sample `2` is a pointer of git-LFS" in report.fault.replace("images/", "")
+    assert any("notes.csv does not say which split" in note for note in report.notes)
+
+
 def test_a_torn_shard_of_webdataset_is_named_and_nothing_leaves_it(tmp_path: Path) -> None:
     shards(tmp_path)
     whole = (tmp_path / "test-000000.tar").read_bytes()
