@@ -14,8 +14,7 @@ Why not a known tool: mutmut 3 mutates neither what is outside functions nor wha
 of which the frozen dataclasses, context managers and constants here consist; cosmic-ray starts Python anew for a
 mutant, and an import of torch costs more than the tests. Here a mutant is tried in a fork of a process in which torch
 is imported and the tests are collected: a function gets the changed code; what is outside functions is imported anew,
-without mmpt_bench in memory. Programs that tests start read the changed file, in a copy of the checkout.
-"""
+without mmpt_bench in memory. Programs that tests start read the changed file, in a copy of the checkout."""
 
 from __future__ import annotations
 
@@ -43,6 +42,7 @@ from py_compile import PycInvalidationMode
 from types import CodeType, FunctionType
 from typing import Any
 
+import psutil
 import pytest
 from mutations import ROOT, Mutant, mutants_of, source_of
 
@@ -54,10 +54,9 @@ OPTIONS = ("-o", "addopts=", "--import-mode=importlib", "-q", "-p", "no:cachepro
 """Searches of rates, the slowest tests, start programs of their own, which the tracer does not see."""
 LONGEST = 8.0
 """Seconds of the processor, with the tracer, above which a test is not used."""
-MEMORY = 24 * 2**30
-"""Bytes of address space: a mutant may ask for any amount."""
-LIBRARIES = {"torch", "transformers", "peft", "scipy", "statsmodels", "numpy", "pandas", "PIL", "tokenizers",
-             "safetensors", "yaml", "rich", "click", "hypothesis", "matplotlib", "pyarrow", "datasets"}  # fmt: skip
+IDLE, MEMORY = 120, 24 * 2**30
+"""Seconds without any work after which a test waits for ever, and bytes of address space that a mutant may ask for."""
+LIBRARIES = {"torch", "transformers", "peft", "scipy", "statsmodels", "pandas", "PIL", "tokenizers", "hypothesis"}
 Tried = tuple[Mutant, str]
 """A mutant, and "killed", "timeout", "survived" or "equivalent"."""
 
@@ -155,31 +154,32 @@ class Tracer:
 def in_fork(work: Callable[[], int], limit: float) -> str:
     """Does work in a fork; returns "survived", "killed" where it does not return 0, or "timeout".
 
-    `limit` is in seconds of the processor, so that a busy machine ends no test; one that waits has eight times as long.
+    `limit` is in seconds of the processor, so that a busy machine ends no test; one that only waits has `IDLE`.
     """
     child, done, status = os.fork(), 0, 0
     if not child:
         code = 3
         try:
             os.setsid()
-            quiet = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(quiet, 1)
-            os.dup2(quiet, 2)
+            for descriptor in (1, 2):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
             resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
             resource.setrlimit(resource.RLIMIT_CPU, (int(limit + time.process_time()), resource.RLIM_INFINITY))
             code = work()
         finally:
             os._exit(code)
     try:
-        end = time.monotonic() + 8 * limit
-        while not done and time.monotonic() < end:
+        worked, used = time.monotonic(), 0.0
+        while not done and time.monotonic() - worked < IDLE:
             time.sleep(0.01)
+            if (now := sum(psutil.Process(child).cpu_times()[:2])) > used:
+                worked, used = time.monotonic(), now
             done, status = os.waitpid(child, os.WNOHANG)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child, signal.SIGKILL)
-    if not done:
-        os.waitpid(child, 0)
+            if not done:
+                os.waitpid(child, 0)
     if not done or (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU):
         return "timeout"
     return "survived" if status == 0 else "killed"
@@ -334,8 +334,8 @@ def main() -> None:
         print(f"{len(tried)} of {len(mutants)}, {time.monotonic() - began:.0f} s: {outcome}", file=sys.stderr)
 
     listed, tests = equivalents(), asked.tests or list(TESTS)
-    left = [mutant for mutant in mutants if mutant.label not in listed]
     tried += [(mutant, "equivalent") for mutant in mutants if mutant.label in listed]
+    left = [mutant for mutant in mutants if mutant.label not in listed]
     with copied() as tree:
         known = baseline_of(tree, tests)
         print(f"{len(known.seconds)} tests, {time.monotonic() - began:.0f} s", file=sys.stderr)

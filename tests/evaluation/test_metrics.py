@@ -274,3 +274,10 @@ def test_several_unknown_subtasks_of_mme_are_named_from_the_first_on() -> None:
     odd = made(["yes", "no"] * 3, [str(i // 2) for i in range(6)], [g for g in groups for _ in range(2)], ("yes", "no"))
     with pytest.raises(ValueError, match="MME has no subtask `apples`"):
         MMEMetric().tally(odd, [None] * 6)
+
+
+@pytest.mark.parametrize("reply", ["No,thing yes, it", "No,thing yes ,it", "no/thing yes/ it"])
+def test_a_mark_beside_a_blank_anywhere_is_deleted_everywhere(reply: str) -> None:
+    # VLMEvalKit: "no,thing" becomes "nothing" as soon as another comma has a blank beside it.
+    assert YES_NO_RULES["yorn_vlmeval"](reply) == "yes"
+    assert YES_NO_RULES["yorn_vlmeval"]("no,thing yes") is None

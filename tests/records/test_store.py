@@ -47,7 +47,7 @@ def test_link_that_leads_out_of_the_results_folder_is_refused(tmp_path: Path) ->
     (tmp_path / "elsewhere").mkdir()
     (store.root / "runs" / "lora-1").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(RequestError, match="leads out of"):
-        store.run("lora-1").path("records.jsonl")
+        store.run("lora-1")
     with pytest.raises(RequestError, match="leads out of"):
         store.records()
     assert list((tmp_path / "elsewhere").iterdir()) == []
