@@ -40,6 +40,8 @@ ASKED_OF_THINGS = (
 )  # fmt: skip
 """What the tuning mixture asks about a scene of objects, each as often as it stands here."""
 TASK_PARTS = ("evaluation", "dev")
+HASTE = 2.0
+"""How much more a digit varies than in pre-training: turned, sheared, shrunk and off the middle."""
 CORPUS_SIZE, VALIDATION_SIZE = 20_000, 384
 MIX = {"things": 0.54, "text": 0.14, "sum": 0.14, "big": 0.11, "digit": 0.07}
 """Shares of the kinds of scene in the tuning mixture, which rehearses every skill in the shifted world."""
@@ -134,7 +136,7 @@ def _other_scene(rng: np.random.Generator, kind: str, part: str) -> Scene:
     if kind == "big":
         return world.random_big(rng, part)
     if kind == "digit":
-        return world.random_digit(rng, part)
+        return world.random_digit(rng, part, HASTE)
     return world.random_text(rng, sums=kind == "sum", part=part)
 
 
@@ -323,7 +325,7 @@ def _mnist(rng: np.random.Generator, part: str) -> list[Row]:
     chosen = rng.choice(np.arange(own.start, own.stop), min(N_IMAGES["mnist"], len(own)), replace=False)
     return [
         {
-            "image": show(Scene("gray", digit_row=int(row), seed=int(row))),
+            "image": show(Scene("gray", digit_row=int(row), hand=world.random_hand(rng, HASTE), seed=int(row))),
             "label": world.digit_label(int(row)),
             "wording": _in_turn(wordings, index),
         }

@@ -229,15 +229,27 @@ def _random_big(rng: np.random.Generator, held_out: Combinations) -> Scene:
     return Scene(theme, big=Thing(4, shape, color, size, texture, dx, dy), seed=_fresh(rng))
 
 
-def random_digit(rng: np.random.Generator, part: str) -> Scene:
-    """Returns a scene of one handwritten digit of a part of `DIGIT_ROWS`; the first two vary as hands do."""
+def random_digit(rng: np.random.Generator, part: str, haste: float = 0.0) -> Scene:
+    """Returns a scene of one handwritten digit of a part of `DIGIT_ROWS`, pre-training's varied as hands vary.
+
+    Args:
+        haste: times as much as there; 0 leaves the digits of other parts as they are.
+    """
     rows = DIGIT_ROWS[part]
-    hand = None
-    if part in ("pretrain", "tune"):
-        turn, zoom, lean = rng.uniform(-14, 14), rng.uniform(0.82, 1.12), rng.uniform(-0.2, 0.2)
-        dx, dy, weight = rng.uniform(-2.5, 2.5), rng.uniform(-2.5, 2.5), rng.uniform(0.6, 1.5)
-        hand = Hand(turn, zoom, lean, dx, dy, weight)
+    much = haste or float(part == "pretrain")
+    hand = random_hand(rng, much) if much else None
     return Scene("gray", digit_row=int(rng.integers(rows.start, rows.stop)), hand=hand, seed=_fresh(rng))
+
+
+def random_hand(rng: np.random.Generator, much: float) -> Hand:
+    """Returns how a digit is written differently, by so many times what pre-training shows."""
+    turn, zoom = rng.uniform(-14 * much, 14 * much), rng.uniform(1 - 0.18 * much, 1.12)
+    lean, dx, dy = (
+        rng.uniform(-0.2 * much, 0.2 * much),
+        rng.uniform(-2.5 * much, 2.5 * much),
+        rng.uniform(-2.5 * much, 2.5 * much),
+    )
+    return Hand(turn, zoom, lean, dx, dy, weight=rng.uniform(0.6, 1.5))
 
 
 def digit_label(row: int) -> int:

@@ -63,9 +63,10 @@ def plan_from(base: Path) -> Plan:
         base=base,
         vision_steps=900,
         vision_rate=1.2e-3,
-        steps=9000,
+        naming_steps=1100,
+        steps=7000,
         rate=1.2e-3,
-        decay_steps=4000,
+        decay_steps=3500,
         phases=REHEARSAL,
     )
 
