@@ -26,7 +26,7 @@ from mmpt_bench.cli.options import BACKBONE, JSON, print_json
     "--from",
     "base",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Folder of an earlier base to begin with: its weights where shapes allow, its words' vectors, shorter lessons.",
+    help="Folder of an earlier base to begin with: what fits of its weights is taken over, lessons are shorter.",
 )
 @click.option("--processes", default=2, show_default=True, type=click.IntRange(min=1), help="Each on one core.")
 @click.option("--probe", is_flag=True, help="Train nothing: print what a model sees on fresh clean scenes.")

@@ -105,7 +105,7 @@ def related(named: Sequence[tuple[str, Thing]], rng: np.random.Generator) -> tup
 
 
 def wrong_colors(scene: Scene, thing: Thing, held_out: Combinations = frozenset()) -> list[str]:
-    """Returns colours that an object has not, `held_out` as for `existence`; those of other objects come up more often."""
+    """Returns colours that an object has not, those of other objects more often; `held_out` as for `existence`."""
     colors = (*[t.color for t in scene.things], *world.COLOR_NAMES)
     banned = world.ALL_HELD_OUT - held_out
     return [color for color in colors if color != thing.color and (thing.shape, color) not in banned]
