@@ -43,7 +43,7 @@ TASK_PARTS = ("evaluation", "dev")
 HASTE = 2.0
 """How much more a digit varies than in pre-training: turned, sheared, shrunk and off the middle."""
 CORPUS_SIZE, VALIDATION_SIZE = 20_000, 384
-MIX = {"things": 0.54, "text": 0.14, "sum": 0.14, "big": 0.11, "digit": 0.07}
+MIX = {"things": 0.52, "text": 0.13, "sum": 0.13, "big": 0.10, "digit": 0.12}
 """Shares of the kinds of scene in the tuning mixture, which rehearses every skill in the shifted world."""
 
 Row = dict[str, Any]

@@ -64,7 +64,7 @@ def plan_from(base: Path) -> Plan:
         vision_steps=900,
         vision_rate=1.2e-3,
         naming_steps=1100,
-        steps=7000,
+        steps=9000,
         rate=1.2e-3,
         decay_steps=3500,
         phases=REHEARSAL,
