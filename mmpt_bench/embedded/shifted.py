@@ -13,11 +13,11 @@ import numpy as np
 
 from mmpt_bench.embedded.world import SIDE
 
-CAST = 0.5
+CAST = 0.8
 """Share of a channel that the next one takes over, everywhere."""
-SWING = 0.3
+SWING = 0.2
 """Most that the cast is more, or less, than that, in bands across the image."""
-RIPPLE = 1.5
+RIPPLE = 0.6
 """Most that a ripple displaces a point, in pixels, along each axis."""
 WAVE = 32.0
 """Length of a ripple, in pixels; that of the cast's bands is twice as much."""

@@ -40,7 +40,7 @@ ASKED_OF_THINGS = (
 )  # fmt: skip
 """What the tuning mixture asks about a scene of objects, each as often as it stands here."""
 TASK_PARTS = ("evaluation", "dev")
-HASTE = 2.0
+HASTE = 2.1
 """How much more a digit varies than in pre-training: turned, sheared, shrunk and off the middle."""
 CORPUS_SIZE, VALIDATION_SIZE = 20_000, 384
 MIX = {"things": 0.52, "text": 0.13, "sum": 0.13, "big": 0.10, "digit": 0.12}
