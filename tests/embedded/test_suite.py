@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mmpt_bench.common.hashing import content_key
-from mmpt_bench.embedded import language, prompts, statements, suite, world
+from mmpt_bench.embedded import language, prompts, shifted, statements, suite, world
 from mmpt_bench.embedded.wordings import DIRECT, ENTAIL, QUESTIONS, TRUE_FALSE, YES_NO
 from mmpt_bench.engine.pretraining import curriculum, model, packing, pointing, sight, strangers
 from mmpt_bench.engine.pretraining.curriculum import PHASES, REHEARSAL
@@ -19,7 +19,7 @@ from support.tasks import task
 
 TASKS = tuple(suite.N_IMAGES)
 PARTS = ("pretrain", "tune", "validation")
-GOLDEN = ["eb825ff2c0261118", "a3a10300a5cdbd06", "1a3cf3d80da778e8"]
+GOLDEN = ["dd7aee5cfed38580", "2d8f10da759819eb", "0e0ca0611ef3d7b6", "78d511fbf6784597"]
 
 
 def normal(question: str) -> str:
@@ -368,5 +368,7 @@ def test_the_content_of_the_suite_is_that_of_its_version() -> None:
         for name in TASKS
         for part in suite.TASK_PARTS
     }
+    strengths = [getattr(shifted, name) for name in ("CAST", "SWING", "RIPPLE", "WAVE", "SOFT")]
+    strengths += [suite.HASTE, suite.STRENGTH, world.HELD_OUT_SHARE]
     assert (suite.VERSION, world.VERSION, language.VERSION) == (4, 4, 4)
-    assert [content_key(value) for value in (asked, pictures, rows)] == GOLDEN
+    assert [content_key(value) for value in (asked, pictures, rows, strengths)] == GOLDEN
