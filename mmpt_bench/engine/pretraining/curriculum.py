@@ -61,9 +61,9 @@ REHEARSED = (*ALL, *REST, "count", "count", "color")
 REHEARSAL = (
     Phase(0, (1, 2, 2, 3), (1, 2, 3), (0.58, 0.13, 0.14, 0.09, 0.06), 7, 4, 0.1, REHEARSED, REST_OPEN),
     Phase(1500, (1, 2, 3, 4), (2, 3), (0.59, 0.13, 0.14, 0.08, 0.06), 8, 3, 0.05, REHEARSED, (*REST_OPEN, "?count")),
-    Phase(7000, (1, 2, 3, 4), (2, 3), (0.50, 0.25, 0.11, 0.08, 0.06), 8, 3, 0.05, REHEARSED, (*REST_OPEN, "?count")),
+    Phase(7000, (1, 2, 3, 4), (2, 3), (0.5, 0.25, 0.11, 0.08, 0.06), 8, 3, 0.05, REHEARSED, (*REST_OPEN, "?count")),
 )
-"""Of a base that begins with an earlier one's language model: everything at once, on fewer objects first, more letters last."""
+"""Of a base that begins with an earlier one's weights: everything at once, fewer objects first, more letters last."""
 
 
 def draw_rows(rng: np.random.Generator, n: int, phase: Phase) -> list[tuple[Scene, list[Asked]]]:
