@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from string import Formatter
 from typing import Any, Literal
 
 from mmpt_bench.common.errors import shown
@@ -84,6 +85,21 @@ def read_text(row: Mapping[str, Any], column: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"column `{column}` holds {shown(value)}, not text")
     return value
+
+
+def read_wording(row: Mapping[str, Any], default: str = "") -> str:
+    """Returns the template that a row says it is to be asked in, else the task's own; public sets have none of theirs.
+
+    Raises:
+        ValueError: the row's `wording` is no text, or lacks a field of the task's own.
+    """
+    if "wording" not in row:
+        return default
+    told = read_text(row, "wording")
+    names = [{name for _, name, _, _ in Formatter().parse(text) if name} for text in (default, told)]
+    if default and names[0] != names[1]:
+        raise ValueError(f"column `wording` holds {_shown(told)}, which lacks or adds a field of `{default}`")
+    return told
 
 
 def read_label(row: Mapping[str, Any], column: str, names: Sequence[str]) -> str:

@@ -142,19 +142,22 @@ def _sample_row(sample: Sample) -> dict[str, Any]:
             f"Sample `{sample.id}` needs its answer `{sample.answer}` among at most {MAX_CHOICES:,} choices; "
             f"it has {len(sample.choices)}: {', '.join(sample.choices[:5])}."
         )
-    return {
+    row = {
         "id": sample.id,
         "group": sample.group,
         "cluster": sample.cluster,
         "answer": INDEX_CHARACTERS[sample.choices.index(sample.answer)],
         "choices": list(sample.choices),
     }
+    # Without it, the names of files of samples that have one wording are those of earlier versions.
+    return row | {"wording": sample.wording} if sample.wording else row
 
 
 def _sample(row: dict[str, Any]) -> Sample:
     choices = tuple(row["choices"])
     answer = choices[INDEX_CHARACTERS.index(row["answer"])]
-    return Sample(row["id"], LazyImage(row["cluster"], _no_image), "", choices, answer, row["group"], row["cluster"])
+    image, wording = LazyImage(row["cluster"], _no_image), row.get("wording", "")
+    return Sample(row["id"], image, "", choices, answer, row["group"], row["cluster"], wording)
 
 
 def _no_image() -> Image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from itertools import combinations, product
 
@@ -62,6 +63,21 @@ def test_bootstrap_has_the_variance_that_theory_gives() -> None:
 def test_bootstrap_keeps_every_stratum_at_its_size() -> None:
     tally = tally_of(np.array([1.0, 1, 1, 0, 0]), strata=["a", "a", "a", "b", "b"])
     assert cluster_bootstrap(tally, values)["accuracy"] == (0.6, 0.6)
+
+
+def test_wordings_are_drawn_and_pictures_within_them() -> None:
+    right = np.repeat([1.0, 1, 0, 0], 25)
+    one = tally_of(right)
+    four = dataclasses.replace(one, wordings=tuple(str(k) for k in np.repeat(range(4), 25)))
+    draws = picture_draws(four, values, 20_000, 0)["accuracy"]
+    # All that varies is which of the four means are drawn: variance 1/4 between them, over 4 drawn.
+    assert draws.std() == pytest.approx(0.25, rel=0.02)
+    assert set(np.round(draws, 6)) == {0, 0.25, 0.5, 0.75, 1}
+    mixed = dataclasses.replace(one, wordings=tuple(str(k % 2) for k in range(100)))
+    within = np.mean([0.5 * 0.5 / 50 / 2] * 2)
+    assert picture_draws(mixed, values, 20_000, 0)["accuracy"].var() == pytest.approx(within, rel=0.06)
+    alike = dataclasses.replace(one, wordings=("",) * 100)
+    assert (picture_draws(alike, values, 99, 3)["accuracy"] == picture_draws(one, values, 99, 3)["accuracy"]).all()
 
 
 def test_same_seed_same_interval_and_another_seed_another() -> None:
