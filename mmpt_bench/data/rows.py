@@ -98,7 +98,7 @@ def read_wording(row: Mapping[str, Any], default: str = "") -> str:
     told = read_text(row, "wording")
     names = [{name for _, name, _, _ in Formatter().parse(text) if name} for text in (default, told)]
     if default and names[0] != names[1]:
-        raise ValueError(f"column `wording` holds {_shown(told)}, which lacks or adds a field of `{default}`")
+        raise ValueError(f"column `wording` holds {shown(told)}, which lacks or adds a field of `{default}`")
     return told
 
 
