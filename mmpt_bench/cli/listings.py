@@ -100,7 +100,7 @@ def _backbones() -> list[Fields]:
     return [
         {
             "backbone": "embedded",
-            "summary": "4.3 M parameters, LLaVA architecture, in the package; knows generated scenes alone",
+            "summary": "4.2 M parameters, LLaVA architecture, in the package; knows generated scenes alone",
         },
         {
             "backbone": "FOLDER",

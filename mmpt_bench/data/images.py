@@ -122,7 +122,7 @@ def image_bytes(text: str) -> bytes | None:
     raise ValueError(f"{len(text):,} characters of text, neither a file's name nor base64 of an image")
 
 
-_BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]+=*\s*")
+_BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]+(?:=\s*)*")
 
 MAX_PIXELS = 64_000_000
 """Larger images are refused before they are decoded: a few kilobytes can unpack to gigabytes."""

@@ -50,29 +50,21 @@ BLOBS = tuple(f"blob{k}" for k in range(24))
 """Forms without a name, which only the eyes' lessons show (strangers.py)."""
 
 Combinations = frozenset[tuple[str, str]]
-"""Shapes in a colour."""
+_HELD_OUT_STEPS = {"dev": (None, 4, 1, 4, None, 4, 1, 4, None, 4), "evaluation": (1, 0, None, 0, 1, 0, None, 0, 1, 0)}
 HELD_OUT: dict[str, Combinations] = {
-    "dev": frozenset(
-        (SHAPES[i], COLOR_NAMES[(3 * i + k) % 8]) for i, k in enumerate((-1, 4, 1, 4, -1, 4, 1, 4, -1, 4)) if k > 0
-    ),
-    "evaluation": frozenset(
-        (SHAPES[i], COLOR_NAMES[(3 * i + k) % 8]) for i, k in enumerate((1, 0, -1, 0, 1, 0, -1, 0, 1, 0)) if k >= 0
-    ),
+    part: frozenset((SHAPES[i], COLOR_NAMES[(3 * i + k) % 8]) for i, k in enumerate(steps) if k is not None)
+    for part, steps in _HELD_OUT_STEPS.items()
 }
 """15 of the 80 shapes-in-a-colour occur in one part alone: 7 in dev, 8 in evaluation."""
 ALL_HELD_OUT = HELD_OUT["dev"] | HELD_OUT["evaluation"]
 HELD_OUT_SHARE = 0.35
 """Probability that an object is in a combination that is held out for the part."""
 
-PARTS = ("pretrain", "tune", "validation", "dev", "evaluation")
 _PART_OF_SIXTEENTH = (*["pretrain"] * 8, *["tune"] * 3, "validation", *["dev"] * 2, *["evaluation"] * 2)
 DIGIT_ROWS = {
-    "pretrain": range(0, 748),
-    "tune": range(0, 748),
-    "validation": range(748, 898),
-    "dev": range(898, 1198),
+    "pretrain": range(748), "tune": range(748), "validation": range(748, 898), "dev": range(898, 1198),
     "evaluation": range(1198, 1797),
-}
+}  # fmt: skip
 """Rows of scikit-learn's digits that each part may show; those of the first two are varied anew each time."""
 
 
@@ -230,26 +222,17 @@ def _random_big(rng: np.random.Generator, held_out: Combinations) -> Scene:
 
 
 def random_digit(rng: np.random.Generator, part: str, haste: float = 0.0) -> Scene:
-    """Returns a scene of one handwritten digit of a part of `DIGIT_ROWS`, pre-training's varied as hands vary.
-
-    Args:
-        haste: times as much as there; 0 leaves the digits of other parts as they are.
-    """
-    rows = DIGIT_ROWS[part]
-    much = haste or float(part == "pretrain")
+    """Returns one handwritten digit of a part, varied `haste` times as much as in pre-training; 0: there alone."""
+    rows, much = DIGIT_ROWS[part], haste or float(part == "pretrain")
     hand = random_hand(rng, much) if much else None
     return Scene("gray", digit_row=int(rng.integers(rows.start, rows.stop)), hand=hand, seed=_fresh(rng))
 
 
 def random_hand(rng: np.random.Generator, much: float) -> Hand:
     """Returns how a digit is written differently, by so many times what pre-training shows."""
-    turn, zoom = rng.uniform(-14 * much, 14 * much), rng.uniform(1 - 0.18 * much, 1.12)
-    lean, dx, dy = (
-        rng.uniform(-0.2 * much, 0.2 * much),
-        rng.uniform(-2.5 * much, 2.5 * much),
-        rng.uniform(-2.5 * much, 2.5 * much),
-    )
-    return Hand(turn, zoom, lean, dx, dy, weight=rng.uniform(0.6, 1.5))
+    reach = much * np.array([14, 0.18, 0.2, 2.5, 2.5, 0])
+    low, high = np.array([0, 1, 0, 0, 0, 0.6]) - reach, np.array([14, 0, 0.2, 2.5, 2.5, 0]) * much
+    return Hand(*rng.uniform(low, high + np.array([0, 1.12, 0, 0, 0, 1.5])).tolist())
 
 
 def digit_label(row: int) -> int:

@@ -222,7 +222,7 @@ def test_no_scene_occurs_in_two_parts(monkeypatch: pytest.MonkeyPatch, pretraini
     for part, own in (("train", "tune"), ("validation", "validation")):
         drawn[own] = [suite.tuning_question(part, index)[0] for index in range(1500)]
     as_drawn = {part: {dataclasses.replace(scene, seed=0) for scene in scenes} for part, scenes in drawn.items()}
-    assert set(as_drawn) == set(world.PARTS)
+    assert set(as_drawn) == set(world.DIGIT_ROWS)
     assert len(set.union(*as_drawn.values())) == sum(map(len, as_drawn.values()))
     assert all(
         world.part_of(s) in (part, "pretrain" if part == "tune" else part) for part in drawn for s in drawn[part]

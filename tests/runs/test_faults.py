@@ -293,7 +293,7 @@ def test_nothing_is_trained_in_float16(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="Nothing is trained in float16"):
         run(tmp_path, "frozen,projector", dtype="float16")
     with pytest.raises(RequestError, match="Nothing is trained in float16"):
-        list(api.tune("projector", trials=2, extend=0, out=tmp_path, dtype="float16", **SIZE))
+        list(api.tune("projector", out=tmp_path, dtype="float16", **SIZE))
 
 
 def test_a_lock_that_is_waited_for_lets_a_signal_through(tmp_path: Path) -> None:

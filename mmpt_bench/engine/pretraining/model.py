@@ -135,7 +135,7 @@ def build_processor() -> LlavaProcessor:
 
 
 def build_model(seed: int) -> LlavaForConditionalGeneration:
-    """Returns the model with random weights: a CLIP tower, a two-layer projector, a Llama, 4.3 M parameters."""
+    """Returns the model with random weights: a CLIP tower, a two-layer projector, a Llama, 4.2 M parameters."""
     vision = CLIPVisionConfig(
         hidden_size=224,
         intermediate_size=896,

@@ -172,15 +172,15 @@ def test_memory_that_runs_out_halfway_through_a_batch_leaves_the_whole_batchs_gr
 
 
 def test_the_validation_loss_is_the_mean_of_all_answers_tokens(backbone: Backbone, corpus: Corpus) -> None:
-    few = dataclasses.replace(corpus, validation_size=5)
+    few = dataclasses.replace(corpus, validation_size=16)
     with torch.no_grad():
-        parts = [plain_loss(backbone, [few.validation(i)]).item() for i in range(5)]
+        parts = [plain_loss(backbone, [few.validation(i)]).item() for i in range(16)]
     words = backbone.processor.tokenizer
     # The tokens of an answer, and the end of the sequence.
-    sizes = [len(words(few.validation(i).target, add_special_tokens=False).input_ids) + 1 for i in range(5)]
+    sizes = [len(words(few.validation(i).target, add_special_tokens=False).input_ids) + 1 for i in range(16)]
     mean = sum(loss * n for loss, n in zip(parts, sizes, strict=True)) / sum(sizes)
     assert len(set(sizes)) > 1
-    for batch_size in (2, 5, 8):
+    for batch_size in (2, 5, 16):
         assert train.validation_loss(backbone, few, batch_size, 512) == pytest.approx(mean, rel=1e-5)
 
 
@@ -200,7 +200,7 @@ def test_seconds_and_peak_memory_are_those_of_all_sittings(backbone: Backbone, c
 
     _, before = sitting(stop_at=3)
     resident = psutil.Process().memory_info().rss
-    assert resident / 2 < before[-1].peak_bytes <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    assert resident / 2 < before[-1].peak_bytes < 1.1 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     # An earlier sitting took an hour and more memory than there is.
     kept = Checkpoints(tmp_path / "c")
     state = kept.last()
