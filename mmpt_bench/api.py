@@ -27,6 +27,7 @@ from mmpt_bench.runs.options import (
     dataset_names,
     make_request,
     pairs,
+    requested,
 )
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def run(
     from mmpt_bench.interop.trackers import check_trackers, tracking
     from mmpt_bench.runs.execute import execute
 
-    request, wanted = _request(method, tasks, (adapter, other_base), recipe, options)
+    request, wanted = requested(method, tasks, (adapter, other_base), recipe, options)
     names, report = check_trackers(comma_text(log_to), request.offline), reporter or Reporter()
     store = Store(request.out)
     store.check_writable()
@@ -116,34 +117,10 @@ def plan(
     """Returns what `run` would do with the same arguments, how long, and what it could tell apart; runs nothing."""
     from mmpt_bench.runs.estimate import plan_summary
 
-    request, wanted = _request(method, tasks, (adapter, other_base), recipe, options)
+    request, wanted = requested(method, tasks, (adapter, other_base), recipe, options)
     store = Store(request.out)
     planned = _plan(request, store, wanted)
     return plan_summary([planned], store)
-
-
-def _request(
-    method: Names, tasks: Names, trained: tuple[str | None, bool], recipe: str | Path | None, options: Options
-) -> tuple[Request, Any]:
-    """Returns (the request, the recipe that it repeats or None); `trained`: adapter, may it be of another base."""
-    adapter, other_base = trained
-    if adapter is not None and recipe is not None:
-        raise RequestError("`--adapter` and `--recipe` do not go together: the one trains nothing.")
-    if adapter is not None:
-        from mmpt_bench.methods.trained_adapter import adapter_entry
-
-        request = make_request("frozen", tasks, options)
-        entry = adapter_entry(adapter, request.offline, other_base)
-        return dataclasses.replace(request, methods=(entry,)), None
-    if other_base:
-        raise RequestError("`--other-base` is said of an adapter: name it with `--adapter`.")
-    if recipe is None:
-        return make_request(method, tasks, options), None
-    from mmpt_bench.records.recipe_file import read_recipe
-    from mmpt_bench.runs.request import from_recipe
-
-    wanted = read_recipe(Path(recipe))
-    return from_recipe(wanted, make_request("frozen", tasks, options)), wanted
 
 
 def _plan(request: Request, store: Store, wanted: Any) -> Any:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from mmpt_bench.common.errors import RequestError, unknown_name
 from mmpt_bench.common.values import FieldError
@@ -136,6 +137,30 @@ def make_request(method: Names, tasks: Names, options: Options) -> Request:
         guard=options.get("guard", True),
         on_bad_item=on_bad_item,
     )
+
+
+def requested(
+    method: Names, tasks: Names, trained: tuple[str | None, bool], recipe: str | Path | None, options: Options
+) -> tuple[Request, Any]:
+    """Returns (the request, the recipe that it repeats or None); `trained`: adapter, may it be of another base."""
+    adapter, other_base = trained
+    if adapter is not None and recipe is not None:
+        raise RequestError("`--adapter` and `--recipe` do not go together: the one trains nothing.")
+    if adapter is not None:
+        from mmpt_bench.methods.trained_adapter import adapter_entry
+
+        request = make_request("frozen", tasks, options)
+        entry = adapter_entry(adapter, request.offline, other_base)
+        return dataclasses.replace(request, methods=(entry,)), None
+    if other_base:
+        raise RequestError("`--other-base` is said of an adapter: name it with `--adapter`.")
+    if recipe is None:
+        return make_request(method, tasks, options), None
+    from mmpt_bench.records.recipe_file import read_recipe
+    from mmpt_bench.runs.request import from_recipe
+
+    wanted = read_recipe(Path(recipe))
+    return from_recipe(wanted, make_request("frozen", tasks, options)), wanted
 
 
 def comma_text(names: Names) -> str:

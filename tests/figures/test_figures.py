@@ -144,11 +144,11 @@ def test_costs_that_were_not_measured_are_not_drawn_and_the_caption_says_so(made
         return found
 
     none = pareto(own_bytes=None, train_seconds=None, cpu_seconds=None)
-    assert [axes.get_title() for axes in none.figure.axes] == ["By parameters"]
+    assert [axes.get_title("left") for axes in none.figure.axes] == ["By parameters"]
     assert "Not measured, so not drawn: memory; time; CPU time; `mmpt-bench run --measure-costs`" in none.caption
     check_labels(none.figure)
     some = pareto(own_bytes=None)
-    assert [axes.get_title() for axes in some.figure.axes][:2] == ["By parameters", "By memory"]
+    assert [axes.get_title("left") for axes in some.figure.axes][:2] == ["By parameters", "By memory"]
     assert "memory of lora, mmpt" in some.caption
     rows = {row["label"]: row for row in csv.DictReader(io.StringIO(some.csv.decode()))}
     assert (rows["lora"]["own_bytes"], rows["lora"]["on_front_by_own_bytes"]) == ("", "")

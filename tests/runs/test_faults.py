@@ -47,6 +47,8 @@ def small() -> Iterator[None]:
             patch.setitem(suite.N_IMAGES, task, n)
         patch.setattr(backbones, "load_backbone", functools.cache(backbones.load_backbone))
         patch.setattr(train, "CHECKPOINT_SECONDS", -1.0)
+        # Before any fork: weights are read by threads, and a forked child has none of its parent's.
+        backbones.load_backbone("embedded", "float32", None, False)
         yield
 
 
