@@ -24,12 +24,14 @@ class NormTuning(Method):
     color: ClassVar[str] = "#F0E442"
     """Of its marks in every figure; one that the colour-blind can tell from the others."""
     lr_range: ClassVar[tuple[float, float]] = (1e-5, 1e-2)
-    """What a search draws learning rates from."""
+    """Learning rates that suit it, around the default; a search looks at the same rates for every method."""
 
     # Hyperparameters are fields, and their defaults are part of the method; `--set field=value` changes them.
     train_projector: bool = True
     learning_rate: float = 1e-3
 
+    # `open` trains parameters that the model has. New ones are registered on one of its modules (`register_parameter`),
+    # then named to `Attachment.add`; what they do to the forward pass is a hook, taken off again by `undo_with`.
     def attach(self, backbone: Backbone, seed: int) -> Handle:
         """Opens the norms. What a method draws, it draws from `seed` alone (see `uniform` and `normal`)."""
         attachment = Attachment(backbone)

@@ -30,6 +30,7 @@ class LoRA(Method):
     name: ClassVar[str] = "lora"
     color: ClassVar[str] = "#0072B2"
     lr_range: ClassVar[tuple[float, float]] = (1e-5, 1e-2)
+    structures = ({}, {"r": 8, "alpha": 16}, {"r": 2, "alpha": 4})
 
     r: int = 16
     alpha: int = 32

@@ -21,6 +21,7 @@ class Prefix(PromptMethod):
     name: ClassVar[str] = "prefix"
     color: ClassVar[str] = "#CC79A7"
     lr_range: ClassVar[tuple[float, float]] = (1e-4, 1e-1)
+    structures = ({}, {"length": 5}, {"length": 20})
     config_class: ClassVar[str] = "KVPrefixConfig"
 
     length: int = 10

@@ -19,6 +19,7 @@ class VPT(PromptMethod):
     name: ClassVar[str] = "vpt"
     color: ClassVar[str] = "#56B4E9"
     lr_range: ClassVar[tuple[float, float]] = (1e-4, 3e-2)
+    structures = ({}, {"visual_length": 10}, {"visual_length": 5})
     config_class: ClassVar[str] = "VPTConfig"
 
     visual_length: int = 20

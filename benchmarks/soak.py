@@ -45,7 +45,7 @@ from mmpt_bench.study import search
 SIZE = ("--steps", "3", "--batch-size", "2")
 COMMANDS = (
     ("run", "--method", "frozen,lora,projector", "--tasks", "mme,mnist", *SIZE),
-    ("tune", "--method", "lora,projector", "--trials", "2", "--extend", "1", *SIZE),
+    ("tune", "--method", "lora,projector", "--rounds", "1", "--grid", "1e-3,3e-3", *SIZE),
     ("ablate", "--prompt-len", "2,3", "--tasks", "mnist", *SIZE),
     ("leaderboard", "--publish"),
     ("report",),
@@ -70,7 +70,7 @@ def _make_small() -> None:
     """Puts the small suite, the kept figures and the standing clocks in the place of the usual ones."""
     torch.set_num_threads(1)
     suite.CORPUS_SIZE, suite.VALIDATION_SIZE = 32, 8
-    suite.N_IMAGES.update(mme=1, mnist=16)
+    suite.N_IMAGES.update(mme=1, pope=2, vsr=2, snli_ve=2, cifar10=10, mnist=16)
     options = predict.InferenceOptions
     predict.InferenceOptions = lambda size, *others: options(BATCH, *others)
     backbones.load_backbone = functools.cache(backbones.load_backbone)

@@ -4,7 +4,7 @@
     python examples/paper.py --train-images vision-flan/images_191task_1k --images coco=DIR,flickr30k=DIR,mme=DIR
 
 `--plan` prints hours, memory and disk and runs nothing; it needs no weights, hub or accelerator. Without it, the
-learning rates are searched first, each method with as many tries, then everything is trained, evaluated and ranked.
+learning rates are searched first, each method by the same search, then everything is trained, evaluated and ranked.
 What is recorded is not done again: the same command goes on after an interruption.
 """
 
@@ -16,14 +16,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from mmpt_bench.records.rate_curve import Protocol
+
 METHODS = ("frozen", "projector", "mmpt", "vpt", "prefix", "lora", "full")
 EXAMPLES = 186_103
 """Of Vision-Flan, 191 tasks (arXiv:2402.11690)."""
 EPOCHS, BATCH = 3, 128
 """Of the paper's training."""
 QUESTIONS = {"mme": 2_374, "pope": 9_000, "vsr": 1_222, "snli_ve": 17_901, "cifar10": 10_000, "mnist": 10_000}
-EXTENDED = 3
-"""Learning rates that follow from those drawn, for each method."""
+DEV_QUESTIONS = {"vsr": 340, "snli_ve": 17_858}
+"""Of the tasks that have a validation split, which learning rates are chosen on."""
 TEXT_TOKENS = 120
 """Prompt and answer of one example: an assumption."""
 ACTIVATION_BYTES = 34
@@ -44,9 +46,10 @@ def steps() -> int:
     return round(EXAMPLES * EPOCHS / BATCH)
 
 
-def plan(backbone: str, seeds: int, trials: int, tflops: float) -> dict[str, Any]:
+def plan(backbone: str, seeds: int, searched: int, tflops: float) -> dict[str, Any]:
     """Returns hours, memory and disk of the whole setting, counted from the architecture.
 
+    `searched` is the number of trainings in a method's search, `mmpt_bench.records.rate_curve.Protocol.trainings`.
     A token costs two operations a weight forward and two more backward through weights that stay; a weight that is
     trained costs two more. The accelerator's sustained speed is an assumption, `tflops`.
     """
@@ -56,13 +59,14 @@ def plan(backbone: str, seeds: int, trials: int, tflops: float) -> dict[str, Any
     anatomy, total, image_tokens = anatomy_of(backbone)
     entries, language = method_entries(), anatomy.language_parameters
     tokens = image_tokens + TEXT_TOKENS
-    asked = sum(QUESTIONS.values()) * tokens * 2 * language / (tflops * 1e12) / 3600
+    a_question = tokens * 2 * language / (tflops * 1e12) / 3600
+    asked, dev_asked = (sum(of.values()) * a_question for of in (QUESTIONS, DEV_QUESTIONS))
     width = anatomy.text_dim * len(anatomy.decoder_layers)
     rows: dict[str, Any] = {}
     for name in METHODS:
         adapter = load_method(entries[name])()
         trained = adapter.count(anatomy)
-        runs = (seeds if trained else 1, trials + EXTENDED if trained else 0)
+        runs = (seeds if trained else 1, searched if trained else 0)
         seen = tokens + getattr(adapter, "decoder_rows", 0)
         work = steps() * BATCH * seen * (4 * language + 2 * trained) if trained else 0
         hours = work / (tflops * 1e12) / 3600
@@ -70,7 +74,7 @@ def plan(backbone: str, seeds: int, trials: int, tflops: float) -> dict[str, Any
         state = 2 * total + 6 * trained
         rows[name] = {
             "trainable": trained,
-            "hours": sum(runs) * hours + runs[0] * asked,
+            "hours": sum(runs) * hours + runs[0] * asked + runs[1] * dev_asked,
             "gib_states": state / 2**30,
             "gib_an_example": seen * width * ACTIVATION_BYTES / 2**30 if trained else 0.0,
             "gib_disk": runs[0] * 2 * trained / 2**30,
@@ -78,10 +82,10 @@ def plan(backbone: str, seeds: int, trials: int, tflops: float) -> dict[str, Any
     return {"total": total, "tokens": tokens, "methods": rows}
 
 
-def show(found: dict[str, Any], seeds: int, trials: int, tflops: float) -> None:
+def show(found: dict[str, Any], seeds: int, searched: int, tflops: float) -> None:
     """Prints the plan."""
     rows = found["methods"]
-    rates = f"{trials} + {EXTENDED} learning rates a method"
+    rates = f"{searched} trainings to search a method's learning rate"
     print(f"{steps():,} steps of {BATCH} examples; {seeds} seeds, {rates}; {tflops:g} TFLOP/s")
     print(f"{'method':<10} {'trainable':>14} {'share':>9} {'hours':>8} {'GiB':>6} {'GiB/example':>12} {'adapters':>9}")
     for name, row in rows.items():
@@ -103,10 +107,10 @@ def commands(options: argparse.Namespace) -> list[list[str]]:
     common += ["--train-data", "vision-flan", "--train-images", str(options.train_images)]
     common += ["--decontaminate"] if options.decontaminate else []
     seeds = ",".join(str(seed) for seed in range(options.seeds))
-    run = ["run", *common, "--tasks", "all", "--seeds", seeds]
-    run += ["--images", options.images] if options.images else []
-    run += ["--data", str(options.data)] if options.data else []
-    return [["tune", *common, "--trials", str(options.trials), "--extend", str(EXTENDED)], run]
+    common += ["--images", options.images] if options.images else []
+    common += ["--data", str(options.data)] if options.data else []
+    tune = ["tune", *common, "--rounds", options.rounds, "--dev-tasks", ",".join(DEV_QUESTIONS)]
+    return [tune, ["run", *common, "--tasks", "all", "--seeds", seeds]]
 
 
 def main() -> int:
@@ -119,7 +123,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, help="folder of the tasks' data in the hub's schema; else the hub")
     parser.add_argument("--decontaminate", action="store_true", help="leave out training tasks that are evaluated")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--trials", type=int, default=5, help="learning rates that are drawn for each method")
+    parser.add_argument("--rounds", default="1,3,5", help="seeds of each learning rate by round of the search")
     parser.add_argument("--tflops", type=float, default=250.0, help="sustained speed that the plan counts with")
     parser.add_argument("--out", type=Path, default=Path("results-paper"))
     options = parser.parse_args()
@@ -127,9 +131,9 @@ def main() -> int:
         # The hub's model is planned by the paper's own architecture, which is on this disk.
         here = Path(__file__).parent / "llava-7b-linear"
         backbone = options.backbone if Path(options.backbone).is_dir() else str(here)
-        show(
-            plan(backbone, options.seeds, options.trials, options.tflops), options.seeds, options.trials, options.tflops
-        )
+        searched = Protocol(rounds=tuple(map(int, options.rounds.split(",")))).trainings[1]
+        found = plan(backbone, options.seeds, searched, options.tflops)
+        show(found, options.seeds, searched, options.tflops)
         return 0
     if options.train_images is None:
         parser.error("--train-images: Vision-Flan's pictures are needed (see `mmpt-bench run --help`)")

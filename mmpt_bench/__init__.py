@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from mmpt_bench.data.dataset import Dataset, Official, Pin, RawForm
     from mmpt_bench.data.image_folders import ImageFolder
     from mmpt_bench.data.images import LazyImage
-    from mmpt_bench.data.rows import Rows, read_choice, read_image, read_label, read_text
+    from mmpt_bench.data.rows import Rows, read_choice, read_image, read_label, read_text, read_wording
     from mmpt_bench.data.samples import Prediction, Sample
     from mmpt_bench.evaluation.metrics import Accuracy, Metric, MMEMetric, POPEMetric
     from mmpt_bench.evaluation.parsing import yes_no
@@ -48,7 +48,7 @@ _HOMES = {
     "data.dataset": "Dataset Official Pin RawForm",
     "data.image_folders": "ImageFolder",
     "data.images": "LazyImage",
-    "data.rows": "Rows read_choice read_image read_label read_text",
+    "data.rows": "Rows read_choice read_image read_label read_text read_wording",
     "data.samples": "Prediction Sample",
     "evaluation.metrics": "Accuracy MMEMetric Metric POPEMetric",
     "evaluation.parsing": "yes_no",

@@ -1,4 +1,4 @@
-"""The public functions: they take plain values, return data and print nothing; the command line calls exactly these.
+"""The public functions: they take plain values, return data and print nothing; commands that run or score call these.
 
 import mmpt_bench as mb
 results = mb.run(method="mmpt", tasks=["mme", "pope"])
@@ -18,7 +18,17 @@ from mmpt_bench.methods import method_catalog
 from mmpt_bench.records.store import Store, published_folder, results_folder
 from mmpt_bench.report.results import Results
 from mmpt_bench.runs.events import Reporter
-from mmpt_bench.runs.options import Names, Options, comma_text, dataset_names, make_request, pairs
+from mmpt_bench.runs.options import (
+    Names,
+    Options,
+    SearchOptions,
+    column_names,
+    comma_text,
+    dataset_names,
+    make_request,
+    pairs,
+    requested,
+)
 
 if TYPE_CHECKING:
     from mmpt_bench.board.contrasts import Scope
@@ -27,13 +37,15 @@ if TYPE_CHECKING:
     from mmpt_bench.figures.figure_data import Drawn, Missing
     from mmpt_bench.interop.answers.score import Scorecard
     from mmpt_bench.records.learning_rates import Choice
+    from mmpt_bench.records.rate_trials import Trial
     from mmpt_bench.report.leaderboard import Leaderboard
     from mmpt_bench.report.write import Report
     from mmpt_bench.runs.estimate import PlanSummary
     from mmpt_bench.runs.request import Request
     from mmpt_bench.study.ablation_tables import AblationResult
+    from mmpt_bench.study.acceptance import Written
     from mmpt_bench.study.comparison_text import ComparisonResult
-    from mmpt_bench.study.search import Range, Trial
+    from mmpt_bench.study.search import SearchPlan
 
 Stopping = Callable[[], bool]
 
@@ -83,7 +95,7 @@ def run(
     from mmpt_bench.interop.trackers import check_trackers, tracking
     from mmpt_bench.runs.execute import execute
 
-    request, wanted = _request(method, tasks, (adapter, other_base), recipe, options)
+    request, wanted = requested(method, tasks, (adapter, other_base), recipe, options)
     names, report = check_trackers(comma_text(log_to), request.offline), reporter or Reporter()
     store = Store(request.out)
     store.check_writable()
@@ -106,34 +118,10 @@ def plan(
     """Returns what `run` would do with the same arguments, how long, and what it could tell apart; runs nothing."""
     from mmpt_bench.runs.estimate import plan_summary
 
-    request, wanted = _request(method, tasks, (adapter, other_base), recipe, options)
+    request, wanted = requested(method, tasks, (adapter, other_base), recipe, options)
     store = Store(request.out)
     planned = _plan(request, store, wanted)
     return plan_summary([planned], store)
-
-
-def _request(
-    method: Names, tasks: Names, trained: tuple[str | None, bool], recipe: str | Path | None, options: Options
-) -> tuple[Request, Any]:
-    """Returns (the request, the recipe that it repeats or None); `trained`: adapter, may it be of another base."""
-    adapter, other_base = trained
-    if adapter is not None and recipe is not None:
-        raise RequestError("`--adapter` and `--recipe` do not go together: the one trains nothing.")
-    if adapter is not None:
-        from mmpt_bench.methods.trained_adapter import adapter_entry
-
-        request = make_request("frozen", tasks, options)
-        entry = adapter_entry(adapter, request.offline, other_base)
-        return dataclasses.replace(request, methods=(entry,)), None
-    if other_base:
-        raise RequestError("`--other-base` is said of an adapter: name it with `--adapter`.")
-    if recipe is None:
-        return make_request(method, tasks, options), None
-    from mmpt_bench.records.recipe_file import read_recipe
-    from mmpt_bench.runs.request import from_recipe
-
-    wanted = read_recipe(Path(recipe))
-    return from_recipe(wanted, make_request("frozen", tasks, options)), wanted
 
 
 def _plan(request: Request, store: Store, wanted: Any) -> Any:
@@ -203,26 +191,35 @@ def ablate(
 def tune(
     method: Names = "all",
     *,
-    trials: int = 5,
-    extend: int = 3,
-    ranges: Mapping[str, Range] | None = None,
-    told: Callable[[Trial], None] = lambda trial: None,
+    told: Callable[[str, Trial], None] = lambda label, trial: None,
     stopping: Stopping = _never,
-    **options: Unpack[Options],
+    **options: Unpack[SearchOptions],
 ) -> Iterator[Choice]:
-    """Searches each method's learning rate on the validation set and yields the choices; every trial is kept.
+    """Searches each method's learning rate by its score on dev data and yields the choices; every trial is kept.
 
     Args:
         method: names or files.
-        trials: rates that are drawn from a method's own range.
-        extend: rates that are tried after these.
-        ranges: method -> (lowest, highest) in place of its own range.
-        told: of each new trial.
-        stopping, options: as in `run`.
+        told: of each new trial, with what its method is called.
+        stopping: as in `run`.
+        options: see `SearchOptions`.
     """
     from mmpt_bench.study import search
 
-    yield from search.tune(make_request(method, "mme", options), trials, extend, ranges or {}, told, stopping)
+    yield from search.tune(plan_tune(method, **options), told, stopping)
+
+
+def plan_tune(method: Names = "all", **options: Unpack[SearchOptions]) -> SearchPlan:
+    """Returns what `tune` would search with the same arguments; trains and writes nothing."""
+    from mmpt_bench.study.search import plan_search
+
+    return plan_search(method, options)
+
+
+def accept_search(out: str | Path | None = None) -> Written:
+    """Writes search.md, curves and whether dev scores predict test scores, from recorded trials; see docs/tuning.md."""
+    from mmpt_bench.study.acceptance import write_acceptance
+
+    return write_acceptance(Store(results_folder(out)))
 
 
 def compare(
@@ -291,6 +288,7 @@ def score(
     parse: str = "official",
     data: str | Path | None = None,
     dataset: Mapping[str, str] | Sequence[str] = (),
+    columns: Mapping[str, str] | Sequence[str] = (),
 ) -> Scorecard:
     """Returns the scores of answers made elsewhere.
 
@@ -300,6 +298,7 @@ def score(
         parse: rule by which replies are read.
         data: folder of the task's official rows, to match the answers to.
         dataset: another data set of the task's form.
+        columns: what the files of the official rows call the task's columns.
     """
     from mmpt_bench.interop.answers.forms import read_answers
     from mmpt_bench.interop.answers.score import score_answers
@@ -312,7 +311,9 @@ def score(
     for name in dataset_names(pairs(dataset), [found.name]).values():
         found = found.on(found.data.named(name))
     given = read_answers([Path(file) for file in files])
-    official = None if data is None else samples(found, rows_of(found, Where(Path(data)), need_images=False))
+    called = column_names(pairs(columns), [found.name])
+    where = Where(None if data is None else Path(data), columns=called)
+    official = None if data is None else samples(found, rows_of(found, where, need_images=False))
     return score_answers(found, given, official)
 
 

@@ -1,8 +1,9 @@
 """MMPT: deep prompts in the vision tower and in the language model, joined by the projector (arXiv:2409.15657).
 
 Each vision block that is read gets `visual_length` prompts of its own, each decoder layer `text_length`. The visual
-prompts' states pass through the projector, which is trained too, and enter the language model as further tokens. Where
-the paper and the authors' code differ, a switch chooses, and the default is the paper's.
+prompts' states pass through the projector, which is trained too, and enter the language model as further tokens, in the
+image slot, before the image tokens. Where the paper and the authors' code differ, a switch chooses, and the default is
+the paper's.
 """
 
 from __future__ import annotations
@@ -20,14 +21,16 @@ from mmpt_bench.methods.prompt_method import PromptMethod
 class MMPT(PromptMethod):
     """Multimodal prompt tuning with the paper's best lengths.
 
-    Parameters are built for the blocks that are read and no others: behind the hidden state that LLaVA takes (-2), a
-    set of prompts would count and never get a gradient. So `count` has `visual_length` x width x 23 at LLaVA-7B where
-    the published arithmetic has 24; `paper_count` is that arithmetic, for comparison with printed figures.
+    Parameters are built for what is read and nothing else: behind the hidden state that LLaVA takes (-2), a set of
+    prompts would count and never get a gradient. So `count` has `visual_length` x width x 23 at LLaVA-7B where the
+    published arithmetic has 24; `paper_count` is that arithmetic, for comparison with printed figures. With
+    `visual_states` `parameters` it is 24 in both, since the last set is what the language model gets.
     """
 
     name: ClassVar[str] = "mmpt"
     color: ClassVar[str] = "#D55E00"
     lr_range: ClassVar[tuple[float, float]] = (1e-4, 3e-2)
+    structures = ({}, {"visual_length": 10, "text_length": 5}, {"visual_length": 5, "text_length": 5})
     config_class: ClassVar[str] = "MMPTConfig"
 
     visual_length: int = 20
@@ -36,18 +39,22 @@ class MMPT(PromptMethod):
     """Prompts in each decoder layer; 0 leaves the text side alone."""
     interaction: bool = True
     """The visual prompts reach the language model as tokens of their own."""
+    interaction_place: Literal["image", "front"] = "image"
+    """Where these stand: in the image slot of the user's turn, before the image tokens (paper and released code), or in
+    front of the sequence, as in results of versions that had no such field."""
     visual_deep: bool = True
     """A new set before every block, as in the paper; else one set that flows through all."""
     text_deep: bool = True
     """A new set before every layer, as in the paper; else one set in front of the first."""
     visual_states: Literal["output", "parameters"] = "output"
-    """What reaches the language model: the prompts' output states (paper), or the last set's raw parameters and the
-    class token (released code)."""
+    """What reaches the language model: the prompts' output states (paper), or raw parameters and the class token. In
+    the image slot these are the released code's: all rows but the first of the set that belongs to the block behind
+    those that are read, then the class token. In front, what earlier versions took: the last set that is read."""
     init: Literal["xavier", "normal", "words"] = "xavier"
     """What prompts start as: xavier-uniform (released code), normal with a deviation of 0.02, or, for the textual ones,
     embeddings of words drawn at random."""
     placement: Literal["text-first", "visual-first"] = "text-first"
-    """Whether the textual prompts stand before the visual ones in front of the sequence, or behind them."""
+    """Whether the textual prompts stand before the visual ones, or behind them, where both stand in front."""
     train_projector: bool = True
     train_lm_head: bool = False
     """The released code trains it, the paper does not."""
@@ -64,8 +71,10 @@ class MMPT(PromptMethod):
         self.check_choices()
         if self.init == "words" and not self.text_length:
             raise RequestError("`init` `words` is for textual prompts: raise `text_length`.")
-        if self.placement == "visual-first" and not (self.interaction and self.text_length):
-            raise RequestError("`placement` `visual-first` needs textual prompts and `interaction`.")
+        if self.interaction_place == "front" and not self.interaction:
+            raise RequestError("`interaction_place` `front` needs `interaction`.")
+        if self.placement == "visual-first" and not (self.interaction_place == "front" and self.text_length):
+            raise RequestError("`placement` `visual-first` needs textual prompts and `interaction_place` `front`.")
         if self.interaction and not self.visual_length:
             raise RequestError("`interaction` needs visual prompts: raise `visual_length` or switch it off.")
 

@@ -27,10 +27,11 @@ def sample(row: Mapping[str, Any], number: int, label_names: Sequence[str]) -> m
     return mb.Sample(
         id=sample_id,
         image=mb.read_image(row["img"], f"cifar10/{number}", sample_id, "img"),
-        question=QUESTION.format(all_but_last=", ".join(label_names[:-1]), last=label_names[-1]),
+        question=mb.read_wording(row, QUESTION).format(all_but_last=", ".join(label_names[:-1]), last=label_names[-1]),
         choices=tuple(label_names),
         answer=answer,
         cluster=sample_id,
+        wording=row.get("wording", ""),
     )
 
 

@@ -33,6 +33,7 @@ def sample(row: Mapping[str, Any], number: int, label_names: Sequence[str]) -> m
         answer=mb.read_choice(row, "answer", CHOICES),
         group=subtask,
         cluster=image_name,
+        wording=mb.read_wording(row),
     )
 
 

@@ -18,10 +18,11 @@ def sample(row: Mapping[str, Any], number: int, label_names: Sequence[str]) -> m
     return mb.Sample(
         id=sample_id,
         image=mb.read_image(row["image"], f"mnist/{number}", sample_id),
-        question=QUESTION,
+        question=mb.read_wording(row, QUESTION),
         choices=tuple(label_names),
         answer=answer,
         cluster=sample_id,
+        wording=row.get("wording", ""),
     )
 
 

@@ -27,10 +27,11 @@ def sample(row: Mapping[str, Any], number: int, label_names: Sequence[str]) -> m
     return mb.Sample(
         id=sample_id,
         image=mb.read_image(row["image"], f"snli_ve/{image_name}", sample_id),
-        question=QUESTION.format(hypothesis=mb.read_text(row, "hypothesis")),
+        question=mb.read_wording(row, QUESTION).format(hypothesis=mb.read_text(row, "hypothesis")),
         choices=CHOICES,
         answer=mb.read_label(row, "label", label_names),
         cluster=image_name,
+        wording=row.get("wording", ""),
     )
 
 

@@ -22,11 +22,12 @@ def sample(row: Mapping[str, Any], number: int, label_names: Sequence[str]) -> m
     return mb.Sample(
         id=sample_id,
         image=mb.read_image(row["image"], f"vsr/{image_name}", sample_id),
-        question=QUESTION.format(caption=mb.read_text(row, "caption")),
+        question=mb.read_wording(row, QUESTION).format(caption=mb.read_text(row, "caption")),
         choices=CHOICES,
         answer=mb.read_label(row, "label", CHOICES),
         group=mb.read_text(row, "relation"),
         cluster=image_name,
+        wording=row.get("wording", ""),
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import mmpt_bench as mb
+from mmpt_bench.embedded import suite
 from mmpt_bench.runs.options import Options
 from support.paths import ROOT
 from support.tiny import save_tiny
@@ -90,11 +91,16 @@ def test_a_plan_and_an_ablation_return_data(tmp_path: Path, capfd: pytest.Captur
     assert capfd.readouterr().out == ""
 
 
-def test_a_search_yields_a_choice_a_method_and_keeps_every_trial(tmp_path: Path) -> None:
+def test_a_search_yields_a_choice_a_method_and_keeps_every_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for task, n in {"mme": 1, "pope": 2, "vsr": 2, "snli_ve": 2, "cifar10": 10, "mnist": 4}.items():
+        monkeypatch.setitem(suite.N_IMAGES, task, n)
     told: list[Any] = []
     options: Any = {"steps": 1, "batch_size": 2, "out": tmp_path, "offline": True}
-    (choice,) = mb.tune("projector", trials=2, extend=1, told=told.append, **options)
-    assert [(trial.rate, trial.loss) for trial in told] == list(choice.trials)
+    (choice,) = mb.tune("projector", rounds=[1], grid=(1e-3, 3e-3), told=lambda _, trial: told.append(trial), **options)
+    curve = {point.rate: point.mean for point in choice.curve.points}
+    assert {trial.rate: trial.score for trial in told} == curve
     assert len((tmp_path / "learning_rate_trials.jsonl").read_text().splitlines()) == 3
 
 
@@ -112,7 +118,7 @@ def test_options_are_called_like_those_of_the_command_line() -> None:
 
     named = {name for option in run.params for name in (option.name or "").split() if name not in ("as_json",)}
     assert set(Options.__annotations__) <= named
-    own = {"method", "tasks", "adapter", "other_base", "recipe", "only_plan", "log_to"}
+    own = {"method", "tasks", "adapter", "other_base", "recipe", "only_plan", "log_to", "measure_costs"}
     assert named - set(Options.__annotations__) == own
 
 

@@ -28,14 +28,16 @@ def test_steps_are_three_epochs(paper: Any) -> None:
 
 
 def test_plan_counts_what_the_architecture_says(paper: Any) -> None:
-    found = paper.plan(str(FOLDER / "llava-7b-linear"), seeds=3, trials=5, tflops=100.0)
+    found = paper.plan(str(FOLDER / "llava-7b-linear"), seeds=3, searched=39, tflops=100.0)
     rows = found["methods"]
     assert found["tokens"] == 256 + 120
     assert rows["lora"]["trainable"] == 44_175_360
     # 4,362 steps x 128 examples x 376 tokens x (4 x 6,738,415,616 + 2 x 4,198,400) operations at 1e14 a second.
     training = 4_362 * 128 * 376 * (4 * 6_738_415_616 + 2 * 4_198_400) / 1e14 / 3600
     asking = 50_497 * 376 * 2 * 6_738_415_616 / 1e14 / 3600
-    assert rows["projector"]["hours"] == pytest.approx((3 + 5 + 3) * training + 3 * asking)
+    # Each of the 39 trainings of the search answers the 340 + 17,858 questions of two validation splits.
+    expected = (3 + 39) * training + 3 * asking + 39 * asking * 18_198 / 50_497
+    assert rows["projector"]["hours"] == pytest.approx(expected)
     # MMPT's 10 textual prompts and 20 visual ones are rows of every sequence.
     assert rows["mmpt"]["gib_an_example"] / rows["projector"]["gib_an_example"] == pytest.approx(406 / 376)
     assert rows["frozen"]["hours"] == pytest.approx(asking)
@@ -47,11 +49,11 @@ def test_commands_name_every_method_and_the_data(paper: Any) -> None:
 
     options = argparse.Namespace(
         backbone="B", out=Path("O"), train_images=Path("T"), decontaminate=False, images="coco=C", data=None, seeds=3,
-        trials=5,
+        rounds="1,3",
     )  # fmt: skip
     tune, run = paper.commands(options)
     assert tune[0] == "tune"
-    assert (tune[tune.index("--trials") + 1], tune[tune.index("--extend") + 1]) == ("5", "3")
+    assert (tune[tune.index("--rounds") + 1], tune[tune.index("--dev-tasks") + 1]) == ("1,3", "vsr,snli_ve")
     assert run[run.index("--seeds") + 1] == "0,1,2"
     assert run[run.index("--images") + 1] == "coco=C"
     assert run[run.index("--method") + 1] == "frozen,projector,mmpt,vpt,prefix,lora,full"

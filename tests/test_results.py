@@ -16,7 +16,7 @@ from support.studies import study, study_tasks
 RESULTS = ROOT / "results"
 SOURCES = (
     "records.jsonl", "samples/*.jsonl", "ablations/*.json", "learning_curves.jsonl", "learning_rates.json",
-    "learning_rate_trials.jsonl", "published.csv",
+    "learning_rate_trials.jsonl", "learning_rate_test_scores.jsonl", "published.csv",
 )  # fmt: skip
 """What is not made from something else in the folder; `published.csv` is typed from papers."""
 OWN = {"runs", "checkpoints", "tracking", "audit.json", "report.html"}
@@ -33,7 +33,7 @@ def files(folder: Path) -> set[str]:
 def remade(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Returns a folder made by one command from the sources of results/ alone."""
     if (RESULTS / "runs").is_dir():
-        pytest.skip("results/ holds runs that may not be published yet: `mmpt-bench leaderboard --publish --out results`")
+        pytest.skip("results/ holds runs that may not be published yet: `mmpt-bench leaderboard --publish`")
     top = tmp_path_factory.mktemp("remade")
     for path in (path for pattern in SOURCES for path in RESULTS.glob(pattern)):
         target = top / "results" / path.relative_to(RESULTS)

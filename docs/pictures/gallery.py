@@ -38,7 +38,7 @@ def draw_worlds(path: Path) -> None:
     rng = np.random.default_rng(11)
     scenes = [world.random_scene(rng, (n,)) for n in (1, 2, 3, 4, 4)]
     scenes += [world.random_text(rng, False), world.random_text(rng, True), world.random_big(rng)]
-    scenes += [world.random_digit(rng, "validation")]
+    scenes += [world.random_digit(rng, "validation", suite.HASTE)]
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9.2, 2.4), layout="constrained")
         axes = figure.subplots(2, len(scenes))

@@ -1,17 +1,19 @@
-"""From labelled records to a board: rows, cells with their intervals, ranks."""
+"""From labelled records to a board: rows, cells with their intervals, places."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from mmpt_bench.board.board import Board, Cell, Column, Failure, Row
 from mmpt_bench.board.ranking import ranked
 from mmpt_bench.board.rescoring import Rescored, Samples, by, decoding, rescored
 from mmpt_bench.common.errors import UntrustedRecord
 from mmpt_bench.evaluation.task import OFFICIAL, Task
+from mmpt_bench.records.keys import earlier_params
 from mmpt_bench.records.record import Record
-from mmpt_bench.stats.claims import SEEDS_TO_CLAIM
+from mmpt_bench.stats.claims import SEEDS_TO_CLAIM, Comparison
 from mmpt_bench.stats.intervals import Interval, cluster_bootstrap, percentile, seed_spread
 from mmpt_bench.stats.resampling import Resampled, resample
 
@@ -28,6 +30,8 @@ class Evidence:
     scores: Scores
     overall: Resampled | None
     """The chance-centred mean over tasks of the ranked rows, resampled; None where nothing is ranked."""
+    comparisons: Mapping[str, tuple[Comparison, ...]] = field(default_factory=dict)
+    """By task, and under `OVERALL`: all pairs of a column, each column one family of Holm."""
 
 
 def assembled(
@@ -86,9 +90,9 @@ def assembled(
         reference="",
         notes=_notes(groups, first.budget),
     )
-    board, overall, headlines = ranked(empty, scores, tasks, n_resamples)
-    rows = [_with_intervals(row, scores[row.label], tasks, headlines, n_resamples) for row in board.rows]
-    return Evidence(replace(board, rows=tuple(rows)), scores, overall)
+    made = ranked(empty, scores, tasks, n_resamples)
+    rows = [_with_intervals(row, scores[row.label], tasks, made.headlines, n_resamples) for row in made.board.rows]
+    return Evidence(replace(made.board, rows=tuple(rows)), scores, made.overall, made.comparisons)
 
 
 def _notes(groups: Mapping[str, Sequence[Record]], budget: Mapping[str, object]) -> tuple[str, ...]:
@@ -156,7 +160,7 @@ def _row(
     tasks: Mapping[str, Task],
     various: bool,
 ) -> Row:
-    """Returns a row without ranks and intervals; `various` where the board's trainings differ in threads."""
+    """Returns a row without places and intervals; `various` where the board's trainings differ in threads."""
     records = [each.record for by_seed in runs.values() for _, each in sorted(by_seed.items())]
     first, trains = records[0], any(record.trainable for record in records)
     by_run = {record.run: record for record in records}.values()
@@ -164,14 +168,13 @@ def _row(
     row = Row(
         label=label,
         method=first.method,
-        params=first.params,
+        params=first.params | earlier_params(first.method, first.params),
         trains=trains,
         seeds=tuple(sorted({seed for by_seed in runs.values() for seed in by_seed})) if trains else (),
         cells={name: _cell(by_seed, tasks[name], trains) for name, by_seed in runs.items()},
         trainable=first.trainable,
         total=first.total,
-        train_seconds=sum(record.train_seconds for record in by_run) / len(by_run),
-        peak_bytes=max(record.peak_bytes for record in by_run),
+        **_costs(list(by_run)),
         adapter_bytes=max(record.adapter_bytes for record in by_run),
         learning_rate=_rate(first) if trains else None,
         learning_rate_source="; ".join(sorted({record.learning_rate_source for record in records})),
@@ -179,6 +182,18 @@ def _row(
     )
     flags = _flags(row, records, n_failed, limit)
     return replace(row, flags=(*flags, *(_threads(records) if various else [])))
+
+
+def _costs(records: Sequence[Record]) -> dict[str, Any]:
+    """Returns the time and memory of trainings as a row shows them: of those runs alone that were measured."""
+    timed = [record for record in records if record.is_timed]
+    seen = [record for record in records if record.is_memory_own]
+    return {
+        "train_seconds": _mean([record.train_seconds for record in timed]) if timed else None,
+        "cpu_seconds": _mean([record.cpu_seconds for record in timed]) if timed else None,
+        "peak_bytes": max((record.peak_bytes for record in seen), default=None),
+        "own_bytes": max((record.peak_bytes - (record.resident_bytes or 0) for record in seen), default=None),
+    }
 
 
 def _flags(row: Row, records: Sequence[Record], n_failed: int, limit: int | None) -> list[str]:
@@ -255,7 +270,7 @@ def _interval(
 
 
 def _cell(by_seed: Mapping[int, Rescored], task: Task, trains: bool) -> Cell:
-    """Returns a cell without rank and interval."""
+    """Returns a cell without place and interval."""
     results = [by_seed[seed] for seed in sorted(by_seed)]
     spread = seed_spread([result.values[task.headline] for result in results])
     shared = set.intersection(*(set(result.values) for result in results))

@@ -58,14 +58,24 @@ class Cell:
     """Every figure of the task that all seeds have, mean over seeds."""
     eval_keys: dict[int, str] = dataclasses.field(default_factory=dict)
     """Seed -> `eval_key` of the record that it is made from; 0 for a method that does not train."""
-    rank: int | None = None
-    """1 + number of methods that are significantly better on this task."""
-    rank_interval: tuple[int, int] | None = None
-    """Of `place`, over resamples."""
     place: int | None = None
-    """By the figure alone; equal figures share a place."""
+    """By the figure among the methods of the task that can be compared; equal figures share a place."""
+    place_interval: tuple[int, int] | None = None
+    """Of `place`, over resamples."""
+    groups: str = ""
+    """Letters: methods that share one are not separated on this task; one family of Holm over all pairs of the task."""
+    borderline: bool = False
+    """Some pair of it has a p near .05 (`BORDERLINE`), so that other seeds may well change its letters."""
+    gain: float | None = None
+    """Over tuning the projector alone, in the unit of the task; None where that was not run, or it is that itself."""
+    gain_interval: Interval | None = None
     retention: dict[str, Ratio] = dataclasses.field(default_factory=dict)
     """Against full fine-tuning: raw, chance_corrected, gain_recovered."""
+
+    @property
+    def worst(self) -> float | None:
+        """Returns the score of the worst seed; None for a method without seeds."""
+        return min(self.by_seed.values(), default=None)
 
 
 @dataclass(frozen=True)
@@ -83,10 +93,14 @@ class Row:
     """By task."""
     trainable: int
     total: int
-    train_seconds: float
-    """Mean over runs, measured."""
-    peak_bytes: int
-    """Largest over runs, measured in training."""
+    train_seconds: float | None
+    """Mean over the runs that had a process and an idle machine to themselves; None where there is none."""
+    cpu_seconds: float | None
+    """The same of the processor's time, over all its threads."""
+    peak_bytes: int | None
+    """Largest over the runs that had a process to themselves; None where there is none."""
+    own_bytes: int | None
+    """The same without what was held before training: the loaded model and data."""
     adapter_bytes: int
     learning_rate: float | None
     learning_rate_source: str
@@ -94,11 +108,19 @@ class Row:
     overall: float | None = None
     """Mean over tasks of (score - chance) / (ceiling - chance), over the seeds of the ranking."""
     overall_interval: Interval | None = None
-    rank: int | None = None
-    rank_interval: tuple[int, int] | None = None
+    overall_by_seed: dict[int, float] = dataclasses.field(default_factory=dict)
+    """Empty for a method without seeds."""
     place: int | None = None
+    place_interval: tuple[int, int] | None = None
+    groups: str = ""
+    """Letters: methods that share one are not separated overall."""
+    borderline: bool = False
+    """As of a cell."""
+    gain: float | None = None
+    """Of the overall score over tuning the projector alone; None where that has none, or it is that itself."""
+    gain_interval: Interval | None = None
     unranked: str = ""
-    """Why it has no rank; empty where it has one."""
+    """Why it has no place; empty where it has one."""
     retention: dict[str, Ratio] = dataclasses.field(default_factory=dict)
     """Of the overall score."""
 
@@ -110,6 +132,11 @@ class Row:
     def has(self, keys: Collection[str]) -> bool:
         """Returns whether some of these results are in the row."""
         return any(key in keys for cell in self.cells.values() for key in cell.eval_keys.values())
+
+    @property
+    def worst(self) -> float | None:
+        """Returns the overall score of the worst seed; None for a method without seeds."""
+        return min(self.overall_by_seed.values(), default=None)
 
 
 @dataclass(frozen=True)
@@ -146,19 +173,27 @@ class Board:
     exploratory: bool
     """Fewer than six seeds: nothing can be separated."""
     comparisons: tuple[Comparison, ...]
-    """Of every pair of ranked methods, overall, at method scope."""
+    """Of every pair of ranked methods, overall, at method scope: one family of Holm, which the groups follow."""
     failures: tuple[Failure, ...]
     left_out: tuple[str, ...]
     """Records that were not used, and why."""
     reference: str
     """Label of the full fine-tuning that retention is against; empty where there is none."""
+    projector: str = ""
+    """Label of the tuned projector that gains are over; empty where there is none."""
     notes: tuple[str, ...] = ()
     """What must be read beside the scores of some rows."""
 
     @property
     def ranked(self) -> tuple[Row, ...]:
-        """Returns the rows that have a rank."""
-        return tuple(row for row in self.rows if row.rank is not None)
+        """Returns the rows that have a place overall."""
+        return tuple(row for row in self.rows if row.place is not None)
+
+    @property
+    def leaders(self) -> tuple[Row, ...]:
+        """Returns the ranked rows that are not separated from the best one, that itself first."""
+        best = next((row for row in self.rows if row.place == 1), None)
+        return tuple(row for row in self.ranked if best is not None and set(row.groups) & set(best.groups))
 
     def holds(self, keys: Collection[str], runs: Collection[str]) -> bool:
         """Returns whether some of these results, or a failure of these runs, stand on the board."""

@@ -1,6 +1,7 @@
 """Differences between rows of a board, at the scope that their seeds allow, with what could have been found.
 
-Two families are corrected by Holm, each for itself: the pairs on the mean of all tasks, and the pairs on each task.
+Two families are corrected by Holm, each for itself: the pairs on the mean of all tasks, and the pairs on each task. A
+board's families are others: all pairs of its rows, for each column; what it says of a pair stands beside.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ import numpy as np
 
 from mmpt_bench.board.assembly import RESAMPLES, Evidence
 from mmpt_bench.board.board import Row
-from mmpt_bench.board.ranking import resampled_headline, runs_of, seeds_of
+from mmpt_bench.board.ranking import OVERALL, resampled_headline, runs_of, seeds_of
 from mmpt_bench.common.hashing import derive
 from mmpt_bench.evaluation.task import Task
-from mmpt_bench.stats.claims import SEEDS_TO_CLAIM, SIGNIFICANT
+from mmpt_bench.stats.claims import SEEDS_TO_CLAIM, SIGNIFICANT, Comparison, better
 from mmpt_bench.stats.differences import (
     Difference,
     detectable_by_seeds,
@@ -30,8 +31,6 @@ from mmpt_bench.stats.intervals import percentile
 from mmpt_bench.stats.resampling import Resampled, Tally, average
 
 Scope = Literal["method", "checkpoint"]
-OVERALL = ""
-"""Task of a contrast that is of the mean over tasks of (score - chance) / (ceiling - chance)."""
 Pair = tuple[str, str]
 
 
@@ -56,6 +55,8 @@ class Contrast:
     """What these seeds and pictures would have found 4 times of 5; None below six seeds at method scope."""
     better: str | None
     """At method scope both tests must agree; at checkpoint scope it is said of these checkpoints alone."""
+    on_board: Comparison | None = None
+    """The same pair among all pairs of the board's column, over the seeds of its ranking; None where that has none."""
 
 
 def contrasts(
@@ -90,7 +91,8 @@ def contrasts(
     order = [OVERALL, *shared]
     made.sort(key=lambda each: (order.index(each.task), places[each.first, each.second]))
     overall = [each for each in made if each.task == OVERALL]
-    return (*_corrected(overall), *_corrected([each for each in made if each.task != OVERALL]))
+    by_task = [each for each in made if each.task != OVERALL]
+    return tuple(_beside_board(each, evidence) for each in (*_corrected(overall), *_corrected(by_task)))
 
 
 def _scope(rows: Sequence[Row], shared: Sequence[str], wanted: Scope | None) -> tuple[Scope, tuple[int, ...]] | None:
@@ -182,11 +184,18 @@ def _detectable(contrast: Contrast, resampled: Resampled, n_compared: int) -> fl
 def _corrected(made: Sequence[Contrast]) -> list[Contrast]:
     """Returns one family with its p-values after Holm, and who is better by them."""
     adjusted = holm([each.difference.p for each in made])
-    return [replace(each, p_holm=p, better=_better(each, p)) for each, p in zip(made, adjusted, strict=True)]
+    return [
+        replace(each, p_holm=p, better=better(each.first, each.second, each.difference, p))
+        for each, p in zip(made, adjusted, strict=True)
+    ]
 
 
-def _better(contrast: Contrast, p_holm: float) -> str | None:
-    flips = contrast.difference.p_sign_flip
-    if p_holm > SIGNIFICANT or (contrast.scope == "method" and (flips is None or flips > SIGNIFICANT)):
-        return None
-    return contrast.first if contrast.difference.estimate > 0 else contrast.second
+def _beside_board(contrast: Contrast, evidence: Evidence) -> Contrast:
+    """Returns a contrast with what the board says of its pair: nothing where its mean is of other tasks."""
+    counted = tuple(column.task for column in evidence.board.columns if column.counts)
+    if contrast.scope != "method" or (contrast.task == OVERALL and contrast.tasks != counted):
+        return contrast
+    for each in evidence.comparisons.get(contrast.task, ()):
+        if {each.first, each.second} == {contrast.first, contrast.second}:
+            return replace(contrast, on_board=each)
+    return contrast

@@ -12,6 +12,7 @@ from mmpt_bench.common.hashing import canonical_json
 from mmpt_bench.data.rows import LEFT_OUT
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.records.ablations import varied_in_ablations
+from mmpt_bench.records.keys import earlier_params
 from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store
 
@@ -48,15 +49,19 @@ def evidence(
     samples = Samples(store)
     groups = by(done, [(record.track, record.limit) for record in done])
     for record in failed:
-        if not any(track == record.track for track, _ in groups):
+        if record.task:
+            groups.setdefault((record.track, record.limit), [])
+        elif not any(track == record.track for track, _ in groups):
             groups[record.track, None] = []
     found = []
     for (track, limit), group in groups.items():
         elsewhere = [record for record in group if record.variant_key in varied]
         own = [record for record in group if record.variant_key not in varied]
-        of_track = [r for r in failed if r.track == track and r.variant_key not in varied]
-        if own or of_track:
-            found.append(_board(own, of_track, limit, samples, tasks, n_resamples, _elsewhere(elsewhere, varied)))
+        # A training that failed is missing on every board of its setting, a task that failed on the one of its limit.
+        lost = [r for r in failed if r.track == track and r.variant_key not in varied]
+        lost = [r for r in lost if not r.task or r.limit == limit]
+        if own or lost:
+            found.append(_board(own, lost, limit, samples, tasks, n_resamples, _elsewhere(elsewhere, varied)))
     return tuple(sorted(found, key=lambda each: _board_order(each.board)))
 
 
@@ -120,7 +125,8 @@ def _labels(records: Sequence[Record]) -> dict[str, str]:
         if len({canonical_json([_told(r).get(name) for name in asked]) for r in of_method.values()}) == len(of_method):
             telling = asked
         for variant, record in of_method.items():
-            shown = sorted({*telling, *changed.get(variant, ())})
+            earlier = earlier_params(method, record.params)
+            shown = sorted({*telling, *earlier, *changed.get(variant, ())})
             told = ", ".join(f"{name}={_told(record).get(name)}" for name in shown)
             labels[variant] = f"{method} ({told})" if told else method
     return labels
@@ -133,4 +139,5 @@ def _variant(record: Record) -> str:
 def _told(record: Record) -> dict[str, object]:
     """Returns what tells variants apart: hyperparameters, processes, and the file where the method is a user's own."""
     file = {"file": record.method_fingerprint[:8]} if record.method_fingerprint else {}
-    return record.params | {"processes": record.world_size} | file
+    params = record.params | earlier_params(record.method, record.params)
+    return params | {"processes": record.world_size} | file

@@ -1,41 +1,57 @@
-"""Ranks, retention and the overall score of a board's methods, all from common resamples of pictures and seeds.
+"""Places, groups, gains and retention of a board's methods, all from common resamples of pictures and seeds.
 
 Which tasks and seeds count is decided by the methods that are there: a task, or a seed, that at least half of them
-have. A method that lacks a task, or more than half of the seeds, is shown without a rank, and why; so one trial run
+have. A method that lacks a task, or more than half of the seeds, is shown without a place, and why; so one trial run
 with one seed does not take the seeds from all the others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from mmpt_bench.board.board import Board, Cell, Row
+from mmpt_bench.board.board import Board, Cell, Column, Row
 from mmpt_bench.evaluation.task import Task
-from mmpt_bench.stats.claims import SEEDS_TO_CLAIM, Ranking, Ratio, ranks, retention
-from mmpt_bench.stats.intervals import percentile
+from mmpt_bench.stats.claims import SEEDS_TO_CLAIM, Comparison, Ranking, Ratio, ranking, retention
+from mmpt_bench.stats.differences import method_difference
+from mmpt_bench.stats.intervals import Interval, percentile
 from mmpt_bench.stats.resampling import Resampled, Runs, average, resample
 
 FULL, FROZEN = "full", "frozen"
 """Methods that retention is measured between."""
+PROJECTOR = "projector"
+"""The method that gains are over: every other one that trains may tune the projector too."""
 SUBJECT = "mmpt"
 """The method under study: what others are compared with where a board has it."""
 RATIOS = ("raw", "chance_corrected", "gain_recovered")
 Figure = Callable[[str, tuple[str, ...], tuple[int, ...]], Resampled | None]
 """(task, labels, seeds) -> the headline of these rows on common resamples."""
-SAME = 1e-12
-"""Scores closer than this are equal: they are sums of the same counts in another order."""
+OVERALL = ""
+"""Name of the mean of all tasks among them."""
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A board with places, and what they are made from."""
+
+    board: Board
+    overall: Resampled | None
+    """The chance-centred mean over tasks of the ranked rows; None where nothing is ranked."""
+    headlines: dict[str, Resampled | None]
+    """By task."""
+    comparisons: dict[str, tuple[Comparison, ...]]
+    """By task, and under `OVERALL`: all pairs of a column, each column one family of Holm."""
 
 
 def ranked(
     board: Board, scores: Mapping[str, Mapping[str, Any]], tasks: Mapping[str, Task], n_resamples: int
-) -> tuple[Board, Resampled | None, dict[str, Resampled | None]]:
-    """Returns a board with ranks and retention, its rows in order, and resamples: overall, and of each task.
+) -> Ranked:
+    """Returns a board with places, groups, gains and retention, its rows in order.
 
     Args:
-        board: its rows without ranks.
+        board: its rows without places.
         scores: label -> task -> seed -> `Rescored`.
         tasks: the tasks by name.
         n_resamples: of every interval.
@@ -55,24 +71,26 @@ def ranked(
     parts, why_not = _overall_parts(board, chosen, figure)
     reasons |= {label: why_not for label in chosen}
     overall = average(parts) if parts else None
-    reference = _reference(board, overall)
+    reference, projector = (_of_method(board, name, overall) for name in (FULL, PROJECTOR))
+    board = replace(board, reference=reference, projector=projector)
     rows = {row.label: replace(row, unranked=reasons[row.label]) for row in board.rows}
-    comparisons: tuple[Any, ...] = ()
+    comparisons: dict[str, tuple[Comparison, ...]] = {}
     if overall is not None:
-        ranking = ranks(overall)
-        comparisons = ranking.comparisons
+        made = ranking(overall)
+        comparisons[OVERALL] = made.comparisons
         for label in overall.methods:
-            rows[label] = _with_overall(
-                rows[label], overall, ranking, _kept(overall, label, reference, board, 0.0, True)
-            )
+            rows[label] = _with_overall(rows[label], overall, made, board)
     headlines: dict[str, Resampled | None] = {}
     for column in board.columns:
         having = [row for row in rows.values() if column.task in row.cells]
         labels, of_seeds, lost = comparable({row.label: seeds_of(row, [column.task]) for row in having})
         found = headlines[column.task] = figure(column.task, tuple(labels), of_seeds) if labels else None
-        rows |= _with_task_ranks(column.task, column.chance, board, having, found, lost, reference)
+        made_here = ranking(found) if found is not None else None
+        comparisons[column.task] = made_here.comparisons if made_here is not None else ()
+        rows |= _with_places(column, board, having, found, made_here, lost)
     ordered = tuple(sorted(rows.values(), key=_row_order))
-    return replace(board, rows=ordered, comparisons=comparisons, reference=reference), overall, headlines
+    board = replace(board, rows=ordered, comparisons=comparisons.get(OVERALL, ()))
+    return Ranked(board, overall, headlines, comparisons)
 
 
 def _row_order(row: Row) -> tuple[bool, float, str]:
@@ -144,76 +162,91 @@ def resampled_headline(runs: Mapping[str, Runs], task: Task, n_resamples: int) -
         return None
 
 
-def _with_overall(row: Row, overall: Resampled, ranking: Ranking, kept: dict[str, Ratio]) -> Row:
+def _with_overall(row: Row, overall: Resampled, made: Ranking, board: Board) -> Row:
     number = overall.column(row.label)
+    by_seed = dict(zip(overall.seeds, map(float, overall.by_seed[number]), strict=False)) if row.trains else {}
     return replace(
         row,
         overall=float(overall.estimates[number]),
         overall_interval=percentile(overall.draws[:, number]),
-        rank=ranking.ranks[row.label],
-        rank_interval=ranking.intervals[row.label],
-        place=_place(overall, number),
-        retention=kept,
+        overall_by_seed=by_seed,
+        **_standing(row.label, overall, made, board),
+        retention=_kept(overall, row.label, board, 0.0, is_centred=True),
     )
 
 
-def _with_task_ranks(
-    task: str,
-    chance: float,
+def _with_places(
+    column: Column,
     board: Board,
     having: Sequence[Row],
     resampled: Resampled | None,
+    made: Ranking | None,
     without: Mapping[str, str],
-    reference: str,
 ) -> dict[str, Row]:
-    """Returns the rows that have a task, with its ranks and retention in their cells.
+    """Returns the rows that have a task, with places, groups, gains and retention in their cells.
 
     Args:
-        task: its name.
-        chance: what guessing gives on it.
+        column: the task.
         board: the board.
         having: the rows that have the task.
         resampled: its headline for those of them that can be compared; None where it cannot be resampled.
+        made: their ranking; None where there is none.
         without: why not, for each of the others.
-        reference: label of what retention is against.
     """
     found = {}
-    ranking = ranks(resampled) if resampled is not None else None
     for row in having:
-        cell: Cell = row.cells[task]
-        if resampled is None or ranking is None or row.label in without:
+        cell: Cell = row.cells[column.task]
+        if resampled is None or made is None or row.label in without:
             why = without.get(row.label, "too few pictures to resample")
             cell = replace(cell, retention={name: Ratio(None, None, why) for name in RATIOS})
         else:
             cell = replace(
                 cell,
-                rank=ranking.ranks[row.label],
-                rank_interval=ranking.intervals[row.label],
-                place=_place(resampled, resampled.column(row.label)),
-                retention=_kept(resampled, row.label, reference, board, chance, is_centred=False),
+                **_standing(row.label, resampled, made, board),
+                retention=_kept(resampled, row.label, board, column.chance, is_centred=False),
             )
-        found[row.label] = replace(row, cells=row.cells | {task: cell})
+        found[row.label] = replace(row, cells=row.cells | {column.task: cell})
     return found
 
 
-def _place(resampled: Resampled, number: int) -> int:
-    scores = resampled.estimates
-    return 1 + int((scores > scores[number] + SAME * max(1.0, abs(scores[number]))).sum())
+def _standing(label: str, resampled: Resampled, made: Ranking, board: Board) -> dict[str, Any]:
+    """Returns what a row and a cell say of a place: it, its interval, the groups, the gain over the projector."""
+    standing = made.standings[label]
+    gain, interval = _gain(resampled, label, board.projector)
+    return {
+        "place": standing.place,
+        "place_interval": standing.interval,
+        "groups": standing.groups,
+        "borderline": standing.borderline,
+        "gain": gain,
+        "gain_interval": interval,
+    }
 
 
-def _reference(board: Board, overall: Resampled | None) -> str:
-    """Returns the label of the full fine-tuning that retention is against: the best one overall, or the only one."""
-    labels = [row.label for row in board.rows if row.method == FULL]
+def _gain(resampled: Resampled, label: str, projector: str) -> tuple[float | None, Interval | None]:
+    """Returns how far a row is above the tuned projector, with an interval over pictures, and seeds where there are."""
+    if projector not in resampled.methods or label == projector:
+        return None, None
+    if len(resampled.seeds) >= 2:
+        found = method_difference(resampled, label, projector)
+        return found.estimate, found.interval
+    own, other = resampled.column(label), resampled.column(projector)
+    apart = resampled.draws[:, own] - resampled.draws[:, other]
+    return float(resampled.estimates[own] - resampled.estimates[other]), percentile(apart)
+
+
+def _of_method(board: Board, method: str, overall: Resampled | None) -> str:
+    """Returns the label of a method's best row overall, or of its only one; empty where it has none."""
+    labels = [row.label for row in board.rows if row.method == method]
     known = [label for label in labels if overall is not None and label in overall.methods]
     if overall is not None and known:
         return max(known, key=lambda label: (overall.estimates[overall.column(label)], label))
     return labels[0] if labels else ""
 
 
-def _kept(
-    resampled: Resampled, label: str, reference: str, board: Board, chance: float, is_centred: bool
-) -> dict[str, Ratio]:
+def _kept(resampled: Resampled, label: str, board: Board, chance: float, is_centred: bool) -> dict[str, Ratio]:
     """Returns retention against the reference, or why there is none; chance is 0 on the chance-centred scale."""
+    reference = board.reference
     if reference not in resampled.methods:
         why = "full fine-tuning was not run" if not reference else f"`{reference}` was not compared with it"
         return {name: Ratio(None, None, why) for name in RATIOS}

@@ -58,12 +58,13 @@ def _show_one(name: str, backbone: str, out: Path, as_json: bool) -> None:
     from mmpt_bench.methods import method_catalog
     from mmpt_bench.methods.method_catalog import is_method
 
-    tasks, methods, records = task_catalog.task_entries(), method_catalog.method_entries(), _records(out)
+    tasks, methods = task_catalog.task_entries(), method_catalog.method_entries()
     if name in tasks or (name.endswith(".py") and not is_method(Path(name))):
         shown = _task(task_catalog.find_tasks(name)[0])
     elif name in methods or name.endswith((".py", ".json")) or name.startswith("peft:"):
         shown = _method(method_catalog.find_methods(name)[0], backbone)
     else:
+        records = _records(out)
         runs = sorted({record.run for record in records})
         match = [run for run in runs if run.startswith(name)]
         if len(match) != 1:
@@ -99,7 +100,7 @@ def _backbones() -> list[Fields]:
     return [
         {
             "backbone": "embedded",
-            "summary": "4.3 M parameters, LLaVA architecture, in the package; knows generated scenes alone",
+            "summary": "4.2 M parameters, LLaVA architecture, in the package; knows generated scenes alone",
         },
         {
             "backbone": "FOLDER",
@@ -151,7 +152,7 @@ def _method(entry: entries.Entry, backbone: str) -> Fields:
         "file": entry.path.name,
         "about": _docstring(entry),
         "fields": dataclasses.asdict(adapter),
-        "learning_rates_searched": list(adapter.lr_range),
+        "learning_rates_documented": list(adapter.lr_range),
         "backbone": backbone,
         "trainable": count,
         "total": total,

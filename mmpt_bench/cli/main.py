@@ -73,6 +73,8 @@ def main() -> None:
         _end(error)
     except OSError as error:
         _end(_of_machine(error))
+    except (MemoryError, RuntimeError) as error:
+        _end(_of_memory(error))
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -80,6 +82,17 @@ def _end(error: BenchError) -> NoReturn:
     text = LONG_VALUE.sub(r"`\1…`", str(error))
     click.echo(f"error: {plain_text(text, LONG)}", err=True)
     sys.exit(error.exit_code)
+
+
+def _of_memory(error: Exception) -> BenchError:
+    """Returns what is said where memory ran out and nothing better is known of it; raises every other error again."""
+    if not isinstance(error, MemoryError) and "torch" not in sys.modules:
+        raise error
+    from mmpt_bench.engine.training.memory import shortage
+
+    if (why := shortage(error)) is None:
+        raise error
+    return MachineError(f"Out of memory: {why}. What is recorded is kept.")
 
 
 def _of_machine(error: OSError) -> BenchError:

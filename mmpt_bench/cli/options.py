@@ -11,14 +11,14 @@ import click
 from mmpt_bench.common.errors import RequestError
 from mmpt_bench.records.budget import Budget
 
-RULES = ("official", "lmms-eval", "vlmevalkit")
 FOLDER = click.Path(path_type=Path)
 PARSE = click.option(
     "--parse",
-    type=click.Choice(RULES),
-    default=RULES[0],
+    default="official",
     show_default=True,
-    help="How replies are read: as the benchmark's authors do, or as another harness does.",
+    metavar="RULE",
+    help="How replies are read: official (as the benchmark's authors do), plain, lmms-eval, vlmevalkit, or one of the "
+    "task's own.",
 )
 IMAGES = click.option(
     "--images",
@@ -46,6 +46,12 @@ OUT = click.option(
     callback=_results_folder,
     help="Folder of the results.  [default: $MMPT_RESULTS, or mmpt-results]",
 )
+COLUMNS = click.option(
+    "--columns",
+    multiple=True,
+    metavar="[TASK.]COLUMN=NAME",
+    help="What files call a task's columns: image=img,answer=label; `train.` before training data's; repeatable.",
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout, and nothing else.")
 BACKBONE = click.option(
     "--backbone",
@@ -63,7 +69,7 @@ def budget_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--train-data",
             default="embedded",
             show_default=True,
-            help="`embedded`, `vision-flan`, a JSON in LLaVA's form, or `task:NAME` for a task's own training split.",
+            help="`embedded`, `vision-flan`, a file or folder of conversations, or `task:NAME`: a task's own split.",
         ),
         click.option("--train-images", type=FOLDER, help="Folder of the training pictures."),
         click.option(
@@ -77,7 +83,12 @@ def budget_options(command: Callable[..., Any]) -> Callable[..., Any]:
             show_default=True,
             help="Longest training example in tokens, with those of its picture.",
         ),
-        click.option("--dtype", default="float32", show_default=True, help="float32, bfloat16 or float16."),
+        click.option(
+            "--dtype",
+            default="float32",
+            show_default=True,
+            help="float32, bfloat16, or float16 where nothing is trained.",
+        ),
         click.option("--device", default=None, help="As torch names it; by default the accelerator if there is one."),
         click.option(
             "--on-bad-item",

@@ -9,8 +9,10 @@ from typing import Any
 import click
 
 from mmpt_bench.cli.leaderboard import print_leaderboard
+from mmpt_bench.cli.measuring import FAILED, one_process_a_run
 from mmpt_bench.cli.options import (
     BACKBONE,
+    COLUMNS,
     DATASET,
     IMAGES,
     JSON,
@@ -39,9 +41,12 @@ from mmpt_bench.common.errors import Interrupted
 @click.option("--recipe", type=click.Path(path_type=Path), help="Repeat a run from its recipe.yaml.")
 @click.option("--set", multiple=True, metavar="METHOD.FIELD=VALUE", help="A hyperparameter; repeatable.")
 @BACKBONE
-@click.option("--data", type=click.Path(path_type=Path), help="Folder of real data in the hub's schema.")
+@click.option(
+    "--data", type=click.Path(path_type=Path), help="Folder of real data in the hub's schema, or a file of rows."
+)
 @IMAGES
 @DATASET
+@COLUMNS
 @click.option(
     "--limit",
     type=click.IntRange(min=1),
@@ -62,10 +67,17 @@ from mmpt_bench.common.errors import Interrupted
     metavar="TRACKERS",
     help="Also log to wandb, trackio, tensorboard, comma-separated; each needs its extra, none is on by default.",
 )
+@click.option(
+    "--measure-costs",
+    is_flag=True,
+    help="Each run in a process of its own, one after the other, so that its memory and time are its own; on an idle "
+    "machine.",
+)
 @OUT
 @JSON
 @budget_options
-def run(only_plan: bool, as_json: bool, **options: Any) -> None:
+@click.pass_context
+def run(context: click.Context, only_plan: bool, as_json: bool, measure_costs: bool, **options: Any) -> None:
     """Train methods, evaluate them on tasks, and write the leaderboard.
 
     What is recorded already is not done again: the same command goes on after an interruption, and a new task
@@ -83,6 +95,10 @@ def run(only_plan: bool, as_json: bool, **options: Any) -> None:
         del options["log_to"]
         print_plan(api.plan(**options), as_json)
         return
+    if measure_costs and (code := one_process_a_run(context, options)):
+        if code == FAILED:
+            print_leaderboard(api.load_results(options["out"]).leaderboard(), "json" if as_json else "table")
+        sys.exit(code)
     with reporting() as reporter, stopping() as stop:
         try:
             results = api.run(**options, reporter=reporter, stopping=stop)
@@ -99,7 +115,7 @@ def run(only_plan: bool, as_json: bool, **options: Any) -> None:
         n_failed = len({record.run for record in results.failed})
         lost = f"{n_failed} of {len(results.runs)} runs failed, whole or in a task; the board lists them, unranked."
         click.echo(lost, err=True)
-        sys.exit(4)
+        sys.exit(FAILED)
     if not as_json:
         _next_step(options)
 

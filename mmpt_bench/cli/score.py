@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mmpt_bench.cli.options import DATASET, JSON, PARSE, print_json
+from mmpt_bench.cli.options import COLUMNS, DATASET, JSON, PARSE, print_json
 
 
 @click.command()
@@ -17,19 +17,27 @@ from mmpt_bench.cli.options import DATASET, JSON, PARSE, print_json
     "--data", type=click.Path(path_type=Path), help="Folder of the task's official rows, to match the answers to."
 )
 @DATASET
+@COLUMNS
 @JSON
 def score(
-    task: str, files: tuple[Path, ...], parse: str, data: Path | None, dataset: tuple[str, ...], as_json: bool
+    task: str,
+    files: tuple[Path, ...],
+    parse: str,
+    data: Path | None,
+    dataset: tuple[str, ...],
+    columns: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Score answers made elsewhere: TASK is a task's name or file, FILES hold the replies.
 
     Read are JSON lines (`question_id` or `index`, `category`, `question`, `answer` or `label`, `reply`), lmms-eval's
-    `samples_*.jsonl`, VLMEvalKit's prediction files (.xlsx, .tsv, .csv) and the folder of MME's own tool.
+    `samples_*.jsonl`, VLMEvalKit's prediction files (.xlsx, .tsv, .csv), LLaVA's answers to MME and POPE (with
+    `--data`), and the folder of MME's own tool.
     """
     from mmpt_bench import api
     from mmpt_bench.interop.answers.card import scorecard_json, scorecard_parts
 
-    card = api.score(task, files, parse=parse, data=data, dataset=dataset)
+    card = api.score(task, files, parse=parse, data=data, dataset=dataset, columns=columns)
     if as_json:
         print_json(scorecard_json(card))
     else:

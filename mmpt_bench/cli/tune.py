@@ -1,20 +1,22 @@
-"""`mmpt-bench tune`: as many learning rates for every method, each try kept, and what was found."""
+"""`mmpt-bench tune`: one search of learning rates for every method, each trial kept, and what was found."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from mmpt_bench.cli.options import BACKBONE, OUT, budget_options
+from mmpt_bench.cli.options import BACKBONE, IMAGES, OUT, budget_options
 from mmpt_bench.cli.progress import stopping
-from mmpt_bench.common.errors import Interrupted, RequestError, unknown_name
+from mmpt_bench.common.errors import Interrupted, RequestError
+from mmpt_bench.common.escaping import plain_text
 
 if TYPE_CHECKING:
     from mmpt_bench.records.learning_rates import Choice
-    from mmpt_bench.study.search import Range, Trial
+    from mmpt_bench.records.rate_trials import Trial
+    from mmpt_bench.study.search import SearchPlan
 
 
 @click.command()
@@ -27,84 +29,158 @@ if TYPE_CHECKING:
     help="Names or files, comma-separated; `all` for every one.",
 )
 @click.option(
-    "--trials",
-    default=5,
+    "--rounds",
+    default="1,3,5",
     show_default=True,
-    type=click.IntRange(min=2),
-    help="Rates drawn from each method's own range.",
+    help="Seeds of each rate by round; the better half of the rates goes on to the next round.",
 )
 @click.option(
-    "--extend",
-    default=3,
+    "--grid",
+    default="3e-5,3e-2",
     show_default=True,
-    type=click.IntRange(min=0),
-    help="Rates tried after these, for each method: beyond the range where the best is at its edge, else closer to it.",
+    metavar="LOW,HIGH",
+    help="Lowest and highest rate of the half decades that every method starts from.",
 )
 @click.option(
-    "--range",
-    "ranges",
-    multiple=True,
-    metavar="METHOD=LOW,HIGH",
-    help="Another range than the method's documented one; repeatable.",
+    "--structures",
+    default=1,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Search so many lengths or ranks of each method that declares some.",
 )
+@click.option(
+    "--dev-tasks",
+    default="",
+    metavar="TASKS",
+    help="Score on the validation splits of these tasks; without it, real data are searched by the validation loss.",
+)
+@click.option("--also-test", is_flag=True, help="Score every model on test data too; no choice looks at it.")
 @click.option(
     "--set",
     multiple=True,
     metavar="METHOD.FIELD=VALUE",
     help="A hyperparameter to search with: a variant of a method gets a search of its own; repeatable.",
 )
+@click.option("--plan", "only_plan", is_flag=True, help="Say how many trainings there are and how long; run nothing.")
+@click.option(
+    "--accept", is_flag=True, help="Write search.md from recorded trials: does dev predict test? Run nothing."
+)
 @BACKBONE
+@click.option("--data", type=click.Path(path_type=Path), help="Folder of real data in the hub's schema.")
+@IMAGES
 @OUT
 @budget_options
-def tune(method: str, trials: int, extend: int, ranges: tuple[str, ...], **options: Any) -> None:
-    """Search each method's learning rate on validation data, with as many tries for each.
+def tune(only_plan: bool, accept: bool, rounds: str, grid: str, **options: Any) -> None:
+    """Search each method's learning rate by its score on dev data, the same search for each.
 
     Every trial is kept in learning_rate_trials.jsonl in the results folder, and is not made again; the choices are in
-    learning_rates.json, and `run` uses them and says so.
+    learning_rates.json, and `run` uses them and says so. Two of these commands on one folder share the work.
     """
     from mmpt_bench import api
-    from mmpt_bench.methods.method_catalog import find_methods
 
-    wanted = ranges_of(ranges, [entry.name for entry in find_methods(method)])
+    if accept:
+        click.echo(api.accept_search(options["out"]).text, nl=False)
+        return
+    asked = options | {"rounds": _numbers("rounds", rounds, int), "grid": _pair(grid)}
+    if only_plan:
+        _print_plan(api.plan_tune(**asked))
+        return
+    choices: list[Choice] = []
     with stopping() as stop:
         try:
-            choices = api.tune(
-                method, trials=trials, extend=extend, ranges=wanted, told=_tell, stopping=stop, **options
-            )
-            for choice in choices:
-                click.echo(_said(choice))
+            for choice in api.tune(**asked, told=_tell, stopping=stop):
+                choices.append(choice)
+                click.echo(plain_text(said(choice)))
         except Interrupted:
             click.echo("Stopped. Every finished trial is kept; the same command goes on from there.", err=True)
             sys.exit(130)
+    for line in best_structures(choices):
+        click.echo(plain_text(line))
 
 
-def _tell(trial: Trial) -> None:
-    said = f"validation loss {trial.loss:.4f}" if trial.loss is not None else f"failed: {trial.reason}"
-    click.echo(f"{trial.method}: learning rate {trial.rate:g}: {said}", err=True)
+def _numbers(name: str, text: str, kind: type) -> tuple[Any, ...]:
+    try:
+        return tuple(kind(part) for part in text.split(","))
+    except ValueError as error:
+        example = "1,3,5" if kind is int else "3e-5,3e-2"
+        raise RequestError(f"`--{name} {text}`: numbers, comma-separated, as in `{example}`.") from error
 
 
-def ranges_of(texts: Sequence[str], names: Sequence[str]) -> dict[str, Range]:
-    """Returns method -> (lowest, highest) of `--range` options; RequestError for one that is none."""
-    found: dict[str, Range] = {}
-    for text in texts:
-        method, equals, values = text.partition("=")
-        if equals and method not in names:
-            raise unknown_name("method", method, names, f"`--range {text}` names one that `--method` does not.")
-        try:
-            lowest, highest = (float(value) for value in values.split(","))
-        except ValueError as error:
-            raise RequestError(f"`--range {text}`: write METHOD=LOW,HIGH, as in `lora=1e-4,1e-1`.") from error
-        if not 0 < lowest < highest < float("inf"):
-            raise RequestError(f"`--range {text}`: the lowest rate is above 0 and below the highest.")
-        found[method] = (lowest, highest)
-    return found
+def _pair(text: str) -> tuple[float, float]:
+    numbers = _numbers("grid", text, float)
+    if len(numbers) != 2:
+        raise RequestError(f"`--grid {text}`: the lowest and the highest rate, as in `3e-5,3e-2`.")
+    return numbers[0], numbers[1]
 
 
-def _said(choice: Choice) -> str:
-    finished = [loss for _, loss in choice.trials if loss is not None]
-    if not finished:
-        return f"{choice.method}: all {len(choice.trials)} trials failed; `run` uses the documented default."
-    edge = "; it is at the edge of what was tried, a better one may lie beyond" if choice.at_edge else ""
-    failed = len(choice.trials) - len(finished)
-    lost = f", {failed} failed" if failed else ""
-    return f"{choice.method}: {choice.best:g} of {len(choice.trials)} rates (loss {min(finished):.4f}{lost}){edge}"
+def _print_plan(plan: SearchPlan) -> None:
+    from mmpt_bench.records.store import Store
+    from mmpt_bench.runs.estimate import duration
+
+    cost = plan.cost(Store(plan.request.out))
+    grid, rounds = plan.protocol.grid, plan.protocol.rounds
+    click.echo(f"Searched: {plain_text(', '.join(of.label for of in plan.sought), 2000)}")
+    click.echo(f"Rates: {', '.join(f'{rate:g}' for rate in grid)}, then quarter decades; {rounds} seeds by round")
+    tasks = ", ".join(f"{name} ({len(item.samples):,})" for name, item in plan.judge.dev.items())
+    click.echo(
+        f"Criterion: {plan.judge.criterion}" + (f" on {tasks} questions" if tasks else " on held-out training data")
+    )
+    n = f"{cost.fewest:,}" if cost.fewest == cost.most else f"{cost.fewest:,} to {cost.most:,}"
+    click.echo(f"Trainings to do: {n}, and {rounds[-1]} for each search whose best rate is at the edge")
+    how_long = "not known before the first trial or run with this backbone in this results folder"
+    if cost.seconds is not None:
+        how_long = f"at most about {duration(cost.seconds)} on one process, by what recorded ones took"
+    click.echo(f"How long: {how_long}.")
+
+
+def _tell(label: str, trial: Trial) -> None:
+    found = f"failed: {trial.reason}" if trial.score is None else _scored(trial.score, bool(trial.by_task))
+    click.echo(plain_text(f"{label}: learning rate {trial.rate:g}, seed {trial.seed}: {found}", 2000), err=True)
+
+
+def _scored(score: float, is_dev: bool) -> str:
+    return ("dev score " if is_dev else "validation loss ") + _number(score, is_dev)
+
+
+def _number(score: float, is_dev: bool) -> str:
+    return f"{score:.1%}" if is_dev else f"{-score:.4f}"
+
+
+def said(choice: Choice) -> str:
+    """Returns a choice as a line."""
+    search, chosen, is_dev = choice.search, choice.curve.chosen, bool(choice.tasks)
+    name = f"{search.method} ({', '.join(f'{name}={value}' for name, value in search.params.items())})"
+    if chosen is None or chosen.mean is None or chosen.worst is None:
+        return f"{name}: all {choice.n_trainings} trainings failed; `run` uses the documented default."
+    failed = sum(point.failed for point in choice.curve.points)
+    rates = f"{len(choice.curve.points)} rates, {choice.n_trainings} trainings"
+    words = [
+        f"{name}: {chosen.rate:g} of {rates}",
+        f"mean {_scored(chosen.mean, is_dev)}",
+        f"worst of {len(chosen.scores)} seeds {_number(chosen.worst, is_dev)}",
+        *choice.flags,
+        *([f"{failed} rates failed"] if failed else []),
+    ]
+    if choice.collapsed:
+        words.append(f"a seed over 3 points below its mean at {', '.join(f'{rate:g}' for rate in choice.collapsed)}")
+    return ", ".join(words)
+
+
+def best_structures(choices: list[Choice]) -> list[str]:
+    """Returns, for each method that was searched with several structures, which one to run."""
+    lines = []
+    for method in dict.fromkeys(choice.search.method for choice in choices):
+        means = [
+            (chosen.mean, choice.search.params)
+            for choice in choices
+            if choice.search.method == method
+            and (chosen := choice.curve.chosen) is not None
+            and chosen.mean is not None
+        ]
+        if len(means) < 2:
+            continue
+        best = max(means, key=lambda pair: pair[0])[1]
+        apart = {n: v for n, v in best.items() if any(params.get(n) != v for _, params in means)}
+        sets = " ".join(f"--set {method}.{name}={value}" for name, value in apart.items())
+        lines.append(f"{method}: of {len(means)} structures the best on dev is `{sets}`.")
+    return lines

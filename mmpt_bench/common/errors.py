@@ -39,6 +39,12 @@ class UntrustedRecord(BenchError):
     exit_code = 5
 
 
+def shown(value: object) -> str:
+    """Returns a value of somebody's data for a message, cut to 40 characters."""
+    text = repr(value[:50] if isinstance(value, str | bytes) else value)
+    return f"`{text if len(text) <= 40 else text[:37] + '...'}`"
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str], hint: str = "") -> RequestError:
     """Returns the error for a name that nothing answers to, with the nearest known one.
 

@@ -49,7 +49,7 @@ ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\
 LATEX = {
     **{character: f"\\{character}" for character in "{}$&#_%"}, "\\": r"\textbackslash{}", "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''",
-    "−": "$-$", "≤": r"$\le$", "×": r"$\times$",
+    "−": "$-$", "≤": r"$\le$", "≥": r"$\ge$", "×": r"$\times$", "†": r"\dag{}",
 }  # fmt: skip
 
 MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~!$])")
@@ -71,9 +71,11 @@ def plain_text(text: str, limit: int = MAX_SHOWN) -> str:
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
-def markdown(text: str) -> str:
+def markdown(text: str, limit: int = MAX_SHOWN) -> str:
     """Returns text for a cell or a line of Markdown: it can end no cell, open no link, no code and no HTML."""
-    return MARKDOWN.sub(r"\\\1", plain_text(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
+    return MARKDOWN.sub(
+        r"\\\1", plain_text(text, limit).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    )
 
 
 def csv_text(text: str) -> str:

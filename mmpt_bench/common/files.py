@@ -170,6 +170,27 @@ def loads(text: str | bytes, unique: bool = False) -> Any:
     return json.loads(text, parse_constant=refuse, object_pairs_hook=once if unique else None)
 
 
+POINTER = b"version https://git-lfs.github.com/spec/"
+"""Begins the small text that git-LFS leaves in place of a file that was not fetched."""
+
+
+def pointer_told(path: Path) -> str:
+    """Returns what is said of a file of which git fetched the pointer alone; empty for any other file, or none."""
+    try:
+        with path.open("rb") as stream:
+            is_pointer = stream.read(len(POINTER)) == POINTER
+    except OSError:
+        return ""
+    told = f"`{scrub(str(path))}` is a pointer of git-LFS, not the file: fetch that with `git lfs pull`."
+    return told if is_pointer else ""
+
+
+def check_no_pointer(path: Path) -> None:
+    """Refuses a git-LFS pointer in place of a file (RequestError); a missing file passes."""
+    if told := pointer_told(path):
+        raise RequestError(told)
+
+
 def sync(path: Path) -> None:
     """Puts a file's bytes, or a folder's names, on the disk; a crash may lose a file whose name is not there."""
     descriptor = os.open(path, os.O_RDONLY)

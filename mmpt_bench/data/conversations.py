@@ -1,4 +1,4 @@
-"""Conversations about images in LLaVA's form, without the tasks that share images or labels with an evaluated one.
+"""Conversations about images, without the tasks that share images or labels with an evaluated one.
 
 A task's name tells whether it does. The names are those of Vision-Flan's entries (`task_name`), as they stand in its
 authors' site (vision-flan.github.io, data.json) and in code that trains on it. Where a name does not tell its images,
@@ -9,19 +9,21 @@ Genome.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mmpt_bench.common.errors import RequestError
+from mmpt_bench.common.errors import RequestError, shown
 from mmpt_bench.common.hashing import content_key, file_sha256
-from mmpt_bench.data.examples import Exchange
+from mmpt_bench.data.examples import PLAIN, Exchange, Opening
 from mmpt_bench.data.image_folders import is_file_inside
+from mmpt_bench.data.images import image_bytes
 from mmpt_bench.data.tables import bad_rows
-from mmpt_bench.data.text_files import json_rows, text_of
+from mmpt_bench.data.training_forms import ASSISTANT, IMAGE, SYSTEM, USER, Entry, Row, entry_of, training_rows
 
 PARTS = (
     "cinic", "cifar", "mnist", "stl10",
@@ -56,20 +58,15 @@ def _plain(name: str) -> str:
 
 _WHOLE = frozenset(map(_plain, WHOLE))
 
-Row = tuple[int, dict[str, Any]]
-"""Its number in the file, and what it holds."""
-
-PLACEHOLDER = "<image>"
-"""Stands in a question for the image; the chat frame puts the image there itself."""
-
 
 @dataclass(frozen=True)
 class Conversation:
     """What is said about one image: questions, and the replies that are to be learnt."""
 
     image: str
-    """The image's file name."""
+    """The image's file name; what names its bytes, where the entry holds them."""
     exchanges: tuple[Exchange, ...]
+    opening: Opening = PLAIN
 
 
 @dataclass(frozen=True)
@@ -79,19 +76,26 @@ class Conversations:
     conversations: tuple[Conversation, ...]
     fingerprint: str
     notes: tuple[str, ...]
-    files: dict[str, Path]
-    """Where each image is."""
+    files: dict[str, Path | bytes]
+    """Where each image is, or its bytes."""
 
 
-def read_conversations(annotations: Path, images: Path, decontaminated: bool = False) -> Conversations:
+def read_conversations(
+    annotations: Path,
+    images: Path,
+    decontaminated: bool = False,
+    columns: Sequence[tuple[str, str]] = (),
+) -> Conversations:
     """Returns every conversation about one image that its first question shows.
 
-    Conversations about no image or several, and with an empty reply, are left out; the notes count them.
+    Conversations about no image or several, with an empty reply, or with none that is learnt, are left out; the notes
+    count them.
 
     Args:
-        annotations: JSON array or JSON lines of `{id, image, conversations: [{from, value}, ...]}`, and `task_name`.
-        images: folder that the `image` names are relative to.
+        annotations: a file of entries, or a folder with a training split; see training_forms.py for their forms.
+        images: folder that names of images are relative to.
         decontaminated: leaves out the tasks whose images or labels are evaluated (`is_evaluated`).
+        columns: (column, its name in the file).
 
     Raises:
         RequestError: no such file or folder, entries of another form, images that are not there, or a mixture that
@@ -99,26 +103,36 @@ def read_conversations(annotations: Path, images: Path, decontaminated: bool = F
     """
     if not images.is_dir():
         raise RequestError(f"There is no folder `{images}` to take training pictures from.")
-    rows, torn = json_rows(text_of(annotations), annotations)
-    if torn:
-        raise RequestError(f"`{annotations.name}` is cut short: its last line was not finished. Fetch it again.")
+    read = training_rows(annotations, columns)
+    rows, file = read.rows, read.file
     dropped: Counter[str] = Counter()
     if decontaminated:
-        rows, dropped = _without_evaluated(rows, annotations)
-    made, left_out = _conversations(rows, annotations)
-    files = _files(made, images, f"`{annotations.name}`")
+        rows, dropped = _without_evaluated(rows, file)
+    held: dict[str, bytes] = {}
+    made, left_out = _conversations(rows, file, read.told, held)
+    files = _files(made, images, f"`{file.name}`", held)
     notes = [f"{n:,} {what} are left out" for what, n in left_out.items()]
     several = [len(one.exchanges) for one in made if len(one.exchanges) > 1]
     if several:
         notes.append(f"{len(several):,} conversations have several exchanges, {sum(several):,} in all")
+    if silent := sum(not each.learnt for one in made for each in one.exchanges):
+        notes.append(f"{silent:,} replies have no weight and are read without being learnt")
     if decontaminated:
         told = ", ".join(f"{name} ({n:,})" for name, n in sorted(dropped.items())) or "none is called like one"
         notes.append(f"decontaminated: {sum(dropped.values()):,} examples of {len(dropped)} tasks dropped: {told}")
-    sizes = [[name, path.stat().st_size] for name, path in sorted(files.items())]
-    # 1 read the first exchange alone, so that where there is one alone nothing has changed.
-    form = f"LLaVA form {2 if several else 1}"
-    fingerprint = content_key([form, file_sha256(annotations), decontaminated and sorted(dropped), sizes], 64)
+    sizes = [[name, len(at) if isinstance(at, bytes) else at.stat().st_size] for name, at in sorted(files.items())]
+    parts = [_form(made, bool(several)), file_sha256(file), decontaminated and sorted(dropped), sizes]
+    fingerprint = content_key([*parts, read.told] if read.told else parts, 64)
     return Conversations(tuple(made), fingerprint, tuple(notes), files)
+
+
+def _form(made: Sequence[Conversation], several: bool) -> str:
+    """Returns what names the way in which entries were read, as part of the fingerprint."""
+    # 1 read the first exchange alone, and 2 no more than questions and replies: where there is no more, nothing has
+    # changed.
+    if any(one.opening != PLAIN or not all(each.learnt for each in one.exchanges) for one in made):
+        return "LLaVA form 3"
+    return f"LLaVA form {2 if several else 1}"
 
 
 def _without_evaluated(rows: list[Row], file: Path) -> tuple[list[Row], Counter[str]]:
@@ -136,28 +150,44 @@ def _without_evaluated(rows: list[Row], file: Path) -> tuple[list[Row], Counter[
     return kept, dropped
 
 
-def _conversations(rows: list[Row], file: Path) -> tuple[list[Conversation], Counter[str]]:
-    """Returns the conversations that can be trained on, and how many of each other sort there are."""
+def _conversations(
+    rows: list[Row], file: Path, told: Mapping[str, Any], held: dict[str, bytes]
+) -> tuple[list[Conversation], Counter[str]]:
+    """Returns the conversations that can be trained on, and how many of each other sort there are.
+
+    Bytes of images that entries hold are put into `held`, by what names them.
+    """
     made: list[Conversation] = []
     faults: list[str] = []
     left_out: Counter[str] = Counter()
     for number, row in rows:
         try:
-            names = _image_names(row)
-            if len(names) != 1:
-                left_out["conversations about no picture" if not names else "conversations about several pictures"] += 1
+            entry = entry_of(row, told)
+            if len(entry.images) != 1:
+                kind = "conversations about several pictures" if entry.images else "conversations about no picture"
+                left_out[kind] += 1
                 continue
-            exchanges = _exchanges(row)
+            system, exchanges = _exchanges(entry)
+            name = _image_name(entry.images[0], held)
         except ValueError as error:
             faults.append(f"entry {number}: {error}")
             continue
-        if not all(one.reply for one in exchanges):
+        at = exchanges[0].question.find(IMAGE)
+        first = replace(exchanges[0], question=exchanges[0].question.replace(IMAGE, ""))
+        before = first.question[: max(at, 0)]
+        if not before.strip():
+            before, first = "", replace(first, question=first.question.strip())
+        if not first.question.strip():
+            faults.append(f"entry {number}: a question is empty")
+        elif not all(one.reply for one in exchanges):
             # Vision-Flan has one.
             left_out["conversations with an empty reply"] += 1
-        elif any(PLACEHOLDER in text for one in exchanges for text in (one.question, one.reply)):
+        elif any(IMAGE in text for text in (first.reply, *(each.question + each.reply for each in exchanges[1:]))):
             left_out["conversations that show their picture late"] += 1
+        elif not any(one.learnt for one in exchanges):
+            left_out["conversations without a reply that is learnt"] += 1
         else:
-            made.append(Conversation(names[0], exchanges))
+            made.append(Conversation(name, (first, *exchanges[1:]), Opening(system, len(before))))
     if faults:
         raise bad_rows(f"`{file.name}`", "entries are no conversations", faults)
     if not made:
@@ -169,34 +199,47 @@ def _conversations(rows: list[Row], file: Path) -> tuple[list[Conversation], Cou
     return made, left_out
 
 
-def _image_names(row: Mapping[str, Any]) -> list[str]:
-    """Returns the images of an entry; ValueError where they are no file names."""
-    value = row.get("image") or []
-    names = [value] if isinstance(value, str) else value
-    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
-        raise ValueError(f"`image` is `{value!r}`, not a file name")
-    return names
-
-
-def _exchanges(row: Mapping[str, Any]) -> tuple[Exchange, ...]:
-    """Returns the exchanges of an entry, without the mark of the image in the first; ValueError where it has none."""
-    turns = row.get("conversations")
-    if not isinstance(turns, list) or len(turns) < 2 or len(turns) % 2:
+def _exchanges(entry: Entry) -> tuple[str, tuple[Exchange, ...]]:
+    """Returns what the system says, and the exchanges; ValueError where questions and replies do not take turns."""
+    system = "\n".join(turn.text.strip() for turn in entry.turns if turn.role == SYSTEM)
+    turns = [turn for turn in entry.turns if turn.role != SYSTEM]
+    if any(turn.role == SYSTEM for turn in entry.turns[1:]):
+        raise ValueError("`conversations` holds a turn of the system behind the first question")
+    if len(turns) < 2 or len(turns) % 2:
         raise ValueError("`conversations` is no list of questions with replies")
-    for turn, who in zip(turns, ("human", "gpt") * (len(turns) // 2), strict=True):
-        if not isinstance(turn, dict) or turn.get("from") != who or not isinstance(turn.get("value"), str):
-            raise ValueError(f"`conversations` holds a turn that is not `{who}` with a text `value`")
-    texts = [turn["value"].strip() for turn in turns]
-    texts[0] = texts[0].replace(PLACEHOLDER, "").strip()
+    for turn, role in zip(turns, (USER, ASSISTANT) * (len(turns) // 2), strict=True):
+        if turn.role != role:
+            raise ValueError(f"`conversations` holds a turn that is not `{'human' if role == USER else 'gpt'}`")
+    texts = [turn.text.strip() for turn in turns]
     if not all(texts[::2]):
         raise ValueError("a question is empty")
-    return tuple(map(Exchange, texts[::2], texts[1::2]))
+    learnt = [turn.learnt for turn in turns[1::2]]
+    return system, tuple(map(Exchange, texts[::2], texts[1::2], learnt))
 
 
-def _files(made: Sequence[Conversation], folder: Path, origin: str) -> dict[str, Path]:
+def _image_name(value: Any, held: dict[str, bytes]) -> str:
+    """Returns an image's file name, or what names its bytes, which are put into `held`; ValueError where it is none."""
+    if isinstance(value, dict):
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, str):
+        value = image_bytes(value) or value.removeprefix("file://")
+    if isinstance(value, bytes) and value:
+        name = f"sha256-{hashlib.sha256(value).hexdigest()}"
+        held[name] = value
+        return name
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"`image` is {shown(value)}, not a file name")
+    return value
+
+
+def _files(
+    made: Sequence[Conversation], folder: Path, origin: str, held: Mapping[str, bytes]
+) -> dict[str, Path | bytes]:
     """Returns where each image is; RequestError with count and first names where some are not there."""
-    files = {one.image: folder / one.image for one in made}
-    missing = [f"`{name}`" for name, path in files.items() if not is_file_inside(path, folder)]
+    files: dict[str, Path | bytes] = {one.image: held.get(one.image, folder / one.image) for one in made}
+    missing = [
+        f"`{name[:100]}`" for name, at in files.items() if isinstance(at, Path) and not is_file_inside(at, folder)
+    ]
     if missing:
         raise bad_rows(origin, "pictures are missing", missing, "Name their folder with `--train-images DIR`.")
     return files

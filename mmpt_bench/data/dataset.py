@@ -100,3 +100,7 @@ class Dataset:
     def training_split(self) -> Dataset:
         """Returns the data set's training split, of which nothing official is known."""
         return replace(self, split="train", official=Official(), note="")
+
+    def validation_split(self) -> Dataset:
+        """Returns the data set's validation split, of which nothing official is known."""
+        return replace(self, split="validation", official=Official(), note="")

@@ -6,8 +6,6 @@ import dataclasses
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from mmpt_bench.common.errors import RequestError
 from mmpt_bench.common.hashing import content_key, derive
 from mmpt_bench.data.images import LazyImage
@@ -22,6 +20,22 @@ class Exchange:
 
     question: str
     reply: str
+    learnt: bool = True
+    """False: the reply is read, and the loss does not look at it."""
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How a conversation begins."""
+
+    system: str = ""
+    """What is said before the first question."""
+    image_at: int = 0
+    """Characters of the first question that stand before the image."""
+
+
+PLAIN = Opening()
+"""Nothing before the question, and the image in front of it."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +49,16 @@ class Example:
     """The reply to it."""
     later: tuple[Exchange, ...] = ()
     """What a conversation goes on with."""
+    opening: Opening = PLAIN
+    learnt: bool = True
+    """Whether the first reply is learnt; those of `later` say it themselves."""
     name: str = ""
     """What messages call it: "training example 30", by its place in the training data."""
 
     @property
     def exchanges(self) -> tuple[Exchange, ...]:
         """Returns the whole conversation, of one exchange or more."""
-        return (Exchange(self.prompt, self.target), *self.later)
+        return (Exchange(self.prompt, self.target, self.learnt), *self.later)
 
 
 @dataclass(frozen=True)
@@ -102,6 +119,8 @@ class Corpus:
 
     def batches(self, seed: int, steps: int, batch_size: int, first: int = 0) -> Iterator[list[Example]]:
         """Yields a run's batches from step `first` on; each epoch has an order of its own, from the seed alone."""
+        import numpy as np
+
         rng = np.random.default_rng(derive(seed, "data"))
         order: list[int] = []
         for step in range(steps):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmpt_bench.common.errors import RequestError, unknown_name
+from mmpt_bench.data.images import image_bytes
 from mmpt_bench.data.tables import bad_rows
 
 if TYPE_CHECKING:
@@ -136,16 +137,34 @@ def _image_names(table: pa.Table, column: str, where: ImageFolder | None) -> lis
 
 
 def _own_names(column: pa.ChunkedArray) -> list[str | None]:
-    """Returns what an image column says of each row, as `_image_names` does; its gigabytes of images are not copied."""
+    """Returns what an image column says of each row, as `_image_names` does; its gigabytes of images are not copied.
+
+    Raises:
+        RequestError: text that is neither a file's name nor base64 of an image (first ten rows and count).
+    """
     import pyarrow as pa
     from pyarrow import compute
 
     held, values = [False] * len(column), column
     if pa.types.is_struct(column.type):
-        held = compute.is_valid(compute.struct_field(column, "bytes")).to_pylist()
-        values = compute.struct_field(column, "path")
-    names = [value if isinstance(value, str) else "" for value in values.to_pylist()]
-    return [None if is_held else name for is_held, name in zip(held, names, strict=True)]
+        fields = {column.type.field(i).name for i in range(column.type.num_fields)}
+        if "bytes" in fields:
+            held = compute.is_valid(compute.struct_field(column, "bytes")).to_pylist()
+        values = compute.struct_field(column, "path") if "path" in fields else pa.nulls(len(column))
+    elif pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
+        lengths = compute.binary_length(column).to_pylist()
+        return [None if length else "" for length in lengths]
+    names: list[str | None] = []
+    faults = []
+    for row, (is_held, value) in enumerate(zip(held, values.to_pylist(), strict=True)):
+        name = value if isinstance(value, str) else ""
+        try:
+            names.append(None if is_held or image_bytes(name) is not None else name)
+        except ValueError as error:
+            faults.append(f"row {row}: it holds {error}")
+    if faults:
+        raise bad_rows("the image column", "rows hold no image", faults)
+    return names
 
 
 def is_file_inside(path: Path, folder: Path) -> bool:

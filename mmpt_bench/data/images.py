@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import re
 import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -9,7 +11,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmpt_bench.common.errors import RequestError
+from mmpt_bench.common.errors import RequestError, shown
+from mmpt_bench.common.files import pointer_told
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -84,6 +87,43 @@ def _same_pixels(one: LazyImage, other: LazyImage) -> bool:
     return first.size == second.size and first.tobytes() == second.tobytes()
 
 
+LONGEST_NAME = 1024
+"""Characters of a file name with its folders; longer text in an image column is no name."""
+_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"BM", b"II*\x00", b"MM\x00*")
+"""Of image files: JPEG, PNG, GIF, WebP, BMP, TIFF. AVIF and its like say it at their fifth byte."""
+
+
+def image_bytes(text: str) -> bytes | None:
+    """Returns the image file that a text holds in base64, plain or as a `data:` address; None for a file's name.
+
+    Raises:
+        ValueError: a `data:` address without an image, or text that is too long for a name and no base64 of an image.
+    """
+    is_address = text[:5].lower() == "data:"
+    if is_address:
+        head, _, text = text.partition(",")
+        if not head.lower().endswith(";base64"):
+            raise ValueError(f"a `data:` address that is not base64 ({shown(head)})")
+    fault = "" if is_address or len(text) > LONGEST_NAME else "a name"
+    # Names end in a point and letters, which base64 has not.
+    if fault and (len(text) < 60 or not _BASE64.fullmatch(text)):
+        return None
+    try:
+        start = base64.b64decode("".join(text[:200].split())[:64], altchars=b"-_" if {"-", "_"} & set(text) else None)
+        if start.startswith(_STARTS) or start[4:8] == b"ftyp":
+            plain = "".join(text.split())
+            plain += "=" * (-len(plain) % 4)
+            return base64.b64decode(plain, altchars=b"-_" if {"-", "_"} & set(plain) else None, validate=True)
+    except ValueError as error:
+        if not fault:
+            raise ValueError(f"{len(text):,} characters of text that are not whole base64 of an image") from error
+    if fault:
+        return None
+    raise ValueError(f"{len(text):,} characters of text, neither a file's name nor base64 of an image")
+
+
+_BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]+(?:=\s*)*")
+
 MAX_PIXELS = 64_000_000
 """Larger images are refused before they are decoded: a few kilobytes can unpack to gigabytes."""
 
@@ -115,7 +155,11 @@ def decoded(source: bytes | Path, file: str, where: str) -> Image:
     except (PILImage.DecompressionBombError, PILImage.DecompressionBombWarning) as error:
         raise BadImage(file, where, f"is larger than {MAX_PIXELS:,} pixels") from error
     except UNREADABLE as error:
-        raise BadImage(file, where, f"cannot be decoded ({error}). Fetch it again, or leave the row out") from error
+        if isinstance(source, Path) and pointer_told(source):
+            raise BadImage(file, where, "is a pointer of git-LFS: fetch the file with `git lfs pull`") from error
+        raise BadImage(
+            file, where, f"cannot be decoded ({str(error)[:150]}). Fetch it again, or leave the row out"
+        ) from error
 
 
 def rgb(image: Image, file: str, where: str) -> Image:

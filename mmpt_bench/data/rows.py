@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from string import Formatter
 from typing import Any, Literal
 
+from mmpt_bench.common.errors import shown
 from mmpt_bench.data.image_folders import RowImages
-from mmpt_bench.data.images import LazyImage, decoded, rgb
+from mmpt_bench.data.images import LazyImage, decoded, image_bytes, rgb
 from mmpt_bench.data.tables import is_class_number
 
 
@@ -52,7 +54,8 @@ def read_image(value: Any, key: str, where: str, column: str = "image") -> LazyI
     """Returns an image that is opened when it is needed.
 
     Args:
-        value: a PIL image, the hub's {"bytes", "path"}, or the path of a file.
+        value: a PIL image, the hub's {"bytes", "path"}, an image file's bytes, as they are or as base64 text (a `data:`
+            address too), or the path of a file.
         key: the image's identity; equal keys must be equal images.
         where: id of the sample, for messages.
         column: that the value is from, for messages.
@@ -64,6 +67,8 @@ def read_image(value: Any, key: str, where: str, column: str = "image") -> LazyI
     if isinstance(value, Mapping):
         name = value.get("path") or name
         value = value.get("bytes") or value.get("path")
+    if isinstance(value, str):
+        value = image_bytes(value) or value
     if isinstance(value, (str, Path)) and str(value):
         path = Path(value)
         return LazyImage(key, lambda: decoded(path, "/".join(path.parts[-2:]), where), path)
@@ -71,15 +76,30 @@ def read_image(value: Any, key: str, where: str, column: str = "image") -> LazyI
         return LazyImage(key, lambda: decoded(value, Path(name).name, where), value)
     if hasattr(value, "convert"):
         return LazyImage(key, lambda: rgb(value, name, where), value)
-    raise ValueError(f"column `{column}` holds {_shown(value)}, not a picture, in sample `{where}`")
+    raise ValueError(f"column `{column}` holds {shown(value)}, not a picture, in sample `{where}`")
 
 
 def read_text(row: Mapping[str, Any], column: str) -> str:
     """Returns a row's text; ValueError naming the column where it is missing, empty or no text."""
     value = row.get(column)
     if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"column `{column}` holds {_shown(value)}, not text")
+        raise ValueError(f"column `{column}` holds {shown(value)}, not text")
     return value
+
+
+def read_wording(row: Mapping[str, Any], default: str = "") -> str:
+    """Returns the template that a row says it is to be asked in, else the task's own; public sets have none of theirs.
+
+    Raises:
+        ValueError: the row's `wording` is no text, or lacks a field of the task's own.
+    """
+    if "wording" not in row:
+        return default
+    told = read_text(row, "wording")
+    names = [{name for _, name, _, _ in Formatter().parse(text) if name} for text in (default, told)]
+    if default and names[0] != names[1]:
+        raise ValueError(f"column `wording` holds {shown(told)}, which lacks or adds a field of `{default}`")
+    return told
 
 
 def read_label(row: Mapping[str, Any], column: str, names: Sequence[str]) -> str:
@@ -88,7 +108,7 @@ def read_label(row: Mapping[str, Any], column: str, names: Sequence[str]) -> str
     if not names:
         raise ValueError(f"column `{column}` has no class names; the data must give them, as the hub's does")
     if not is_class_number(value, len(names)):
-        raise ValueError(f"column `{column}` holds {_shown(value)}, not a class number from 0 to {len(names) - 1}")
+        raise ValueError(f"column `{column}` holds {shown(value)}, not a class number from 0 to {len(names) - 1}")
     return names[value]
 
 
@@ -98,10 +118,4 @@ def read_choice(row: Mapping[str, Any], column: str, legal: Sequence[str]) -> st
     for choice in legal:
         if choice.lower() == value:
             return choice
-    raise ValueError(f"column `{column}` holds {_shown(row[column])}, not one of {', '.join(legal)}")
-
-
-def _shown(value: Any) -> str:
-    """Returns a value for a message, cut to 40 characters."""
-    shown = repr(value)
-    return f"`{shown if len(shown) <= 40 else shown[:37] + '...'}`"
+    raise ValueError(f"column `{column}` holds {shown(row[column])}, not one of {', '.join(legal)}")

@@ -27,6 +27,8 @@ class Sample:
     """Subtask or strategy the scores are broken down by; empty where there is none."""
     cluster: str = ""
     """The image, for errors that are taken over images; MME's pairs are read off it."""
+    wording: str = ""
+    """The template that the question was made from, where a set has several; empty where all questions have one."""
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,14 @@
-"""A split's files as rows: which files a README names, what is in them, and whether it can be evaluated."""
+"""Tables of rows: whether their columns and classes are a task's, and the rows as they are asked for."""
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from mmpt_bench.common.errors import RequestError
+from mmpt_bench.common.errors import RequestError, shown, unknown_name
 from mmpt_bench.common.hashing import content_key
+from mmpt_bench.data.file_forms import features
+from mmpt_bench.data.split_files import readme_head
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -45,102 +43,15 @@ class TableRows(Sequence[Mapping[str, Any]]):
         return (self[number] for number in range(self._length))
 
 
-def split_files(names: Sequence[str], readme: str, config: str | None, split: str, origin: str) -> list[str]:
-    """Returns the files that hold a split, in order.
-
-    The README's `configs` decide, as on the hub; where they do not name the split, `<config>/<split>-*`,
-    `data/<split>-*`, `<split>.jsonl` and `*_<split>.jsonl` are looked for.
-
-    Args:
-        names: every file of the data set, relative, with `/`.
-        readme: text of its README.md, empty where there is none.
-        config: None: the default one.
-        origin: where this is, for messages.
-
-    Raises:
-        RequestError: there is no file for it, one of its shards is not there or there twice, or the README's head is no
-            YAML.
-    """
-    tables = sorted(name for name in names if name.endswith((".parquet", ".jsonl")))
-    fallback = [f"{config}/{split}-*"] if config else []
-    # SNLI-VE and VSR call their validation file `dev`.
-    for name in (split, "dev") if split == "validation" else (split,):
-        fallback += [f"data/{name}-*", f"{name}-*", f"{name}.jsonl", f"*_{name}.jsonl"]
-    told = _patterns(readme, config, split, origin)
-    for patterns in (told, *([pattern] for pattern in fallback)):
-        found = [name for name in tables if any(fnmatchcase(name, pattern) for pattern in patterns)]
-        if found:
-            _check_shards(found, origin)
-            if len(found) > 1 and patterns is not told and patterns[0].startswith("*"):
-                raise _two_generations(found[0], found[1], origin)
-            return found
-    what = f"split `{split}`" + (f" of config `{config}`" if config else "")
-    there = ", ".join(tables[:NAMED]) or "no .parquet or .jsonl file"
-    raise RequestError(f"There is no {what} in {origin}. It holds {there}.")
-
-
-def _check_shards(found: Sequence[str], origin: str) -> None:
-    """Refuses files `...-00000-of-00003.parquet` that are not one whole set: rows would be missing, or there twice."""
-    by_split: dict[tuple[str, str], dict[int, str]] = {}
-    others = []
-    for name in found:
-        shard = re.search(r"^(.*)-(\d{5})-of-(\d{5})(?!\d)", name)
-        if shard is None:
-            others.append(name)
-            continue
-        there = by_split.setdefault((shard[1], shard[3]), {})
-        if int(shard[2]) in there:
-            raise _two_generations(there[int(shard[2])], name, origin)
-        there[int(shard[2])] = name
-    firsts: dict[str, str] = {}
-    for (name, _), there in by_split.items():
-        first = there[min(there)]
-        if (other := firsts.setdefault(name, first)) != first or others:
-            raise _two_generations(other, others[0] if others else first, origin)
-    for (name, of), there in by_split.items():
-        absent = sorted(set(range(int(of))) - set(there))
-        if absent:
-            raise RequestError(
-                f"{len(absent)} of the {int(of)} files of `{name}` are not in {origin}, first "
-                f"`{name}-{absent[0]:05}-of-{of}`. Fetch them too."
-            )
-
-
-def _two_generations(one: str, other: str, origin: str) -> RequestError:
-    return RequestError(
-        f"`{one}` and `{other}` of {origin} are files of one split from two downloads: rows would count twice. "
-        "Remove the older ones."
-    )
-
-
-def read_tables(files: Sequence[Path]) -> pa.Table:
-    """Returns the rows of Parquet and JSON-lines files, one after the other; RequestError names a broken file."""
-    import pyarrow as pa
-    from pyarrow import json as pa_json
-    from pyarrow import parquet
-
-    tables = []
-    for file in files:
-        try:
-            is_parquet = file.suffix == ".parquet"
-            tables.append(parquet.ParquetFile(file).read() if is_parquet else pa_json.read_json(file))
-        except (pa.ArrowInvalid, OSError) as error:
-            raise RequestError(f"`{file.name}` cannot be read: {str(error).splitlines()[0]} Fetch it again.") from error
-    return pa.concat_tables(tables)
-
-
 def class_names(table: pa.Table, column: str | None) -> tuple[str, ...]:
     """Returns the names of a label column's classes as `datasets` stores them in Parquet; empty where it names none."""
-    stored = (table.schema.metadata or {}).get(b"huggingface")
-    if stored is None or column is None:
-        return ()
-    feature = json.loads(stored).get("info", {}).get("features", {}).get(column, {})
-    return tuple(feature.get("names") or ())
+    feature = features(table).get(column) if column is not None else None
+    return tuple(feature.get("names") or ()) if isinstance(feature, dict) else ()
 
 
 def readme_class_names(readme: str, config: str | None, column: str | None, origin: str) -> tuple[str, ...]:
     """Returns the names of a label column's classes as a README's `dataset_info` has them; empty where it has none."""
-    infos = _head(readme, origin).get("dataset_info") or []
+    infos = readme_head(readme, origin).get("dataset_info") or []
     for info in infos if isinstance(infos, list) else [infos]:
         if config is not None and info.get("config_name", config) != config:
             continue
@@ -201,11 +112,84 @@ def check_columns(table: pa.Table, columns: Sequence[str], origin: str) -> None:
         )
 
 
+def renamed_columns(table: pa.Table, columns: Mapping[str, str], known: Sequence[str], origin: str) -> pa.Table:
+    """Returns a table in the task's column names.
+
+    Args:
+        columns: name of the task's column -> name in the table.
+        known: columns that the task may read.
+
+    Raises:
+        RequestError: a name that the task, or the table, has not.
+    """
+    for wanted, own in columns.items():
+        if wanted not in known:
+            raise unknown_name("column", wanted, known, f"`--columns {wanted}={own}` begins with one of the task's.")
+        if own not in table.column_names:
+            has = ", ".join(name[:40] for name in table.column_names[:30])
+            raise unknown_name("column", own, table.column_names, f"{origin[0].upper()}{origin[1:]} has {has}.")
+    dropped = [name for name in columns if name in table.column_names and name not in columns.values()]
+    table = table.drop_columns(dropped)
+    wanted_of = {own: wanted for wanted, own in columns.items()}
+    return table.rename_columns([wanted_of.get(name, name) for name in table.column_names])
+
+
+def numbered_labels(
+    table: pa.Table, column: str, names: Sequence[str], origin: str
+) -> tuple[pa.Table, tuple[str, ...], str]:
+    """Returns a table whose label column holds class numbers, the classes' names, and what was done for it.
+
+    Labels that are text are numbers or names of the classes, whatever their case; where no names are known, those in
+    the data, sorted, as `datasets` numbers folders of images.
+
+    Raises:
+        RequestError: a label that is no class (first ten rows and count).
+    """
+    import pyarrow as pa
+
+    values = table.column(column).to_pylist()
+    two = [name.casefold() for name in names]
+    if all(type(value) is bool for value in values) and two == ["false", "true"]:
+        values = [int(value) for value in values]
+    elif any(isinstance(value, str) for value in values):
+        given = {value.strip() for value in values if isinstance(value, str)}
+        if not names and not all(text.isdigit() for text in given):
+            names, two = sorted(given), [name.casefold() for name in sorted(given)]
+        by_name = {name: number for number, name in enumerate(two)}
+        if two == ["false", "true"] and {text.casefold() for text in given} <= {"yes", "no"}:
+            by_name = {"no": 0, "yes": 1}
+        values = [_class_number(value, by_name) for value in values]
+        bad = [
+            f"row {row}: `{column}` is {shown(value)[1:-1]}"
+            for row, value in enumerate(values)
+            if type(value) is not int
+        ]
+        if bad and names:
+            raise bad_rows(origin, f"rows have no class of {_listed(names)}", bad)
+    else:
+        return table, tuple(names), ""
+    place = table.column_names.index(column)
+    told = f"`{column}` holds text, which was read as the numbers of the task's classes"
+    return table.set_column(place, column, pa.array(values)), tuple(names), told
+
+
+def _class_number(value: Any, by_name: Mapping[str, int]) -> Any:
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    found = by_name.get(text.casefold())
+    return found if found is not None else int(text) if text.isascii() and text.isdigit() else value
+
+
 def check_labels(table: pa.Table, column: str, names: Sequence[str], origin: str) -> None:
     """Refuses classes that are no integers, or that no name belongs to (RequestError: first ten rows and count)."""
     n = len(names) or 2
     values = table.column(column).to_pylist()
-    bad = [f"row {row}: `{column}` is {value!r}" for row, value in enumerate(values) if not is_class_number(value, n)]
+    bad = [
+        f"row {row}: `{column}` is {shown(value)[1:-1]}"
+        for row, value in enumerate(values)
+        if not is_class_number(value, n)
+    ]
     if bad:
         raise bad_rows(origin, f"rows have no class from 0 to {n - 1}", bad)
 
@@ -224,28 +208,3 @@ def first_of(faults: Sequence[str]) -> str:
     """Returns the first ten faults, and how many more there are."""
     more = f"; and {len(faults) - NAMED:,} more" if len(faults) > NAMED else ""
     return "; ".join(faults[:NAMED]) + more
-
-
-def _patterns(readme: str, config: str | None, split: str, origin: str) -> list[str]:
-    """Returns the file patterns that a README's `configs` give for a split; empty where they give none."""
-    configs = _head(readme, origin).get("configs") or []
-    for entry in configs:
-        default = entry.get("default") or entry.get("config_name") == "default" or len(configs) == 1
-        if entry.get("config_name") == config or (config is None and default):
-            files = entry.get("data_files") or []
-            paths = [file["path"] for file in files if isinstance(file, dict) and file.get("split") == split]
-            return [path for each in paths for path in ([each] if isinstance(each, str) else each)]
-    return []
-
-
-def _head(readme: str, origin: str) -> dict[str, Any]:
-    """Returns the YAML that a README begins with; empty where there is none."""
-    import yaml
-
-    if not readme.startswith("---"):
-        return {}
-    try:
-        head = yaml.safe_load(readme.split("\n---", 1)[0].removeprefix("---"))
-    except yaml.YAMLError as error:
-        raise RequestError(f"The head of README.md in {origin} is no YAML: {str(error).splitlines()[0]}.") from error
-    return head if isinstance(head, dict) else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import io
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mmpt_bench.common.errors import MachineError, RequestError
-from mmpt_bench.common.files import loads, scrub
+from mmpt_bench.common.files import check_no_pointer, loads, scrub
 
 MAX_BYTES = 512 * 2**20
 """Largest file that is read, unpacked; 9,000 replies of a kilobyte are 9 MB."""
@@ -26,6 +27,7 @@ MAX_WORKBOOK = 64 * 2**20
 def text_of(path: Path) -> str:
     """Returns a file's text without a byte-order mark, unpacked where it is gzip; RequestError where it is no text."""
     shown = scrub(str(path))
+    check_no_pointer(path)
     try:
         with path.open("rb") as stream:
             packed = stream.read(2) == b"\x1f\x8b"
@@ -43,7 +45,11 @@ def text_of(path: Path) -> str:
 
 
 def json_rows(text: str, path: Path) -> tuple[list[tuple[int, dict[str, Any]]], tuple[str, ...]]:
-    """Returns (line, object) of JSON lines or of one JSON array, and what was left out; RequestError by line."""
+    """Returns (line, object) of JSON lines, a JSON array or one object over several lines, and what was left out.
+
+    Raises:
+        RequestError: anything else, by line.
+    """
     if text.lstrip()[:1] == "[":
         try:
             rows = loads(text, unique=True)
@@ -51,6 +57,9 @@ def json_rows(text: str, path: Path) -> tuple[list[tuple[int, dict[str, Any]]], 
             raise RequestError(f"`{path.name}` is no JSON array: {error}.") from error
         entries = enumerate(rows, start=1)
         return [(number, _object(row, f"entry {number} of `{path.name}`")) for number, row in entries], ()
+    if text.split("\n", 1)[0].strip() == "{":
+        with contextlib.suppress(ValueError, RecursionError):
+            return [(1, _object(loads(text, unique=True), f"`{path.name}`"))], ()
     found: list[tuple[int, dict[str, Any]]] = []
     # Not splitlines(): a reply may hold other line separators of Unicode.
     lines = [(n, line) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]

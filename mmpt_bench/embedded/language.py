@@ -17,7 +17,7 @@ from mmpt_bench.embedded import statements, wordings, world
 from mmpt_bench.embedded.statements import UNSEEN, Claim, article, counted, phrase, plural
 from mmpt_bench.embedded.world import Scene
 
-VERSION = 3
+VERSION = 4
 """Rises when the questions to a scene change."""
 
 SHORT = ("tune", "validation")
@@ -93,7 +93,9 @@ def _claimed(scene: Scene, rng: np.random.Generator, part: str, skill: str) -> A
     if skill == "neutral":
         thing = scene.things[int(rng.integers(len(scene.things)))]
         asked_as = _wordings(part, rng)
-        question = _pick(wordings.ENTAIL[asked_as], rng).format(claim=f"the {thing.shape} {_pick(UNSEEN, rng)}")
+        question = _pick(wordings.ENTAIL[asked_as], rng).format(
+            claim=f"the {thing.shape} {_pick(UNSEEN[asked_as], rng)}"
+        )
         return Asked("neutral", _varied(question, rng, asked_as), "neutral .")
     made = statements.claim(scene, rng, truth, skill)
     return None if made is None else judged(made, truth, rng, part, skill, 0.5)

@@ -1,16 +1,16 @@
 """The embedded suite: miniature tasks in the schemas of the real ones, and the mixture that methods are tuned on.
 
-Everything here is in the shifted world. Rows have the columns of the hub's data sets, so the task files turn them into
-samples with the same code, pairing, parse rules and metrics. They are not the public benchmarks, and no figure of
-theirs says anything about those. What separates the parts, each proven by a test: wordings (no evaluation prompt is
-asked in pre-training, tuning or validation), scenes (streams of their own, objects in `HELD_OUT` combinations only in
-evaluation) and digits (rows of their own).
+Everything here is in the shifted world. Rows have the columns of the hub's data sets, and one more with the wording
+that they are asked in, so the task files turn them into samples with the same code, pairing, parse rules and metrics.
+They are not the public benchmarks, and no figure of theirs says anything about those. Tasks have two parts: methods are
+chosen on "dev" and reported on "evaluation". What separates the parts, each proven by a test: wordings (prompts.py),
+scenes and digits (`world.part_of`), combinations of shape and colour (`world.HELD_OUT`), and neutral phrases.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -19,7 +19,7 @@ from mmpt_bench.common.hashing import content_key, derive
 from mmpt_bench.data.examples import Corpus, Example
 from mmpt_bench.data.images import LazyImage
 from mmpt_bench.data.rows import Rows
-from mmpt_bench.embedded import language, statements, world
+from mmpt_bench.embedded import language, prompts, statements, world
 from mmpt_bench.embedded.language import Asked
 from mmpt_bench.embedded.shifted import shift
 from mmpt_bench.embedded.world import Scene
@@ -27,7 +27,7 @@ from mmpt_bench.embedded.world import Scene
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-VERSION = 3
+VERSION = 4
 """Rises when the rows of a task or the examples of the mixture change; a test holds the content to it."""
 
 N_IMAGES = {"mme": 40, "pope": 200, "vsr": 250, "snli_ve": 200, "cifar10": 250, "mnist": 400}
@@ -39,15 +39,18 @@ ASKED_OF_THINGS = (
     "?count", "?color", "?location", "?at", *["?caption"] * 8,
 )  # fmt: skip
 """What the tuning mixture asks about a scene of objects, each as often as it stands here."""
-HELD_OUT_SHARE = 0.35
-"""Probability that an object of an evaluation scene is in a combination that was never seen before."""
+TASK_PARTS = ("evaluation", "dev")
+HASTE = 2.1
+"""How much more a digit varies than in pre-training: turned, sheared, shrunk and off the middle."""
 CORPUS_SIZE, VALIDATION_SIZE = 20_000, 384
-MIX = {"things": 0.54, "text": 0.14, "sum": 0.14, "big": 0.11, "digit": 0.07}
+MIX = {"things": 0.52, "text": 0.13, "sum": 0.13, "big": 0.10, "digit": 0.12}
 """Shares of the kinds of scene in the tuning mixture, which rehearses every skill in the shifted world."""
 
 Row = dict[str, Any]
-Pair = tuple[Scene, str, str]
-"""A scene, a question about it whose answer is yes, and one whose answer is no."""
+Fields = dict[str, str]
+"""What a wording is filled with."""
+Pair = tuple[Scene, Fields, Fields]
+"""A scene, what a question whose answer is yes is filled with, and one whose answer is no."""
 T = TypeVar("T")
 
 
@@ -64,17 +67,25 @@ def show(scene: Scene) -> Image:
 
 
 def rows(task: str, part: str = "evaluation") -> list[Row]:
-    """Returns a task's rows in the hub's schema, images drawn; raises KeyError for a task without any.
+    """Returns a task's rows in the hub's schema, images drawn.
 
     Args:
-        part: "evaluation", or "calibration" (of the world itself), which has scenes of its own.
+        part: "evaluation", or "dev", on which rates are searched and the world's strength is set.
+
+    Raises:
+        KeyError: a task without rows.
+        ValueError: no such part.
     """
-    return _ROWS[task](np.random.default_rng(derive(VERSION, f"{part}/{task}")))
+    if part not in TASK_PARTS:
+        raise ValueError(f"the embedded suite has no part `{part}`: {' or '.join(TASK_PARTS)}")
+    return _ROWS[task](np.random.default_rng(derive(VERSION, f"{part}/{task}")), part)
 
 
-def source(task: str) -> Rows:
-    """Returns a task's rows as the harness takes them from anywhere; raises KeyError for a task without any."""
-    return Rows(rows(task), label_names(task), fingerprint(task), "generated scenes", "embedded")
+def source(task: str, part: str = "evaluation") -> Rows:
+    """Returns a task's rows as the harness takes them from anywhere; raises as `rows` does."""
+    name = task if part == "evaluation" else f"{task}/{part}"
+    origin = "generated scenes" if part == "evaluation" else f"generated scenes ({part})"
+    return Rows(rows(task, part), label_names(task), fingerprint(name), origin, "embedded")
 
 
 def label_names(task: str) -> tuple[str, ...]:
@@ -108,118 +119,127 @@ def _example(part: str, index: int) -> Example:
 def tuning_question(part: str, index: int) -> tuple[Scene, Asked]:
     """Returns the scene and the question of a tuning or validation example."""
     rng = np.random.default_rng([derive(VERSION, f"tuning/{part}"), index])
-    language_part = "tune" if part == "train" else part
+    own = "tune" if part == "train" else part
     while True:
         kind = str(rng.choice(tuple(MIX), p=tuple(MIX.values())))
         if kind == "things":
-            scene = world.random_scene(rng, (1, 2, 3, 4))
-            found = language.ask_things(scene, rng, language_part, [str(rng.choice(ASKED_OF_THINGS))])
+            scene = world.random_scene(rng, (1, 2, 3, 4), own)
+            found = language.ask_things(scene, rng, own, [str(rng.choice(ASKED_OF_THINGS))])
         else:
-            scene = _other_scene(rng, kind, part)
-            found = language.ASK["text" if kind == "sum" else kind](scene, rng, language_part)
+            scene = _other_scene(rng, kind, own)
+            found = language.ASK["text" if kind == "sum" else kind](scene, rng, own)
         if found:
             return scene, found[int(rng.integers(len(found)))]
 
 
 def _other_scene(rng: np.random.Generator, kind: str, part: str) -> Scene:
     if kind == "big":
-        return world.random_big(rng)
+        return world.random_big(rng, part)
     if kind == "digit":
-        return world.random_digit(rng, part)
-    return world.random_text(rng, sums=kind == "sum")
+        return world.random_digit(rng, part, HASTE)
+    return world.random_text(rng, sums=kind == "sum", part=part)
 
 
-def _scenes(rng: np.random.Generator, n: int, make: Callable[[Scene], T | None]) -> list[T]:
+def _scenes(rng: np.random.Generator, part: str, n: int, make: Callable[[Scene], T | None]) -> list[T]:
     """Returns what is made of `n` scenes, passing over those of which nothing is made."""
     made: list[T] = []
     while len(made) < n:
-        result = make(world.random_scene(rng, (2, 3, 4), HELD_OUT_SHARE))
+        result = make(world.random_scene(rng, (2, 3, 4), part))
         if result is not None:
             made.append(result)
     return made
 
 
-def _mme(rng: np.random.Generator) -> list[Row]:
+def _in_turn(wordings: Sequence[str], index: int) -> str:
+    """Returns the wording that the image of a number is asked in."""
+    return wordings[index % len(wordings)]
+
+
+def _mme(rng: np.random.Generator, part: str) -> list[Row]:
     made: list[Row] = []
     n = N_IMAGES["mme"]
     makers = {"existence": _existence, "count": _count, "position": _position, "color": _color}
     for category, make in makers.items():
-        for index, (scene, yes, no) in enumerate(_scenes(rng, n, functools.partial(make, rng))):
-            made += _pair(category, index, scene, yes, no)
+        drawn = _scenes(rng, part, n, functools.partial(make, rng, world.HELD_OUT[part]))
+        for index, (scene, yes, no) in enumerate(drawn):
+            made += _pair(part, category, index, scene, yes, no)
     for index in range(n):
-        scene = world.random_text(rng, sums=False)
+        scene = world.random_text(rng, sums=False, part=part)
         text = [glyph for _, glyph in scene.glyphs]
         other = statements.misread(text, rng)
-        yes, no = (f'Is the text in this image "{" ".join(letters)}"?' for letters in (text, other))
-        made += _pair("OCR", index, scene, yes, no)
+        made += _pair(part, "OCR", index, scene, {"said": " ".join(text)}, {"said": " ".join(other)})
     for index in range(n):
-        scene = world.random_text(rng, sums=True)
+        scene = world.random_text(rng, sums=True, part=part)
         total = int(scene.glyphs[0][1]) + int(scene.glyphs[2][1])
         wrong = statements.wrong_sum(total, rng)
-        yes, no = (f"Is the answer to the arithmetic question in the image {k}?" for k in (total, wrong))
-        made += _pair("numerical_calculation", index, scene, yes, no)
+        made += _pair(part, "numerical_calculation", index, scene, {"said": str(total)}, {"said": str(wrong)})
     return made
 
 
-def _pair(category: str, index: int, scene: Scene, yes: str, no: str) -> list[Row]:
-    """Returns the two questions that MME asks of an image, one with the answer yes and one with no."""
+def _pair(part: str, category: str, index: int, scene: Scene, yes: Fields, no: Fields) -> list[Row]:
+    """Returns the two questions that MME asks of an image, in one wording, one with the answer yes and one with no."""
+    wording = _in_turn(prompts.MME[part][category], index)
     common = {"question_id": f"{category}/{index:04d}.png", "image": show(scene), "category": category}
     return [
-        common | {"question": f"{question} Please answer yes or no.", "answer": answer}
-        for question, answer in ((yes, "Yes"), (no, "No"))
+        common
+        | {"question": _capital(wording.format(**fields)) + prompts.YES_OR_NO, "answer": answer, "wording": wording}
+        for fields, answer in ((yes, "Yes"), (no, "No"))
     ]
 
 
-def _existence(rng: np.random.Generator, scene: Scene) -> Pair | None:
-    present, absent = (statements.existence(scene, rng, truth, held_out=True) for truth in (True, False))
+def _capital(sentence: str) -> str:
+    return sentence[0].upper() + sentence[1:]
+
+
+def _existence(rng: np.random.Generator, held_out: world.Combinations, scene: Scene) -> Pair | None:
+    present, absent = (statements.existence(scene, rng, truth, held_out) for truth in (True, False))
     if present is None or absent is None:
         return None
-    yes, no = (f"Is there {statements.article(noun)} in this image?" for noun in (present, absent))
-    return scene, yes, no
+    return scene, {"noun": statements.article(present)}, {"noun": statements.article(absent)}
 
 
-def _count(rng: np.random.Generator, scene: Scene) -> Pair:
+def _count(rng: np.random.Generator, _held_out: world.Combinations, scene: Scene) -> Pair:
     shape = str(rng.choice([t.shape for t in scene.things]))
     n = len(statements.matches(scene, shape))
     wrong = int(rng.choice([k for k in (n - 1, n + 1) if 1 <= k <= 5]))
 
-    def asked(k: int) -> str:
-        noun = shape if k == 1 else statements.plural(shape)
-        return f"{'Is' if k == 1 else 'Are'} there a total of {statements.NUMBERS[k]} {noun} in the image?"
+    def said(k: int) -> Fields:
+        refs = shape if k == 1 else statements.plural(shape)
+        return {"verb": "Is" if k == 1 else "Are", "n": statements.NUMBERS[k], "refs": refs}
 
-    return scene, asked(n), asked(wrong)
+    return scene, said(n), said(wrong)
 
 
-def _position(rng: np.random.Generator, scene: Scene) -> Pair | None:
+def _position(rng: np.random.Generator, _held_out: world.Combinations, scene: Scene) -> Pair | None:
     found = statements.related(statements.single_out(scene, rng), rng)
     if found is None:
         return None
     a, word, b = found
-    yes, no = (f"Is the {a} {said} the {b} in this image?" for said in (word, statements.OPPOSITE[word]))
+    yes, no = ({"a": a, "word": said, "b": b} for said in (word, statements.OPPOSITE[word]))
     return scene, yes, no
 
 
-def _color(rng: np.random.Generator, scene: Scene) -> Pair | None:
+def _color(rng: np.random.Generator, held_out: world.Combinations, scene: Scene) -> Pair | None:
     single = [t for t in scene.things if len(statements.matches(scene, t.shape)) == 1]
     if not single:
         return None
     thing = single[int(rng.integers(len(single)))]
-    wrong = str(rng.choice(statements.wrong_colors(scene, thing)))
-    yes, no = (f"Is the {thing.shape} in this image {color}?" for color in (thing.color, wrong))
-    return scene, yes, no
+    wrong = str(rng.choice(statements.wrong_colors(scene, thing, held_out)))
+    return scene, {"ref": thing.shape, "color": thing.color}, {"ref": thing.shape, "color": wrong}
 
 
 STRATEGIES = ("adversarial", "popular", "random")
 
 
-def _pope(rng: np.random.Generator) -> list[Row]:
+def _pope(rng: np.random.Generator, part: str) -> list[Row]:
     """Returns, for each image and strategy, two questions about shapes that are there and two about absent ones."""
-    scenes = _scenes(rng, N_IMAGES["pope"], lambda scene: scene if len({t.shape for t in scene.things}) >= 2 else None)
+    n, wordings = N_IMAGES["pope"], prompts.WHOLE[part]["pope"]
+    scenes = _scenes(rng, part, n, lambda scene: scene if len({t.shape for t in scene.things}) >= 2 else None)
     frequent = [t.shape for scene in scenes for t in scene.things]
     popular = sorted(world.SHAPES, key=lambda shape: -frequent.count(shape))[:5]
     made: dict[str, list[Row]] = {strategy: [] for strategy in STRATEGIES}
     for index, scene in enumerate(scenes):
-        image, present = show(scene), sorted({t.shape for t in scene.things})
+        image, present, wording = show(scene), sorted({t.shape for t in scene.things}), _in_turn(wordings, index)
         yes = [str(shape) for shape in rng.choice(present, 2, replace=False)]
         likely = {"adversarial": world.THEME_SHAPES[scene.theme], "popular": popular, "random": world.SHAPES}
         for strategy, rows_so_far in made.items():
@@ -232,17 +252,18 @@ def _pope(rng: np.random.Generator) -> list[Row]:
                     {
                         "id": str(len(rows_so_far)),
                         "question_id": str(len(rows_so_far) + 1),
-                        "question": f"Is there {statements.article(shape)} in the image?",
+                        "question": wording.format(noun=statements.article(shape)),
                         "answer": answer,
                         "image_source": f"scene_{index:06d}",
                         "image": image,
                         "category": strategy,
+                        "wording": wording,
                     }
                 )
     return [row for of_strategy in made.values() for row in of_strategy]
 
 
-def _vsr(rng: np.random.Generator) -> list[Row]:
+def _vsr(rng: np.random.Generator, part: str) -> list[Row]:
     def captioned(scene: Scene) -> Row | None:
         truth = bool(rng.random() < 0.5)
         found = statements.related(statements.single_out(scene, rng), rng)
@@ -253,51 +274,66 @@ def _vsr(rng: np.random.Generator) -> list[Row]:
         caption = f"The {a} is {said} the {b}."
         return {"image": show(scene), "caption": caption, "label": int(truth), "relation": said, "subj": a, "obj": b}
 
-    made = _scenes(rng, N_IMAGES["vsr"], captioned)
-    return [row | {"image_link": f"scenes/{index:06d}.jpg"} for index, row in enumerate(made)]
-
-
-def _snli_ve(rng: np.random.Generator) -> list[Row]:
-    def stated(scene: Scene) -> list[Row] | None:
-        skills = [str(skill) for skill in rng.permutation(statements.SKILLS)[:2]]
-        true = statements.claim(scene, rng, True, skills[0], held_out=True)
-        false = statements.claim(scene, rng, False, skills[1], held_out=True)
-        if true is None or false is None:
-            return None
-        thing = scene.things[int(rng.integers(len(scene.things)))]
-        neutral = f"the {thing.shape} {rng.choice(statements.UNSEEN)}"
-        common = {"image": show(scene), "premise": None}
-        return [
-            common | {"hypothesis": f"{said[0].upper()}{said[1:]}.", "label": label}
-            for label, said in enumerate((true.statement, neutral, false.statement))
-        ]
-
-    made = _scenes(rng, N_IMAGES["snli_ve"], stated)
-    return [row | {"filename": f"{index:06d}.jpg"} for index, of_scene in enumerate(made) for row in of_scene]
-
-
-def _cifar10(rng: np.random.Generator) -> list[Row]:
-    left = dict.fromkeys(world.SHAPES, N_IMAGES["cifar10"] // len(world.SHAPES))
-    made = []
-    while any(left.values()):
-        scene = world.random_big(rng, HELD_OUT_SHARE)
-        assert scene.big is not None
-        if left[scene.big.shape]:
-            left[scene.big.shape] -= 1
-            made.append({"img": show(scene), "label": world.SHAPES.index(scene.big.shape)})
-    return made
-
-
-def _mnist(rng: np.random.Generator) -> list[Row]:
-    part = world.DIGIT_ROWS["test"]
-    chosen = rng.choice(np.arange(part.start, part.stop), N_IMAGES["mnist"], replace=False)
+    made = _scenes(rng, part, N_IMAGES["vsr"], captioned)
+    wordings = prompts.WHOLE[part]["vsr"]
     return [
-        {"image": show(Scene("gray", digit_row=int(row), seed=int(row))), "label": world.digit_label(int(row))}
-        for row in chosen
+        row | {"image_link": f"scenes/{index:06d}.jpg", "wording": _in_turn(wordings, index)}
+        for index, row in enumerate(made)
     ]
 
 
-_ROWS: dict[str, Callable[[np.random.Generator], list[Row]]] = {
+def _snli_ve(rng: np.random.Generator, part: str) -> list[Row]:
+    def stated(scene: Scene) -> list[Row] | None:
+        skills = [str(skill) for skill in rng.permutation(statements.SKILLS)[:2]]
+        true = statements.claim(scene, rng, True, skills[0], world.HELD_OUT[part])
+        false = statements.claim(scene, rng, False, skills[1], world.HELD_OUT[part])
+        if true is None or false is None:
+            return None
+        thing = scene.things[int(rng.integers(len(scene.things)))]
+        neutral = f"the {thing.shape} {rng.choice(statements.UNSEEN[part])}"
+        common = {"image": show(scene), "premise": None}
+        return [
+            common | {"hypothesis": f"{_capital(said)}.", "label": label}
+            for label, said in enumerate((true.statement, neutral, false.statement))
+        ]
+
+    made = _scenes(rng, part, N_IMAGES["snli_ve"], stated)
+    wordings = prompts.WHOLE[part]["snli_ve"]
+    return [
+        row | {"filename": f"{index:06d}.jpg", "wording": _in_turn(wordings, index)}
+        for index, of_scene in enumerate(made)
+        for row in of_scene
+    ]
+
+
+def _cifar10(rng: np.random.Generator, part: str) -> list[Row]:
+    left = dict.fromkeys(world.SHAPES, N_IMAGES["cifar10"] // len(world.SHAPES))
+    made: list[Row] = []
+    wordings = prompts.WHOLE[part]["cifar10"]
+    while any(left.values()):
+        scene = world.random_big(rng, part)
+        assert scene.big is not None
+        if left[scene.big.shape]:
+            left[scene.big.shape] -= 1
+            label, wording = world.SHAPES.index(scene.big.shape), _in_turn(wordings, len(made))
+            made.append({"img": show(scene), "label": label, "wording": wording})
+    return made
+
+
+def _mnist(rng: np.random.Generator, part: str) -> list[Row]:
+    own, wordings = world.DIGIT_ROWS[part], prompts.WHOLE[part]["mnist"]
+    chosen = rng.choice(np.arange(own.start, own.stop), min(N_IMAGES["mnist"], len(own)), replace=False)
+    return [
+        {
+            "image": show(Scene("gray", digit_row=int(row), hand=world.random_hand(rng, HASTE), seed=int(row))),
+            "label": world.digit_label(int(row)),
+            "wording": _in_turn(wordings, index),
+        }
+        for index, row in enumerate(chosen)
+    ]
+
+
+_ROWS: dict[str, Callable[[np.random.Generator, str], list[Row]]] = {
     "mme": _mme,
     "pope": _pope,
     "vsr": _vsr,

@@ -2,7 +2,7 @@
 
 `pretrain` is many ways to ask for each skill (`primer`, the first of each, is what it begins with), `tune` others, and
 `validation` others again, since what is selected by it (learning rates) must hold beyond the wordings that were tuned
-on. Evaluation's own are in the suite and the task files. A test holds each set apart from the others. Fields in braces
+on. Those of dev and evaluation are in prompts.py. A test holds each set apart from the others. Fields in braces
 are filled by language.py.
 """
 
@@ -28,6 +28,10 @@ YES_NO: Wordings = {
         "{claim} , is that right ?",
         "say if this is so : {claim} .",
         "from what you see , {claim} ?",
+        "is it correct or not that {claim} ?",
+        "judge this : {claim} .",
+        "according to the picture , {claim} ?",
+        "verify that {claim} , please .",
     ),
     "tune": (
         "would you say that {claim} ? answer yes or no .",
@@ -57,6 +61,10 @@ DIRECT: dict[str, Wordings] = {
             "do you find {noun} ?",
             "can one see {noun} ?",
             "{noun} , is it there ?",
+            "do you see {noun} anywhere ?",
+            "is {noun} visible to you ?",
+            "would you find {noun} on a list of all you see ?",
+            "can we see {noun} appear ?",
         ),
         "count": (
             "{counted} ?",
@@ -68,6 +76,8 @@ DIRECT: dict[str, Wordings] = {
             "{counted} in total ?",
             "in the picture , {counted} ?",
             "is {n} the number of {refs} in the picture ?",
+            "exactly {n} {refs} , is that correct ?",
+            "altogether , do you count {n} {refs} ?",
         ),
         "color": (
             "is the {ref} {color} ?",
@@ -80,12 +90,15 @@ DIRECT: dict[str, Wordings] = {
             "does the {ref} in the picture have the color {color} ?",
             "is the {ref} you see {color} or not ?",
             "is the color of the {ref} in the picture {color} ?",
+            "the {ref} appears {color} , does it ?",
+            "is it correct that the {ref} is {color} ?",
         ),
         "location": (
             "is the {ref} in the {cell} ?",
             "do you find the {ref} in the {cell} ?",
             "is {cell} the place of the {ref} ?",
             "in the picture , is the {ref} in the {cell} ?",
+            "is the {ref} found in the {cell} ?",
         ),
         "relation": (
             "is the {a} {word} the {b} ?",
@@ -93,6 +106,8 @@ DIRECT: dict[str, Wordings] = {
             "the {a} , is it {word} the {b} ?",
             "in the picture , is the {a} {word} the {b} ?",
             "do you find the {a} {word} the {b} ?",
+            "is the position of the {a} {word} the {b} ?",
+            "the {a} appears {word} the {b} , does it ?",
         ),
         "text": (
             "does the text say {said} ?",
@@ -101,6 +116,8 @@ DIRECT: dict[str, Wordings] = {
             "is {said} what the text says ?",
             'does it say " {said} " ?',
             'is it " {said} " that is written in the picture ?',
+            "do the letters read {said} ?",
+            "is {said} how you spell the text ?",
         ),
         "sum": (
             "is the sum {said} ?",
@@ -110,6 +127,8 @@ DIRECT: dict[str, Wordings] = {
             "is {said} the answer to the arithmetic question ?",
             "does the sum in the picture make {said} ?",
             "the sum , is it {said} ?",
+            "does the sum equal {said} ?",
+            "is the correct result {said} ?",
         ),
         "big": ("is this {noun} ?", "is it {noun} that we see ?", "would you call this {noun} ?"),
     },
@@ -160,6 +179,9 @@ TRUE_FALSE: Wordings = {
         "{claim} . say if that is true or false .",
         "here is a claim : {claim} . is that true or false ?",
         "is the claim that {claim} true or false ?",
+        "verify : {claim} . true or false ?",
+        "according to the picture , is it true or false that {claim} ?",
+        "label this claim true or false : {claim} .",
     ),
     "tune": (
         "look and decide , true or false : {claim} .",
@@ -182,6 +204,9 @@ ENTAIL: Wordings = {
         "{claim} . entailment , neutral or contradiction ?",
         "is it entailment , neutral or contradiction that {claim} ?",
         "given the picture , {claim} . say if it is entailment , neutral or contradiction .",
+        "judge : {claim} . entailment , neutral or contradiction ?",
+        "label this claim entailment , neutral or contradiction : {claim} .",
+        "hypothesis : {claim} . say which it is , entailment , neutral or contradiction .",
     ),
     "tune": (
         "read the claim and look : {claim} . entailment , neutral or contradiction .",
@@ -214,8 +239,16 @@ QUESTIONS: dict[str, Wordings] = {
             "what is it , {options} ?",
             "which of these is it : {options} ?",
             "the options are {options} . say the right one .",
+            "pick one : {options} .",
+            "select one of these : {options} .",
         ),
-        "big": ("what is the big object ?", "name the shape .", "which shape is this ?", "what is the class of it ?"),
+        "big": (
+            "what is the big object ?",
+            "name the shape .",
+            "which shape is this ?",
+            "what is the class of it ?",
+            "identify the shape .",
+        ),
         "digit": (
             "which digit is this ?",
             "what number is it ?",
@@ -223,6 +256,8 @@ QUESTIONS: dict[str, Wordings] = {
             "name the digit .",
             "which digit do you see ?",
             "what digit is written in the picture ?",
+            "identify the digit .",
+            "classify the number .",
         ),
     },
     "tune": {

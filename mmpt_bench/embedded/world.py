@@ -8,12 +8,13 @@ nothing else. Pre-training sees them so; tuning and evaluation see them shifted 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-VERSION = 3
+VERSION = 4
 """Rises when a scene of the same description is drawn differently."""
 
 SIDE, CELL = 48, 16
@@ -48,11 +49,23 @@ THEME_SHAPES = {
 BLOBS = tuple(f"blob{k}" for k in range(24))
 """Forms without a name, which only the eyes' lessons show (strangers.py)."""
 
-HELD_OUT = frozenset((SHAPES[i], COLOR_NAMES[(3 * i + k) % 8]) for i in range(10) for k in ((0, 4) if i % 2 else (1,)))
-"""15 of the 80 shapes-in-a-colour occur in evaluation alone: never in pre-training, tuning or validation."""
+Combinations = frozenset[tuple[str, str]]
+_HELD_OUT_STEPS = {"dev": (None, 4, 1, 4, None, 4, 1, 4, None, 4), "evaluation": (1, 0, None, 0, 1, 0, None, 0, 1, 0)}
+HELD_OUT: dict[str, Combinations] = {
+    part: frozenset((SHAPES[i], COLOR_NAMES[(3 * i + k) % 8]) for i, k in enumerate(steps) if k is not None)
+    for part, steps in _HELD_OUT_STEPS.items()
+}
+"""15 of the 80 shapes-in-a-colour occur in one part alone: 7 in dev, 8 in evaluation."""
+ALL_HELD_OUT = HELD_OUT["dev"] | HELD_OUT["evaluation"]
+HELD_OUT_SHARE = 0.35
+"""Probability that an object is in a combination that is held out for the part."""
 
-DIGIT_ROWS = {"train": range(0, 748), "validation": range(748, 898), "test": range(898, 1797)}
-"""Rows of scikit-learn's digits that each part may show."""
+_PART_OF_SIXTEENTH = (*["pretrain"] * 8, *["tune"] * 3, "validation", *["dev"] * 2, *["evaluation"] * 2)
+DIGIT_ROWS = {
+    "pretrain": range(748), "tune": range(748), "validation": range(748, 898), "dev": range(898, 1198),
+    "evaluation": range(1198, 1797),
+}  # fmt: skip
+"""Rows of scikit-learn's digits that each part may show; those of the first two are varied anew each time."""
 
 
 @dataclass(frozen=True)
@@ -127,24 +140,45 @@ def draw(scene: Scene) -> np.ndarray:
     return image.round().astype(np.uint8)
 
 
-def random_thing(rng: np.random.Generator, cell: int, theme: str, held_out: float) -> Thing:
+def part_of(scene: Scene) -> str:
+    """Returns the one part that may show a scene: that of its digit's row, else that of a hash of all that is drawn."""
+    if scene.digit_row is not None:
+        return next(part for part, rows in DIGIT_ROWS.items() if scene.digit_row in rows)
+    return _PART_OF_SIXTEENTH[zlib.crc32(repr(replace(scene, seed=0)).encode()) % 16]
+
+
+def _of_part(part: str, make: Callable[[], Scene]) -> Scene:
+    """Returns the first scene made that the part may show."""
+    while True:
+        scene = make()
+        if part_of(scene) == part:
+            return scene
+
+
+def random_thing(rng: np.random.Generator, cell: int, theme: str, held_out: Combinations = frozenset()) -> Thing:
     """Returns an object; its shape is one of the theme's own with probability 0.7.
 
     Args:
-        held_out: probability that its shape-in-a-colour is one of `HELD_OUT`; 0 everywhere but in evaluation.
+        held_out: combinations that it may have beside those that every part shows.
     """
     shape = str(rng.choice(THEME_SHAPES[theme] if rng.random() < 0.7 else SHAPES))
     color, size, texture = _random_color(rng, shape, held_out), str(rng.choice(SIZES)), str(rng.choice(TEXTURES))
     return Thing(cell, shape, color, size, texture, dx=int(rng.integers(-1, 2)), dy=int(rng.integers(-1, 2)))
 
 
-def _random_color(rng: np.random.Generator, shape: str, held_out: float) -> str:
-    is_held_out = rng.random() < held_out
-    return str(rng.choice([color for color in COLOR_NAMES if ((shape, color) in HELD_OUT) == is_held_out]))
+def _random_color(rng: np.random.Generator, shape: str, held_out: Combinations) -> str:
+    own = [color for color in COLOR_NAMES if (shape, color) in held_out]
+    if rng.random() < HELD_OUT_SHARE and own:
+        return str(rng.choice(own))
+    return str(rng.choice([color for color in COLOR_NAMES if (shape, color) not in ALL_HELD_OUT]))
 
 
-def random_scene(rng: np.random.Generator, counts: Sequence[int], held_out: float = 0.0) -> Scene:
+def random_scene(rng: np.random.Generator, counts: Sequence[int], part: str = "pretrain") -> Scene:
     """Returns a scene of objects; now and then several share a shape, so that counting means something."""
+    return _of_part(part, lambda: _random_scene(rng, counts, HELD_OUT.get(part, frozenset())))
+
+
+def _random_scene(rng: np.random.Generator, counts: Sequence[int], held_out: Combinations) -> Scene:
     theme = str(rng.choice(THEMES))
     n = int(rng.choice(counts))
     cells = rng.choice(9, n, replace=False)
@@ -153,14 +187,18 @@ def random_scene(rng: np.random.Generator, counts: Sequence[int], held_out: floa
         copies = int(rng.integers(2, n + 1))
         model = things[0]
         for k in range(1, copies):
-            other = random_thing(rng, things[k].cell, theme, 0)
-            color = model.color if rng.random() < 0.5 or (model.shape, other.color) in HELD_OUT else other.color
+            other = random_thing(rng, things[k].cell, theme)
+            color = model.color if rng.random() < 0.5 or (model.shape, other.color) in ALL_HELD_OUT else other.color
             things[k] = replace(other, shape=model.shape, color=color)
     return Scene(theme, tuple(sorted(things, key=lambda t: t.cell)), seed=_fresh(rng))
 
 
-def random_text(rng: np.random.Generator, sums: bool, letters: Sequence[int] = (2, 3)) -> Scene:
+def random_text(rng: np.random.Generator, sums: bool, letters: Sequence[int] = (2, 3), part: str = "pretrain") -> Scene:
     """Returns a scene of glyphs in a row: as many letters as one of `letters`, or a sum of two digits ("3 + 4")."""
+    return _of_part(part, lambda: _random_text(rng, sums, letters))
+
+
+def _random_text(rng: np.random.Generator, sums: bool, letters: Sequence[int]) -> Scene:
     theme, row = str(rng.choice(THEMES)), int(rng.integers(3))
     if sums:
         texts = [str(rng.integers(10)), "+", str(rng.integers(10))]
@@ -171,23 +209,30 @@ def random_text(rng: np.random.Generator, sums: bool, letters: Sequence[int] = (
     return Scene(theme, glyphs=glyphs, font=int(rng.integers(len(_FONTS))), ink=ink, seed=_fresh(rng))
 
 
-def random_big(rng: np.random.Generator, held_out: float = 0.0) -> Scene:
+def random_big(rng: np.random.Generator, part: str = "pretrain") -> Scene:
     """Returns a scene of one big object, every shape equally likely."""
+    return _of_part(part, lambda: _random_big(rng, HELD_OUT.get(part, frozenset())))
+
+
+def _random_big(rng: np.random.Generator, held_out: Combinations) -> Scene:
     theme, shape = str(rng.choice(THEMES)), str(rng.choice(SHAPES))
     color, size, texture = _random_color(rng, shape, held_out), str(rng.choice(SIZES)), str(rng.choice(TEXTURES))
     dx, dy = (int(v) for v in rng.integers(-2, 3, 2))
     return Scene(theme, big=Thing(4, shape, color, size, texture, dx, dy), seed=_fresh(rng))
 
 
-def random_digit(rng: np.random.Generator, part: str) -> Scene:
-    """Returns a scene of one handwritten digit of a part of `DIGIT_ROWS`; those of "train" are varied as hands vary."""
-    rows = DIGIT_ROWS[part]
-    hand = None
-    if part == "train":
-        turn, zoom, lean = rng.uniform(-14, 14), rng.uniform(0.82, 1.12), rng.uniform(-0.2, 0.2)
-        dx, dy, weight = rng.uniform(-2.5, 2.5), rng.uniform(-2.5, 2.5), rng.uniform(0.6, 1.5)
-        hand = Hand(turn, zoom, lean, dx, dy, weight)
+def random_digit(rng: np.random.Generator, part: str, haste: float = 0.0) -> Scene:
+    """Returns one handwritten digit of a part, varied `haste` times as much as in pre-training; 0: there alone."""
+    rows, much = DIGIT_ROWS[part], haste or float(part == "pretrain")
+    hand = random_hand(rng, much) if much else None
     return Scene("gray", digit_row=int(rng.integers(rows.start, rows.stop)), hand=hand, seed=_fresh(rng))
+
+
+def random_hand(rng: np.random.Generator, much: float) -> Hand:
+    """Returns how a digit is written differently, by so many times what pre-training shows."""
+    reach = much * np.array([14, 0.18, 0.2, 2.5, 2.5, 0])
+    low, high = np.array([0, 1, 0, 0, 0, 0.6]) - reach, np.array([14, 0, 0.2, 2.5, 2.5, 0]) * much
+    return Hand(*rng.uniform(low, high + np.array([0, 1.12, 0, 0, 0, 1.5])).tolist())
 
 
 def digit_label(row: int) -> int:

@@ -100,7 +100,10 @@ def _right_is_highest(task: Task, samples: list[Sample]) -> str:
 
 
 def _wrong_is_lowest(task: Task, samples: list[Sample]) -> str:
-    all_wrong = [next(choice for choice in s.choices if choice != s.answer) for s in samples]
+    wrong = {s.id: [choice for choice in s.choices if choice != s.answer] for s in samples}
+    for sample in samples:
+        require(bool(wrong[sample.id]), f"`{sample.id}` has no wrong answer among its choices {sample.choices}")
+    all_wrong = [wrong[s.id][0] for s in samples]
     lowest, draw = _headline(task, _figures(task, samples, all_wrong)), random.Random(0)
     others: list[list[str | None]] = [[draw.choice(s.choices) for s in samples] for _ in range(MIXTURES)]
     others += [[None] * len(samples), [s.answer for s in samples]]

@@ -73,6 +73,8 @@ class CodedSamples:
     """The images, one a row of the counts."""
     strata: tuple[str, ...]
     """What each row is resampled within."""
+    wordings: tuple[str, ...]
+    """What each row is asked in; all equal where there is one wording."""
     columns: tuple[str, ...]
     """What is counted."""
     ids: tuple[str, ...]
@@ -113,7 +115,7 @@ class CodedSamples:
         counts = np.bincount(cells, minlength=shape[0] * shape[1]).astype(kind).reshape(shape)
         if self.complete is not None:
             self.complete(counts)
-        return Tally(self.clusters, self.strata, self.columns, counts)
+        return Tally(self.clusters, self.strata, self.columns, counts, self.wordings)
 
     def sums(self, codes: np.ndarray) -> np.ndarray:
         """Returns the counts of coded answers added up over all images, (columns,)."""
@@ -152,8 +154,10 @@ def code_samples(
 
     rows: dict[tuple[str, str], int] = {}
     kinds: dict[tuple[str, tuple[str, ...], str], tuple[int, Sample]] = {}
+    wordings: list[str] = []
     for sample in samples:
-        rows.setdefault(_row(sample, within_groups), len(rows))
+        if rows.setdefault(_row(sample, within_groups), len(rows)) == len(wordings):
+            wordings.append(sample.wording)
         kinds.setdefault((sample.group, sample.choices, sample.answer), (len(kinds), sample))
     n_codes = 1 + max((len(sample.choices) for sample in samples), default=0)
     place = {name: number for number, name in enumerate(columns)}
@@ -168,6 +172,7 @@ def code_samples(
     return CodedSamples(
         clusters=tuple(cluster for _, cluster in rows),
         strata=tuple(group for group, _ in rows),
+        wordings=tuple(wordings),
         columns=tuple(columns),
         ids=tuple(sample.id for sample in samples),
         choices=tuple(sample.choices for sample in samples),

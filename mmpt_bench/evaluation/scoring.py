@@ -13,7 +13,7 @@ from mmpt_bench.data.samples import Prediction, Sample
 from mmpt_bench.evaluation.counting import choices_text
 from mmpt_bench.evaluation.replies import without_reasoning
 from mmpt_bench.evaluation.task import Task
-from mmpt_bench.stats.intervals import cluster_bootstrap
+from mmpt_bench.stats.intervals import chance_centred, cluster_bootstrap
 
 DEGENERATE = 0.99
 """Share of one and the same answer above which a model does not look at its images any more."""
@@ -59,6 +59,21 @@ def scored(task: Task, samples: Sequence[Sample], predictions: Sequence[Predicti
         "parsed_choices": choices_text(samples, answers["generate"]),
         "ranked_choices": choices_text(samples, answers["rank"]),
     }
+
+
+def centred_score(task: Task, samples: Sequence[Sample], predictions: Sequence[Prediction]) -> float | None:
+    """Returns the chance-centred headline of the most probable legal answers, 1 at most; None where it is undefined.
+
+    Averaged over tasks it is a board's overall score under constrained decoding. Predictions are in the order of the
+    samples (else ValueError).
+    """
+    if [p.id for p in predictions] != [s.id for s in samples]:
+        raise ValueError("predictions and samples are not of the same questions in the same order")
+    tally = task.metric.coded(samples).tally([p.ranked for p in predictions])
+    score = figures(task, tally.counts.sum(axis=0), tally.columns).get(task.headline)
+    if score is None:
+        return None
+    return chance_centred(score, task.metric.chance(samples), task.metric.ceiling(samples))
 
 
 def counts_of_replies(task: Task, samples: Sequence[Sample], replies: Sequence[str]) -> dict[str, int]:

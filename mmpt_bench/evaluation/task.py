@@ -16,7 +16,8 @@ from mmpt_bench.evaluation.metrics import Metric
 from mmpt_bench.evaluation.replies import Parse, without_reasoning
 
 OFFICIAL = "official"
-"""Name of the rule that a benchmark's authors defined; where they did not, it asks for the task's own rule."""
+"""Name of the rule that a benchmark's authors defined, which stands in no key; where they did not, it asks for the
+task's own rule."""
 PLAIN = "plain"
 """Name of the rule that reads a reply as a person would, on every task."""
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.board.assembly import Evidence
 from mmpt_bench.board.board import Board
-from mmpt_bench.board.contrasts import OVERALL, Contrast, contrasts
-from mmpt_bench.board.ranking import SUBJECT
+from mmpt_bench.board.contrasts import Contrast, contrasts
+from mmpt_bench.board.ranking import OVERALL, SUBJECT
 from mmpt_bench.figures import style
 from mmpt_bench.figures.figure_data import Drawn, FigureData, Missing
 
@@ -63,19 +63,19 @@ def _drawn(of: Evidence, found: Sequence[Contrast], base: str, material: FigureD
         axis.set_title(heading)
         axis.set_xlabel("percentage points" if unit == "%" else unit)
     entries: list[tuple[str, Any]] = [
-        ("separated after Holm", style.score_entry(True)), ("not separated", style.score_entry(False)),
+        ("separated on the board", style.score_entry(True)), ("not separated", style.score_entry(False)),
         (f"the same as {base}", style.line_entry("#888888", linewidth=0.8)),
     ]  # fmt: skip
     is_known = any(each.detectable is not None for each in found)
     if is_known:
         entries.append(("smaller than what could be found", Patch(color=style.PALE)))
     style.Legend(entries, columns=4).draw(figure)
-    better = [each for each in found if each.better is not None and each.task == shown_tasks[0]]
+    better = [each for each in found if _is_separated(each) and each.task == shown_tasks[0]]
     scope = "over seeds and pictures" if all(each.scope == "method" for each in found) else "see the table for scopes"
     return Drawn(
         "differences", name, title,
         f"Each method minus {base} on the same pictures at the same seeds, with 95 % intervals, {scope}. Right of "
-        "zero is better than it. "
+        "zero is better than it. Filled: separated on the leaderboard, after Holm over all pairs of the column. "
         f"{'Grey: differences that these seeds and pictures would find less than 4 times of 5. ' if is_known else ''}"
         f"{style.notes(board)}",
         f"Differences of {len(labels)} methods to {base}: {len(better)} separated on "
@@ -93,7 +93,12 @@ def _panel(axes: Axes, found: Sequence[Contrast | None], scale: float, colors: S
             far = scale * each.detectable
             axes.fill_betweenx([place - 0.38, place + 0.38], -far, far, color=style.PALE, linewidth=0, zorder=0)
         score, interval = scale * each.difference.estimate, style.scaled(each.difference.interval, scale)
-        style.draw_score(axes, place, score, interval, color, is_filled=each.better is not None)
+        style.draw_score(axes, place, score, interval, color, is_filled=_is_separated(each))
+
+
+def _is_separated(each: Contrast) -> bool:
+    """Returns what the board says of the pair, or where it says nothing, the comparison of these rows alone."""
+    return (each.better if each.on_board is None else each.on_board.better) is not None
 
 
 def contrast_row(each: Contrast) -> dict[str, Any]:
@@ -103,5 +108,6 @@ def contrast_row(each: Contrast) -> dict[str, Any]:
         "seeds": " ".join(map(str, each.seeds)), "n_pictures": each.n_pictures, "difference": each.difference.estimate,
         "interval_low": each.difference.interval[0], "interval_high": each.difference.interval[1],
         "p": each.difference.p, "p_holm": each.p_holm, "p_sign_flip": each.difference.p_sign_flip,
+        "p_board": None if each.on_board is None else each.on_board.p_adjusted,
         "detectable": each.detectable, "better": each.better,
     }  # fmt: skip

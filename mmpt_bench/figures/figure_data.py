@@ -11,6 +11,8 @@ from mmpt_bench.board.from_records import evidence
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.records.learning_curves import LearningCurve, read_learning_curves
 from mmpt_bench.records.learning_rates import FILE, Choice, read, shipped
+from mmpt_bench.records.rate_curve import Scores
+from mmpt_bench.records.rate_trials import TESTS, by_search, read_trials
 from mmpt_bench.records.store import Store
 from mmpt_bench.study.ablation_board import AblationBoard, ablation_boards
 
@@ -67,6 +69,8 @@ class FigureData:
     ablations: tuple[AblationBoard, ...]
     choices: tuple[Choice, ...]
     """Searches of learning rates."""
+    test_scores: Mapping[str, Scores]
+    """Key of a search -> what its models scored on test data, which no choice looked at."""
     curves: Mapping[str, LearningCurve]
     """By run."""
     tasks: Mapping[str, Task]
@@ -100,4 +104,5 @@ def figure_data(
     if ablations is None:
         ablations = ablation_boards(store, tasks, n_resamples)
     own = read(store.root / FILE)
-    return FigureData(boards, ablations, tuple([*own, *read(shipped())]), read_learning_curves(store), tasks, colors)
+    choices, tested = tuple([*own, *read(shipped())]), by_search(read_trials(store.root / TESTS))
+    return FigureData(boards, ablations, choices, tested, read_learning_curves(store), tasks, colors)

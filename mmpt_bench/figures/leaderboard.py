@@ -139,7 +139,7 @@ def _draw(axes: Axes, board: Board, panel: _Panel, colors: Mapping[str, str]) ->
             continue
         score, interval = panel.points[row.label]
         color = style.color_of(row.method, colors)
-        style.draw_score(axes, heights[row.label], score, interval, color, row.rank is not None, size=4.5)
+        style.draw_score(axes, heights[row.label], score, interval, color, row.place is not None, size=4.5)
     axes.set_ylim(sum(_lines(row) for row in board.rows), 0)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
@@ -149,10 +149,12 @@ def _draw(axes: Axes, board: Board, panel: _Panel, colors: Mapping[str, str]) ->
 
 
 def _write_labels(axes: Axes, rows: Sequence[Row]) -> None:
-    """Writes, left of a panel, each row's label, and below it, smaller, the share of parameters that is trained."""
+    """Writes, left of a panel, each row's label, and smaller below it its place and the share that is trained."""
     for row in rows:
         name = [(line, 8.0, "black") for line in _wrapped(row)]
         trained = f"{numbers.share(row)} trained" if row.trains else "not trained"
+        if row.place is not None:
+            trained = f"{numbers.place(row)}, {trained}"
         top = _heights(rows)[row.label] - (len(name) + 1) / 2
         for number, (text, size, color) in enumerate([*name, (trained, 6.5, "#666666")]):
             axes.text(
@@ -185,7 +187,7 @@ def _legend(figure: Figure, board: Board, colors: Mapping[str, str], place: tupl
     references = _references(board, colors)
     lines = [style.line_entry(color, dashes, linewidth=1) for _, _, dashes, color in references]
     names = [f"{name}, for reference" for _, name, _, _ in references]
-    if any(row.rank is None for row in board.rows):
+    if any(row.place is None for row in board.rows):
         lines.append(style.score_entry(False))
         names.append("not ranked")
     if lines:
@@ -198,12 +200,19 @@ def _caption(board: Board) -> str:
     seeds = f"{len(board.seeds)} seeds" if len(board.seeds) > 1 else "one seed"
     return (
         "Points: mean over seeds. Bars: 95 % interval over seeds and pictures, over pictures alone where there is one "
-        "seed. Overall: mean over tasks of (score − chance) / (ceiling − chance). "
+        "seed; not over the selection of learning rates, nor other bases. Overall: mean over tasks of "
+        "(score − chance) / (ceiling − chance). Below a name: place by that mean with its 95 % interval; methods that "
+        f"share a letter are not separated{_borderline(board)}. "
         f"{budget[0].upper()}{budget[1:]}; {seeds}"
         f"{', exploratory: too few to separate methods' if board.exploratory else ''}. "
         f"{EMBEDDED_CAPTION if board.suite == 'embedded' else ''}"
         f"{f'The first {ROWS_SHOWN} of {len(board.rows)} rows.' if len(board.rows) > ROWS_SHOWN else ''}"
     )
+
+
+def _borderline(board: Board) -> str:
+    """Returns what the sign beside a letter means, where a row has it."""
+    return f", {numbers.BORDERLINE_SIGN}: borderline" if any(row.borderline for row in board.rows) else ""
 
 
 def _wrapped(row: Row) -> list[str]:

@@ -1,8 +1,9 @@
-"""Score against what it costs: trainable parameters, peak memory, training time; and how sure the front is."""
+"""Score against what it costs: trainable parameters, and memory and time where measured; how sure the front is."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,12 +17,28 @@ from mmpt_bench.figures.figure_data import Drawn, FigureData, Missing
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+
+@dataclass(frozen=True)
+class _Cost:
+    """A cost, and the panel that it has."""
+
+    field: str
+    """Of a row; None there where it was not measured."""
+    name: str
+    """As the legend and the caption call it."""
+    axis: str
+    factor: float = 1.0
+    """From the field's unit to the axis'."""
+    is_log: bool = False
+
+
 COSTS = (
-    ("trainable", "Trainable parameters", "counted", 1.0, True),
-    ("peak_bytes", "Peak memory in training (MiB)", "measured", 2.0**-20, False),
-    ("train_seconds", "Training time (s)", "measured", 1.0, False),
+    _Cost("trainable", "parameters", "Trainable parameters, counted", is_log=True),
+    _Cost("own_bytes", "memory", "Memory of its own (MiB), measured", 2.0**-20),
+    _Cost("train_seconds", "time", "Training time (s), measured"),
+    _Cost("cpu_seconds", "CPU time", "Processor's time (s), measured"),
 )
-"""Field of a row, axis label, how it is known, factor, whether the axis is logarithmic."""
+MEASURE = "`mmpt-bench run --measure-costs`"
 TITLE = "Score against cost"
 NOTHING = "No run is recorded: `mmpt-bench run --method all --tasks all` makes some."
 
@@ -57,70 +74,98 @@ def front_shares(scores: np.ndarray, costs: Sequence[float]) -> np.ndarray:
 
 
 def _drawn(of: Evidence, rows: Sequence[Row], material: FigureData, name: str, title: str) -> Drawn:
-    board, overall = of.board, of.overall
-    assert overall is not None
-    ranked = list(board.ranked)
-    places = [overall.column(row.label) for row in ranked]
-    shares = {
-        field: dict(
-            zip((r.label for r in ranked), front_shares(overall.draws[:, places], _costs(ranked, field)), strict=True)
-        )
-        for field, *_ in COSTS
-    }
-    marks = style.marks_of([(row.label, row.method) for row in rows], material.colors)
+    board, ranked = of.board, list(of.board.ranked)
+    shown = [cost for cost in COSTS if len(_measured(rows, cost)) > 1]
+    shares = {cost.field: _shares(of, ranked, cost) for cost in shown}
+    named = [(row.label, row.method) for row in rows]
+    marks = dict(zip((row.label for row in rows), style.marks_of(named, material.colors), strict=True))
     lines = [row for row in ranked if not row.trains]
-    entries = [
-        (f"{row.label}: {' / '.join(f'{shares[field][row.label]:.0%}' for field, *_ in COSTS)}",
-         style.mark_entry(style.color_of(row.method, material.colors), mark, markersize=5))
-        for row, mark in zip(rows, marks, strict=True)
-    ]  # fmt: skip
-    entries += [
-        (f"{row.label}: not trained", style.line_entry(style.color_of(row.method, material.colors), ":"))
-        for row in lines
-    ]
-    for told, fill in (("on the front by the scores themselves", style.GREY), ("beaten at no more cost", "white")):
-        entries.append((told, style.mark_entry(style.GREY, markerfacecolor=fill, markersize=5)))
-    legend = style.Legend(entries, 7.5)
-    figure, axes = style.panels(len(COSTS), size=(2.0, 2.1), left=0.55, below=0.5, gap=0.4, legend=legend.height + 0.2)
-    for axis, (field, label, how, factor, is_log) in zip(axes, COSTS, strict=True):
-        _panel(axis, rows, marks, lines, field, factor, is_log, material)
-        axis.set_xlabel(f"{label}, {how}")
+    # One panel alone is as wide as two, so that the legend has room.
+    wide = 2.0 if len(shown) > 1 else 4.4
+    legend = style.Legend(_entries(rows, marks, lines, shares, material), 2.4 * max(2, len(shown)))
+    figure, axes = style.panels(len(shown), size=(wide, 2.1), left=0.55, below=0.5, gap=0.4, legend=legend.height + 0.2)
+    for axis, cost in zip(axes, shown, strict=True):
+        _panel(axis, _measured(rows, cost), marks, lines, cost, material)
+        axis.set_xlabel(cost.axis)
     axes[0].set_ylabel("Overall (%)")
     for axis in axes[1:]:
         axis.set_ylim(axes[0].get_ylim())
         axis.set_yticklabels([])
     legend.draw(figure)
     height = figure.get_size_inches()[1]
-    heading = "On the front in so many of the resamples, by parameters / memory / time:"
+    heading = f"On the front in so many of the resamples, by {' / '.join(cost.name for cost in shown)}:"
     figure.text(0.01, (legend.height + 0.02) / height, heading, size=7, color=style.GREY)
     best = max(rows, key=lambda r: r.overall or 0.0)
     return Drawn(
         "pareto", name, title,
         f"Overall is the mean over tasks of (score − chance) / (ceiling − chance), with its 95 % interval. Filled "
-        f"marks are on the front by the scores themselves: no other method scores more at no more cost. Memory on a "
-        f"processor is that of the whole process, with what else it holds. "
-        f"{style.notes(board)}",
+        f"marks are on the front by the scores themselves: no other method scores more at no more cost. "
+        f"{_missing(rows)}{style.notes(board)}",
         f"Scores of {len(rows)} trained methods against cost. {best.label} has the highest overall score, "
         f"{numbers.percent(best.overall)}, with {best.trainable:,} trainable parameters.",
         figure, style.table(_table(ranked, shares)),
     )  # fmt: skip
 
 
-def _costs(rows: Sequence[Row], field: str) -> list[float]:
-    return [float(getattr(row, field)) if row.trains else 0.0 for row in rows]
+def _measured(rows: Sequence[Row], cost: _Cost) -> list[Row]:
+    return [row for row in rows if getattr(row, cost.field) is not None]
+
+
+def _missing(rows: Sequence[Row]) -> str:
+    """Returns which costs are not drawn, of which rows, and what measures them."""
+    told = []
+    for cost in COSTS:
+        lost = [row.label for row in rows if getattr(row, cost.field) is None]
+        if lost:
+            told.append(cost.name if len(lost) == len(rows) else f"{cost.name} of {', '.join(lost)}")
+    if not told:
+        return ""
+    return f"Not measured, so not drawn: {'; '.join(told)}; {MEASURE} measures them. "
+
+
+def _shares(of: Evidence, ranked: Sequence[Row], cost: _Cost) -> dict[str, float]:
+    """Returns how often each row whose cost is known is on the front; what does not train costs nothing."""
+    assert of.overall is not None
+    known = [row for row in ranked if not row.trains or getattr(row, cost.field) is not None]
+    costs = [float(getattr(row, cost.field)) if row.trains else 0.0 for row in known]
+    places = [of.overall.column(row.label) for row in known]
+    found = front_shares(of.overall.draws[:, places], costs)
+    return {row.label: float(share) for row, share in zip(known, found, strict=True)}
+
+
+def _entries(
+    rows: Sequence[Row], marks: Mapping[str, str], lines: Sequence[Row], shares: Mapping[str, Mapping[str, float]],
+    material: FigureData,
+) -> list[tuple[str, Any]]:  # fmt: skip
+    """Returns what stands in the legend: rows with their shares of fronts, lines, and what marks mean."""
+
+    def told(row: Row) -> str:
+        return " / ".join(f"{of[row.label]:.0%}" if row.label in of else numbers.NOTHING for of in shares.values())
+
+    entries: list[tuple[str, Any]] = [
+        (f"{row.label}: {told(row)}",
+         style.mark_entry(style.color_of(row.method, material.colors), marks[row.label], markersize=5))
+        for row in rows
+    ]  # fmt: skip
+    entries += [
+        (f"{row.label}: not trained", style.line_entry(style.color_of(row.method, material.colors), ":"))
+        for row in lines
+    ]
+    for what, fill in (("on the front by the scores themselves", style.GREY), ("beaten at no more cost", "white")):
+        entries.append((what, style.mark_entry(style.GREY, markerfacecolor=fill, markersize=5)))
+    return entries
 
 
 def _panel(
-    axes: Axes, rows: Sequence[Row], marks: Sequence[str], lines: Sequence[Row], field: str, factor: float,
-    is_log: bool, material: FigureData,
-) -> None:  # fmt: skip
+    axes: Axes, rows: Sequence[Row], marks: Mapping[str, str], lines: Sequence[Row], cost: _Cost, material: FigureData
+) -> None:
     from matplotlib.ticker import MaxNLocator
 
     for row in lines:
         axes.axhline(
             100 * (row.overall or 0.0), color=style.color_of(row.method, material.colors), linestyle=":", zorder=1
         )
-    costs = [factor * cost for cost in _costs(rows, field)]
+    costs = [cost.factor * float(getattr(row, cost.field)) for row in rows]
     scores = [100 * (row.overall or 0.0) for row in rows]
     least = max((100 * (row.overall or 0.0) for row in lines), default=-np.inf)
     on_front = [
@@ -135,23 +180,23 @@ def _panel(
         if row.overall_interval is not None:
             low, high = row.overall_interval
             axes.plot([costs[number]] * 2, [100 * low, 100 * high], color=color, linewidth=1, alpha=0.75, zorder=2)
-        axes.plot(costs[number], scores[number], marks[number], color=color, markersize=5.5,
+        axes.plot(costs[number], scores[number], marks[row.label], color=color, markersize=5.5,
                   markerfacecolor=color if on_front[number] else "white", zorder=3)  # fmt: skip
-    if is_log:
+    if cost.is_log:
         style.log_axis(axes.xaxis, min(costs), max(costs))
     else:
         axes.xaxis.set_major_locator(MaxNLocator(4, min_n_ticks=2))
     axes.margins(x=0.12, y=0.08)
-    axes.set_title(style.safe({"trainable": "By parameters", "peak_bytes": "By memory"}.get(field, "By time")))
+    axes.set_title(style.safe(f"By {cost.name}"))
 
 
-def _table(rows: Sequence[Row], shares: dict[str, dict[str, float]]) -> list[dict[str, Any]]:
+def _table(rows: Sequence[Row], shares: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
     return [
         {
             "label": row.label, "method": row.method, "overall": row.overall, **style.spanned(row.overall_interval),
-            "trainable": row.trainable, "peak_bytes": row.peak_bytes if row.trains else None,
-            "train_seconds": row.train_seconds if row.trains else None,
-            **{f"on_front_by_{field}": float(of[row.label]) for field, of in shares.items()},
+            "trainable": row.trainable, "own_bytes": row.own_bytes, "peak_bytes": row.peak_bytes,
+            "train_seconds": row.train_seconds, "cpu_seconds": row.cpu_seconds,
+            **{f"on_front_by_{cost.field}": shares.get(cost.field, {}).get(row.label) for cost in COSTS},
         }
         for row in rows
     ]  # fmt: skip

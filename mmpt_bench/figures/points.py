@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmpt_bench.board.board import Column, Row
-from mmpt_bench.board.contrasts import OVERALL
-from mmpt_bench.board.ranking import FROZEN, FULL
+from mmpt_bench.board.ranking import FROZEN, FULL, OVERALL
 from mmpt_bench.figures.figure_data import FigureData
 from mmpt_bench.figures.style import color_of, line_entry, scaled
 from mmpt_bench.stats.intervals import Interval, chance_centred

@@ -1,4 +1,4 @@
-"""What a search of learning rates gives: the loss to expect from so many tries, and the loss at each rate."""
+"""What searches of learning rates found: scores over the rate, on dev and, where models were scored there, on test."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from mmpt_bench.common.hashing import content_key
 from mmpt_bench.figures import style
 from mmpt_bench.figures.figure_data import Drawn, FigureData, Missing
 from mmpt_bench.records.keys import without_rate
-from mmpt_bench.records.learning_rates import Choice, expected_best
+from mmpt_bench.records.learning_rates import Choice, completed
+from mmpt_bench.records.rate_curve import Point, Scores
+from mmpt_bench.records.rate_trials import DEV
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-TITLE = "Expected validation performance"
-NOTHING = "No search of learning rates is kept: `mmpt-bench tune --methods all --trials 5` makes one."
+TITLE = "Learning rates"
+NOTHING = "No search of learning rates is kept: `mmpt-bench tune` makes one."
 
 
 def draw(of: FigureData) -> Iterator[Drawn | Missing]:
@@ -23,12 +25,12 @@ def draw(of: FigureData) -> Iterator[Drawn | Missing]:
     groups = _groups(of)
     for number, group in enumerate(groups, start=1):
         name = "search" if len(groups) == 1 else f"search-{number}"
-        steps = group[0].budget["steps"]
-        yield _drawn(group, of, name, f"{TITLE}: {len(group)} methods, trials of {steps:,} steps")
+        steps = group[0].search.budget["steps"]
+        yield _drawn(group, of, name, f"{TITLE}: {len(group)} methods, trainings of {steps:,} steps")
 
 
 def _groups(of: FigureData) -> list[list[Choice]]:
-    """Returns the searches that can be compared, of one backbone, corpus and budget, of backbones that boards are of.
+    """Returns the searches that can be compared, of one backbone, corpus, budget and criterion, of boards' backbones.
 
     Of several searches of a method, that of the hyperparameters on the board, or else the first.
     """
@@ -37,79 +39,95 @@ def _groups(of: FigureData) -> list[list[Choice]]:
     shown = [without_rate(row.params) for b in boards for row in b.rows]
     groups: dict[str, dict[str, Choice]] = {}
     for choice in of.choices:
-        if choice.backbone_fingerprint not in backbones or not any(loss is not None for _, loss in choice.trials):
+        search = choice.search
+        if search.backbone_fingerprint not in backbones or choice.rate is None:
             continue
-        key = content_key([choice.backbone_fingerprint, choice.corpus_fingerprint, choice.budget])
-        group = groups.setdefault(key, {})
-        if choice.method not in group or (choice.params in shown and group[choice.method].params not in shown):
-            group[choice.method] = choice
+        conditions = [search.backbone_fingerprint, search.corpus_fingerprint, search.budget, search.dtype]
+        group = groups.setdefault(content_key([*conditions, search.criterion, search.dev_fingerprint]), {})
+        earlier = group.get(search.method)
+        if earlier is None or (completed(search) in shown and completed(earlier.search) not in shown):
+            group[search.method] = choice
     return [list(group.values()) for group in groups.values()]
 
 
 def _drawn(group: Sequence[Choice], of: FigureData, name: str, title: str) -> Drawn:
-    from matplotlib.ticker import MaxNLocator
-
-    order = list(of.colors)
-    group = sorted(group, key=lambda c: (order.index(c.method) if c.method in order else len(order), c.method))
-    marks = style.marks_of([(choice.method, choice.method) for choice in group], of.colors)
+    order, is_dev = list(of.colors), group[0].search.criterion == DEV
+    group = sorted(group, key=lambda c: (_place(c.search.method, order), c.search.method))
+    marks = style.marks_of([(c.search.method, c.search.method) for c in group], of.colors)
+    tests = [of.test_scores.get(choice.search.key, {}) for choice in group]
     entries = [
-        (choice.method + (", best at the edge" if choice.at_edge else ""),
-         style.line_entry(style.color_of(choice.method, of.colors), marker=mark, markersize=4))
+        (choice.search.method + (", best at the edge" if choice.curve.at_edge else ""),
+         style.line_entry(style.color_of(choice.search.method, of.colors), marker=mark, markersize=4))
         for choice, mark in zip(group, marks, strict=True)
     ]  # fmt: skip
-    for told, fill, size in (("drawn from the method's range", style.GREY, 3.5), ("tried after these", "white", 3.5),
-                             ("chosen", "none", 8)):  # fmt: skip
-        entries.append((told, style.mark_entry(style.GREY, markerfacecolor=fill, markersize=size)))
+    if any(len(point.scores) > 1 for choice in group for point in choice.curve.points):
+        entries.append(("worst seed", style.line_entry(style.GREY, ":")))
+    entries.append(("chosen", style.mark_entry(style.GREY, markerfacecolor="none", markersize=8)))
     legend = style.Legend(entries, 5.6)
-    figure, (left, right) = style.panels(2, size=(2.45, 2.2), left=0.6, below=0.5, legend=legend.height)
+    parts = ["dev", "test"] if any(tests) else ["dev"]
+    figure, axes = style.panels(len(parts), size=(2.45, 2.2), left=0.6, below=0.5, legend=legend.height)
+    rates = [point.rate for choice in group for point in choice.curve.points if not point.failed]
     lines: list[dict[str, Any]] = []
-    for choice, marker in zip(group, marks, strict=True):
-        color = style.color_of(choice.method, of.colors)
-        expected = expected_best(choice.drawn)
-        tries = [n for n, loss in enumerate(expected, start=1) if loss is not None]
-        left.plot(tries, [loss for loss in expected if loss is not None], color=color, marker=marker, markersize=3.5)
-        _by_rate(right, choice, color, marker)
-        lines += _rows(choice, expected)
-    left.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=2))
-    left.set_xlabel("Learning rates tried")
-    left.set_ylabel("Expected lowest validation loss")
-    left.set_title("Best of so many tries, expected")
-    right.set_title("Every try")
-    tried = [rate for choice in group for rate, loss in choice.trials if loss is not None]
-    style.log_axis(right.xaxis, min(tried), max(tried))
-    right.set_xlabel("Learning rate")
-    right.set_ylabel("Validation loss")
+    for choice, marker, test in zip(group, marks, tests, strict=True):
+        color = style.color_of(choice.search.method, of.colors)
+        _by_rate(axes[0], choice, choice.curve.points, color, marker, 100.0 if is_dev else -1.0)
+        tested = tuple(_tested(point, test) for point in choice.curve.points)
+        if len(parts) > 1:
+            _by_rate(axes[1], choice, tested, color, marker, 100.0)
+        lines += _rows(choice, tested)
+    for panel, part in zip(axes, parts, strict=True):
+        style.log_axis(panel.xaxis, min(rates), max(rates))
+        panel.set_xlabel("Learning rate")
+        panel.set_ylabel("Score (%)" if is_dev else "Validation loss")
+        panel.set_title("Dev" if part == "dev" and is_dev else "Test" if part == "test" else "Held-out training data")
     legend.draw(figure)
-    edge = [choice.method for choice in group if choice.at_edge]
-    equal = len({len(choice.trials) for choice in group}) == 1
+    edge = [choice.search.method for choice in group if choice.curve.at_edge]
+    what = "Chance-centred score, mean over tasks." if is_dev else "Loss in nats a token; one seed a rate."
     return Drawn(
         "search", name, title,
-        "Left: the lowest validation loss to expect from so many rates drawn from a method's own range, the mean over "
-        "all subsets of its trials. Right: every trial; the chosen one is ringed, those that went on from the drawn "
-        f"ones are hollow. {'' if equal else 'The methods had different numbers of trials. '}"
-        "Losses in nats a token; failed trials are left out.",
+        f"{what} Lines are means over seeds, dotted ones the worst seed; ringed is the chosen rate, the lowest within "
+        "one standard error of the best on dev. Rates with a failed training are left out.",
         f"Searches of {len(group)} methods. "
         + (f"The best rate is at the edge for {', '.join(edge)}." if edge else "No best rate is at the edge."),
         figure, style.table(lines),
     )  # fmt: skip
 
 
-def _by_rate(axes: Axes, choice: Choice, color: str, marker: str) -> None:
-    finished = sorted((rate, loss) for rate, loss in choice.trials if loss is not None)
-    axes.plot([rate for rate, _ in finished], [loss for _, loss in finished], color=color, linewidth=0.8, alpha=0.7)
-    drawn = {rate for rate, _ in choice.drawn}
-    for rate, loss in finished:
-        axes.plot(rate, loss, marker, color=color, markersize=3.5, markerfacecolor=color if rate in drawn else "white")
-    best = dict(finished)[choice.best]
-    axes.plot(choice.best, best, "o", color=color, markersize=8, markerfacecolor="none", markeredgewidth=0.9)
+def _place(method: str, order: Sequence[str]) -> int:
+    return order.index(method) if method in order else len(order)
 
 
-def _rows(choice: Choice, expected: Sequence[float | None]) -> list[dict[str, Any]]:
+def _tested(point: Point, test: Scores) -> Point:
+    """Returns a rate with the test scores of its models in the place of those on dev."""
+    return Point(point.rate, tuple((seed, test.get((point.rate, seed))) for seed, _ in point.scores))
+
+
+def _by_rate(axes: Axes, choice: Choice, points: Sequence[Point], color: str, marker: str, scale: float) -> None:
+    shown = [(p.rate, scale * p.mean, scale * p.worst) for p in points if p.mean is not None and p.worst is not None]
+    if not shown:
+        return
+    rates, means, worst = zip(*shown, strict=True)
+    axes.plot(rates, means, color=color, linewidth=0.9, marker=marker, markersize=3.5)
+    if any(len(point.scores) > 1 for point in points):
+        axes.plot(rates, worst, color=color, linewidth=0.7, linestyle=":")
+    if choice.rate is not None and choice.rate in rates:
+        place = rates.index(choice.rate)
+        axes.plot(
+            choice.rate, means[place], "o", color=color, markersize=8, markerfacecolor="none", markeredgewidth=0.9
+        )
+
+
+def _rows(choice: Choice, tested: Sequence[Point]) -> list[dict[str, Any]]:
+    """Returns a row a rate: scores, or validation losses as they are."""
+    sign = 1 if choice.search.criterion == DEV else -1
     return [
         {
-            "method": choice.method, "trial": number, "is_drawn": number <= len(choice.drawn), "learning_rate": rate,
-            "validation_loss": loss, "is_chosen": rate == choice.best, "at_edge": choice.at_edge,
-            "expected_lowest_of_so_many": expected[number - 1] if number <= len(expected) else None,
+            "method": choice.search.method, "criterion": choice.search.criterion, "learning_rate": point.rate,
+            "seeds": len(point.scores), "failed": point.failed,
+            "mean": None if point.mean is None else sign * point.mean,
+            "worst": None if point.worst is None else sign * point.worst,
+            "test_mean": test.mean, "test_worst": test.worst, "is_chosen": point.rate == choice.rate,
+            "at_edge": choice.curve.at_edge, "width_decades": choice.width, "trainings": choice.n_trainings,
         }
-        for number, (rate, loss) in enumerate(choice.trials, start=1)
+        for point, test in zip(choice.curve.points, tested, strict=True)
     ]  # fmt: skip

@@ -26,7 +26,11 @@ class Method:
     color: ClassVar[str]
     """Hex colour of the method in every figure."""
     lr_range: ClassVar[tuple[float, float]]
-    """Learning rates that a search draws from (log-uniform); (0, 0) for a method that does not train."""
+    """Learning rates that its documentation recommends, around the default; (0, 0) for a method that does not train. A
+    search looks at the same rates for every method."""
+    structures: ClassVar[tuple[Mapping[str, Any], ...]] = ()
+    """Values of its structural numbers that `tune --structures` searches, the first the method as it is; empty where it
+    has none. All methods that have some declare as many."""
     learning_rate: float
     train_projector: bool
 

@@ -20,7 +20,7 @@ from mmpt_bench.methods.method import Method
 from mmpt_bench.methods.method_catalog import method_of, named_method
 from mmpt_bench.methods.peft_any import REFUSED
 from mmpt_bench.records.budget import Budget
-from mmpt_bench.records.keys import UNKNOWN
+from mmpt_bench.records.keys import UNKNOWN, earlier_params, hashed_params
 
 EVALUATED = frozenset({"ADALORA", "TRAINABLE_TOKENS", "MMPT", "VPT", "KVPREFIX"})
 """Methods of PEFT that are not trained by their name, and whose trained adapters answer as PEFT's do."""
@@ -96,8 +96,10 @@ class TrainedAdapter(Method):
 
         header, folder = self.found.header, self.found.path
         state = read_adapter(folder, None if self.other_base else backbone)
-        method = method_of(named_method(header["method"]), {name: str(v) for name, v in header["params"].items()})
-        if dataclasses.asdict(method) != header["params"]:
+        name, params = header["method"], header["params"]
+        texts = {field: str(value) for field, value in (params | earlier_params(name, params)).items()}
+        method = method_of(named_method(name), texts)
+        if hashed_params(name, dataclasses.asdict(method)) != hashed_params(name, params):
             raise RequestError(f"The adapter in `{folder.name}` names hyperparameters that `{method.name}` has not.")
         plain = logits_of(backbone)
         handle: Handle = method.attach(backbone, 0)

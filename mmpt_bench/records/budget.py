@@ -10,6 +10,8 @@ from mmpt_bench.common.values import FieldError
 
 MOST = 10**9
 """Steps, examples a step, and tokens of an example."""
+MOST_SEED = 2**32 - 1
+"""Of a run: what every generator of random numbers takes, that of PEFT's methods and of NumPy too."""
 
 
 @dataclass(frozen=True)

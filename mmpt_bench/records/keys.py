@@ -1,7 +1,6 @@
 """Every key that names something by its content: a training, a result, replies, a setting, a variant.
 
-A key holds what decides a number and nothing else. Commit, versions, device, threads and world size are recorded, not
-hashed.
+A key holds what decides a number and nothing else. Commit, versions, device and threads are recorded, not hashed.
 """
 
 from __future__ import annotations
@@ -9,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mmpt_bench.common.errors import RequestError
 from mmpt_bench.common.hashing import content_key
+from mmpt_bench.evaluation.task import OFFICIAL
 
 RATE = "learning_rate"
 FAILED = "failed"
@@ -18,8 +19,6 @@ MIXED = "-mixed"
 "bfloat16" is of versions that trained most methods in bfloat16 throughout; the two never meet."""
 UNKNOWN = "unknown"
 """Training data, by name and fingerprint, of an adapter that does not say what it was trained on."""
-OFFICIAL = "official"
-"""Name of a task's own parse rule, which stands in no key."""
 
 
 def precision(dtype: str) -> str:
@@ -32,9 +31,32 @@ def option(precision: str) -> str:
     return precision.removesuffix(MIXED)
 
 
+def earlier_params(method: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what hyperparameters that a record, recipe or adapter lacks were, where that is not today's default."""
+    # Visual prompts stood in front of the sequence before there was a field that says where.
+    is_earlier = method == "mmpt" and bool(params.get("interaction")) and "interaction_place" not in params
+    return {"interaction_place": "front"} if is_earlier else {}
+
+
+def hashed_params(method: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns hyperparameters as keys hold them: without later ones where they are what was fixed before."""
+    fixed = {"interaction_place": "front" if params.get("interaction") else "image"} if method == "mmpt" else {}
+    return {name: value for name, value in params.items() if name not in fixed or value != fixed[name]}
+
+
+def check_precision(dtype: str) -> None:
+    """Refuses to train in float16 (RequestError): small gradients are 0 there, and the loss is not scaled."""
+    if dtype == "float16":
+        raise RequestError(
+            "Nothing is trained in float16: small gradients would become 0, and the loss is not scaled. Train with "
+            "`--dtype bfloat16` or `float32`; what is trained already may be evaluated in float16."
+        )
+
+
 def train_key(recipe: Mapping[str, Any]) -> str:
     """Names a training by all fields of its recipe but the backbone's name, which the fingerprint stands for."""
-    return content_key({name: value for name, value in recipe.items() if name != "backbone"})
+    params = hashed_params(recipe["method"], recipe["params"])
+    return content_key({name: value for name, value in recipe.items() if name != "backbone"} | {"params": params})
 
 
 def asked(
@@ -76,7 +98,8 @@ def setting_key(backbone: str, corpus: str, budget: Mapping[str, Any], dtype: st
 
 def variant_key(of: Any, budget: Mapping[str, Any]) -> str:
     """Names a training without its seed, of a recipe or a record: what seeds are averaged over."""
-    parts = [of.backbone_fingerprint, of.corpus_fingerprint, of.method, of.params, budget, of.dtype, of.world_size]
+    params = hashed_params(of.method, of.params)
+    parts = [of.backbone_fingerprint, of.corpus_fingerprint, of.method, params, budget, of.dtype, of.world_size]
     return content_key([*parts, of.method_fingerprint])
 
 

@@ -43,11 +43,13 @@ def read_learning_curves(store: Store) -> dict[str, LearningCurve]:
             raise UntrustedRecord(f"Line {number} of `{FILE}` is no learning curve. Remove the file.") from error
         found[curve.run] = curve
     for run in store.runs():
+        if not run.path(LOG).is_file():
+            continue
         try:
             # In logs of earlier versions the steps after a checkpoint stand twice, and the later ones count; or the
             # first ones are lost, and there is no curve.
             losses = {int(row["step"]): float(row["loss"]) for row in read_jsonl(run.path(LOG))}
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, UntrustedRecord) as error:
             raise UntrustedRecord(
                 f"`{LOG}` of `{run.name}` is damaged: remove it; no score is made from it."
             ) from error

@@ -1,16 +1,13 @@
-"""Which learning rate a method trains with, and how it was chosen: the same number of tries for every method.
+"""Which learning rate a method trains with, and how it was chosen: the same search for every method.
 
-A search draws rates from the method's documented range, log-uniform and quasi-random, trains each with the run's own
-budget and keeps the one with the lowest loss on the validation part. As many further ones follow for each method:
-beyond the range where the best was at its edge, else between the best and its neighbours. The result is a JSON file
-beside the results, or, for the embedded backbone, in the package; every trial is kept as a line of another file.
+The protocol is in rate_curve.py, its trials in rate_trials.py. What comes of a search, the choice with its whole curve,
+is an entry of a JSON file beside the results, or, for the embedded backbone, in the package.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,98 +17,65 @@ from mmpt_bench.common.errors import UntrustedRecord
 from mmpt_bench.common.files import loads
 from mmpt_bench.common.values import from_plain
 from mmpt_bench.records.budget import Budget
-from mmpt_bench.records.keys import without_rate
+from mmpt_bench.records.keys import earlier_params, without_rate
+from mmpt_bench.records.rate_curve import FIRST_SEED, Curve, Point
+from mmpt_bench.records.rate_trials import DEV, LOSS, Search
 
 FILE = "learning_rates.json"
-TRIALS = "learning_rate_trials.jsonl"
-BEYOND = math.sqrt(10)
-"""How far beyond the edge the next rate lies."""
-SEED = 1000
-"""Of every trial: none that a board shows."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A searched learning rate."""
+    """A finished search, and the rate that it chose."""
 
-    method: str
-    params: dict[str, Any]
-    """The hyperparameters it was searched with, without the rate."""
-    backbone_fingerprint: str
-    corpus_fingerprint: str
-    budget: dict[str, Any]
-    trials: tuple[tuple[float, float | None], ...]
-    """(rate, validation loss), in the order tried; None where training failed."""
+    search: Search
+    curve: Curve
     extended: int = 0
-    """How many of them, the last, followed from those before instead of being drawn."""
+    """Rates of the curve that lie beyond the grid."""
+    tasks: tuple[str, ...] = ()
+    """Of the dev part; empty for a validation loss."""
 
     @property
-    def drawn(self) -> tuple[tuple[float, float | None], ...]:
-        """Returns the trials that were drawn from the range."""
-        return self.trials[: len(self.trials) - self.extended]
+    def rate(self) -> float | None:
+        """Returns the chosen rate; None where all rates failed."""
+        return None if self.curve.chosen is None else self.curve.chosen.rate
 
     @property
-    def best(self) -> float:
-        """Returns the rate with the lowest validation loss (ValueError where every trial failed)."""
-        return min((loss, rate) for rate, loss in self.trials if loss is not None)[1]
+    def width(self) -> float | None:
+        """Returns the decades within 1 point of the best rate; None for a validation loss, which has no points."""
+        return self.curve.width if self.search.criterion == DEV else None
 
     @property
-    def at_edge(self) -> bool:
-        """Returns whether the best rate is the lowest or the highest that was tried: the true one may lie beyond."""
-        rates = sorted(rate for rate, _ in self.trials)
-        return self.best in (rates[0], rates[-1])
+    def collapsed(self) -> tuple[float, ...]:
+        """Returns the rates whose worst seed is more than 3 points below their mean; none for a validation loss."""
+        return self.curve.collapsed if self.search.criterion == DEV else ()
+
+    @property
+    def n_trainings(self) -> int:
+        """Returns how many trainings the curve is made from."""
+        return sum(len(point.scores) for point in self.curve.points)
+
+    @property
+    def said(self) -> str:
+        """Returns how the rate was chosen, for records: "searched: dev score, 11 rates, 5 seeds"."""
+        seeds = max(len(point.scores) for point in self.curve.points)
+        counts = f"{_counted(len(self.curve.points), 'rate')}, {_counted(seeds, 'seed')}"
+        return f"searched: {self.search.criterion}, {counts}"
+
+    @property
+    def flags(self) -> list[str]:
+        """Returns what a reader of the rate must know."""
+        chosen, width = self.curve.chosen, self.width
+        found = [f"{width:.2g} decades within 1 point of the best"] if width is not None else []
+        found += ["best at the edge"] if self.curve.at_edge else []
+        found += (
+            ["worst seed over 3 points below the mean"] if chosen is not None and chosen.rate in self.collapsed else []
+        )
+        return found
 
 
-def candidates(lowest: float, highest: float, n: int) -> list[float]:
-    """Returns `n` rates, log-uniform over the range: van der Corput's sequence in base 2, three significant digits."""
-    rates = []
-    for i in range(1, n + 1):
-        fraction, scale, k = 0.0, 0.5, i
-        while k:
-            fraction, scale, k = fraction + scale * (k % 2), scale / 2, k // 2
-        rate = math.exp(math.log(lowest) + fraction * (math.log(highest) - math.log(lowest)))
-        rates.append(float(f"{rate:.3g}"))
-    return rates
-
-
-def next_rate(trials: Sequence[tuple[float, float | None]]) -> float:
-    """Returns the rate to try after some trials: the same rule for every method, from the trials alone.
-
-    Beyond the best by a factor of `BEYOND` where it is the lowest or highest tried; else in the middle (of the
-    logarithms) of the wider gap beside it. Where all failed, below the lowest.
-    """
-    losses = dict(trials)
-    known = sorted(losses)
-    finished = [rate for rate in known if losses[rate] is not None]
-    if not finished:
-        return float(f"{known[0] / BEYOND:.3g}")
-    best = min(finished, key=lambda rate: (losses[rate], rate))
-    place = known.index(best)
-    if place == len(known) - 1:
-        return float(f"{best * BEYOND:.3g}")
-    if place == 0:
-        return float(f"{best / BEYOND:.3g}")
-    below, above = known[place - 1], known[place + 1]
-    other = above if above / best >= best / below else below
-    return float(f"{math.sqrt(best * other):.3g}")
-
-
-def expected_best(trials: Sequence[tuple[float, float | None]]) -> list[float | None]:
-    """Returns the lowest validation loss to be expected from 1, 2, ... of these trials, drawn without replacement.
-
-    The mean over all subsets of a size, in closed form: sum over the sorted losses of loss x C(n - i, k - 1) / C(n, k).
-    It is unbiased, unlike the estimate of Dodge et al. (2019, arXiv:1909.03004), as Tang et al. show (2020,
-    arXiv:2004.13705). A trial that failed gives nothing to choose: subsets of such alone are left out, and a size is
-    None where all its subsets are.
-    """
-    losses = sorted(loss for _, loss in trials if loss is not None)
-    n = len(trials)
-    found: list[float | None] = []
-    for k in range(1, n + 1):
-        weights = [math.comb(n - i, k - 1) for i in range(1, len(losses) + 1)]
-        total = sum(weights)
-        found.append(sum(w * loss for w, loss in zip(weights, losses, strict=True)) / total if total else None)
-    return found
+def _counted(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 def read(path: Path) -> list[Choice]:
@@ -129,30 +93,48 @@ def read(path: Path) -> list[Choice]:
 
 def _choice(entry: dict[str, Any]) -> Choice:
     """Returns one entry of the file; ValueError and the like for one that is none."""
-    trials = tuple((float(rate), None if loss is None else float(loss)) for rate, loss in entry["trials"])
-    known = from_plain(_Kept, {name: value for name, value in entry.items() if name != "trials"})
-    if not all(rate > 0 for rate, _ in trials):
-        raise ValueError("a learning rate is not above 0")
-    from_plain(Budget, known.budget)
-    return Choice(**vars(known), trials=trials)
+    if "trials" in entry:
+        entry = _before_dev_scores(entry)
+    search = from_plain(Search, entry["search"])
+    points = tuple(
+        Point(float(of["rate"]), tuple((int(seed), None if s is None else float(s)) for seed, s in of["scores"]))
+        for of in entry["curve"]
+    )
+    if not points or not all(point.rate > 0 and point.scores for point in points):
+        raise ValueError("a curve has no rate, a rate no seed, or is not above 0")
+    from_plain(Budget, search.budget)
+    ordered = tuple(sorted(points, key=lambda point: point.rate))
+    return Choice(search, Curve(ordered), int(entry["extended"]), tuple(map(str, entry["tasks"])))
 
 
-@dataclass(frozen=True)
-class _Kept:
-    """What the file holds of a choice beside its trials."""
-
-    method: str
-    params: dict[str, Any]
-    backbone_fingerprint: str
-    corpus_fingerprint: str
-    budget: dict[str, Any]
-    extended: int = 0
+def _before_dev_scores(entry: dict[str, Any]) -> dict[str, Any]:
+    """Returns an entry of an earlier version: in float32, one seed a rate, chosen by the validation loss."""
+    known = ("method", "params", "backbone_fingerprint", "corpus_fingerprint", "budget")
+    curve = [
+        {"rate": rate, "scores": [[FIRST_SEED, None if loss is None else -float(loss)]]}
+        for rate, loss in entry["trials"]
+    ]
+    search = {name: entry[name] for name in known} | {"criterion": LOSS}
+    return {"search": search, "curve": curve, "extended": entry.get("extended", 0), "tasks": []}
 
 
 def dump(choices: Sequence[Choice]) -> str:
-    """Returns the text of a file of choices."""
-    ordered = sorted(choices, key=lambda c: (c.method, json.dumps(c.params, sort_keys=True), c.backbone_fingerprint))
-    return json.dumps([dataclasses.asdict(choice) for choice in ordered], indent=1, sort_keys=True) + "\n"
+    """Returns the text of a file of choices; means and the like are for readers, and are made anew when it is read."""
+    ordered = sorted(
+        choices, key=lambda c: (c.search.method, json.dumps(c.search.params, sort_keys=True), c.search.key)
+    )
+    return json.dumps([_entry(choice) for choice in ordered], indent=1, sort_keys=True) + "\n"
+
+
+def _entry(choice: Choice) -> dict[str, Any]:
+    points = [
+        {"rate": of.rate, "scores": of.scores, "n": len(of.scores), "mean": of.mean, "worst": of.worst}
+        for of in choice.curve.points
+    ]
+    told = {"rate": choice.rate, "at_edge": choice.curve.at_edge, "width_decades": choice.width,
+            "collapsed": choice.collapsed}  # fmt: skip
+    kept = {"curve": points, "extended": choice.extended, "tasks": choice.tasks}
+    return {"search": dataclasses.asdict(choice.search)} | kept | told
 
 
 def shipped() -> Path:
@@ -160,36 +142,51 @@ def shipped() -> Path:
     return Path(__file__).parent.parent / "embedded" / FILE
 
 
-def look_up(
-    known: Sequence[Choice],
-    method: str,
-    params: dict[str, Any],
-    backbone: str,
-    corpus: str,
-    budget: Budget,
-    defaults: Mapping[str, Any] | None = None,
-) -> tuple[float, str] | None:
+def completed(search: Search) -> dict[str, Any]:
+    """Returns a search's hyperparameters with what those that it lacks were fixed to."""
+    return search.params | earlier_params(search.method, search.params)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a rate is looked up for."""
+
+    method: str
+    params: Mapping[str, Any]
+    backbone_fingerprint: str
+    corpus_fingerprint: str
+    budget: Budget
+    dtype: str = "float32"
+    """As records say it."""
+    defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Hyperparameters that the method has where nothing is set."""
+
+
+def look_up(known: Sequence[Choice], wanted: Wanted) -> tuple[float, str] | None:
     """Returns (rate, how it was chosen) of the search that fits best; None where this method was never searched here.
 
-    A search fits where backbone and corpus agree. One with other hyperparameters or another budget still says more than
-    a default, and the answer says so: the one that differs in the fewest, and among those the method's own before a
-    variant's. One from before a hyperparameter was there was made with its `defaults`.
+    A search fits where backbone, corpus and precision agree. One with other hyperparameters or another budget still
+    says more than a default, and the answer says so: the one that differs in the fewest, and among those the method's
+    own before a variant's, and a dev score before a validation loss. One from before a hyperparameter was there was
+    made with its default, or with what was fixed then.
     """
-    plain = without_rate(params)
-    fits = [c for c in known if (c.method, c.backbone_fingerprint, c.corpus_fingerprint) == (method, backbone, corpus)]
-    fits = [choice for choice in fits if any(loss is not None for _, loss in choice.trials)]
-    if not fits:
-        return None
-    rest = without_rate(defaults or {})
+    plain, rest = without_rate(wanted.params), without_rate(wanted.defaults)
+    budget = dataclasses.asdict(wanted.budget)
+    same = (wanted.method, wanted.backbone_fingerprint, wanted.corpus_fingerprint, wanted.dtype)
 
-    def distance(choice: Choice) -> tuple[int, bool, bool]:
-        params = rest | choice.params
+    def fits(of: Search) -> bool:
+        return (of.method, of.backbone_fingerprint, of.corpus_fingerprint, of.dtype) == same
+
+    def distance(choice: Choice) -> tuple[int, bool, bool, bool]:
+        params = rest | completed(choice.search)
         apart = sum(params.get(name) != value for name, value in plain.items())
-        return apart, bool(rest) and params != rest, choice.budget != dataclasses.asdict(budget)
+        is_variant, is_loss = bool(rest) and params != rest, choice.search.criterion != DEV
+        return apart, is_variant, choice.search.budget != budget, is_loss
 
-    choice = min(fits, key=distance)
-    said = f"searched: {len(choice.trials)} rates on validation data"
-    said += "" if rest | choice.params == plain else ", with other hyperparameters"
-    said += "" if choice.budget == dataclasses.asdict(budget) else f", at {choice.budget['steps']} steps"
-    said += ", best at the edge" if choice.at_edge else ""
-    return choice.best, said
+    choice = min((c for c in known if fits(c.search) and c.rate is not None), key=distance, default=None)
+    if choice is None or choice.rate is None:
+        return None
+    said = [choice.said, *choice.flags]
+    said += [] if rest | completed(choice.search) == plain else ["with other hyperparameters"]
+    said += [] if choice.search.budget == budget else [f"at {choice.search.budget['steps']} steps"]
+    return choice.rate, ", ".join(said)

@@ -8,7 +8,7 @@ from typing import Any
 
 from mmpt_bench.common.values import FieldError
 from mmpt_bench.records import keys
-from mmpt_bench.records.budget import Budget
+from mmpt_bench.records.budget import MOST_SEED, Budget
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Raises FieldError for what no run can have."""
-        if self.seed < 0:
-            raise FieldError("seed", f"`seed` is {self.seed}: 0 or more.")
+        if not 0 <= self.seed <= MOST_SEED:
+            raise FieldError("seed", f"`seed` is {str(self.seed)[:40]}: a number from 0 to {MOST_SEED:,}.")
         if self.world_size < 1:
             raise FieldError("world_size", f"`world_size` is {self.world_size}: 1 or more.")
 

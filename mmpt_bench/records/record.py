@@ -11,8 +11,14 @@ from mmpt_bench.records import keys
 LATER: dict[str, Any] = {
     **{"changed": None, "guard": True, "answers_bytes": 0, "answers_sha256": "", "notes": ""},
     **{"n_read_otherwise": None, "n_reasoning": None, "n_unfinished": None, "threads": "", "optimizer_state": ""},
+    **{"own_process": False, "cpu_seconds": None, "resident_bytes": None},
+    **{"others_cpu_seconds": None, "eval_others_cpu_seconds": None},
 }
 """Fields that records of earlier versions lack, and what is taken for them there."""
+
+
+IDLE = 0.05
+"""Share of a machine's cores that others may keep busy while something is timed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +127,17 @@ class Costs:
     train_seconds: float = 0.0
     eval_seconds: float = 0.0
     peak_bytes: int = 0
-    """Peak resident memory (CPU) or allocated memory (accelerator) during training."""
+    """Peak resident memory (CPU) or allocated memory (accelerator) of the process during training."""
+    own_process: bool = False
+    """The training was the first thing that its process computed, in one sitting: its peak is not that of another."""
+    resident_bytes: int | None = None
+    """What the process held when the training began: the model and the data, loaded."""
+    cpu_seconds: float | None = None
+    """Of the processor in training, user and system, over all threads of the process."""
+    others_cpu_seconds: float | None = None
+    """Of all other processes of the machine meanwhile; None where the system does not tell."""
+    eval_others_cpu_seconds: float | None = None
+    """The same during the evaluation."""
     adapter_bytes: int = 0
     threads: str = ""
     """How many threads the training computed with, as "1", or "1, 4" of two sittings; empty where it is not known.
@@ -142,6 +158,29 @@ class Record(Identity, Asked, Scores, Costs):
     status: Literal["ok", "failed"]
     reason: str
     """Why it failed; empty where it did not."""
+
+    @property
+    def is_memory_own(self) -> bool:
+        """Returns whether peak memory is that of this training."""
+        return self.own_process and self.resident_bytes is not None and self.peak_bytes > 0
+
+    @property
+    def is_timed(self) -> bool:
+        """Returns whether the training had a process and an idle machine to itself, so that its times are its own."""
+        return (
+            self.own_process
+            and self.cpu_seconds is not None
+            and self._idle(self.others_cpu_seconds, self.train_seconds)
+        )
+
+    @property
+    def is_evaluation_timed(self) -> bool:
+        """Returns whether the evaluation had an idle machine to itself."""
+        return self._idle(self.eval_others_cpu_seconds, self.eval_seconds)
+
+    def _idle(self, others: float | None, seconds: float) -> bool:
+        cores = self.environment.get("cores") or 1
+        return others is not None and seconds > 0 and others <= IDLE * cores * seconds
 
     @property
     def row(self) -> dict[str, Any]:

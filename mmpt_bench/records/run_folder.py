@@ -91,7 +91,9 @@ class RunFolder:
             return None
         try:
             known: dict[str, Any] = loads(self.path(ADAPTER, COSTS).read_bytes())
-            from_plain(_Costs, {name: known[name] for name in _Costs.__annotations__})
+            if not isinstance(known, dict):
+                raise ValueError("it is no JSON object")
+            from_plain(_Costs, {name: known[name] for name in _Costs.__annotations__ if name in known})
             check_sum(known)
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise UntrustedRecord(
@@ -158,7 +160,7 @@ class RunFolder:
         data = self.path(f"{task}.jsonl").read_bytes()
         return len(data), bytes_sha256(data)
 
-    def verify(self, records: Sequence[Record]) -> None:
+    def _verify(self, records: Sequence[Record]) -> None:
         """Raises UntrustedRecord where the recipe, or the answers that records are made from, were edited.
 
         What is not there is not looked at, nor the answers of records that keep no hash of them.
@@ -182,16 +184,22 @@ class RunFolder:
                     "the run's folder and run it again."
                 )
 
-    def append_record(self, record: Record) -> None:
-        """Appends a record; it is on the disk when this returns."""
-        append_jsonl(self.path(RECORDS), summed(record.row))
+    def append_record(self, record: Record, before: Sequence[Record] = ()) -> None:
+        """Appends a record; it is on the disk when this returns. A failure that stands in `before` is not repeated."""
+        if not _stands(record, before):
+            append_jsonl(self.path(RECORDS), summed(record.row))
 
     def records(self) -> list[Record]:
-        """Returns the run's records; UntrustedRecord for a damaged line, or a record of another run."""
+        """Returns the run's records; whoever reads them learns what was edited.
+
+        Raises:
+            UntrustedRecord: a damaged line, a record of another run, or an edited record, recipe or file of answers.
+        """
         found = read_records(self.path(RECORDS))
         for record in found:
             if record.run != self.name:
                 raise UntrustedRecord(f"A record of `{record.run}` lies in the folder of `{self.name}`.")
+        self._verify(found)
         return found
 
     @contextlib.contextmanager
@@ -230,6 +238,15 @@ class _Answer:
     ranked: str
 
 
+def _stands(record: Record, records: Sequence[Record]) -> bool:
+    """Returns whether a failure is recorded already, for the same reason, and nothing of its run succeeded since."""
+    what = (record.reason, record.data_fingerprint, record.limit)
+    known = [each for each in records if each.eval_key == record.eval_key]
+    if record.status == "ok" or not known or (known[-1].reason, known[-1].data_fingerprint, known[-1].limit) != what:
+        return False
+    return not any(each.status == "ok" and each.time > known[-1].time for each in records)
+
+
 def summed(row: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a row with the hash of what is written of it, by which an edited one is noticed."""
     kept = scrubbed(row)
@@ -245,7 +262,11 @@ def check_sum(row: Mapping[str, Any]) -> None:
 def read_records(path: Path) -> list[Record]:
     """Returns the records in a file; UntrustedRecord for a damaged line, an unknown field or a wrong type."""
     records = []
-    for number, row in enumerate(read_jsonl(path), start=1):
+    try:
+        rows = read_jsonl(path)
+    except UntrustedRecord as error:
+        raise UntrustedRecord(f"{error} Remove that line: what it says is evaluated again.") from error
+    for number, row in enumerate(rows, start=1):
         try:
             check_sum(row)
         except ValueError as error:

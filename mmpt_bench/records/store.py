@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,24 +99,26 @@ class Store:
                 log.warning("`%s` in `runs/` is no run's folder; it is left out.", plain_text(name))
         return [self.run(name) for name in names if name not in stray]
 
-    def records(self, published: bool = True) -> list[Record]:
+    def records(self, told: Callable[[UntrustedRecord], None] | None = None) -> list[Record]:
         """Returns the records of all runs, in the order of run, task and key; of several with one key, the last.
 
-        Those published in results/records.jsonl count too, and before those of the runs' own folders; without
-        `published`, those that this folder's own runs made are returned alone.
+        Those published in results/records.jsonl count too, and before those of the runs' own folders.
+
+        Args:
+            told: of each file or run that cannot be trusted, which is then left out; by default it is raised.
 
         Raises:
-            UntrustedRecord: a damaged line, an unknown field, a wrong type, or a record in another run's folder.
+            UntrustedRecord: as `RunFolder.records` does; an unknown field, a wrong type.
         """
-        found = {r.eval_key: r for r in read_records(self.path(RECORDS))} if published else {}
-        for run in self.runs():
-            found |= {record.eval_key: record for record in run.records()}
+        found: dict[str, Record] = {}
+        for read in (lambda: read_records(self.path(RECORDS)), *(run.records for run in self.runs())):
+            try:
+                found |= {record.eval_key: record for record in read()}
+            except UntrustedRecord as error:
+                if told is None:
+                    raise
+                told(error)
         return sorted(found.values(), key=lambda record: (record.run, record.task, record.eval_key))
-
-    def verify(self) -> None:
-        """Raises UntrustedRecord where a run's recipe, answers or records were edited."""
-        for run in self.runs():
-            run.verify(run.records())
 
     def publish(self) -> Path:
         """Writes the records of all runs to results/records.jsonl, atomically, and returns its path."""
@@ -157,19 +159,22 @@ def _sample_row(sample: Sample) -> dict[str, Any]:
             f"Sample `{sample.id}` needs its answer `{sample.answer}` among at most {MAX_CHOICES:,} choices; "
             f"it has {len(sample.choices)}: {', '.join(sample.choices[:5])}."
         )
-    return {
+    row = {
         "id": sample.id,
         "group": sample.group,
         "cluster": sample.cluster,
         "answer": INDEX_CHARACTERS[sample.choices.index(sample.answer)],
         "choices": list(sample.choices),
     }
+    # Without it, the names of files of samples that have one wording are those of earlier versions.
+    return row | {"wording": sample.wording} if sample.wording else row
 
 
 def _sample(row: dict[str, Any]) -> Sample:
     choices = tuple(row["choices"])
     answer = choices[INDEX_CHARACTERS.index(row["answer"])]
-    return Sample(row["id"], LazyImage(row["cluster"], _no_image), "", choices, answer, row["group"], row["cluster"])
+    image, wording = LazyImage(row["cluster"], _no_image), row.get("wording", "")
+    return Sample(row["id"], image, "", choices, answer, row["group"], row["cluster"], wording)
 
 
 def _no_image() -> Image:

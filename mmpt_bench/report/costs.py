@@ -23,7 +23,7 @@ class Cost:
     examples_per_second: float | None
     """Training examples, measured: those of the budget by the seconds of a training."""
     questions_per_second: float | None
-    """Evaluation, measured: all questions by the seconds of all evaluations."""
+    """Evaluation, measured: all questions by the seconds of all evaluations that had an idle machine to themselves."""
     time_to_full: float | None
     """Training seconds over those of full fine-tuning, both measured."""
     flops: float | None
@@ -37,19 +37,20 @@ def costs(board: Board, records: Mapping[str, Record]) -> tuple[Cost, ...]:
         board: whose rows.
         records: by `eval_key`.
     """
-    full_seconds = next((row.train_seconds for row in board.rows if row.label == board.reference), 0.0)
+    full_seconds = next((row.train_seconds for row in board.rows if row.label == board.reference), None)
     # A budget that is not known is that of adapters trained elsewhere, which have no seconds of training either.
     examples = board.budget["steps"] * board.budget["batch_size"] if board.budget else 0
     found = []
     for row in board.rows:
         own = [records[key] for cell in row.cells.values() for key in cell.eval_keys.values()]
+        own = [record for record in own if record.is_evaluation_timed]
         seconds = sum(record.eval_seconds for record in own)
         found.append(
             Cost(
                 row=row,
                 examples_per_second=examples / row.train_seconds if row.train_seconds else None,
                 questions_per_second=sum(record.n for record in own) / seconds if seconds else None,
-                time_to_full=row.train_seconds / full_seconds if full_seconds and row.trains else None,
+                time_to_full=row.train_seconds / full_seconds if full_seconds and row.train_seconds else None,
                 flops=4.0 * row.total + 2.0 * row.trainable if row.trains else None,
             )
         )

@@ -23,6 +23,7 @@ from mmpt_bench.methods import method_catalog
 from mmpt_bench.records.learning_curves import publish_learning_curves
 from mmpt_bench.records.store import Store, published_folder
 from mmpt_bench.study.ablation_tables import write_ablations
+from mmpt_bench.study.acceptance import acceptances, write_acceptance
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,6 @@ def write_leaderboard(
         RequestError: nothing is recorded.
         UntrustedRecord: a record contradicts its own answers, samples or setting.
     """
-    store.verify()
     records = store.records()
     if not records:
         root = store.root
@@ -92,6 +92,8 @@ def write_leaderboard(
     found = evidence(store, tasks, records=records)
     made = replace(_made(found), folder=store.root)
     ablations = write_ablations(store, tasks, records)
+    if publish and acceptances(store):
+        write_acceptance(store)
     write_atomic(store.path("leaderboard.csv"), leaderboard_csv(made.boards))
     write_atomic(store.path("leaderboard.md"), leaderboard_md(made.boards, made.published))
     # A trial on a few questions has a table; its figures are drawn where they are asked for.

@@ -90,10 +90,11 @@ def overrides(row: Row, board: Board, store: Store) -> dict[str, str]:
     own = {k: v for k, v in without_rate(row.params).items() if v != plain.get(k)}
     if row.trains:
         known = [*learning_rates.read(store.root / learning_rates.FILE), *learning_rates.read(learning_rates.shipped())]
-        budget = Budget(**board.budget)
-        found = learning_rates.look_up(
-            known, row.method, plain | row.params, board.backbone_fingerprint, board.corpus_fingerprint, budget, plain
-        )
+        wanted = learning_rates.Wanted(
+            row.method, plain | row.params, board.backbone_fingerprint, board.corpus_fingerprint,
+            Budget(**board.budget), board.dtype, plain,
+        )  # fmt: skip
+        found = learning_rates.look_up(known, wanted)
         if row.learning_rate != (found[0] if found is not None else plain["learning_rate"]):
             own["learning_rate"] = row.learning_rate
     return {f"{row.method}.{name}": str(value) for name, value in sorted(own.items())}
@@ -115,7 +116,9 @@ def _conditions(board: Board) -> list[str]:
     words += ["--limit", str(board.limit)] if board.limit is not None else []
     skipped = any(LEFT_OUT in column.dataset for column in board.columns) or board.corpus.endswith(EXAMPLES_LEFT_OUT)
     words += ["--on-bad-item", "skip"] if skipped else []
-    from_folder = board.suite == "real" and any(column.dataset.startswith("folder ") for column in board.columns)
+    from_folder = board.suite == "real" and any(
+        column.dataset.startswith(("folder ", "file ")) for column in board.columns
+    )
     return words + (["--data", "FOLDER"] if from_folder else [])
 
 

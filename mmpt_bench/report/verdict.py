@@ -38,8 +38,8 @@ def _alone(board: Board, row: Row) -> str:
 
 
 def _first(board: Board, ranked: Sequence[Row]) -> str:
-    best = [row for row in ranked if row.rank == 1]
-    top = max(ranked, key=lambda row: row.overall or 0.0)
+    best = board.leaders
+    top = best[0]
     if board.exploratory:
         others = ", ".join(f"{row.label} {numbers.percent(row.overall)}" for row in sorted(ranked, key=_by_score)[1:3])
         return (
@@ -47,41 +47,41 @@ def _first(board: Board, ranked: Sequence[Row]) -> str:
             f"by score alone {top.label} leads with {_overall(top)} of the way from guessing to everything right over "
             f"{_tasks(board)}, before {others}."
         )
-    if len(best) == len(ranked):
+    if not any(pair.better for pair in board.comparisons):
         return (
             f"Over {_over(board)} no method is separated from any other; {top.label} has the highest score, "
             f"{_overall(top)} of the way from guessing to everything right."
         )
     rest = len(ranked) - len(best)
     if len(best) == 1:
-        return _leader(board, best[0], ranked)
+        return _leader(board, top, ranked)
+    worse = f"{number(rest)} {plural(rest, 'is', 'are')} significantly worse" if rest else "none is separated from it"
     return (
-        f"{listed([row.label for row in best])} share the first rank over {_over(board)}, {top.label} with the highest "
-        f"score, {_overall(top)} of the way from guessing to everything right; {number(rest)} "
-        f"{plural(rest, 'method is', 'methods are')} significantly worse than one of them."
+        f"{top.label} has the highest score over {_over(board)}, {_overall(top)} of the way from guessing to "
+        f"everything right; {listed([row.label for row in best[1:]])} {plural(len(best) - 1, 'is', 'are')} not "
+        f"separated from it, {worse}."
     )
 
 
 def _leader(board: Board, best: Row, ranked: Sequence[Row]) -> str:
-    rest, beaten = len(ranked) - 1, sum(pair.better == best.label for pair in board.comparisons)
+    rest = len(ranked) - 1
     stands = f"over {_over(board)} it reaches {_overall(best)} of the way from guessing to everything right"
     if rest == 1:
         other = next(row.label for row in ranked if row.label != best.label)
         return f"{best.label} is better than {other}: {stands}."
-    whom = "all" if beaten == rest else f"{number(beaten)} of the"
-    return f"{best.label} stands first: {stands}, significantly more than {whom} {number(rest)} other methods."
+    return f"{best.label} stands first: {stands}, significantly more than all {number(rest)} other methods."
 
 
 def _second(board: Board, ranked: Sequence[Row]) -> str:
     subject = _subject(ranked)
     if subject is None:
-        trained = [row for row in ranked if row.rank == 1 and row.trains]
+        trained = [row for row in board.leaders if row.trains]
         if not trained:
-            return "No method that trains stands in the first rank: what is tuned here did not help."
+            return "Every method that trains is worse than one that does not: what is tuned here did not help."
         cheapest = min(trained, key=lambda row: (row.trainable, row.label))
         return (
-            f"Of the trained methods in the first rank, {cheapest.label} trains the fewest parameters, "
-            f"{numbers.share(cheapest)} of all."
+            f"Of the trained methods that are not separated from the best, {cheapest.label} trains the fewest "
+            f"parameters, {numbers.share(cheapest)} of all."
         )
     full = next((row for row in ranked if row.label == board.reference and row.label != subject.label), None)
     cost = f"{subject.label} trains {numbers.share(subject)} of the parameters"
@@ -89,7 +89,8 @@ def _second(board: Board, ranked: Sequence[Row]) -> str:
         return f"{cost} and reaches {_overall(subject)}; full fine-tuning was not compared with it."
     if full.train_seconds and subject.train_seconds:
         cost += f" in {subject.train_seconds / full.train_seconds:.2g} × the time of full fine-tuning"
-    return f"{cost} and {_against(board, subject, full)}."
+    unknown = "" if full.train_seconds and subject.train_seconds else "; what it costs in time was not measured"
+    return f"{cost} and {_against(board, subject, full)}{unknown}."
 
 
 def _against(board: Board, subject: Row, full: Row) -> str:

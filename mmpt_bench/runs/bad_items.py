@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 from mmpt_bench.common.hashing import content_key
 from mmpt_bench.data.examples import Corpus
 from mmpt_bench.data.rows import LEFT_OUT
+from mmpt_bench.data.samples import Sample
 from mmpt_bench.data.tables import bad_rows, first_of
 from mmpt_bench.sources.opened_images import kept, open_images
 from mmpt_bench.sources.prepared import LEAVE_OUT, PreparedTask
+from mmpt_bench.sources.task_rows import check_countable
 
 if TYPE_CHECKING:
     from mmpt_bench.engine.models.backbone import Backbone
@@ -54,12 +56,14 @@ def checked_task(item: PreparedTask, reader: Reader, skip: bool) -> PreparedTask
             fault = question_fault(backbone, sample.question)
             if fault:
                 bad.setdefault(sample.image.key, f"question `{sample.id}`: {fault.rstrip('.')}")
+    bad |= _uncountable(item, set(bad)) if skip else {}
     if not bad:
         return dataclasses.replace(item, faults=())
     images = {sample.cluster for sample in item.samples if sample.image.key in bad} - {""}
     left = [each for each in item.samples if each.image.key not in bad and each.cluster not in images]
     if not skip or not left:
         return dataclasses.replace(item, faults=tuple(bad.values()))
+    check_countable(item.task, left, item.rows.origin)
     kept_ids = {sample.id for sample in left}
     out, rows = [sample.id for sample in item.samples if sample.id not in kept_ids], item.rows
     told = f"{len(out):,} of {len(item.samples):,} {LEFT_OUT}"
@@ -70,6 +74,20 @@ def checked_task(item: PreparedTask, reader: Reader, skip: bool) -> PreparedTask
         notes=(*rows.notes, f"{told}: {first_of(list(bad.values()))}"),
     )
     return dataclasses.replace(item, rows=rows, samples=left, faults=())
+
+
+def _uncountable(item: PreparedTask, bad: set[str]) -> dict[str, str]:
+    """Returns fault by image key of the images whose questions the metric cannot count, as MME's with one question."""
+    by_image: dict[str, list[Sample]] = {}
+    for sample in item.samples:
+        by_image.setdefault(sample.cluster, []).append(sample)
+    found: dict[str, str] = {}
+    for of_image in by_image.values():
+        try:
+            item.task.metric.coded(of_image)
+        except ValueError as error:
+            found |= {sample.image.key: str(error).rstrip(".") for sample in of_image if sample.image.key not in bad}
+    return found
 
 
 def checked_corpus(corpus: Corpus, reader: Reader, max_length: int, skip: bool) -> Corpus:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mmpt_bench.records.budget import Budget
+from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store
 from mmpt_bench.runs.plan import Job, Plan
 from mmpt_bench.stats.differences import detectable_difference
@@ -40,7 +42,7 @@ class PlanSummary:
     """Name, examples, how many are held out for selection, and how many cannot be used."""
     cost: Cost
     notes: list[str]
-    """What a reader of the scores must know of rows and training data."""
+    """What a reader of the scores must know of rows and training data; runs whose records cannot be trusted."""
 
     def as_plain(self) -> dict[str, Any]:
         """Returns it as JSON values."""
@@ -80,40 +82,70 @@ def plan_summary(plans: Sequence[Plan], store: Store) -> PlanSummary:
     corpus = first.prepared.corpus
     trained_on = {"name": corpus.name, "examples": corpus.size, "held_out": corpus.validation_size}
     trained_on["bad_examples"] = len(corpus.faults)
-    return PlanSummary(rows, tasks, trained_on, estimate(plans, store), first.prepared.notes)
+    faults = [f"{job.label}, seed {job.recipe.seed}: {job.fault}" for plan in plans for job in plan.jobs if job.fault]
+    return PlanSummary(rows, tasks, trained_on, estimate(plans, store), first.prepared.notes + faults)
 
 
 def estimate(plans: Sequence[Plan], store: Store) -> Cost:
     """Returns what plans may cost: seconds an example of training, by method, and seconds a question, by task.
 
-    Methods and tasks that were never run count as the mean of those that were.
+    Methods and tasks that were never run count as the mean of those that were; runs whose records cannot be trusted do
+    not count.
     """
     todo, tasks = [job for plan in plans for job in plan.open], plans[0].prepared.tasks
     trainings, evaluations = sum(not job.trained for job in todo), sum(len(job.todo) for job in todo)
     if not todo:
         return Cost(0, 0, 0.0, 0, True)
-    backbones = {job.recipe.backbone_fingerprint for job in todo}
-    precisions = {job.recipe.dtype for job in todo}
     least = max((least_bytes(job) for job in todo if not job.trained), default=0)
-    like = [
-        r for r in store.records()
-        if r.status == "ok" and r.backbone_fingerprint in backbones and r.dtype in precisions
-    ]  # fmt: skip
-    budgets = [dataclasses.asdict(job.recipe.budget) for job in todo]
-    same = [r for r in like if r.budget in budgets]
-    trained = list({r.run: r for r in (same or like) if r.train_seconds > 0}.values())
-    if not like or (trainings and not trained):
+    recipes = [job.recipe for job in todo]
+    known = paces(
+        store.records(told=lambda fault: None),
+        {recipe.backbone_fingerprint for recipe in recipes},
+        {recipe.dtype for recipe in recipes},
+        [dataclasses.asdict(recipe.budget) for recipe in recipes],
+    )
+    if known is None or (trainings and not known.an_example):
         return Cost(trainings, evaluations, None, 0, False, least)
-    an_example = _means((r.method, r.train_seconds / (r.budget["steps"] * r.budget["batch_size"])) for r in trained)
-    a_question = _means((r.task, r.eval_seconds / r.n) for r in like)
     seconds = 0.0
     for job in todo:
-        budget = job.recipe.budget
         if not job.trained:
-            seconds += an_example.get(job.recipe.method, an_example[""]) * budget.steps * budget.batch_size
-        seconds += sum(a_question.get(name, a_question[""]) * len(tasks[name].samples) for name in job.todo)
-    peak = max(r.peak_bytes for r in like)
-    return Cost(trainings, evaluations, seconds, peak, bool(same) or not trainings, least)
+            seconds += known.training(job.recipe.method, job.recipe.budget)
+        seconds += sum(known.asking(name, len(tasks[name].samples)) for name in job.todo)
+    return Cost(trainings, evaluations, seconds, known.peak_bytes, known.is_same_budget or not trainings, least)
+
+
+@dataclass(frozen=True)
+class Paces:
+    """What recorded runs took: seconds an example of training, by method, and a question, by task; "" is the mean."""
+
+    an_example: dict[str, float]
+    a_question: dict[str, float]
+    peak_bytes: int
+    is_same_budget: bool
+
+    def training(self, method: str, budget: Budget) -> float:
+        """Returns the seconds of a training."""
+        return self.an_example.get(method, self.an_example[""]) * budget.steps * budget.batch_size
+
+    def asking(self, task: str, n: int) -> float:
+        """Returns the seconds of `n` questions."""
+        return self.a_question.get(task, self.a_question[""]) * n
+
+
+def paces(
+    records: Sequence[Record], backbones: Collection[str], precisions: Collection[str], budgets: Sequence[Any]
+) -> Paces | None:
+    """Returns what runs with these backbones and precisions took, those with these budgets first; None without any."""
+    like = [
+        r for r in records if r.status == "ok" and r.backbone_fingerprint in backbones and r.dtype in precisions
+    ]  # fmt: skip
+    if not like:
+        return None
+    same = [r for r in like if r.budget in budgets]
+    trained = list({r.run: r for r in (same or like) if r.train_seconds > 0}.values())
+    an_example = _means((r.method, r.train_seconds / (r.budget["steps"] * r.budget["batch_size"])) for r in trained)
+    a_question = _means((r.task, r.eval_seconds / r.n) for r in like)
+    return Paces(an_example, a_question, max(r.peak_bytes for r in like), bool(same))
 
 
 def least_bytes(job: Job) -> int:

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import datetime
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -111,25 +111,39 @@ def _all_of(session: Session, faults: list[Exception]) -> Iterator[Record]:
 
 def _run(session: Session, job: Job, folder: RunFolder) -> Iterator[Record]:
     """Trains and evaluates one run, which is this process's own."""
+    from mmpt_bench.engine.training.memory import told_of_memory
+
     recipe, tasks = job.recipe, session.plan.prepared.tasks
     # Another process may have done some of it while this one waited for the lock.
     records = folder.records()
-    folder.verify(records)
     recorded = {record.eval_key for record in records if record.status == "ok"}
     todo = [name for name in job.todo if tasks[name].eval_key(recipe.train_key) not in recorded]
     if not todo:
         return
     folder.write_recipe(recipe)
-    handle = job.method.attach(session.backbone, derive(recipe.seed, "init"))
+    try:
+        with told_of_memory("while it was put into the backbone", RunFailed):
+            handle = job.method.attach(session.backbone, derive(recipe.seed, "init"))
+    except RunFailed as error:
+        # Whatever was put in already is not known.
+        session.backbone = _backbone(session.plan)
+        yield from _kept(folder, records, [_failed(_base_record(session, job), job, str(error))])
+        return
     try:
         for note in handle.notes:
             session.report.said(f"{job.label}: {note}.")
         base = _base_record(session, job, handle)
-        for record in _results(session, job, folder, handle, base, [tasks[name] for name in todo]):
-            folder.append_record(record)
-            yield record
+        made = _results(session, job, folder, handle, base, [tasks[name] for name in todo])
+        yield from _kept(folder, records, made)
     finally:
         handle.remove()
+
+
+def _kept(folder: RunFolder, records: Sequence[Record], made: Iterable[Record]) -> Iterator[Record]:
+    """Yields records as they are written; `records` are those of the run before."""
+    for record in made:
+        folder.append_record(record, records)
+        yield record
 
 
 def _results(
@@ -155,6 +169,7 @@ def _results(
         threads=", ".join(map(str, costs.get("threads", ()))),
         optimizer_state=costs.get("optimizer_state", ""),
         final_loss=costs["final_loss"],
+        **(costs.get("process") or {}),
     )
     for item in todo:
         try:
@@ -224,18 +239,24 @@ def _load(folder: RunFolder, sha256: str, handle: Handle) -> None:
     """Puts a stored adapter's values into an attached one; raises UntrustedRecord where its bytes have changed."""
     from mmpt_bench.engine.adapters.saved import read_adapter
 
-    if file_sha256(folder.path(ADAPTER, TENSORS)) != sha256:
+    tensors = folder.path(ADAPTER, TENSORS)
+    if not tensors.is_file() or file_sha256(tensors) != sha256:
         raise UntrustedRecord(f"The adapter in `{folder.name}` is damaged. Delete that folder to train it again.")
     handle.load(read_adapter(folder.path(ADAPTER)))
 
 
 def _evaluate(session: Session, job: Job, folder: RunFolder, base: Record, item: PreparedTask) -> Record:
     """Returns the record of one task, after asking what is not answered yet."""
+    from mmpt_bench.engine.training.memory import CpuClock
+
     task, train_key, caches = item.task, job.recipe.train_key, session.backbone.caches
     for cache in caches:
         cache.begin()
-    began = time.perf_counter()
+    # Where replies may be kept already, the time is not that of all questions.
+    is_whole = not folder.path(f"{task.name}.jsonl").is_file()
+    began, clock = time.perf_counter(), CpuClock()
     predictions = _answers(session, job, folder, item)
+    others = clock.others() if is_whole else None
     key, replies_key = item.eval_key(train_key), item.replies_key(train_key)
     written, sha256 = folder.answers_written(task.name)
     return dataclasses.replace(
@@ -255,6 +276,7 @@ def _evaluate(session: Session, job: Job, folder: RunFolder, base: Record, item:
         limit=item.limit,
         samples=session.store.write_samples(item.samples),
         eval_seconds=time.perf_counter() - began + sum(cache.spared for cache in caches),
+        eval_others_cpu_seconds=others,
         time=_now(),
         **scored(task, item.samples, predictions),
     )
@@ -284,8 +306,8 @@ def _answers(session: Session, job: Job, folder: RunFolder, item: PreparedTask) 
     return [answered[sample.id] for sample in item.samples]
 
 
-def _base_record(session: Session, job: Job, handle: Handle) -> Record:
-    """Returns what all records of a run share, as a failure without a reason."""
+def _base_record(session: Session, job: Job, handle: Handle | None = None) -> Record:
+    """Returns what all records of a run share, as a failure without a reason; `handle` is None where none was made."""
     from mmpt_bench.engine.adapters.saved import public_name
 
     recipe, suite = job.recipe, session.plan.request.suite
@@ -304,7 +326,7 @@ def _base_record(session: Session, job: Job, handle: Handle) -> Record:
         corpus=recipe.corpus,
         corpus_fingerprint=recipe.corpus_fingerprint,
         budget=recipe.known_budget,
-        notes="; ".join(handle.notes),
+        notes="; ".join(handle.notes) if handle else "",
         dtype=recipe.dtype,
         world_size=recipe.world_size,
         method_fingerprint=recipe.method_fingerprint,
@@ -312,7 +334,7 @@ def _base_record(session: Session, job: Job, handle: Handle) -> Record:
         task="",
         status="failed",
         reason="",
-        trainable=handle.size,
+        trainable=handle.size if handle else 0,
         total=sum(p.numel() for p in session.backbone.model.parameters()),
         environment=environment() | {"device": session.backbone.device, "threads": _threads()},
     )

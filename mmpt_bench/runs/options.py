@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from mmpt_bench.common.errors import RequestError, unknown_name
 from mmpt_bench.common.values import FieldError
 from mmpt_bench.data.image_folders import image_folders
 from mmpt_bench.evaluation import task_catalog
+from mmpt_bench.evaluation.task import OFFICIAL
 from mmpt_bench.methods import method_catalog
-from mmpt_bench.records.budget import Budget
-from mmpt_bench.records.keys import OFFICIAL
+from mmpt_bench.records.budget import MOST_SEED, Budget
 from mmpt_bench.records.store import results_folder
 from mmpt_bench.runs.bad_items import FAIL, SKIP
 from mmpt_bench.runs.request import Request, parse_overrides
 from mmpt_bench.sources.corpora import TrainData, check_train_data
+from mmpt_bench.sources.task_rows import Columns
 from mmpt_bench.sources.weights import DTYPES, EMBEDDED, check_backbone
 
+TRAIN = "train"
+"""Stands before the columns of training data."""
 Names = str | Path | Sequence[str | Path]
 """Names or files: "mme,pope", ["mme", "./mine.py"]."""
 
@@ -33,11 +37,14 @@ class Options(TypedDict, total=False):
     backbone: str
     """"embedded", a folder in Hugging Face form, or a name on the hub."""
     data: str | Path | None
-    """Folder of real data in the hub's schema."""
+    """Folder of real data in the hub's schema, or a file of rows."""
     images: Mapping[str, str | Path] | Sequence[str]
     """Collection -> folder, of images that data sets only name."""
     dataset: Mapping[str, str] | Sequence[str]
     """Task -> another data set of its form."""
+    columns: Mapping[str, str] | Sequence[str]
+    """Column of a task -> its name in the files: {"image": "img", "pope.answer": "label"}; "train.image" and the like
+    are of the training data."""
     limit: int | None
     """The first so many questions of each task, and the others on their images."""
     parse: str
@@ -45,7 +52,7 @@ class Options(TypedDict, total=False):
     guard: bool
     """In half precision, ask again where two words are as good as equal."""
     train_data: str
-    """"embedded", "vision-flan", a JSON in LLaVA's form, or "task:NAME"."""
+    """"embedded", "vision-flan", a file or folder of conversations, or "task:NAME"."""
     train_images: str | Path | None
     decontaminate: bool
     """Leave out training tasks whose images or labels are evaluated."""
@@ -62,6 +69,22 @@ class Options(TypedDict, total=False):
     "skip": they are left out, for all methods alike."""
     out: str | Path
     """Folder of the results."""
+
+
+class SearchOptions(Options, total=False):
+    """What a search of learning rates may be given beside that."""
+
+    rounds: Sequence[int]
+    """Seeds of each rate in each round; the better half of the rates goes on."""
+    grid: tuple[float, float]
+    """Lowest and highest rate, half decades, the same for every method."""
+    structures: int
+    """So many of the `structures` that a method declares are searched, each as a method of its own."""
+    dev_tasks: Names
+    """Tasks whose validation split the score is of, for data other than the embedded suite; without them the criterion
+    is the loss on held-out training data."""
+    also_test: bool
+    """Score each model on test data too; no choice looks at it."""
 
 
 def make_request(method: Names, tasks: Names, options: Options) -> Request:
@@ -92,8 +115,8 @@ def make_request(method: Names, tasks: Names, options: Options) -> Request:
     if on_bad_item not in (FAIL, SKIP):
         raise unknown_name("way with bad items", on_bad_item, (FAIL, SKIP))
     data = _path(options.get("data"))
-    if data is not None and not data.is_dir():
-        raise RequestError(f"There is no folder `{data}` to read data from.")
+    if data is not None and not data.exists():
+        raise RequestError(f"There is no folder or file `{data}` to read data from.")
     return Request(
         methods=tuple(methods),
         overrides=parse_overrides(pairs(options.get("set", ())), methods),
@@ -107,6 +130,7 @@ def make_request(method: Names, tasks: Names, options: Options) -> Request:
         data=data,
         images=image_folders(pairs(options.get("images", ()))),
         datasets=dataset_names(pairs(options.get("dataset", ())), [entry.name for entry in found]),
+        columns=column_names(pairs(options.get("columns", ())), [entry.name for entry in found]),
         limit=options.get("limit"),
         rule=options.get("parse", OFFICIAL),
         offline=options.get("offline", False),
@@ -114,6 +138,30 @@ def make_request(method: Names, tasks: Names, options: Options) -> Request:
         guard=options.get("guard", True),
         on_bad_item=on_bad_item,
     )
+
+
+def requested(
+    method: Names, tasks: Names, trained: tuple[str | None, bool], recipe: str | Path | None, options: Options
+) -> tuple[Request, Any]:
+    """Returns (the request, the recipe that it repeats or None); `trained`: adapter, may it be of another base."""
+    adapter, other_base = trained
+    if adapter is not None and recipe is not None:
+        raise RequestError("`--adapter` and `--recipe` do not go together: the one trains nothing.")
+    if adapter is not None:
+        from mmpt_bench.methods.trained_adapter import adapter_entry
+
+        request = make_request("frozen", tasks, options)
+        entry = adapter_entry(adapter, request.offline, other_base)
+        return dataclasses.replace(request, methods=(entry,)), None
+    if other_base:
+        raise RequestError("`--other-base` is said of an adapter: name it with `--adapter`.")
+    if recipe is None:
+        return make_request(method, tasks, options), None
+    from mmpt_bench.records.recipe_file import read_recipe
+    from mmpt_bench.runs.request import from_recipe
+
+    wanted = read_recipe(Path(recipe))
+    return from_recipe(wanted, make_request("frozen", tasks, options)), wanted
 
 
 def comma_text(names: Names) -> str:
@@ -141,6 +189,26 @@ def dataset_names(texts: Sequence[str], tasks: Sequence[str]) -> dict[str, str]:
     return found
 
 
+def column_names(texts: Sequence[str], tasks: Sequence[str], train: bool = False) -> Columns:
+    """Returns what files call columns, of `--columns image=img,pope.answer=label`; RequestError names what is wrong.
+
+    Args:
+        train: those of training data (`train.image=img`), which are left out otherwise.
+    """
+    found = []
+    for text in (part.strip() for whole in texts for part in whole.split(",") if part.strip()):
+        wanted, equals, own = (part.strip() for part in text.partition("="))
+        task, _, column = wanted.rpartition(".")
+        if not equals or not own or not column:
+            raise RequestError(f"`--columns {text[:100]}`: write COLUMN=NAME, as in `image=img`, or TASK.COLUMN=NAME.")
+        if task not in ("", TRAIN, *tasks):
+            hint = f"`--columns {text[:100]}` is for a task that `--tasks` does not name."
+            raise unknown_name("task", task, [*tasks, TRAIN], hint)
+        if (task == TRAIN) == train:
+            found.append(("" if train else task, column, own))
+    return tuple(found)
+
+
 def _path(value: str | Path | None) -> Path | None:
     return None if value is None else Path(value)
 
@@ -156,10 +224,17 @@ def _train_data(options: Options) -> TrainData:
         data=_path(options.get("data")),
         collections=tuple(image_folders(pairs(options.get("images", ()))).items()),
         dataset=names.get(source.removeprefix("task:"), ""),
+        columns=_train_columns(options),
         offline=options.get("offline", False),
     )
     check_train_data(wanted)
     return wanted
+
+
+def _train_columns(options: Options) -> tuple[tuple[str, str], ...]:
+    texts = pairs(options.get("columns", ()))
+    tasks = [text.partition("=")[0].rpartition(".")[0] for whole in texts for text in whole.split(",")]
+    return tuple((column, own) for _, column, own in column_names(texts, tasks, train=True))
 
 
 def _seeds(given: int | str | Sequence[int]) -> tuple[int, ...]:
@@ -168,6 +243,6 @@ def _seeds(given: int | str | Sequence[int]) -> tuple[int, ...]:
         seeds = tuple(int(part) for part in text.split(",") if part.strip())
     except ValueError as error:
         raise RequestError(f"`--seeds {text}`: whole numbers, comma-separated.") from error
-    if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
-        raise RequestError(f"`--seeds {text}`: one or more different numbers, none below 0.")
+    if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0 or max(seeds) > MOST_SEED:
+        raise RequestError(f"`--seeds {text[:60]}`: one or more different numbers from 0 to {MOST_SEED:,}.")
     return seeds

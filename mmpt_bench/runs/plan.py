@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmpt_bench.common.entries import Entry, own_fingerprint
+from mmpt_bench.common.errors import UntrustedRecord
 from mmpt_bench.records import keys, learning_rates
 from mmpt_bench.records.keys import RATE
 from mmpt_bench.records.recipe import Recipe
+from mmpt_bench.records.run_folder import RunFolder
 from mmpt_bench.records.store import Store
 from mmpt_bench.runs.request import Request
 from mmpt_bench.sources.context import check_prompts_fit
@@ -35,6 +37,8 @@ class Job:
     done: tuple[str, ...]
     label: str
     """What it is called in progress."""
+    fault: str = ""
+    """Why what is recorded of it cannot be trusted: `execute` refuses this run alone."""
 
     @property
     def changed(self) -> dict[str, Any]:
@@ -64,19 +68,14 @@ def plan(request: Request, store: Store, prepared: Prepared | None = None) -> Pl
 
 
 def plan_all(asked: Sequence[tuple[Request, Prepared]], store: Store) -> list[Plan]:
-    """Returns the plans of several requests, each as `plan` does; the store is read once."""
-    recorded = {record.eval_key for record in store.records(published=False) if record.status == "ok"}
+    """Returns the plans of several requests, each as `plan` does."""
     files = (store.root / learning_rates.FILE, learning_rates.shipped())
     known = [choice for file in files for choice in learning_rates.read(file)]
-    return [Plan(request, prepared, _jobs(request, prepared, store, recorded, known)) for request, prepared in asked]
+    return [Plan(request, prepared, _jobs(request, prepared, store, known)) for request, prepared in asked]
 
 
 def _jobs(
-    request: Request,
-    prepared: Prepared,
-    store: Store,
-    recorded: set[str],
-    known: Sequence[learning_rates.Choice],
+    request: Request, prepared: Prepared, store: Store, known: Sequence[learning_rates.Choice]
 ) -> tuple[Job, ...]:
     jobs: dict[str, Job] = {}
     questions = {sample.question for item in prepared.tasks.values() for sample in item.samples}
@@ -84,16 +83,30 @@ def _jobs(
     for seed in request.seeds:
         for entry in request.methods:
             method = request.method_of(entry)
+            if method.trains:
+                keys.check_precision(request.dtype)
             check_prompts_fit(method, request.backbone, request.offline, longest)
             given = RATE in request.overrides.get(entry.name, {})
             method, source = _with_rate(method, given, known, prepared, request)
             recipe = _recipe(request, entry, method, seed, prepared)
+            if recipe.train_key in jobs:
+                continue
+            folder = store.run(recipe.run_name)
+            recorded, fault = _recorded(folder)
             is_done = {name: item.eval_key(recipe.train_key) in recorded for name, item in prepared.tasks.items()}
             done = tuple(name for name in is_done if is_done[name])
             todo = tuple(name for name in is_done if not is_done[name])
-            trained = not method.trains or store.run(recipe.run_name).is_trained
-            jobs.setdefault(recipe.train_key, Job(recipe, method, source, trained, todo, done, entry.name))
+            trained = not method.trains or folder.is_trained
+            jobs[recipe.train_key] = Job(recipe, method, source, trained, todo, done, entry.name, fault)
     return tuple(jobs.values())
+
+
+def _recorded(folder: RunFolder) -> tuple[set[str], str]:
+    """Returns the keys of a run's results, and why they cannot be trusted: one damaged run keeps no other waiting."""
+    try:
+        return {record.eval_key for record in folder.records() if record.status == "ok"}, ""
+    except UntrustedRecord as error:
+        return set(), str(error)
 
 
 def _recipe(request: Request, entry: Entry, method: Any, seed: int, prepared: Prepared) -> Recipe:
@@ -123,15 +136,16 @@ def _with_rate(
     if given:
         return method, "set by the user"
     corpus = prepared.corpus
-    found = learning_rates.look_up(
-        known,
+    wanted = learning_rates.Wanted(
         method.name,
         dataclasses.asdict(method),
         prepared.backbone_fingerprint,
         corpus.whole or corpus.fingerprint,
         request.budget,
+        keys.precision(request.dtype),
         dataclasses.asdict(type(method)()),
     )
+    found = learning_rates.look_up(known, wanted)
     if found is None:
         return method, "documented default, not searched"
     said = found[1] + (", on the whole corpus" if corpus.whole else "")

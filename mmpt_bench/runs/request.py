@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.common.entries import Entry
 from mmpt_bench.common.errors import RequestError, unknown_name
+from mmpt_bench.evaluation.task import OFFICIAL
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.records import keys
 from mmpt_bench.records.budget import Budget
-from mmpt_bench.records.keys import OFFICIAL
 from mmpt_bench.records.recipe import Recipe
 from mmpt_bench.records.store import results_folder
 from mmpt_bench.runs.bad_items import FAIL, SKIP, checked_corpus, checked_task, with_opened_images
 from mmpt_bench.sources.corpora import TrainData, load_corpus, train_data
 from mmpt_bench.sources.prepared import Prepared, PreparedTask, prepare, prepare_tasks
-from mmpt_bench.sources.task_rows import Where
+from mmpt_bench.sources.task_rows import Columns, Where
 from mmpt_bench.sources.weights import DTYPES, EMBEDDED, backbone_fingerprint, check_backbone
 
 if TYPE_CHECKING:
@@ -43,7 +43,9 @@ class Request:
     dtype: str = "float32"
     out: Path = dataclasses.field(default_factory=results_folder)
     data: Path | None = None
-    """Folder of real data in the hub's schema."""
+    """Folder of real data in the hub's schema, or a file of rows."""
+    columns: Columns = ()
+    """What files call the columns of tasks."""
     limit: int | None = None
     images: dict[str, Path] = dataclasses.field(default_factory=dict)
     """Collection -> folder, of images that do not come with the rows."""
@@ -64,12 +66,13 @@ class Request:
         """Returns "embedded" for generated tasks, "real" for public data: scores of the two never meet."""
         return "real" if self.data is not None or self.backbone != EMBEDDED else "embedded"
 
-    def prepare_tasks(self) -> dict[str, PreparedTask]:
-        """Returns every task with its samples; raises as `prepared.prepare_tasks` does."""
-        where = Where(self.data, self.images, self.suite == "embedded", self.offline)
+    def prepare_tasks(self, is_dev: bool = False) -> dict[str, PreparedTask]:
+        """Returns every task with its samples, or those of its dev part; raises as `prepared.prepare_tasks` does."""
+        where = Where(self.data, self.images, self.suite == "embedded", self.offline, is_dev, self.columns)
         # In float32 there is nothing to guard against, and a result is the same one with and without.
         guard = self.guard or self.dtype == "float32"
-        prepared = prepare_tasks(self.tasks, where, self.datasets, self.rule, self.limit, guard)
+        skip = self.on_bad_item == SKIP
+        prepared = prepare_tasks(self.tasks, where, self.datasets, self.rule, self.limit, guard, skip)
         return {name: with_opened_images(item) for name, item in prepared.items()}
 
     def prepare(self, tasks: dict[str, PreparedTask] | None = None) -> Prepared:
@@ -149,7 +152,8 @@ def from_recipe(recipe: Recipe, request: Request) -> Request:
         raise RequestError(f"The recipe was trained on `{recipe.corpus}`: say where it is with `--train-data`.")
     entry = method_catalog.named_method(recipe.method)
     method_catalog.check_fields(entry, list(recipe.params))
-    texts = {name: str(value) for name, value in recipe.params.items()}
+    params = recipe.params | keys.earlier_params(recipe.method, recipe.params)
+    texts = {name: str(value) for name, value in params.items()}
     return dataclasses.replace(
         request,
         methods=(entry,),
@@ -164,7 +168,9 @@ def from_recipe(recipe: Recipe, request: Request) -> Request:
 
 def check_same(wanted: Recipe, planned: Recipe) -> None:
     """Raises RequestError where a recipe cannot be repeated as it was, naming what is different now."""
-    before, now = dataclasses.asdict(wanted), dataclasses.asdict(planned)
+    before, now = (
+        dataclasses.asdict(one) | {"params": keys.hashed_params(one.method, one.params)} for one in (wanted, planned)
+    )
     changed = [f"`{n}` was {before[n]} and is {now[n]}" for n in before if n != "backbone" and before[n] != now[n]]
     if changed:
         raise RequestError(f"The recipe cannot be repeated here: {'; '.join(changed)}.")

@@ -31,7 +31,8 @@ class TrainData:
     """What a user asked to train on: a mixture, and where it is."""
 
     source: str = EMBEDDED
-    """"embedded", "vision-flan", the path of a JSON in LLaVA's form, or "task:NAME" for a task's training split."""
+    """"embedded", "vision-flan", the path of a file or folder of conversations, or "task:NAME" for a
+    task's training split."""
     images: Path | None = None
     """Folder of the training images."""
     decontaminated: bool = False
@@ -43,24 +44,28 @@ class TrainData:
     dataset: str = ""
     """Other data of the task's form."""
     offline: bool = False
+    columns: tuple[tuple[str, str], ...] = ()
+    """(Column, its name in the files)."""
     fraction: float = 1.0
     """How much of it to train on, from its beginning."""
 
 
 def check_train_data(wanted: TrainData) -> None:
     """Raises RequestError for a request that can be no corpus, before anything is read."""
-    is_file = Path(wanted.source).is_file()
+    is_file = wanted.source not in (EMBEDDED, "vision-flan") and Path(wanted.source).exists()
     is_task = wanted.source.startswith("task:")
     if wanted.source not in (EMBEDDED, "vision-flan") and not is_file and not is_task:
         known = [EMBEDDED, "vision-flan", "task:vsr", "task:snli_ve", "task:cifar10", "task:mnist"]
-        raise unknown_name("training data", wanted.source, known, "A JSON file in LLaVA's form is training data too.")
+        raise unknown_name(
+            "training data", wanted.source, known, "A file or folder of conversations is training data too."
+        )
     if is_task:
         _task_entry(wanted.source)
     in_llava_form = is_file or wanted.source == "vision-flan"
     if wanted.images is not None and not in_llava_form:
-        raise RequestError(f"`--train-images` is for data in LLaVA's form, not for `{wanted.source}`.")
+        raise RequestError(f"`--train-images` is for conversations from files, not for `{wanted.source}`.")
     if wanted.decontaminated and not in_llava_form:
-        raise RequestError(f"`--decontaminate` is for mixtures in LLaVA's form, not for `{wanted.source}`.")
+        raise RequestError(f"`--decontaminate` is for mixtures from files, not for `{wanted.source}`.")
     if wanted.source == "vision-flan" and wanted.images is None:
         raise RequestError(
             "Vision-Flan's pictures are one archive of 36 GB (image_191-task_1k.zip of the data set on the hub): "
@@ -107,16 +112,17 @@ def _llava_corpus(wanted: TrainData) -> Corpus:
 
     is_flan = wanted.source == "vision-flan"
     file = _vision_flan_annotations(wanted.offline) if is_flan else Path(wanted.source)
-    read = read_conversations(file, wanted.images or file.parent, wanted.decontaminated)
+    beside = file if file.is_dir() else file.parent
+    read = read_conversations(file, wanted.images or beside, wanted.decontaminated, wanted.columns)
     conversations = read.conversations
 
     def example(index: int) -> Example:
         one = conversations[index]
-        path = read.files[one.image]
+        at = read.files[one.image]
         where = f"training example {index}"
-        image = LazyImage(f"train/{one.image}", lambda: decoded(path, one.image, where), path)
+        image = LazyImage(f"train/{one.image}", lambda: decoded(at, one.image[:80], where), at)
         first, *later = one.exchanges
-        return Example(image, first.question, first.reply, tuple(later), where)
+        return Example(image, first.question, first.reply, tuple(later), one.opening, first.learnt, where)
 
     name = ("vision-flan" if is_flan else file.stem) + (", decontaminated" if wanted.decontaminated else "")
     corpus = _split(name, read.fingerprint, [one.image for one in conversations], example, read.notes)
@@ -141,7 +147,8 @@ def _task_corpus(wanted: TrainData) -> Corpus:
     task = task_catalog.load_task(_task_entry(wanted.source))
     task = task.on(task.data.named(wanted.dataset)) if wanted.dataset else task
     task = task.on(task.data.training_split())
-    rows = rows_of(task, Where(wanted.data, dict(wanted.collections), offline=wanted.offline))
+    columns = tuple(("", column, own) for column, own in wanted.columns)
+    rows = rows_of(task, Where(wanted.data, dict(wanted.collections), offline=wanted.offline, columns=columns))
     made = samples(task, rows)
 
     def example(index: int) -> Example:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from mmpt_bench.common.errors import MachineError, RequestError
 
@@ -20,8 +22,10 @@ def asking(what: str, hint: str, offline: bool) -> Iterator[None]:
 
     Raises:
         RequestError: the hub has no such repository or revision, no such names, or it is not open.
-        MachineError: the files are not in the cache, and the hub cannot be reached or must not be.
+        MachineError: the files are not in the cache, and the hub cannot be reached, does not answer, or must not be
+            asked. How long each answer is waited for is `HF_HUB_ETAG_TIMEOUT`, in seconds.
     """
+    from huggingface_hub import constants, get_session
     from huggingface_hub.errors import (
         HfHubHTTPError,
         HFValidationError,
@@ -30,17 +34,47 @@ def asking(what: str, hint: str, offline: bool) -> Iterator[None]:
         RevisionNotFoundError,
     )
 
+    hooks = get_session().event_hooks["request"]
+    if _bounded not in hooks:
+        hooks.append(_bounded)
+    # That of its library for HTTP, which has changed: timeouts and faults of proxies are of this class alone.
+    http_error: type[Exception] = HfHubHTTPError.__bases__[0]
     try:
         yield
     except HFValidationError as error:
         raise RequestError(f"There is no {what} here, and the hub has no such names. {hint}") from error
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise RequestError(f"The hub has no {what}, or it is not open to you.") from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
+    except (LocalEntryNotFoundError, http_error, OSError, ValueError) as error:
         if isinstance(error, ValueError) and not isinstance(error, OSError):
             raise MachineError(f"What answers for the hub sent no answer of the hub for {what}. {hint}") from error
-        why = "and `--offline` forbids asking the hub" if offline else "and the hub could not be reached"
-        raise MachineError(f"The {what} is not in the local cache, {why}. {hint}") from error
+        why = "`--offline` forbids asking the hub" if offline else _why(error, constants.HF_HUB_ETAG_TIMEOUT)
+        raise MachineError(f"The {what} is not in the local cache, and {why}. {hint}") from error
+
+
+def _bounded(request: Any) -> None:
+    """Bounds how long each part of an answer is waited for: the hub's own client waits forever for a listing."""
+    from huggingface_hub import constants
+
+    wanted = request.extensions.get("timeout") or {}
+    parts = ("connect", "read", "write", "pool")
+    request.extensions["timeout"] = {part: wanted.get(part) or constants.HF_HUB_ETAG_TIMEOUT for part in parts}
+
+
+def _why(error: BaseException | None, seconds: int) -> str:
+    """Returns what kept the hub from answering, by an error and what it came from."""
+    proxies = [name for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy") if os.environ.get(name)]
+    by = f" by the proxy in `{proxies[0]}`" if proxies else ""
+    while error is not None:
+        if "Timeout" in type(error).__name__:
+            return f"the hub did not answer within {seconds} s{by}"
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status == 429:
+            return "the hub takes no more requests for now (status 429): wait some minutes"
+        if status is not None:
+            return f"the hub answered with status {status}{by}"
+        error = error.__cause__ or error.__context__
+    return f"the hub could not be reached{by}"
 
 
 def snapshot(

@@ -16,7 +16,7 @@ from mmpt_bench.evaluation.task import Task
 from mmpt_bench.records import keys
 from mmpt_bench.sources.corpora import TrainData, load_corpus
 from mmpt_bench.sources.opened_images import OpenedImages
-from mmpt_bench.sources.task_rows import Where, check_countable, rows_of, samples
+from mmpt_bench.sources.task_rows import Where, check_countable, on_part, rows_of, samples
 from mmpt_bench.sources.weights import backbone_fingerprint
 
 LEAVE_OUT = "`--on-bad-item skip` leaves them out for all methods alike."
@@ -85,7 +85,13 @@ class Prepared:
 
 
 def prepare_tasks(
-    entries: Sequence[Entry], where: Where, datasets: Mapping[str, str], rule: str, limit: int | None, guard: bool
+    entries: Sequence[Entry],
+    where: Where,
+    datasets: Mapping[str, str],
+    rule: str,
+    limit: int | None,
+    guard: bool,
+    skip: bool = False,
 ) -> dict[str, PreparedTask]:
     """Returns every task with its samples, before any model is loaded.
 
@@ -93,6 +99,7 @@ def prepare_tasks(
         datasets: task -> name of other data of its form.
         limit: the first so many questions, and the others on their images.
         guard: close calls of half precision are asked again.
+        skip: samples that the metric cannot count are no error yet: they will be left out.
 
     Raises:
         RequestError: data that cannot be used or scored, or a task without that parse rule.
@@ -103,9 +110,11 @@ def prepare_tasks(
         task = task_catalog.load_task(entry).with_rule(rule)
         if entry.name in datasets:
             task = task.on(task.data.named(datasets[entry.name]))
+        task = on_part(task, where)
         rows = rows_of(task, where)
         made = samples(task, rows, limit)
-        check_countable(task, made, rows.origin)
+        if not skip:
+            check_countable(task, made, rows.origin)
         prepared[task.name] = PreparedTask(task, rows, made, limit, own_fingerprint(entry), guard)
     return prepared
 

@@ -16,10 +16,13 @@ from mmpt_bench.common.errors import RequestError
 from mmpt_bench.common.hashing import content_key, file_sha256, files_sha256
 from mmpt_bench.data import tables
 from mmpt_bench.data.dataset import Dataset
+from mmpt_bench.data.file_forms import folder_rows as image_folder_rows
+from mmpt_bench.data.file_forms import read_files
 from mmpt_bench.data.image_folders import check_images, find_images
 from mmpt_bench.data.images import key_clashes
 from mmpt_bench.data.rows import NO_IMAGE, OTHER_ROWS, Rows
 from mmpt_bench.data.samples import Sample
+from mmpt_bench.data.split_files import names_split, split_files
 from mmpt_bench.evaluation.counting import MAX_CHOICES
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.sources import hub
@@ -30,18 +33,36 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+ID = "question_id"
+Columns = tuple[tuple[str, str, str], ...]
+"""(Task, or "" for each; its column; that column's name in the files)."""
+
+
 @dataclass(frozen=True)
 class Where:
     """Where the rows of tasks are taken from."""
 
     folder: Path | None = None
-    """Of real data in the hub's form; before all else."""
+    """Of real data in the hub's form, or one file of rows; before all else."""
     images: Mapping[str, Path] = field(default_factory=dict)
     """Collection -> folder, of images that do not come with the rows."""
     embedded: bool = False
     """Generated miniatures; else the hub is asked."""
     offline: bool = False
     """Open no socket."""
+    is_dev: bool = False
+    """Of their dev part, which selection may look at: generated scenes of its own, or the validation split."""
+    columns: Columns = ()
+    """Of rows from files."""
+
+
+def on_part(task: Task, where: Where) -> Task:
+    """Returns the task on the part of its data that is wanted; RequestError where it has no dev part."""
+    if not where.is_dev:
+        return task
+    if task.data.make_rows is not None:
+        raise RequestError(f"`{task.name}` makes its rows itself: it has no validation split to choose a rate on.")
+    return task.on(task.data.validation_split())
 
 
 def rows_of(task: Task, where: Where, need_images: bool = True) -> Rows:
@@ -60,14 +81,19 @@ def rows_of(task: Task, where: Where, need_images: bool = True) -> Rows:
         MachineError: the rows are on the hub and cannot be had.
     """
     own = task.data.make_rows
-    if where.folder is not None and (own is None or (where.folder / (task.data.folder or task.name)).is_dir()):
-        return folder_rows(task, where.folder, where.images, need_images)
+    folder = where.folder
+    if folder is not None and (own is None or folder.is_file() or (folder / (task.data.folder or task.name)).is_dir()):
+        return folder_rows(task, folder, where.images, need_images, columns_of(task, where.columns))
+    if columns_of(task, where.columns) and (own is not None or where.embedded):
+        raise RequestError(
+            f"`--columns` is for rows from files, and those of `{task.name}` are made: name files, `--data`."
+        )
     if own is not None:
         rows = own()
         told = f"rows that the task makes itself: the folder of `--data` has no folder `{task.name}`"
         return rows if where.folder is None else replace(rows, notes=(*rows.notes, told))
     if not where.embedded:
-        return hub_rows(task, where.offline, where.images, need_images)
+        return hub_rows(task, where.offline, where.images, need_images, columns_of(task, where.columns))
     from mmpt_bench.embedded import suite
 
     if task.name not in suite.N_IMAGES:
@@ -75,28 +101,55 @@ def rows_of(task: Task, where: Where, need_images: bool = True) -> Rows:
             f"The embedded suite has no task `{task.name}`: pass `--data DIR` with its rows, or give the task "
             "`make_rows`."
         )
-    return suite.source(task.name)
+    return suite.source(task.name, "dev" if where.is_dev else "evaluation")
 
 
-def folder_rows(task: Task, data_dir: Path, images: Mapping[str, Path] | None = None, need_images: bool = True) -> Rows:
-    """Returns a task's rows from a folder in the hub's form: the task's own, or one that holds a folder for each task.
+def columns_of(task: Task, columns: Columns) -> dict[str, str]:
+    """Returns column -> its name in the files, for one task."""
+    return {wanted: own for name, wanted, own in columns if name in ("", task.name)}
 
-    Images stand in the image column as bytes, or as file names that are looked for in the folder, in its `images/` and
-    in the collections. Tables are read whole; images are decoded when they are used. Raises as `rows_of` does.
+
+def folder_rows(
+    task: Task,
+    data_dir: Path,
+    images: Mapping[str, Path] | None = None,
+    need_images: bool = True,
+    columns: Mapping[str, str] | None = None,
+) -> Rows:
+    """Returns a task's rows from a folder of files: the task's own, or one that holds a folder for each task.
+
+    Images stand in the image column as bytes, as base64, or as file names that are looked for in the folder, in its
+    `images/` and in the collections. Tables are read whole; images are decoded when they are used. Raises as `rows_of`
+    does.
+
+    Args:
+        data_dir: the folder, or one file with the rows that are scored.
+        columns: column of the task -> its name in the files.
     """
-    named = data_dir / (task.data.folder or task.name)
+    data = task.data
+    if data_dir.is_file():
+        if data.split == "train":
+            raise RequestError(f"`{data_dir.name}` does not say that it is a training split: name a folder instead.")
+        return _read(
+            task, data_dir.parent, [data_dir.name], f"file `{data_dir.name}`", images or {}, need_images, columns
+        )
+    named = data_dir / (data.folder or task.name)
     # MNIST's own folder holds a folder `mnist` too, that of its config; the README is what tells them apart.
     is_own = not named.is_dir() or ((data_dir / "README.md").is_file() and not (named / "README.md").is_file())
     folder = data_dir if is_own else named
     if not folder.is_dir():
         raise RequestError(f"There is no folder `{data_dir}`.")
     origin = f"folder `{folder.name}`"
-    files = tables.split_files(_file_names(folder), _readme(folder), task.data.config, task.data.split, origin)
-    return _read(task, folder, files, origin, images or {}, need_images)
+    files = split_files(_file_names(folder), _readme(folder), data.config, data.split, origin)
+    return _read(task, folder, files, origin, images or {}, need_images, columns)
 
 
 def hub_rows(
-    task: Task, offline: bool = False, images: Mapping[str, Path] | None = None, need_images: bool = True
+    task: Task,
+    offline: bool = False,
+    images: Mapping[str, Path] | None = None,
+    need_images: bool = True,
+    columns: Mapping[str, str] | None = None,
 ) -> Rows:
     """Returns a task's rows from the hub at the task's revision; see `folder_rows` for images, raises as `rows_of`."""
     data = task.data
@@ -105,10 +158,10 @@ def hub_rows(
     with hub.asking(f"data set {origin}", hint, offline):
         folder = hub.snapshot(data.hub, ["README.md"], offline, data.revision, dataset=True)
         names = _file_names(folder) if offline else hub.dataset_files(data.hub, data.revision)
-        files = tables.split_files(names, _readme(folder), data.config, data.split, origin)
+        files = split_files(names, _readme(folder), data.config, data.split, origin)
         folder = hub.snapshot(data.hub, files, offline, data.revision, dataset=True)
     # The snapshot's folder is called like the commit that a branch's name stands for.
-    return _read(task, folder, files, f"`{data.hub}` at {folder.name[:8]}", images or {}, need_images)
+    return _read(task, folder, files, f"`{data.hub}` at {folder.name[:8]}", images or {}, need_images, columns)
 
 
 def samples(task: Task, source: Rows, limit: int | None = None) -> list[Sample]:
@@ -119,6 +172,8 @@ def samples(task: Task, source: Rows, limit: int | None = None) -> list[Sample]:
             for several images, or more choices than a record can hold.
     """
     made = _of_each(source.rows, lambda row, number: task.sample(row, number, source.label_names), source.origin)
+    if not made:
+        raise RequestError(f"There is no row of {task.title} in {source.origin}: nothing could be asked.")
     twice = [f"`{name}`" for name, times in Counter(sample.id for sample in made).items() if times > 1]
     if twice:
         raise tables.bad_rows(source.origin, "ids are there more than once", twice)
@@ -139,7 +194,8 @@ def check_countable(task: Task, made: Sequence[Sample], origin: str) -> None:
     try:
         task.metric.coded(made)
     except ValueError as error:
-        raise RequestError(f"{task.title} cannot be scored on {origin}: {error}.") from error
+        hint = "`--on-bad-item skip` leaves such images out for all methods alike."
+        raise RequestError(f"{task.title} cannot be scored on {origin}: {error}. {hint}") from error
 
 
 def _of_each(rows: Iterable[Mapping[str, Any]], make: Callable[[Any, int], T], origin: str) -> list[T]:
@@ -157,34 +213,75 @@ def _of_each(rows: Iterable[Mapping[str, Any]], make: Callable[[Any, int], T], o
 
 
 def _read(
-    task: Task, folder: Path, files: Sequence[str], origin: str, images: Mapping[str, Path], need_images: bool
+    task: Task,
+    folder: Path,
+    files: Sequence[str],
+    origin: str,
+    images: Mapping[str, Path],
+    need_images: bool,
+    columns: Mapping[str, str] | None = None,
 ) -> Rows:
-    data, paths = task.data, [folder / name for name in files]
-    table = _in_task_words(tables.read_tables(paths), data, origin)
-    needed = [*data.columns, data.image_column]
+    data = task.data
+    table, fingerprint = _table(folder, files, origin)
+    columns = columns or {}
+    if columns:
+        known = {*data.columns, data.image_column, *((data.label_column,) if data.label_column else ())}
+        known |= {*data.raw.columns, *data.raw.others} if data.raw is not None else set()
+        table = tables.renamed_columns(table, columns, sorted(known), origin)
+        fingerprint = content_key([fingerprint, "columns", sorted(columns.items())], 64)
+    table = _in_task_words(table, data, origin)
+    needed = list(dict.fromkeys((*data.columns, data.image_column)))
     if data.image_name_column is not None:
         needed = [name for name in needed if name != data.image_column]
     tables.check_columns(table, needed, origin)
-    told = tables.class_names(table, data.label_column)
-    told = told or tables.readme_class_names(_readme(folder), data.config, data.label_column, origin)
-    names, renamed = told or data.classes, ""
-    if data.label_column is not None:
-        tables.check_labels(table, data.label_column, names, origin)
-        if told and data.classes:
-            table, renamed = tables.in_official_classes(table, data.label_column, told, data.classes, origin)
-            names = data.classes
+    table, names, changed = _labelled(table, data, folder, origin)
     found = find_images(table, data.image_column, folder, data.images, images)
-    fingerprint = files_sha256(paths)
     if need_images:
         check_images(found, data.image_column, origin, data.images)
         by_name = [[name, file_sha256(path)] for name, path in sorted(found.files_by_name.items())]
         fingerprint = content_key([fingerprint, by_name], 64) if by_name else fingerprint
     is_official, notes = _official(table, data)
-    notes = (*notes, renamed) if renamed else notes
+    notes = (*notes, *changed)
+    if columns:
+        notes = (*notes, "columns are named " + ", ".join(f"{own} for {wanted}" for wanted, own in columns.items()))
+    if data.split == "test" and not names_split(files, "test") and not data.config:
+        notes = (*notes, f"{', '.join(files[:3])} does not say which split it is: all of it is scored")
     part = f"{origin} ({', '.join(name for name in (data.config, data.split) if name)})"
     part += f", {OTHER_ROWS}" if is_official is False else ""
     rows = tables.TableRows(table, data.image_column, found.files if need_images else [NO_IMAGE] * table.num_rows)
     return Rows(rows, names, fingerprint, part, "real", notes, found, is_official)
+
+
+def _table(folder: Path, files: Sequence[str], origin: str) -> tuple[pa.Table, str]:
+    """Returns the rows of a split's files, or of a folder of images, and what they are fingerprinted by."""
+    import pyarrow as pa
+
+    if not files[0].endswith("/"):
+        paths = [folder / name for name in files]
+        return read_files(paths), files_sha256(paths)
+    rows = image_folder_rows(_file_names(folder), folder, files[0].strip("./"))
+    if not rows:
+        raise RequestError(
+            f"In `{files[0]}` of {origin}, images are neither in folders of their classes nor in metadata."
+        )
+    return pa.Table.from_pylist(rows), content_key(["folder of images", rows], 64)
+
+
+def _labelled(
+    table: pa.Table, data: Dataset, folder: Path, origin: str
+) -> tuple[pa.Table, tuple[str, ...], tuple[str, ...]]:
+    """Returns a table whose labels number the task's classes, the classes' names, and what was done for it."""
+    told = tables.class_names(table, data.label_column)
+    told = told or tables.readme_class_names(_readme(folder), data.config, data.label_column, origin)
+    if data.label_column is None:
+        return table, told or data.classes, ()
+    table, names, numbered = tables.numbered_labels(table, data.label_column, told or data.classes, origin)
+    tables.check_labels(table, data.label_column, names, origin)
+    renamed = ""
+    if told and data.classes:
+        table, renamed = tables.in_official_classes(table, data.label_column, told, data.classes, origin)
+        names = data.classes
+    return table, names, tuple(note for note in (numbered, renamed) if note)
 
 
 def _in_task_words(table: pa.Table, data: Dataset, origin: str) -> pa.Table:
@@ -195,6 +292,9 @@ def _in_task_words(table: pa.Table, data: Dataset, origin: str) -> pa.Table:
     """
     import pyarrow as pa
 
+    if ID in data.columns and ID in table.column_names and pa.types.is_integer(table.schema.field(ID).type):
+        # POPE's own files number questions; the hub's write the numbers as text.
+        table = table.set_column(table.column_names.index(ID), ID, table.column(ID).cast(pa.string()))
     raw, known = data.raw, set(table.column_names)
     if raw is None or not set(raw.columns) <= known or set(data.columns) - {data.image_column} <= known:
         return table

@@ -9,6 +9,7 @@ import struct
 from pathlib import Path
 
 from mmpt_bench.common.errors import RequestError, UntrustedRecord, unknown_name
+from mmpt_bench.common.files import check_no_pointer
 from mmpt_bench.common.hashing import file_sha256, files_sha256
 from mmpt_bench.sources import hub
 
@@ -30,7 +31,7 @@ def backbone_folder(name: str, offline: bool = False, weights: bool = True) -> P
         weights: else its configuration is enough, and no weights are fetched.
 
     Raises:
-        RequestError: there is no such folder, or the name is none of the three.
+        RequestError: there is no such folder, or the name is none of the three, or a file is a pointer of git-LFS.
         MachineError: the hub cannot be reached, or does not have the model.
     """
     if name == EMBEDDED:
@@ -43,6 +44,8 @@ def backbone_folder(name: str, offline: bool = False, weights: bool = True) -> P
             folder = hub.snapshot(repository, PATTERNS if weights else PATTERNS[1:], offline, revision or None)
     else:
         raise RequestError(f"There is no backbone folder `{name}`. Give a folder, `owner/model`, or `{EMBEDDED}`.")
+    for file in _files(folder):
+        check_no_pointer(file)
     if not (folder / "config.json").is_file():
         raise RequestError(f"`{folder}` is not a backbone: it has no config.json.")
     if weights and not list(folder.glob("*.safetensors")):
@@ -52,6 +55,8 @@ def backbone_folder(name: str, offline: bool = False, weights: bool = True) -> P
 
 def check_backbone(name: str) -> None:
     """Raises RequestError for a name that can be none: neither embedded, nor a folder, nor of the hub's form."""
+    if not name:
+        raise RequestError(f"No backbone is named: write a folder, `owner/model`, or `{EMBEDDED}`.")
     if name != EMBEDDED and not Path(name).is_dir() and not _HUB_NAME.fullmatch(name):
         raise unknown_name("backbone", name, [EMBEDDED], "A folder, or `owner/model` of the hub, is one too.")
 

@@ -1,9 +1,11 @@
-"""What the leaderboard says of methods: who is better, shared ranks, and how much of full fine-tuning is kept."""
+"""What the leaderboard says of methods: places, groups that are not separated, and how much of full tuning is kept."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from string import ascii_letters
 
 import numpy as np
 
@@ -14,6 +16,10 @@ from mmpt_bench.stats.resampling import Resampled
 SEEDS_TO_CLAIM = 6
 """Fewer seeds cannot reach p < .05 in a two-sided sign-flip test: 2 / 2**5 = .0625. The table says "exploratory"."""
 SIGNIFICANT = 0.05
+BORDERLINE = (0.025, 0.1)
+"""Between these, other seeds may well put p on the other side of .05."""
+SAME = 1e-12
+"""Scores closer than this, relative to 1 or to themselves, are equal: sums of the same counts in another order."""
 
 
 @dataclass(frozen=True)
@@ -34,40 +40,97 @@ class Comparison:
     difference: Difference
     """`first` minus `second`."""
     p_holm: float
+    """Of the t test, adjusted by Holm over all pairs of the same column."""
+    p_adjusted: float
+    """What groups follow: the larger of `p_holm` and the sign-flip p, as both must agree."""
     better: str | None
-    """The better one where both tests agree on it (see `ranks`); None: not separated."""
+    """The one that is ahead where `p_adjusted` is below .05; None: not separated."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a method stands in a column of the board."""
+
+    place: int
+    """By the mean; equal means share a place."""
+    interval: tuple[int, int]
+    """95 % of the places over resamples of pictures and seeds."""
+    groups: str
+    """Letters: two methods share one exactly where they are not separated."""
+    borderline: bool
+    """Some pair of it has an adjusted p within `BORDERLINE`."""
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Shared ranks with intervals."""
+    """Where the methods of one column stand, and the pairs that say so: one family of Holm."""
 
-    ranks: dict[str, int]
-    """1 + number of methods that are significantly better."""
-    intervals: dict[str, tuple[int, int]]
-    """Of the rank that the figure alone would give, over resamples."""
+    standings: dict[str, Standing]
     comparisons: tuple[Comparison, ...]
     exploratory: bool
     """Fewer than six seeds: nothing could have been separated."""
 
 
-def ranks(resampled: Resampled, level: float = 0.95) -> Ranking:
-    """Returns shared ranks: a method's is one more than the number of methods that are significantly better.
+def ranking(resampled: Resampled, level: float = 0.95) -> Ranking:
+    """Returns the places of methods by their means, and the groups of those that are not separated.
 
-    Better means, at method scope: the t test's p, adjusted by Holm over all pairs, is at most .05, and so is the
-    sign-flip p of the pair, which needs six seeds. With fewer, all share rank 1 and the ranking is exploratory.
+    Separated means, at method scope: the t test's p, adjusted by Holm over all pairs, is below .05, and so is the
+    sign-flip p of the pair, which needs six seeds. With fewer, all share one letter and the ranking is exploratory.
     """
-    names, comparisons = resampled.methods, _compared(resampled, level)
-    lost = {name: 0 for name in names}
-    for each in comparisons:
-        if each.better is not None:
-            lost[each.second if each.better == each.first else each.first] += 1
-    above = (resampled.draws[:, None, :] > resampled.draws[:, :, None]).sum(axis=2) + 1
+    names, comparisons = resampled.methods, compared(resampled, level)
+    exploratory = len(resampled.seeds) < SEEDS_TO_CLAIM
+    scores, draws = resampled.estimates, resampled.draws
+    order = sorted(range(len(names)), key=lambda i: (-scores[i], names[i]))
+    apart = [(c.first, c.second) for c in comparisons if c.better is not None]
+    letters = compact_letters([names[i] for i in order], apart)
+    low_p, high_p = BORDERLINE
+    unsure = {n for c in comparisons if low_p <= c.p_adjusted <= high_p for n in (c.first, c.second)}
+    above = (draws[:, None, :] > draws[:, :, None]).sum(axis=2) + 1
     low = np.quantile(above, (1 - level) / 2, axis=0, method="lower")
     high = np.quantile(above, (1 + level) / 2, axis=0, method="higher")
-    intervals = {name: (int(low[i]), int(high[i])) for i, name in enumerate(names)}
-    exploratory = len(resampled.seeds) < SEEDS_TO_CLAIM
-    return Ranking({name: 1 + lost[name] for name in names}, intervals, comparisons, exploratory)
+    standings = {
+        name: Standing(
+            _place(scores, i), (int(low[i]), int(high[i])), letters[name], not exploratory and name in unsure
+        )
+        for i, name in enumerate(names)
+    }
+    return Ranking(standings, comparisons, exploratory)
+
+
+def _place(scores: np.ndarray, number: int) -> int:
+    return 1 + int((scores > scores[number] + SAME * max(1.0, abs(scores[number]))).sum())
+
+
+def compact_letters(order: Sequence[str], apart: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Returns letters of methods, of which two methods share one exactly where they are not separated.
+
+    The compact letter display by insertion and absorption (Piepho 2004, doi:10.1198/1061860043515): a column that holds
+    a separated pair is replaced by two that lack one of them each, and what lies within another column is dropped.
+
+    Args:
+        order: the methods, best first; the first has the first letter.
+        apart: pairs that are separated.
+    """
+    bit = {name: 1 << number for number, name in enumerate(order)}
+    columns = [(1 << len(order)) - 1] if order else []
+    for first, second in apart:
+        both = bit[first] | bit[second]
+        kept = [column for column in columns if column & both != both]
+        for column in (c & ~bit[name] for c in columns if c & both == both for name in (first, second)):
+            if not any(column & other == column for other in kept):
+                kept = [*(other for other in kept if other & column != other), column]
+        columns = kept
+    members = sorted([i for i in range(len(order)) if column >> i & 1] for column in columns)
+    return {
+        name: "".join(_letter(number) for number, column in enumerate(members) if i in column)
+        for i, name in enumerate(order)
+    }
+
+
+def _letter(number: int) -> str:
+    """Returns a, b, ..., z, A, ..., Z, and from then on letters with a number: a1, b1, ..."""
+    turn, place = divmod(number, len(ascii_letters))
+    return ascii_letters[place] + (str(turn) if turn else "")
 
 
 def retention(
@@ -110,20 +173,26 @@ def _ratio(numerator: np.ndarray, denominator: np.ndarray, level: float) -> Rati
     return Ratio(float(numerator[0] / denominator[0]), interval)
 
 
-def _compared(resampled: Resampled, level: float) -> tuple[Comparison, ...]:
+def compared(resampled: Resampled, level: float = 0.95) -> tuple[Comparison, ...]:
+    """Returns all pairs of methods as one family of Holm; none below two seeds or two methods."""
     if len(resampled.seeds) < 2 or len(resampled.methods) < 2:
         return ()
     pairs = list(combinations(resampled.methods, 2))
     differences = method_differences(resampled, pairs, level)
     adjusted = holm([difference.p for difference in differences])
     return tuple(
-        Comparison(first, second, difference, p, _better(first, second, difference, p))
+        Comparison(first, second, difference, p, adjusted_p(difference, p), better(first, second, difference, p))
         for (first, second), difference, p in zip(pairs, differences, adjusted, strict=True)
     )
 
 
-def _better(first: str, second: str, difference: Difference, p_holm: float) -> str | None:
-    flips = difference.p_sign_flip
-    if p_holm > SIGNIFICANT or flips is None or flips > SIGNIFICANT:
+def adjusted_p(difference: Difference, p_holm: float) -> float:
+    """Returns the p that decides: after Holm, and where seeds were flipped no smaller than theirs."""
+    return max(p_holm, difference.p_sign_flip or 0.0)
+
+
+def better(first: str, second: str, difference: Difference, p_holm: float) -> str | None:
+    """Returns which of two is called better: the one ahead, where the adjusted p is below .05; None for neither."""
+    if adjusted_p(difference, p_holm) >= SIGNIFICANT:
         return None
     return first if difference.estimate > 0 else second

@@ -1,7 +1,4 @@
-"""What a number may claim: intervals from resampling pictures, and differences at two scopes.
-
-The differences are in differences.py; here are intervals, the spread over seeds, and scores above chance.
-"""
+"""Intervals of a score from resampling pictures, its spread over seeds, and scores above chance."""
 
 from __future__ import annotations
 

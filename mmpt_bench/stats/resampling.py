@@ -1,9 +1,11 @@
 """Resampling of pictures and of seeds: what a figure could have been, on other pictures and with other seeds.
 
 Pictures are drawn with replacement within their stratum, seeds among the seeds, both at once and independently
-(crossed, or pigeonhole, bootstrap: Owen 2007, doi:10.1214/07-AOAS122). Every method of a comparison sees the same
-draws, and the draws follow from the pictures' strata, the seed and the name of the task alone: a row's interval is the
-same whatever other rows there are, and a task's is not that of another task with as many pictures.
+(crossed, or pigeonhole, bootstrap: Owen 2007, doi:10.1214/07-AOAS122). Where pictures of a stratum are asked in several
+wordings, wordings are drawn first and then pictures within each wording drawn (two stages: Davison and Hinkley 1997,
+section 3.8), so that an interval speaks of other wordings, too. Every method of a comparison sees the same draws, and
+the draws follow from strata, wordings, the seed and the name of the task alone: a row's interval is the same whatever
+other rows there are, and a task's is not that of another task with as many pictures.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ class Tally:
     """What is counted, one a column of `counts`."""
     counts: np.ndarray
     """Numbers of answers, (pictures, columns)."""
+    wordings: tuple[str, ...] = ()
+    """What each picture is asked in; empty where that is not known or always the same."""
 
 
 Values = Callable[[np.ndarray, Sequence[str]], dict[str, np.ndarray]]
@@ -97,13 +101,13 @@ def resample_all(
     """Returns several figures of every method, all on the same resamples; arguments and errors as of `resample`."""
     seeds = _common_seeds(runs)
     flat = [tally for run in runs.values() for tally in _at_seeds(run, seeds)]
-    stacked, strata = _side_by_side(flat)
+    stacked = _side_by_side(flat)
     columns = flat[0].columns
     shape = (len(runs), max(1, len(seeds)))
     by_tally = [values(sums, columns) for sums in stacked.sum(axis=0).reshape(len(flat), -1)]
     draws = {name: np.empty((n_resamples, *shape)) for name in figures}
     start = 0
-    for sums in _picture_sums(stacked, strata, n_resamples, _stream(seed, task)):
+    for sums in _picture_sums(stacked, flat[0], n_resamples, _stream(seed, task)):
         drawn = values(sums.reshape(len(sums), *shape, -1), columns)
         for name in figures:
             draws[name][start : start + len(sums)] = _defined(drawn, name)
@@ -145,7 +149,7 @@ def picture_draws(tally: Tally, values: Values, n_resamples: int, seed: int, tas
 
     With the same `seed` and `task` the pictures are those that `resample` draws.
     """
-    chunks = _picture_sums(tally.counts, tally.strata, n_resamples, _stream(seed, task))
+    chunks = _picture_sums(tally.counts, tally, n_resamples, _stream(seed, task))
     parts = [(len(sums), values(sums, tally.columns)) for sums in chunks]
     names = dict.fromkeys(name for _, part in parts for name in part)
     return {name: np.concatenate([part.get(name, np.full(length, np.nan)) for length, part in parts]) for name in names}
@@ -172,14 +176,14 @@ def _own_pictures(strata: Sequence[str]) -> list[np.ndarray]:
     return [np.flatnonzero(stratum == number) for number in range(len(names))]
 
 
-def _picture_sums(counts: np.ndarray, strata: Sequence[str], n_resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """Yields sums of counts over pictures that are drawn with replacement within strata, (some resamples, columns).
+def _picture_sums(counts: np.ndarray, of: Tally, n_resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """Yields sums of counts over the pictures of a tally, drawn with replacement, (some resamples, columns).
 
     Columns that are alike are added up once: all runs were asked the same questions.
     """
     counts, place = _distinct_columns(counts)
     blocks = []
-    for own, times in _drawn(tuple(strata), n_resamples, seed):
+    for own, times in _drawn(tuple(of.strata), of.wordings, n_resamples, seed):
         rows = counts[own]
         counted = np.flatnonzero(rows.any(axis=0))  # MME counts a subtask in columns of its own
         # Whole numbers below 2**24 are exact in single precision, and half the work.
@@ -201,14 +205,19 @@ def _distinct_columns(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 @lru_cache(maxsize=8)
-def _drawn(strata: tuple[str, ...], n_resamples: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def _drawn(
+    strata: tuple[str, ...], wordings: tuple[str, ...], n_resamples: int, seed: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """Returns (its pictures, how often each is drawn, (resamples, pictures)) of each stratum."""
     rng, found = np.random.default_rng(seed), []
     for own in _own_pictures(strata):
-        n = len(own)
-        times = np.empty((n_resamples, n), dtype=np.float32)
+        asked = _own_pictures([wordings[i] for i in own]) if wordings else [np.arange(len(own))]
+        times = np.zeros((n_resamples, len(own)), dtype=np.float32)
         for one in times:
-            one[:] = np.bincount(rng.integers(0, n, n), minlength=n)
+            drawn = rng.integers(0, len(asked), len(asked)) if len(asked) > 1 else (0,)
+            for within in (asked[k] for k in drawn):
+                n = len(within)
+                one[within] += np.bincount(rng.integers(0, n, n), minlength=n)
         found.append((own, times))
     return found
 
@@ -238,10 +247,10 @@ def _at_seeds(run: Runs, seeds: Sequence[int]) -> list[Tally]:
     return [run[seed] for seed in seeds]
 
 
-def _side_by_side(tallies: Sequence[Tally]) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Returns all tallies' counts beside each other, (pictures, tallies x columns), and the strata."""
+def _side_by_side(tallies: Sequence[Tally]) -> np.ndarray:
+    """Returns all tallies' counts beside each other, (pictures, tallies x columns)."""
     _check_same_pictures(tallies)
-    return np.concatenate([tally.counts for tally in tallies], axis=1), tallies[0].strata
+    return np.concatenate([tally.counts for tally in tallies], axis=1)
 
 
 def _check_same_pictures(tallies: Sequence[Tally]) -> None:
@@ -250,8 +259,8 @@ def _check_same_pictures(tallies: Sequence[Tally]) -> None:
     for tally in tallies[1:]:
         if tally.columns != first.columns:
             raise ValueError(f"tallies count different things: {first.columns[:4]} and {tally.columns[:4]}")
-        if tally.clusters != first.clusters or tally.strata != first.strata:
+        if (tally.clusters, tally.strata, tally.wordings) != (first.clusters, first.strata, first.wordings):
             unlike = [(a, b) for a, b in zip(first.clusters, tally.clusters, strict=False) if a != b][:1]
-            where = f"`{unlike[0][0]}` and `{unlike[0][1]}`" if unlike else "their strata or their numbers"
+            where = f"`{unlike[0][0]}` and `{unlike[0][1]}`" if unlike else "their strata, wordings or numbers"
             sizes = f"{len(first.clusters)} and {len(tally.clusters)}"
             raise ValueError(f"tallies of {sizes} pictures are not of the same ones in one order: {where} differ")

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.board.board import Column, plain
-from mmpt_bench.board.contrasts import OVERALL, Contrast
+from mmpt_bench.board.contrasts import Contrast
+from mmpt_bench.board.ranking import OVERALL
 from mmpt_bench.board.writers import numbers
 from mmpt_bench.common.escaping import csv_table, markdown, rich_text, rounded
 from mmpt_bench.common.files import write_atomic
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from mmpt_bench.runs.estimate import PlanSummary
 
+COSTS = ("trainable", "total", "train_seconds", "cpu_seconds", "peak_bytes", "own_bytes")
 NOTES = (
     "**Score** is the mean over seeds with its 95 % interval: over seeds and pictures with two seeds or more, over "
     "pictures alone with one.",
@@ -72,8 +74,7 @@ def ablation_csv(board: AblationBoard) -> bytes:
         "ablation", "label", "method", *axes, "is_reference", "task", "metric", "unit", "score", "interval_low",
         "interval_high", "interval_of", "sd", "n_seeds", "seeds", "by_seed", "n", "n_pictures", "exploratory",
         "compared_with", "scope", "difference", "difference_low", "difference_high", "p", "p_holm", "p_sign_flip",
-        "detectable", "separated", "trainable", "total", "train_seconds", "peak_bytes", "learning_rate",
-        "learning_rate_source",
+        "detectable", "separated", *COSTS, "learning_rate", "learning_rate_source",
     ]  # fmt: skip
     return csv_table(names, [_line(board, *place) for place in _places(board)])
 
@@ -125,7 +126,7 @@ def _line(board: AblationBoard, number: int, task: str) -> dict[str, Any]:
         "n_pictures": n_pictures,
         "exploratory": row.trains and len(seeds) < SEEDS_TO_CLAIM,
         **_contrast_line(contrast),
-        **{name: getattr(row, name) for name in ("trainable", "total", "train_seconds", "peak_bytes", "learning_rate")},
+        **{name: getattr(row, name) for name in (*COSTS, "learning_rate")},
         "learning_rate_source": row.learning_rate_source,
     }
 
@@ -198,12 +199,8 @@ def difference(contrast: Contrast | None, column: Column | None = None) -> str:
     scale = 1.0 if column is not None and column.unit == "points" else 100.0
     low, high = (scale * end for end in contrast.difference.interval)
     star = " *" if contrast.better is not None else ""
-    return f"{scale * contrast.difference.estimate:+.1f} ({low:.1f} to {high:.1f}), p {p_value(contrast.p_holm)}{star}"
-
-
-def p_value(p: float) -> str:
-    """Returns a p-value: ".021", "< .001", "1"."""
-    return "< .001" if p < 0.001 else "1" if p > 0.9995 else f"{p:.3f}".removeprefix("0")
+    p = numbers.p_value(contrast.p_holm)
+    return f"{scale * contrast.difference.estimate:+.1f} ({low:.1f} to {high:.1f}), p {p}{star}"
 
 
 def ablation_json(board: AblationBoard) -> dict[str, Any]:

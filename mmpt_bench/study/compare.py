@@ -14,9 +14,10 @@ from mmpt_bench.board.rescoring import Samples, by, check_track, one_edition
 from mmpt_bench.common.errors import RequestError, unknown_name
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.methods import method_catalog
+from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store
 from mmpt_bench.study.ablation_board import ablation_boards
-from mmpt_bench.study.comparison_text import ComparisonResult, sentence
+from mmpt_bench.study.comparison_text import ComparisonResult, sentence, threads_note
 
 
 def answer_to(
@@ -44,10 +45,11 @@ def answer_to(
     """
     if len(set(names)) < 2:
         raise RequestError("Name two methods or more: `mmpt-bench compare lora mmpt`.")
-    found, labels = _resolved(store, names, tasks, track, n_resamples)
+    records = store.records()
+    found, labels = _resolved(store, records, names, tasks, track, n_resamples)
     if only:
         found = _restricted(found, only)
-    is_run = not {row.label for row in found.board.rows}.isdisjoint(record.run for record in store.records())
+    is_run = not {row.label for row in found.board.rows}.isdisjoint(record.run for record in records)
     pairs = list(combinations(labels, 2))
     made = contrasts(found, tasks, pairs, "checkpoint" if is_run else scope, n_resamples)
     if is_run:
@@ -59,7 +61,8 @@ def answer_to(
             f"{' and '.join(labels)} cannot be compared{asked}: they share no task, or too few seeds ({seeds}). "
             "Run them on the same tasks at the same seeds."
         )
-    return ComparisonResult(found.board, labels, made, sentence(made, found.board))
+    told = sentence(made, found.board) + threads_note(found.board, labels)
+    return ComparisonResult(found.board, labels, made, told)
 
 
 def _seeds(seeds: Sequence[int]) -> str:
@@ -67,16 +70,16 @@ def _seeds(seeds: Sequence[int]) -> str:
 
 
 def _resolved(
-    store: Store, names: Sequence[str], tasks: Mapping[str, Task], track: str, n_resamples: int
+    store: Store, records: list[Record], names: Sequence[str], tasks: Mapping[str, Task], track: str, n_resamples: int
 ) -> tuple[Evidence, tuple[str, ...]]:
     """Returns the board that holds all the names, and their labels on it."""
-    of_runs = _runs(store, names, tasks, n_resamples)
+    of_runs = _runs(store, records, names, tasks, n_resamples)
     if of_runs is not None:
         return of_runs
-    boards = list(evidence(store, tasks, n_resamples))
+    boards = list(evidence(store, tasks, n_resamples, records))
     places = _holding(boards, names, track)
     if not places:
-        ablations = [each.evidence for each in ablation_boards(store, tasks, n_resamples)]
+        ablations = [each.evidence for each in ablation_boards(store, tasks, n_resamples, records)]
         boards += [each for each in ablations if each is not None]
         places = _holding(boards, names, track)
     if not places:
@@ -122,10 +125,10 @@ def _label(board: Board, name: str) -> str:
 
 
 def _runs(
-    store: Store, names: Sequence[str], tasks: Mapping[str, Task], n_resamples: int
+    store: Store, records: Sequence[Record], names: Sequence[str], tasks: Mapping[str, Task], n_resamples: int
 ) -> tuple[Evidence, tuple[str, ...]] | None:
     """Returns runs as rows of a board of their own, each a checkpoint; None where a name is no run's beginning."""
-    records = [record for record in store.records() if record.status == "ok"]
+    records = [record for record in records if record.status == "ok"]
     runs = sorted({record.run for record in records})
     labels = []
     for name in names:
@@ -149,4 +152,6 @@ def _restricted(found: Evidence, only: Sequence[str]) -> Evidence:
     if missing:
         raise RequestError(f"No run on this board was evaluated on `{missing[0]}`.")
     columns = tuple(column for column in found.board.columns if column.task in only)
-    return replace(found, board=replace(found.board, columns=columns))
+    # What the board says of the mean is of all its tasks.
+    comparisons = {task: pairs for task, pairs in found.comparisons.items() if task in only}
+    return replace(found, board=replace(found.board, columns=columns), comparisons=comparisons)

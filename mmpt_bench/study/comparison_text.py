@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.board.board import Board, plain
-from mmpt_bench.board.contrasts import OVERALL, Contrast
+from mmpt_bench.board.contrasts import Contrast
+from mmpt_bench.board.ranking import OVERALL
 from mmpt_bench.board.writers import numbers
 from mmpt_bench.common.escaping import rich_text
 from mmpt_bench.stats.claims import SEEDS_TO_CLAIM, SIGNIFICANT
-from mmpt_bench.study.ablation_tables import p_value
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -41,10 +41,24 @@ def sentence(made: Sequence[Contrast], board: Board) -> str:
     return told + _few(main)
 
 
+def threads_note(board: Board, labels: Sequence[str]) -> str:
+    """Returns a sentence on rows that were trained with different numbers of threads; empty where none were."""
+    told = {
+        row.label: flag
+        for row in board.rows
+        for flag in row.flags
+        if row.label in labels and flag.startswith("trained with ") and flag.endswith(("thread", "threads"))
+    }
+    if len(set(told.values())) < 2:
+        return ""
+    each = "; ".join(f"{label} {flag}" for label, flag in told.items())
+    return f" Threads differ, which changes sums in their last bits: {each}."
+
+
 def _of_pair(each: Contrast, board: Board, what: str) -> str:
     size, low, high = (_amount(value, each, board) for value in (abs(each.difference.estimate), *_toward_better(each)))
     unit = _unit(each, board)
-    basis = f"95 % interval {low} to {high}, p {p_value(each.p_holm)}"
+    basis = f"95 % interval {low} to {high}, p {numbers.p_value(each.p_holm)}{_on_board(each, board)}"
     on = _basis(each)
     if each.scope == "checkpoint":
         where = f" at seed {each.seeds[0]}" if each.seeds else ""
@@ -60,7 +74,7 @@ def _of_pair(each: Contrast, board: Board, what: str) -> str:
         return f"{each.better} is better than {_other(each)} on {what}: by {size} {unit} ({basis}; {on})."
     flips = each.difference.p_sign_flip
     if each.p_holm <= SIGNIFICANT and flips is not None:
-        basis += f", but the seeds alone do not agree: sign flips p {p_value(flips)}"
+        basis += f", but the seeds alone do not agree: sign flips p {numbers.p_value(flips)}"
     could = (
         f"a difference of {_amount(each.detectable, each, board)} would have been found 4 times of 5"
         if each.detectable is not None
@@ -70,6 +84,15 @@ def _of_pair(each: Contrast, board: Board, what: str) -> str:
         f"{each.first} and {each.second} are not separated on {what}: {_ahead(each)} by {size} {unit} "
         f"({basis}; {on}); {could}."
     )
+
+
+def _on_board(each: Contrast, board: Board) -> str:
+    """Returns the p-value of the board beside that of the comparison, which has a family of its own."""
+    if each.on_board is None:
+        return ""
+    n = len(board.ranked)
+    family = f"the {n * (n - 1) // 2} pairs of the board" if each.task == OVERALL else "all pairs of the board's column"
+    return f" in this comparison, {numbers.p_value(each.on_board.p_adjusted)} among {family}"
 
 
 def _toward_better(each: Contrast) -> tuple[float, float]:
@@ -119,7 +142,8 @@ def as_plain(answer: ComparisonResult) -> dict[str, Any]:
     return {
         "sentence": answer.sentence, "track": answer.board.track, "board": answer.board.title,
         "contrasts": [dataclasses.asdict(each) for each in answer.contrasts], "rows": rows,
-        "families": "Holm over the pairs on the mean of the tasks, and over all pairs and tasks",
+        "families": "p_holm: Holm over the pairs asked for on the mean of the tasks, and over those on all tasks; "
+        "on_board: over all pairs of the board, each column for itself",
     }  # fmt: skip
 
 
@@ -130,7 +154,7 @@ def tables(answer: ComparisonResult) -> tuple[Table, Table]:
 
 def _differences_table(answer: ComparisonResult) -> Table:
     pairs = list(dict.fromkeys(f"{each.first} − {each.second}" for each in answer.contrasts))
-    names = ("On", "Difference", "95 % interval", "p", "Found from", "Better")
+    names = ("On", "Difference", "95 % interval", "p here", "p on board", "Found from", "Better")
     table = _empty(pairs[0], names) if len(pairs) == 1 else _empty("", ("Pair", *names))
     for each in answer.contrasts:
         on = "mean of tasks" if each.task == OVERALL else _what(each, answer.board)
@@ -140,7 +164,8 @@ def _differences_table(answer: ComparisonResult) -> Table:
             rich_text(on),
             _amount(each.difference.estimate, each, answer.board),
             f"{low} to {high}",
-            p_value(each.p_holm),
+            numbers.p_value(each.p_holm),
+            numbers.NOTHING if each.on_board is None else numbers.p_value(each.on_board.p_adjusted),
             numbers.NOTHING if each.detectable is None else _amount(each.detectable, each, answer.board),
             rich_text(each.better or "not separated"),
         )
@@ -148,15 +173,14 @@ def _differences_table(answer: ComparisonResult) -> Table:
 
 
 def _rows_table(answer: ComparisonResult) -> Table:
-    """Returns the rows themselves: overall, rank with its interval, and how much of full fine-tuning's gain is kept."""
-    table = _empty(answer.board.title, ("Method", "Overall", "Rank", "Place", "Gain recovered", "Trained", "Seeds"))
+    """Returns the rows themselves: overall, place and groups, and how much of full fine-tuning's gain is kept."""
+    table = _empty(answer.board.title, ("Method", "Overall", "Place", "Gain recovered", "Trained", "Seeds"))
     for row in answer.board.rows:
         if row.label in answer.labels:
             table.add_row(
                 rich_text(row.label),
                 f"{numbers.percent(row.overall)} ({numbers.percents(row.overall_interval)})",
-                numbers.rank(row.rank),
-                numbers.rank(row.place, row.rank_interval),
+                numbers.place(row),
                 rich_text(numbers.ratio(row.retention.get("gain_recovered"))),
                 numbers.share(row),
                 numbers.seeds(row),

@@ -1,4 +1,4 @@
-"""Boards made from records whose scores, ranks and retention were worked out by hand."""
+"""Boards made from records whose scores, places, groups and retention were worked out by hand."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mmpt_bench.board.from_records import boards
 from mmpt_bench.board.published import REMARK, read_published
 from mmpt_bench.board.writers import numbers
 from mmpt_bench.board.writers.csv_file import leaderboard_csv
-from mmpt_bench.board.writers.markdown import json_bytes, leaderboard_json, leaderboard_md
+from mmpt_bench.board.writers.markdown import leaderboard_json, leaderboard_md
 from mmpt_bench.board.writers.terminal import leaderboard_tables
 from mmpt_bench.common.errors import RequestError, UntrustedRecord
 from mmpt_bench.common.escaping import csv_table, csv_text, markdown, plain_text
@@ -61,7 +61,7 @@ def test_score_overall_and_centring_by_hand(tmp_path: Path) -> None:
     assert only.cells["colours"].score == pytest.approx(0.75)
     assert only.cells["shapes"].score == pytest.approx(0.8)
     assert only.overall == pytest.approx(0.55)
-    assert (only.rank, only.place) == (1, 1)
+    assert (only.place, only.place_interval, only.groups) == (1, (1, 1), "a")
 
 
 def test_mean_and_deviation_over_seeds_by_hand(tmp_path: Path) -> None:
@@ -86,14 +86,15 @@ def test_one_seed_has_the_interval_of_its_checkpoint(tmp_path: Path) -> None:
     assert cell.interval == pytest.approx((0.665, 0.835), abs=0.02)
 
 
-def test_equal_methods_share_place_and_rank(tmp_path: Path) -> None:
+def test_equal_methods_share_place_and_letter(tmp_path: Path) -> None:
     store = store_in(tmp_path)
     for seed in range(8):
         for method, right in (("lora", "1110"), ("vpt", "1011"), ("prefix", "1010")):
             add(store, right, recipe(method, seed))
     (board,) = made(store)
     assert [(r.label, r.place) for r in board.rows] == [("lora", 1), ("vpt", 1), ("prefix", 3)]
-    assert {r.label: r.rank for r in board.rows} == {"lora": 1, "vpt": 1, "prefix": 3}
+    assert {r.label: r.groups for r in board.rows} == {"lora": "a", "vpt": "a", "prefix": "b"}
+    assert [r.label for r in board.leaders] == ["lora", "vpt"]
     assert not board.exploratory
 
 
@@ -104,7 +105,8 @@ def test_few_seeds_separate_nothing_and_are_marked(tmp_path: Path) -> None:
         add(store, "10", recipe("vpt", seed))
     (board,) = made(store)
     assert board.exploratory
-    assert [(r.label, r.rank, r.place) for r in board.rows] == [("lora", 1, 1), ("vpt", 1, 2)]
+    assert [(r.label, r.groups, r.place) for r in board.rows] == [("lora", "a", 1), ("vpt", "a", 2)]
+    assert not any(r.borderline for r in board.rows)
     assert all("exploratory" in r.flags for r in board.rows)
 
 
@@ -116,7 +118,84 @@ def test_method_that_does_not_train_needs_no_seeds(tmp_path: Path) -> None:
     (board,) = made(store)
     assert board.seeds == (0, 1, 2, 3, 4, 5)
     assert not row(board, "frozen").flags
-    assert {r.label: r.rank for r in board.rows} == {"lora": 1, "frozen": 2}
+    assert {r.label: (r.place, r.groups) for r in board.rows} == {"lora": (1, "a"), "frozen": (2, "b")}
+    assert (row(board, "frozen").worst, row(board, "lora").worst) == (None, pytest.approx(0.5))
+
+
+def test_the_lowest_mean_is_in_the_last_place_however_unsteady_its_seeds(tmp_path: Path) -> None:
+    """The old rank, 1 + the number of methods that are significantly better, was 1 for it."""
+    store = store_in(tmp_path)
+    for seed in range(8):
+        add(store, "1110" if seed % 2 else "11100111011", recipe("lora", seed))
+        add(store, "11011" if seed != 3 else "0", recipe("mmpt", seed))
+        add(store, "0" if seed % 2 else "1", recipe("vpt", seed))
+    (board,) = made(store)
+    assert [(r.label, r.place) for r in board.rows][-1] == ("vpt", 3)
+    assert set(row(board, "vpt").groups) & set(board.rows[0].groups)
+    assert (row(board, "vpt").cells["colours"].place, row(board, "vpt").worst) == (3, -1.0)
+
+
+def test_gain_is_over_the_projector_alone_by_hand(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    for seed, right in enumerate(("11110", "1110", "11110", "1110", "11110", "1110")):
+        add(store, right, recipe("lora", seed))
+        add(store, "10", recipe("projector", seed))
+    (board,) = made(store)
+    assert board.projector == "projector"
+    gained = row(board, "lora").cells["colours"]
+    assert gained.gain == pytest.approx(0.775 - 0.5)
+    assert gained.worst == pytest.approx(0.75)
+    assert row(board, "lora").gain == pytest.approx(2 * (0.775 - 0.5))
+    low, high = row(board, "lora").gain_interval or (0, 0)
+    assert 0.1 < low < 0.55 < high < 0.9
+    assert (row(board, "projector").gain, row(board, "projector").gain_interval) == (None, None)
+    text = leaderboard_md([board], ()).decode()
+    assert "| lora | 55.0 % (" in text
+    assert "+55.0 (" in text
+    assert "+27.5 (" in text
+
+
+def test_without_a_projector_there_is_no_gain(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    add(store, "1110", recipe("lora"))
+    (board,) = made(store)
+    assert (board.projector, board.rows[0].gain, board.rows[0].cells["colours"].gain) == ("", None, None)
+
+
+def measured(**changes: object) -> dict[str, object]:
+    """Returns costs of a training in its own process on a machine of two cores, which others kept busy for .5 s."""
+    costs = {"own_process": True, "resident_bytes": 400, "peak_bytes": 1000, "train_seconds": 60.0,
+             "cpu_seconds": 90.0, "others_cpu_seconds": 0.5, "environment": {"cores": 2}}  # fmt: skip
+    return costs | changes
+
+
+@pytest.mark.parametrize(
+    ("changes", "memory", "times"),
+    [
+        ({}, (600, 1000), (60.0, 90.0)),
+        ({"own_process": False}, (None, None), (None, None)),
+        ({"others_cpu_seconds": 6.1}, (600, 1000), (None, None)),
+        ({"others_cpu_seconds": None}, (600, 1000), (None, None)),
+        ({"resident_bytes": None, "cpu_seconds": None}, (None, None), (None, None)),
+    ],
+    ids=["measured", "shared process", "busy machine", "unknown machine", "older record"],
+)
+def test_costs_have_a_figure_only_where_they_are_the_trainings_own(
+    tmp_path: Path, changes: dict[str, object], memory: tuple[int, int], times: tuple[float, float]
+) -> None:
+    store = store_in(tmp_path)
+    add(store, "1110", recipe("lora"), **measured(**changes))
+    (only,) = made(store)[0].rows
+    assert ((only.own_bytes, only.peak_bytes), (only.train_seconds, only.cpu_seconds)) == (memory, times)
+
+
+def test_costs_are_of_the_measured_runs_alone(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    add(store, "1110", recipe("lora", 0), **measured())
+    add(store, "1110", recipe("lora", 1), **measured(train_seconds=80.0, resident_bytes=500))
+    add(store, "1110", recipe("lora", 2), peak_bytes=10**6, train_seconds=999.0)
+    (only,) = made(store)[0].rows
+    assert (only.train_seconds, only.peak_bytes, only.own_bytes) == (70.0, 1000, 600)
 
 
 @pytest.mark.parametrize(
@@ -179,6 +258,26 @@ def test_hyperparameters_that_are_not_the_defaults_are_in_the_label_of_a_row_alo
     params = {"r": 2, "alpha": 32, "learning_rate": 0.5}
     add(store, "1110", recipe("lora", 0, params), changed=changed)
     assert [r.label for r in made(store)[0].rows] == [label]
+
+
+def test_records_from_before_a_hyperparameter_are_labelled_with_what_it_was(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    params = {"interaction": True, "learning_rate": 0.001}
+    add(store, "1110", recipe("mmpt", 0, params))
+    assert [r.label for r in made(store)[0].rows] == ["mmpt (interaction_place=front)"]
+    # The same again, as it is recorded now, and what is the default now.
+    add(
+        store,
+        "1100",
+        recipe("mmpt", 1, params | {"interaction_place": "front"}),
+        changed={"interaction_place": "front"},
+    )
+    add(store, "1000", recipe("mmpt", 0, params | {"interaction_place": "image"}), changed={})
+    labels = {r.label: (r.seeds, r.params["interaction_place"]) for r in made(store)[0].rows}
+    assert labels == {
+        "mmpt (interaction_place=front)": ((0, 1), "front"),
+        "mmpt (interaction_place=image)": ((0,), "image"),
+    }
 
 
 def test_a_rate_that_one_of_a_rows_runs_had_from_a_search_is_not_in_its_label(tmp_path: Path) -> None:
@@ -256,7 +355,7 @@ def test_failed_run_is_listed_and_never_ranked(tmp_path: Path) -> None:
     text = leaderboard_md([board], ()).decode()
     assert "| vpt | 0 | 0.001 | out of \\| memory |" in text
     rows = list(csv.DictReader(io.StringIO(leaderboard_csv([board]).decode())))
-    assert [(r["label"], r["status"], r["overall_rank"]) for r in rows] == [
+    assert [(r["label"], r["status"], r["overall_place"]) for r in rows] == [
         ("lora", "ok", "1"), ("lora", "failed", ""), ("vpt", "failed", ""),
     ]  # fmt: skip
 
@@ -277,6 +376,22 @@ def test_failure_that_was_made_good_is_history(tmp_path: Path) -> None:
     assert made(store)[0].failures == ()
 
 
+@pytest.mark.parametrize("task", ["", "colours"])
+def test_a_failure_after_a_success_is_shown(task: str, tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    add(store, "1110", recipe(), time="2026-01-01T00:00:00Z")
+    later = dataclasses.replace(failed(recipe()), time="2026-01-01T01:00:00Z", task=task)
+    keep(store, later)
+    assert [failure.reason for failure in made(store)[0].failures] == ["the loss was not finite at step 12"]
+
+
+def test_a_success_on_another_task_makes_no_failure_of_a_task_good(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    add(store, "1", recipe(), of=SHAPES, time="2026-01-01T00:00:00Z")
+    keep(store, dataclasses.replace(failed(recipe()), time="2025-12-31T00:00:00Z", task="colours"))
+    assert len(made(store)[0].failures) == 1
+
+
 def test_method_that_lacks_a_task_is_shown_unranked(tmp_path: Path) -> None:
     store = store_in(tmp_path)
     for method in ("lora", "vpt"):
@@ -284,7 +399,7 @@ def test_method_that_lacks_a_task_is_shown_unranked(tmp_path: Path) -> None:
         add(store, "1110", recipe(method), of=SHAPES)
     add(store, "1111", recipe("prefix"))
     (board,) = made(store)
-    assert [(r.label, r.rank, r.unranked) for r in board.rows] == [
+    assert [(r.label, r.place, r.unranked) for r in board.rows] == [
         ("lora", 1, ""), ("vpt", 1, ""), ("prefix", None, "lacks shapes"),
     ]  # fmt: skip
     assert row(board, "prefix").cells["colours"].place == 1
@@ -309,7 +424,8 @@ def test_trial_with_one_seed_does_not_take_the_seeds_from_the_others(tmp_path: P
     (board,) = made(store)
     assert board.seeds == (0, 1, 2, 3, 4, 5)
     assert row(board, "prefix").unranked == "has 1 of the 6 seeds that are compared"
-    assert row(board, "prefix").rank is None
+    assert row(board, "prefix").place is None
+    assert row(board, "prefix").groups == ""
 
 
 def test_retention_by_hand(tmp_path: Path) -> None:
@@ -464,7 +580,7 @@ def test_files_are_the_same_bytes_when_made_again(tmp_path: Path) -> None:
         for method, seed in order:
             add(store, "1110" if method == "lora" else "11011", recipe(method, seed))
     texts = [
-        (leaderboard_csv(b), leaderboard_md(b, ()), json_bytes(leaderboard_json(b, ())))
+        (leaderboard_csv(b), leaderboard_md(b, ()), json.dumps(leaderboard_json(b, ()), allow_nan=False))
         for b in (made(one), made(other))
     ]
     assert texts[0] == texts[1]
@@ -473,9 +589,10 @@ def test_files_are_the_same_bytes_when_made_again(tmp_path: Path) -> None:
 def test_json_holds_what_the_tables_show(tmp_path: Path) -> None:
     store = store_in(tmp_path)
     add(store, "1110")
-    value = json.loads(json_bytes(leaderboard_json(made(store), ())))
+    value = json.loads(json.dumps(leaderboard_json(made(store), ()), allow_nan=False))
     assert value["boards"][0]["rows"][0]["cells"]["colours"]["score"] == 0.75
-    assert value["boards"][0]["rows"][0]["rank"] == 1
+    assert value["boards"][0]["rows"][0]["place"] == 1
+    assert "rank" not in value["boards"][0]["rows"][0]
 
 
 def test_embedded_suite_says_that_it_is_not_the_public_benchmarks(tmp_path: Path) -> None:
@@ -529,7 +646,7 @@ def test_hostile_text_is_harmless_in_every_file(tmp_path: Path) -> None:
         assert "\u202e" not in text
     assert "<script" not in md
     assert all(
-        line.count("|") - line.count("\\|") == 9 for line in md.splitlines() if line.startswith("| lora | 1,000")
+        line.count("|") - line.count("\\|") == 11 for line in md.splitlines() if line.startswith("| lora | 1,000")
     )
     assert "[bold]b[/bold]" in printed(board, 200)
     for line in csv.reader(io.StringIO(table)):

@@ -7,12 +7,14 @@ import logging
 import resource
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from mmpt_bench.common.errors import MachineError, UntrustedRecord
 from mmpt_bench.common.files import append_jsonl, check_name, read_jsonl, scrub, write_atomic
+from support.disk import Disk
 from support.processes import line_of, python
 
 
@@ -160,3 +162,34 @@ def test_log_lines_are_json_objects(tmp_path: Path, caplog: pytest.LogCaptureFix
         append_jsonl(tmp_path / "a.jsonl", {"step": 1, "loss": 0.5})
     assert json.loads((tmp_path / "a.jsonl").read_text()) == {"loss": 0.5, "step": 1}
     assert caplog.text == ""
+
+
+@pytest.fixture
+def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
+    (tmp_path / "old").write_bytes(b"old")
+    (tmp_path / "rows.jsonl").write_bytes(b'{"a":1}\n')
+    made = Disk(tmp_path, monkeypatch)
+    yield made
+    made.close()
+
+
+def test_the_disk_of_these_tests_loses_what_was_not_put_on_it(tmp_path: Path, disk: Disk) -> None:
+    (tmp_path / "old").write_bytes(b"new")
+    (tmp_path / "name").write_bytes(b"new")
+    disk.fail()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"old": b"old", "rows.jsonl": b'{"a":1}\n'}
+
+
+@pytest.mark.parametrize("name", ["old", "another"])
+def test_a_written_file_is_whole_after_a_power_failure(name: str, tmp_path: Path, disk: Disk) -> None:
+    write_atomic(tmp_path / name, b"whole")
+    disk.fail()
+    assert (tmp_path / name).read_bytes() == b"whole"
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "others.jsonl"])
+def test_appended_rows_are_there_after_a_power_failure(name: str, tmp_path: Path, disk: Disk) -> None:
+    before = read_jsonl(tmp_path / name)
+    append_jsonl(tmp_path / name, {"a": 2}, {"a": 3})
+    disk.fail()
+    assert read_jsonl(tmp_path / name) == [*before, {"a": 2}, {"a": 3}]

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from mmpt_bench.common.hashing import content_key
-from mmpt_bench.embedded import language, statements, suite, world
+from mmpt_bench.embedded import language, prompts, shifted, statements, suite, world
 from mmpt_bench.embedded.wordings import DIRECT, ENTAIL, QUESTIONS, TRUE_FALSE, YES_NO
-from mmpt_bench.engine.pretraining import curriculum, model, packing, pointing, strangers
-from mmpt_bench.engine.pretraining.curriculum import PHASES
+from mmpt_bench.engine.pretraining import curriculum, model, packing, pointing, sight, strangers
+from mmpt_bench.engine.pretraining.curriculum import PHASES, REHEARSAL
 from mmpt_bench.evaluation.check_task import check_task
 from mmpt_bench.evaluation.metrics import MME_COGNITION, MME_PERCEPTION
 from mmpt_bench.sources import task_rows
@@ -19,7 +19,7 @@ from support.tasks import task
 
 TASKS = tuple(suite.N_IMAGES)
 PARTS = ("pretrain", "tune", "validation")
-GOLDEN = ["eb825ff2c0261118", "a3a10300a5cdbd06", "1a3cf3d80da778e8"]
+GOLDEN = ["dd7aee5cfed38580", "2d8f10da759819eb", "0e0ca0611ef3d7b6", "78d511fbf6784597"]
 
 
 def normal(question: str) -> str:
@@ -27,31 +27,54 @@ def normal(question: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def samples() -> dict[str, list]:
-    return {name: task_rows.samples(task(name), suite.source(name)) for name in TASKS}
+def by_part() -> dict[str, dict[str, list]]:
+    return {
+        part: {name: task_rows.samples(task(name), suite.source(name, part)) for name in TASKS}
+        for part in suite.TASK_PARTS
+    }
 
 
 @pytest.fixture(scope="module")
-def evaluation_prompts(samples: dict[str, list]) -> set[str]:
-    return {normal(question) for question in {s.question for group in samples.values() for s in group}}
+def samples(by_part: dict[str, dict[str, list]]) -> dict[str, list]:
+    return by_part["evaluation"]
 
 
-def test_no_evaluation_prompt_is_asked_in_pretraining(evaluation_prompts: set[str]) -> None:
-    rng = np.random.default_rng(1)
-    asked = {
-        asked.question
-        for phase in PHASES
-        for _, questions in curriculum.draw_rows(rng, 300, phase)
-        for asked in questions
+@pytest.fixture(scope="module")
+def prompts_by_part(by_part: dict[str, dict[str, list]]) -> dict[str, set[str]]:
+    return {
+        part: {normal(question) for question in {s.question for group in of.values() for s in group}}
+        for part, of in by_part.items()
     }
+
+
+@pytest.fixture(scope="module")
+def task_prompts(prompts_by_part: dict[str, set[str]]) -> set[str]:
+    """Returns the prompts of dev and of evaluation."""
+    return set.union(*prompts_by_part.values())
+
+
+@pytest.fixture(scope="module")
+def pretraining() -> list:
+    """Returns (scene, questions) of every phase, of both curricula."""
+    rng = np.random.default_rng(1)
+    return [row for phase in (*PHASES, *REHEARSAL) for row in curriculum.draw_rows(rng, 300, phase)]
+
+
+def test_no_prompt_is_asked_on_dev_and_in_evaluation(prompts_by_part: dict[str, set[str]]) -> None:
+    assert all(len(found) > 1000 for found in prompts_by_part.values())
+    assert not prompts_by_part["dev"] & prompts_by_part["evaluation"]
+
+
+def test_no_prompt_of_a_task_is_asked_in_pretraining(task_prompts: set[str], pretraining: list) -> None:
+    asked = {asked.question for _, questions in pretraining for asked in questions}
     assert len(asked) > 3000
-    assert not {" ".join(question.split()) for question in asked} & evaluation_prompts
+    assert not {" ".join(question.split()) for question in asked} & task_prompts
 
 
 @pytest.mark.parametrize("part", ["train", "validation"])
-def test_no_evaluation_prompt_is_asked_in_tuning(part: str, evaluation_prompts: set[str]) -> None:
-    asked = {suite.tuning_question(part, index)[1].question for index in range(1500)}
-    assert not asked & evaluation_prompts
+def test_no_prompt_of_a_task_is_asked_in_tuning(part: str, task_prompts: set[str]) -> None:
+    asked = {normal(suite.tuning_question(part, index)[1].question) for index in range(1500)}
+    assert not asked & task_prompts
 
 
 def wordings(asked: str) -> str:
@@ -70,10 +93,43 @@ def wordings(asked: str) -> str:
 
 
 @pytest.mark.parametrize("part", ["train", "validation"])
-def test_the_wordings_of_evaluation_and_tuning_are_others(part: str, samples: dict[str, list]) -> None:
+def test_the_wordings_of_the_tasks_and_of_tuning_are_others(part: str, by_part: dict[str, dict[str, list]]) -> None:
     tuned = {wordings(suite.tuning_question(part, index)[1].question) for index in range(3000)}
-    asked = {wordings(s.question) for group in samples.values() for s in group}
+    asked = {wordings(s.question) for of in by_part.values() for group in of.values() for s in group}
     assert not tuned & asked
+
+
+@pytest.mark.parametrize(("part", "number"), [("evaluation", 4), ("dev", 3)])
+@pytest.mark.parametrize("name", TASKS)
+def test_every_picture_is_asked_in_one_of_several_wordings(
+    name: str, part: str, number: int, by_part: dict[str, dict[str, list]]
+) -> None:
+    asked = by_part[part][name]
+    in_group: dict[str, Counter] = {}
+    for sample in {(s.cluster, s.group if name == "mme" else ""): s for s in asked}.values():
+        in_group.setdefault(sample.group if name == "mme" else "", Counter())[sample.wording] += 1
+    for pictures in in_group.values():
+        assert len(pictures) == number
+        assert max(pictures.values()) - min(pictures.values()) <= 1
+    assert len({(s.cluster, s.group, s.wording) for s in asked}) == len({(s.cluster, s.group) for s in asked})
+    written = {w for of in (prompts.MME[part].values(), prompts.WHOLE[part].values()) for ws in of for w in ws}
+    assert {s.wording for s in asked} <= written
+
+
+def test_neutral_phrases_are_others_in_each_part_and_many_in_evaluation() -> None:
+    parts = list(statements.UNSEEN.values())
+    assert len(set.union(*map(set, parts))) == sum(map(len, parts))
+    assert all(len(phrases) >= 30 for phrases in parts)
+    known = {word for phrase in statements.UNSEEN["pretrain"] for word in phrase.split()}
+    assert {word for phrases in parts for phrase in phrases for word in phrase.split()} <= known
+
+
+def test_the_neutral_hypotheses_of_a_part_are_its_own_phrases(by_part: dict[str, dict[str, list]]) -> None:
+    for part, of in by_part.items():
+        said = [s.question.lower() for s in of["snli_ve"] if s.answer == "neutral"]
+        used = {phrase for phrase in statements.UNSEEN[part] if any(phrase in question for question in said)}
+        assert all(any(phrase in question for phrase in statements.UNSEEN[part]) for question in said)
+        assert len(used) >= 30
 
 
 def test_the_wordings_of_validation_are_neither_those_of_pretraining_nor_of_tuning() -> None:
@@ -106,7 +162,7 @@ def test_no_false_claim_names_a_held_out_combination_outside_evaluation() -> Non
             color = next((word for word in words if word in world.COLOR_NAMES), None)
             named.add((shape, color))
     assert len(named) > 60
-    assert not named & world.HELD_OUT
+    assert not named & world.ALL_HELD_OUT
 
 
 def test_strangers_show_no_held_out_combination() -> None:
@@ -121,51 +177,89 @@ def test_strangers_show_no_held_out_combination() -> None:
     distances = np.linalg.norm(named[None] - np.asarray([thing.tint for thing in tinted])[:, None], axis=2)
     assert distances.min() >= strangers.APART
     plain = {(thing.shape, thing.color) for thing in things if not thing.tint and thing.shape in world.SHAPES}
-    assert not plain & world.HELD_OUT
+    assert not plain & world.ALL_HELD_OUT
 
 
-def test_held_out_combinations_occur_in_evaluation_alone() -> None:
+def test_held_out_combinations_occur_in_their_part_alone() -> None:
     rng = np.random.default_rng(2)
+    dev, test = world.HELD_OUT["dev"], world.HELD_OUT["evaluation"]
+    assert (len(dev), len(test), len(dev & test)) == (7, 8, 0)
     drawn = [world.random_scene(rng, (1, 2, 3, 4)) for _ in range(3000)]
     drawn += [suite.tuning_question(part, index)[0] for part in ("train", "validation") for index in range(1500)]
     seen = {(thing.shape, thing.color) for scene in drawn for thing in scene.things}
     seen |= {(scene.big.shape, scene.big.color) for scene in drawn if scene.big}
-    assert len(seen) == 80 - len(world.HELD_OUT)
-    assert not seen & world.HELD_OUT
-    shown = {(t.shape, t.color) for _ in range(500) for t in world.random_scene(rng, (4,), suite.HELD_OUT_SHARE).things}
-    assert shown >= world.HELD_OUT
+    assert len(seen) == 80 - 15
+    assert not seen & (dev | test)
+    for part, own, other in (("dev", dev, test), ("evaluation", test, dev)):
+        scenes = [world.random_scene(rng, (4,), part) for _ in range(400)]
+        scenes += [world.random_big(rng, part) for _ in range(100)]
+        shown = {(t.shape, t.color) for scene in scenes for t in (*scene.things, *([scene.big] if scene.big else []))}
+        assert shown >= own
+        assert not shown & other
 
 
-def test_digits_of_evaluation_training_and_validation_are_other_rows() -> None:
-    train, validation, test = (set(world.DIGIT_ROWS[part]) for part in ("train", "validation", "test"))
-    assert not train & validation
-    assert not (train | validation) & test
-    assert len(train | validation | test) == 1797
+def test_a_task_names_no_combination_that_the_other_part_holds_out(by_part: dict[str, dict[str, list]]) -> None:
+    for part, other in (("dev", "evaluation"), ("evaluation", "dev")):
+        asked = " ".join(normal(s.question) for group in by_part[part].values() for s in group)
+        assert not [1 for shape, color in world.HELD_OUT[other] if f"{color} {shape}" in asked]
+        assert [1 for shape, color in world.HELD_OUT[part] if f"{color} {shape}" in asked]
 
 
-def test_no_evaluation_picture_occurs_in_tuning_or_validation(samples: dict[str, list]) -> None:
+def test_digits_of_the_parts_are_other_rows() -> None:
+    own = {part: set(rows) for part, rows in world.DIGIT_ROWS.items() if part != "tune"}
+    assert world.DIGIT_ROWS["tune"] == world.DIGIT_ROWS["pretrain"]
+    assert sum(map(len, own.values())) == len(set.union(*own.values())) == 1797
+
+
+def test_no_scene_occurs_in_two_parts(monkeypatch: pytest.MonkeyPatch, pretraining: list) -> None:
+    """Of scenes as they are drawn, whatever their grain; of digits, the row and how it is written."""
+    drawn: dict[str, list] = {"pretrain": [scene for scene, _ in pretraining]}
+    drawn["pretrain"] += [sight._random_scene(np.random.default_rng(k), k % 4) for k in range(300)]
+    monkeypatch.setattr(suite, "show", lambda scene: scene)
+    for part in suite.TASK_PARTS:
+        rows = [row for name in TASKS for row in suite.rows(name, part)]
+        drawn[part] = [row["img"] if "img" in row else row["image"] for row in rows]
+    for part, own in (("train", "tune"), ("validation", "validation")):
+        drawn[own] = [suite.tuning_question(part, index)[0] for index in range(1500)]
+    as_drawn = {part: {dataclasses.replace(scene, seed=0) for scene in scenes} for part, scenes in drawn.items()}
+    assert set(as_drawn) == set(world.DIGIT_ROWS)
+    assert len(set.union(*as_drawn.values())) == sum(map(len, as_drawn.values()))
+    assert all(
+        world.part_of(s) in (part, "pretrain" if part == "tune" else part) for part in drawn for s in drawn[part]
+    )
+
+
+def test_no_picture_of_a_task_occurs_in_tuning_or_in_the_other_part(by_part: dict[str, dict[str, list]]) -> None:
     def digest(picture: object) -> str:
         return hashlib.sha256(np.asarray(picture).tobytes()).hexdigest()
 
-    shown = {digest(s.image.open()) for name in TASKS for s in samples[name][:150]}
+    shown = {part: {digest(s.image.open()) for name in TASKS for s in of[name][:150]} for part, of in by_part.items()}
     tuned = {
         digest(suite.show(suite.tuning_question(part, i)[0])) for part in ("train", "validation") for i in range(400)
     }
-    assert not shown & tuned
+    assert not shown["dev"] & shown["evaluation"]
+    assert not (shown["dev"] | shown["evaluation"]) & tuned
 
 
-def test_every_word_that_tuning_and_evaluation_use_is_taught_in_pretraining(evaluation_prompts: set[str]) -> None:
+def test_rows_of_a_part_that_there_is_none_of_are_refused() -> None:
+    with pytest.raises(ValueError, match="no part `test`"):
+        suite.source("vsr", "test")
+    assert suite.source("vsr", "dev").fingerprint != suite.source("vsr").fingerprint == suite.fingerprint("vsr")
+
+
+@pytest.mark.parametrize("phases", [PHASES, REHEARSAL], ids=["from nothing", "from an earlier base"])
+def test_every_word_that_tuning_and_tasks_use_is_taught_in_pretraining(phases: tuple, task_prompts: set[str]) -> None:
     rng = np.random.default_rng(3)
     taught = {
         word
-        for phase in PHASES
-        for _, questions in curriculum.draw_rows(rng, 400, phase)
+        for phase in phases
+        for _, questions in curriculum.draw_rows(rng, 1200 // len(phases) + 200, phase)
         for asked in questions
         for word in f"{asked.question} {asked.answer}".split()
     }
     taught |= {word for sentence in model.INSTRUCTIONS for word in sentence.split()}
     tuned = {w for i in range(2000) for w in " ".join(vars(suite.tuning_question("train", i)[1]).values()).split()[1:]}
-    asked = {word for prompt in evaluation_prompts for word in prompt.split()}
+    asked = {word for prompt in task_prompts for word in prompt.split()}
     assert asked <= taught
     assert {word for word in tuned if word in model.words()} <= taught
 
@@ -191,7 +285,7 @@ def test_a_packed_row_is_the_chat_prompts_it_stands_for() -> None:
             content = [{"type": "image"}, {"type": "text", "text": one.question}]
             chat = [{"role": "user", "content": content}]
             text = processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
-            ids = processor.tokenizer(text.replace("<image>", "<image>" * 9) + " " + one.answer, return_tensors="pt")
+            ids = processor.tokenizer(text.replace("<image>", "<image>" * 36) + " " + one.answer, return_tensors="pt")
             alone = tiny(input_ids=ids["input_ids"], pixel_values=packed.pixels).logits[0]
             own = together[packed.segments[0] == number][:-1]
             torch.testing.assert_close(own, alone[len(packer.prefix) :], atol=1e-5, rtol=1e-4)
@@ -268,8 +362,13 @@ def test_the_content_of_the_suite_is_that_of_its_version() -> None:
     asked = [vars(suite.tuning_question("train", index)[1]) for index in range(200)]
     pictures = [world.draw(suite.tuning_question("train", index)[0]).sum().item() for index in range(50)]
     rows = {
-        name: [{k: str(v) for k, v in row.items() if k not in ("image", "img")} for row in suite.rows(name)[:100]]
+        f"{name}/{part}": [
+            {k: str(v) for k, v in row.items() if k not in ("image", "img")} for row in suite.rows(name, part)[:100]
+        ]
         for name in TASKS
+        for part in suite.TASK_PARTS
     }
-    assert (suite.VERSION, world.VERSION, language.VERSION) == (3, 3, 3)
-    assert [content_key(value) for value in (asked, pictures, rows)] == GOLDEN
+    strengths = [getattr(shifted, name) for name in ("CAST", "SWING", "RIPPLE", "WAVE", "SOFT")]
+    strengths += [suite.HASTE, suite.STRENGTH, world.HELD_OUT_SHARE]
+    assert (suite.VERSION, world.VERSION, language.VERSION) == (4, 4, 4)
+    assert [content_key(value) for value in (asked, pictures, rows, strengths)] == GOLDEN

@@ -174,3 +174,7 @@ def test_pictures_of_the_complete_data_sets_open(name: str) -> None:
     task = task_named(name)
     samples = samples_of(task, folder_rows(task, DATA), limit=3)
     assert [sample.image.open().mode for sample in samples] == ["RGB"] * 3
+
+
+def test_a_built_in_task_is_a_module_of_the_package_whoever_imports_it_first() -> None:
+    assert task_named("mme").sample.__module__ == "mmpt_bench.tasks.mme"

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from mmpt_bench.data.dataset import Dataset
@@ -147,3 +148,35 @@ def test_error_without_the_column_fails() -> None:
 
 def test_no_rows_is_a_failure_not_a_pass() -> None:
     assert failures([]) == {"rows become samples"}
+
+
+def test_a_question_with_one_choice_fails_by_name_and_ends_no_check() -> None:
+    def alone(row: Mapping[str, Any], number: int, label_names: Sequence[str]) -> Sample:
+        made = sample(row, number, label_names)
+        return dataclasses.replace(made, choices=(made.answer,)) if made.id == "2" else made
+
+    found = {result.name: result for result in check_task(dataclasses.replace(TASK, sample=alone), ROWS)}
+    assert len(found) == len(check_task(TASK, ROWS))
+    assert not found["answers are among the choices"].ok
+    assert "`2` has choices ('no',)" in found["answers are among the choices"].detail
+    assert not found["all wrong scores the lowest"].ok
+    assert found["all wrong scores the lowest"].detail.startswith("`2` has no wrong answer among its choices")
+
+
+class Points(Accuracy):
+    """Up to 2800 points, added up with the rounding of floating-point numbers."""
+
+    error = 0.0
+
+    def values(self, sums: np.ndarray, columns: Sequence[str]) -> dict[str, np.ndarray]:
+        return {"accuracy": sums[..., 1] / sums[..., 0] * 2800 * (1 + self.error)}
+
+    def ceiling(self, samples: Sequence[Sample]) -> float:
+        return 2800.0
+
+
+def test_a_ceiling_is_reached_but_for_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+    for error, is_reached in ((0.0, True), (5e-10, True), (-5e-10, True), (5e-9, False)):
+        monkeypatch.setattr(Points, "error", error)
+        found = {r.name: r.ok for r in check_task(dataclasses.replace(TASK, metric=Points()), ROWS)}
+        assert found["all right scores the ceiling"] is is_reached

@@ -246,3 +246,38 @@ def test_yes_no_answers_in_the_spelling_of_the_choices() -> None:
 def test_unknown_parse_rule_is_named_with_the_nearest() -> None:
     with pytest.raises(RequestError, match="mme_official"):
         yes_no("mme_oficial")
+
+
+def test_macro_figures_are_scikit_learns_also_where_a_class_is_never_given() -> None:
+    from sklearn.metrics import balanced_accuracy_score, precision_recall_fscore_support
+
+    rng, names = np.random.default_rng(0), ("cat", "dog", "bird", "fish", "frog")
+    due = [str(name) for name in rng.choice(names[:4], 60)]
+    given = [
+        str(name) if said else right
+        for name, said, right in zip(rng.choice(names[:3], 60), rng.random(60) < 0.6, due, strict=True)
+    ]
+    given = ["cat" if name == "fish" else name for name in given]
+    asked = made(due, [str(i) for i in range(60)], [""] * 60, names)
+    found = figures(Accuracy(), asked, list(given))
+    precision, recall, f1, _ = precision_recall_fscore_support(due, given, labels=names[:4], zero_division=0)
+    assert found["macro_precision"] == pytest.approx(precision.mean())
+    assert found["macro_f1"] == pytest.approx(f1.mean())
+    assert found["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(due, given))
+    assert [found[f"recall/{name}"] for name in names[:4]] == pytest.approx(recall)
+    assert recall[3] == precision[3] == 0
+    assert "recall/frog" not in found
+
+
+def test_several_unknown_subtasks_of_mme_are_named_from_the_first_on() -> None:
+    groups = ["zebra", "apples", "existence"]
+    odd = made(["yes", "no"] * 3, [str(i // 2) for i in range(6)], [g for g in groups for _ in range(2)], ("yes", "no"))
+    with pytest.raises(ValueError, match="MME has no subtask `apples`"):
+        MMEMetric().tally(odd, [None] * 6)
+
+
+@pytest.mark.parametrize("reply", ["No,thing yes, it", "No,thing yes ,it", "no/thing yes/ it"])
+def test_a_mark_beside_a_blank_anywhere_is_deleted_everywhere(reply: str) -> None:
+    # VLMEvalKit: "no,thing" becomes "nothing" as soon as another comma has a blank beside it.
+    assert YES_NO_RULES["yorn_vlmeval"](reply) == "yes"
+    assert YES_NO_RULES["yorn_vlmeval"]("no,thing yes") is None

@@ -58,6 +58,15 @@ def test_labelled_replies_are_read_as_their_reader_read_them(part: str) -> None:
         ("It is not false.", TRUE_FALSE, "true"),
         ("The digit is seven.", DIGITS, "7"),
         ("not a 3 but an 8", DIGITS, "8"),
+        ("Yse.", YES_NO, "yes"),
+        ("ys", YES_NO, "yes"),
+        ("nn", YES_NO, None),
+        ("cat: no\ndog: yes", ("cat", "dog", "bird"), "dog"),
+        ("cat: yes\ndog: no\nbird: no", ("cat", "dog", "bird"), "cat"),
+        # Denied of other things than the class: the other class is not said by it.
+        ("The picture does not show enough detail to call it a cat", ("cat", "dog"), None),
+        ("I could not find a bigger cat", ("cat", "dog"), None),
+        ("It is not a cat", ("cat", "dog"), "dog"),
     ],
 )
 def test_what_a_reply_says(reply: str, choices: tuple[str, ...], answer: str | None) -> None:
@@ -105,3 +114,20 @@ def test_reasoning_is_cut_before_any_rule_reads(name: str) -> None:
 def test_a_reply_without_reasoning_stays_as_it_is() -> None:
     for reply in ("", " Yes\n", "a < b > c", "<answer>no</answer>", "I think so"):
         assert without_reasoning(reply) == reply
+
+
+@pytest.mark.parametrize("choices", [("apple", "apple pie", "pie"), ("pie", "apple pie", "apple")])
+@pytest.mark.parametrize(
+    ("reply", "answer"),
+    [("apple pie", "apple pie"), ("It is an apple pie.", "apple pie"), ("It is an apple.", "apple"), ("a pie", "pie")],
+)
+def test_a_name_within_a_longer_name_is_not_read_out_of_it(reply: str, answer: str, choices: tuple[str, ...]) -> None:
+    assert read_reply(reply, choices) == answer
+
+
+def test_an_answer_between_two_stretches_of_reasoning_is_kept() -> None:
+    for reply in (
+        "<think>\nIs it?\n</think>Yes.<think>\nDone.\n</think>",
+        "<THINK>a\nb</THINK> Yes. <think>\n</think>",
+    ):
+        assert without_reasoning(reply) == "Yes."

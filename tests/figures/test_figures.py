@@ -130,6 +130,31 @@ def test_a_method_is_on_the_front_where_none_scores_more_for_no_more() -> None:
     assert front_shares(scores, [2.0, 2.0, 1.0]).tolist() == [0.5, 0.5, 1.0]
 
 
+def test_costs_that_were_not_measured_are_not_drawn_and_the_caption_says_so(made_of: FigureData) -> None:
+    (evidence,) = made_of.boards
+
+    def pareto(**unknown: None) -> Drawn:
+        rows = tuple(
+            dataclasses.replace(row, **unknown) if row.label in ("lora", "mmpt") or len(unknown) > 1 else row
+            for row in evidence.board.rows
+        )
+        changed = dataclasses.replace(evidence, board=dataclasses.replace(evidence.board, rows=rows))
+        found = next(iter(figures(dataclasses.replace(made_of, boards=(changed,)), ("pareto",))))
+        assert isinstance(found, Drawn)
+        return found
+
+    none = pareto(own_bytes=None, train_seconds=None, cpu_seconds=None)
+    assert [axes.get_title("left") for axes in none.figure.axes] == ["By parameters"]
+    assert "Not measured, so not drawn: memory; time; CPU time; `mmpt-bench run --measure-costs`" in none.caption
+    check_labels(none.figure)
+    some = pareto(own_bytes=None)
+    assert [axes.get_title("left") for axes in some.figure.axes][:2] == ["By parameters", "By memory"]
+    assert "memory of lora, mmpt" in some.caption
+    rows = {row["label"]: row for row in csv.DictReader(io.StringIO(some.csv.decode()))}
+    assert (rows["lora"]["own_bytes"], rows["lora"]["on_front_by_own_bytes"]) == ("", "")
+    assert rows["full"]["on_front_by_own_bytes"] != ""
+
+
 def test_curves_are_means_over_stretches_and_are_kept_without_the_runs(store: Store, tmp_path: Path) -> None:
     curve = thinned("run", [float(step) for step in range(100)])
     assert curve.steps == tuple(range(2, 101, 2))

@@ -47,11 +47,11 @@ def test_latex_is_a_booktabs_table_with_as_many_cells_in_each_line(tmp_path: Pat
         add(store, "1", "frozen", of=of)
     text = latex_of(store)
     for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"\begin{adjustbox}{max width=\textwidth}",
-                 r"\begin{tabular}{lrrrr}", r"\end{adjustbox}", r"\end{table}"):  # fmt: skip
+                 r"\begin{tabular}{lrrrlr}", r"\end{adjustbox}", r"\end{table}"):  # fmt: skip
         assert text.count(rule) == 1
     lines = [line for line in text.splitlines() if line.endswith(r"\\")]
     assert len(lines) == 4
-    assert {len(re.findall(r"(?<!\\)&", line)) for line in lines} == {4}
+    assert {len(re.findall(r"(?<!\\)&", line)) for line in lines} == {5}
     assert r"R\&D\_1" in text
     assert "of 200" in lines[1]
     assert text.count("{") == text.count("}")

@@ -27,20 +27,22 @@ torch.set_num_threads(1)
 @pytest.fixture(scope="module")
 def backbones(tmp_path_factory: pytest.TempPathFactory) -> dict[Any, Any]:
     place = tmp_path_factory.mktemp("backbones")
-    settings = {"clip-1": (-1, False), "clip-2": (-2, False), "siglip-1": (-1, True)}
+    settings = {"clip-1": (-1, False), "clip-2": (-2, False), "siglip-1": (-1, True), "siglip-2": (-2, True)}
     return {key: tiny_backbone(place / key, *values) for key, values in settings.items()}
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.parametrize("tower", ["clip-1", "clip-2"])
 def test_method_passes_every_check(backbones: dict[Any, Any], tower: str, name: str) -> None:
+    if (tower, name) == ("clip-1", "mmpt-code"):
+        pytest.skip("refused: no block's output is discarded")
     failed = [result for result in check_method(VARIANTS[name](), backbones[tower]) if not result.ok]
     assert not failed
 
 
-@pytest.mark.parametrize("name", ["mmpt", "mmpt-code", "prefix"])
-def test_method_passes_every_check_on_siglip(backbones: dict[Any, Any], name: str) -> None:
-    failed = [result for result in check_method(VARIANTS[name](), backbones["siglip-1"]) if not result.ok]
+@pytest.mark.parametrize(("layer", "name"), [(1, "mmpt"), (1, "mmpt-code-front"), (2, "mmpt-code"), (1, "prefix")])
+def test_method_passes_every_check_on_siglip(backbones: dict[Any, Any], layer: int, name: str) -> None:
+    failed = [result for result in check_method(VARIANTS[name](), backbones[f"siglip-{layer}"]) if not result.ok]
     assert not failed
 
 
@@ -144,7 +146,15 @@ def test_second_prompt_bank_is_refused_and_changes_nothing(backbones: dict[Any, 
 
 @pytest.mark.parametrize(
     "values",
-    [{"visual_length": -1}, {"visual_length": 0, "text_length": 0}, {"visual_length": 0}, {"visual_states": "raw"}],
+    [
+        {"visual_length": -1},
+        {"visual_length": 0, "text_length": 0},
+        {"visual_length": 0},
+        {"visual_states": "raw"},
+        {"interaction_place": "behind"},
+        {"interaction_place": "front", "interaction": False},
+        {"placement": "visual-first"},
+    ],
 )
 def test_impossible_hyperparameters_are_refused(values: dict[str, Any]) -> None:
     with pytest.raises(RequestError):

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from peft import IA3Config, LoraConfig, PeftModel, TrainableTokensConfig, get_peft_model
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import mmpt_bench as mb
@@ -23,6 +24,7 @@ from mmpt_bench.engine.models.backbone import load_backbone
 from mmpt_bench.methods.adapter_folder import accounted
 from mmpt_bench.methods.method_catalog import method_of
 from mmpt_bench.methods.trained_adapter import adapter_entry
+from mmpt_bench.mmpt import MMPT
 from mmpt_bench.peft import KVPrefixConfig, MMPTConfig, VPTConfig
 from mmpt_bench.records.recipe_file import read_recipe
 from support.command import bench
@@ -263,6 +265,21 @@ def test_our_adapter_of_another_base_is_refused_unless_it_may_be(backbone: Any, 
     assert "another base, `owner/other`" in evaluated(backbone, tmp_path, other_base=True)[1].notes[0]
 
 
+@pytest.mark.parametrize("states", ["output", "parameters"])
+def test_our_adapter_of_an_earlier_version_stands_in_front(backbone: Any, tmp_path: Path, states: str) -> None:
+    made = MMPT(visual_length=3, text_length=2, interaction_place="front", visual_states=states)  # type: ignore[arg-type]
+    with attached(made, backbone) as handle:
+        for parameter in handle.trainable.values():
+            parameter.detach().add_(0.05)
+        wanted = logits_of(backbone)
+        handle.save(tmp_path)
+    with safe_open(tmp_path / TENSORS, "pt") as stream:
+        header = json.loads(stream.metadata()["mmpt_bench"])
+    assert header["params"].pop("interaction_place") == "front"
+    save_file(load_file(tmp_path / TENSORS), tmp_path / TENSORS, {"mmpt_bench": json.dumps(header)})
+    assert torch.equal(evaluated(backbone, tmp_path)[0], wanted)
+
+
 KNOWN = ["README.md", "tokenizer.json", "trainer_state.json", "optimizer.pt", "rng_state_0.pth", "training_args.bin",
          ".cache/x", "merges.txt", "LICENSE"]  # fmt: skip
 
@@ -453,3 +470,13 @@ def test_command_line_evaluates_an_adapter_of_our_methods_that_peft_saved(tmp_pa
     saved(load_backbone("embedded", device="cpu"), KVPrefixConfig(), tmp_path / "mine")
     told = bench("run", "--adapter", "mine", "--tasks", "mnist", "--limit", "2", cwd=tmp_path)
     assert "adapter-mine" in told.stdout
+
+
+def test_an_adapter_that_changes_between_plan_and_load_is_refused(backbone: Any, tmp_path: Path) -> None:
+    saved(backbone, lora(), tmp_path / "a")
+    made, tensors = method_of(adapter_entry(str(tmp_path / "a"), True), {}), tmp_path / "a" / TENSORS
+    data = bytearray(tensors.read_bytes())
+    data[-1] ^= 1
+    tensors.write_bytes(data)
+    with pytest.raises(RequestError, match="`a` changed while the run was planned"), attached(made, backbone):
+        pass

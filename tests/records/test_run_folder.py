@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -9,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from mmpt_bench.common.errors import MachineError
+from mmpt_bench.common.errors import MachineError, UntrustedRecord
 from mmpt_bench.common.files import read_jsonl
-from support.processes import line_of, python
+from mmpt_bench.common.locks import in_turn
+from mmpt_bench.records.run_folder import ADAPTER, COSTS, LOG, TENSORS
+from support.processes import in_child, line_of, python
 from support.synthetic import store_in
 
 HOLD = """
@@ -74,21 +77,54 @@ def test_claim_of_a_dead_process_is_taken_over_and_logged(tmp_path: Path, caplog
     assert caplog.text == ""
 
 
-def test_runs_are_done_once_by_many_processes(tmp_path: Path) -> None:
+def test_each_of_200_runs_is_done_once_by_16_processes(tmp_path: Path) -> None:
     store = store_in(tmp_path)
-    code = """
-        import sys
-        from pathlib import Path
-        from mmpt_bench.common.files import append_jsonl, read_jsonl
-        from mmpt_bench.records.store import Store
-        store = Store(Path(sys.argv[1]))
-        for i in range(12):
-            with store.run(f"run-{i}").lock(wait_seconds=60):
-                if not read_jsonl(store.run(f"run-{i}").path("train.jsonl")):
-                    append_jsonl(store.run(f"run-{i}").path("train.jsonl"), {"step": 1})
-    """
-    workers = [python(code, store.root) for _ in range(4)]
-    for worker in workers:
-        _, errors = worker.communicate()
-        assert worker.returncode == 0, errors
-    assert [len(read_jsonl(store.run(f"run-{i}").path("train.jsonl"))) for i in range(12)] == [1] * 12
+    names = [f"run-{i}" for i in range(200)]
+
+    def work() -> None:
+        for name, lock in in_turn(names, lambda name, seconds: store.run(name).lock(seconds), 60.0):
+            with lock:
+                if not read_jsonl(store.run(name).path("train.jsonl")):
+                    store.run(name).log_steps([{"step": 1, "process": os.getpid()}])
+
+    children = [in_child(work) for _ in range(16)]
+    assert [wait() for wait in children] == [0] * 16
+    done = [read_jsonl(store.run(name).path("train.jsonl")) for name in names]
+    assert [len(steps) for steps in done] == [1] * 200
+    assert len({step["process"] for (step,) in done}) > 1
+
+
+COSTS_OF = {"seconds": 1.5, "peak_bytes": 2**20, "final_loss": 0.5, "micro_batch": 4, "adapter_bytes": 4, "sha256": "0"}
+
+
+def test_an_adapter_becomes_the_runs_own_wholly_and_in_place_of_one_without_costs(tmp_path: Path) -> None:
+    run = store_in(tmp_path).run("lora-1")
+    run.path(ADAPTER).mkdir(parents=True)
+    run.path(ADAPTER, "unfinished").write_bytes(b"")
+    run.checkpoint.mkdir()
+    assert run.training() is None
+    part = run.new_adapter()
+    part.mkdir()
+    (part / TENSORS).write_bytes(b"data")
+    run.finish_training(part, COSTS_OF)
+    assert run.is_trained
+    assert not part.exists()
+    assert not run.checkpoint.exists()
+    assert sorted(path.name for path in run.path(ADAPTER).iterdir()) == sorted([TENSORS, COSTS])
+    assert run.path(ADAPTER, TENSORS).read_bytes() == b"data"
+    known = run.training()
+    assert known is not None
+    assert {name: known[name] for name in COSTS_OF} == COSTS_OF
+    run.path(ADAPTER, COSTS).write_bytes(run.path(ADAPTER, COSTS).read_bytes().replace(b"0.5", b"0.4"))
+    with pytest.raises(UntrustedRecord, match=f"`{COSTS}` of `lora-1` is damaged"):
+        run.training()
+
+
+def test_steps_are_appended_to_the_log_or_take_its_place(tmp_path: Path) -> None:
+    run = store_in(tmp_path).run("lora-1")
+    rows = [{"step": i, "loss": float(i)} for i in range(4)]
+    run.log_steps([])
+    assert not run.path(LOG).exists()
+    run.log_steps(rows[:2])
+    run.log_steps(rows[2:])
+    assert read_jsonl(run.path(LOG)) == rows

@@ -10,7 +10,7 @@ import pytest
 
 from mmpt_bench.common.errors import RequestError, UntrustedRecord
 from mmpt_bench.common.files import append_jsonl, write_atomic
-from mmpt_bench.records.store import Store
+from mmpt_bench.records.store import MAX_CHOICES, Store
 from support.processes import line_of, python
 from support.synthetic import keep, recipe, record, samples, store_in, task
 
@@ -47,7 +47,7 @@ def test_link_that_leads_out_of_the_results_folder_is_refused(tmp_path: Path) ->
     (tmp_path / "elsewhere").mkdir()
     (store.root / "runs" / "lora-1").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(RequestError, match="leads out of"):
-        store.run("lora-1").path("records.jsonl")
+        store.run("lora-1")
     with pytest.raises(RequestError, match="leads out of"):
         store.records()
     assert list((tmp_path / "elsewhere").iterdir()) == []
@@ -165,3 +165,21 @@ def test_edited_lines_and_folders_that_are_no_runs(tmp_path: Path) -> None:
             read()
         path.write_bytes(whole)
         read()
+
+
+def test_a_results_folder_may_be_deep_and_there_already(tmp_path: Path) -> None:
+    store = Store(tmp_path / "a" / "b" / "results")
+    for _ in range(2):
+        store.check_writable()
+        assert list(store.root.iterdir()) == []
+
+
+def test_a_thousand_choices_can_be_kept_and_no_more(tmp_path: Path) -> None:
+    names = tuple(f"class {i}" for i in range(MAX_CHOICES + 1))
+    (one,) = samples(1)
+    store, most = store_in(tmp_path), dataclasses.replace(one, choices=names[:-1], answer=names[MAX_CHOICES - 1])
+    (read,) = store.read_samples(store.write_samples([most]))
+    assert (read.answer, len(read.choices)) == (names[MAX_CHOICES - 1], MAX_CHOICES)
+    assert MAX_CHOICES >= 1000
+    with pytest.raises(RequestError, match=f"it has {MAX_CHOICES + 1}: class 0, class 1,"):
+        store.write_samples([dataclasses.replace(one, choices=names, answer=names[0])])

@@ -457,12 +457,23 @@ def test_costs_are_marked_by_where_they_are_from(page: Element) -> None:
     (table,) = [each for each in page.all("table") if each.one("caption").text.startswith("What each method costs")]
     marks = {head.text: [m.text for m in head.all("small")] for head in table.one("thead").all("th")}
     assert marks["Trainable counted"] == ["counted"]
-    assert marks["Training measured"] == ["measured"]
+    assert marks["Training, wall measured"] == ["measured"]
     assert marks["FLOPs a token, at most estimated"] == ["estimated"]
     mmpt = next(row for row in table.one("tbody").all("tr") if row.one("th").text == "mmpt")
-    assert [cell.text for cell in mmpt.all("td")][:5] == ["1,000", "1.0 %", "4.0 KiB", "60 s", "107"]
-    # 400 steps of 16 in 60 seconds: 107 a second. 4 x 100,000 parameters and 2 x 1,000 trained ones: 402,000 FLOPs.
-    assert mmpt.all("td")[8].text == "0.402 M"
+    # Not a process of its own: no time is the training's.
+    assert [cell.text for cell in mmpt.all("td")][:6] == ["1,000", "1.0 %", "4.0 KiB", "–", "–", "–"]
+    # 4 x 100,000 parameters and 2 x 1,000 trained ones: 402,000 FLOPs.
+    assert mmpt.all("td")[10].text == "0.402 M"
+
+
+def test_measured_costs_are_in_the_table(study_page: Element, study_content: Content) -> None:
+    board = study_content.sections[0].board
+    row = next(row for row in board.rows if row.label == "lora")
+    assert row.train_seconds is not None
+    (table,) = [e for e in study_page.all("table") if e.one("caption").text.startswith("What each method costs")]
+    shown = next(each for each in table.one("tbody").all("tr") if each.one("th").text == "lora")
+    examples = board.budget["steps"] * board.budget["batch_size"] / row.train_seconds
+    assert shown.all("td")[5].text == f"{examples:,.0f}"
 
 
 def test_record_that_contradicts_itself_makes_no_page(tmp_path: Path) -> None:

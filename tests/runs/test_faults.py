@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 import json
+import multiprocessing
 import os
 import resource
 import signal
-import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import torch
 
 from mmpt_bench import api
 from mmpt_bench.common import locks
-from mmpt_bench.common.errors import Interrupted, MachineError, UntrustedRecord
+from mmpt_bench.common.errors import Interrupted, MachineError, RequestError, UntrustedRecord
 from mmpt_bench.common.files import read_jsonl
 from mmpt_bench.common.locks import Held
 from mmpt_bench.embedded import suite
@@ -28,8 +28,12 @@ from mmpt_bench.methods import method_catalog
 from mmpt_bench.records.run_folder import LOG, TENSORS
 from mmpt_bench.records.store import Store
 from mmpt_bench.runs.events import Reporter
+from support.disk import Disk
+from support.processes import in_child
 
 SIZE: dict[str, Any] = {"steps": 4, "batch_size": 2}
+SEARCH: dict[str, Any] = {"rounds": (1,), "grid": (1e-3, 3e-3)}
+"""Two rates, of which one is at the edge and brings a third."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -39,29 +43,17 @@ def small() -> Iterator[None]:
         torch.set_num_threads(1)
         patch.setattr(suite, "CORPUS_SIZE", 32)
         patch.setattr(suite, "VALIDATION_SIZE", 4)
-        patch.setitem(suite.N_IMAGES, "mnist", 6)
-        patch.setitem(suite.N_IMAGES, "cifar10", 20)
+        for task, n in {"mme": 1, "pope": 2, "vsr": 2, "snli_ve": 2, "cifar10": 20, "mnist": 6}.items():
+            patch.setitem(suite.N_IMAGES, task, n)
         patch.setattr(backbones, "load_backbone", functools.cache(backbones.load_backbone))
         patch.setattr(train, "CHECKPOINT_SECONDS", -1.0)
+        # Before any fork: weights are read by threads, and a forked child has none of its parent's.
+        backbones.load_backbone("embedded", "float32", None, False)
         yield
 
 
 def run(out: Path, methods: str = "lora,projector", tasks: str = "mnist", **more: Any) -> Any:
     return api.run(methods, tasks, out=out, **SIZE, **more)
-
-
-def in_child(work: Callable[[], Any]) -> Callable[[], int]:
-    """Starts work in a forked child; the result waits for it and returns its status, 0 where nothing was raised."""
-    child = os.fork()
-    if not child:
-        try:
-            work()
-            os._exit(0)
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(1)
-    return lambda: os.waitpid(child, 0)[1]
 
 
 def recorded(out: Path) -> list[tuple[str, str]]:
@@ -134,13 +126,13 @@ def test_an_error_in_one_method_keeps_no_other_from_starting(
     commands: dict[str, Callable[[], Any]] = {
         "run": lambda: run(tmp_path),
         "ablate": lambda: api.ablate(both, "mnist", axes={"lr": "1e-3,1e-2"}, beside="none", **size),
-        "tune": lambda: list(api.tune(both, trials=2, extend=0, **size)),
+        "tune": lambda: list(api.tune(both, **SEARCH, **size)),
     }
     with pytest.raises(ValueError, match="with a bug"):
         commands[command]()
     if command == "tune":
         chosen = json.loads((tmp_path / "learning_rates.json").read_text())
-        assert [each["method"] for each in chosen] == ["projector"]
+        assert [each["search"]["method"] for each in chosen] == ["projector"]
     else:
         assert recorded(tmp_path) == [("projector", "mnist")] * (2 if command == "ablate" else 1)
 
@@ -177,16 +169,41 @@ def test_a_full_disk_while_the_adapter_is_written_damages_nothing_recorded_earli
     assert not list(tmp_path.rglob("*.part"))
 
 
+def test_a_power_failure_after_a_run_loses_nothing_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = Disk(tmp_path, monkeypatch)
+    run(tmp_path, "lora")
+    kept = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.name[0] != "."}
+    disk.fail()
+    disk.close()
+    assert {TENSORS, LOG, "records.jsonl", "mnist.jsonl"} <= {path.name for path in kept}
+    lost = [
+        str(path.relative_to(tmp_path)) for path, data in kept.items() if not path.exists() or path.read_bytes() != data
+    ]
+    assert lost == []
+
+
 def test_two_searches_of_one_results_folder_make_each_trial_once(tmp_path: Path) -> None:
+    both = multiprocessing.Barrier(2)
+
     def search() -> None:
-        list(api.tune("lora,projector", trials=2, extend=1, out=tmp_path, **SIZE))
+        told: list[str] = []
+
+        def tell(label: str, trial: Any) -> None:
+            # The first trial is held until the other process has made one too, of the same search.
+            if not told:
+                both.wait(300)
+            told.append(label)
+
+        made = list(api.tune("lora,projector", told=tell, out=tmp_path, **SEARCH, **SIZE))
+        assert told[0] == "lora"
+        assert [choice.search.method for choice in made] == ["lora", "projector"]
 
     assert [wait() for wait in [in_child(search), in_child(search)]] == [0, 0]
     trials = read_jsonl(tmp_path / "learning_rate_trials.jsonl")
-    assert len({(row["method"], row["rate"]) for row in trials}) == len(trials) == 6
+    assert len({(row["search"]["method"], row["rate"]) for row in trials}) == len(trials) == 6
     chosen = json.loads((tmp_path / "learning_rates.json").read_text())
-    assert [each["method"] for each in chosen] == ["lora", "projector"]
-    assert not list(tmp_path.glob("tuning/*/rate-*"))
+    assert [each["search"]["method"] for each in chosen] == ["lora", "projector"]
+    assert not list(tmp_path.glob("tuning/*/*/checkpoint"))
 
 
 def test_a_killed_trial_goes_on_from_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,15 +216,86 @@ def test_a_killed_trial_goes_on_from_its_checkpoint(tmp_path: Path, monkeypatch:
         return False
 
     def search(out: Path, **more: Any) -> list[Any]:
-        return list(api.tune("lora", trials=2, extend=0, out=out, **SIZE, **more))
+        return list(api.tune("lora", out=out, **SEARCH, **SIZE, **more))
 
     assert os.WTERMSIG(in_child(lambda: search(tmp_path / "cut", stopping=killed))()) == signal.SIGKILL
     steps: list[int] = []
     real = train._Training.step
     monkeypatch.setattr(train._Training, "step", lambda self, *of: (steps.append(self.done + 1), real(self, *of))[1])
     cut = search(tmp_path / "cut")
-    assert steps == [3, 4, 1, 2, 3, 4]
+    assert steps == [3, 4, 1, 2, 3, 4, 1, 2, 3, 4]
     assert cut == search(tmp_path / "whole")
+
+
+def test_a_sweep_whose_node_is_lost_is_done_by_another(tmp_path: Path) -> None:
+    def lost(record: Any) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    node = in_child(lambda: run(tmp_path, "lora,projector,frozen", reporter=Reporter(finished=lost)))
+    assert os.WTERMSIG(node()) == signal.SIGKILL
+    (first,) = recorded(tmp_path)
+    kept = folder_of(tmp_path, first[0]).path("records.jsonl").read_bytes()
+    run(tmp_path, "lora,projector,frozen")
+    assert recorded(tmp_path) == [("frozen", "mnist"), ("lora", "mnist"), ("projector", "mnist")]
+    assert folder_of(tmp_path, first[0]).path("records.jsonl").read_bytes() == kept
+
+
+@pytest.mark.parametrize("name", ["records.jsonl", "mnist.jsonl", "recipe.yaml"])
+def test_a_run_that_was_edited_is_named_and_keeps_no_other_from_being_planned_and_done(
+    name: str, tmp_path: Path
+) -> None:
+    run(tmp_path, "frozen")
+    path = folder_of(tmp_path, "frozen").path(name)
+    path.write_bytes(path.read_bytes().replace(b'"reply":"', b'"reply":"x').replace(b'"n":6', b'"n":7') + b"x: 1\n")
+    planned = api.plan("frozen,projector", "mnist", out=tmp_path, **SIZE)
+    assert [row["train"] for row in planned.runs] == [False, True]
+    assert any(note.startswith("frozen, seed 0: ") for note in planned.notes)
+    with pytest.raises(UntrustedRecord):
+        run(tmp_path, "frozen,projector")
+    assert folder_of(tmp_path, "projector").records()[0].status == "ok"
+    for read in (
+        lambda: api.leaderboard(tmp_path),
+        lambda: api.write_report(tmp_path),
+        lambda: api.write_figures(tmp_path),
+        lambda: api.compare("frozen", "projector", out=tmp_path),
+        lambda: api.load_results(tmp_path).scores,
+    ):
+        with pytest.raises(UntrustedRecord, match="frozen-"):
+            read()
+
+
+def test_a_failure_that_comes_again_is_recorded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def attach(*_: Any) -> Handle:
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 64 bytes.")
+
+    with monkeypatch.context() as patch:
+        lora = method_catalog.load_method(method_catalog.method_entries()["lora"])
+        patch.setattr(lora, "attach", attach)
+        for _ in range(2):
+            assert next(record.status for record in run(tmp_path).made) == "failed"
+    (failed,) = folder_of(tmp_path, "lora").records()
+    assert failed.reason.startswith("out of memory while it was put into the backbone: 64 bytes could not be had")
+    assert recorded(tmp_path) == [("projector", "mnist")]
+    run(tmp_path)
+    assert recorded(tmp_path) == [("lora", "mnist"), ("projector", "mnist")]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", '{"seconds": 1}'])
+def test_a_damaged_training_json_is_one_sentence_and_its_run_alone_stops(text: str, tmp_path: Path) -> None:
+    run(tmp_path, "projector")
+    folder = folder_of(tmp_path, "projector")
+    folder.path("records.jsonl").unlink()
+    folder.path("adapter", "training.json").write_text(text)
+    with pytest.raises(UntrustedRecord, match=r"`training.json` of `projector-\w+` is damaged: .*Delete"):
+        run(tmp_path, "projector,frozen")
+    assert recorded(tmp_path) == [("frozen", "mnist")]
+
+
+def test_nothing_is_trained_in_float16(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="Nothing is trained in float16"):
+        run(tmp_path, "frozen,projector", dtype="float16")
+    with pytest.raises(RequestError, match="Nothing is trained in float16"):
+        list(api.tune("projector", out=tmp_path, dtype="float16", **SIZE))
 
 
 def test_a_lock_that_is_waited_for_lets_a_signal_through(tmp_path: Path) -> None:

@@ -13,10 +13,13 @@ import pytest
 
 from mmpt_bench.evaluation import task_catalog
 from mmpt_bench.methods import method_catalog
+from mmpt_bench.records import learning_rates
 from mmpt_bench.records.budget import Budget
+from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store
 from mmpt_bench.runs.plan import plan
 from mmpt_bench.runs.request import Request
+from mmpt_bench.sources.weights import backbone_fingerprint
 from support.command import bench
 from support.paths import DATA, ROOT
 
@@ -28,7 +31,10 @@ def test_the_main_command_trains_evaluates_and_writes_a_leaderboard_and_a_second
 ) -> None:
     first = bench("run", "--method", "mmpt,frozen", "--tasks", "mme,pope", *QUICK, cwd=tmp_path)
     assert "1 to train, 4 evaluations to do" in first.stderr
-    assert re.search(r"mmpt: learning rate \S+, searched: \d+ rates on validation data", first.stderr)
+    searched = {choice.search.backbone_fingerprint for choice in learning_rates.read(learning_rates.shipped())}
+    is_searched = backbone_fingerprint("embedded") in searched
+    told = "searched: " if is_searched else "documented default, not searched"
+    assert re.search(rf"mmpt: learning rate \S+, {told}", first.stderr)
     assert "step 3/3, loss" in first.stderr
     for name in ("leaderboard.csv", "leaderboard.md"):
         assert (tmp_path / "mmpt-results" / name).stat().st_size > 200
@@ -101,7 +107,7 @@ def test_a_killed_evaluation_answers_no_question_twice_and_leaves_none_out(tmp_p
         (("--set", "lora.r=3"), "names one that `--method` does not"),
         (("--set", "text_length=-1"), "0 or more"),
         (("--set", "text_length=many"), "type int"),
-        (("--data", "nowhere"), "no folder `nowhere`"),
+        (("--data", "nowhere"), "no folder or file `nowhere`"),
         (("--seeds", "1,1"), "different numbers"),
         (("--steps", "0"), "a number from 1"),
         (("--dtype", "float31"), "Did you mean `float32`"),
@@ -132,7 +138,7 @@ def test_a_failed_run_is_recorded_listed_and_never_ranked(tmp_path: Path) -> Non
     done = bench("run", *words, cwd=tmp_path, code=4)
     assert "not finite" in done.stderr
     board = json.loads(bench("leaderboard", "--json", cwd=tmp_path).stdout)["boards"][0]
-    assert [row["method"] for row in board["rows"] if row["rank"] is not None] == ["frozen"]
+    assert [row["method"] for row in board["rows"] if row["place"] is not None] == ["frozen"]
     assert board["failures"][0]["method"] == "projector"
 
 
@@ -213,3 +219,31 @@ def test_a_run_says_which_hyperparameters_are_not_the_defaults(tmp_path: Path) -
         "lora": {"r": 2, "learning_rate": 0.5}, "mmpt": {}, "projector": {}, "frozen": {},
         "peft-ia3": {"config": '{"target_modules": ["q_proj"]}'},
     }  # fmt: skip
+
+
+def costs_by_seed(folder: Path) -> dict[int, Record]:
+    return {record.seed: record for record in Store(folder / "results").records()}
+
+
+@pytest.mark.slow
+def test_costs_are_a_runs_own_where_it_is_the_first_of_its_process(tmp_path: Path) -> None:
+    words = ("run", "--method", "projector", "--tasks", "cifar10", *QUICK)
+    bench(*words, "--seeds", "0,1", cwd=tmp_path)
+    bench(*words, "--seeds", "1,2,3", "--measure-costs", cwd=tmp_path)
+    found = costs_by_seed(tmp_path)
+    assert {seed: record.own_process for seed, record in found.items()} == {0: True, 1: False, 2: True, 3: True}
+    for seed in (0, 2, 3):
+        record = found[seed]
+        assert record.is_memory_own
+        assert 0 < (record.resident_bytes or 0) < record.peak_bytes
+        # One thread: the processor is busy no longer than the clock runs.
+        assert 0 < (record.cpu_seconds or 0) <= 1.2 * record.train_seconds * (record.environment["cores"] or 1)
+    assert not found[1].is_memory_own
+
+
+@pytest.mark.slow
+def test_a_failed_run_does_not_keep_the_others_from_being_measured(tmp_path: Path) -> None:
+    words = ("--method", "projector,frozen", "--set", "projector.learning_rate=1e30", "--tasks", "cifar10", *QUICK)
+    done = bench("run", *words, "--measure-costs", cwd=tmp_path, code=4)
+    assert "frozen" in done.stdout
+    assert sorted(record.status for record in Store(tmp_path / "mmpt-results").records()) == ["failed", "ok"]

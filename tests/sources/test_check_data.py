@@ -285,8 +285,11 @@ def test_an_mme_image_with_one_question_is_found_before_anything_runs(tmp_path: 
     report = check_data(task("mme"), Where(data))
     assert "MME cannot be scored" in report.fault
     assert "`color/b.png` has 1" in report.fault
-    with pytest.raises(RequestError, match=r"`color/b.png` has 1"):
+    with pytest.raises(RequestError, match=r"`color/b.png` has 1.*--on-bad-item skip"):
         api.plan("frozen", "mme", data=data, out=tmp_path / "out")
+    planned = api.plan("frozen", "mme", data=data, out=tmp_path / "out", on_bad_item="skip")
+    assert [(row["questions"], row["pictures"]) for row in planned.tasks] == [(2, 1)]
+    assert any("1 of 3 questions left out" in note and "`color/b.png` has 1" in note for note in planned.notes)
 
 
 @pytest.mark.parametrize("words", [[], ["--images"]])

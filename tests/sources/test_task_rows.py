@@ -21,7 +21,7 @@ from mmpt_bench.data.dataset import Dataset, Official
 from mmpt_bench.data.images import BadImage
 from mmpt_bench.data.rows import read_image, read_label, read_text
 from mmpt_bench.data.samples import Sample
-from mmpt_bench.data.tables import split_files
+from mmpt_bench.data.split_files import split_files
 from mmpt_bench.evaluation.metrics import Accuracy
 from mmpt_bench.evaluation.replies import read_reply
 from mmpt_bench.evaluation.task import Task
@@ -161,7 +161,7 @@ def test_a_changed_file_has_another_fingerprint(tmp_path: Path) -> None:
     [
         ({"image": ["x"], "label": [0]}, r"no column `name` in folder `pet`. It has image, label"),
         (pets(label=[0, 7]), r"row 1: `label` is 7"),
-        (pets(label=["cat", "dog"]), r"row 0: `label` is 'cat'"),
+        (pets(label=[0.5, 1.0]), r"row 0: `label` is 0.5"),
         (pets(label=[0, None]), r"row 1: `label` is None"),
         (pets(image=[None, None]), r"2 rows have no picture: row 0: `image` is empty"),
         (
@@ -428,6 +428,22 @@ def test_two_generations_of_a_splits_files_are_refused_with_both_names(names: li
     with pytest.raises(RequestError, match="two downloads") as refused:
         split_files(names, readme, None, "test", "here")
     assert sum(f"`{name}`" in str(refused.value) for name in names) == 2
+
+
+@pytest.mark.parametrize("other", ["test.jsonl", "test-00000-of-00001.parquet"])
+def test_two_forms_of_a_split_are_refused_with_both_names(other: str) -> None:
+    names = ["data/test-00000-of-00001.parquet", other]
+    with pytest.raises(RequestError, match=rf"`data/test-00000-of-00001.parquet` and `{other}`"):
+        split_files(names, "", None, "test", "here")
+
+
+def test_data_without_a_row_are_refused(tmp_path: Path) -> None:
+    pets_image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    write(
+        tmp_path, pets(image=pa.array([], pets_image), name=pa.array([], pa.string()), label=pa.array([], pa.int64()))
+    )
+    with pytest.raises(RequestError, match="There is no row of"):
+        samples(PET, folder_rows(PET, tmp_path))
 
 
 def test_the_files_of_one_generation_are_read_in_order() -> None:

@@ -1,8 +1,10 @@
-"""Intervals, differences, ranks and retention, against scipy and statsmodels, by hand and by simulation."""
+"""Intervals, differences, places, groups and retention, against scipy and statsmodels, by hand and by simulation."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from itertools import combinations, product
 
 import numpy as np
 import pytest
@@ -11,17 +13,20 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from mmpt_bench.evaluation.metrics import Accuracy, MMEMetric
-from mmpt_bench.stats.claims import ranks, retention
+from mmpt_bench.stats.claims import Ranking, compact_letters, ranking, retention
 from mmpt_bench.stats.differences import (
     crossed_errors,
+    detectable_by_seeds,
     detectable_difference,
     holm,
     method_difference,
     method_differences,
+    share_as_far,
     sign_flip,
+    swapped_differences,
 )
 from mmpt_bench.stats.intervals import chance_centred, cluster_bootstrap, percentile, seed_spread
-from mmpt_bench.stats.resampling import Resampled, Tally, average, picture_draws, resample
+from mmpt_bench.stats.resampling import Resampled, Tally, average, picture_draws, resample, resample_all
 from support.simulated import checkpoint_p, method_scope_error, simulated, tally_of, values
 
 
@@ -58,6 +63,21 @@ def test_bootstrap_has_the_variance_that_theory_gives() -> None:
 def test_bootstrap_keeps_every_stratum_at_its_size() -> None:
     tally = tally_of(np.array([1.0, 1, 1, 0, 0]), strata=["a", "a", "a", "b", "b"])
     assert cluster_bootstrap(tally, values)["accuracy"] == (0.6, 0.6)
+
+
+def test_wordings_are_drawn_and_pictures_within_them() -> None:
+    right = np.repeat([1.0, 1, 0, 0], 25)
+    one = tally_of(right)
+    four = dataclasses.replace(one, wordings=tuple(str(k) for k in np.repeat(range(4), 25)))
+    draws = picture_draws(four, values, 20_000, 0)["accuracy"]
+    # All that varies is which of the four means are drawn: variance 1/4 between them, over 4 drawn.
+    assert draws.std() == pytest.approx(0.25, rel=0.02)
+    assert set(np.round(draws, 6)) == {0, 0.25, 0.5, 0.75, 1}
+    mixed = dataclasses.replace(one, wordings=tuple(str(k % 2) for k in range(100)))
+    within = np.mean([0.5 * 0.5 / 50 / 2] * 2)
+    assert picture_draws(mixed, values, 20_000, 0)["accuracy"].var() == pytest.approx(within, rel=0.06)
+    alike = dataclasses.replace(one, wordings=("",) * 100)
+    assert (picture_draws(alike, values, 99, 3)["accuracy"] == picture_draws(one, values, 99, 3)["accuracy"]).all()
 
 
 def test_same_seed_same_interval_and_another_seed_another() -> None:
@@ -168,20 +188,109 @@ def board() -> dict[str, dict[int, Tally]]:
     return {name: {seed: simulated(rng, a, pictures, 1) for seed in range(8)} for name, a in abilities.items()}
 
 
-def test_ties_share_a_rank_and_the_worse_method_counts_its_betters(board: dict[str, dict[int, Tally]]) -> None:
-    found = ranks(resample(board, values, "accuracy"))
-    assert found.ranks == {"good": 1, "alike": 1, "bad": 3}
-    assert found.intervals["bad"] == (3, 3)
-    assert found.intervals["good"] == (1, 2)
+def groups(found: Ranking) -> dict[str, str]:
+    return {name: standing.groups for name, standing in found.standings.items()}
+
+
+def test_what_is_not_separated_shares_a_letter_and_the_worse_method_has_another(
+    board: dict[str, dict[int, Tally]],
+) -> None:
+    found = ranking(resample(board, values, "accuracy"))
+    assert groups(found) == {"good": "a", "alike": "a", "bad": "b"}
+    assert (found.standings["bad"].place, found.standings["bad"].interval) == (3, (3, 3))
+    assert {found.standings[name].place for name in ("good", "alike")} == {1, 2}
+    assert found.standings["good"].interval == (1, 2)
     assert not found.exploratory
+    assert not any(standing.borderline for standing in found.standings.values())
     assert {(c.first, c.second): c.better for c in found.comparisons}["good", "alike"] is None
 
 
 def test_five_seeds_separate_nothing_and_are_exploratory(board: dict[str, dict[int, Tally]]) -> None:
     five = {name: {seed: runs[seed] for seed in range(5)} for name, runs in board.items()}
-    found = ranks(resample(five, values, "accuracy"))
-    assert set(found.ranks.values()) == {1}
+    found = ranking(resample(five, values, "accuracy"))
+    assert set(groups(found).values()) == {"a"}
     assert found.exploratory
+    # The least p by sign flips, .0625, would be borderline for every pair.
+    assert not any(standing.borderline for standing in found.standings.values())
+
+
+def drawn(by_seed: Sequence[Sequence[float]]) -> Resampled:
+    """Returns methods a, b, c, ... with these scores at each seed, whatever the pictures."""
+    scores = np.array(by_seed, dtype=float)
+    pictures = np.repeat(scores[None], 50, axis=0)
+    names = tuple("abcdefgh"[: len(scores)])
+    return Resampled(names, tuple(range(scores.shape[1])), scores, pictures, pictures.mean(axis=2))
+
+
+def test_p_that_decides_is_the_larger_of_holms_and_the_sign_flips() -> None:
+    # Paired differences of 8 seeds, 7 of them +.1 and one -.0001, about: the t test is sure, flips give 4 / 256.
+    apart = [0.1, 0.101, 0.099, 0.1, 0.102, 0.1, 0.098, -0.0001]
+    (pair,) = ranking(drawn([apart, [0.0] * 8])).comparisons
+    assert pair.p_holm == pytest.approx(scipy_stats.ttest_1samp(apart, 0).pvalue)
+    assert pair.difference.p_sign_flip == 4 / 256
+    assert pair.p_adjusted == 4 / 256
+    assert pair.better == "a"
+
+
+def test_borderline_is_a_p_near_five_percent_on_either_side() -> None:
+    # Six seeds, all ahead: flips give 2 / 64 = .031, between .025 and .1, though the t test is sure.
+    found = ranking(drawn([[0.5, 0.51, 0.52, 0.5, 0.51, 0.52], [0.1, 0.12, 0.1, 0.12, 0.1, 0.12]]))
+    assert groups(found) == {"a": "a", "b": "b"}
+    assert all(standing.borderline for standing in found.standings.values())
+    # With eight, flips give .0078.
+    sure = ranking(drawn([[0.5, 0.51, 0.52, 0.5, 0.51, 0.52, 0.5, 0.51], [0.1, 0.12] * 4]))
+    assert not any(standing.borderline for standing in sure.standings.values())
+
+
+def test_letters_of_piepho_by_hand() -> None:
+    # Best first: A is apart from C and D, B from D. Groups AB, BC, CD: a chain, which one rank could not show.
+    assert compact_letters("ABCD", [("A", "C"), ("A", "D"), ("B", "D")]) == {"A": "a", "B": "ab", "C": "bc", "D": "c"}
+    # Nothing is apart: one letter. Everything is: a letter each.
+    assert compact_letters("ABC", []) == {"A": "a", "B": "a", "C": "a"}
+    assert compact_letters("ABC", [("A", "B"), ("C", "A"), ("B", "C")]) == {"A": "a", "B": "b", "C": "c"}
+    # D, the lowest, is so unsteady that it is apart from nothing; A and B differ from C.
+    assert compact_letters("ABCD", [("A", "C"), ("B", "C")]) == {"A": "a", "B": "a", "C": "b", "D": "ab"}
+    assert compact_letters([], []) == {}
+
+
+def test_letters_beyond_the_alphabet_stay_distinct() -> None:
+    names = [f"m{number}" for number in range(60)]
+    found = compact_letters(names, [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]])
+    assert len(set(found.values())) == 60
+    assert (found["m0"], found["m26"], found["m52"]) == ("a", "A", "a1")
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 5])
+def test_two_methods_share_a_letter_exactly_where_they_are_not_apart(n: int) -> None:
+    """Goes through every set of pairs that may be apart, possible or not: 1,024 of five methods."""
+    names = "ABCDE"[:n]
+    pairs = list(combinations(names, 2))
+    for chosen in product((False, True), repeat=len(pairs)):
+        apart = {pair for pair, is_apart in zip(pairs, chosen, strict=True) if is_apart}
+        found = compact_letters(names, apart)
+        assert all(found.values())
+        for first, second in pairs:
+            assert bool(set(found[first]) & set(found[second])) == ((first, second) not in apart)
+        # No letter's methods all have another one: it would say nothing.
+        having = [{name for name in names if letter in found[name]} for letter in set("".join(found.values()))]
+        assert not any(one < other for one in having for other in having)
+
+
+def test_letters_follow_the_adjusted_p_of_the_boards_one_family() -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        found = ranking(drawn(rng.normal(rng.normal(0, 0.02, (6, 1)), 0.02, (6, 8))))
+        assert [pair.p_holm for pair in found.comparisons] == pytest.approx(
+            list(multipletests([pair.difference.p for pair in found.comparisons], method="holm")[1]), abs=1e-12
+        )
+        own = groups(found)
+        for pair in found.comparisons:
+            assert bool(set(own[pair.first]) & set(own[pair.second])) == (pair.p_adjusted >= 0.05)
+
+
+def test_places_are_by_the_mean_and_only_equal_means_share_one() -> None:
+    found = ranking(drawn([[0.5, 0.7], [0.6, 0.6], [0.9, 0.9], [0.5, 0.5]])).standings
+    assert {name: standing.place for name, standing in found.items()} == {"a": 2, "b": 2, "c": 1, "d": 4}
 
 
 def test_a_method_without_seeds_is_compared_at_every_seed(board: dict[str, dict[int, Tally]]) -> None:
@@ -263,9 +372,9 @@ def test_accuracy_metric_can_be_resampled() -> None:
 
 def test_errors_of_pairs_are_those_of_their_own_differences_on_every_resample() -> None:
     rng = np.random.default_rng(4)
-    drawn = rng.normal(0.6, 0.05, (300, 3, 6)) + rng.normal(0, 0.05, (300, 1, 6))
+    drawn = rng.normal(0.6, 0.05, (2000, 3, 6)) + rng.normal(0, 0.05, (2000, 1, 6))
     drawn[:, 2] = drawn[:, 1]
-    by_seed = rng.normal(0.6, 0.02, (3, 6))
+    by_seed = rng.normal(0.6, 0.2, (3, 6))
     by_seed[2] = by_seed[1]
     resampled = Resampled(("a", "b", "same"), tuple(range(6)), by_seed, drawn, drawn.mean(axis=2))
     apart, no = method_differences(resampled, [("a", "b"), ("b", "same")])
@@ -326,3 +435,149 @@ def test_method_scope_interval_covers_and_its_test_errs_as_often_as_it_says(n_se
     held, called = method_scope_error(n_seeds, 1500, 11)
     assert 0.935 <= held <= 0.965
     assert 0.035 <= called <= 0.065
+
+
+@pytest.mark.parametrize("strata", [None, ["a", "b"] * 5])
+def test_every_picture_is_drawn_once_on_average_the_first_and_the_last_among_them(strata: list[str] | None) -> None:
+    for picture in range(10):
+        right = np.zeros(10)
+        right[picture] = 1
+        draws = 10 * picture_draws(tally_of(right, strata=strata), values, 4000, 0)["accuracy"]
+        # Of n draws with replacement, one picture is drawn once on average, with variance 1 - 1/n.
+        assert draws.mean() == pytest.approx(1, abs=0.07)
+        assert draws.var() == pytest.approx(1 - 1 / (5 if strata else 10), abs=0.12)
+
+
+def test_seeds_are_drawn_with_replacement() -> None:
+    # One seed has every answer right and one none, so that pictures do not matter: 0, 1/2 and 1 at 1 : 2 : 1.
+    runs = {0: tally_of(np.zeros(30)), 1: tally_of(np.ones(30))}
+    found = resample({"a": runs, "b": {0: runs[1], 1: runs[0]}}, values, "accuracy", 4000)
+    shares = [float((found.draws[:, 0] == mean).mean()) for mean in (0, 0.5, 1)]
+    assert shares == pytest.approx([0.25, 0.5, 0.25], abs=0.03)
+    # Both methods have the same seeds drawn: what one gains the other loses.
+    assert found.draws.sum(axis=1).tolist() == [1.0] * 4000
+    assert found.estimates.tolist() == [0.5, 0.5]
+
+
+def of_seeds(by_seed: np.ndarray) -> Resampled:
+    """Returns methods whose pictures tell nothing, (methods, seeds): only seeds make them differ."""
+    drawn = np.repeat(by_seed[None], 100, axis=0)
+    methods, seeds = (tuple("abcdefgh"[: by_seed.shape[0]]), tuple(range(by_seed.shape[1])))
+    return Resampled(methods, seeds, by_seed, drawn, drawn.mean(axis=2))
+
+
+def test_who_is_better_is_said_after_holm_over_all_pairs() -> None:
+    rng = np.random.default_rng(3)
+    noise = rng.normal(0, 1, 8)
+    noise = (noise - noise.mean()) / noise.std(ddof=1)
+    # Differences of 8 seeds with mean m and deviation 1 have t = m sqrt(8): p .03 and .014, one each for 3 pairs.
+    for wanted, better in ((0.03, None), (0.014, "a")):
+        mean = scipy_stats.t.isf(wanted / 2, 7) / np.sqrt(8)
+        by_seed = np.stack([noise + mean, np.zeros(8), rng.permutation(noise) * 40])
+        found = ranking(of_seeds(by_seed)).comparisons
+        raw = [scipy_stats.ttest_rel(by_seed[i], by_seed[j]).pvalue for i, j in ((0, 1), (0, 2), (1, 2))]
+        assert raw[0] == pytest.approx(wanted)
+        assert [c.difference.p for c in found] == pytest.approx(raw)
+        assert [c.p_holm for c in found] == pytest.approx(list(multipletests(raw, method="holm")[1]))
+        assert sign_flip(by_seed[0] - by_seed[1]) <= 0.05
+        assert [c.better for c in found] == [better, None, None]
+
+
+def test_a_difference_that_the_sign_flips_do_not_confirm_is_none() -> None:
+    # Five seeds: the t test is as sure as one likes, 2 / 2**5 = .0625 is all that sign flips can say.
+    by_seed = np.array([[0.9, 0.91, 0.9, 0.89, 0.9], [0.1, 0.1, 0.11, 0.1, 0.09]])
+    (found,) = ranking(of_seeds(by_seed)).comparisons
+    assert found.p_holm < 1e-6
+    assert found.difference.p_sign_flip == 0.0625
+    assert found.better is None
+
+
+def test_two_seeds_and_two_methods_are_compared_and_fewer_are_not() -> None:
+    assert len(ranking(of_seeds(np.array([[0.5, 0.6], [0.4, 0.55]]))).comparisons) == 1
+    assert ranking(of_seeds(np.array([[0.5, 0.6]]))).comparisons == ()
+    assert ranking(of_seeds(np.array([[0.5], [0.6]]))).comparisons == ()
+
+
+def test_what_seeds_could_have_found_is_the_t_tests_least_difference_at_the_power() -> None:
+    by_seed = np.random.default_rng(1).normal(0.7, 0.05, (2, 6))
+    error = scipy_stats.sem(by_seed[0] - by_seed[1])
+    for comparisons in (1, 21):
+        least = scipy_stats.t.isf(0.05 / 2 / comparisons, 5) + scipy_stats.t.isf(0.2, 5)
+        assert detectable_by_seeds(of_seeds(by_seed), "a", "b", comparisons) == pytest.approx(least * error)
+
+
+def test_draws_as_far_from_nothing_as_the_estimate_are_counted_with_the_estimate_itself() -> None:
+    draws = np.array([-2.0, 0.5, 2.0, 3.0])
+    assert share_as_far(draws, 2.0, exact=True) == 3 / 4
+    assert share_as_far(draws, -2.0, exact=False) == (1 + 3) / (1 + 4)
+
+
+@pytest.mark.parametrize("unlike", [0, 1, 2])
+def test_exchanges_are_drawn_where_not_all_are_asked_for_however_few_pictures_differ(unlike: int) -> None:
+    a, b = tally_of(np.ones(30)), tally_of(np.array([0.0] * unlike + [1.0] * (30 - unlike)))
+    drawn, exact = swapped_differences(a, b, values, "accuracy", 50, 0, exhaustive=False)
+    assert (len(drawn), exact) == (50, False)
+    every, exact = swapped_differences(a, b, values, "accuracy", 50, 0)
+    assert (len(every), exact) == (2**unlike, True)
+    # A picture that differs counts for the one or for the other.
+    assert set(np.round(drawn * 30).astype(int)) <= set(range(-unlike, unlike + 1, 2))
+
+
+def test_draws_are_the_same_in_parts_and_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    runs = {name: {seed: tally_of(rng.binomial(1, 0.6, 40)) for seed in range(3)} for name in "ab"}
+    whole = resample(runs, values, "accuracy", 101, 3, "task")
+    alone = picture_draws(runs["a"][1], values, 101, 3, "task")["accuracy"]
+    monkeypatch.setattr("mmpt_bench.stats.resampling.CHUNK", 50)
+    parts = resample(runs, values, "accuracy", 101, 3, "task")
+    assert whole.pictures_drawn.tolist() == parts.pictures_drawn.tolist()
+    assert whole.draws.tolist() == parts.draws.tolist()
+    assert picture_draws(runs["a"][1], values, 101, 3, "task")["accuracy"].tolist() == alone.tolist()
+    assert alone.tolist() == whole.pictures_drawn[:, 0, 1].tolist()
+
+
+def test_each_task_draws_pictures_for_itself_and_all_draw_seeds_alike() -> None:
+    rng = np.random.default_rng(0)
+    runs = {name: {seed: tally_of(rng.binomial(1, 0.6, 40)) for seed in range(3)} for name in "ab"}
+    one, other, none = (resample(runs, values, "accuracy", seed=0, task=task) for task in ("one", "other", ""))
+    assert len(one.draws) == 2000
+    assert len({each.pictures_drawn.tobytes() for each in (one, other, none)}) == 3
+    assert resample_all(runs, values, ["accuracy"])["accuracy"].draws.tolist() == none.draws.tolist()
+    flat = {name: {seed: tally_of(np.full(40, float(seed % 2))) for seed in range(3)} for name in "ab"}
+    first, second = (resample(flat, values, "accuracy", task=task).draws for task in ("one", "other"))
+    assert first.tolist() == second.tolist()
+
+
+def test_a_figure_that_is_unknown_or_undefined_is_refused_by_name() -> None:
+    def half(sums: np.ndarray, columns: Sequence[str]) -> dict[str, np.ndarray]:
+        share = sums[..., 1] / sums[..., 0]
+        return {"accuracy": share, "sometimes": np.where(share > 0.5, share, np.nan)}
+
+    runs = {"a": tally_of(np.array([1.0, 0, 1, 1])), "b": tally_of(np.array([1.0, 1, 0, 1]))}
+    for name in ("sometimes", "f1"):
+        with pytest.raises(ValueError, match=f"`{name}` is undefined"):
+            resample(runs, half, name)
+
+
+def test_tasks_of_other_methods_seeds_or_draws_are_not_averaged() -> None:
+    rng = np.random.default_rng(0)
+    runs = {name: {seed: tally_of(rng.binomial(1, 0.6, 40)) for seed in range(3)} for name in "abc"}
+    whole = resample(runs, values, "accuracy", 50)
+    fewer = [
+        resample({name: runs[name] for name in "ab"}, values, "accuracy", 50),
+        resample({name: {s: runs[name][s] for s in (0, 1)} for name in runs}, values, "accuracy", 50),
+        resample(runs, values, "accuracy", 49),
+    ]
+    for other in fewer:
+        with pytest.raises(ValueError, match="tasks can be averaged"):
+            average([(whole, 0.5, 1.0), (other, 0.5, 1.0)])
+    both = average([(whole, 0.0, 1.0), (whole, 0.5, 1.0)])
+    assert both.by_seed == pytest.approx((whole.by_seed + (whole.by_seed - 0.5) / 0.5) / 2)
+    assert both.pictures_drawn == pytest.approx((whole.pictures_drawn + (whole.pictures_drawn - 0.5) / 0.5) / 2)
+
+
+def test_large_counts_are_added_up_to_the_last_one() -> None:
+    # 2**24 + 1 is the first whole number that single precision does not have.
+    counts = np.array([[1, 2**24 + 1]])
+    tally = Tally(("0",), ("",), ("asked/", "right/"), counts)
+    assert set(picture_draws(tally, values, 20, 0)["accuracy"]) == {2.0**24 + 1}

@@ -203,3 +203,12 @@ def test_a_method_with_several_rows_is_asked_for_by_the_label_of_one(tmp_path: P
         answer_to(store, ["lora", "mmpt"], TASKS, n_resamples=200)
     answer = answer_to(store, ["lora (r=2)", "mmpt"], TASKS, n_resamples=200)
     assert "lora (r=2)" in answer.sentence
+
+
+def test_different_numbers_of_threads_are_said_of_the_rows_that_are_compared(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    for method, threads in (("lora", "1"), ("vpt", "2"), ("full", "1")):
+        keep(store, record(store, task(), samples(20), "1110", recipe(method), threads=threads))
+    said = answer_to(store, ["lora", "vpt"], {"colours": task()}, n_resamples=50).sentence
+    assert said.endswith("last bits: lora trained with 1 thread; vpt trained with 2 threads.")
+    assert "Threads" not in answer_to(store, ["lora", "full"], {"colours": task()}, n_resamples=50).sentence

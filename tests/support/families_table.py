@@ -17,6 +17,7 @@ METHODS = {
     "frozen": "frozen",
     "projector": "projector",
     "mmpt": "mmpt",
+    "mmpt-code": "mmpt, `visual_states=parameters`",
     "mmpt-apart": "mmpt, `interaction=false`",
     "vpt": "vpt",
     "vpt-shallow": "vpt, `visual_deep=false`",
@@ -37,6 +38,10 @@ Made by `PYTHONPATH=tests python tests/support/families_table.py`;
 `pytest -m slow tests/engine/models/test_families.py` runs the checks.
 """
 TAIL = """
+MMPT's interaction tokens stand in the image slot, before the image tokens (`interaction_place=image`), and are to the
+decoder what these are: where image tokens see each other both ways (PaliGemma), so do they. `interaction_place=front`
+runs where `image` does.
+
 Prompts in a decoder with a sliding window (Gemma 2 and 3, so PaliGemma 2 and Gemma 3) are right as long as prompts and
 text fit the window together (4,096 tokens in Gemma 2, 1,024 in Gemma 3 4B); a longer example is refused with its
 length. In Qwen2.5-VL, blocks that attend within windows get a copy of their prompts in every window.

@@ -34,6 +34,8 @@ def variant(base: type, **changes: Any) -> type:
 VARIANTS = {
     "mmpt": lambda: MMPT,
     "mmpt-code": lambda: variant(MMPT, visual_states="parameters", train_lm_head=True),
+    "mmpt-front": lambda: variant(MMPT, interaction_place="front"),
+    "mmpt-code-front": lambda: variant(MMPT, interaction_place="front", visual_states="parameters"),
     "mmpt-shallow": lambda: variant(MMPT, visual_deep=False, text_deep=False),
     "mmpt-apart": lambda: variant(MMPT, interaction=False),
     "mmpt-text": lambda: variant(MMPT, visual_length=0, interaction=False),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
+import traceback
+from collections.abc import Callable
 from typing import Any
 
 from support.paths import ROOT
@@ -20,3 +23,17 @@ def python(code: str, *arguments: object, **options: Any) -> subprocess.Popen[st
 def line_of(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     return process.stdout.readline().strip()
+
+
+def in_child(work: Callable[[], Any]) -> Callable[[], int]:
+    """Starts work in a forked child; the result waits for it and returns its status, 0 where nothing was raised."""
+    child = os.fork()
+    if not child:
+        try:
+            work()
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+    return lambda: os.waitpid(child, 0)[1]

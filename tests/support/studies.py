@@ -11,10 +11,12 @@ from mmpt_bench.common.files import append_jsonl, write_atomic
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.evaluation.metrics import MME_COGNITION, MME_PERCEPTION
 from mmpt_bench.evaluation.task import Task
-from mmpt_bench.records import ablations
+from mmpt_bench.records import ablations, rate_curve
 from mmpt_bench.records.ablations import Ablation, Point
 from mmpt_bench.records.budget import Budget
-from mmpt_bench.records.learning_rates import FILE, Choice, candidates, dump
+from mmpt_bench.records.learning_rates import FILE, Choice, dump
+from mmpt_bench.records.rate_curve import Curve, grid_between
+from mmpt_bench.records.rate_trials import DEV, Search
 from mmpt_bench.records.recipe import Recipe
 from mmpt_bench.records.run_folder import LOG
 from mmpt_bench.records.store import Store
@@ -29,7 +31,10 @@ TRAINABLE = {"frozen": 0, "projector": 60_000, "mmpt": 90_000, "vpt": 80_000, "p
              "full": 2_900_000}  # fmt: skip
 PARAMS = {
     "frozen": {"learning_rate": 0.0}, "projector": {"learning_rate": 1e-3}, "lora": {"r": 16, "learning_rate": 1e-3},
-    "mmpt": {"visual_length": 20, "text_length": 10, "interaction": True, "learning_rate": 7e-4},
+    "mmpt": {
+        "visual_length": 20, "text_length": 10, "interaction": True, "interaction_place": "image",
+        "learning_rate": 7e-4,
+    },
     "vpt": {"visual_length": 20, "learning_rate": 7e-4}, "prefix": {"length": 10, "learning_rate": 1e-2},
     "full": {"learning_rate": 2e-5},
 }  # fmt: skip
@@ -65,7 +70,8 @@ def add(store: Store, by: Recipe, skill: float, names: Sequence[str]) -> None:
             record(
                 store, of, questions, right, by, trainable=TRAINABLE[by.method], total=3_700_000,
                 train_seconds=0.0 if by.method == "frozen" else 20 + 25 * skill + len(by.method),
-                peak_bytes=int(2**28 * (1 + skill)),
+                peak_bytes=int(2**28 * (1 + skill)), own_process=True, resident_bytes=2**28,
+                cpu_seconds=15 + 25 * skill, others_cpu_seconds=0.1, eval_others_cpu_seconds=0.1,
             )
         )  # fmt: skip
 
@@ -98,15 +104,23 @@ def study(folder: Path, n_seeds: int = 6) -> Store:
         _ablate(store, name, points, seeds if name != "grid" else range(2), names)
     choices = [
         Choice(
-            method, {k: v for k, v in PARAMS[method].items() if k != "learning_rate"}, "b" * 8, "c" * 8,
-            vars(Budget(steps=60)),
-            tuple((rate, None if i == 5 and method == "full" else 1.4 - skill + 0.1 * abs(i - 2))
-                  for i, rate in enumerate(candidates(1e-4, 1e-2, 6))),
+            Search(method, {k: v for k, v in PARAMS[method].items() if k != "learning_rate"}, "b" * 8, "c" * 8,
+                   vars(Budget(steps=60)), "float32", DEV, "d" * 8),
+            Curve(tuple(rate_curve.Point(rate, _by_seed(method, skill, i))
+                        for i, rate in enumerate(grid_between(3e-5, 3e-2)))),
+            0, ("mme", "pope"),
         )
         for method, skill in SKILL.items() if method != "frozen"
     ]  # fmt: skip
     write_atomic(store.path(FILE), dump(choices).encode())
     return store
+
+
+def _by_seed(method: str, skill: float, i: int) -> tuple[tuple[int, float | None], ...]:
+    """Returns (seed, score) of the rate with number `i`: highest in the middle, with three seeds around it."""
+    n = 3 if abs(i - 3) < 2 else 1
+    failed = i == 6 and method == "full"
+    return tuple((1000 + s, None if failed else skill - 0.1 * abs(i - 3) + 0.01 * s) for s in range(n))
 
 
 Made = tuple[dict[str, str], dict[str, object], float]

@@ -24,7 +24,7 @@ def leaderboard_csv(boards: Sequence[Board]) -> bytes:
 
 
 def _csv_row(board: Board, row: Row, column: Column, cell: Cell) -> dict[str, Any]:
-    apart = ("values", "retention", "by_seed", "eval_keys")
+    apart = ("values", "retention", "by_seed", "eval_keys", "interval", "place_interval", "gain_interval")
     of_cell = {name: value for name, value in plain(cell).items() if name not in apart}
     ratios = {
         f"retention_{name}{suffix}": value
@@ -32,7 +32,7 @@ def _csv_row(board: Board, row: Row, column: Column, cell: Cell) -> dict[str, An
         for suffix, value in (("", ratio.value), ("_low", _low(ratio.interval)), ("_high", _high(ratio.interval)),
                               ("_reason", ratio.reason))
     }  # fmt: skip
-    of_row = {name: getattr(row, name) for name in ("trainable", "total", "share", "train_seconds", "peak_bytes")}
+    costs = ("trainable", "total", "share", "train_seconds", "cpu_seconds", "peak_bytes", "own_bytes")
     return {
         **_csv_board(board),
         "method": row.method,
@@ -41,21 +41,31 @@ def _csv_row(board: Board, row: Row, column: Column, cell: Cell) -> dict[str, An
         "status": "ok",
         "task": column.task,
         **{name: value for name, value in plain(column).items() if name not in ("task", "title", "counts")},
-        **{k: v for k, v in of_cell.items() if k not in ("interval", "rank_interval")},
+        **of_cell,
+        "worst_seed": cell.worst,
         "interval_low": _low(cell.interval),
         "interval_high": _high(cell.interval),
-        "rank_low": _low(cell.rank_interval),
-        "rank_high": _high(cell.rank_interval),
+        "place_low": _low(cell.place_interval),
+        "place_high": _high(cell.place_interval),
+        "gain_low": _low(cell.gain_interval),
+        "gain_high": _high(cell.gain_interval),
         "n_seeds": len(cell.by_seed) if row.trains else None,
         "seeds": " ".join(map(str, cell.by_seed)),
         **ratios,
         "overall": row.overall,
         "overall_low": _low(row.overall_interval),
         "overall_high": _high(row.overall_interval),
-        "overall_rank": row.rank,
+        "overall_worst_seed": row.worst,
+        "overall_gain": row.gain,
+        "overall_gain_low": _low(row.gain_interval),
+        "overall_gain_high": _high(row.gain_interval),
         "overall_place": row.place,
+        "overall_place_low": _low(row.place_interval),
+        "overall_place_high": _high(row.place_interval),
+        "overall_groups": row.groups,
+        "overall_borderline": row.borderline,
         "unranked": row.unranked,
-        **of_row,
+        **{name: getattr(row, name) for name in costs},
         "adapter_bytes": row.adapter_bytes,
         "learning_rate": row.learning_rate,
         "learning_rate_source": row.learning_rate_source,

@@ -1,4 +1,4 @@
-"""A leaderboard as LaTeX for a paper: a booktabs table a board, with everything in bold that is tied with the best."""
+"""A leaderboard as LaTeX for a paper: a booktabs table a board, in bold what is not separated from the best."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ NOTHING = "--"
 def leaderboard_latex(boards: Sequence[Board]) -> bytes:
     """Returns a table for each board that has a row, the same bytes for the same boards.
 
-    A figure is bold where no method is significantly better: rank 1 of its column. Where nothing is separated,
-    everything that is ranked is bold, and the caption says why.
+    A figure is bold where its method shares a letter with the best of its column: they are not separated. Where
+    nothing is separated, everything that is ranked is bold, and the caption says why.
     """
     tables = [_table(board) for board in boards if board.rows]
     return ("\n\n".join([HEAD, *tables]) + "\n").encode()
 
 
 def _table(board: Board) -> str:
-    columns = "l" + "r" * (len(board.columns) + 2)
-    units = ["of " + f"{c.ceiling:.0f}" if c.unit == "points" else r"\%" for c in board.columns] + [r"\%", r"\%"]
-    head = ["Method", *(latex(column.title) for column in board.columns), "Overall", "Trained"]
+    columns = "l" + "r" * (len(board.columns) + 1) + "lr"
+    units = ["of " + f"{c.ceiling:.0f}" if c.unit == "points" else r"\%" for c in board.columns]
+    units += [r"\%", "", r"\%"]
+    head = ["Method", *(latex(column.title) for column in board.columns), "Overall", "Place", "Trained"]
     lines = [
         r"\begin{table}",
         r"\centering",
@@ -54,18 +55,21 @@ def _table(board: Board) -> str:
 
 
 def _row(row: Row, board: Board) -> str:
-    cells = [latex(row.label), *(_cell(row, column) for column in board.columns)]
-    overall = NOTHING
+    cells = [latex(row.label), *(_cell(row, column, board) for column in board.columns)]
+    overall, place = NOTHING, NOTHING
     if row.overall is not None:
-        overall = _figure(row.overall, row.overall_interval, 100.0, row.rank == 1)
-    return f"{' & '.join([*cells, overall, latex(numbers.share(row).removesuffix(' %'))])} \\\\"
+        overall = _figure(row.overall, row.overall_interval, 100.0, row in board.leaders)
+        place = latex(numbers.place(row))
+    return f"{' & '.join([*cells, overall, place, latex(numbers.share(row).removesuffix(' %'))])} \\\\"
 
 
-def _cell(row: Row, column: Column) -> str:
+def _cell(row: Row, column: Column, board: Board) -> str:
     cell = row.cells.get(column.task)
     if cell is None:
         return NOTHING
-    return _figure(cell.score, cell.interval, 1.0 if column.unit == "points" else 100.0, cell.rank == 1)
+    best = next((c.groups for r in board.rows if (c := r.cells.get(column.task)) is not None and c.place == 1), "")
+    is_best = bool(set(cell.groups) & set(best))
+    return _figure(cell.score, cell.interval, 1.0 if column.unit == "points" else 100.0, is_best)
 
 
 def _figure(value: float, interval: Interval | None, scale: float, is_best: bool) -> str:
@@ -89,8 +93,8 @@ def _caption(board: Board) -> str:
     what = "seeds and pictures" if n > 1 else "pictures"
     text = (
         f"{board.title[0].upper()}{board.title[1:]}; {numbers.budget(board)}; {seeds}. In brackets: 95 % intervals "
-        f"over {what}. Overall: mean over tasks of (score - chance) / (ceiling - chance). Bold: no method is "
-        "significantly better with other seeds and other pictures, after Holm."
+        f"over {what}. Overall: mean over tasks of (score - chance) / (ceiling - chance). Bold: not separated from "
+        f"the best of the column. {numbers.legend(board)}"
     )
     if board.exploratory:
         text += f" Exploratory: fewer than {SEEDS_TO_CLAIM} seeds cannot separate methods, so that all are tied."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,15 +16,25 @@ EMBEDDED_REMARK = (
     "The tasks of the embedded suite are generated miniatures, not the public benchmarks whose names they bear, for a "
     "small model that ships with the package: no figure here can be compared with one in a paper."
 )
+COVERED = (
+    "They cover other pictures and other seeds; they do not cover the selection of the learning rate, nor another base."
+)
 RATIO_TITLES = ("raw", "chance-corrected", "gain recovered")
 FOOTNOTES = (
-    "**Rank** is 1 + the number of methods that are significantly better with other seeds and other pictures "
-    "(p ≤ .05 after Holm over all pairs, and by sign flips of the seeds). Methods that share a rank are not separated. "
-    "**By score** is the place by the overall score alone, with the 95 % interval of that place.",
+    "**Place** is by the mean, with the 95 % interval of that place. Methods that share a **letter** are not "
+    "separated; one that shares none with another differs from it with other seeds and other pictures (p < .05 after "
+    "Holm over all pairs of that column, and by sign flips of the seeds). "
+    f"{numbers.BORDERLINE_SIGN} marks a method of which some pair is borderline, p between .025 and .1: there another "
+    "run of one seed may change the letters.",
+    "**Gain** is over tuning the projector alone, in percentage points (MME: "
+    "points). **Worst seed** is the lowest score of one training.",
     "**Overall** is the mean over tasks of (score − chance) / (ceiling − chance), in percent: 0 is guessing, "
     "100 is everything right, below 0 is worse than guessing.",
     "**Intervals** are 95 %, of the figure itself. With two seeds or more, seeds and pictures are resampled together; "
-    "with one seed, or none, pictures alone: then the interval is of that checkpoint, not of the method.",
+    "with one seed, or none, pictures alone: then the interval is of that checkpoint, not of the method. "
+    f"{COVERED}",
+    "**Costs** have a figure only where they were measured: memory of a training that had a process to itself, time of "
+    "one that had the machine to itself too (`mmpt-bench run --measure-costs`).",
     f"**Seeds**: fewer than {SEEDS_TO_CLAIM} cannot separate two methods at p < .05; the row is marked `exploratory`. "
     "A method that does not train (–) has one result.",
     "**Strict** is scored from the reply as parsed, **constrained** from the most probable legal answer; "
@@ -60,11 +69,6 @@ def leaderboard_md(boards: Sequence[Board], published: Sequence[Published]) -> b
     return ("\n\n".join(parts) + "\n").encode()
 
 
-def json_bytes(value: dict[str, Any]) -> bytes:
-    """Returns JSON as a file: indented, sorted, and without NaN (ValueError)."""
-    return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
-
-
 def _board_md(board: Board) -> list[str]:
     parts = [f"## {markdown(board.title[0].upper() + board.title[1:])}", _budget_md(board)]
     if board.limit is not None:
@@ -97,24 +101,26 @@ def _budget_md(board: Board) -> str:
 
 def _ranks_md(board: Board) -> str:
     titles = [markdown(column.title) for column in board.columns]
-    header = ["Rank", "By score", "Method", "Overall", *titles, "Trainable", "Seeds", "Notes"]
+    header = ["Place", "Method", "Overall", "Worst seed", "Gain", *titles, "Trainable", "Seeds", "Notes"]
     lines = []
     for row in board.rows:
         overall = (
             f"{numbers.percent(row.overall)} ({numbers.percents(row.overall_interval)})"
-            if row.rank
+            if row.place
             else numbers.NOTHING
         )
+        beside = (numbers.percent(row.worst), numbers.gain(row.gain, row.gain_interval))
         scores = [numbers.score(c.score, column) if c else numbers.NOTHING for column, c in _cells(board, row)]
         notes = [*(["not ranked: " + row.unranked] if row.unranked else []), *row.flags]
-        places = (numbers.rank(row.rank), numbers.rank(row.place, row.rank_interval))
-        lines.append((*places, row.label, overall, *scores, numbers.share(row), numbers.seeds(row), "; ".join(notes)))
-    return _table(header, lines)
+        share, seeds = numbers.share(row), numbers.seeds(row)
+        lines.append((numbers.place(row), row.label, overall, *beside, *scores, share, seeds, "; ".join(notes)))
+    table = _table(header, lines)
+    return f"{table}\n\n{markdown(numbers.legend(board), 2000)}" if len(board.ranked) > 1 else table
 
 
 def _task_md(board: Board, column: Column) -> str:
-    header = ["Method", "Score", "95 % interval", "SD", "Seeds", "Strict", "Constrained", "Unreadable", "Rank"]
-    header += [f"Retention: {title}" for title in RATIO_TITLES]
+    header = ["Place", "Method", "Score", "95 % interval", "SD", "Worst seed", "Gain", "Seeds", "Strict", "Constrained"]
+    header += ["Unreadable"] + [f"Retention: {title}" for title in RATIO_TITLES]
     lines = []
     for row in board.rows:
         cell = row.cells.get(column.task)
@@ -122,15 +128,17 @@ def _task_md(board: Board, column: Column) -> str:
             continue
         lines.append(
             (
+                numbers.place(cell),
                 row.label,
                 numbers.score(cell.score, column),
                 numbers.interval(cell.interval, column),
                 numbers.spread(cell, column),
+                numbers.score(cell.worst, column, out_of=False),
+                numbers.gain(cell.gain, cell.gain_interval, column),
                 str(len(cell.by_seed)) if row.trains else numbers.NOTHING,
                 numbers.score(cell.strict, column, out_of=False),
                 numbers.score(cell.constrained, column, out_of=False),
                 numbers.percent(cell.unreadable),
-                numbers.rank(cell.rank),
                 *(numbers.ratio(cell.retention.get(name)) for name in RATIOS),
             )
         )
@@ -158,15 +166,16 @@ def _figures_md(board: Board, column: Column) -> str:
 
 
 def _costs_md(board: Board) -> str:
-    header = ("Method", "Trainable (counted)", "Share", "Training (measured)", "Peak memory (measured)", "Adapter file",
-              "Learning rate", "How it was chosen")  # fmt: skip
+    header = ("Method", "Trainable (counted)", "Share", "Training, wall", "Training, CPU", "Memory of its own",
+              "Peak of the process", "Adapter file", "Learning rate", "How it was chosen")  # fmt: skip
     lines = [
         (
             row.label,
             f"{row.trainable:,} of {row.total:,}",
             numbers.share(row),
-            *((numbers.seconds(row.train_seconds), numbers.size(row.peak_bytes), numbers.size(row.adapter_bytes))
-              if row.trains else (numbers.NOTHING,) * 3),
+            *(numbers.seconds(value) for value in (row.train_seconds, row.cpu_seconds)),
+            *(numbers.size(value) for value in (row.own_bytes, row.peak_bytes)),
+            numbers.size(row.adapter_bytes if row.trains else None),
             numbers.rate(row),
             row.learning_rate_source,
         )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from mmpt_bench.board.board import Board, Cell, Column, Row
-from mmpt_bench.stats.claims import Ratio
+from mmpt_bench.stats.claims import BORDERLINE, SIGNIFICANT, Ratio
 from mmpt_bench.stats.intervals import Interval
 
 NOTHING = "–"
+BORDERLINE_SIGN = "†"
 
 
 def score(value: float | None, column: Column, out_of: bool = True) -> str:
@@ -49,11 +50,44 @@ def ratio(value: Ratio | None) -> str:
     return f"{percent(value.value)} ({percents(value.interval)})"
 
 
-def rank(number: int | None, between: tuple[int, int] | None = None) -> str:
-    """Returns a rank, with its interval where it is given: "2 (1–4)"."""
-    if number is None:
+def place(of: Row | Cell) -> str:
+    """Returns a place with its interval, its groups and whether they are borderline: "2 (1–4) ab†"."""
+    if of.place is None or of.place_interval is None:
         return NOTHING
-    return f"{number}" if between is None else f"{number} ({between[0]}–{between[1]})"
+    low, high = of.place_interval
+    return f"{of.place} ({low}–{high}) {groups(of)}"
+
+
+def groups(of: Row | Cell) -> str:
+    """Returns the letters of the groups, with a sign where they are borderline: "ab†"."""
+    return of.groups + (BORDERLINE_SIGN if of.borderline else "")
+
+
+def gain(value: float | None, between: Interval | None, column: Column | None = None) -> str:
+    """Returns a gain in points of the task, or in percentage points: "+1.2 (−0.3 to 2.7)"."""
+    if value is None or between is None:
+        return NOTHING
+    scale = 1 if column is not None and column.unit == "points" else 100
+    return f"{scale * value:+.1f} ({scale * between[0]:.1f} to {scale * between[1]:.1f})"
+
+
+def legend(board: Board) -> str:
+    """Returns what places and groups on a board mean, and its borderline pairs."""
+    low, high = (f"{p:g}".removeprefix("0") for p in BORDERLINE)
+    told = (
+        "Place: by the mean, with the 95 % interval of that place over pictures and seeds. Methods that share a letter "
+        f"are not separated (p ≥ {SIGNIFICANT:g} after Holm over all pairs, or by sign flips of the seeds)"
+    ).replace("0.05", ".05")
+    pairs = [c for c in board.comparisons if BORDERLINE[0] <= c.p_adjusted <= BORDERLINE[1]]
+    if board.exploratory or not pairs:
+        return f"{told}."
+    named = "; ".join(f"{c.first} and {c.second} {p_value(c.p_adjusted)}" for c in pairs)
+    return f"{told}. {BORDERLINE_SIGN} borderline: p between {low} and {high} ({named})."
+
+
+def p_value(p: float) -> str:
+    """Returns a p-value: ".021", "< .001", "1"."""
+    return "< .001" if p < 0.001 else "1" if p > 0.9995 else f"{p:.3f}".removeprefix("0")
 
 
 def share(row: Row) -> str:
@@ -67,15 +101,19 @@ def seeds(row: Row) -> str:
     return str(len(row.seeds)) if row.trains else NOTHING
 
 
-def seconds(value: float) -> str:
-    """Returns a duration."""
+def seconds(value: float | None) -> str:
+    """Returns a duration; nothing where it was not measured."""
+    if value is None:
+        return NOTHING
     if value < 120:
         return f"{value:.0f} s"
     return f"{value / 60:.1f} min" if value < 7200 else f"{value / 3600:.1f} h"
 
 
-def size(n_bytes: int) -> str:
-    """Returns a number of bytes in binary units."""
+def size(n_bytes: int | None) -> str:
+    """Returns a number of bytes in binary units; nothing where it was not measured."""
+    if n_bytes is None:
+        return NOTHING
     value = float(n_bytes)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if value < 1024:

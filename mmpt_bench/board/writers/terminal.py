@@ -29,6 +29,8 @@ def leaderboard_tables(boards: Sequence[Board], new: Collection[str] = ()) -> li
         for number in range(n_tables):
             first, last = (len(board.columns) * k // n_tables for k in (number, number + 1))
             parts.append(_scores(board, board.columns[first:last]))
+        if len(board.ranked) > 1:
+            parts.append(Text.from_markup(rich_text(numbers.legend(board), 2000)))
         notes = [f"Not ranked: {row.label}: {row.unranked}." for row in board.rows if row.unranked]
         notes += [f"{row.label}: {'; '.join(row.flags)}." for row in board.rows if row.flags]
         notes += [f"Note: {text}" for text in board.notes]
@@ -42,18 +44,17 @@ def leaderboard_tables(boards: Sequence[Board], new: Collection[str] = ()) -> li
 
 def _ranks(board: Board, new: Collection[str]) -> Table:
     table = _table(f"{board.title}: {numbers.budget(board)}")
-    for name in ("Rank", "By score", "Method", "Overall", "Trained", "Seeds", "Time"):
+    for name in ("Place", "Method", "Overall", "Worst seed", "Trained", "Seeds"):
         table.add_column(name, justify="left" if name == "Method" else "right", no_wrap=name != "Method")
     for row in board.rows:
         between = f"\n{numbers.percents(row.overall_interval)}" if row.overall_interval else ""
         table.add_row(
-            numbers.rank(row.rank),
-            numbers.rank(row.place, row.rank_interval),
+            numbers.place(row),
             rich_text(row.label) + (" [green]new[/]" if row.has(new) else ""),
             f"{numbers.percent(row.overall)}{between}",
+            numbers.percent(row.worst),
             numbers.share(row),
             numbers.seeds(row),
-            numbers.seconds(row.train_seconds) if row.trains else numbers.NOTHING,
         )
     return table
 

@@ -92,7 +92,11 @@ class Attachment:
         self._undo.close()
 
     def add(self, name: str, parameter: nn.Parameter) -> None:
-        """Makes a new parameter trainable under `name`."""
+        """Makes a parameter trainable under `name`.
+
+        It must be one of the model's: register it on a module of the backbone first, and take it off again by
+        `undo_with`.
+        """
         parameter.requires_grad_(True)
         self.trainable[name] = parameter
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 
 from mmpt_bench.common.errors import RequestError, UntrustedRecord
-from mmpt_bench.common.files import raise_unwritten, write_atomic
+from mmpt_bench.common.files import pointer_told, raise_unwritten, write_atomic
 from mmpt_bench.engine.models.backbone import Backbone
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ _HEADER = "mmpt_bench"
 """Entry of the tensor file's header that names the method, its hyperparameters and the backbone."""
 
 _PREFIX = "base_model.model."
-_LFS = b"version https://git-lfs"
 PROMPT_TYPES = ("MMPT", "VPT", "KVPREFIX")
 """Methods that PEFT knows once `mmpt_bench.peft` is imported."""
 
@@ -120,7 +119,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     except OSError as error:
         raise RequestError(f"`{path}` cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:
-        raise RequestError(_pointer(path) or f"`{path}` is no JSON: {str(error)[:100]}. Fetch it again.") from error
+        raise RequestError(pointer_told(path) or f"`{path}` is no JSON: {str(error)[:100]}. Fetch it again.") from error
     if not isinstance(found, dict):
         raise RequestError(f"`{path}` is no configuration of PEFT: it holds no fields.")
     return found
@@ -148,15 +147,11 @@ def opened_adapter(folder: Path, framework: str = "pt") -> Iterator[Any]:
         with safe_open(path, framework) as stream:
             yield stream
     except (SafetensorError, OSError) as error:
-        why = _pointer(path) or f"`{path}` is damaged ({str(error)[:100]}). Fetch it again, or train the adapter again."
+        why = (
+            pointer_told(path)
+            or f"`{path}` is damaged ({str(error)[:100]}). Fetch it again, or train the adapter again."
+        )
         raise UntrustedRecord(why) from error
-
-
-def _pointer(path: Path) -> str | None:
-    """Returns what is said of a file of which git fetched the pointer alone; None for any other file."""
-    with path.open("rb") as stream:
-        is_pointer = stream.read(len(_LFS)) == _LFS
-    return f"`{path}` is a pointer of git-LFS, not the file: fetch that with `git lfs pull`." if is_pointer else None
 
 
 def plain_config(config: Any) -> dict[str, Any]:

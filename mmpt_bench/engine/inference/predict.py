@@ -20,7 +20,7 @@ from mmpt_bench.engine.forward.tower import unread_blocks_skipped
 from mmpt_bench.engine.inference.plain import Answer, Question, answer
 from mmpt_bench.engine.inference.shared import NotShared, Shared, unfit
 from mmpt_bench.engine.models.backbone import Backbone
-from mmpt_bench.engine.training.memory import halved, shortage
+from mmpt_bench.engine.training.memory import first_here, halved, shortage
 from mmpt_bench.evaluation.task import Task
 
 MARGIN = {"float16": 0.02, "bfloat16": 0.15}
@@ -70,6 +70,7 @@ def answers(
     Raises:
         RunFailed: memory runs out with one question a batch.
     """
+    first_here()
     todo, batch_size, again = _in_order(asked), options.batch_size, 0
     with closing(PreparedImages(backbone, options.images)) as images:
         way = _Way(backbone, title, max_new_tokens, images, options)

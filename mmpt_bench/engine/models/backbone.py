@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from mmpt_bench.common.errors import RequestError, UntrustedRecord, unknown_name
+from mmpt_bench.common.errors import MachineError, RequestError, UntrustedRecord, unknown_name
+from mmpt_bench.data.examples import PLAIN, Opening
 from mmpt_bench.engine.models import chat
 from mmpt_bench.engine.models.anatomy import Anatomy, find_anatomy
 from mmpt_bench.engine.models.encoding import Encoded, Tokens, collated, encoded
@@ -64,13 +65,13 @@ class Backbone:
 
         return torch.autocast(self.device.partition(":")[0], getattr(torch, self.dtype))
 
-    def prompt_text(self, question: str, earlier: Sequence[Exchange] = ()) -> str:
+    def prompt_text(self, question: str, earlier: Sequence[Exchange] = (), opening: Opening = PLAIN) -> str:
         """Returns the chat prompt of one image, earlier exchanges and a question, up to where the answer begins.
 
         Raises RequestError where it does not hold exactly one image token, as when the question brings its own; or
         where the family has no form for several exchanges.
         """
-        text = chat.prompt(self.processor, FAMILIES[self.anatomy.family], question, earlier)
+        text = chat.prompt(self.processor, FAMILIES[self.anatomy.family], question, earlier, opening)
         found = text.count(self.processor.image_token)
         if found != 1:
             raise RequestError(
@@ -78,15 +79,15 @@ class Backbone:
             )
         return text
 
-    def target(self, exchanges: Sequence[Exchange]) -> chat.Target:
+    def target(self, exchanges: Sequence[Exchange], opening: Opening = PLAIN) -> chat.Target:
         """Returns what is to be learnt of a conversation behind the prompt of its first question.
 
         Raises RequestError where the family has no form for several exchanges, or hides where a reply stands.
         """
         if len(exchanges) == 1:
             return exchanges[0].reply
-        prompts = [self.prompt_text(one.question, exchanges[:i]) for i, one in enumerate(exchanges)]
-        whole = chat.written(self.processor, chat.turns(exchanges), answered=True)
+        prompts = [self.prompt_text(one.question, exchanges[:i], opening) for i, one in enumerate(exchanges)]
+        whole = chat.written(self.processor, chat.turns(exchanges), True, opening)
         return chat.target(prompts, whole, exchanges, self.processor.tokenizer.convert_ids_to_tokens(self._turn_end))
 
     @cached_property
@@ -236,7 +237,7 @@ def load_backbone(name: str, dtype: str = "float32", device: str | None = None, 
 
     Raises:
         RequestError: no such backbone, or one that is not an image-text model of a known family.
-        MachineError: the hub has to be asked and cannot be.
+        MachineError: the hub has to be asked and cannot be, there is no such device, or memory runs out.
         UntrustedRecord: the files are damaged, or weights are missing from them.
     """
     if dtype not in DTYPES:
@@ -246,12 +247,19 @@ def load_backbone(name: str, dtype: str = "float32", device: str | None = None, 
     import torch
 
     from mmpt_bench.engine.models.loading import decode_plainly, read_model, read_processor
+    from mmpt_bench.engine.training.memory import told_of_memory
 
-    model = read_model(folder, getattr(torch, dtype))
+    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        is_there = torch.empty(1, device=place).device.type != "meta"
+    except (AssertionError, NotImplementedError, RuntimeError):
+        is_there = False
+    if not is_there:
+        raise MachineError(f"There is no device `{place}` here. Leave `--device` out, or write `cpu`.")
+    with told_of_memory(f"while the backbone `{name}` was loaded"):
+        model = read_model(folder, getattr(torch, dtype)).to(place).eval()
     left_out = decode_plainly(model)
     processor = read_processor(folder, model.config.model_type)
-    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model = model.to(place).eval()
     for weight_name, weight in model.named_parameters():
         if not torch.isfinite(weight).all():
             raise UntrustedRecord(f"`{weight_name}` of backbone `{name}` holds values that are not finite.")

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.common.errors import RequestError
+from mmpt_bench.data.examples import PLAIN, Opening
 from mmpt_bench.engine.models.encoding import Tokens
 from mmpt_bench.engine.models.families import Family
 
@@ -22,16 +23,22 @@ Target = str | tuple[str, ...]
 """A reply; or the replies of a conversation as they are written, and what is between: (reply, between, reply, ...)."""
 
 
-def prompt(processor: Any, family: Family, question: str, earlier: Sequence[Exchange] = ()) -> str:
+def prompt(
+    processor: Any,
+    family: Family,
+    question: str,
+    earlier: Sequence[Exchange] = (),
+    opening: Opening = PLAIN,
+) -> str:
     """Returns the text of one image and a question behind earlier exchanges, up to where the answer begins."""
     if getattr(processor, "chat_template", None) is not None:
-        return written(processor, [*turns(earlier), question], answered=False)
+        return written(processor, [*turns(earlier), question], False, opening)
     if family.prompt is None:
         raise RequestError(f"The processor of this {family.title} has no chat template: add chat_template.jinja to it.")
-    if earlier:
+    if earlier or opening != PLAIN:
+        what = "several exchanges" if earlier else "a system's turn, or an image within the question"
         raise RequestError(
-            f"{family.title} has no form for several exchanges. Give training data of one exchange a picture, or "
-            "another backbone."
+            f"{family.title} has no form for {what}. Give training data of one exchange a picture, or another backbone."
         )
     bos = processor.tokenizer.bos_token or ""
     return family.prompt.format(image=processor.image_token, bos=bos, question=question)
@@ -90,6 +97,16 @@ def parts(prompt: str, target: Target) -> list[str]:
     return list(itertools.accumulate(target, initial=prompt))
 
 
+def learnt(row: Tokens, exchanges: Sequence[Exchange]) -> Tokens:
+    """Returns an example's tokens with those replies that are learnt; RequestError where the length leaves none."""
+    if all(one.learnt for one in exchanges):
+        return row
+    kept = tuple(span for span, one in zip(row.replies, exchanges, strict=False) if one.learnt)
+    if not kept:
+        raise RequestError("No reply that is learnt stands within `max_length` tokens.")
+    return Tokens(row.ids, kept, row.left_out)
+
+
 def row(tokenized: Sequence[list[int]], end: int, longest: int | None) -> Tokens | None:
     """Returns a conversation's tokens with as many exchanges as there is room for; None where there is for none.
 
@@ -112,17 +129,31 @@ def row(tokenized: Sequence[list[int]], end: int, longest: int | None) -> Tokens
     return Tokens(whole[: kept[-1][1]], tuple(kept), len(replies) - len(kept))
 
 
-def written(processor: Any, said: Sequence[str], answered: bool) -> str:
-    """Returns the template's text of questions and replies by turns, with the image in front.
+def written(processor: Any, said: Sequence[str], answered: bool, opening: Opening = PLAIN) -> str:
+    """Returns the template's text of questions and replies by turns, with the image where it stands in the first.
 
-    Where the last of them is not a reply (`answered`), the text ends where one begins.
+    Where the last of them is not a reply (`answered`), the text ends where one begins. Raises RequestError where the
+    template writes no turn of the system, and the conversation has one.
     """
     messages: list[dict[str, Any]] = [
         {"role": ("user", "assistant")[i % 2], "content": [{"type": "text", "text": text}]}
         for i, text in enumerate(said)
     ]
-    messages[0]["content"].insert(0, {"type": "image"})
-    text: str = processor.apply_chat_template(messages, add_generation_prompt=not answered, tokenize=False)
+    before, behind = said[0][: opening.image_at], said[0][opening.image_at :]
+    shown = [{"type": "image"}, {"type": "text", "text": behind}]
+    messages[0]["content"] = [{"type": "text", "text": before}, *shown[: 2 if behind else 1]] if before else shown
+    if not opening.system:
+        text: str = processor.apply_chat_template(messages, add_generation_prompt=not answered, tokenize=False)
+        return text
+    from jinja2 import TemplateError
+
+    messages.insert(0, {"role": "system", "content": [{"type": "text", "text": opening.system}]})
+    try:
+        text = processor.apply_chat_template(messages, add_generation_prompt=not answered, tokenize=False)
+    except TemplateError:
+        text = ""
+    if opening.system not in text:
+        raise RequestError("has a turn of the system, which the backbone's chat template does not write")
     return text
 
 

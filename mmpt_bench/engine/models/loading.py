@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,12 +13,15 @@ import transformers
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, LlavaForConditionalGeneration
-from transformers.utils import logging
+from transformers.utils import logging as transformers_logging
 
 from mmpt_bench.common.errors import MachineError, RequestError, UntrustedRecord
+from mmpt_bench.common.files import loads
 from mmpt_bench.engine.models.anatomy import Anatomy, find_anatomy
 from mmpt_bench.engine.models.families import FAMILIES
 from mmpt_bench.sources.weights import backbone_folder, check_backbone
+
+log = logging.getLogger(__name__)
 
 
 def anatomy_of(backbone: str) -> tuple[Anatomy, int, int]:
@@ -106,8 +111,8 @@ def read_model(folder: Path, dtype: Any) -> Any:
         UntrustedRecord: a weight is damaged, missing, or of another shape than the configuration says.
     """
     # Its bar for reading weights would stand in the middle of ours.
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
     try:
         model, info = model_class(read_config(folder)).from_pretrained(
             folder,
@@ -123,7 +128,7 @@ def read_model(folder: Path, dtype: Any) -> Any:
         raise RequestError(f"`{folder}` does not load as an image-text model: {str(error).splitlines()[0]}") from error
     finally:
         if shown:
-            logging.enable_progress_bar()
+            transformers_logging.enable_progress_bar()
     # Where a weight is missing, transformers draws a random one and warns; such a model answers, and wrongly.
     lacking = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
     if lacking:
@@ -136,13 +141,56 @@ def read_processor(folder: Path, model_type: str) -> Any:
     family = FAMILIES.get(model_type)
     kind = pictures_only(family.video_processor) if family and family.video_processor else AutoProcessor
     try:
-        return kind.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        made = kind.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        return completed(made, folder)
     except ImportError as error:
         raise MachineError(
             f"The processor in `{folder}` cannot be used here: {str(error).strip().splitlines()[-1]}"
         ) from error
     except (OSError, ValueError, KeyError) as error:
         raise RequestError(f"The processor in `{folder}` does not load: {str(error).splitlines()[0]}") from error
+
+
+CLASS_TOKENS = {"clip_vision_model": 1, "dinov2": 1, "siglip_vision_model": 0, "pixtral": 0}
+"""Tokens of a vision tower that are no patches, by its type."""
+
+
+def completed(processor: Any, folder: Path) -> Any:
+    """Returns a processor with what older versions of transformers left to the model: taken from its configuration.
+
+    `patch_size` and `vision_feature_select_strategy` were not saved before 4.46, nor `num_additional_image_tokens`
+    before 4.48; without them, the image's place in a text would have another length than the image.
+
+    Raises:
+        RequestError: neither says it.
+    """
+    path = folder / "processor_config.json"
+    saved = loads(path.read_bytes()) if path.is_file() else {}
+    wanted = ("patch_size", "vision_feature_select_strategy", "num_additional_image_tokens")
+    if not all(hasattr(processor, name) for name in wanted):
+        return processor
+    lacking = [name for name in wanted if saved.get(name) is None]
+    if not lacking:
+        return processor
+    config = read_config(folder)
+    vision = config.vision_config
+    known = {
+        "patch_size": getattr(vision, "patch_size", None),
+        "vision_feature_select_strategy": getattr(config, "vision_feature_select_strategy", None),
+        "num_additional_image_tokens": CLASS_TOKENS.get(vision.model_type),
+    }
+    for name in lacking:
+        if known[name] is not None:
+            setattr(processor, name, known[name])
+        elif getattr(processor, name) is None:
+            raise RequestError(f"The processor in `{folder}` lacks `{name}`, and the model's configuration has none.")
+    _say_once(folder.name, ", ".join(f"`{name}` {getattr(processor, name)}" for name in lacking))
+    return processor
+
+
+@functools.cache
+def _say_once(name: str, told: str) -> None:
+    log.warning("The processor in `%s` was saved by an older transformers: %s are the model's own.", name, told)
 
 
 def pictures_only(name: str) -> Any:

@@ -14,6 +14,7 @@ from transformers import GenerationConfig
 
 from mmpt_bench.common.errors import RequestError
 from mmpt_bench.data.examples import Example
+from mmpt_bench.engine.models import chat
 from mmpt_bench.engine.models.backbone import Backbone
 from mmpt_bench.engine.models.families import FAMILIES
 from mmpt_bench.engine.models.loading import read_config, read_processor
@@ -94,14 +95,15 @@ def example_fault(backbone: Backbone, example: Example, image_text: str, max_len
 
     Args:
         image_text: what its image's token is replaced by.
-        max_length: longest example in tokens; of a conversation, the first exchange must fit.
+        max_length: longest example in tokens; of a conversation, the first reply that is learnt must fit.
     """
     try:
-        prompt, target = backbone.prompt_text(example.prompt), backbone.target(example.exchanges)
+        prompt = backbone.prompt_text(example.prompt, (), example.opening)
+        target = backbone.target(example.exchanges, example.opening)
         (row,) = backbone.tokens([prompt], [target], image_texts=[image_text])
     except (RequestError, ValueError) as error:
         return str(error)
-    first = row.replies[0][1]
+    first = chat.learnt(row, example.exchanges).replies[0][1]
     return f"has {first:,} tokens and {max_length:,} are allowed" if first > max_length else ""
 
 

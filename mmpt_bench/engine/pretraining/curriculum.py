@@ -57,6 +57,13 @@ PHASES = (
     Phase(5000, (2, 2, 3, 3, 4), (2, 3), (0.62, 0.13, 0.13, 0.07, 0.05), 8, 1, 0.02, (*PAIRS, *HARD), HARD_OPEN),
     Phase(6600, (1, 2, 3, 4), (2, 3), (0.60, 0.13, 0.14, 0.08, 0.05), 8, 2, 0.05, (*ALL, *REST), REST_OPEN),
 )
+REHEARSED = (*ALL, *REST, "count", "count", "color")
+REHEARSAL = (
+    Phase(0, (1, 2, 2, 3), (1, 2, 3), (0.58, 0.13, 0.14, 0.09, 0.06), 7, 4, 0.1, REHEARSED, REST_OPEN),
+    Phase(1500, (1, 2, 3, 4), (2, 3), (0.59, 0.13, 0.14, 0.08, 0.06), 8, 3, 0.05, REHEARSED, (*REST_OPEN, "?count")),
+    Phase(7000, (1, 2, 3, 4), (2, 3), (0.5, 0.25, 0.11, 0.08, 0.06), 8, 3, 0.05, REHEARSED, (*REST_OPEN, "?count")),
+)
+"""Of a base that begins with an earlier one's weights: everything at once, fewer objects first, more letters last."""
 
 
 def draw_rows(rng: np.random.Generator, n: int, phase: Phase) -> list[tuple[Scene, list[Asked]]]:
@@ -74,7 +81,7 @@ def draw_row(rng: np.random.Generator, phase: Phase) -> tuple[Scene, list[Asked]
             skills.append("?caption")
         questions = language.ask_things(scene, rng, phase.part, [str(skill) for skill in skills])
     elif kind == "digit":
-        scene = world.random_digit(rng, "train")
+        scene = world.random_digit(rng, "pretrain")
         questions = [a for _ in range(3) for a in language.ask_digit(scene, rng, phase.part)]
     else:
         if kind == "big":

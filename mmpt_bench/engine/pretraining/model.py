@@ -7,6 +7,7 @@ written down here, not collected at run time: the order of the words is part of 
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,9 @@ from mmpt_bench.embedded import statements, wordings, world
 
 SPECIAL = ("<pad>", "<unk>", "<s>", "</s>", "<image>")
 PAD, _UNKNOWN, BEGIN, END, IMAGE = range(len(SPECIAL))
-IMAGE_TOKENS = (world.SIDE // world.CELL) ** 2
+PATCH = 8
+"""Pixels a side of what one image token stands for: a quarter of a cell of the scenes."""
+IMAGE_TOKENS = (world.SIDE // PATCH) ** 2
 """Of one image."""
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ message['role'].upper() + ': ' }}"
@@ -49,6 +52,20 @@ INSTRUCTIONS = (
     "at the top of the photo , at the bottom , by the side , with a total of two : any kind of thing , please .",
     "would you think so ? please check what it shows and says .",
     "is the relation between image and hypothesis entailment ? the sentence describes the scene correctly .",
+    "does this image contain the thing ? can it be found among the things in this image ?",
+    "exactly how many are there altogether ? the correct count , please .",
+    "concerning position : which one stands where ? can it be placed ?",
+    "the image contains what you see ; list all things that appear in it .",
+    "would you spell what it reads ? what is the correct reading of the letters ?",
+    "what does it equal ? the result equals the sum ; it should be answered with a number .",
+    "is anything present , is anything visible , anywhere in the image ?",
+    "judge whether the image makes the sentence true or false .",
+    "according to the image , verify the sentence : is it true or is it false ?",
+    "judge the hypothesis against the image . label it , given the image .",
+    "verify it with the image and answer : does the label fit ? which label fits ?",
+    "classify what the image has got in it ; pick or select the category that fits .",
+    "identify the number from 0 to 9 that was drawn ; select the correct label for it .",
+    "is it correct about this image ? is it part of it ? call it what it is called .",
 )
 """Sentences whose words evaluation may use. Pre-training puts them before its questions, so that none is a stranger."""
 REAL_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -58,7 +75,7 @@ PUNCTUATION = (*".,?:;+()-=!", "'", '"')
 
 def words() -> list[str]:
     """Returns the vocabulary's words, sorted."""
-    texts = [*INSTRUCTIONS, *statements.UNSEEN, *statements.RELATIONS, *wordings.SENTENCES.values()]
+    texts = [*INSTRUCTIONS, *statements.UNSEEN["pretrain"], *statements.RELATIONS, *wordings.SENTENCES.values()]
     texts += [*wordings.SHORT_CUES, *wordings.HEADS, *wordings.TAILS, *wordings.SYNONYMS]
     for forms in (wordings.YES_NO, wordings.TRUE_FALSE, wordings.ENTAIL):
         texts += [wording for part in forms.values() for wording in part]
@@ -101,7 +118,7 @@ def build_tokenizer() -> Any:
 
 
 def build_processor() -> LlavaProcessor:
-    """Returns the processor: 48 x 48 pixels, nine image tokens, the chat template."""
+    """Returns the processor: 48 x 48 pixels, 36 image tokens, the chat template."""
     side = {"height": world.SIDE, "width": world.SIDE}
     images = CLIPImageProcessorPil(
         size=side, crop_size=side, do_center_crop=False, image_mean=[0.5] * 3, image_std=[0.25] * 3
@@ -109,7 +126,7 @@ def build_processor() -> LlavaProcessor:
     return LlavaProcessor(
         image_processor=images,
         tokenizer=build_tokenizer(),
-        patch_size=world.CELL,
+        patch_size=PATCH,
         vision_feature_select_strategy="default",
         chat_template=CHAT_TEMPLATE,
         image_token="<image>",
@@ -118,14 +135,14 @@ def build_processor() -> LlavaProcessor:
 
 
 def build_model(seed: int) -> LlavaForConditionalGeneration:
-    """Returns the model with random weights: a CLIP tower, a two-layer projector, a Llama, 4.3 M parameters."""
+    """Returns the model with random weights: a CLIP tower, a two-layer projector, a Llama, 4.2 M parameters."""
     vision = CLIPVisionConfig(
         hidden_size=224,
         intermediate_size=896,
         num_hidden_layers=4,
         num_attention_heads=7,
         image_size=world.SIDE,
-        patch_size=world.CELL,
+        patch_size=PATCH,
         projection_dim=224,
     )
     text = LlamaConfig(
@@ -159,6 +176,29 @@ def build_model(seed: int) -> LlavaForConditionalGeneration:
         for layer in model.model.language_model.layers:
             layer.self_attn.k_proj.weight.copy_(layer.self_attn.q_proj.weight)
     return model
+
+
+def take_over(model: LlavaForConditionalGeneration, folder: Path) -> list[str]:
+    """Copies from an earlier base all tensors whose shape is the same, and of the vocabulary the rows of its words.
+
+    Returns the names of the tensors that stay as they are; words that the earlier base did not know stay so too.
+    """
+    earlier: Any = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    old = earlier.state_dict()
+    knew = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
+    knows: dict[str, int] = build_tokenizer().get_vocab()
+    both = [(knows[word], row) for word, row in knew.items() if word in knows]
+    here, there = torch.tensor(both).T
+    fresh = []
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            if name.endswith(("embed_tokens.weight", "lm_head.weight")):
+                tensor[here] = old[name][there]
+            elif old[name].shape == tensor.shape:
+                tensor.copy_(old[name])
+            else:
+                fresh.append(name)
+    return fresh
 
 
 def save(model: LlavaForConditionalGeneration, folder: Path) -> None:

@@ -46,7 +46,7 @@ class Packed:
 class Packer:
     """Draws scenes and packs their questions into rows."""
 
-    def __init__(self, tokenizer: Any, length: int = 160) -> None:
+    def __init__(self, tokenizer: Any, length: int = 192) -> None:
         self.vocabulary: dict[str, int] = tokenizer.get_vocab()
         self.length = length
         self.prefix = [BEGIN, *self.encode("user :"), *[IMAGE] * IMAGE_TOKENS]
@@ -58,7 +58,7 @@ class Packer:
     def segment(self, asked: Asked, rng: np.random.Generator) -> tuple[str, list[int]]:
         """Returns (question, token ids of question and answer); in the chat frame, or now and then without it."""
         question = asked.question
-        if rng.random() < 0.1:
+        if rng.random() < 0.15:
             question = f"{rng.choice(INSTRUCTIONS)} {question}"
         framed = f"{question} assistant :" if rng.random() < 0.75 else f"question : {question} answer :"
         return framed, [*self.encode(framed), *self.encode(asked.answer), END]

@@ -25,12 +25,12 @@ from torch.nn.functional import cross_entropy
 
 from mmpt_bench.engine.models.backbone import IGNORED
 from mmpt_bench.engine.pretraining import model as embedded_model
-from mmpt_bench.engine.pretraining.curriculum import PHASES, Phase, draw_rows
+from mmpt_bench.engine.pretraining.curriculum import PHASES, REHEARSAL, Phase, draw_rows
 from mmpt_bench.engine.pretraining.packing import Packed, Packer
 from mmpt_bench.engine.pretraining.pointing import Pointers
 from mmpt_bench.engine.pretraining.sight import CellHeads, cell_batch, features, naming_loss
 from mmpt_bench.engine.training.memory import steady_malloc
-from mmpt_bench.sources.weights import write_checksums
+from mmpt_bench.sources.weights import folder_fingerprint, write_checksums
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,24 @@ class Plan:
     phases: tuple[Phase, ...] = PHASES
     noise: float = 0.03
     processes: int = 2
+    base: Path | None = None
+    """Folder of an earlier base whose weights are taken over where shapes allow; None for random ones."""
     checkpoint_every: int = 250
     report_every: int = 50
+
+
+def plan_from(base: Path) -> Plan:
+    """Returns the plan of a base that keeps what an earlier one knows: shorter lessons, and all skills at once."""
+    return Plan(
+        base=base,
+        vision_steps=900,
+        vision_rate=1.2e-3,
+        naming_steps=1100,
+        steps=9000,
+        rate=1.2e-3,
+        decay_steps=3500,
+        phases=REHEARSAL,
+    )
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: int, decay: int) -> float:
@@ -68,7 +84,7 @@ def packed_states(model: Any, batch: Packed) -> tuple[Tensor, ...]:
     decoder = model.model.language_model
     return decoder(
         inputs_embeds=embedded,
-        attention_mask=batch.mask(),
+        attention_mask=torch.zeros(()).where(batch.mask(), torch.finfo(torch.float32).min),
         position_ids=batch.positions,
         use_cache=False,
         output_hidden_states=True,
@@ -123,6 +139,10 @@ class _Worker:
     def __init__(self, rank: int, plan: Plan, folder: Path, say: Callable[[str], None]) -> None:
         self.rank, self.plan, self.folder, self.say = rank, plan, folder, say
         self.model: Any = embedded_model.build_model(plan.seed)
+        # Half the precision, a third of the time: the weights, their gradients and the optimizer stay float32.
+        self.model.set_attn_implementation("eager")
+        if plan.base is not None:
+            embedded_model.take_over(self.model, plan.base)
         self.packer = Packer(embedded_model.build_tokenizer())
         self.tower, self.projector = self.model.model.vision_tower, self.model.model.multi_modal_projector
         # The last norm is of the class token alone, which nothing reads.
@@ -169,8 +189,9 @@ class _Worker:
             known = batch.labels != IGNORED
             return cross_entropy(self.model.lm_head(states[-1][known]), batch.labels[known]) + pointing
 
-        with torch.no_grad():
-            self.model.lm_head.weight.copy_(self.model.get_input_embeddings().weight)
+        if plan.base is None:
+            with torch.no_grad():
+                self.model.lm_head.weight.copy_(self.model.get_input_embeddings().weight)
         for module in (self.tower, self.projector):
             module.requires_grad_(False)
         parameters = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
@@ -188,7 +209,8 @@ class _Worker:
             rate = learning_rate(step, stage.steps, stage.peak, stage.warmup, stage.decay)
             for group in optimizer.param_groups:
                 group["lr"] = group["scale"] * rate
-            loss = stage.loss(step)
+            with torch.autocast("cpu", torch.bfloat16):
+                loss = stage.loss(step)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             _average_gradients(tensors, plan.processes)
@@ -209,10 +231,15 @@ class _Worker:
         """Writes the weights, how they were made, and the checksums by which a flipped bit is found."""
         weights = self.folder / "weights"
         embedded_model.save(self.model, weights)
-        (weights / "pretraining.json").write_text(json.dumps(asdict(self.plan), indent=1) + "\n", encoding="utf-8")
+        (weights / "pretraining.json").write_text(json.dumps(self._story(), indent=1) + "\n", encoding="utf-8")
         for path in weights.iterdir():
             path.chmod(0o644)
         write_checksums(weights)
+
+    def _story(self) -> dict[str, Any]:
+        """Returns how the weights were made; an earlier base is named by its fingerprint."""
+        base = self.plan.base
+        return asdict(self.plan) | {"base": None if base is None else folder_fingerprint(base)}
 
     def _rng(self, stage: int, step: int) -> np.random.Generator:
         return np.random.default_rng([self.plan.seed, stage, step, self.rank])

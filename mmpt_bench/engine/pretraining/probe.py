@@ -50,7 +50,7 @@ def _row(rng: np.random.Generator, skill: str) -> tuple[Scene, Asked]:
             scene = world.random_big(rng)
             asked = language.ask_big(scene, rng, "pretrain")
         elif kind == "digit":
-            scene = world.random_digit(rng, "test")
+            scene = world.random_digit(rng, "evaluation")
             asked = language.ask_digit(scene, rng, "pretrain")
         else:
             scene = world.random_scene(rng, (1, 2, 3, 4))

@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from mmpt_bench.embedded import world
 from mmpt_bench.embedded.world import Scene, Thing
+from mmpt_bench.engine.pretraining.model import IMAGE_TOKENS, PATCH
 from mmpt_bench.engine.pretraining.packing import pixels_of
 from mmpt_bench.engine.pretraining.strangers import with_strangers
 
@@ -24,6 +25,9 @@ CELLS = {
 """Classes of what is in a cell; the last shape and glyph are none."""
 WHOLES = {"whole_shape": len(world.SHAPES), "whole_color": len(world.COLOR_NAMES), "digit": len(world.DIGITS)}
 """Classes of what fills an image."""
+_PATCH_ROWS, _PATCH_COLUMNS = np.divmod(np.arange(IMAGE_TOKENS), world.SIDE // PATCH)
+CELL_OF_TOKEN = 3 * (_PATCH_ROWS * PATCH // world.CELL) + _PATCH_COLUMNS * PATCH // world.CELL
+"""The cell, 0..8, that each image token lies in: every token of a cell is to tell what is in all of it."""
 PLACES = 3.0
 """Weight of where a cell is, which a tower that is only asked what is in it half forgets."""
 PRICE = 5e-4
@@ -31,7 +35,7 @@ PRICE = 5e-4
 
 
 def features(model: Any, pixels: Tensor) -> Tensor:
-    """Returns what the projector is given, (images, 9, width): the last block's patch states."""
+    """Returns what the projector is given, (images, 36, width): the last block's patch states."""
     return model.model.vision_tower(pixels, output_hidden_states=True).hidden_states[-1][:, 1:]
 
 
@@ -42,7 +46,7 @@ class CellHeads(nn.ModuleDict):
         super().__init__({name: nn.Linear(width, n) for name, n in (CELLS | WHOLES).items()})
 
     def loss(self, features: Tensor, targets: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
-        """Returns (summed cross-entropy, accuracies) of features (images, 9, width)."""
+        """Returns (summed cross-entropy, accuracies) of features (images, 36, width)."""
         total, right = features.new_zeros(()), {}
         pooled = features.mean(1)
         for name, head in self.items():
@@ -59,7 +63,7 @@ def naming_loss(model: Any, vocabulary: dict[str, int], pixels: Tensor, targets:
     """Returns how badly projected patches name what is in their cell: cross-entropy over the embeddings of words."""
     said = model.model.multi_modal_projector(features(model, pixels))
     table = model.get_input_embeddings().weight
-    cells = torch.arange(9).expand(len(pixels), 9)
+    cells = torch.from_numpy(CELL_OF_TOKEN).expand(len(pixels), -1)
     shapes, glyphs = targets["shape"], targets["glyph"]
     # Where no shape is, a glyph or nothing is, and these are counted on from the shapes.
     what = torch.where(shapes == len(world.SHAPES), len(world.SHAPES) + glyphs, shapes)
@@ -83,7 +87,7 @@ def naming_loss(model: Any, vocabulary: dict[str, int], pixels: Tensor, targets:
 
 
 def cell_batch(rng: np.random.Generator, n: int, noise: float) -> tuple[Tensor, dict[str, Tensor]]:
-    """Returns images (n, 3, 48, 48) and what each cell, or the whole, is; -1 where a head has nothing to say.
+    """Returns images (n, 3, 48, 48) and what the cell of each token, or the whole, is; -1 where nothing is asked.
 
     Args:
         noise: mean of the grain's standard deviation, which differs from batch to batch.
@@ -105,6 +109,7 @@ def cell_batch(rng: np.random.Generator, n: int, noise: float) -> tuple[Tensor, 
             cells["texture"][i, thing.cell] = world.TEXTURES.index(thing.texture)
         for cell, glyph in scene.glyphs:
             cells["glyph"][i, cell] = world.GLYPHS.index(glyph)
+    cells = {name: array[:, CELL_OF_TOKEN] for name, array in cells.items()}
     targets = {name: torch.from_numpy(array) for name, array in (cells | wholes).items()}
     return pixels_of(scenes, rng, noise * rng.uniform(0, 2)), targets
 
@@ -115,7 +120,7 @@ def _random_scene(rng: np.random.Generator, kind: int) -> Scene:
         return world.random_scene(rng, (2, 3, 4))
     if kind == 1:
         return world.random_text(rng, bool(rng.random() < 0.4))
-    return world.random_big(rng) if kind == 2 else world.random_digit(rng, "train")
+    return world.random_big(rng) if kind == 2 else world.random_digit(rng, "pretrain")
 
 
 def _shape(thing: Thing) -> int:

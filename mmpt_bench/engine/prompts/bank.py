@@ -2,17 +2,16 @@
 
 Vision side: rows are appended behind the patches of each block and cut off behind it, so that the tower's width in
 tokens never changes; appending equals standing behind the class token, because position embeddings are added before
-the first block. Text side: rows stand before the caller's first token, at positions 0, 1, ...; they are put in when the
-cache is empty, lie in the cache from then on, and are cut from the decoder's output: labels, logits and lengths never
-see them. Order: textual prompts (or key-value placeholders), then interaction tokens (the other way round where the
-plan says so), then the caller's sequence.
+the first block. Text side: textual prompts (or key-value placeholders) stand before the caller's first token, at
+positions 0, 1, ...; interaction tokens stand in the image slot, before the first image token, or, where the plan says
+so, in front too. All are put in when the cache is empty, lie in the cache from then on, and are cut from the decoder's
+output: labels, logits and lengths never see them.
 
-Interaction tokens are the visual prompts' states behind the last block that is read. They are left in its output, pass
-through the projector with the patches, and are split off where picture and text meet, so picture features cached from
-`get_image_features` carry them. They stand in front of the sequence and not amid it: a place beside the image tokens
-would move with padding and template.
+Interaction tokens are the visual prompts' states behind the last block that is read, or raw parameters in their place.
+They are left in its output, pass through the projector with the patches, and are split off where picture and text meet,
+so picture features cached from `get_image_features` carry them.
 
-No hook keeps anything between two calls. The number of rows travels as a keyword argument, because a recomputed
+No hook keeps anything between two calls. Where the rows are travels as a keyword argument, because a recomputed
 (checkpointed) or repeated forward must not depend on what ran before it.
 
 Limits, each refused: a cache of fixed size; several pictures a sequence with interaction; beam search with interaction
@@ -23,6 +22,7 @@ a returned cache (its own slicing counts the prompts as text: call the model its
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -35,7 +35,13 @@ from mmpt_bench.common.hashing import derive
 from mmpt_bench.engine.adapters.attachment import normal, xavier
 from mmpt_bench.engine.models.anatomy import Anatomy
 from mmpt_bench.engine.models.kv_cache import cache_in, tokens_in
-from mmpt_bench.engine.prompts.masks import extend_mask, extend_mask_right, extend_positions
+from mmpt_bench.engine.prompts.masks import (
+    PromptRows,
+    extend_mask,
+    extend_mask_right,
+    extend_positions,
+    image_places,
+)
 from mmpt_bench.engine.prompts.plan import Init, PromptPlan
 from mmpt_bench.engine.prompts.prompt_keys import give, projected
 
@@ -74,15 +80,17 @@ class PromptBank(nn.Module):
 
     @property
     def flowing(self) -> int:
-        """Interaction tokens a picture; the raw parameters of the released code bring the class token along."""
+        """Interaction tokens a picture; raw parameters in front bring the class token along."""
         if self.plan.interaction == "none":
             return 0
-        return self.plan.visual + (self.plan.interaction == "parameters" and self.anatomy.drops_first)
+        brings_class = self.plan.interaction == "parameters" and self.anatomy.drops_first
+        return self.plan.visual + (brings_class and not self.plan.raw_sets)
 
     @property
-    def rows(self) -> int:
-        """Rows in front of the decoder's sequence."""
-        return self.plan.text + self.plan.keys + self.flowing
+    def rows(self) -> PromptRows:
+        """Rows by which the decoder's sequence grows, without their places."""
+        inside = self.flowing if self.plan.interaction_place == "image" else 0
+        return PromptRows(self.plan.text + self.plan.keys + self.flowing - inside, inside)
 
     # Vision side
 
@@ -112,12 +120,17 @@ class PromptBank(nn.Module):
         return with_output(output, lambda hidden: hidden[:, : -self.plan.visual])
 
     def leave_parameters(self, module: nn.Module, args: tuple, output: Any) -> Any:
-        """Behind the last block that is read: puts raw parameters (and the class token) in the prompts' place."""
+        """Behind the last block that is read: puts raw parameters (and the class token) in the prompts' place.
+
+        In the image slot these are the released code's: it overwrites the prompts, which stand before the class token,
+        with the next block's set and reads the states there, of which it leaves the first row out as the class token.
+        """
 
         def swap(hidden: Rows) -> Rows:
-            kept = hidden[:, : -self.plan.visual]
-            first = [hidden[:, :1]] if self.anatomy.drops_first else []
-            return torch.cat([kept, self.spread("mmpt_visual", -1, hidden), *first], dim=1)
+            kept, raw = hidden[:, : -self.plan.visual], self.spread("mmpt_visual", -1, hidden)
+            if not self.anatomy.drops_first:
+                return torch.cat([kept, raw], dim=1)
+            return torch.cat([kept, raw[:, 1:] if self.plan.raw_sets else raw, hidden[:, :1]], dim=1)
 
         return with_output(output, swap)
 
@@ -146,7 +159,8 @@ class PromptBank(nn.Module):
             patches = torch.stack(patches)
         features = BaseModelOutputWithPooling(pooler_output=patches)
         states = torch.stack([one[-self.flowing :] for one in encoded.pooler_output])
-        return args, {**kwargs, "mm_encoder_outputs": {"image": features}, "prompt_states": states}
+        entering = {"prompt_states": states, "prompt_places": image_places(module, kwargs, len(states))}
+        return args, {**kwargs, "mm_encoder_outputs": {"image": features}, **entering}
 
     # Text side
 
@@ -155,49 +169,55 @@ class PromptBank(nn.Module):
         if args:
             raise ValueError("with prompts, call the decoder with keyword arguments")
         kwargs = dict(kwargs)
-        states, cache = kwargs.pop("prompt_states", None), cache_in(kwargs)
+        states, cache, rows = kwargs.pop("prompt_states", None), cache_in(kwargs), self.rows
+        places = kwargs.pop("prompt_places", ())
         _refuse(module, cache)
         seen = tokens_in(cache)
         as_keys = "text" in self.as_keys and cache is None and kwargs.get("use_cache") is False
-        if 0 < seen < self.rows:
+        if 0 < seen < rows.total:
             raise ValueError(
-                f"a cache of {seen} tokens cannot hold the {self.rows} prompt rows; it was filled without them"
+                f"a cache of {seen} tokens cannot hold the {rows.total} prompt rows; it was filled without them"
             )
         embeds = kwargs.get("inputs_embeds")
         if embeds is None:
             embeds = module.get_input_embeddings()(kwargs.pop("input_ids"))
         mask, length = kwargs.get("attention_mask"), embeds.shape[1]
-        self._check_window(seen + length + (0 if seen else self.rows))
-        kwargs["position_ids"] = extend_positions(kwargs.get("position_ids"), mask, self.rows, seen, length)
-        kwargs["attention_mask"] = extend_mask(mask, self.rows, seen, length)
-        if as_keys:
-            return args, self._only_keys(module, kwargs, embeds, states)
+        self._check_window(seen + length + (0 if seen else rows.total))
         if not seen:
-            embeds = torch.cat([*self._front(embeds, states), embeds], dim=1)
-            kwargs["prompt_rows"] = self.rows
+            states = self._checked(states, embeds)
+            rows = replace(rows, places=places if rows.inside else ())
+        kwargs["position_ids"] = extend_positions(kwargs.get("position_ids"), mask, rows, seen, length)
+        kwargs["attention_mask"] = extend_mask(mask, rows, seen, length)
+        if as_keys:
+            return args, self._only_keys(module, kwargs, rows, embeds, states)
+        if not seen:
+            embeds = rows.put_in(embeds, self._front(embeds, states), states if rows.inside else None)
+            kwargs["prompt_rows"] = rows
         kwargs["inputs_embeds"] = embeds
         return args, kwargs
 
-    def _only_keys(self, module: Any, kwargs: dict, embeds: Rows, states: Rows | None) -> dict:
-        """Returns the decoder's arguments with the interaction's rows alone in front; masks and positions are cut."""
+    def _only_keys(self, module: Any, kwargs: dict, rows: PromptRows, embeds: Rows, states: Rows | None) -> dict:
+        """Returns the decoder's arguments with the interaction's rows alone; masks and positions are cut."""
         away = self.plan.text + self.plan.keys
         positions, mask = kwargs["position_ids"], kwargs["attention_mask"]
         if positions is None:
-            positions = torch.arange(self.rows + embeds.shape[1], device=embeds.device)[None]
+            positions = torch.arange(rows.total + embeds.shape[1], device=embeds.device)[None]
         if mask is not None:
             mask = mask[:, away:] if mask.dim() == 2 else mask[..., away:, away:]
         rotary = module.rotary_emb(embeds, position_ids=torch.arange(away, device=embeds.device)[None])
-        embeds = torch.cat([*self._front(embeds, states)[1:], embeds], dim=1)
+        front = self._front(embeds, states)[1:]
+        rows = replace(rows, front=rows.front - away)
+        embeds = rows.put_in(embeds, front, states if rows.inside else None)
         kwargs |= {"position_ids": positions[..., away:], "attention_mask": mask, "inputs_embeds": embeds}
-        return {**kwargs, "prompt_rows": self.flowing, "prompt_rotary": rotary}
+        return {**kwargs, "prompt_rows": rows, "prompt_rotary": rotary}
 
     def _check_window(self, tokens: int) -> None:
         """Raises RequestError where the decoder's window would no longer hold the prompts."""
         window = self.anatomy.window
         if window is not None and tokens > window:
             raise RequestError(
-                f"{tokens} tokens with {self.rows} prompts: some layers of this decoder see the last {window} tokens, "
-                "and the prompts would slide out. Shorten the examples, or use a method without prompts."
+                f"{tokens} tokens with {self.rows.total} prompts: some layers of this decoder see the last {window} "
+                "tokens, and the prompts would slide out. Shorten the examples, or use a method without prompts."
             )
 
     def widen_mask(self, module: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
@@ -207,9 +227,19 @@ class PromptBank(nn.Module):
         """
         cache, mask = cache_in(kwargs), kwargs.get("attention_mask")
         seen = tokens_in(cache)
-        if seen < self.rows or not seen or not isinstance(mask, Tensor) or mask.dim() != 2:
+        rows = self.rows
+        if seen < rows.total or not seen or not isinstance(mask, Tensor) or mask.dim() != 2:
             return args, kwargs
-        return args, {**kwargs, "attention_mask": extend_mask(mask, self.rows, seen, mask.shape[1] - seen + self.rows)}
+        return args, {**kwargs, "attention_mask": extend_mask(mask, rows, seen, mask.shape[1] - seen + rows.total)}
+
+    def _checked(self, states: Rows | None, embeds: Rows) -> Rows | None:
+        """Returns the interaction's rows like the sequences that they enter; ValueError where they are of others."""
+        if not self.flowing:
+            return None
+        if states is None or len(states) != len(embeds):
+            pictures = 0 if states is None else len(states)
+            raise ValueError(f"interaction needs one picture a sequence: {pictures} for {len(embeds)} sequences")
+        return states.to(embeds)
 
     def _front(self, embeds: Rows, states: Rows | None) -> list[Rows]:
         """Returns what stands in front of the sequence, in order, each (batch, rows, text_dim)."""
@@ -218,11 +248,8 @@ class PromptBank(nn.Module):
             front.append(self.spread("mmpt_text", 0, embeds))
         if self.plan.keys:
             front.append(embeds.new_zeros(embeds.shape[0], self.plan.keys, embeds.shape[2]))
-        if self.flowing:
-            if states is None or len(states) != len(embeds):
-                pictures = 0 if states is None else len(states)
-                raise ValueError(f"interaction needs one picture a sequence: {pictures} for {len(embeds)} sequences")
-            front.append(states.to(embeds))
+        if states is not None and not self.rows.inside:
+            front.append(states)
         return front if self.plan.text_first else front[::-1]
 
     def enter_layer(self, layer: int, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
@@ -235,7 +262,7 @@ class PromptBank(nn.Module):
                 keys, values = projected(module, "input_layernorm", self.prompts("mmpt_text", layer))
             give(module, keys, values, rotary)
             return args, {k: v for k, v in kwargs.items() if k not in ("prompt_rows", "prompt_rotary")}
-        if not kwargs.get("prompt_rows", 0):
+        if kwargs.get("prompt_rows") is None:
             return args, kwargs
         if not self.plan.keys:
             # Attention functions need not accept an argument that they do not know.
@@ -249,7 +276,7 @@ class PromptBank(nn.Module):
 
     def mark_attention(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         """Before attention: marks the input whose first rows take trained keys and values."""
-        if not kwargs.get("prompt_rows", 0):
+        if kwargs.get("prompt_rows") is None:
             return args, kwargs
         kwargs = {k: v for k, v in kwargs.items() if k != "prompt_rows"}
         hidden = hidden_in(args, kwargs)
@@ -267,16 +294,17 @@ class PromptBank(nn.Module):
 
     def leave_decoder(self, module: nn.Module, args: tuple, kwargs: dict, output: Any) -> Any:
         """Behind the decoder: cuts the rows off everything that it returns."""
-        rows = kwargs.get("prompt_rows", 0)
-        if not rows:
+        rows: PromptRows | None = kwargs.get("prompt_rows")
+        if rows is None:
             return output
         if isinstance(output, tuple):
             raise ValueError("with prompts, the decoder's output must be an object: leave `return_dict` on")
-        output.last_hidden_state = output.last_hidden_state[:, rows:]
+        output.last_hidden_state = rows.cut_out(output.last_hidden_state)
         if output.hidden_states is not None:
-            output.hidden_states = tuple(None if one is None else one[:, rows:] for one in output.hidden_states)
+            output.hidden_states = tuple(None if one is None else rows.cut_out(one) for one in output.hidden_states)
         if output.attentions is not None:
-            output.attentions = tuple(None if one is None else one[:, :, rows:] for one in output.attentions)
+            by_query = (None if one is None else one.transpose(1, 2) for one in output.attentions)
+            output.attentions = tuple(None if one is None else rows.cut_out(one).transpose(1, 2) for one in by_query)
         return output
 
 

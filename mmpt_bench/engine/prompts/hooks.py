@@ -38,7 +38,7 @@ def register_hooks(model: nn.Module, anatomy: Anatomy, bank: PromptBank) -> list
     hooks: list[Any] = []
     if bank.plan.visual:
         hooks += _hook_vision(model, anatomy, bank)
-    if bank.rows:
+    if bank.rows.total:
         hooks += _hook_decoder(model, anatomy, bank)
     if bank.flowing:
         hooks.append(_before(model, anatomy.core, bank.split_features))
@@ -61,11 +61,22 @@ def check_plan(model: nn.Module, anatomy: Anatomy, plan: PromptPlan, occupied: b
         raise RequestError("Textual prompts and a key-value prefix do not go together.")
     if plan.interaction != "none" and not plan.visual:
         raise RequestError("Interaction needs visual prompts: raise `visual_length` or switch `interaction` off.")
+    if plan.interaction != "none" and plan.interaction_place == "image" and not plan.text_first:
+        raise RequestError("`placement` `visual-first` needs visual prompts in front: `interaction_place` `front`.")
     family = FAMILIES[anatomy.family]
     if plan.interaction != "none" and family.mixes_patches:
         raise RequestError(
             f"Visual prompts cannot enter the language model of {family.title}: {family.mixes_patches}, where a prompt "
             "has no place. Switch `interaction` off."
+        )
+    if plan.raw_sets and anatomy.vision_used == len(anatomy.vision_layers):
+        raise RequestError(
+            "`visual_states` `parameters` is the set of a vision block whose output is discarded, and the tower of "
+            f"this {family.title} is read to its last block: leave `visual_states` at `output`."
+        )
+    if plan.raw_sets and not plan.visual_deep:
+        raise RequestError(
+            "`visual_states` `parameters` is a set of its own behind the blocks': leave `visual_deep` on."
         )
     if plan.visual and not plan.visual_deep and anatomy.layout == "packed":
         raise RequestError(

@@ -1,26 +1,103 @@
-"""Masks and positions of a sequence that grew by prompt rows on its left.
+"""Sequences that grew by prompt rows, and their masks and positions.
 
-The caller's tokens keep their order and their own counting: the first real token has position 0, wherever padding puts
-it, and stands at position `rows` once the prompts are in front.
+Rows stand in front of a sequence, and before its first image token. The caller's tokens keep their order and their own
+counting: the first real token has position 0, wherever padding puts it, and every token moves on by the rows before it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
+from torch.nn import functional
 
 Mask4D = Float[Tensor, "batch heads queries keys"] | Bool[Tensor, "batch heads queries keys"]
+OneMask = Float[Tensor, "heads queries keys"] | Bool[Tensor, "heads queries keys"]
 
 
-def extend_mask(mask: Any, rows: int, seen: int, length: int) -> Any:
-    """Returns an attention mask with `rows` visible columns on the left, and with the prompts' own rows at prefill.
+@dataclass(frozen=True)
+class PromptRows:
+    """The rows by which prompts lengthen every sequence of a batch."""
+
+    front: int = 0
+    """Before the first token, padding included."""
+    inside: int = 0
+    """Before the first image token."""
+    places: tuple[int, ...] = ()
+    """Index of that token among the caller's, a sequence each; only where the cache is empty."""
+
+    @property
+    def total(self) -> int:
+        """Returns by how much a sequence grows."""
+        return self.front + self.inside
+
+    def put_in(self, tokens: Tensor, front: Sequence[Tensor], inside: Tensor | None) -> Float[Tensor, "batch rows dim"]:
+        """Returns tokens, (batch, tokens, dim), with the rows in their places."""
+        if inside is not None:
+            tokens = _inserted(tokens, inside, self.places)
+        return torch.cat([*front, tokens], dim=1)
+
+    def cut_out(self, grown: Shaped[Tensor, "batch rows ..."]) -> Shaped[Tensor, "batch tokens ..."]:
+        """Returns the caller's own tokens of sequences that grew."""
+        own = grown[:, self.front :]
+        if not self.inside:
+            return own
+        if len(set(self.places)) == 1:
+            place = self.places[0]
+            return torch.cat([own[:, :place], own[:, place + self.inside :]], dim=1)
+        pairs = zip(own, self.places, strict=True)
+        return torch.stack([torch.cat([one[:place], one[place + self.inside :]]) for one, place in pairs])
+
+
+def _inserted(
+    values: Shaped[Tensor, "batch tokens ..."], new: Shaped[Tensor, "batch rows ..."], places: Sequence[int]
+) -> Shaped[Tensor, "batch grown ..."]:
+    """Returns sequences with further rows, each before one of its own."""
+    if len(set(places)) == 1:
+        return torch.cat([values[:, : places[0]], new, values[:, places[0] :]], dim=1)
+    rows = zip(values, new, places, strict=True)
+    return torch.stack([torch.cat([one[:place], own, one[place:]]) for one, own, place in rows])
+
+
+def image_places(core: Any, kwargs: Mapping[str, Any], pictures: int) -> tuple[int, ...]:
+    """Returns the index of each sequence's first image token, (batch,), of a core model's arguments.
+
+    Raises ValueError where sequences do not have one picture each, or a mask hides tokens before it, between others.
+    """
+    ids, token = kwargs.get("input_ids"), core.config.image_token_id
+    if ids is None:
+        embeds = kwargs["inputs_embeds"]
+        known = core.get_input_embeddings()(torch.full((), token, dtype=torch.long, device=embeds.device))
+        found = (embeds == known).all(dim=-1)
+    else:
+        found = ids == token
+    first, mask = found.int().argmax(dim=1), kwargs.get("attention_mask")
+    gaps = torch.zeros_like(first)
+    if isinstance(mask, Tensor) and mask.shape == found.shape:
+        visible = mask.bool().int()
+        gaps = first + 1 - visible.argmax(dim=1) - visible.cumsum(dim=1).gather(1, first[:, None])[:, 0]
+    places, counts, hidden = torch.stack([first, found.sum(dim=1), gaps]).tolist()
+    if len(places) != pictures or min(counts) != max(counts):
+        raise ValueError(f"interaction needs one picture a sequence: {pictures} for {len(places)} sequences")
+    if any(hidden):
+        raise ValueError("with interaction, an attention mask hides no token between a sequence's first and its image")
+    return tuple(places)
+
+
+def extend_mask(mask: Any, rows: PromptRows, seen: int, length: int) -> Any:
+    """Returns an attention mask in which all see the prompts, and at prefill the prompts have rows of their own.
+
+    Rows before the first image token see what that token sees, and are seen by what sees it; among each other they
+    are causal where image tokens are. What a caller's mask of tokens hides must not lie between a sequence's first
+    token and its image, so that while decoding the first visible column says where they are.
 
     Args:
         mask: None, (batch, keys), (batch or 1, heads or 1, queries, keys) boolean or additive, or a dict of such masks.
-        rows: prompt rows in front of the sequence.
+        rows: by which sequences grow.
         seen: columns in the cache, prompts included; 0 at prefill.
         length: the caller's tokens in this call.
 
@@ -31,30 +108,62 @@ def extend_mask(mask: Any, rows: int, seen: int, length: int) -> Any:
         return None
     if isinstance(mask, dict):
         return {kind: extend_mask(one, rows, seen, length) for kind, one in mask.items()}
-    own = length + max(seen - rows, 0)
+    own = length + max(seen - rows.total, 0)
     keys = mask.shape[-1]
     if seen and keys == seen + length:
         return mask
     if keys != own or mask.dim() not in (2, 4):
         raise ValueError(f"an attention mask of shape {tuple(mask.shape)} does not cover {own} tokens")
     if mask.dim() == 2:
-        return torch.cat([mask.new_ones(mask.shape[0], rows), mask], dim=-1)
+        return functional.pad(_with_visible(mask, mask.bool(), rows.inside, 1, 0), (rows.front, 0), value=1)
     return _extend_4d(mask, rows, at_prefill=seen == 0)
 
 
-def _extend_4d(mask: Mask4D, rows: int, at_prefill: bool) -> Mask4D:
-    """Returns a 4D mask with the prompts visible to every row, and causal prompt rows on top at prefill."""
+def _with_visible(mask: Tensor, seen: Bool[Tensor, "batch keys"], n: int, visible: float, hidden: float) -> Tensor:
+    """Returns a mask, (batch, ..., keys), with `n` visible columns before the first that is seen."""
+    if not n:
+        return mask
+    first = seen.int().argmax(-1).view(-1, *[1] * (mask.dim() - 1))
+    columns = torch.arange(mask.shape[-1] + n, device=mask.device)
+    is_new = (columns >= first) & (columns < first + n)
+    return functional.pad(mask, (n, 0), value=hidden).masked_fill(is_new, visible)
+
+
+def _extend_4d(mask: Mask4D, rows: PromptRows, at_prefill: bool) -> Mask4D:
+    """Returns a 4D mask with the prompts visible, and at prefill with rows of theirs, the front ones causal on top."""
     if mask.dtype != torch.bool and not mask.is_floating_point():
         raise ValueError(f"a 4D attention mask must be boolean or additive, not {mask.dtype}")
-    boolean = mask.dtype == torch.bool
-    visible, hidden = (1.0, 0.0) if boolean else (0.0, torch.finfo(mask.dtype).min)
-    batch, heads, queries, keys = mask.shape
-    grown = torch.cat([mask.new_full((batch, heads, queries, rows), visible), mask], dim=-1)
+    visible, hidden = (1.0, 0.0) if mask.dtype == torch.bool else (0.0, torch.finfo(mask.dtype).min)
+    if rows.inside and at_prefill:
+        mask = _image_grown(mask, rows, visible, hidden)
+    elif rows.inside:
+        mask = _with_visible(mask, (mask == visible).any(dim=2).any(dim=1), rows.inside, visible, hidden)
+    batch, heads, _, keys = mask.shape
+    grown = functional.pad(mask, (rows.front, 0), value=visible)
     if not at_prefill:
         return grown
-    later = torch.ones(rows, rows + keys, dtype=torch.bool, device=mask.device).triu(1)
-    own = mask.new_full((rows, rows + keys), visible).masked_fill(later, hidden)
+    later = torch.ones(rows.front, rows.front + keys, dtype=torch.bool, device=mask.device).triu(1)
+    own = mask.new_full((rows.front, rows.front + keys), visible).masked_fill(later, hidden)
     return torch.cat([own.expand(batch, heads, -1, -1), grown], dim=-2)
+
+
+def _image_grown(mask: Mask4D, rows: PromptRows, visible: float, hidden: float) -> Mask4D:
+    """Returns a mask for sequences with `rows.inside` more image tokens before the first one."""
+    places = rows.places[:1] if len(set(rows.places)) == 1 else rows.places
+
+    def grown(one: OneMask, place: int) -> OneMask:
+        order = [*range(place), *[place] * rows.inside, *range(place, one.shape[-1])]
+        made = one[:, order][:, :, order]
+        block = slice(place, place + rows.inside + 1)
+        if place + 1 == one.shape[-1] or bool((one[:, place, place + 1] != visible).any()):
+            later = torch.ones(rows.inside + 1, rows.inside + 1, dtype=torch.bool, device=one.device).triu(1)
+            made[:, block, block] = made[:, block, block].masked_fill(later, hidden)
+        return made
+
+    if len(places) == 1:
+        return torch.stack([grown(one, places[0]) for one in mask])
+    pairs = zip(mask.expand(len(places), -1, -1, -1), places, strict=True)
+    return torch.stack([grown(one, place) for one, place in pairs])
 
 
 def extend_mask_right(mask: Mask4D, rows: int) -> Mask4D:
@@ -65,8 +174,8 @@ def extend_mask_right(mask: Mask4D, rows: int) -> Mask4D:
     return torch.cat([grown, grown.new_full((*grown.shape[:-1], rows), visible)], dim=-1)
 
 
-def extend_positions(positions: Any, mask: Any, rows: int, seen: int, length: int) -> Any:
-    """Returns position ids for the prompts (0 to rows - 1, at prefill only) and the caller's tokens, moved by `rows`.
+def extend_positions(positions: Any, mask: Any, rows: PromptRows, seen: int, length: int) -> Any:
+    """Returns position ids of sequences that grew; at prefill those of the prompts too, the front ones from 0 on.
 
     Without position ids, a 2D mask counts them: the distance between prompts and text must not depend on padding.
     With neither, None comes back, and the decoder counts from the cache, in which the prompts already are.
@@ -78,16 +187,32 @@ def extend_positions(positions: Any, mask: Any, rows: int, seen: int, length: in
     if positions is None:
         if mask is None or isinstance(mask, dict) or mask.dim() != 2:
             return None
-        counted = (mask.long().cumsum(-1) - 1).clamp(min=0)[:, -length:]
-        moved = counted if seen and mask.shape[-1] == seen + length else counted + rows
+        positions = (mask.long().cumsum(-1) - 1).clamp(min=0)[:, -length:]
+        if seen and mask.shape[-1] == seen + length:
+            return positions
     else:
         # Positions in several dimensions (M-RoPE) stand still within a picture; transformers looks at the text's alone.
         text = positions[0] if positions.dim() == 3 else positions
         plain = positions.dim() == 2 or len(positions) == 4
         if not seen and mask is None and plain and bool((text.diff(dim=-1) != 1).any()):
             raise ValueError("positions restart inside a row: packed sequences need a 4D attention mask with prompts")
-        moved = positions + rows
     if seen:
-        return moved
-    first = torch.arange(rows, dtype=moved.dtype, device=moved.device)
-    return torch.cat([first.expand(*moved.shape[:-1], rows), moved], dim=-1)
+        return positions + rows.total
+    moved = positions + rows.front
+    if rows.inside:
+        moved = _image_counted(moved, rows)
+    first = torch.arange(rows.front, dtype=moved.dtype, device=moved.device)
+    return torch.cat([first.expand(*moved.shape[:-1], rows.front), moved], dim=-1)
+
+
+def _image_counted(positions: Tensor, rows: PromptRows) -> Tensor:
+    """Returns positions, (..., batch or 1, tokens), with those of rows before the first image token."""
+    if len(set(rows.places)) > 1:
+        positions = positions.expand(*positions.shape[:-2], len(rows.places), -1)
+    places = rows.places if positions.shape[-2] > 1 else rows.places[:1]
+    new = torch.arange(rows.inside, dtype=positions.dtype, device=positions.device)
+    counted = [
+        torch.cat([one[..., :place], one[..., place, None] + new, one[..., place:] + rows.inside], dim=-1)
+        for one, place in zip(positions.unbind(-2), places, strict=True)
+    ]
+    return torch.stack(counted, dim=-2)

@@ -24,6 +24,7 @@ from mmpt_bench.engine.models.anatomy import Anatomy, find_anatomy
 from mmpt_bench.engine.prompts.bank import PromptBank
 from mmpt_bench.engine.prompts.hooks import check_plan, register_hooks
 from mmpt_bench.engine.prompts.plan import PromptPlan, plan_of
+from mmpt_bench.records.keys import earlier_params
 
 
 def peft_config(kind: str, fields: Mapping[str, Any], modules_to_save: Sequence[str]) -> dict[str, Any]:
@@ -70,6 +71,10 @@ class MMPTConfig(PromptConfig):
     visual_length: int = field(default=20, metadata={"help": "Prompts in each vision block that is read."})
     text_length: int = field(default=10, metadata={"help": "Prompts in each decoder layer."})
     interaction: bool = field(default=True, metadata={"help": "Visual prompts enter the language model as tokens."})
+    interaction_place: str | None = field(
+        default=None,
+        metadata={"help": "Where these stand: `image` (before the image tokens) or `front`. None: `image`."},
+    )
     visual_deep: bool = field(default=True, metadata={"help": "A new set before every vision block."})
     text_deep: bool = field(default=True, metadata={"help": "A new set before every decoder layer."})
     visual_states: str = field(
@@ -82,6 +87,13 @@ class MMPTConfig(PromptConfig):
     placement: str = field(
         default="text-first", metadata={"help": "Order in front of the sequence: `text-first` or `visual-first`."}
     )
+
+    def __post_init__(self) -> None:
+        """Completes the configuration of an earlier version's file: it names its type, one in code does not."""
+        if self.interaction_place is None:
+            earlier = earlier_params("mmpt", {"interaction": self.interaction}) if self.peft_type is not None else {}
+            self.interaction_place = earlier.get("interaction_place", "image")
+        super().__post_init__()
 
 
 @dataclass

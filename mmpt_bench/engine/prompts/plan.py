@@ -9,6 +9,7 @@ from typing import Any, Literal
 from mmpt_bench.engine.models.anatomy import Anatomy
 
 Interaction = Literal["none", "output", "parameters"]
+Place = Literal["image", "front"]
 Init = Literal["xavier", "normal", "words"]
 
 
@@ -25,23 +26,31 @@ class PromptPlan:
     text_deep: bool = True
     """A new set before every layer; else one set before the first."""
     interaction: Interaction = "none"
-    """What of the visual prompts reaches the decoder: their output states, or the last set's raw parameters."""
+    """What of the visual prompts reaches the decoder: their output states, or raw parameters (`raw_sets`)."""
+    interaction_place: Place = "image"
+    """Where: before the first image token, or in front of the sequence."""
     keys: int = 0
     """Rows whose keys and values are parameters, in every decoder layer (prefix tuning); excludes `text`."""
     init: Init = "xavier"
     """What parameters start as: xavier-uniform as in MMPT's code, normal, or, for textual prompts, the embeddings of
     words drawn at random (Lester et al. 2021, arXiv:2104.08691, section 3.2: sampled vocabulary)."""
     text_first: bool = True
-    """Textual prompts stand before the interaction tokens; else behind them."""
+    """Where both stand in front, textual prompts stand before the interaction tokens; else behind them."""
 
     @property
     def decoder_rows(self) -> int:
-        """Rows in front of the decoder's sequence, but for a class token that raw parameters bring along."""
+        """Rows by which the decoder's sequence grows, but for a class token that raw parameters may bring along."""
         return self.text + self.keys + (self.visual if self.interaction != "none" else 0)
+
+    @property
+    def raw_sets(self) -> int:
+        """Sets of visual prompts that no block reads: the released code's, of the block behind those that are read."""
+        return int(self.interaction == "parameters" and self.interaction_place == "image")
 
     def shapes(self, anatomy: Anatomy) -> dict[str, tuple[int, int, int]]:
         """Returns the shape of each parameter by its name: (sets, length, dim)."""
-        blocks, layers = anatomy.vision_used, len(anatomy.decoder_layers)
+        layers = len(anatomy.decoder_layers)
+        blocks = min(anatomy.vision_used + self.raw_sets, len(anatomy.vision_layers))
         shapes = {
             "mmpt_visual": (blocks if self.visual_deep else 1, self.visual, anatomy.vision_dim),
             "mmpt_text": (layers if self.text_deep else 1, self.text, anatomy.text_dim),
@@ -67,6 +76,7 @@ def plan_of(method: Any) -> PromptPlan:
         text=fields.get("text_length", 0),
         text_deep=fields.get("text_deep", True),
         interaction=fields["visual_states"] if fields.get("interaction") else "none",
+        interaction_place=fields.get("interaction_place", "image"),
         keys=fields.get("length", 0),
         init=fields["init"],
         text_first=fields.get("placement", "text-first") == "text-first",

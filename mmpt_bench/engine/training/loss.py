@@ -15,6 +15,7 @@ from mmpt_bench.data.examples import Example
 from mmpt_bench.engine.forward import tower
 from mmpt_bench.engine.forward.last_layer import rows_read
 from mmpt_bench.engine.forward.prepared_images import PreparedImages, TowerStates
+from mmpt_bench.engine.models import chat
 from mmpt_bench.engine.models.anatomy import Anatomy
 from mmpt_bench.engine.models.backbone import IGNORED, Backbone
 from mmpt_bench.engine.models.encoding import Encoded, Tokens
@@ -121,14 +122,14 @@ class Losses:
             return self._ready(examples)
 
     def _ready(self, examples: Sequence[Example]) -> Ready:
-        prompts = [self.backbone.prompt_text(example.prompt) for example in examples]
-        targets = [self.backbone.target(example.exchanges) for example in examples]
+        prompts = [self.backbone.prompt_text(example.prompt, (), example.opening) for example in examples]
+        targets = [self.backbone.target(example.exchanges, example.opening) for example in examples]
         if isinstance(self._images, TowerStates):
             images = self._images([example.image for example in examples])
         else:
             images = self._images.processed(examples)
         rows = self.backbone.tokens(prompts, targets, None, self.max_length, [image.text for image in images])
-        return Ready(rows, images)
+        return Ready([chat.learnt(row, one.exchanges) for row, one in zip(rows, examples, strict=True)], images)
 
     def compare(self, examples: Sequence[Example], trainable: Mapping[str, Tensor]) -> str:
         """Holds the shared way to the plain one on some examples, and takes the plain way from then on if they differ.

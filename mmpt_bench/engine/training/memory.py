@@ -1,17 +1,21 @@
-"""Memory: the allocator's settings, the peak of a training, and smaller batches where memory runs out."""
+"""Memory and time: the allocator's settings, what a training costs, and smaller batches where memory runs out."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import re
 import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import torch
 
-from mmpt_bench.common.errors import RunFailed
+from mmpt_bench.common.errors import BenchError, MachineError, RunFailed
 
 RUN_OUT = re.compile(
     r"can't allocate memory|cannot allocate memory|out of memory|bad_alloc|_ALLOC_FAILED", re.IGNORECASE
@@ -29,6 +33,53 @@ def steady_malloc() -> None:
             libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
+@dataclass(frozen=True)
+class ProcessCosts:
+    """What a training cost its process, beside its seconds and its peak; see `Record` for the fields."""
+
+    own_process: bool
+    resident_bytes: int
+    cpu_seconds: float
+    others_cpu_seconds: float | None
+
+
+class _Process:
+    """What this process has done so far."""
+
+    has_computed = False
+
+
+def first_here() -> bool:
+    """Returns whether this process computes for the first time; asked at the beginning of trainings and evaluations.
+
+    Memory that an earlier one has freed is used again without being seen, or was the peak of another method.
+    """
+    is_first, _Process.has_computed = not _Process.has_computed, True
+    return is_first
+
+
+class CpuClock:
+    """Seconds of the processor since its creation: of this process, and of all others of the machine."""
+
+    def __init__(self) -> None:
+        self._own, self._all = time.process_time(), _busy_seconds()
+
+    def own(self) -> float:
+        """Returns those of this process, over all its threads."""
+        return time.process_time() - self._own
+
+    def others(self) -> float | None:
+        """Returns those of all other processes; None where the system's count lacks even our own."""
+        busy, own = _busy_seconds() - self._all, self.own()
+        # The system counts in hundredths of a second, on each core.
+        return max(0.0, busy - own) if busy >= 0.9 * own - 0.1 else None
+
+
+def _busy_seconds() -> float:
+    spent = psutil.cpu_times()
+    return float(spent.user + spent.system + getattr(spent, "nice", 0.0))
+
+
 class PeakMemory:
     """Peak memory from its creation on: of the accelerator where the model is on one, else of the process.
 
@@ -42,6 +93,8 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats()
         elif reset.exists() and os.access(reset, os.W_OK):
             reset.write_text("5")
+        self.resident = torch.cuda.memory_allocated() if self._on_accelerator else psutil.Process().memory_info().rss
+        """Bytes that were held at its creation."""
         self.note()
 
     def note(self) -> int:
@@ -63,6 +116,17 @@ def shortage(error: Exception) -> str | None:
         return None
     wanted = WANTED.search(text)
     return f"{wanted[1]} could not be had" if wanted else text.partition("\n")[0][:200] or "the system had none left"
+
+
+@contextlib.contextmanager
+def told_of_memory(when: str, error_type: type[BenchError] = MachineError) -> Iterator[None]:
+    """Raises an error of a type, with `when`, where memory runs out inside: "while the backbone was loaded"."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if (why := shortage(error)) is None:
+            raise
+        raise error_type(f"out of memory {when}: {why}; what is recorded is kept") from error
 
 
 def halved(size: int, error: Exception, one: str) -> int:

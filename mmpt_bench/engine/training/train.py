@@ -24,9 +24,18 @@ from mmpt_bench.engine.training.checkpoint import Checkpoints
 from mmpt_bench.engine.training.lora_update import updates_fused
 from mmpt_bench.engine.training.loss import Losses, Ready
 from mmpt_bench.engine.training.masters import Masters, state_dtype
-from mmpt_bench.engine.training.memory import PeakMemory, halved, shortage, steady_malloc
+from mmpt_bench.engine.training.memory import (
+    CpuClock,
+    PeakMemory,
+    ProcessCosts,
+    first_here,
+    halved,
+    shortage,
+    steady_malloc,
+)
 from mmpt_bench.engine.training.reached import Reached
 from mmpt_bench.records.budget import Budget
+from mmpt_bench.records.keys import check_precision
 
 CHECKPOINT_SECONDS = 20.0
 
@@ -70,6 +79,8 @@ class Trained:
     """Precision of the optimizer's moments: "float32", whatever the model computes in."""
     left_out: int = 0
     """Exchanges of conversations that stood behind `Budget.max_length`, each time that they were to be trained on."""
+    process: ProcessCosts | None = None
+    """None where the training had several sittings."""
 
 
 def learning_rate(step: int, budget: Budget, peak: float) -> float:
@@ -124,11 +135,13 @@ def train(
         on_start: told, before the first step, of the steps that the checkpoint holds.
 
     Raises:
-        RequestError: the corpus holds conversations and the backbone has no form for them, or an example is too long.
+        RequestError: the corpus holds conversations and the backbone has no form for them, or an example is too long;
+            or the precision is one that nothing is trained in.
         RunFailed: the loss or a gradient is not finite, a parameter has none within the first steps, or memory runs
             out at one example a step.
         MachineError: a checkpoint cannot be written; the one before it is whole.
     """
+    check_precision(backbone.dtype)
     budget = config.budget
     if corpus.most_exchanges > 1:
         backbone.target([Exchange("q", "a")] * 2)
@@ -166,6 +179,7 @@ class _Training:
 
     def __init__(self, backbone: Backbone, handle: Handle, config: TrainingConfig) -> None:
         self._backbone, self._handle, self._config = backbone, handle, config
+        self._is_first, self._clock = first_here(), CpuClock()
         self._peak = PeakMemory(backbone.device)
         self.masters = Masters(handle)
         self.parameters = list(self.masters.by_name.values())
@@ -176,7 +190,7 @@ class _Training:
         self._threads: tuple[int, ...] = (torch.get_num_threads(),)
         self.steps: list[Step] = []
         """Those that are done, with those of earlier sittings."""
-        self._micro_batch, self._left_out = config.budget.batch_size, 0
+        self._micro_batch, self._left_out, self._is_resumed = config.budget.batch_size, 0, False
         for cache in backbone.caches:
             cache.begin()
         self._began = time.perf_counter()
@@ -238,7 +252,7 @@ class _Training:
         self._micro_batch, self._left_out = state["micro"], state["left_out"]
         self._threads = tuple(sorted({*state["threads"], *self._threads}))
         self._reached.waiting = [(name, i) for name, i in state["waiting"]]
-        self._began = time.perf_counter() - state["seconds"]
+        self._began, self._is_resumed = time.perf_counter() - state["seconds"], True
 
     def result(self) -> Trained:
         """Returns what the training cost."""
@@ -252,7 +266,13 @@ class _Training:
             self._threads,
             state_dtype(self._optimizer.state),
             self._left_out,
+            self._process_costs(),
         )
+
+    def _process_costs(self) -> ProcessCosts | None:
+        if self._is_resumed:
+            return None
+        return ProcessCosts(self._is_first, self._peak.resident, self._clock.own(), self._clock.others())
 
     def _peak_bytes(self) -> int:
         """Returns the peak of all sittings."""

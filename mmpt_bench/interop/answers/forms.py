@@ -1,4 +1,4 @@
-"""Answers made elsewhere, as rows in the hub's words: JSON lines, lmms-eval's and VLMEvalKit's files, MME's own.
+"""Answers made elsewhere, as rows in the hub's words: JSON lines, files of lmms-eval, VLMEvalKit and LLaVA, MME's own.
 
 What a file holds decides which of these it is, never its name. Field order, extra fields, a byte-order mark, Windows
 line ends and gzip change nothing; a torn last line is left out and said; anything else that cannot be read is refused
@@ -12,12 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmpt_bench.common.errors import RequestError
+from mmpt_bench.common.errors import RequestError, shown
 from mmpt_bench.common.files import scrub
 from mmpt_bench.data.text_files import csv_rows, excel_rows, json_rows, text_of
 
 REPLY_FIELDS = ("reply", "response", "text", "prediction")
 """Where a line's reply is looked for, in this order."""
+LMMS, VLMEVALKIT, LLAVA = "lmms-eval", "VLMEvalKit", "LLaVA"
+"""Forms of other harnesses."""
+ENDINGS = ("Please answer yes or no.", "Answer the question using a single word or phrase.")
+"""What the authors of MME, and LLaVA and lmms-eval in place of it, end questions in."""
 LMMS_STRATEGIES = {"_pope_adv": "adversarial", "_pope_pop": "popular", "_pope_random": "random"}
 """Endings of lmms-eval's sample files that say which part of POPE they hold: their lines do not."""
 
@@ -40,7 +44,7 @@ class GivenAnswers:
     """The replies of one or more files."""
 
     form: str
-    """"JSON lines", "lmms-eval", "VLMEvalKit" or "MME's text files"."""
+    """"JSON lines", "lmms-eval", "VLMEvalKit", "LLaVA" or "MME's text files"."""
     answers: tuple[GivenAnswer, ...]
     notes: tuple[str, ...] = field(default=())
     """What a reader of the score must know: "the last line was not finished"."""
@@ -70,39 +74,86 @@ def read_answers(paths: Sequence[Path]) -> GivenAnswers:
 
 
 def _read(path: Path, prefix: str) -> GivenAnswers:
-    if path.suffix.lower() == ".xlsx":
-        return _table(excel_rows(path), prefix, path)
-    text = text_of(path)
     name = path.name.removesuffix(".gz").lower()
-    if name.endswith((".tsv", ".csv")):
-        return _table(csv_rows(text, "\t" if name.endswith(".tsv") else ",", path), prefix, path)
     if name.endswith(".txt"):
-        return _mme_text(text, path.name.removesuffix(".gz").removesuffix(".txt"), prefix)
-    rows, notes = json_rows(text, path)
+        return _mme_text(text_of(path), path.name.removesuffix(".gz").removesuffix(".txt"), prefix)
+    word, notes = "line", tuple[str, ...]()
+    if name.endswith((".xlsx", ".tsv", ".csv")):
+        word, rows = "row", list(enumerate(_table(path, name), start=2))
+    else:
+        rows, notes = json_rows(text_of(path), path)
     first = rows[0][1] if rows else {}
     if "eval_key" in first:
         raise RequestError(
             f"`{path.name}` holds the answers of a run of ours, whose score is in its results folder: `mmpt-bench "
             "leaderboard`. `mmpt-bench run` with the same options and `--parse RULE` reads replies by another rule."
         )
-    if "doc_id" in first and ("filtered_resps" in first or "resps" in first):
-        stem = name.removesuffix(".jsonl").removesuffix(".json")
-        strategy = next((part for end, part in LMMS_STRATEGIES.items() if stem.endswith(end)), None)
-        made = [_lmms(row, f"{prefix}line {number}", strategy) for number, row in rows]
-        return GivenAnswers("lmms-eval", tuple(made), notes)
-    if "index" in first and "prediction" in first and "reply" not in first and "question" in first:
-        return GivenAnswers("VLMEvalKit", _vlmevalkit(rows, prefix, "line"), notes)
-    made = [_plain(row, f"{prefix}line {number}") for number, row in rows]
-    return GivenAnswers("JSON lines", tuple(made), notes)
+    if len(rows) == 1 and isinstance(first.get("logs"), list):
+        notes = (*notes, f"`{path.name}` is a log of lmms-eval before 0.3, which held all samples in one object")
+        rows = [(n, row) for n, row in enumerate(first["logs"], start=1) if isinstance(row, dict)]
+        first, word = rows[0][1] if rows else {}, "entry"
+    if "doc_id" in first and ({"filtered_resps", "resps"} & first.keys() or not set(REPLY_FIELDS) & first.keys()):
+        return _of_lmms_eval(rows, notes, name, f"{prefix}{word}")
+    if "prediction" in first and "reply" not in first and (word == "row" or {"index", "question"} <= first.keys()):
+        return GivenAnswers(VLMEVALKIT, _vlmevalkit(rows, prefix, word), notes)
+    if {"question_id", "prompt", "text"} <= first.keys() and not {"answer", "label", "question"} & first.keys():
+        llava = [_plain(row | {"question": str(row.get("prompt"))}, f"{prefix}{word} {number}") for number, row in rows]
+        return GivenAnswers(LLAVA, tuple(llava), notes)
+    made = [_plain(row, f"{prefix}{word} {number}") for number, row in rows]
+    return GivenAnswers("JSON lines" if word == "line" else "table", tuple(made), notes)
+
+
+def _table(path: Path, name: str) -> list[dict[str, Any]]:
+    """Returns the rows of a workbook or text table; RequestError where no column can be the reply."""
+    is_book = name.endswith(".xlsx")
+    rows = excel_rows(path) if is_book else csv_rows(text_of(path), "\t" if name.endswith(".tsv") else ",", path)
+    if rows and not set(REPLY_FIELDS) & rows[0].keys():
+        there = ", ".join(f"`{name[:40]}`" for name in list(rows[0])[:10])
+        raise RequestError(f"`{path.name}` has no column `prediction`. It has {there}.")
+    return rows
+
+
+def _of_lmms_eval(
+    rows: Sequence[tuple[int, dict[str, Any]]], notes: tuple[str, ...], name: str, where: str
+) -> GivenAnswers:
+    """Returns the lines of a sample log; RequestError names logs of versions that did not keep the replies."""
+    first = rows[0][1]
+    if "filtered_resps" not in first and "resps" not in first:
+        raise RequestError(
+            f"`{name}` is a log of lmms-eval without replies (no `resps`). Run it again with `--log_samples`, by 0.3 "
+            "or later."
+        )
+    if not {"doc", "target"} & first.keys():
+        notes = (*notes, "this log of an older lmms-eval has neither `doc` nor `target`: only `doc_id` tells the rows")
+    stem = name.removesuffix(".jsonl").removesuffix(".json")
+    strategy = next((part for end, part in LMMS_STRATEGIES.items() if stem.endswith(end)), None)
+    return GivenAnswers(LMMS, tuple(_lmms(row, f"{where} {number}", strategy) for number, row in rows), notes)
+
+
+def plain_words(question: str) -> str:
+    """Returns what the writings of one question share: its words in small letters, without what tells how to answer.
+
+    POPE's first release writes "imange" where "an" stands before the object.
+    """
+    for ending in ENDINGS:
+        question = question.replace(ending, " ")
+    return " ".join(question.lower().replace("imange", "image").split())
 
 
 def _plain(row: dict[str, Any], where: str) -> GivenAnswer:
     name = next((name for name in REPLY_FIELDS if name in row), None)
     if name is None:
         raise RequestError(f"There is no reply in {where}: none of its fields is {_or(REPLY_FIELDS)}.")
-    index = row.get("index")
-    number = index if isinstance(index, int) and not isinstance(index, bool) else None
-    return GivenAnswer(where, row, _reply(row[name], where, name), number)
+    return GivenAnswer(where, row, _reply(row[name], where, name), _number(row.get("index")))
+
+
+def _number(value: Any) -> int | None:
+    """Returns the number of a row, which tables hold as text; None where it is none."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        return int(value)
+    return value if type(value) is int else None
 
 
 def _lmms(row: dict[str, Any], where: str, strategy: str | None) -> GivenAnswer:
@@ -143,7 +194,8 @@ def _vlmevalkit(rows: Sequence[tuple[int, dict[str, Any]]], prefix: str, word: s
         parts = [part.strip() for part in str(row.get("category") or "").split(",")]
         if len(parts) > 1 or ("image_source" in known and parts[0] in ("random", "popular", "adversarial")):
             known["question_id"] = str(row.get("index"))
-        made += [GivenAnswer(where, known | {"category": part}, reply) for part in parts]
+        index = _number(row.get("index"))
+        made += [GivenAnswer(where, known | {"category": part}, reply, index) for part in parts]
     return tuple(made)
 
 
@@ -164,19 +216,12 @@ def _mme_text(text: str, subtask: str, prefix: str) -> GivenAnswers:
     return GivenAnswers("MME's text files", tuple(made))
 
 
-def _table(rows: list[dict[str, Any]], prefix: str, path: Path) -> GivenAnswers:
-    if rows and "prediction" not in rows[0]:
-        there = ", ".join(f"`{name}`" for name in list(rows[0])[:10])
-        raise RequestError(f"`{path.name}` has no column `prediction`. It has {there}.")
-    return GivenAnswers("VLMEvalKit", _vlmevalkit(list(enumerate(rows, start=2)), prefix, "row"))
-
-
 def _reply(value: Any, where: str, name: str) -> str:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         # A spreadsheet keeps the reply "7" as a number.
         value = str(int(value)) if float(value).is_integer() else str(value)
     if not isinstance(value, str):
-        what = f"a list of {len(value)}" if isinstance(value, list) else f"`{value!r}`"
+        what = f"a list of {len(value)}" if isinstance(value, list) else shown(value)
         raise RequestError(f"Field `{name}` in {where} holds {what}, not one reply.")
     return value
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mmpt_bench.common.errors import RequestError
 from mmpt_bench.data.rows import NO_IMAGE
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.data.tables import bad_rows
 from mmpt_bench.evaluation.task import Task
-from mmpt_bench.interop.answers.forms import GivenAnswer, GivenAnswers
+from mmpt_bench.interop.answers.forms import LLAVA, LMMS, VLMEVALKIT, GivenAnswer, GivenAnswers, plain_words
+from mmpt_bench.interop.answers.llava import mme_row, pope_samples
 
 NO_NUMBER = -1
 """Given to a row whose number is not known: a sample that takes its id from it is called so."""
@@ -23,6 +26,10 @@ def own_samples(task: Task, given: GivenAnswers) -> tuple[list[Sample], bool]:
     Raises:
         RequestError: lines that do not say what they answer (first ten and count).
     """
+    if given.form == LLAVA:
+        raise RequestError(
+            f"LLaVA's answer files hold no labels: pass the official rows of {task.title}, `--data DIR`."
+        )
     made, faults, known = [], [], True
     names_pictures = task.data.images is not None and task.data.images.column != task.data.image_column
     for position, answer in enumerate(given.answers):
@@ -46,13 +53,11 @@ def matched(task: Task, given: GivenAnswers, official: Sequence[Sample]) -> list
     Raises:
         RequestError: lines that belong to no official row, or whose label is not the official one.
     """
-    rows = _Official(official)
     found: list[Sample] = []
     strangers: list[str] = []
     contradictions: list[str] = []
-    for answer in given.answers:
+    for answer, sample in zip(given.answers, _each_match(task, given, official), strict=True):
         said = _label(task, answer)
-        sample = rows.match(task, given.form, answer, said)
         if isinstance(sample, str):
             strangers.append(f"{answer.where} ({sample})")
             continue
@@ -65,6 +70,61 @@ def matched(task: Task, given: GivenAnswers, official: Sequence[Sample]) -> list
     if contradictions:
         raise bad_rows("these answers", "labels are not the official ones", contradictions)
     return found
+
+
+def _each_match(task: Task, given: GivenAnswers, official: Sequence[Sample]) -> list[Sample | str]:
+    """Returns the official sample of each answer, or why there is none."""
+    if given.form == LLAVA and task.name not in ("mme", "pope"):
+        raise RequestError(
+            f"LLaVA's answer files are read for MME and POPE, whose questions it numbers. For {task.title}, give each "
+            "line the row's number as `index`."
+        )
+    if given.form == LLAVA and task.name == "pope":
+        return pope_samples(given.answers, official)
+    rows, answers = _Official(official), given.answers
+    if given.form == LLAVA:
+        answers = tuple(replace(each, row=mme_row(each.row)) for each in answers)
+    if given.form == VLMEVALKIT:
+        answers = _from_zero(task, answers, official)
+    return [rows.match(task, given.form, each, _label(task, each)) for each in answers]
+
+
+def _from_zero(task: Task, answers: Sequence[GivenAnswer], official: Sequence[Sample]) -> tuple[GivenAnswer, ...]:
+    """Returns answers whose numbers count the official rows from 0, where their own count from 1.
+
+    What of a question differs from row to row must stand in the line's own; where that is nothing, or nowhere to be
+    found, the labels tell. Where neither way of counting fits, numbers are left out, and the line's words must do.
+    """
+    head = _common_start([each.question for each in official])
+    tail = _common_start([each.question[::-1] for each in official])
+
+    groups = {each.group for each in official}
+
+    def says(answer: GivenAnswer, sample: Sample) -> bool:
+        if answer.row.get("category") in groups - {"", sample.group}:
+            return False
+        own = plain_words(sample.question[len(head) : len(sample.question) - len(tail)]).strip(" .")
+        asked = plain_words(str(answer.row.get("question") or ""))
+        return bool(own) and own in asked
+
+    numbered = [(each, each.number) for each in answers if each.number is not None]
+    for by_words in (True, False):
+        fitting = []
+        for start in (0, 1):
+            if all(0 <= number - start < len(official) for _, number in numbered):
+                rows = [(each, official[number - start]) for each, number in numbered]
+                told = [says(*pair) if by_words else _label(task, pair[0]) == pair[1].answer.lower() for pair in rows]
+                if told and all(told):
+                    fitting.append(start)
+        if len(fitting) == 1 or (fitting and by_words):
+            return tuple(replace(each, number=(each.number or 0) - fitting[0]) for each in answers)
+    return tuple(replace(each, number=None) for each in answers)
+
+
+def _common_start(texts: Sequence[str]) -> str:
+    first, last = min(texts), max(texts)
+    same = [a == b for a, b in zip(first, last, strict=False)]
+    return first[: (*same, False).index(False)]
 
 
 class _Official:
@@ -82,7 +142,7 @@ class _Official:
         """Returns the sample that a line answers, or why there is none that can be told."""
         own = self._own(task, answer, said)
         is_numbered = isinstance(own, str) or own.id == str(NO_NUMBER)
-        if answer.number is not None and (form == "lmms-eval" or is_numbered):
+        if answer.number is not None and (form == LMMS or is_numbered):
             inside = 0 <= answer.number < len(self._samples)
             if not inside:
                 return f"there is no row {answer.number}"
@@ -92,7 +152,8 @@ class _Official:
             return f"row {answer.number} is of another picture or subtask"
         if isinstance(own, str):
             return own
-        return self._by_id.get(own.id) or self._same_words(own, said)
+        named = self._by_id.get(own.id)
+        return named if named and _words(named) == _words(own) else self._same_words(own, said)
 
     def _own(self, task: Task, answer: GivenAnswer, said: str | None) -> Sample | str:
         """Returns the sample that a line describes, or what it lacks.
@@ -142,7 +203,7 @@ def _as_row(task: Task, answer: GivenAnswer) -> dict[str, Any]:
 
 def _words(sample: Sample) -> tuple[str, str, str]:
     """Returns what two writings of one question share: group, the picture's bare name, and the words."""
-    return sample.group, Path(sample.cluster).stem, " ".join(sample.question.lower().split())
+    return sample.group, Path(sample.cluster).stem, plain_words(sample.question)
 
 
 def _label(task: Task, answer: GivenAnswer) -> str | None:

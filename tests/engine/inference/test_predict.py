@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from mmpt_bench.common.errors import RunFailed
 from mmpt_bench.data.images import LazyImage
 from mmpt_bench.data.samples import Prediction, Sample
 from mmpt_bench.engine.inference.plain import one_by_one
@@ -299,3 +301,53 @@ def test_the_last_layer_computes_the_rows_that_are_read_alone(backbone: Backbone
     # The third call is the prefill of the three questions; before it come the two sides of the comparison.
     assert 3 * prompt in rows[0]
     assert rows[2][rows[0].index(3 * prompt)] == 3
+
+
+def summed(backbone: Backbone, sample: Sample) -> list[float]:
+    """Returns the log-probability of each choice behind the question, word by word, as the model alone gives it."""
+    words = backbone.processor.tokenizer
+    prompt = f"USER: <image>\n{sample.question} ASSISTANT:"
+    found = []
+    for choice in sample.choices:
+        given = backbone.processor(images=sample.image.open(), text=prompt, return_tensors="pt")
+        answer = words(choice, add_special_tokens=False, return_tensors="pt").input_ids
+        known = len(given["input_ids"][0])
+        ids = torch.cat([given["input_ids"], answer], dim=1)
+        with torch.no_grad():
+            logits = backbone.model(input_ids=ids, pixel_values=given["pixel_values"]).logits[0].log_softmax(-1)
+        found.append(sum(logits[at - 1, ids[0, at]].item() for at in range(known, len(ids[0]))))
+    return found
+
+
+def test_a_legal_answer_counts_by_the_sum_of_its_tokens_log_probabilities(backbone: Backbone) -> None:
+    of = samples(2)
+    shared, alone = asked(backbone, of), plain(backbone, of)
+    otherwise = 0
+    for sample in of:
+        sums = summed(backbone, sample)
+        for made in (shared[sample.id], alone[sample.id]):
+            assert made.logprobs == pytest.approx(sums, abs=1e-3)
+            assert made.ranked == sample.choices[sums.index(max(sums))]
+        means = [total / len(choice.split()) for total, choice in zip(sums, sample.choices, strict=True)]
+        otherwise += means.index(max(means)) != sums.index(max(sums))
+    assert otherwise, "divided by their lengths, sums would say the same here"
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_answers_of_several_tokens_count_alike_however_few_are_scored_at_once(
+    rows: int, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = ("two circle", "three red square ?", "no circle")
+    of = [dataclasses.replace(sample, choices=long, answer=long[0]) for sample in samples(2)]
+    monkeypatch.setattr("mmpt_bench.engine.inference.shared.CHOICE_ROWS", rows)
+    shared, alone = asked(backbone, of), plain(backbone, of)
+    for sample in of:
+        for made in (shared[sample.id], alone[sample.id]):
+            assert made.logprobs == pytest.approx(summed(backbone, sample), abs=1e-3)
+
+
+def test_log_probabilities_of_which_one_is_not_finite_fail_the_run() -> None:
+    (sample, *_) = samples(1)
+    for made in ((-1.0, float("nan")), (float("-inf"), -1.0)):
+        with pytest.raises(RunFailed, match=rf"of sample `{sample.id}` are not finite"):
+            prediction(TASK, sample, ("yes", made))

@@ -151,6 +151,43 @@ def test_pickled_weights_are_refused(own: Path) -> None:
         load_backbone(str(own))
 
 
+def test_code_beside_a_model_is_refused_or_never_run(own: Path, tmp_path: Path) -> None:
+    ran, config = tmp_path / "ran", json.loads((own / "config.json").read_text())
+    code = f"import pathlib\npathlib.Path({str(ran)!r}).touch()\n"
+    (own / "own.py").write_text(code + "from transformers import LlavaConfig as Own\nModel = Own\n")
+    auto = {"AutoConfig": "own.Own", "AutoModelForImageTextToText": "own.Model", "AutoProcessor": "own.Own"}
+    (own / "config.json").write_text(json.dumps(config | {"auto_map": auto}))
+    assert load_backbone(str(own), device="cpu", offline=True).anatomy.family == "llava"
+    (own / "config.json").write_text(json.dumps(config | {"auto_map": auto, "model_type": "own"}))
+    with pytest.raises(RequestError, match="no readable configuration"):
+        load_backbone(str(own), device="cpu", offline=True)
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize("device", ["banana", "meta", "xpu:9"])
+def test_a_device_that_is_not_there_is_one_sentence(folder: Path, device: str) -> None:
+    with pytest.raises(MachineError, match=f"no device `{device}` here"):
+        load_backbone(str(folder), device=device, offline=True)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "the system had none left"),
+        (RuntimeError("can't allocate memory: you tried to allocate 5 bytes."), "5 bytes could not be had"),
+    ],
+)
+def test_memory_that_runs_out_while_a_backbone_loads_is_one_sentence(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+) -> None:
+    def read(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("mmpt_bench.engine.models.loading.read_model", read)
+    with pytest.raises(MachineError, match=f"out of memory while the backbone .* was loaded: {said}"):
+        load_backbone(str(folder), device="cpu", offline=True)
+
+
 def test_folder_of_another_kind_of_model_is_refused(own: Path) -> None:
     config = json.loads((own / "config.json").read_text())
     (own / "config.json").write_text(json.dumps(config | {"model_type": "bert"}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ import pytest
 import torch
 
 from mmpt_bench.common.errors import RequestError
-from mmpt_bench.data.examples import Example, Exchange
+from mmpt_bench.data.examples import Example, Exchange, Opening
 from mmpt_bench.data.images import LazyImage
 from mmpt_bench.engine.adapters.trial import noise_pictures
 from mmpt_bench.engine.models.backbone import IGNORED, load_backbone
+from mmpt_bench.engine.models.reading import example_fault
 from mmpt_bench.engine.training.loss import Losses
 from support.families import BUILDERS
 from support.tiny import pictures, save_tiny
@@ -142,3 +144,57 @@ def test_every_family_with_a_template_learns_every_answer(tmp_path: Path, family
     prompt = backbone.prompt_text(TALK[0].question)
     batch = backbone.batch(noise_pictures(backbone)[:1], [prompt], [backbone.target(TALK)])
     assert learnt(backbone, batch) == ["yes </s>", "two . </s>", "blue </s>"]
+
+
+def example_of(**more: Any) -> Example:
+    first, *later = TALK
+    image = LazyImage("x", lambda: pictures(1)[0])
+    return Example(image, first.question, first.reply, tuple(later), **more)
+
+
+def text_and_learnt(backbone: Any, example: Example) -> tuple[str, list[str]]:
+    """Returns the text that training reads of an example, and the parts of it that are learnt."""
+    losses = Losses(backbone, "test", 1024)
+    ready = losses.ready([example])
+    losses.close()
+    batch = backbone.pad(ready.rows, "right")
+    return backbone.processor.tokenizer.decode(batch["input_ids"][0].tolist()), learnt(backbone, batch)
+
+
+def test_a_reply_of_no_weight_is_read_and_not_learnt(llava: Any) -> None:
+    plain, all_learnt = text_and_learnt(llava, example_of())
+    later = tuple(dataclasses.replace(one, learnt=i == 1) for i, one in enumerate(TALK[1:]))
+    some = dataclasses.replace(example_of(learnt=False), later=later)
+    assert (text_and_learnt(llava, some), all_learnt[2]) == ((plain, ["blue </s>"]), "blue </s>")
+
+
+def test_without_a_learnt_reply_within_the_length_an_example_is_refused(llava: Any) -> None:
+    prompt, target = llava.prompt_text(TALK[0].question), llava.target(TALK)
+    (whole,) = llava.tokens([prompt], [target])
+    example = example_of(learnt=False)
+    fits = example_fault(llava, example, "<image>" * 16, whole.replies[1][1])
+    assert fits == ""
+    assert "tokens and" in example_fault(llava, example, "<image>" * 16, whole.replies[0][1])
+
+
+def test_a_systems_turn_and_an_image_within_the_question_are_written_by_the_template(tmp_path: Path) -> None:
+    backbone = idefics(tmp_path, [2])
+    opening = Opening("be brief .", image_at=11)
+    question = "is there a red circle ?"
+    text = backbone.prompt_text(question, (), opening)
+    assert text == (
+        "<s>System : be brief .<end_of_utterance>\nUser : is there a <image>red circle ?<end_of_utterance>\nAssistant :"
+    )
+    assert backbone.prompt_text(question, (), Opening(image_at=len(question))).count("circle ?<image><end") == 1
+    seen, said = text_and_learnt(backbone, example_of(opening=opening))
+    assert "is there a <fake_token_around_image>" in seen
+    assert len(said) == 3
+
+
+def test_a_template_that_drops_the_systems_turn_is_not_trained_on_silently(tmp_path: Path) -> None:
+    backbone = idefics(tmp_path, [2], "{% set messages = messages | selectattr('role', 'ne', 'system') %}" + IDEFICS)
+    with pytest.raises(RequestError, match="turn of the system, which the backbone's chat template does not write"):
+        backbone.prompt_text("how many ?", (), Opening("be brief ."))
+    assert "chat template does not write" in example_fault(
+        backbone, example_of(opening=Opening("be brief .")), "<image>", 1024
+    )

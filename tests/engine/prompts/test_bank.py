@@ -14,15 +14,16 @@ from torch import Tensor
 from transformers import DynamicCache, StaticCache
 
 from mmpt_bench.engine.prompts.hooks import attach_prompts
-from mmpt_bench.engine.prompts.masks import extend_mask, extend_positions
 from mmpt_bench.engine.prompts.plan import PromptPlan
 from support.tiny import ANSWERS, QUESTIONS, pictures, tiny_backbone
 
 torch.set_num_threads(1)
 PLANS = {
     "mmpt": PromptPlan(visual=3, text=2, interaction="output"),
-    "visual first": PromptPlan(visual=3, text=2, interaction="output", text_first=False),
-    "parameters": PromptPlan(visual=3, text=2, interaction="parameters"),
+    "front": PromptPlan(visual=3, text=2, interaction="output", interaction_place="front"),
+    "visual first": PromptPlan(visual=3, text=2, interaction="output", interaction_place="front", text_first=False),
+    "released": PromptPlan(visual=3, text=2, interaction="parameters"),
+    "parameters in front": PromptPlan(visual=3, text=2, interaction="parameters", interaction_place="front"),
     "shallow": PromptPlan(visual=3, visual_deep=False, text=2, text_deep=False, interaction="output"),
     "vpt": PromptPlan(visual=3),
     "vpt-shallow": PromptPlan(visual=3, visual_deep=False),
@@ -49,6 +50,8 @@ def attached(backbone: Any, plan: PromptPlan, seed: int = 0) -> Iterator[Any]:
 @pytest.fixture(params=PLANS)
 def prompted(request: pytest.FixtureRequest, backbone: Any) -> Iterator[Any]:
     """Yields a backbone with strong prompts of one plan."""
+    if request.param == "released" and backbone.model.config.vision_feature_layer == -1:
+        pytest.skip("refused: no block's output is discarded")
     with attached(backbone, PLANS[request.param]) as bank:
         for parameter in bank.parameters():
             parameter.detach().mul_(3)
@@ -71,11 +74,18 @@ def by_hand(backbone: Any, batch: dict[str, Tensor]) -> Tensor:
         hidden = block(hidden, None)
     states = hidden[:, patches:]
     if plan.interaction == "parameters":
-        states = torch.cat([bank.mmpt_visual[-1][None], hidden[:, :1]], dim=1)
+        raw = bank.mmpt_visual[-1][None]
+        states = torch.cat([raw[:, 1:] if plan.interaction_place == "image" else raw, hidden[:, :1]], dim=1)
     picture = core.multi_modal_projector(hidden[:, 1:patches])
     embeds = text.embed_tokens(batch["input_ids"])
-    embeds[batch["input_ids"] == backbone.model.config.image_token_id] = picture[0]
-    front = [core.multi_modal_projector(states)] if plan.interaction != "none" else []
+    is_image = batch["input_ids"] == backbone.model.config.image_token_id
+    embeds[is_image] = picture[0]
+    entering = [core.multi_modal_projector(states)] if plan.interaction != "none" else []
+    front = entering if plan.interaction_place == "front" else []
+    inside = entering[0].shape[1] if entering and not front else 0
+    place = int(is_image[0].int().argmax())
+    if inside:
+        embeds = torch.cat([embeds[:, :place], entering[0], embeds[:, place:]], dim=1)
     length = plan.text + plan.keys + (front[0].shape[1] if front else 0)
     ahead = [torch.zeros(1, plan.text + plan.keys, embeds.shape[-1]), *front]
     first = 0 if plan.text_first else front[0].shape[1]
@@ -87,7 +97,8 @@ def by_hand(backbone: Any, batch: dict[str, Tensor]) -> Tensor:
         if plan.text and (plan.text_deep or i == 0):
             hidden = torch.cat([hidden[:, :first], bank.mmpt_text[i][None], hidden[:, first + plan.text :]], dim=1)
         hidden = llama_layer(layer, hidden, rotary, mask, bank, i)
-    return backbone.model.lm_head(text.norm(hidden))[:, length:]
+    logits = backbone.model.lm_head(text.norm(hidden))[:, length:]
+    return torch.cat([logits[:, :place], logits[:, place + inside :]], dim=1)
 
 
 def llama_layer(layer: Any, hidden: Tensor, rotary: Any, mask: Tensor, bank: Any, index: int) -> Tensor:
@@ -309,32 +320,3 @@ def test_beam_search_with_interaction_is_refused(backbone: Any) -> None:
     batch = backbone.batch(pictures(1), [backbone.prompt_text(QUESTIONS[0])])
     with attached(backbone, PLANS["mmpt"]), pytest.raises(ValueError, match="beam search"):
         backbone.model.generate(**batch, num_beams=2, do_sample=False, max_new_tokens=2)
-
-
-def test_restarting_positions_without_a_mask_are_refused() -> None:
-    with pytest.raises(ValueError, match="restart"):
-        extend_positions(torch.tensor([[0, 1, 0, 1]]), None, 2, 0, 4)
-
-
-def test_positions_stand_behind_the_prompts() -> None:
-    mask = torch.tensor([[0, 1, 1]])
-    assert extend_positions(None, mask, 2, 0, 3).tolist() == [[0, 1, 2, 2, 3]]
-    assert extend_positions(torch.tensor([[1, 0, 1]]), mask, 2, 0, 3).tolist() == [[0, 1, 3, 2, 3]]
-    assert extend_positions(torch.tensor([[5]]), None, 2, 7, 1).tolist() == [[7]]
-
-
-def test_rope_positions_of_three_axes_move_alike() -> None:
-    positions = torch.arange(3).expand(3, 1, 3)
-    assert extend_positions(positions, torch.ones(1, 3), 2, 0, 3).shape == (3, 1, 5)
-
-
-def test_mask_while_decoding_may_or_may_not_count_the_prompts() -> None:
-    assert extend_mask(torch.ones(1, 4), 2, 5, 1).shape == (1, 6)
-    assert extend_mask(torch.ones(1, 6), 2, 5, 1).shape == (1, 6)
-    with pytest.raises(ValueError, match="does not cover"):
-        extend_mask(torch.ones(1, 5), 2, 5, 1)
-
-
-def test_prompt_rows_of_a_mask_are_causal_and_visible_to_all() -> None:
-    grown = extend_mask({"full": torch.zeros(1, 1, 2, 2, dtype=torch.bool)}, 2, 0, 2)["full"][0, 0].int().tolist()
-    assert grown == [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 0, 0]]

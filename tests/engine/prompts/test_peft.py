@@ -85,6 +85,24 @@ def test_adapter_folder_of_a_run_loads_in_peft(backbone: Any, base: Any, batch: 
     assert torch.equal(logits(PeftModel.from_pretrained(base, str(tmp_path)), batch), wanted)
 
 
+def test_configuration_of_an_earlier_version_stands_in_front(base: Any, batch: Any, tmp_path: Path) -> None:
+    model = get_peft_model(copy.deepcopy(base), MMPTConfig(interaction_place="front"))
+    stir(model)
+    wanted = logits(model, batch)
+    model.save_pretrained(tmp_path)
+    path = tmp_path / "adapter_config.json"
+    config = json.loads(path.read_text())
+    assert config.pop("interaction_place") == "front"
+    path.write_text(json.dumps(config))
+    assert torch.equal(logits(PeftModel.from_pretrained(base, str(tmp_path)), batch), wanted)
+    assert MMPTConfig().interaction_place == "image"
+
+
+def test_order_in_front_is_refused_where_nothing_else_stands_there(base: Any) -> None:
+    with pytest.raises(RequestError, match="`interaction_place` `front`"):
+        get_peft_model(base, MMPTConfig(placement="visual-first"))
+
+
 def test_every_value_is_trained_by_peft(base: Any, batch: Any) -> None:
     model = get_peft_model(base, MMPTConfig())
     for _ in range(2):

@@ -23,6 +23,7 @@ from mmpt_bench.engine.training.loss import Losses
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.records.budget import Budget
 from mmpt_bench.sources.corpora import load_corpus
+from support.disk import Disk
 from support.tiny import tiny_backbone
 
 STEPS = 6
@@ -195,6 +196,18 @@ def test_a_checkpoint_that_reads_back_otherwise_is_not_taken_and_the_one_before_
     assert state["steps"] == [1]
 
 
+def test_a_checkpoint_is_there_after_a_power_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Checkpoints(tmp_path).write(1, {"steps": [1]})
+    disk = Disk(tmp_path, monkeypatch)
+    written = Checkpoints(tmp_path)
+    assert written.last() is not None
+    for step in (2, 3):
+        written.write(step, {"steps": [step]})
+        disk.fail()
+        assert (Checkpoints(tmp_path).last() or {})["steps"] == [step]
+    disk.close()
+
+
 def test_there_are_never_more_than_two_checkpoints(
     trained: Callable[..., Trained], tmp_path: Path, at_each_step: None
 ) -> None:
@@ -326,3 +339,8 @@ def test_what_says_that_memory_ran_out_is_known_by_its_words(error: Exception, s
 def test_any_other_error_is_raised_as_it_is() -> None:
     with pytest.raises(RuntimeError, match="shapes"):
         memory.halved(8, RuntimeError("shapes do not fit"), "one")
+
+
+@pytest.mark.parametrize(("size", "next_size"), [(2, 1), (3, 2), (4, 2), (7, 4), (16, 8)])
+def test_a_batch_that_does_not_fit_is_halved_upwards(size: int, next_size: int) -> None:
+    assert memory.halved(size, MemoryError(), "one") == next_size

@@ -89,3 +89,20 @@ def test_without_peft_in_the_model_nothing_changes(backbone: Backbone) -> None:
     with updates_fused(backbone):
         assert not [module for module in backbone.model.modules() if "forward" in vars(module)]
     handle.remove()
+
+
+@pytest.mark.parametrize("trained", [0, 1])
+def test_one_factor_alone_has_its_gradient_and_the_frozen_one_none(trained: int, backbone: Backbone) -> None:
+    layers = attached(backbone, r=4)
+    try:
+        layer = layers[0]
+        factors = [layer.lora_A["default"].weight, layer.lora_B["default"].weight]
+        factors[1 - trained].requires_grad_(False)
+        x = torch.randn(2, 7, layer.in_features)
+        (wanted,) = torch.autograd.grad(layer(x).square().sum(), [factors[trained]])
+        with updates_fused(backbone):
+            layer(x).square().sum().backward()
+        torch.testing.assert_close(factors[trained].grad, wanted, rtol=1e-4, atol=1e-4)
+        assert factors[1 - trained].grad is None
+    finally:
+        take_out(backbone)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -20,7 +21,7 @@ from mmpt_bench.engine.inference.predict import predict
 from mmpt_bench.engine.models.backbone import Backbone
 from mmpt_bench.engine.training.loss import differing
 from mmpt_bench.engine.training.reached import LEAST, WITHIN
-from mmpt_bench.engine.training.train import TrainingConfig, train
+from mmpt_bench.engine.training.train import TrainingConfig, train, validation_loss
 from mmpt_bench.records.budget import Budget
 from mmpt_bench.sources.corpora import load_corpus
 from support.methods import VARIANTS
@@ -170,3 +171,24 @@ def test_ways_differ_where_a_gradient_is_missing_or_another_one_and_not_by_round
     assert "loss" in differing((float("nan"), one), (2.0, one), "float32")
     assert "`a`" in differing((2.0, {}), (2.0, one), "float32")
     assert "`a`" in differing((2.0, {**one, "a": torch.tensor([4.0, 3.0])}), (2.0, one), "float32")
+    # Tolerances for losses are shares of the loss, of 1 nat at least.
+    for wanted, apart, same in ((0.1, 9e-5, True), (0.1, 1.5e-4, False), (4.0, 3e-4, True), (4.0, 5e-4, False)):
+        assert (differing((wanted + apart, one), (wanted, one), "float32") == "") is same
+    said = differing((2.5, one), (2.0, one), "float32")
+    assert said == "the loss is 2 of whole images and 2.5 without them"
+
+
+def test_a_validation_loss_is_that_of_whole_images_where_the_method_reads_pixels(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PixelPrompt, "where", "the class itself")
+    corpus = dataclasses.replace(load_corpus("embedded"), validation_size=3)
+    total, tokens = 0.0, 0
+    with attached(PixelPrompt(), backbone) as handle, torch.no_grad():
+        handle.trainable["pixel_frame"].fill_(0.5)
+        for example in (corpus.validation(i) for i in range(3)):
+            prompt = backbone.prompt_text(example.prompt)
+            batch = backbone.batch([example.image.open()], [prompt], [example.target])
+            n = int((batch["labels"] != -100).sum())
+            total, tokens = total + backbone.model(**batch).loss.item() * n, tokens + n
+        assert validation_loss(backbone, corpus, 2, 512) == pytest.approx(total / tokens, rel=1e-5)

@@ -108,7 +108,8 @@ def plain_gradients(backbone: Backbone, handle: Handle, examples: list[Example])
     ("method", "values"),
     [
         *((method, {}) for method in ("lora", "prefix", "projector", "vpt", "mmpt", "full")),
-        ("mmpt", {"placement": "visual-first"}),
+        ("mmpt", {"interaction_place": "front"}),
+        ("mmpt", {"interaction_place": "front", "placement": "visual-first"}),
         ("mmpt", {"visual_states": "parameters"}),
         ("mmpt", {"interaction": False}),
         ("mmpt", {"visual_deep": False}),

@@ -1,0 +1,68 @@
+"""`run --measure-costs`: the same command for one run at a time, in a process of its own, whose costs are its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from mmpt_bench.cli.options import refuse_beside
+from mmpt_bench.cli.progress import stopping
+
+FAILED = 4
+"""Exit code where a run failed and is recorded as failed: the others go on."""
+NOT_HANDED_ON = ("method", "seeds", "measure_costs", "as_json")
+
+
+def one_process_a_run(context: click.Context, options: dict[str, Any]) -> int:
+    """Does each open run by `run` in a process of its own and returns 0, `FAILED`, or what ended it before its end.
+
+    Args:
+        context: of `run`.
+        options: those of `api.run`.
+    """
+    from mmpt_bench import api
+    from mmpt_bench.methods.method_catalog import find_methods
+
+    refuse_beside("measure-costs", "recipe", "adapter")
+    asked = [word.strip() for word in options["method"].split(",") if word.strip()]
+    words = {entry.name: entry.name if word == "all" else word for word in asked for entry in find_methods(word)}
+    planned = api.plan(**{name: value for name, value in options.items() if name != "log_to"})
+    given, worst = _given(context), 0
+    with stopping() as stop:
+        for row in planned.runs:
+            if not row["evaluate"]:
+                continue
+            one = ["run", "--method", words[row["label"]], "--seeds", str(row["seed"]), *given, "--json"]
+            child = subprocess.Popen([sys.executable, "-m", "mmpt_bench", *one], stdout=subprocess.DEVNULL)
+            while child.poll() is None:
+                if stop():
+                    # Where the terminal has interrupted both, it is stopping already.
+                    child.terminate()
+                try:
+                    child.wait(0.5)
+                except subprocess.TimeoutExpired:
+                    continue
+            if child.returncode not in (0, FAILED):
+                return child.returncode if child.returncode > 0 else 130
+            worst = max(worst, child.returncode)
+    return worst
+
+
+def _given(context: click.Context) -> list[str]:
+    """Returns the options of the command line again, as words."""
+    words: list[str] = []
+    for option in context.command.params:
+        name = option.name or ""
+        if name in NOT_HANDED_ON or context.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
+            continue
+        value = context.params[name]
+        if isinstance(option, click.Option) and option.is_flag:
+            words += [(option.opts if value else option.secondary_opts)[0]]
+            continue
+        for each in value if option.multiple else [value]:
+            words += [option.opts[0], str(each)]
+    return words

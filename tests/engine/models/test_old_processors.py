@@ -1,0 +1,62 @@
+"""Processors as older transformers saved them: what they left to the model is taken from it, and said once."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mmpt_bench.common.errors import RequestError
+from mmpt_bench.engine.models.backbone import load_backbone
+from mmpt_bench.engine.models.loading import read_processor
+from support.tiny import pictures, save_tiny
+
+LACKING = [
+    ("patch_size",),
+    ("num_additional_image_tokens",),
+    ("patch_size", "vision_feature_select_strategy", "num_additional_image_tokens"),
+]
+
+
+def without(folder: Path, *names: str) -> Path:
+    path = folder / "processor_config.json"
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k not in names}))
+    return folder
+
+
+@pytest.mark.parametrize("siglip", [False, True], ids=["CLIP", "SigLIP"])
+@pytest.mark.parametrize("names", LACKING, ids=len)
+def test_an_old_processor_answers_as_the_new_one(
+    tmp_path: Path, names: tuple[str, ...], siglip: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = save_tiny(tmp_path / f"tiny{siglip}{len(names)}", siglip=siglip)
+
+    def logits() -> Any:
+        backbone = load_backbone(str(folder), device="cpu", offline=True)
+        batch = backbone.batch(pictures(1), [backbone.prompt_text("how many ?")])
+        with torch.no_grad():
+            return backbone.model(**batch).logits
+
+    wanted = logits()
+    without(folder, *names)
+    with caplog.at_level(logging.WARNING):
+        found = logits()
+        read_processor(folder, "llava")
+    assert torch.equal(found, wanted)
+    told = [record.getMessage() for record in caplog.records if "older transformers" in record.getMessage()]
+    assert len(told) == 1
+    assert all(f"`{name}`" in told[0] for name in names)
+
+
+def test_a_pointer_in_place_of_a_backbones_file_is_named(tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path / "tiny")
+    for name in ("model.safetensors", "tokenizer.json", "config.json"):
+        whole = (folder / name).read_bytes()
+        (folder / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
+        with pytest.raises(RequestError, match=rf"{name}` is a pointer of git-LFS.*`git lfs pull`"):
+            load_backbone(str(folder), device="cpu", offline=True)
+        (folder / name).write_bytes(whole)
