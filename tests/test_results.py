@@ -77,3 +77,9 @@ def test_publishing_gathers_runs_ablations_searches_and_losses_so_that_the_runs_
             (store.root / name).unlink()
     api.leaderboard(store.root, publish=True)
     assert {name: (store.root / name).read_bytes() for name in files(store.root)} == made
+
+
+def test_the_published_leaderboard_is_printed_anywhere_and_nothing_is_written(tmp_path: Path) -> None:
+    said = bench("leaderboard", "--published", "--format", "csv", cwd=tmp_path)
+    assert said.stdout.encode() == (RESULTS / "leaderboard.csv").read_bytes()
+    assert not any(tmp_path.iterdir())

@@ -10,7 +10,8 @@ import pytest
 
 from mmpt_bench.common.errors import RequestError, UntrustedRecord
 from mmpt_bench.common.files import append_jsonl, write_atomic
-from mmpt_bench.records.store import MAX_CHOICES, Store
+from mmpt_bench.records.store import MAX_CHOICES, Store, results_folder
+from support.paths import ROOT
 from support.processes import line_of, python
 from support.synthetic import keep, recipe, record, samples, store_in, task
 
@@ -19,6 +20,19 @@ def test_results_folder_that_cannot_be_written_is_refused_with_its_path(tmp_path
     (tmp_path / "file").write_text("")
     with pytest.raises(RequestError, match=r"file/results` cannot be written to: Not a directory"):
         Store(tmp_path / "file" / "results").check_writable()
+
+
+def test_the_published_leaderboard_is_refused_as_results_folder() -> None:
+    with pytest.raises(RequestError, match="is the published leaderboard, which runs leave as it is"):
+        Store(ROOT / "results").check_writable()
+
+
+def test_results_are_where_they_are_told_or_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MMPT_RESULTS", raising=False)
+    assert results_folder() == Path("mmpt-results")
+    monkeypatch.setenv("MMPT_RESULTS", "elsewhere")
+    assert results_folder() == Path("elsewhere")
+    assert results_folder("told") == Path("told")
 
 
 def test_proc_is_refused_as_results_folder() -> None:

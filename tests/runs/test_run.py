@@ -36,6 +36,7 @@ def test_the_main_command_trains_evaluates_and_writes_a_leaderboard_and_a_second
     told = "searched: " if is_searched else "documented default, not searched"
     assert re.search(rf"mmpt: learning rate \S+, {told}", first.stderr)
     assert "step 3/3, loss" in first.stderr
+    assert re.search(r"mmpt\b.* new", first.stdout)
     for name in ("leaderboard.csv", "leaderboard.md"):
         assert (tmp_path / "mmpt-results" / name).stat().st_size > 200
     records = Store(tmp_path / "mmpt-results").records()
@@ -46,6 +47,10 @@ def test_the_main_command_trains_evaluates_and_writes_a_leaderboard_and_a_second
     assert "recorded already" in second.stderr
     assert {path: path.read_bytes() for path in (tmp_path / "mmpt-results").rglob("*.jsonl")} == before
     assert {row["method"] for row in json.loads(second.stdout)["boards"][0]["rows"]} == {"mmpt", "frozen"}
+    # Another limit is another board: the first one is counted and not printed.
+    third = bench("run", "--method", "frozen", "--tasks", "mme", "--limit", "4", cwd=tmp_path)
+    assert "mmpt" not in third.stdout
+    assert "1 more in mmpt-results/: `mmpt-bench leaderboard` prints all of them." in third.stderr
 
 
 def test_a_new_task_reuses_the_trained_adapter(tmp_path: Path) -> None:

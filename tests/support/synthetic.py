@@ -128,7 +128,7 @@ def failed(made_by: Recipe, reason: str = "the loss was not finite at step 12", 
 
 def store_in(folder: Path) -> Store:
     """Returns a store in an empty folder."""
-    return Store(folder / "results")
+    return Store(folder / "mmpt-results")
 
 
 def keep(store: Store, made: Record) -> None:
