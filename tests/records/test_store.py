@@ -69,7 +69,7 @@ def test_link_that_leads_out_of_the_results_folder_is_refused(tmp_path: Path) ->
 
 def test_results_folder_may_itself_be_a_link(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
-    (tmp_path / "results").symlink_to(tmp_path / "disk")
+    (tmp_path / "mmpt-results").symlink_to(tmp_path / "disk")
     write_atomic(store_in(tmp_path).path("leaderboard.md"), b"x")
     assert (tmp_path / "disk" / "leaderboard.md").read_bytes() == b"x"
 
