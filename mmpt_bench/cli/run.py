@@ -122,7 +122,10 @@ def run(context: click.Context, only_plan: bool, as_json: bool, measure_costs: b
 
 def _next_step(options: dict[str, Any]) -> None:
     names = [name for name in options["method"].split(",") if name.strip()]
-    if len(names) == 1 and names != ["all"]:
+    if "frozen" not in names and names != ["all"]:
+        tasks = options["tasks"]
+        click.echo(f"Next: did it help? `mmpt-bench run --method frozen --tasks {tasks}` adds the base.", err=True)
+    elif len(names) == 1 and names != ["all"]:
         click.echo("Next: compare it, `mmpt-bench run --method all --tasks all`.", err=True)
     elif len([seed for seed in options["seeds"].split(",") if seed.strip()]) < 6:
         click.echo(

@@ -19,7 +19,9 @@ from mmpt_bench.data.text_files import csv_rows, json_rows, text_of
 if TYPE_CHECKING:
     import pyarrow as pa
 
-IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+IMAGES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+UNREAD_IMAGES = (".avif", ".heic", ".heif", ".svg", ".jxl", ".jp2", ".tga", ".ppm", ".eps", ".pdf")
+"""Endings of images that are not read: a row would be missing."""
 HUB, ARROW, TAR = (".parquet", ".jsonl"), (".arrow",), (".tar",)
 TEXT = (".csv", ".tsv", ".json", ".csv.gz", ".tsv.gz", ".json.gz", ".jsonl.gz")
 FORMS = (HUB, ARROW, TAR, TEXT)
@@ -117,11 +119,11 @@ def _arrow(file: Path) -> pa.Table:
 def tar_rows(file: Path) -> list[dict[str, Any]]:
     """Returns a row for each key of a WebDataset shard: image and text members by their endings, JSON as columns.
 
-    The first image is the column `image`, `.cls` is `label`, `.json` is spread into columns, and any other text is a
+    The image is the column `image`, `.cls` is `label`, `.json` is spread into columns, and any other text is a
     column called like its ending. Nothing is unpacked to the disk.
 
     Raises:
-        RequestError: a member that is no plain file inside the archive, or too large.
+        RequestError: a member that is no plain file inside the archive, is too large, or says again what its key has.
     """
     rows: dict[str, dict[str, Any]] = {}
     total = 0
@@ -149,20 +151,24 @@ def tar_rows(file: Path) -> list[dict[str, Any]]:
 
 
 def _add_member(row: dict[str, Any], ending: str, content: bytes, told: str) -> None:
-    if ending in IMAGES:
-        row.setdefault("image", {"bytes": content, "path": f"{PurePosixPath(row['__key__']).name}{ending}"})
-        return
     try:
-        text = content.decode()
-        if ending == ".json":
+        text = "" if ending in IMAGES else content.decode()
+        if ending in IMAGES:
+            name = PurePosixPath(row["__key__"]).name
+            values: dict[str, Any] = {"image": {"bytes": content, "path": f"{name}{ending}"}}
+        elif ending == ".json":
             value = loads(text)
-            row |= value if isinstance(value, dict) else {"json": text}
+            values = value if isinstance(value, dict) else {"json": text}
         elif ending == ".cls":
-            row["label"] = int(text) if text.strip().isdigit() else text.strip()
+            values = {"label": int(text) if text.strip().isdigit() else text.strip()}
         else:
-            row[ending[1:]] = text
+            values = {ending[1:]: text}
     except (ValueError, RecursionError) as error:
         raise RequestError(f"{told} cannot be read: {str(error)[:100]}.") from error
+    for column, value in values.items():
+        if column in row and row[column] != value:
+            raise RequestError(f"{told} gives its key another `{column[:100]}`: one key is one row.")
+    row |= values
 
 
 def folder_rows(names: Iterable[str], folder: Path, under: str) -> list[dict[str, Any]]:
@@ -172,23 +178,30 @@ def folder_rows(names: Iterable[str], folder: Path, under: str) -> list[dict[str
     classes; and those of the metadata, which then says which images count.
 
     Raises:
-        RequestError: a metadata file that names no image.
+        RequestError: a metadata file that names no image or not all of them, an image that lies beside the folders of
+            classes or deeper, or one of a form that is not read.
     """
     prefix = f"{under}/" if under else ""
-    inside = sorted(name for name in names if name.startswith(prefix) and name.lower().endswith(IMAGES))
+    names = sorted(name for name in names if name.startswith(prefix))
+    inside = [name for name in names if name.lower().endswith(IMAGES)]
+    if unread := [name for name in names if name.lower().endswith(UNREAD_IMAGES)]:
+        raise RequestError(f"{len(unread):,} images are of a form that is not read, first `{unread[0][:100]}`.")
     for file in METADATA:
         if (folder / under / file).is_file():
             rows = text_rows(folder / under / file)
             if not all(isinstance(row.get("file_name"), str) and row["file_name"] for row in rows):
                 raise RequestError(f"`{prefix}{file}` has no column `file_name` that says which image a row is of.")
+            named = {prefix + row["file_name"] for row in rows}
+            if untold := [name for name in inside if name not in named]:
+                raise RequestError(f"`{prefix}{file}` does not name {len(untold):,} images, first `{untold[0][:100]}`.")
             return [{k: v for k, v in row.items() if k != "file_name"} | {"image": prefix + row["file_name"]}
                     for row in rows]  # fmt: skip
-    found = []
-    for name in inside:
-        parts = name.removeprefix(prefix).split("/")
-        if len(parts) == 2:
-            found.append({"image": name, "label": parts[0]})
-    return found
+    parts = {name: name.removeprefix(prefix).split("/") for name in inside}
+    if stray := [name for name in inside if len(parts[name]) != 2]:
+        raise RequestError(
+            f"{len(stray):,} images do not lie in a folder of their class, first `{stray[0][:100]}`. Move them."
+        )
+    return [{"image": name, "label": parts[name][0]} for name in inside]
 
 
 def _joined(parts: Sequence[tuple[str, pa.Table]]) -> pa.Table:

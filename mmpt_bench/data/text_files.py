@@ -84,7 +84,11 @@ def csv_rows(text: str, delimiter: str, path: Path) -> list[dict[str, Any]]:
     """Returns a table's rows as text by column; RequestError where it is none."""
     limit = csv.field_size_limit(MAX_BYTES)
     try:
-        rows: Iterable[dict[Any, Any]] = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        table = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        names = list(table.fieldnames or ())
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise RequestError(f"`{path.name}` has the column `{twice[:100]}` twice: leave one of them.")
+        rows: Iterable[dict[Any, Any]] = table
         found = []
         for number, row in enumerate(rows, start=2):
             if None in row or None in row.values():

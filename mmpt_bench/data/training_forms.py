@@ -130,6 +130,9 @@ def entry_of(row: Mapping[str, Any], told: Mapping[str, Any]) -> Entry:
     """Returns an entry in whichever form it is; ValueError says what it lacks."""
     row = _own_columns(row, told)
     tags: dict[str, Any] = told["tags"] if isinstance(told.get("tags"), dict) else {}
+    for one, other in (("messages", "conversations"), ("image", "images")):
+        if row.get(one) and row.get(other) and row[one] not in (row[other], [row[other]]) and [row[one]] != row[other]:
+            raise ValueError(f"`{one}` and `{other}` say different things: leave one of them")
     given = row.get("messages") if row.get("messages") is not None else row.get("conversations")
     if given is None and "instruction" in row:
         given = _alpaca(row)
@@ -164,6 +167,9 @@ def _alpaca(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     history = row.get("history") or []
     if not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in history):
         raise ValueError("`history` is no list of pairs of question and reply")
+    for name in ("instruction", "input"):
+        if not isinstance(row.get(name), str | None):
+            raise ValueError(f"`{name}` is {shown(row[name])}, not text")
     texts = [text for pair in history for text in pair]
     asked = [text for text in (row.get("instruction"), row.get("input")) if isinstance(text, str) and text]
     texts += ["\n".join(asked), row.get("output")]

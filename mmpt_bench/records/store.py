@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 DEFAULT, VARIABLE = "mmpt-results", "MMPT_RESULTS"
+PUBLISHED = "published.csv"
+"""A file of the published leaderboard's folder, and of no user's."""
 MAX_ROOT = 3000
 """Bytes of the results folder's path: file systems take 4,096 for a whole one, and a run's are up to 600 longer."""
 
@@ -59,7 +61,7 @@ class Store:
         probe = self.root / ".writable.tmp"
         if len(os.fsencode(self.root)) > MAX_ROOT:
             raise RequestError(f"The results folder's path has more than {MAX_ROOT:,} bytes. Name a shorter one.")
-        if self.root.resolve() == published_folder().resolve():
+        if (self.root / PUBLISHED).is_file():
             raise RequestError(
                 f"`{scrub(str(self.root))}` is the published leaderboard, which runs leave as it is. Name another "
                 f"folder with `--out`; the default is `{DEFAULT}`."

@@ -16,8 +16,8 @@ from mmpt_bench.common.errors import RequestError
 from mmpt_bench.common.hashing import content_key, file_sha256, files_sha256
 from mmpt_bench.data import tables
 from mmpt_bench.data.dataset import Dataset
+from mmpt_bench.data.file_forms import TAR, read_files
 from mmpt_bench.data.file_forms import folder_rows as image_folder_rows
-from mmpt_bench.data.file_forms import read_files
 from mmpt_bench.data.image_folders import check_images, find_images
 from mmpt_bench.data.images import key_clashes
 from mmpt_bench.data.rows import NO_IMAGE, OTHER_ROWS, Rows
@@ -229,6 +229,9 @@ def _read(
         known |= {*data.raw.columns, *data.raw.others} if data.raw is not None else set()
         table = tables.renamed_columns(table, columns, sorted(known), origin)
         fingerprint = content_key([fingerprint, "columns", sorted(columns.items())], 64)
+    elif data.image_column not in table.column_names and files[0].endswith(("/", *TAR)):
+        # A folder of images and a shard have no word for their column of images; ours is `image`.
+        table = table.rename_columns([data.image_column if name == "image" else name for name in table.column_names])
     table = _in_task_words(table, data, origin)
     needed = list(dict.fromkeys((*data.columns, data.image_column)))
     if data.image_name_column is not None:

@@ -420,3 +420,37 @@ def test_words_for_true_and_false_are_vsrs_classes(tmp_path: Path, false: Any, t
     (tmp_path / "test.json").write_text(json.dumps(rows))
     made = samples(task("vsr"), folder_rows(task("vsr"), tmp_path))
     assert [each.answer for each in made] == ["false", "true"] * 2
+
+
+@pytest.mark.parametrize(
+    ("members", "said"),
+    [
+        ([("a.png", encoded(0)), ("a.cls", b"3"), ("a.cls", b"5")], "another `label`"),
+        ([("a.png", encoded(0)), ("a.cls", b"3"), ("a.json", b'{"label": 7}')], "another `label`"),
+        ([("a.png", encoded(0)), ("a.jpg", encoded(1)), ("a.cls", b"3")], "another `image`"),
+    ],
+)
+def test_a_key_of_a_shard_is_one_row_or_refused(members: list[tuple[str, bytes]], said: str, tmp_path: Path) -> None:
+    tar(tmp_path / "test.tar", members)
+    with pytest.raises(RequestError, match=said):
+        folder_rows(COLOUR, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("stray.png", "do not lie in a folder of their class"), ("red/deep/a.png", "do not lie in a folder"),
+     ("red/a.heic", "of a form that is not read")],
+)  # fmt: skip
+def test_no_image_of_a_folder_is_left_out_in_silence(name: str, said: str, tmp_path: Path) -> None:
+    for each in ("red/0.png", "blue/1.png", name):
+        path = tmp_path / "test" / each
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(0))
+    with pytest.raises(RequestError, match=said):
+        folder_rows(COLOUR, tmp_path)
+
+
+def test_a_column_that_stands_twice_in_a_table_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "test.csv").write_text("image,label,label\na.png,3,4\n")
+    with pytest.raises(RequestError, match="has the column `label` twice"):
+        folder_rows(COLOUR, tmp_path)

@@ -93,7 +93,11 @@ def _values(folder: Path) -> dict[str, Tensor]:
     """
     with opened_adapter(folder) as stream:
         values = {name: stream.get_tensor(name) for name in sorted(stream.keys())}
-    broken = [name for name, value in values.items() if not torch.isfinite(value).all()]
+    broken = [
+        name
+        for name, value in values.items()
+        if not torch.isfinite(value.float() if value.is_floating_point() else value).all()
+    ]
     if broken:
         raise RequestError(f"`{_short(broken[0])}` of the adapter `{folder.name}` holds values that are not finite.")
     return values
