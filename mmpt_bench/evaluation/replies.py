@@ -166,7 +166,13 @@ class _Reader:
                     return answer
         last = re.split(r"[!?\n:—–]\s*|\.(?!\d)\s*", text.rstrip(" .!?\n:"))[-1]
         alone = re.fullmatch(rf"\W*(?:{FILLER}\W+)*({self.word})\W*", last)
-        if alone and len({self.names[name] for name in re.findall(self.word, text)}) < len(re.findall(r"\w+", text)):
+        # "The correct" is the beginning of a sentence that was cut.
+        is_cut = alone is not None and re.search(r"\bthe (?:correct|accurate|true|false|incorrect)$", last)
+        if (
+            alone
+            and not is_cut
+            and len({self.names[name] for name in re.findall(self.word, text)}) < len(re.findall(r"\w+", text))
+        ):
             return self.names[alone.group(1)]
         return self._read_statement(text)
 
