@@ -18,7 +18,7 @@ from mmpt_bench.engine.adapters.saved import CONFIG_FILE, TENSOR_FILE, check_con
 from mmpt_bench.methods.method_catalog import named_method
 from mmpt_bench.records.recipe import Recipe
 from mmpt_bench.records.recipe_file import read_recipe
-from mmpt_bench.records.run_folder import COSTS
+from mmpt_bench.records.run_folder import COSTS, check_sum
 from mmpt_bench.sources import hub
 
 FILES = (CONFIG_FILE, TENSOR_FILE)
@@ -124,13 +124,16 @@ def accounted(names: Iterable[str], where: str) -> list[str]:
 def trained_under(folder: Path, header: Mapping[str, Any]) -> Recipe | None:
     """Returns the recipe of an adapter that mmpt-bench trained, beside it or above it; None where none is of it.
 
-    The recipe must be of the header's method, hyperparameters and backbone, and training.json of these weights.
+    The recipe must be of the header's method, hyperparameters and backbone, and training.json of these weights and of
+    this recipe, by its key; that of earlier versions has none, and the run's folder is called by it.
     """
     try:
-        trained = loads((folder / COSTS).read_bytes())["sha256"]
+        trained = loads((folder / COSTS).read_bytes())
+        check_sum(trained)
+        is_own = trained["sha256"] == file_sha256(folder / TENSOR_FILE)
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    if not header or trained != file_sha256(folder / TENSOR_FILE):
+    if not header or not is_own:
         return None
     said = [header["method"], header["params"], header["backbone_fingerprint"]]
     for path in (folder / RECIPE, folder.resolve().parent / RECIPE):
@@ -140,6 +143,8 @@ def trained_under(folder: Path, header: Mapping[str, Any]) -> Recipe | None:
             recipe = read_recipe(path)
         except RequestError:
             continue
-        if canonical_json([recipe.method, recipe.params, recipe.backbone_fingerprint]) == canonical_json(said):
+        key = trained.get("train_key") or path.parent.name.removeprefix(f"{recipe.method}-")
+        same = canonical_json([recipe.method, recipe.params, recipe.backbone_fingerprint]) == canonical_json(said)
+        if same and key == recipe.train_key:
             return recipe
     return None

@@ -231,6 +231,7 @@ def _train(session: Session, job: Job, folder: RunFolder, handle: Handle) -> dic
     handle.let_go()
     tensors = part / TENSORS
     known = dataclasses.asdict(result) | {"adapter_bytes": tensors.stat().st_size, "sha256": file_sha256(tensors)}
+    known |= {"train_key": recipe.train_key}
     folder.finish_training(part, known)
     return known
 

@@ -430,6 +430,12 @@ def test_training_that_is_not_known_has_a_board_of_its_own_and_one_that_is_known
     # Under another budget, what is known still stands where it was trained.
     mb.run(adapter=str(run / "adapter"), **{**common, "steps": 2})
     assert len({record.track for record in results.records}) == 2
+    # Another budget in the recipe than that of these weights: training.json knows the recipe's key.
+    text = (run / "recipe.yaml").read_text()
+    assert "steps: 1" in text
+    (run / "recipe.yaml").write_text(text.replace("steps: 1", "steps: 400"))
+    assert adapter_entry(str(run / "adapter"), True).make().found.recipe is None
+    (run / "recipe.yaml").write_text(text)
     # A recipe that is not of these weights tells nothing of them.
     (run / "recipe.yaml").write_text(re.sub(r"\br: \d+", "r: 99", (run / "recipe.yaml").read_text()))
     assert adapter_entry(str(run / "adapter"), True).make().found.recipe is None
