@@ -41,7 +41,7 @@ FOR_PROGRAMS = (
 NEGATION = (
     r"(?:\bnot\b|n't\b|\bcannot\b|\bnever\b|\bneither\b|\brather than\b|\binstead of\b|\bas opposed to\b"
     r"|\bother than\b|\bexcept\b|\bunlike\b|\bwithout\b|\brul(?:es?|ed|ing) out\b|\bexclud(?:es?|ed|ing)\b"
-    r"|\babsence of\b|\bhardly\b|\bdoubt\b|\bno longer\b|\bfar from\b"
+    r"|\babsence of\b|\bhardly\b|\bdoubt\b|\bno longer\b|\bfar from\b|\banything but\b|\bnon\b"
     r"|\b(?:wrong|incorrect) (?:answer|choice|option|label|class)\b|\b(?:wrong|false|incorrect) to\b|\bless likely\b)"
 )
 CERTAIN_GAP = _words(
@@ -68,7 +68,8 @@ UNSURE = (
 )
 NO_VERDICT = (
     r"(?:\bno (?:image|picture|photo|file)s? (?:\w+ ){0,3}(?:provided|attached|given|uploaded|included|available)\b"
-    r"|\bno (?:way to|information|context|details?|idea|clue|data)\b"
+    r"|\bno (?:way to|information|context|details?|idea|clue|data|answer)\b|^\W*(?:none|null|nan|n/a)\W*$"
+    r"|\b(?:see|have|find|received?) no (?:image|picture|photo)\b"
     r"|\bif\b[^.;!?\n]*\b(?:otherwise|else) (?:it's )?(?:yes|no)\b"
     r"|\bi can help\b|\bi (?:can't|cannot|am unable to|'m unable to) (?:help|assist|identify)\b"
     r"|\bplease (?:upload|share|provide|attach)\b)"
@@ -122,7 +123,7 @@ ASIDE = (
 )
 """What is said beside the answer: first impressions, conditions that do not hold, concessions, offers to go on."""
 RESTART = (
-    r"(?:[.;!?\n:()]|\bbut\b|\byet\b|(?:,|\s-+|—|–)\s*(?:it's|its|it is|this is|that is|they are|there (?:is|are)|so\b"
+    r"(?:[.;!?\n:()]|(?<!anything )\bbut\b|\byet\b|(?:,|\s-+|—|–)\s*(?:it's|its|it is|this is|that is|they are|there (?:is|are)|so\b"
     r"|therefore|thus|hence|which|rather|instead|i think|i see|i believe|i'd say|my answer|the answer))"
 )
 FILLER = r"(?:so|it's|it is|this is|that is|that's|hence|a|an|the|just|simply|clearly|must be|is|my answer|final)"

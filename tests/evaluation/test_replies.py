@@ -1,4 +1,4 @@
-"""Replies are read as a person reads them: 588 labelled ones, and what no reader may get wrong."""
+"""Replies are read as a person reads them: 593 labelled ones, and what no reader may get wrong."""
 
 from __future__ import annotations
 
