@@ -123,7 +123,8 @@ ASIDE = (
 )
 """What is said beside the answer: first impressions, conditions that do not hold, concessions, offers to go on."""
 RESTART = (
-    r"(?:[.;!?\n:()]|(?<!anything )\bbut\b|\byet\b|(?:,|\s-+|—|–)\s*(?:it's|its|it is|this is|that is|they are|there (?:is|are)|so\b"
+    r"(?:[.;!?\n:()]|(?<!anything )\bbut\b|\byet\b"
+    r"|(?:,|\s-+|—|–)\s*(?:it's|its|it is|this is|that is|they are|there (?:is|are)|so\b"
     r"|therefore|thus|hence|which|rather|instead|i think|i see|i believe|i'd say|my answer|the answer))"
 )
 FILLER = r"(?:so|it's|it is|this is|that is|that's|hence|a|an|the|just|simply|clearly|must be|is|my answer|final)"
