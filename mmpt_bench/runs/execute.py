@@ -230,9 +230,8 @@ def _train(session: Session, job: Job, folder: RunFolder, handle: Handle) -> dic
     handle.save(part)
     handle.let_go()
     tensors = part / TENSORS
-    known = dataclasses.asdict(result) | {"adapter_bytes": tensors.stat().st_size, "sha256": file_sha256(tensors)}
-    known |= {"train_key": recipe.train_key}
-    folder.finish_training(part, known)
+    more = {"adapter_bytes": tensors.stat().st_size, "sha256": file_sha256(tensors), "train_key": recipe.train_key}
+    folder.finish_training(part, known := dataclasses.asdict(result) | more)
     return known
 
 
