@@ -13,14 +13,13 @@ from mmpt_bench.board.from_records import evidence
 from mmpt_bench.board.published import Published, read_published
 from mmpt_bench.board.ranking import SUBJECT
 from mmpt_bench.board.rescoring import Samples
-from mmpt_bench.common import entries
 from mmpt_bench.common.hashing import canonical_json
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.figures.draw import figures
 from mmpt_bench.figures.figure_data import KINDS, Kind, figure_data
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.records.record import Record
-from mmpt_bench.records.store import Store
+from mmpt_bench.records.store import Store, published_folder
 from mmpt_bench.report.audit import TaskAudit, audit
 from mmpt_bench.report.browse import Browser, browser
 from mmpt_bench.report.costs import Cost, costs
@@ -163,7 +162,7 @@ def gather(
         ablations=ablations,
         drawings=tuple(drawings),
         undrawn=tuple(undrawn),
-        published=read_published(entries.folder("results") / "published.csv"),
+        published=read_published(published_folder() / "published.csv"),
         settings=_settings(kept),
         records=records,
         colors=colors,

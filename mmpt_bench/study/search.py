@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.common.errors import MachineError, RequestError
+from mmpt_bench.common.escaping import plain_text
 from mmpt_bench.common.files import append_jsonl, jsonl, loads, write_atomic
 from mmpt_bench.common.locks import LONGEST_WAIT, held, in_turn
 from mmpt_bench.common.values import from_plain
@@ -31,6 +33,8 @@ from mmpt_bench.study.trials import Judge, Trainer, prepare
 
 if TYPE_CHECKING:
     from mmpt_bench.engine.models.backbone import Backbone
+
+log = logging.getLogger(__name__)
 
 FOLDER = "tuning"
 """Holds, for each trial, its lock, and its checkpoints while it is trained."""
@@ -242,6 +246,8 @@ def tune(
                 except MachineError:
                     raise
                 except Exception as error:
+                    # The first is raised at the end; each is told when it comes.
+                    log.warning("%s: %s: %s", of.label, type(error).__name__, plain_text(str(error))[:500])
                     faults.append(error)
                     lost.add(of.search.key)
                     # Whatever went wrong may have left the model changed.

@@ -115,7 +115,7 @@ def test_a_run_whose_adapter_is_damaged_keeps_no_other_run_from_starting(tmp_pat
 
 @pytest.mark.parametrize("command", ["run", "ablate", "tune"])
 def test_an_error_in_one_method_keeps_no_other_from_starting(
-    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def attach(*_: Any) -> Handle:
         raise ValueError("a method of one's own, with a bug")
@@ -133,6 +133,7 @@ def test_an_error_in_one_method_keeps_no_other_from_starting(
     if command == "tune":
         chosen = json.loads((tmp_path / "learning_rates.json").read_text())
         assert [each["search"]["method"] for each in chosen] == ["projector"]
+        assert "lora: ValueError: a method of one's own, with a bug" in caplog.text
     else:
         assert recorded(tmp_path) == [("projector", "mnist")] * (2 if command == "ablate" else 1)
 

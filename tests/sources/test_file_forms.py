@@ -8,6 +8,7 @@ import gzip
 import io
 import json
 import tarfile
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,8 @@ from pyarrow import parquet
 
 import mmpt_bench as mb
 from mmpt_bench.common.errors import RequestError
-from mmpt_bench.data.images import image_bytes
+from mmpt_bench.data.images import BadImage, decoded, image_bytes
+from mmpt_bench.data.text_files import MAX_WORKBOOK, excel_rows
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.sources.check_data import check_data
 from mmpt_bench.sources.task_rows import Where, folder_rows, rows_of, samples
@@ -454,3 +456,18 @@ def test_a_column_that_stands_twice_in_a_table_is_refused(tmp_path: Path) -> Non
     (tmp_path / "test.csv").write_text("image,label,label\na.png,3,4\n")
     with pytest.raises(RequestError, match="has the column `label` twice"):
         folder_rows(COLOUR, tmp_path)
+
+
+def test_eps_is_not_decoded() -> None:
+    eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n"
+    with pytest.raises(BadImage, match="is EPS, a program that another one would run"):
+        decoded(eps, "a.eps", "0")
+
+
+def test_a_workbook_that_unpacks_to_too_much_is_not_read(tmp_path: Path) -> None:
+    pytest.importorskip("openpyxl")
+    with zipfile.ZipFile(tmp_path / "a.xlsx", "w", zipfile.ZIP_DEFLATED) as parts:
+        parts.writestr("xl/worksheets/sheet1.xml", bytes(MAX_WORKBOOK + 1))
+    assert (tmp_path / "a.xlsx").stat().st_size < 2**20
+    with pytest.raises(RequestError, match="unpacks to more than 64 MiB"):
+        excel_rows(tmp_path / "a.xlsx")
