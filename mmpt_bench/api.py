@@ -166,7 +166,9 @@ def ablate(
         budget_hours: refuses what would take longer, by what recorded runs took.
         command: what makes the ablation again, for its table.
         only_plan: runs nothing.
-        reporter, stopping, options: as in `run`.
+        reporter: is told of every event, as in `run`.
+        stopping: asked after every step and batch, as in `run`.
+        options: as in `run`.
     """
     from mmpt_bench.runs.estimate import plan_summary
     from mmpt_bench.study.ablate import AblationRequest, plan_ablation, run_ablation

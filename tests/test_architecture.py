@@ -193,7 +193,8 @@ def test_tests_mirror_the_packages() -> None:
     packages = {path.parent.relative_to(ENGINE).as_posix() for path in FILES.values()}
     assert folders <= packages
     assert {path.name for path in tests.glob("test_*.py")} == {
-        "test_api.py", "test_architecture.py", "test_examples.py", "test_reliability.py", "test_results.py"
+        "test_api.py", "test_architecture.py", "test_docs.py", "test_examples.py", "test_first_hour.py",
+        "test_reliability.py", "test_results.py",
     }  # fmt: skip
     asking = [path for path in tests.rglob("*.py") if "Path(__file__)" in path.read_text(encoding="utf-8")]
     assert set(asking) == {tests / "support" / "paths.py", tests / "test_architecture.py"}, "the only home of paths"
