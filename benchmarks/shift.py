@@ -70,7 +70,7 @@ def main() -> None:
     ]
     strengths = [float(value) for value in options.strengths.split(",")]
     for world, strength in itertools.product(options.world or [""], strengths):
-        suite.STRENGTH = strength
+        suite.WORLDS["shifted"] = strength
         for name, value in (item.split("=") for item in world.split(",") if item):
             setattr(suite if name == "HASTE" else shifted, name, float(value))
         backbone = load_backbone(options.backbone, offline=True)

@@ -52,6 +52,12 @@ COLUMNS = click.option(
     metavar="[TASK.]COLUMN=NAME",
     help="What files call a task's columns: image=img,answer=label; `train.` before training data's; repeatable.",
 )
+WORLD = click.option(
+    "--world",
+    default="shifted",
+    show_default=True,
+    help="Of the embedded suite, where models are evaluated: shifted, clean (as before tuning), or strong.",
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout, and nothing else.")
 BACKBONE = click.option(
     "--backbone",

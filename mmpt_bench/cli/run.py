@@ -18,6 +18,7 @@ from mmpt_bench.cli.options import (
     JSON,
     OUT,
     PARSE,
+    WORLD,
     budget_options,
     refuse_beside,
 )
@@ -46,6 +47,7 @@ from mmpt_bench.common.errors import Interrupted
 )
 @IMAGES
 @DATASET
+@WORLD
 @COLUMNS
 @click.option(
     "--limit",

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Formatter
-from typing import Any, Literal
+from typing import Any
 
 from mmpt_bench.common.errors import shown
 from mmpt_bench.data.image_folders import RowImages
@@ -30,6 +30,25 @@ LEFT_OUT = "questions left out"
 """Stands in the origin of rows of which some cannot be used."""
 
 
+SHIFTED = "shifted"
+"""The world of the embedded suite in which methods are tuned."""
+
+
+def suite_of(world: str) -> str:
+    """Returns the name of the embedded suite in one of its worlds."""
+    return "embedded" if world == SHIFTED else f"embedded-{world}"
+
+
+def world_of(suite: str) -> str:
+    """Returns the world of an embedded suite."""
+    return suite.partition("-")[2] or SHIFTED
+
+
+def is_generated(suite: str) -> bool:
+    """Returns whether a suite's rows are generated scenes."""
+    return suite.split("-")[0] == "embedded"
+
+
 @dataclass(frozen=True)
 class Rows:
     """A task's rows, and what identifies them."""
@@ -41,7 +60,8 @@ class Rows:
     """Of the files' names and bytes: two sets of rows with one fingerprint are the same."""
     origin: str
     """Where they were read, for people: "lmms-lab/POPE at 4db12766 (Full, test)", or a folder's name."""
-    suite: Literal["real", "embedded"]
+    suite: str
+    """"real", or one that is generated: "embedded", "embedded-clean", "embedded-strong"."""
     notes: tuple[str, ...] = ()
     """What a reader of the score must know: "14,740 rows; the official split has 17,901"."""
     found: RowImages | None = None

@@ -18,7 +18,7 @@ import numpy as np
 from mmpt_bench.common.hashing import content_key, derive
 from mmpt_bench.data.examples import Corpus, Example
 from mmpt_bench.data.images import LazyImage
-from mmpt_bench.data.rows import Rows
+from mmpt_bench.data.rows import SHIFTED, Rows, suite_of
 from mmpt_bench.embedded import language, prompts, statements, world
 from mmpt_bench.embedded.language import Asked
 from mmpt_bench.embedded.shifted import shift
@@ -32,8 +32,8 @@ VERSION = 4
 
 N_IMAGES = {"mme": 40, "pope": 200, "vsr": 250, "snli_ve": 200, "cifar10": 250, "mnist": 400}
 """Images a task; for MME, a subtask."""
-STRENGTH = 1.0
-"""Of the shifted world; `benchmarks/shift.py` measures others."""
+WORLDS = {"shifted": 1.0, "clean": 0.0, "strong": 1.5}
+"""Strength of the shift in each world: that of tuning and evaluation, none, and one that nothing was tuned in."""
 ASKED_OF_THINGS = (
     *statements.SKILLS, *statements.SKILLS, "relation", "neutral",
     "?count", "?color", "?location", "?at", *["?caption"] * 8,
@@ -59,33 +59,36 @@ def fingerprint(part: str) -> str:
     return content_key(["embedded", part, VERSION, world.VERSION, language.VERSION])
 
 
-def show(scene: Scene) -> Image:
-    """Returns the scene in the shifted world."""
+def show(scene: Scene, of: str = SHIFTED) -> Image:
+    """Returns the scene in one of the `WORLDS`."""
     from PIL import Image
 
-    return Image.fromarray(shift(world.draw(scene), scene.seed, STRENGTH))
+    return Image.fromarray(shift(world.draw(scene), scene.seed, WORLDS[of]))
 
 
-def rows(task: str, part: str = "evaluation") -> list[Row]:
+def rows(task: str, part: str = "evaluation", of: str = SHIFTED) -> list[Row]:
     """Returns a task's rows in the hub's schema, images drawn.
 
     Args:
-        part: "evaluation", or "dev", on which rates are searched and the world's strength is set.
+        part: "evaluation", or "dev", on which learning rates are searched and the world's strength is set.
+        of: one of the `WORLDS`.
 
     Raises:
-        KeyError: a task without rows.
+        KeyError: a task without rows, or no such world.
         ValueError: no such part.
     """
     if part not in TASK_PARTS:
         raise ValueError(f"the embedded suite has no part `{part}`: {' or '.join(TASK_PARTS)}")
-    return _ROWS[task](np.random.default_rng(derive(VERSION, f"{part}/{task}")), part)
+    made = _ROWS[task](np.random.default_rng(derive(VERSION, f"{part}/{task}")), part)
+    shown = {id(scene): show(scene, of) for row in made for scene in row.values() if isinstance(scene, Scene)}
+    return [{name: shown.get(id(value), value) for name, value in row.items()} for row in made]
 
 
-def source(task: str, part: str = "evaluation") -> Rows:
+def source(task: str, part: str = "evaluation", of: str = SHIFTED) -> Rows:
     """Returns a task's rows as the harness takes them from anywhere; raises as `rows` does."""
-    name = task if part == "evaluation" else f"{task}/{part}"
-    origin = "generated scenes" if part == "evaluation" else f"generated scenes ({part})"
-    return Rows(rows(task, part), label_names(task), fingerprint(name), origin, "embedded")
+    other = [name for name, usual in ((part, "evaluation"), (of, SHIFTED)) if name != usual]
+    origin = "generated scenes" + (f" ({', '.join(other)})" if other else "")
+    return Rows(rows(task, part, of), label_names(task), fingerprint("/".join([task, *other])), origin, suite_of(of))
 
 
 def label_names(task: str) -> tuple[str, ...]:
@@ -179,7 +182,7 @@ def _mme(rng: np.random.Generator, part: str) -> list[Row]:
 def _pair(part: str, category: str, index: int, scene: Scene, yes: Fields, no: Fields) -> list[Row]:
     """Returns the two questions that MME asks of an image, in one wording, one with the answer yes and one with no."""
     wording = _in_turn(prompts.MME[part][category], index)
-    common = {"question_id": f"{category}/{index:04d}.png", "image": show(scene), "category": category}
+    common = {"question_id": f"{category}/{index:04d}.png", "image": scene, "category": category}
     return [
         common
         | {"question": _capital(wording.format(**fields)) + prompts.YES_OR_NO, "answer": answer, "wording": wording}
@@ -239,7 +242,7 @@ def _pope(rng: np.random.Generator, part: str) -> list[Row]:
     popular = sorted(world.SHAPES, key=lambda shape: -frequent.count(shape))[:5]
     made: dict[str, list[Row]] = {strategy: [] for strategy in STRATEGIES}
     for index, scene in enumerate(scenes):
-        image, present, wording = show(scene), sorted({t.shape for t in scene.things}), _in_turn(wordings, index)
+        image, present, wording = scene, sorted({t.shape for t in scene.things}), _in_turn(wordings, index)
         yes = [str(shape) for shape in rng.choice(present, 2, replace=False)]
         likely = {"adversarial": world.THEME_SHAPES[scene.theme], "popular": popular, "random": world.SHAPES}
         for strategy, rows_so_far in made.items():
@@ -272,7 +275,7 @@ def _vsr(rng: np.random.Generator, part: str) -> list[Row]:
         a, word, b = found
         said = word if truth else statements.OPPOSITE[word]
         caption = f"The {a} is {said} the {b}."
-        return {"image": show(scene), "caption": caption, "label": int(truth), "relation": said, "subj": a, "obj": b}
+        return {"image": scene, "caption": caption, "label": int(truth), "relation": said, "subj": a, "obj": b}
 
     made = _scenes(rng, part, N_IMAGES["vsr"], captioned)
     wordings = prompts.WHOLE[part]["vsr"]
@@ -291,7 +294,7 @@ def _snli_ve(rng: np.random.Generator, part: str) -> list[Row]:
             return None
         thing = scene.things[int(rng.integers(len(scene.things)))]
         neutral = f"the {thing.shape} {rng.choice(statements.UNSEEN[part])}"
-        common = {"image": show(scene), "premise": None}
+        common = {"image": scene, "premise": None}
         return [
             common | {"hypothesis": f"{_capital(said)}.", "label": label}
             for label, said in enumerate((true.statement, neutral, false.statement))
@@ -316,7 +319,7 @@ def _cifar10(rng: np.random.Generator, part: str) -> list[Row]:
         if left[scene.big.shape]:
             left[scene.big.shape] -= 1
             label, wording = world.SHAPES.index(scene.big.shape), _in_turn(wordings, len(made))
-            made.append({"img": show(scene), "label": label, "wording": wording})
+            made.append({"img": scene, "label": label, "wording": wording})
     return made
 
 
@@ -325,7 +328,7 @@ def _mnist(rng: np.random.Generator, part: str) -> list[Row]:
     chosen = rng.choice(np.arange(own.start, own.stop), min(N_IMAGES["mnist"], len(own)), replace=False)
     return [
         {
-            "image": show(Scene("gray", digit_row=int(row), hand=world.random_hand(rng, HASTE), seed=int(row))),
+            "image": Scene("gray", digit_row=int(row), hand=world.random_hand(rng, HASTE), seed=int(row)),
             "label": world.digit_label(int(row)),
             "wording": _in_turn(wordings, index),
         }

@@ -11,6 +11,7 @@ from mmpt_bench.board.board import Board, Column, Row
 from mmpt_bench.board.ranking import FROZEN
 from mmpt_bench.board.writers import numbers
 from mmpt_bench.common.escaping import plain_text
+from mmpt_bench.data.rows import is_generated
 from mmpt_bench.figures import style
 from mmpt_bench.figures.figure_data import Drawn, FigureData, Missing
 from mmpt_bench.stats.intervals import Interval
@@ -205,7 +206,7 @@ def _caption(board: Board) -> str:
         f"share a letter are not separated{_borderline(board)}. "
         f"{budget[0].upper()}{budget[1:]}; {seeds}"
         f"{', exploratory: too few to separate methods' if board.exploratory else ''}. "
-        f"{EMBEDDED_CAPTION if board.suite == 'embedded' else ''}"
+        f"{EMBEDDED_CAPTION if is_generated(board.suite) else ''}"
         f"{f'The first {ROWS_SHOWN} of {len(board.rows)} rows.' if len(board.rows) > ROWS_SHOWN else ''}"
     )
 

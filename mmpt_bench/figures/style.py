@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mmpt_bench.board.board import Board, Column
 from mmpt_bench.common.escaping import csv_table, plain_text
+from mmpt_bench.data.rows import is_generated
 from mmpt_bench.stats.intervals import Interval
 
 if TYPE_CHECKING:
@@ -252,7 +253,7 @@ def spanned(interval: Interval | None) -> dict[str, float | None]:
 
 def suite_note(board: Board) -> str:
     """Returns the sentence without which figures of the embedded suite would be misread."""
-    return "Generated miniature tasks, not the public benchmarks. " if board.suite == "embedded" else ""
+    return "Generated miniature tasks, not the public benchmarks. " if is_generated(board.suite) else ""
 
 
 def notes(board: Board) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mmpt_bench.board.board import Board, Column
 from mmpt_bench.common.errors import RequestError
+from mmpt_bench.data.rows import is_generated, world_of
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.sources.task_rows import Where, rows_of, samples
@@ -45,9 +46,10 @@ class Asked:
     def _read(self, suite: str, column: Column) -> Questions:
         task = self._tasks[column.task]
         try:
-            if suite != "embedded" and self._images is None:
+            if not is_generated(suite) and self._images is None:
                 return Questions({}, "real data are not read without `--images DIR`, the folder that `--data` named")
-            rows = rows_of(task, Where(embedded=True) if suite == "embedded" else Where(self._images))
+            where = Where(embedded=True, world=world_of(suite)) if is_generated(suite) else Where(self._images)
+            rows = rows_of(task, where)
             if rows.fingerprint != column.data_fingerprint:
                 return Questions({}, _other(suite, rows.fingerprint, column))
             return Questions({sample.id: sample for sample in samples(task, rows)})
@@ -56,6 +58,6 @@ class Asked:
 
 
 def _other(suite: str, found: str, column: Column) -> str:
-    here = "the embedded suite of this version" if suite == "embedded" else "the data in that folder"
-    then = "run again to compare with it" if suite == "embedded" else "name the folder that was evaluated"
+    here = "the embedded suite of this version" if is_generated(suite) else "the data in that folder"
+    then = "run again to compare with it" if is_generated(suite) else "name the folder that was evaluated"
     return f"{here} ({found[:12]}) is not what was asked ({column.data_fingerprint[:12]}): {then}"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.common.hashing import content_key
 from mmpt_bench.data.examples import Corpus
-from mmpt_bench.data.rows import LEFT_OUT
+from mmpt_bench.data.rows import LEFT_OUT, is_generated
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.data.tables import bad_rows, first_of
 from mmpt_bench.sources.opened_images import kept, open_images
@@ -29,7 +29,7 @@ FAIL, SKIP = "fail", "skip"
 
 def with_opened_images(item: PreparedTask) -> PreparedTask:
     """Returns a task with what was found of its images; generated ones of the embedded suite are not looked at."""
-    if item.rows.suite == "embedded" and not item.own:
+    if is_generated(item.rows.suite) and not item.own:
         return item
     return dataclasses.replace(item, opened=open_images(sample.image for sample in item.samples))
 

@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 from mmpt_bench.common.errors import RequestError, unknown_name
 from mmpt_bench.common.values import FieldError
 from mmpt_bench.data.image_folders import image_folders
+from mmpt_bench.data.rows import SHIFTED
 from mmpt_bench.evaluation import task_catalog
 from mmpt_bench.evaluation.task import OFFICIAL
 from mmpt_bench.methods import method_catalog
@@ -45,6 +46,8 @@ class Options(TypedDict, total=False):
     columns: Mapping[str, str] | Sequence[str]
     """Column of a task -> its name in the files: {"image": "img", "pope.answer": "label"}; "train.image" and the like
     are of the training data."""
+    world: str
+    """Of the embedded suite: "shifted", in which methods are tuned; "clean", without a shift; "strong", with more."""
     limit: int | None
     """The first so many questions of each task, and the others on their images."""
     parse: str
@@ -131,6 +134,7 @@ def make_request(method: Names, tasks: Names, options: Options) -> Request:
         images=image_folders(pairs(options.get("images", ()))),
         datasets=dataset_names(pairs(options.get("dataset", ())), [entry.name for entry in found]),
         columns=column_names(pairs(options.get("columns", ())), [entry.name for entry in found]),
+        world=_world(options.get("world", SHIFTED), data is None and backbone == EMBEDDED),
         limit=options.get("limit"),
         rule=options.get("parse", OFFICIAL),
         offline=options.get("offline", False),
@@ -207,6 +211,17 @@ def column_names(texts: Sequence[str], tasks: Sequence[str], train: bool = False
         if (task == TRAIN) == train:
             found.append(("" if train else task, column, own))
     return tuple(found)
+
+
+def _world(name: str, is_embedded: bool) -> str:
+    """Returns the world that is evaluated; RequestError for one that is not, or where the suite is another."""
+    from mmpt_bench.embedded.suite import WORLDS
+
+    if name not in WORLDS:
+        raise unknown_name("world", name, WORLDS)
+    if name != SHIFTED and not is_embedded:
+        raise RequestError(f"`--world {name}` is for the embedded suite: leave out `--data`, and `--backbone` too.")
+    return name
 
 
 def _path(value: str | Path | None) -> Path | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.common.entries import Entry
 from mmpt_bench.common.errors import RequestError, unknown_name
+from mmpt_bench.data.rows import SHIFTED, is_generated, suite_of
 from mmpt_bench.evaluation.task import OFFICIAL
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.records import keys
@@ -46,6 +47,8 @@ class Request:
     """Folder of real data in the hub's schema, or a file of rows."""
     columns: Columns = ()
     """What files call the columns of tasks."""
+    world: str = SHIFTED
+    """Of the embedded suite: in which of its worlds models are evaluated."""
     limit: int | None = None
     images: dict[str, Path] = dataclasses.field(default_factory=dict)
     """Collection -> folder, of images that do not come with the rows."""
@@ -63,12 +66,15 @@ class Request:
 
     @property
     def suite(self) -> str:
-        """Returns "embedded" for generated tasks, "real" for public data: scores of the two never meet."""
-        return "real" if self.data is not None or self.backbone != EMBEDDED else "embedded"
+        """Returns "real" for public data, else the embedded suite with its world: scores of two suites never meet."""
+        if self.data is not None or self.backbone != EMBEDDED:
+            return "real"
+        return suite_of(self.world)
 
     def prepare_tasks(self, is_dev: bool = False) -> dict[str, PreparedTask]:
         """Returns every task with its samples, or those of its dev part; raises as `prepared.prepare_tasks` does."""
-        where = Where(self.data, self.images, self.suite == "embedded", self.offline, is_dev, self.columns)
+        generated = is_generated(self.suite)
+        where = Where(self.data, self.images, generated, self.offline, is_dev, self.columns, self.world)
         # In float32 there is nothing to guard against, and a result is the same one with and without.
         guard = self.guard or self.dtype == "float32"
         skip = self.on_bad_item == SKIP

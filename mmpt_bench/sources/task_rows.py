@@ -20,7 +20,7 @@ from mmpt_bench.data.file_forms import TAR, read_files
 from mmpt_bench.data.file_forms import folder_rows as image_folder_rows
 from mmpt_bench.data.image_folders import check_images, find_images
 from mmpt_bench.data.images import key_clashes
-from mmpt_bench.data.rows import NO_IMAGE, OTHER_ROWS, Rows
+from mmpt_bench.data.rows import NO_IMAGE, OTHER_ROWS, SHIFTED, Rows
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.data.split_files import names_split, split_files
 from mmpt_bench.evaluation.counting import MAX_CHOICES
@@ -54,6 +54,8 @@ class Where:
     """Of their dev part, which selection may look at: generated scenes of its own, or the validation split."""
     columns: Columns = ()
     """Of rows from files."""
+    world: str = SHIFTED
+    """Of the embedded suite."""
 
 
 def on_part(task: Task, where: Where) -> Task:
@@ -88,6 +90,8 @@ def rows_of(task: Task, where: Where, need_images: bool = True) -> Rows:
         raise RequestError(
             f"`--columns` is for rows from files, and those of `{task.name}` are made: name files, `--data`."
         )
+    if own is not None and where.world != SHIFTED:
+        raise RequestError(f"`{task.name}` makes its rows itself, and knows no `--world {where.world}`.")
     if own is not None:
         rows = own()
         told = f"rows that the task makes itself: the folder of `--data` has no folder `{task.name}`"
@@ -101,7 +105,7 @@ def rows_of(task: Task, where: Where, need_images: bool = True) -> Rows:
             f"The embedded suite has no task `{task.name}`: pass `--data DIR` with its rows, or give the task "
             "`make_rows`."
         )
-    return suite.source(task.name, "dev" if where.is_dev else "evaluation")
+    return suite.source(task.name, "dev" if where.is_dev else "evaluation", where.world)
 
 
 def columns_of(task: Task, columns: Columns) -> dict[str, str]:

@@ -17,6 +17,7 @@ from mmpt_bench.common.escaping import plain_text
 from mmpt_bench.common.files import append_jsonl, jsonl, loads, write_atomic
 from mmpt_bench.common.locks import LONGEST_WAIT, held, in_turn
 from mmpt_bench.common.values import from_plain
+from mmpt_bench.data.rows import is_generated
 from mmpt_bench.records import keys, learning_rates
 from mmpt_bench.records.environment import environment
 from mmpt_bench.records.keys import RATE, without_rate
@@ -157,7 +158,7 @@ def plan_search(method: Names, options: SearchOptions) -> SearchPlan:
     request = make_request(method, named or "all", rest)
     low, high = options.get("grid", (Protocol.grid[0], Protocol.grid[-1]))
     protocol = Protocol(grid_between(low, high), tuple(options.get("rounds", Protocol.rounds)))
-    if request.suite == "embedded" and named:
+    if is_generated(request.suite) and named:
         raise RequestError("`--dev-tasks` is for real data: the embedded suite has a dev part of all its tasks.")
     for name, texts in request.overrides.items():
         if RATE in texts:
@@ -170,7 +171,7 @@ def plan_search(method: Names, options: SearchOptions) -> SearchPlan:
         for made in methods
         for changed in _structures(made, n, request.overrides.get(made.name, {}))
     ]
-    has_dev = request.suite == "embedded" or bool(named)
+    has_dev = is_generated(request.suite) or bool(named)
     prepared, judge = prepare(request, has_dev, options.get("also_test", False))
     sought = tuple(_sought(variant, request, prepared, judge) for variant in variants)
     return SearchPlan(request, protocol, prepared, judge, sought)

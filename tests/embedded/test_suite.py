@@ -241,6 +241,20 @@ def test_no_picture_of_a_task_occurs_in_tuning_or_in_the_other_part(by_part: dic
     assert not (shown["dev"] | shown["evaluation"]) & tuned
 
 
+@pytest.mark.parametrize("name", ["vsr", "mnist"])
+def test_worlds_ask_the_same_of_other_images(name: str) -> None:
+    found = {of: suite.source(name, of=of) for of in suite.WORLDS}
+    assert [rows.suite for rows in found.values()] == ["embedded", "embedded-clean", "embedded-strong"]
+    assert len({rows.fingerprint for rows in found.values()}) == 3
+    asked = {of: task_rows.samples(task(name), rows)[:5] for of, rows in found.items()}
+    for shifted_one, clean, strong in zip(*asked.values(), strict=True):
+        assert shifted_one.question == clean.question == strong.question
+        assert shifted_one.answer == clean.answer == strong.answer
+        images = [np.asarray(sample.image.open(), np.float32) for sample in (clean, shifted_one, strong)]
+        # The strong world is farther from the clean one.
+        assert 0 < np.abs(images[1] - images[0]).mean() < np.abs(images[2] - images[0]).mean()
+
+
 def test_rows_of_a_part_that_there_is_none_of_are_refused() -> None:
     with pytest.raises(ValueError, match="no part `test`"):
         suite.source("vsr", "test")
@@ -369,6 +383,6 @@ def test_the_content_of_the_suite_is_that_of_its_version() -> None:
         for part in suite.TASK_PARTS
     }
     strengths = [getattr(shifted, name) for name in ("CAST", "SWING", "RIPPLE", "WAVE", "SOFT")]
-    strengths += [suite.HASTE, suite.STRENGTH, world.HELD_OUT_SHARE]
+    strengths += [suite.HASTE, suite.WORLDS["shifted"], world.HELD_OUT_SHARE]
     assert (suite.VERSION, world.VERSION, language.VERSION) == (4, 4, 4)
     assert [content_key(value) for value in (asked, pictures, rows, strengths)] == GOLDEN

@@ -53,6 +53,17 @@ def test_the_main_command_trains_evaluates_and_writes_a_leaderboard_and_a_second
     assert "1 more in mmpt-results/: `mmpt-bench leaderboard` prints all of them." in third.stderr
 
 
+def test_the_clean_world_is_asked_of_the_same_adapter_on_a_leaderboard_of_its_own(tmp_path: Path) -> None:
+    bench("run", "--method", "vpt", "--tasks", "vsr", *QUICK, cwd=tmp_path)
+    again = bench("run", "--method", "vpt", "--tasks", "vsr", "--world", "clean", *QUICK, cwd=tmp_path)
+    assert "0 to train" in again.stderr
+    records = [r for r in Store(tmp_path / "mmpt-results").records() if r.method == "vpt"]
+    assert [r.suite for r in records] == ["embedded", "embedded-clean"]
+    assert len({r.track for r in records}) == 2
+    refused = bench("run", "--world", "clean", "--data", ".", cwd=tmp_path, code=2)
+    assert "`--world clean` is for the embedded suite" in refused.stderr
+
+
 def test_a_new_task_reuses_the_trained_adapter(tmp_path: Path) -> None:
     bench("run", "--method", "vpt", "--tasks", "cifar10", *QUICK, cwd=tmp_path)
     (adapter,) = (tmp_path / "mmpt-results" / "runs").glob("vpt-*/adapter/adapter_model.safetensors")

@@ -10,6 +10,7 @@ from mmpt_bench.board.published import REMARK, Published
 from mmpt_bench.board.ranking import RATIOS
 from mmpt_bench.board.writers import numbers
 from mmpt_bench.common.escaping import markdown
+from mmpt_bench.data.rows import is_generated
 from mmpt_bench.stats.claims import SEEDS_TO_CLAIM
 
 EMBEDDED_REMARK = (
@@ -58,7 +59,7 @@ def leaderboard_md(boards: Sequence[Board], published: Sequence[Published]) -> b
     """Returns the leaderboard as Markdown: a section a board, the published figures, and what the numbers mean."""
     suites = " and ".join(dict.fromkeys(board.suite for board in boards))
     parts = [f"# Leaderboard: {markdown(suites)} suite" if boards else "# Leaderboard: no run is recorded yet"]
-    if any(board.suite == "embedded" for board in boards):
+    if any(is_generated(board.suite) for board in boards):
         parts.append(f"> {EMBEDDED_REMARK}")
     for board in boards:
         parts += _board_md(board)

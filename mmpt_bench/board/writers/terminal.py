@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from mmpt_bench.board.board import Board, Cell, Column
 from mmpt_bench.board.writers import numbers
 from mmpt_bench.common.escaping import rich_text
+from mmpt_bench.data.rows import is_generated
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -36,7 +37,7 @@ def leaderboard_tables(boards: Sequence[Board], new: Collection[str] = ()) -> li
         notes += [f"Note: {text}" for text in board.notes]
         notes += [f"Failed: {f.label}, seed {f.seed}: {f.reason}" for f in board.failures]
         notes += [f"Left out: {text}" for text in board.left_out]
-        if board.suite == "embedded":
+        if is_generated(board.suite):
             notes.append("Embedded suite: generated miniature tasks, not the public benchmarks.")
         parts += [Text.from_markup(rich_text(note)) for note in notes]
     return parts
