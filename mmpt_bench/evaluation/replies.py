@@ -133,7 +133,7 @@ class _Reader:
         self.are_numbers = all(re.fullmatch(r"0|[1-9][0-9]*", choice) for choice in choices)
         longest_first = sorted(names, key=len, reverse=True)
         ends = r"(?!\w)(?!\.\d)(?!(?<=\d)(?:/\d|,\d{3}| ?%))"
-        self.word = rf"(?<![\w.])(?:{'|'.join(re.escape(name) for name in longest_first)}){ends}"
+        self.word = rf"(?<![\w.])(?<!\d/)(?:{'|'.join(re.escape(name) for name in longest_first)}){ends}"
 
     def read(self, reply: str) -> str | None:
         """Returns the answer that a reply without reasoning gives."""
