@@ -119,7 +119,9 @@ def _info(folder: Path) -> dict[str, dict[str, Any]]:
         known = loads(text_of(path))
     except (ValueError, RecursionError) as error:
         raise RequestError(f"`{INFO}` of `{folder.name}` is no JSON: {str(error)[:100]}.") from error
-    entries = known.values() if isinstance(known, dict) else ()
+    if not isinstance(known, dict):
+        raise RequestError(f"`{INFO}` of `{folder.name}` is no JSON object, so that it names no file. Remove it.")
+    entries = known.values()
     # The file of that name that `datasets` writes names no files.
     named = [each for each in entries if isinstance(each, dict) and isinstance(each.get("file_name"), str)]
     inside = [each for each in named if "/" not in each["file_name"] and (folder / each["file_name"]).is_file()]

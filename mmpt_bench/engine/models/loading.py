@@ -177,6 +177,8 @@ def completed(processor: Any, folder: Path) -> Any:
     wanted = ("patch_size", "vision_feature_select_strategy", "num_additional_image_tokens")
     if not all(hasattr(processor, name) for name in wanted):
         return processor
+    if not isinstance(saved, dict):
+        raise RequestError(f"`{path.name}` in `{folder}` is damaged: it is no JSON object. Fetch it again.")
     lacking = [name for name in wanted if saved.get(name) is None]
     if not lacking:
         return processor
