@@ -206,7 +206,10 @@ def check_no_pointer(path: Path) -> None:
 def make_folder(path: Path) -> None:
     """Makes a folder and those above it that are not there; their names are on the disk when this returns."""
     new = [folder for folder in (path, *path.parents) if not folder.exists()]
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from error
     for folder in reversed(new):
         sync(folder.parent)
 

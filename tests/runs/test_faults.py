@@ -241,6 +241,32 @@ def test_a_sweep_whose_node_is_lost_is_done_by_another(tmp_path: Path) -> None:
     assert folder_of(tmp_path, first[0]).path("records.jsonl").read_bytes() == kept
 
 
+def test_ranks_that_a_launcher_starts_share_the_runs_and_one_that_dies_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rank(number: int) -> Callable[[], int]:
+        # As torchrun starts its processes; nothing here looks at it, and no process waits for another's tensors.
+        for name, value in {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": 2, "MASTER_PORT": 29500}.items():
+            monkeypatch.setenv(name, str(value))
+        dies = Reporter(finished=lambda record: os.kill(os.getpid(), signal.SIGKILL)) if number else Reporter()
+        return in_child(lambda: run(tmp_path, "lora,projector,frozen", reporter=dies))
+
+    ends = [rank(1), rank(0)]
+    assert os.WTERMSIG(ends[0]()) == signal.SIGKILL
+    assert ends[1]() == 0
+    assert recorded(tmp_path) == [("frozen", "mnist"), ("lora", "mnist"), ("projector", "mnist")]
+    assert {record.world_size for record in Store(tmp_path).records()} == {1}
+
+
+def test_a_recipe_of_several_processes_is_refused(tmp_path: Path) -> None:
+    run(tmp_path / "one", "projector")
+    path = folder_of(tmp_path / "one", "projector").path("recipe.yaml")
+    (tmp_path / "recipe.yaml").write_text(path.read_text().replace("world_size: 1", "world_size: 2"))
+    with pytest.raises(RequestError, match="cannot be repeated here: `world_size` was 2 and is 1"):
+        api.run(tasks="mnist", recipe=tmp_path / "recipe.yaml", out=tmp_path / "two")
+    assert recorded(tmp_path / "two") == []
+
+
 @pytest.mark.parametrize("name", ["records.jsonl", "mnist.jsonl", "recipe.yaml"])
 def test_a_run_that_was_edited_is_named_and_keeps_no_other_from_being_planned_and_done(
     name: str, tmp_path: Path
