@@ -183,7 +183,7 @@ def _conversations(
             # Vision-Flan has one.
             left_out["conversations with an empty reply"] += 1
         elif exchanges[0].question.count(IMAGE) > 1:
-            left_out["conversations with more `<image>` than pictures"] += 1
+            left_out["conversations with more `<image>` than images"] += 1
         elif any(IMAGE in text for text in (first.reply, *(each.question + each.reply for each in exchanges[1:]))):
             left_out["conversations that show their picture late"] += 1
         elif not any(one.learnt for one in exchanges):

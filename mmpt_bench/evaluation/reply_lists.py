@@ -6,6 +6,7 @@ first in it never counts for that.
 
 from __future__ import annotations
 
+import bisect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ _SHARE = (
     r"(?<![\w.])(?:(?P<percent>\d+(?:\.\d+)?) ?(?:%|percent\b|per cent\b|pct\b)"
     r"|(?P<part>0?\.\d+|[01]\.\d+)(?![\w%])(?!\.\d)|(?P<whole>\d{1,3})(?![\w%])(?!\.\d)|(?P<word>high|medium|low)\b)"
 )
+LONGEST_GAP = 60
+"""Characters between an answer and its share."""
 _WORDS = {"high": 0.9, "medium": 0.5, "low": 0.1}
 _SCORE = r"(?:score|prob|probability|confidence|likelihood)"
 _AFTER_NAME = (
@@ -49,14 +52,12 @@ def shares(text: str, word: str, names: Mapping[str, str]) -> Listed | None:
         word: pattern of every name.
         names: name -> legal answer.
     """
-    numbers = [(found.start(), found.end(), found) for found in re.finditer(_SHARE, text)]
+    numbers = [(each.start(), each.end(), each) for each in re.finditer(_SHARE, text)]
     numeric = any(name.isdigit() for name in names)
-    said = [
-        (found.start(), found.end(), names[found.group()])
-        for found in re.finditer(word, text)
-        # "60" of "60 %" is no class.
-        if not any(a <= found.start() < b and (f["percent"] or f["part"]) for a, b, f in numbers)
-    ]
+    # "60" of "60 %" is no class.
+    taken = {place for start, end, of in numbers if of["percent"] or of["part"] for place in range(start, end)}
+    found = [each for each in re.finditer(word, text) if each.start() not in taken]
+    said = [(each.start(), each.end(), names[each.group()]) for each in found]
     of_name = _pairs(text, said, numbers, _AFTER_NAME, numeric)
     of_share = _pairs(text, numbers, said, _AFTER_SHARE, numeric)
     pairs = max(of_name, of_share, key=len)
@@ -64,14 +65,14 @@ def shares(text: str, word: str, names: Mapping[str, str]) -> Listed | None:
         return Listed(None, "")
     if len(pairs) < 2:
         return None
-    rest = text
-    for pair in sorted(pairs, key=lambda each: -each.start):
-        rest = f"{rest[: pair.start]} . {rest[pair.end :]}"
+    ends = [0, *(pair.end for pair in pairs)]
+    rest = " . ".join(text[a:b] for a, b in zip(ends, [*(pair.start for pair in pairs), len(text)], strict=True))
     tied = len(of_name) == len(of_share)
     denied = re.search(rf"{NEGATION}(?: \w+)?\W*$", text[: pairs[0].start]) is not None
     if tied or denied or not _are_shares(pairs) or len({pair.answer for pair in pairs}) < len(pairs):
         return Listed(None, "")
-    best = [pair.answer for pair in pairs if pair.share == max(each.share for each in pairs)]
+    most = max(pair.share for pair in pairs)
+    best = [pair.answer for pair in pairs if pair.share == most]
     return Listed(best[0] if len(best) == 1 else None, rest if len(best) == 1 else "")
 
 
@@ -87,10 +88,13 @@ class _Pair:
 def _pairs(text: str, firsts: Sequence[Any], seconds: Sequence[Any], gap: str, numeric: bool) -> list[_Pair]:
     """Returns the pairs of a name and a number of which one follows the other."""
     made = []
-    for start, end, first in firsts:
-        nearest = min((each for each in seconds if each[0] >= end), default=None, key=lambda each: each[0])
-        if nearest is None or any(end <= other[0] < nearest[0] for other in firsts):
+    starts = [each[0] for each in seconds]
+    following = [*(each[0] for each in firsts[1:]), len(text)]
+    for (start, end, first), next_first in zip(firsts, following, strict=False):
+        place = bisect.bisect_left(starts, end)
+        if place == len(starts) or next_first < starts[place] or starts[place] - end > LONGEST_GAP:
             continue
+        nearest = seconds[place]
         between = text[end : nearest[0]]
         answer, number = (first, nearest[2]) if isinstance(first, str) else (nearest[2], first)
         if (number["whole"] or number["word"]) and not isinstance(first, str):

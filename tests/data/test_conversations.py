@@ -111,7 +111,7 @@ def test_a_second_mark_of_one_image_is_left_out_and_counted(tmp_path: Path) -> N
     ]
     read = read_conversations(mixture(tmp_path, [entry(0), twice, beside]), tmp_path)
     assert len(read.conversations) == 1
-    assert read.notes == ("2 conversations with more `<image>` than pictures are left out",)
+    assert read.notes == ("2 conversations with more `<image>` than images are left out",)
 
 
 @pytest.mark.parametrize("column", [None, ["a/0.png"], ["a/0.png", "a/0.png"]])

@@ -258,6 +258,21 @@ def test_ranks_that_a_launcher_starts_share_the_runs_and_one_that_dies_is_replac
     assert {record.world_size for record in Store(tmp_path).records()} == {1}
 
 
+def test_several_tokens_that_end_a_reply_are_said_and_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = backbones.load_backbone("embedded", "float32", None, False)
+    end = loaded.model.generation_config.eos_token_id
+    monkeypatch.setattr(loaded.model.generation_config, "eos_token_id", [end, 7])
+    told: list[str] = []
+    run(tmp_path, "frozen", reporter=Reporter(said=told.append))
+    words = loaded.processor.tokenizer.convert_ids_to_tokens([end, 7])
+    (made,) = Store(tmp_path).records()
+    assert made.environment["decoding"] == {"replies_end_at": words}
+    assert any("replies end at any of 2 tokens" in text for text in told)
+    monkeypatch.undo()
+    run(tmp_path / "other", "frozen")
+    assert "decoding" not in Store(tmp_path / "other").records()[0].environment
+
+
 def test_a_recipe_of_several_processes_is_refused(tmp_path: Path) -> None:
     run(tmp_path / "one", "projector")
     path = folder_of(tmp_path / "one", "projector").path("recipe.yaml")
