@@ -319,13 +319,16 @@ def score(
     return score_answers(found, given, official)
 
 
-def check(file: str | Path, backbone: str = "embedded", data: str | Path | None = None) -> list[CheckResult]:
+def check(
+    file: str | Path, backbone: str = "embedded", data: str | Path | None = None, columns: Sequence[str] = ()
+) -> list[CheckResult]:
     """Returns what a task's or a method's file passes of the conformance suite.
 
     Args:
         file: of a task, which is checked on its own rows, or of a method.
         backbone: that a method is tried on.
         data: folder of a task's rows; else those that it makes, those of the embedded suite, or of the hub.
+        columns: what files call the task's columns.
     """
     from mmpt_bench.evaluation.check_task import check_task
     from mmpt_bench.sources.task_rows import Where, rows_of
@@ -342,5 +345,6 @@ def check(file: str | Path, backbone: str = "embedded", data: str | Path | None 
     (entry,) = task_catalog.find_tasks(str(path))
     task = task_catalog.load_task(entry)
     folder = None if data is None else Path(data)
-    rows = rows_of(task, Where(folder, embedded=not entry.own))
+    called = column_names(columns, [task.name])
+    rows = rows_of(task, Where(folder, embedded=not entry.own, columns=called))
     return check_task(task, rows.rows, rows.label_names)

@@ -37,7 +37,9 @@ TASK = mb.Task(
         revision="4db1276663dfa5eb8ad16a52d24c31a09e470896",
         columns=("question_id", "question", "answer", "image_source", "image", "category"),
         images=mb.ImageFolder("coco", "image_source", ".jpg", ("val2014",)),
-        official=mb.Official(rows=9000, groups=(("adversarial", 3000), ("popular", 3000), ("random", 3000))),
+        official=mb.Official(
+            rows=9000, groups=(("adversarial", 3000), ("popular", 3000), ("random", 3000)), repeated=0
+        ),
     ),
     headline="f1_mean",
     unit="fraction",

@@ -41,6 +41,7 @@ ZEROSHOT = mb.Dataset(
     images=mb.ImageFolder("coco", "image", "", ("train2017", "val2017")),
     official=mb.Official(
         rows=1222,
+        repeated=0,
         pin=mb.Pin("71dcc64eca8436eeb489f59ae58bbf2ca83a4948789c02544d3fabe546f152e1", SPLITS.format(split="zeroshot")),
     ),
 )
@@ -52,6 +53,7 @@ RANDOM = replace(
     folder="vsr_random",
     official=mb.Official(
         rows=2195,
+        repeated=0,
         pin=mb.Pin("84d7abaa5189500a8763916a45abcaf749bc789ef5092435e98d4d9ee4ba0bfe", SPLITS.format(split="random")),
     ),
     note="random split: 56 % of its test questions use a picture of its own training split",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mmpt_bench.cli.options import JSON, OUT, budget_options, print_json
+from mmpt_bench.cli.options import COLUMNS, JSON, OUT, budget_options, print_json
 from mmpt_bench.cli.plan_text import print_plan
 from mmpt_bench.cli.progress import reporting, stopping
 from mmpt_bench.common.errors import Interrupted
@@ -57,6 +57,7 @@ def _axis_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--data", type=click.Path(path_type=Path), help="Folder of real data in the hub's schema.")
 @click.option("--limit", type=click.IntRange(min=1), help="The first so many questions of each task: a trial.")
 @click.option("--plan", "only_plan", is_flag=True, help="Say what would run and how long; run nothing.")
+@COLUMNS
 @OUT
 @JSON
 @budget_options

@@ -8,19 +8,20 @@ from pathlib import Path
 
 import click
 
-from mmpt_bench.cli.options import BACKBONE, JSON, print_json
+from mmpt_bench.cli.options import BACKBONE, COLUMNS, JSON, print_json
 
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @BACKBONE
 @click.option("--data", type=click.Path(path_type=Path), help="Folder of a task's rows, in the hub's schema.")
+@COLUMNS
 @JSON
-def check(file: Path, backbone: str, data: Path | None, as_json: bool) -> None:
+def check(file: Path, backbone: str, data: Path | None, columns: tuple[str, ...], as_json: bool) -> None:
     """Run the conformance suite on a task's or method's file: the checks that the built-in ones pass too."""
     from mmpt_bench import api
 
-    results = api.check(file, backbone, data)
+    results = api.check(file, backbone, data, columns)
     if as_json:
         print_json([dataclasses.asdict(result) for result in results])
     else:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mmpt_bench.cli.options import BACKBONE, IMAGES, OUT, budget_options
+from mmpt_bench.cli.options import BACKBONE, COLUMNS, IMAGES, OUT, budget_options
 from mmpt_bench.cli.progress import stopping
 from mmpt_bench.common.errors import Interrupted, RequestError
 from mmpt_bench.common.escaping import plain_text
@@ -68,6 +68,7 @@ if TYPE_CHECKING:
 @BACKBONE
 @click.option("--data", type=click.Path(path_type=Path), help="Folder of real data in the hub's schema.")
 @IMAGES
+@COLUMNS
 @OUT
 @budget_options
 def tune(only_plan: bool, accept: bool, rounds: str, grid: str, **options: Any) -> None:

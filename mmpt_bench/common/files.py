@@ -88,7 +88,7 @@ def write_atomic(path: Path, data: bytes) -> None:
     """
     partial = path.with_name(f".{path.name}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with _claimed(partial) as stream:
             try:
                 stream.write(data)
@@ -119,7 +119,7 @@ def append_jsonl(path: Path, *rows: Mapping[str, Any]) -> None:
     """
     lines = jsonl(*rows)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         is_new = not path.exists()
         with path.open("x+b" if is_new else "r+b", buffering=0) as stream:
             end = _cut_torn_line(stream, path)
@@ -140,12 +140,19 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     A last line that was not finished is left out and logged: the process that wrote it was stopped.
 
     Raises:
-        UntrustedRecord: any other line is no JSON object, or holds NaN (with the line's number).
+        UntrustedRecord: any other line is no JSON object, or holds NaN (with the line's number); or it is a folder.
+        MachineError: it cannot be read.
     """
     if not path.exists():
         return []
+    if path.is_dir():
+        raise UntrustedRecord(f"`{scrub(str(path))}` is a folder, where a file should be. Move it away.")
     rows = []
-    with path.open("rb") as lines:
+    try:
+        lines = path.open("rb")
+    except OSError as error:
+        raise MachineError(f"`{scrub(str(path))}` cannot be read: {error.strerror or error}.") from error
+    with lines:
         for number, line in enumerate(lines, start=1):
             if line.endswith(b"\n") or _is_whole(line):
                 rows.append(_row(line, path, number))
@@ -155,7 +162,11 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 
 def loads(text: str | bytes, unique: bool = False) -> Any:
-    """Returns parsed JSON; ValueError for NaN and infinity, and for a field that is there twice where `unique`."""
+    """Returns parsed JSON, a byte-order mark aside.
+
+    Raises:
+        ValueError: it holds NaN or infinity, or, where `unique`, a field twice.
+    """
 
     def refuse(name: str) -> NoReturn:
         raise ValueError(f"it holds {name}")
@@ -167,6 +178,7 @@ def loads(text: str | bytes, unique: bool = False) -> Any:
             raise ValueError(f"it holds the field `{next(n for n in names if names.count(n) > 1)}` twice")
         return made
 
+    text = text.removeprefix("\ufeff") if isinstance(text, str) else text
     return json.loads(text, parse_constant=refuse, object_pairs_hook=once if unique else None)
 
 
@@ -189,6 +201,17 @@ def check_no_pointer(path: Path) -> None:
     """Refuses a git-LFS pointer in place of a file (RequestError); a missing file passes."""
     if told := pointer_told(path):
         raise RequestError(told)
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder and those above it that are not there; their names are on the disk when this returns."""
+    new = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from error
+    for folder in reversed(new):
+        sync(folder.parent)
 
 
 def sync(path: Path) -> None:

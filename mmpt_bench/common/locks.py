@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from mmpt_bench.common.errors import Interrupted, MachineError
-from mmpt_bench.common.files import loads, scrub
+from mmpt_bench.common.files import loads, make_folder, scrub
 
 log = logging.getLogger(__name__)
 POLL_SECONDS = 0.1
@@ -42,7 +42,7 @@ def held(
         MachineError: locks do not work there.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         stream = path.open("a+b", buffering=0)
     except OSError as error:
         raise MachineError(f"`{scrub(str(path))}` cannot be written: {error.strerror}.") from error

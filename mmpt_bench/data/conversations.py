@@ -88,8 +88,8 @@ def read_conversations(
 ) -> Conversations:
     """Returns every conversation about one image that its first question shows.
 
-    Conversations about no image or several, with an empty reply, or with none that is learnt, are left out; the notes
-    count them.
+    Conversations about no image or several, with an empty reply, or with none that is learnt, are left out, and so are
+    those with a second `<image>` or one behind the first question; the notes count them.
 
     Args:
         annotations: a file of entries, or a folder with a training split; see training_forms.py for their forms.
@@ -182,6 +182,8 @@ def _conversations(
         elif not all(one.reply for one in exchanges):
             # Vision-Flan has one.
             left_out["conversations with an empty reply"] += 1
+        elif exchanges[0].question.count(IMAGE) > 1:
+            left_out["conversations with more `<image>` than images"] += 1
         elif any(IMAGE in text for text in (first.reply, *(each.question + each.reply for each in exchanges[1:]))):
             left_out["conversations that show their picture late"] += 1
         elif not any(one.learnt for one in exchanges):

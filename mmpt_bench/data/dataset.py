@@ -43,6 +43,8 @@ class Official:
     """Its subtasks or strategies, and the rows of each."""
     pin: Pin | None = None
     """What the rows say."""
+    repeated: int | None = None
+    """Rows that ask of an image what another row of their group asks; None where that is not known."""
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,8 @@ NO_IMAGE = _NoImage()
 
 OTHER_ROWS = "NOT the official rows"
 """Stands in the origin of rows that say something else than those that the task pins."""
+COLUMNS_TOLD = "column "
+"""Stands before `image=img` in the name of data whose files call a column otherwise."""
 LEFT_OUT = "questions left out"
 """Stands in the origin of rows of which some cannot be used."""
 
@@ -66,6 +68,10 @@ class Rows:
     """What a reader of the score must know: "14,740 rows; the official split has 17,901"."""
     found: RowImages | None = None
     """Where the images are, for rows from files."""
+    files: tuple[str, ...] = ()
+    """That they were read from, as far as there are some."""
+    not_read: tuple[str, ...] = ()
+    """Files beside them that are called like the split and were not read."""
     official: bool | None = None
     """Whether they say what the official rows say; None where the task does not pin those."""
 

@@ -67,6 +67,13 @@ def is_table(name: str) -> bool:
     return name.endswith(tuple(ending for form in FORMS for ending in form)) and own not in NO_ROWS
 
 
+def called_like(names: Sequence[str], split: str, read: Sequence[str]) -> list[str]:
+    """Returns the tables of any folder that are called like a split, and are none of the files that were read."""
+    own = [name for name in names if is_table(name) and name not in read]
+    patterns = (f"{split}.*", f"{split}-*", f"*[-_]{split}.*")
+    return sorted(name for name in own if _fits(name.rsplit("/", 1)[-1], patterns))
+
+
 def names_split(files: Sequence[str], split: str) -> bool:
     """Returns whether the names of a split's files say which it is: what says nothing is scored, never trained on."""
     words = {word for name in files for word in re.split(r"[^a-z]+", name.lower())}

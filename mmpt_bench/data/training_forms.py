@@ -119,7 +119,9 @@ def _info(folder: Path) -> dict[str, dict[str, Any]]:
         known = loads(text_of(path))
     except (ValueError, RecursionError) as error:
         raise RequestError(f"`{INFO}` of `{folder.name}` is no JSON: {str(error)[:100]}.") from error
-    entries = known.values() if isinstance(known, dict) else ()
+    if not isinstance(known, dict):
+        raise RequestError(f"`{INFO}` of `{folder.name}` is no JSON object, so that it names no file. Remove it.")
+    entries = known.values()
     # The file of that name that `datasets` writes names no files.
     named = [each for each in entries if isinstance(each, dict) and isinstance(each.get("file_name"), str)]
     inside = [each for each in named if "/" not in each["file_name"] and (folder / each["file_name"]).is_file()]
@@ -142,8 +144,9 @@ def entry_of(row: Mapping[str, Any], told: Mapping[str, Any]) -> Entry:
         given = [{"role": USER, "content": row["prompt"]}, {"role": ASSISTANT, "content": row["completion"]}]
     if not isinstance(given, list) or len(given) < 2:
         raise ValueError("`conversations` is no list of questions with replies")
-    images = list(_images(row))
-    turns = [_turn(turn, tags, images) for turn in given]
+    in_parts: list[Any] = []
+    turns = [_turn(turn, tags, in_parts) for turn in given]
+    images = [*_images(row), *_beside(_images(row), in_parts)]
     if isinstance(row.get("system"), str) and row["system"].strip() and turns[0].role != SYSTEM:
         turns.insert(0, Turn(SYSTEM, row["system"]))
     if any(row.get(name) is True for name in LAST_ONLY):
@@ -188,6 +191,18 @@ def _images(row: Mapping[str, Any]) -> Sequence[Any]:
     return values
 
 
+def _beside(images: Sequence[Any], in_parts: Sequence[Any]) -> list[Any]:
+    """Returns the images of parts that an entry's `images` do not name: each stands for one part."""
+    left = list(images)
+    found = []
+    for value in in_parts:
+        if value in left:
+            left.remove(value)
+        else:
+            found.append(value)
+    return found
+
+
 def _turn(turn: Any, tags: Mapping[str, Any], images: list[Any]) -> Turn:
     """Returns a turn; images among its parts are added to `images`."""
     if not isinstance(turn, dict):
@@ -218,7 +233,7 @@ def _part(part: Any, images: list[Any]) -> str:
     value = value.get("url", value) if isinstance(value, dict) and "bytes" not in value else value
     if isinstance(value, str) and value.startswith(("http://", "https://")):
         raise ValueError("an image is an address of the web: fetch it and name the file")
-    if value is not None and value not in images:
+    if value is not None:
         images.append(value)
     return IMAGE
 

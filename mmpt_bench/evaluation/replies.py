@@ -3,7 +3,9 @@
 The grammar, in the order in which it is tried (`read_reply`):
 
 1. Reasoning in tags is cut (`without_reasoning`). A reply that ends inside of it gives no answer.
-2. An answer in a form made for programs is taken alone: `<answer>no</answer>`, `\\boxed{no}`, `{"answer": "no"}`.
+2. An answer in a form made for programs is taken alone: `<answer>no</answer>`, `\\boxed{no}`, `{"answer": "no"}`. Of a
+   list with shares or boxes it is the highest, or the one checked (`reply_lists.py`); numbers are read in
+   `reply_numbers.py`. What is said under a condition ("would be true if") says nothing.
 3. All options in a row are an echo of the question, and go; so do questions before the answer.
 4. What is said last after "answer:", "the statement is", "therefore" is taken where it names an answer; so is a legal
    answer that is a last sentence of its own ("So, yes."). After "wait", "I meant" and the like nothing else counts.
@@ -21,15 +23,20 @@ import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 
+from mmpt_bench.evaluation.reply_lists import Listed, boxes, marked, shares, switches
+from mmpt_bench.evaluation.reply_numbers import in_digits, names_of_numbers
 from mmpt_bench.evaluation.reply_words import (
     AFTER_PREDICATE,
+    ALSO_DENIED,
     ASIDE,
     AT_THE_START,
     BEFORE_YES_OR_NO,
     CERTAIN_GAP,
     CLOSE,
+    CONDITIONS,
     DENIED_AFTER,
     DENIED_BEFORE,
+    DENIED_LIST,
     ELSEWHERE,
     FALSE,
     FILLER,
@@ -109,10 +116,7 @@ def _names(choices: Sequence[str], others: Mapping[str, Sequence[str]]) -> dict[
     for truth, lie in (("yes", "no"), ("true", "false")):
         if set(plain) == {truth, lie}:
             names |= dict.fromkeys((*YES, *TRUE), plain[truth]) | dict.fromkeys((*NO, *FALSE), plain[lie])
-    for digit, word in enumerate(NUMBERS):
-        for said, other in ((str(digit), word), (word, str(digit))):
-            if said in plain and other not in plain:
-                names[other] = plain[said]
+    names |= {name: plain[choice] for choice in plain for name in names_of_numbers(choice) if name not in plain}
     for answer, words in others.items():
         if answer in plain:
             names |= {word: plain[answer] for word in words if word not in plain}
@@ -126,25 +130,43 @@ class _Reader:
 
     def __init__(self, names: Mapping[str, str], choices: Sequence[str]) -> None:
         self.names, self.choices = names, choices
+        self.are_numbers = all(re.fullmatch(r"0|[1-9][0-9]*", choice) for choice in choices)
         longest_first = sorted(names, key=len, reverse=True)
-        self.word = rf"(?<![\w.])(?:{'|'.join(re.escape(name) for name in longest_first)})(?!\w)(?!\.\d)(?!(?<=\d)/\d)"
+        ends = r"(?!\w)(?!\.\d)(?!(?<=\d)(?:/\d|,\d{3}| ?%))"
+        self.word = rf"(?<![\w.])(?<!\d/)(?:{'|'.join(re.escape(name) for name in longest_first)}){ends}"
 
     def read(self, reply: str) -> str | None:
         """Returns the answer that a reply without reasoning gives."""
         for pattern in FOR_PROGRAMS:
-            if found := re.findall(pattern, reply, FLAGS):
+            found = re.findall(pattern, reply, FLAGS)
+            if len(set(found)) > 1 and shares(_plain(reply), self.word, self.names) is not None:
+                break
+            if found:
                 return self._read_text(_plain(str(found[-1])))
-        return self._read_text(_plain(reply))
+        listed = boxes(reply, self.word, self.names, _plain) or switches(reply, self.names, _plain)
+        return self._read_text(_plain(reply)) if listed is None else self._beside(listed)
+
+    def _beside(self, listed: Listed) -> str | None:
+        """Returns what a list says; None where the text beside it says something else."""
+        if listed.answer is None:
+            return None
+        return listed.answer if self._read_text(_plain(listed.rest)) in (None, listed.answer) else None
 
     def _read_text(self, text: str) -> str | None:
+        if self.are_numbers:
+            text = in_digits(text)
         letter = {"y": "yes", "n": "no", "t": "true", "f": "false"}.get(text.strip(" .,!:'"))
         if letter is not None and letter in self.names:
             return self.names[letter]
         if (answer := self._in_other_words(text)) is not None:
             return answer
-        if (answer := self._marked(text)) is not None:
+        if (listed := shares(text, self.word, self.names)) is not None:
+            return self._beside(listed)
+        if (answer := marked(text, self.word, self.names)) is not None:
             return answer
         text = self._without_echo(text)
+        for condition in CONDITIONS:
+            text = re.sub(condition, " ", text)
         for aside in ASIDE:
             without = re.sub(aside, " ", text)
             text = without if re.search(self.word, without) else text
@@ -168,6 +190,7 @@ class _Reader:
         alone = re.fullmatch(rf"\W*(?:{FILLER}\W+)*({self.word})\W*", last)
         # "The correct" is the beginning of a sentence that was cut.
         is_cut = alone is not None and re.search(r"\bthe (?:correct|accurate|true|false|incorrect)$", last)
+        is_cut = is_cut or re.search(DENIED_LIST, text[: text.rfind(last)])
         if (
             alone
             and not is_cut
@@ -205,22 +228,6 @@ class _Reader:
             return None
         meant = {answer for name, answer in self.names.items() if first.group(1) in _mistyped(name)}
         return meant.pop() if len(meant) == 1 else None
-
-    def _marked(self, text: str) -> str | None:
-        """Returns the one answer that is marked in a list of several: "dog: yes", "| cat | ✓ |", "| bird | 0.91 |"."""
-        if len(self.choices) <= 2:
-            return None
-        marks = r"yes|no|true|false|✓|✔|✗|✘|✅|❌|high|low|medium|0?\.\d+|\d+(?:\.\d+)?%"
-        found = re.findall(rf"({self.word})\s*[:\-–—= ]\s*({marks})(?!\w)", text.replace(" is ", ": "))
-        if len(found) < 2 or len({name for name, _ in found}) < len(found):
-            return None
-        share = {"yes": 1.0, "true": 1.0, "high": 1.0, "✓": 1.0, "✔": 1.0, "✅": 1.0, "medium": 0.5}
-        value = {
-            self.names[name]: share.get(mark, float(mark.rstrip("%")) if re.search(r"\d", mark) else 0.0)
-            for name, mark in found
-        }
-        best = [answer for answer in value if value[answer] == max(value.values())]
-        return best[0] if len(best) == 1 else None
 
     def _read_statement(self, text: str, whole: bool = True) -> str | None:
         """Returns the answer of a text; of a part of a reply, no denial alone ("there is no date") is an answer."""
@@ -274,7 +281,7 @@ class _Reader:
             said = before is None or before.group(1) in BEFORE_YES_OR_NO
             of_a_noun = name in NO and after and after not in AFTER_PREDICATE
             return said and not (before is not None and of_a_noun and _is_determiner(text, start))
-        if re.match(r" (?:means?|refers|would mean)\b", text[end:]):
+        if re.match(r" (?:means?|refers|requires?|needs?|would (?:mean|require|need|imply))\b", text[end:]):
             return False
         if name.isdigit() and after in ("digit", "digits", "number", "numbers", "stroke", "strokes", "loop", "loops"):
             return False
@@ -305,6 +312,11 @@ def _denial(text: str, start: int, end: int, name: str) -> str | None:
         return "certain" if certain and len(negations) % 2 else "unclear"
     if re.search(r"\bno (?:\w+ )?$", before):
         return "certain"
+    behind, ahead, denial = ALSO_DENIED
+    if re.search(denial, text[:start]) and (re.match(behind, text[end:]) or re.search(ahead, text[:start])):
+        return "unclear"
+    if re.search(DENIED_LIST, text[:start]):
+        return "unclear"
     if re.search(TENTATIVE, before):
         return "tentative"
     return "unclear" if _denied_after(text, end, name) else None
@@ -323,5 +335,6 @@ def _denied_after(text: str, end: int, name: str) -> bool:
     if name in (*YES, *NO):
         return re.match(DENIED_AFTER, text[end:]) is not None
     verb = r"(?:is|are|was|were|does|do|can|could|would|will|has|have|seems|appears)"
-    wrong = r"(?:wrong|incorrect|false|untrue|ruled out|excluded|impossible|unlikely|out\b)"
+    wrong = r"(?:wrong|incorrect|false|untrue|ruled out|excluded|impossible|unlikely|out\b"
+    wrong += r"|eliminated|dismissed|rejected|discarded|off the table)"
     return re.match(rf"'?(?: \w+){{0,2}}? {verb}(?: be)?(?:n't\b| not\b| never\b| {wrong})", text[end:]) is not None

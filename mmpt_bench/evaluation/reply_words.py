@@ -113,15 +113,38 @@ TENTATIVE = (
 ASIDE = (
     r"\b(?:at first|initially)\b.*?(?:\bbut\b|\bhowever\b|[.;:])",
     r"\b(?:i first|first i)\b.*?(?:\bbut\b|[.;:])",
-    r"\bif (?!i (?:had|have) to\b)[^.;!?\n]*?\bwould\b[^.;,!?\n]*",
-    r"\bwould be\b[^.;,!?\n]*\bif (?!i (?:had|have) to\b)[^.;,!?\n]*",
     r"(?:^|(?<=[.;!?\n] ))(?:although|though|while|even though|even if)\b[^.;,!?\n]*,",
     r"\b(?:al)?though (?:it|this|that|they) (?:could|might|may|looks?|resembles?|seems?)\b[^.;!?\n]*",
     r"\b(?:the )?other (?:options|choices|classes|labels|answers)\b[^.;!?\n]*",
     r"(?:^|(?<=[.;!?\n]))\s*(?:let me know|would you like|feel free|please let|if you(?:'d| would) like)\b"
     r"[^.;!?\n]*",
 )
-"""What is said beside the answer: first impressions, conditions that do not hold, concessions, offers to go on."""
+"""What is said beside the answer: first impressions, concessions, offers to go on."""
+_IF = (
+    r"(?:if|unless|provided|assuming|supposing|had(?= (?:it|the|there|this|that|he|she|they)\b))"
+    r"(?! (?:i|i'm|i've|pressed|forced|asked|anything|so|not)\b)\b"
+)
+CONDITIONS = (
+    rf"\b{_IF}[^.;!?\n]*?\b(?:would|could|might)(?:n't)?\b[^.;,!?\n]*",
+    r"(?:^|(?<=[.;!?\n]))\s*(?:had|were|should) [^.;!?\n]*?\b(?:would|could|might)\b[^.;,!?\n]*",
+    rf"\b(?:would|could|might)(?: only| also| then| even)? (?:be|have been|hold|apply|fit)\b[^.;,!?\n]*?,? ?\b{_IF}"
+    r"[^.;,!?\n]*",
+    rf"\b(?:only be |only )?(?:{'|'.join((*TRUE, *FALSE))}),? (?:only |just )?(?:if|when|provided|unless)"
+    r" (?:an?|the|this|that|it|there|he|she|they|we|one|someone|all|any|his|her|its)\b[^.;,!?\n]*",
+    r"\b[a-z]+ only (?:if|when|where) (?!i\b)[^.;,!?\n]*",
+)
+"""What is said under a condition, of which nobody says that it holds: "it would be true if the cat were here"."""
+ALSO_DENIED = (
+    r"\W*(?:too|as well|also|likewise|either|neither|similarly)\b",
+    r"(?:\b(?:so|neither|nor|as) (?:is|does|are|can)|\bsame (?:goes|holds|is true|applies) (?:for|to)|\bditto"
+    r"|\blikewise|\balso|\bsimilarly),? (?:an? |the |for )?$",
+    r"(?:ruled out|excluded|rejected|eliminated|dismissed|wrong|incorrect|impossible|unlikely|\bnot\b|n't\b)",
+)
+"""What stands behind a name, or before it, where the denial of another name is taken up again; and what denies."""
+DENIED_LIST = (
+    r"\b(?:ruled out|excluded|rejected|eliminated|dismissed|discarded|wrong|incorrect|impossible|not)\s*:[^.;!?\n]*$"
+)
+"""Stands before the names of a list of what is denied: "Ruled out: entailment, contradiction"."""
 RESTART = (
     r"(?:[.;!?\n:()]|(?<!anything )\bbut\b|\byet\b"
     r"|(?:,|\s-+|—|–)\s*(?:it's|its|it is|this is|that is|they are|there (?:is|are)|so\b"

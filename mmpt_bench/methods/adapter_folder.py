@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from mmpt_bench.common.errors import RequestError
+from mmpt_bench.common.errors import RequestError, UntrustedRecord
 from mmpt_bench.common.files import loads
 from mmpt_bench.common.hashing import canonical_json, file_sha256, files_sha256
 from mmpt_bench.engine.adapters.saved import CONFIG_FILE, TENSOR_FILE, check_config, read_config, read_header
@@ -24,6 +24,13 @@ from mmpt_bench.sources import hub
 FILES = (CONFIG_FILE, TENSOR_FILE)
 RECIPE = "recipe.yaml"
 _TEXT = re.compile(r"\.(jsonl?|md|txt|ya?ml|jinja|model|tiktoken|log|csv|html|py|png|jpe?g|svg)")
+_WEIGHTS = re.compile(
+    r"(?i).*(\.(safetensors|bin|pt|pth|ckpt|npz|npy|gguf|ggml|h5|hdf5|msgpack|onnx|pkl|pickle|joblib|tar|tgz|zip|gz|distcp"
+    r"|pdparams|keras|tflite|mar|orbax)|\.index\.json)"
+)
+"""Names of what may hold weights, or says in which files they are; refused wherever they stand."""
+_TOKENIZER = re.compile(r"(?i).*(token|spiece|sentencepiece|bpe|unigram|vocab).*")
+"""Names of the `.model` files that hold no weights."""
 """Endings of files that hold no weights: cards, tokenizers, templates, logs, pictures."""
 _STATE = re.compile(
     r"(optimizer|scheduler|scaler|training_args)\.(pt|bin)|rng_state(_\d+)?\.pth|events\.out\.tfevents\..*"
@@ -84,7 +91,9 @@ def find_adapter(name: str, offline: bool) -> AdapterFolder:
 
 
 def _names(folder: Path) -> list[str]:
-    return [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if not path.is_dir()]
+    """Returns all files of a folder; a link to a folder counts as one, since what lies behind it is not looked at."""
+    paths = sorted(folder.rglob("*"))
+    return [path.relative_to(folder).as_posix() for path in paths if path.is_symlink() or not path.is_dir()]
 
 
 def _fetched(name: str, offline: bool) -> tuple[Path, list[str]]:
@@ -108,12 +117,10 @@ def accounted(names: Iterable[str], where: str) -> list[str]:
     own = {path.parent for path in paths if path.name == CONFIG_FILE and len(path.parts) > 1}
     others: set[str] = set()
     for path in paths:
-        if any(part.startswith(".") for part in path.parts):
-            continue
         inside = next((parent for parent in path.parents if parent in own), None)
         if inside is not None and path.name in FILES:
             others.add(str(inside))
-        elif str(path) not in FILES and not _TEXT.fullmatch(path.suffix.lower()) and not _STATE.fullmatch(path.name):
+        elif str(path) not in FILES and not _is_beside(path):
             raise RequestError(
                 f"`{where}` holds `{str(path)[:100]}`, which is not read and may be a part of the adapter. To evaluate "
                 f"it without, put {CONFIG_FILE} and {TENSOR_FILE} into a folder of their own."
@@ -121,19 +128,44 @@ def accounted(names: Iterable[str], where: str) -> list[str]:
     return [f"other adapters in its folder are not read: {', '.join(sorted(others)[:5])}"] if others else []
 
 
+def _is_beside(path: PurePosixPath) -> bool:
+    """Returns whether a file holds nothing of an adapter, by its name."""
+    if _STATE.fullmatch(path.name):
+        return True
+    if _WEIGHTS.fullmatch(path.name):
+        return False
+    if any(part.startswith(".") for part in path.parts):
+        # What git, the hub's cache and desktops keep.
+        return True
+    ending = path.suffix.lower()
+    return _TEXT.fullmatch(ending) is not None and (ending != ".model" or _TOKENIZER.fullmatch(path.name) is not None)
+
+
 def trained_under(folder: Path, header: Mapping[str, Any]) -> Recipe | None:
     """Returns the recipe of an adapter that mmpt-bench trained, beside it or above it; None where none is of it.
 
     The recipe must be of the header's method, hyperparameters and backbone, and training.json of these weights and of
     this recipe, by its key; that of earlier versions has none, and the run's folder is called by it.
+
+    Raises:
+        UntrustedRecord: training.json of an adapter of ours is no JSON object.
     """
+    if not header or not (folder / COSTS).is_file():
+        return None
     try:
         trained = loads((folder / COSTS).read_bytes())
+        if not isinstance(trained, dict):
+            raise ValueError("it is no JSON object")
+    except (OSError, ValueError, RecursionError) as error:
+        raise UntrustedRecord(
+            f"`{COSTS}` of the adapter `{folder.name}` is damaged: {str(error)[:100]}. Without that file, what it was "
+            "trained under counts as not known."
+        ) from error
+    try:
         check_sum(trained)
-        is_own = trained["sha256"] == file_sha256(folder / TENSOR_FILE)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    if not header or not is_own:
+        if trained["sha256"] != file_sha256(folder / TENSOR_FILE):
+            return None
+    except (ValueError, KeyError):
         return None
     said = [header["method"], header["params"], header["backbone_fingerprint"]]
     for path in (folder / RECIPE, folder.resolve().parent / RECIPE):

@@ -176,7 +176,7 @@ def method_class(name: str, kind: str, fields: dict[str, Any]) -> type[PeftMetho
 def from_file(path: Any) -> tuple[str, dict[str, Any]]:
     """Returns (PEFT's name of the method, the fields that say how) of an adapter_config.json."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise RequestError(f"`{path}` is no configuration of PEFT: {error}") from error
     if not isinstance(values, dict) or not isinstance(values.get("peft_type"), str):

@@ -127,7 +127,8 @@ class TrainedAdapter(Method):
 
         name, notes = self.found.path.name, self._other_base(backbone)
         try:
-            config: Any = PeftConfig.from_pretrained(str(self.found.path))
+            # As `from_pretrained` makes it, which takes a byte-order mark for damage.
+            config: Any = PeftConfig.from_peft_type(**PeftConfig.check_kwargs(**self.found.config))
         except PEFT_REFUSES as error:
             said = " ".join(str(error).split())[:200]
             raise RequestError(f"The installed PEFT does not read the configuration of `{name}`: {said}") from error

@@ -72,7 +72,7 @@ def read_all(store: Store) -> list[Ablation]:
             points = {name: [from_plain(Point, each) for each in value.pop(name)] for name in ("points", "references")}
             kept = from_plain(_Kept, value)
             axes = {axis: [str(label) for label in labels] for axis, labels in kept.axes.items()}
-        except (ValueError, KeyError, TypeError, AttributeError, FieldError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, FieldError) as error:
             raise UntrustedRecord(
                 f"`{FOLDER}/{path.name}` is damaged: {error}. Remove it and run the ablation again: "
                 "what is recorded is not redone."

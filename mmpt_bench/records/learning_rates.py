@@ -80,11 +80,14 @@ def _counted(n: int, what: str) -> str:
 
 def read(path: Path) -> list[Choice]:
     """Returns the choices of a file; none where there is no file, UntrustedRecord for one that is damaged."""
-    if not path.is_file():
+    if not path.exists():
         return []
     try:
-        return [_choice(entry) for entry in loads(path.read_bytes())]
-    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        entries = loads(path.read_bytes())
+        if not isinstance(entries, list) or not entries:
+            raise ValueError("it is no list of searches")
+        return [_choice(entry) for entry in entries]
+    except (OSError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise UntrustedRecord(
             f"`{path.name}` is damaged: {str(error)[:100]}. Remove it; `mmpt-bench tune` makes it anew from trials "
             "that are kept."

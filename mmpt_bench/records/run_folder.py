@@ -265,7 +265,8 @@ def read_records(path: Path) -> list[Record]:
     try:
         rows = read_jsonl(path)
     except UntrustedRecord as error:
-        raise UntrustedRecord(f"{error} Remove that line: what it says is evaluated again.") from error
+        hint = " Remove that line: what it says is evaluated again." if path.is_file() else ""
+        raise UntrustedRecord(f"{error}{hint}") from error
     for number, row in enumerate(rows, start=1):
         try:
             check_sum(row)

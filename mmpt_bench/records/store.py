@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from mmpt_bench.common.entries import folder
 from mmpt_bench.common.errors import RequestError, UntrustedRecord
 from mmpt_bench.common.escaping import plain_text
-from mmpt_bench.common.files import is_name, path_inside, read_jsonl, scrub, write_atomic
+from mmpt_bench.common.files import is_name, make_folder, path_inside, read_jsonl, scrub, write_atomic
 from mmpt_bench.common.hashing import canonical_json, content_key
 from mmpt_bench.data.images import LazyImage
 from mmpt_bench.data.samples import Sample
@@ -67,7 +67,7 @@ class Store:
                 f"folder with `--out`; the default is `{DEFAULT}`."
             )
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
+            make_folder(self.root)
             probe.write_bytes(b"probe")
             probe.unlink(missing_ok=True)
         except OSError as error:

@@ -141,6 +141,7 @@ def _kept_or_found(board: Board, questions: Mapping[str, Questions], store: Stor
     path = store.path(FILE)
     try:
         kept = loads(path.read_bytes()) if path.is_file() else {}
+        kept = kept if isinstance(kept, dict) else {}
         if key in kept:
             return {task: Found(**fields) for task, fields in kept[key].items()}
     except (ValueError, TypeError):

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from mmpt_bench.board.board import Board, Row
 from mmpt_bench.data.examples import EXAMPLES_LEFT_OUT
-from mmpt_bench.data.rows import LEFT_OUT
+from mmpt_bench.data.rows import COLUMNS_TOLD, LEFT_OUT
 from mmpt_bench.evaluation import task_catalog
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.records import keys, learning_rates
@@ -119,6 +119,10 @@ def _conditions(board: Board) -> list[str]:
     from_folder = board.suite == "real" and any(
         column.dataset.startswith(("folder ", "file ")) for column in board.columns
     )
+    for column in board.columns:
+        for part in column.dataset.split(", "):
+            if part.startswith(COLUMNS_TOLD):
+                words += ["--columns", f"{column.task}.{part.removeprefix(COLUMNS_TOLD)}"]
     return words + (["--data", "FOLDER"] if from_folder else [])
 
 

@@ -68,9 +68,7 @@ def execute(
     for plan in plans:
         if plan.open:
             backbone = _backbone(plan)
-            if backbone.left_out:
-                named = ", ".join(f"`{name}`" for name in backbone.left_out)
-                said = f"The backbone's generation_config sets {named}: left out, every reply is decoded greedily."
+            for said in backbone.decoding_said:
                 report.said(said)
             yield from _all_of(Session(plan, store, backbone, report, stopping), faults)
     if faults:
@@ -336,7 +334,9 @@ def _base_record(session: Session, job: Job, handle: Handle | None = None) -> Re
         reason="",
         trainable=handle.size if handle else 0,
         total=sum(p.numel() for p in session.backbone.model.parameters()),
-        environment=environment() | {"device": session.backbone.device, "threads": _threads()},
+        environment=environment()
+        | {"device": session.backbone.device, "threads": _threads()}
+        | ({"decoding": decoding} if (decoding := session.backbone.decoding) else {}),
     )
 
 

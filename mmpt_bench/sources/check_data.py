@@ -45,6 +45,10 @@ class DataReport:
     images_unreadable: int = 0
     """Images that are there and do not open."""
     first_unreadable: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    """That the rows were read from."""
+    not_read: tuple[str, ...] = ()
+    """Files that are called like the split and were not read."""
     fingerprint: str = ""
     """Of the rows' files, and of the images where all are there."""
     notes: tuple[str, ...] = ()
@@ -99,6 +103,8 @@ def check_data(task: Task, where: Where, anew: bool = False) -> DataReport:
         seen_in_training=_overlap(task, where, made),
         images_unreadable=len(unreadable),
         first_unreadable=tuple(unreadable[:NAMED]),
+        files=rows.files,
+        not_read=rows.not_read,
         fingerprint=fingerprint,
         notes=rows.notes,
     )
@@ -127,6 +133,9 @@ def report_lines(report: DataReport) -> list[str]:
     if not report.rows:
         return [f"{report.title}: {state}: {report.fault}"]
     lines = [f"{report.title}: {state}: {report.rows:,}{of} rows on {report.pictures:,} pictures, {report.origin}"]
+    if report.files:
+        unread = f"; not read: {_listed(report.not_read)}" if report.not_read else ""
+        lines.append(f"  files: {_listed(report.files)}{unread}")
     if report.official:
         lines.append("  content: that of the official rows, word for word")
     balance = ", ".join(f"{name} {n / report.rows:.1%} ({n:,})" for name, n in sorted(report.labels.items()))
@@ -148,3 +157,9 @@ def report_lines(report: DataReport) -> list[str]:
     if report.fault:
         lines.append(f"  {report.fault}")
     return lines
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Returns the first names, and how many more there are."""
+    more = f", and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return f"{', '.join(names[:NAMED])}{more}"

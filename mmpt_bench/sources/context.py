@@ -20,7 +20,7 @@ def check_prompts_fit(method: Any, backbone: str, offline: bool, questions: tupl
     if not longest:
         return
     folder = backbone_folder(backbone, offline)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = json.loads((folder / "config.json").read_bytes())
     context = config.get("text_config", config).get("max_position_embeddings")
     if context is None:
         return

@@ -73,8 +73,10 @@ def kept(key: str, find: Callable[[], dict[str, Any]], anew: bool = False) -> di
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     path = Path(base) / "mmpt-bench" / "checked" / f"{key}.json"
     if key and not anew and path.is_file():
-        known: dict[str, Any] = json.loads(path.read_bytes())
-        return known
+        with contextlib.suppress(OSError, ValueError, RecursionError):
+            known = json.loads(path.read_bytes())
+            if isinstance(known, dict):
+                return known
     began = time.perf_counter()
     found = find()
     if key and (anew or time.perf_counter() - began > KEEP_SECONDS):

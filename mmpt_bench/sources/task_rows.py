@@ -20,9 +20,9 @@ from mmpt_bench.data.file_forms import TAR, read_files
 from mmpt_bench.data.file_forms import folder_rows as image_folder_rows
 from mmpt_bench.data.image_folders import check_images, find_images
 from mmpt_bench.data.images import key_clashes
-from mmpt_bench.data.rows import NO_IMAGE, OTHER_ROWS, SHIFTED, Rows
+from mmpt_bench.data.rows import COLUMNS_TOLD, NO_IMAGE, OTHER_ROWS, SHIFTED, Rows
 from mmpt_bench.data.samples import Sample
-from mmpt_bench.data.split_files import names_split, split_files
+from mmpt_bench.data.split_files import called_like, names_split, split_files
 from mmpt_bench.evaluation.counting import MAX_CHOICES
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.sources import hub
@@ -144,8 +144,13 @@ def folder_rows(
     if not folder.is_dir():
         raise RequestError(f"There is no folder `{data_dir}`.")
     origin = f"folder `{folder.name}`"
-    files = split_files(_file_names(folder), _readme(folder), data.config, data.split, origin)
-    return _read(task, folder, files, origin, images or {}, need_images, columns)
+    names = _file_names(folder)
+    files = split_files(names, _readme(folder), data.config, data.split, origin)
+    rows = _read(task, folder, files, origin, images or {}, need_images, columns)
+    others = called_like(names, data.split, files)
+    stray = [name for name in others if name.removeprefix("data/").count("/") == 0]
+    told = f"rows are read from {', '.join(files[:3])}; not read: {', '.join(stray[:5])}"
+    return replace(rows, not_read=tuple(others), notes=(*rows.notes, *([told] if stray else [])))
 
 
 def hub_rows(
@@ -254,9 +259,10 @@ def _read(
     if data.split == "test" and not names_split(files, "test") and not data.config:
         notes = (*notes, f"{', '.join(files[:3])} does not say which split it is: all of it is scored")
     part = f"{origin} ({', '.join(name for name in (data.config, data.split) if name)})"
+    part += "".join(f", {COLUMNS_TOLD}{wanted}={own}" for wanted, own in sorted(columns.items()))
     part += f", {OTHER_ROWS}" if is_official is False else ""
     rows = tables.TableRows(table, data.image_column, found.files if need_images else [NO_IMAGE] * table.num_rows)
-    return Rows(rows, names, fingerprint, part, "real", notes, found, is_official)
+    return Rows(rows, names, fingerprint, part, "real", notes, found, tuple(files), official=is_official)
 
 
 def _table(folder: Path, files: Sequence[str], origin: str) -> tuple[pa.Table, str]:

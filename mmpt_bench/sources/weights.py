@@ -100,7 +100,13 @@ def verify_folder(folder: Path) -> None:
         UntrustedRecord: a file is missing, cut short, or not what its checksum says.
     """
     sums = folder / CHECKSUM_FILE
-    for file, wanted in (json.loads(sums.read_text(encoding="utf-8")) if sums.is_file() else {}).items():
+    try:
+        known = json.loads(sums.read_bytes()) if sums.is_file() else {}
+    except ValueError as error:
+        raise _damaged(sums, "is no JSON") from error
+    if not isinstance(known, dict):
+        raise _damaged(sums, "is no JSON object")
+    for file, wanted in known.items():
         if not (folder / file).is_file():
             raise _damaged(folder / file, "is missing")
         _check_sha256(folder / file, wanted)

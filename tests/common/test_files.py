@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mmpt_bench.common.errors import MachineError, UntrustedRecord
-from mmpt_bench.common.files import append_jsonl, check_name, read_jsonl, scrub, write_atomic
+from mmpt_bench.common.files import append_jsonl, check_name, loads, read_jsonl, scrub, write_atomic
 from support.disk import Disk
 from support.processes import line_of, python
 
@@ -176,6 +176,8 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
 def test_the_disk_of_these_tests_loses_what_was_not_put_on_it(tmp_path: Path, disk: Disk) -> None:
     (tmp_path / "old").write_bytes(b"new")
     (tmp_path / "name").write_bytes(b"new")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "file").write_bytes(b"new")
     disk.fail()
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"old": b"old", "rows.jsonl": b'{"a":1}\n'}
 
@@ -193,3 +195,22 @@ def test_appended_rows_are_there_after_a_power_failure(name: str, tmp_path: Path
     append_jsonl(tmp_path / name, {"a": 2}, {"a": 3})
     disk.fail()
     assert read_jsonl(tmp_path / name) == [*before, {"a": 2}, {"a": 3}]
+
+
+def test_new_folders_above_a_file_are_there_after_a_power_failure(tmp_path: Path, disk: Disk) -> None:
+    write_atomic(tmp_path / "results" / "runs" / "lora-1" / "recipe.yaml", b"whole")
+    append_jsonl(tmp_path / "others" / "runs" / "lora-1" / "records.jsonl", {"a": 1})
+    disk.fail()
+    assert (tmp_path / "results" / "runs" / "lora-1" / "recipe.yaml").read_bytes() == b"whole"
+    assert read_jsonl(tmp_path / "others" / "runs" / "lora-1" / "records.jsonl") == [{"a": 1}]
+
+
+@pytest.mark.parametrize("text", [b'\xef\xbb\xbf{"a": 1}', '\ufeff{"a": 1}', '{"a": 1}'.encode("utf-16")], ids=repr)
+def test_a_mark_of_byte_order_is_no_part_of_json(text: str | bytes) -> None:
+    assert loads(text) == {"a": 1}
+
+
+def test_a_folder_in_place_of_a_file_of_rows_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "records.jsonl").mkdir()
+    with pytest.raises(UntrustedRecord, match=r"records.jsonl` is a folder, where a file should be. Move it away.$"):
+        read_jsonl(tmp_path / "records.jsonl")

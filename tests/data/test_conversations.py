@@ -102,6 +102,34 @@ def test_what_cannot_be_trained_on_is_left_out_and_counted(tmp_path: Path) -> No
     )
 
 
+def test_a_second_mark_of_one_image_is_left_out_and_counted(tmp_path: Path) -> None:
+    twice, beside = entry(1), entry(2)
+    twice["conversations"] = [{"from": "human", "value": "<image><image>\nWhat?"}, {"from": "gpt", "value": "A cat."}]
+    beside["conversations"] = [
+        {"from": "human", "value": "In <image> and <image>?"},
+        {"from": "gpt", "value": "A cat."},
+    ]
+    read = read_conversations(mixture(tmp_path, [entry(0), twice, beside]), tmp_path)
+    assert len(read.conversations) == 1
+    assert read.notes == ("2 conversations with more `<image>` than images are left out",)
+
+
+@pytest.mark.parametrize("column", [None, ["a/0.png"], ["a/0.png", "a/0.png"]])
+def test_equal_image_parts_are_as_many_images(tmp_path: Path, column: list[str] | None) -> None:
+    image = {"type": "image", "image": "a/0.png"}
+
+    def row(n: int) -> dict[str, Any]:
+        content = [*[image] * n, {"type": "text", "text": "What?"}]
+        said = [{"role": "user", "content": content}, {"role": "assistant", "content": "A cat."}]
+        return {"messages": said} | ({"images": column} if column else {})
+
+    read = read_conversations(mixture(tmp_path, [entry(0), row(2)]), tmp_path)
+    assert len(read.conversations) == 1
+    assert read.notes == ("1 conversations about several pictures are left out",)
+    if column != ["a/0.png", "a/0.png"]:
+        assert len(read_conversations(mixture(tmp_path, [entry(0), row(1)]), tmp_path).conversations) == 2
+
+
 def test_a_decontaminated_mixture_drops_tasks_whose_pictures_are_evaluated(tmp_path: Path) -> None:
     names = ["AID+scene", "CINIC-10+object_presence_animal", "MNIST_M+number", "Flickr30k", "COCO+x", "STL-10+y"]
     rows = [entry(i, task_name=name) for i, name in enumerate(names * 2)]

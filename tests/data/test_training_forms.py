@@ -222,3 +222,10 @@ def test_an_entry_of_another_form_is_named_in_short(tmp_path: Path, row: dict[st
     with pytest.raises(RequestError, match=message) as caught:
         read_conversations(data(tmp_path, row), tmp_path)
     assert len(str(caught.value)) < 300
+
+
+def test_a_dataset_info_that_is_no_object_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "dataset_info.json").write_text("[]")
+    (tmp_path / "talks.json").write_text(json.dumps([llava()]))
+    with pytest.raises(RequestError, match=r"`dataset_info.json` of `.*` is no JSON object"):
+        read_conversations(tmp_path / "talks.json", tmp_path)

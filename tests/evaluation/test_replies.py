@@ -1,4 +1,4 @@
-"""Replies are read as a person reads them: 593 labelled ones, and what no reader may get wrong."""
+"""Replies are read as a person reads them: 763 labelled ones, and what no reader may get wrong."""
 
 from __future__ import annotations
 
@@ -33,6 +33,52 @@ def test_labelled_replies_are_read_as_their_reader_read_them(part: str) -> None:
     assert len(of) >= 250
     assert not wrong
     assert len(unread) <= 0.01 * len(of), unread
+
+
+def test_lists_conditions_and_numbers_are_read_as_labelled_or_not_at_all() -> None:
+    of = [row for row in REPLIES if row["part"] == "lists"]
+    found = [(row, reading(row["choices"], row["reply"])) for row in of]
+    assert len(of) >= 170
+    assert [(row["reply"], answer) for row, answer in found if answer != row["answer"]] == []
+
+
+@pytest.mark.parametrize(
+    ("form", "best"),
+    [
+        ("{0} 60 %, {1} 40 %", 0),
+        ("{0} 40 %, {1} 60 %", 1),
+        ("60% {0}, 40% {1}", 0),
+        ("40% {0}, 60% {1}", 1),
+        ("{0}: 0.1\n{1}: 0.9", 1),
+        ('{{"{0}": 0.9, "{1}": 0.1}}', 0),
+        ('{{"{0}": 0.1, "{1}": 0.9}}', 1),
+        ('{{"{0}": false, "{1}": true}}', 1),
+        ("[x] {0} [ ] {1}", 0),
+        ("[ ] {0} [x] {1}", 1),
+        ("{0} [x] {1} [ ]", 0),
+        ("{0} ☐ {1} ☑", 1),
+    ],
+)
+@pytest.mark.parametrize("name", ["mme", "pope", "vsr", "snli_ve", "cifar10"])
+def test_a_list_says_its_highest_answer_wherever_that_stands(name: str, form: str, best: int) -> None:
+    task = task_named(name)
+    choices = task.data.classes or YES_NO
+    assert task.read_plainly(form.format(*choices[:2]), choices) == choices[best]
+
+
+def test_every_number_below_a_thousand_is_read_in_words_and_in_digits() -> None:
+    choices = tuple(map(str, range(1000)))
+    # Hand-written words of some; digits with zeros, marks and brackets of others.
+    words = {"0": "zero", "13": "thirteen", "25": "twenty-five", "40": "Forty.", "100": "one hundred",
+             "105": "a hundred and five", "342": "three hundred forty-two",
+             "999": "nine hundred and ninety-nine"}  # fmt: skip
+    for number, reply in words.items():
+        assert read_reply(reply, choices) == number
+    for number in ("0", "7", "64", "512"):
+        for form in ("{}", "({})", "{}.", "#{}", "{}.0", "0{}", "**{}**", "The class is {}.", "class_{}"):
+            assert read_reply(form.format(number), choices) == number, form
+    for reply in ("7.5", "1,000", "2,500", "1/2", "12 %"):
+        assert read_reply(reply, tuple(map(str, range(10)))) is None
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from mmpt_bench.engine.adapters.trial import attached, logits_of
 from mmpt_bench.engine.models.backbone import load_backbone
 from mmpt_bench.methods.adapter_folder import accounted
 from mmpt_bench.methods.method_catalog import method_of
+from mmpt_bench.methods.peft_any import from_file
 from mmpt_bench.methods.trained_adapter import adapter_entry
 from mmpt_bench.mmpt import MMPT
 from mmpt_bench.peft import KVPrefixConfig, MMPTConfig, VPTConfig
@@ -281,12 +282,18 @@ def test_our_adapter_of_an_earlier_version_stands_in_front(backbone: Any, tmp_pa
 
 
 KNOWN = ["README.md", "tokenizer.json", "trainer_state.json", "optimizer.pt", "rng_state_0.pth", "training_args.bin",
-         ".cache/x", "merges.txt", "LICENSE"]  # fmt: skip
+         ".cache/x", "merges.txt", "LICENSE", "tokenizer.model", "spiece.model", ".git/lfs/objects/ab"]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "stray", ["adapter_model.bin", "non_lora_trainables.bin", "mm_projector.safetensors", "more/extra.pt", "weights"]
-)
+STRAYS = [
+    "adapter_model.bin", "non_lora_trainables.bin", "mm_projector.safetensors", "more/extra.pt", "weights",
+    ".extra.safetensors", ".hidden/adapter_model.safetensors", ".adapter.npz", "adapter_model.safetensors.index.json",
+    "pytorch_model.bin.index.json", "a.ckpt", "a.npz", "a.gguf", "A.GGUF", "a.npy", "a.h5", "flax_model.msgpack",
+    "a.onnx", "lora.model", "a.pkl", "adapter_model-00002-of-00002.safetensors",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("stray", STRAYS)
 def test_weights_beside_the_adapter_are_refused(stray: str) -> None:
     assert accounted([CONFIG, TENSORS, *KNOWN], "mine") == []
     with pytest.raises(RequestError, match=re.escape(f"`mine` holds `{stray}`")):
@@ -300,6 +307,24 @@ def test_other_adapters_in_the_folder_are_said_and_their_strays_refused(backbone
     (tmp_path / "checkpoint-5" / "projector.bin").write_bytes(b"")
     with pytest.raises(RequestError, match=r"holds `checkpoint-5/projector\.bin`"):
         adapter_entry(str(tmp_path), True)
+
+
+def test_a_link_to_a_folder_is_not_passed_over(backbone: Any, tmp_path: Path) -> None:
+    saved(backbone, lora(), tmp_path / "a")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "projector.bin").write_bytes(b"")
+    (tmp_path / "a" / "more").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RequestError, match="holds `more`, which is not read"):
+        adapter_entry(str(tmp_path / "a"), True)
+
+
+def test_a_mark_of_byte_order_changes_nothing_of_an_adapter(backbone: Any, tmp_path: Path) -> None:
+    saved(backbone, lora(), tmp_path)
+    wanted = evaluated(backbone, tmp_path)[0]
+    text = (tmp_path / CONFIG).read_bytes()
+    (tmp_path / CONFIG).write_bytes(b"\xef\xbb\xbf" + text)
+    assert torch.equal(evaluated(backbone, tmp_path)[0], wanted)
+    assert from_file(tmp_path / CONFIG)[0] == "LORA"
 
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"
@@ -436,6 +461,16 @@ def test_training_that_is_not_known_has_a_board_of_its_own_and_one_that_is_known
     (run / "recipe.yaml").write_text(text.replace("steps: 1", "steps: 400"))
     assert adapter_entry(str(run / "adapter"), True).make().found.recipe is None
     (run / "recipe.yaml").write_text(text)
+    # A mark of byte order changes nothing, and a file that is no object is refused.
+    for name in ("recipe.yaml", "adapter/training.json"):
+        (run / name).write_bytes(b"\xef\xbb\xbf" + (run / name).read_bytes())
+    assert adapter_entry(str(run / "adapter"), True).make().found.recipe is not None
+    kept = (run / "adapter" / "training.json").read_bytes()
+    for damage in (b"[]", b"3", b"{"):
+        (run / "adapter" / "training.json").write_bytes(damage)
+        with pytest.raises(UntrustedRecord, match=r"`training.json` of the adapter `adapter` is damaged"):
+            adapter_entry(str(run / "adapter"), True)
+    (run / "adapter" / "training.json").write_bytes(kept)
     # A recipe that is not of these weights tells nothing of them.
     (run / "recipe.yaml").write_text(re.sub(r"\br: \d+", "r: 99", (run / "recipe.yaml").read_text()))
     assert adapter_entry(str(run / "adapter"), True).make().found.recipe is None

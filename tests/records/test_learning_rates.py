@@ -42,7 +42,9 @@ def test_a_file_of_choices_reads_back_as_it_was(tmp_path: Path) -> None:
     assert learning_rates.read(tmp_path / "absent.json") == []
 
 
-@pytest.mark.parametrize("damage", ["[{}]", '[{"search": 1}]', "{", '[{"trials": [[0, 1]]}]'])
+@pytest.mark.parametrize(
+    "damage", ["[{}]", '[{"search": 1}]', "{", '[{"trials": [[0, 1]]}]', "[]", "{}", "null", "3", '"x"']
+)
 def test_a_damaged_file_is_refused_in_a_sentence(damage: str, tmp_path: Path) -> None:
     path = tmp_path / learning_rates.FILE
     path.write_text(damage)

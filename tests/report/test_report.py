@@ -20,6 +20,7 @@ import pytest
 from PIL import Image
 
 from mmpt_bench import api
+from mmpt_bench.board.from_records import boards
 from mmpt_bench.common.errors import RequestError, UntrustedRecord
 from mmpt_bench.data.examples import Corpus, Example
 from mmpt_bench.data.images import LazyImage
@@ -35,6 +36,7 @@ from mmpt_bench.records.store import Store
 from mmpt_bench.report import audit, drawings, write
 from mmpt_bench.report.content import Content, gather
 from mmpt_bench.report.questions import Asked
+from mmpt_bench.report.rerun import run_command
 from support.command import bench
 from support.pages import HEADINGS, Element, parsed
 from support.paths import ROOT
@@ -665,3 +667,13 @@ def test_commands_that_make_it_again_name_what_differs(tmp_path: Path) -> None:
 def test_synthetic_answers_are_what_the_pattern_says() -> None:
     assert answers(samples(4), "10-") == ["yes", "yes", None, "no"]
     assert dataclasses.is_dataclass(Sample)
+
+
+def test_the_command_that_makes_a_board_again_names_its_columns(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    named = "folder `x` (test), column image=img, column label=the class, NOT the official rows"
+    add(store, "1110", dataset=named, suite="real")
+    (board,) = boards(store, {"colours": COLOURS})
+    command = run_command(board, store, ["lora"], ["colours"], [0])
+    assert "--columns colours.image=img --columns 'colours.label=the class'" in command
+    assert command.index("--columns") < command.index("--data FOLDER")

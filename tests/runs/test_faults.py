@@ -241,6 +241,47 @@ def test_a_sweep_whose_node_is_lost_is_done_by_another(tmp_path: Path) -> None:
     assert folder_of(tmp_path, first[0]).path("records.jsonl").read_bytes() == kept
 
 
+def test_ranks_that_a_launcher_starts_share_the_runs_and_one_that_dies_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rank(number: int) -> Callable[[], int]:
+        # As torchrun starts its processes; nothing here looks at it, and no process waits for another's tensors.
+        for name, value in {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": 2, "MASTER_PORT": 29500}.items():
+            monkeypatch.setenv(name, str(value))
+        dies = Reporter(finished=lambda record: os.kill(os.getpid(), signal.SIGKILL)) if number else Reporter()
+        return in_child(lambda: run(tmp_path, "lora,projector,frozen", reporter=dies))
+
+    ends = [rank(1), rank(0)]
+    assert os.WTERMSIG(ends[0]()) == signal.SIGKILL
+    assert ends[1]() == 0
+    assert recorded(tmp_path) == [("frozen", "mnist"), ("lora", "mnist"), ("projector", "mnist")]
+    assert {record.world_size for record in Store(tmp_path).records()} == {1}
+
+
+def test_several_tokens_that_end_a_reply_are_said_and_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = backbones.load_backbone("embedded", "float32", None, False)
+    end = loaded.model.generation_config.eos_token_id
+    monkeypatch.setattr(loaded.model.generation_config, "eos_token_id", [end, 7])
+    told: list[str] = []
+    run(tmp_path, "frozen", reporter=Reporter(said=told.append))
+    words = loaded.processor.tokenizer.convert_ids_to_tokens([end, 7])
+    (made,) = Store(tmp_path).records()
+    assert made.environment["decoding"] == {"replies_end_at": words}
+    assert any("replies end at any of 2 tokens" in text for text in told)
+    monkeypatch.undo()
+    run(tmp_path / "other", "frozen")
+    assert "decoding" not in Store(tmp_path / "other").records()[0].environment
+
+
+def test_a_recipe_of_several_processes_is_refused(tmp_path: Path) -> None:
+    run(tmp_path / "one", "projector")
+    path = folder_of(tmp_path / "one", "projector").path("recipe.yaml")
+    (tmp_path / "recipe.yaml").write_text(path.read_text().replace("world_size: 1", "world_size: 2"))
+    with pytest.raises(RequestError, match="cannot be repeated here: `world_size` was 2 and is 1"):
+        api.run(tasks="mnist", recipe=tmp_path / "recipe.yaml", out=tmp_path / "two")
+    assert recorded(tmp_path / "two") == []
+
+
 @pytest.mark.parametrize("name", ["records.jsonl", "mnist.jsonl", "recipe.yaml"])
 def test_a_run_that_was_edited_is_named_and_keeps_no_other_from_being_planned_and_done(
     name: str, tmp_path: Path

@@ -20,8 +20,8 @@ from mmpt_bench.interop.answers.forms import GivenAnswer, GivenAnswers, read_ans
 from mmpt_bench.interop.answers.score import score_answers
 from mmpt_bench.runs.options import dataset_names
 from mmpt_bench.sources.check_data import check_data, report_lines
-from mmpt_bench.sources.task_rows import Where, folder_rows, samples
-from support.paths import DATA, needs_data
+from mmpt_bench.sources.task_rows import Where, folder_rows, rows_of, samples
+from support.paths import DATA, ROOT, needs_data
 from support.tasks import task
 
 
@@ -303,3 +303,65 @@ def test_the_check_opens_every_image_and_names_those_that_do_not(words: list[str
     assert "VSR: NOT ready" in done.output
     assert "images: 1 do not open" in done.output
     assert "000000000001.jpg" in done.output
+
+
+HEAD = "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: test\n    path: rows/test-*\n---\n"
+
+
+def test_files_that_a_readme_passes_over_are_named(tmp_path: Path) -> None:
+    folder = tmp_path / "vsr_zeroshot"
+    lines(folder / "rows" / "test-0.jsonl", vsr(2))
+    lines(folder / "test.jsonl", vsr(3))
+    lines(folder / "old" / "my_test.jsonl", vsr(1))
+    lines(folder / "train.jsonl", vsr(1))
+    (folder / "README.md").write_text(HEAD)
+    report = check_data(task("vsr"), Where(tmp_path))
+    assert (report.rows, report.files) == (2, ("rows/test-0.jsonl",))
+    assert report.not_read == ("old/my_test.jsonl", "test.jsonl")
+    assert "  files: rows/test-0.jsonl; not read: old/my_test.jsonl, test.jsonl" in report_lines(report)
+    assert "rows are read from rows/test-0.jsonl; not read: test.jsonl" in report.notes
+    (folder / "test.jsonl").unlink()
+    assert not any("not read" in note for note in check_data(task("vsr"), Where(tmp_path)).notes)
+
+
+def digits(folder: Path) -> Path:
+    """Returns a folder of rows of MNIST whose columns are called otherwise."""
+    for i in range(10):
+        put(folder / f"{i}.png")
+    return lines(folder / "test.jsonl", [{"picture": f"{i}.png", "digit": i} for i in range(10)])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "--method", "frozen", "--tasks", "mnist", "--plan"],
+        ["ablate", "--method", "mmpt", "--prompt-len", "5", "--tasks", "mnist", "--plan"],
+        ["tune", "--method", "lora", "--plan"],
+        ["data", "check", "--tasks", "mnist"],
+        ["check", str(ROOT / "tasks" / "mnist.py")],
+        ["score", "mnist", "answers.jsonl"],
+    ],
+    ids=lambda words: " ".join(words[:2]),
+)
+def test_every_command_that_reads_rows_is_told_columns(words: list[str], tmp_path: Path) -> None:
+    wrong = [*words, "--data", str(digits(tmp_path)), "--columns", "pictures=x"]
+    if words[0] in ("run", "ablate", "tune", "score"):
+        (tmp_path / "answers.jsonl").write_text('{"index": 0, "reply": "7"}\n')
+        wrong = [str(tmp_path / word) if word == "answers.jsonl" else word for word in wrong]
+    wrong += ["--dev-tasks", "mnist"] if words[0] == "tune" else []
+    if words[0] == "tune":
+        lines(tmp_path / "validation.jsonl", [{"picture": f"{i}.png", "digit": i} for i in range(10)])
+    told = CliRunner().invoke(cli, wrong)
+    said = f"{told.output} {told.exception}"
+    assert "no column `pictures`" in said, said
+
+
+def test_a_task_is_checked_on_rows_whose_columns_are_told(tmp_path: Path) -> None:
+    results = api.check(ROOT / "tasks" / "mnist.py", data=digits(tmp_path), columns=["image=picture,label=digit"])
+    assert [result.name for result in results if not result.ok] == []
+
+
+def test_columns_stand_in_the_name_of_the_data(tmp_path: Path) -> None:
+    columns = (("", "image", "picture"), ("mnist", "label", "digit"))
+    rows = rows_of(task("mnist"), Where(digits(tmp_path), columns=columns))
+    assert ", column image=picture, column label=digit" in rows.origin

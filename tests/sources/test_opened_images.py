@@ -76,3 +76,16 @@ def test_a_key_is_one_image_whatever_it_is_read_from(tmp_path: Path) -> None:
     assert key_clashes([*named, other]) == ["`x.png` is one image in row 0 and another in row 4"]
     own = [("a", LazyImage("k", lambda: red)), ("b", LazyImage("k", lambda: blue))]
     assert key_clashes(own) == ["`k` is one image in a and another in b"]
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b"3", b"\xff"], ids=repr)
+def test_a_damaged_file_of_the_cache_is_found_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: bytes
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(opened_images, "KEEP_SECONDS", 0.0)
+    images = files(tmp_path, 2)
+    first = open_images(images)
+    (kept,) = (tmp_path / "cache").rglob("*.json")
+    kept.write_bytes(damage)
+    assert open_images(images) == first

@@ -1,12 +1,13 @@
 """A disk that loses, when the power fails, what was not put on it: contents without fsync, names whose folder had none.
 
 The model is POSIX at its strictest: a file comes back with the bytes of its last fsync, or empty; a folder with the
-names of its last fsync, and with those that it had before. Folders themselves, and their names, are kept.
+names of its last fsync, and with those that it had before. A folder whose name is lost is lost with all that is in it.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ class Disk:
         self._root, self._fsync = root, os.fsync
         self._bytes: dict[int, bytes] = {}
         self._names: dict[int, dict[str, int]] = {}
+        self._folders: dict[int, dict[str, int]] = {}
         self._held: list[int] = []
         for path in [root, *root.rglob("*")]:
             self._put(path)
@@ -27,7 +29,12 @@ class Disk:
 
     def fail(self) -> None:
         """Leaves in the folder what a power failure would have left."""
-        for folder, _, files in os.walk(self._root):
+        for folder, inner, files in os.walk(self._root):
+            known = self._folders.get(os.stat(folder).st_ino, {})
+            for name in list(inner):
+                if known.get(name) != (Path(folder) / name).stat().st_ino:
+                    shutil.rmtree(Path(folder) / name)
+                    inner.remove(name)
             for name in files:
                 (Path(folder) / name).unlink()
             for name, inode in self._names.get(os.stat(folder).st_ino, {}).items():
@@ -49,5 +56,6 @@ class Disk:
         if path.is_dir():
             entries = [entry for entry in os.scandir(path) if entry.is_file(follow_symlinks=False)]
             self._names[inode] = {entry.name: entry.inode() for entry in entries}
+            self._folders[inode] = {entry.name: entry.inode() for entry in os.scandir(path) if entry.is_dir()}
         else:
             self._bytes[inode] = path.read_bytes()

@@ -54,8 +54,7 @@ class Shared:
         self.margins: list[float] = []
         """Of the latest `answer`, one a question: the least lead, over its decisions, of the best over the second."""
         self._choices: dict[tuple[str, tuple[str, ...]], list[list[int]]] = {}
-        ends = backbone.model.generation_config.eos_token_id
-        self._ends = set(ends if isinstance(ends, list) else [ends])
+        self._ends = set(backbone.ends)
 
     def answer(self, batch: Sequence[Question]) -> list[Answer]:
         """Returns the answer to each question; best with questions about an image together.

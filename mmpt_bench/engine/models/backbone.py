@@ -50,6 +50,33 @@ class Backbone:
     """Pictures of evaluation as the processor makes them."""
 
     @property
+    def ends(self) -> tuple[int, ...]:
+        """Returns the tokens of which each ends a reply."""
+        given = self.model.generation_config.eos_token_id
+        return tuple(given) if isinstance(given, list | tuple) else () if given is None else (given,)
+
+    @property
+    def decoding(self) -> dict[str, Any]:
+        """Returns what of the model's generation_config a reader of its scores must know: for records, empty mostly."""
+        words = [str(self.processor.tokenizer.convert_ids_to_tokens(end)) for end in self.ends]
+        found = {"left_out": list(self.left_out)} if self.left_out else {}
+        return found | ({"replies_end_at": words} if len(words) != 1 else {})
+
+    @property
+    def decoding_said(self) -> list[str]:
+        """Returns the same as sentences."""
+        found = self.decoding
+        said = []
+        if named := ", ".join(f"`{name}`" for name in found.get("left_out", ())):
+            said.append(f"The backbone's generation_config sets {named}: left out, every reply is decoded greedily.")
+        if words := found.get("replies_end_at"):
+            shown = ", ".join(f"`{word[:40]}`" for word in words[:10]) + (", ..." if len(words) > 10 else "")
+            said.append(f"By the backbone's generation_config, replies end at any of {len(words)} tokens: {shown}.")
+        elif words is not None:
+            said.append("The backbone's generation_config names no token that ends a reply: all have the full length.")
+        return said
+
+    @property
     def caches(self) -> tuple[FeatureCache, FeatureCache]:
         """What is kept in memory, each with an account of what it spared."""
         return self.features, self.kept_pictures
@@ -93,9 +120,7 @@ class Backbone:
     @cached_property
     def _turn_end(self) -> int:
         """Returns the token that ends a reply of a conversation."""
-        stops = self.model.generation_config.eos_token_id
-        known = stops if isinstance(stops, list) else [] if stops is None else [stops]
-        return chat.end_of_reply(self.processor, known)
+        return chat.end_of_reply(self.processor, self.ends)
 
     def encode(self, pictures: Sequence[Image]) -> list[Encoded]:
         """Returns each picture by itself, as the model takes it, worth caching."""

@@ -15,7 +15,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, LlavaForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
-from mmpt_bench.common.errors import MachineError, RequestError, UntrustedRecord
+from mmpt_bench.common.errors import MachineError, RequestError, UntrustedRecord, shown
 from mmpt_bench.common.files import loads
 from mmpt_bench.engine.models.anatomy import Anatomy, find_anatomy
 from mmpt_bench.engine.models.families import FAMILIES
@@ -57,9 +57,17 @@ def decode_plainly(model: Any) -> tuple[str, ...]:
     """Takes every setting of generation off a model but `TOKENS`; returns those that would have changed a greedy reply.
 
     A penalty, a forced or a forbidden token of the model's generation_config.json would change replies without a word,
-    and `generate` fills in from there whatever a call leaves open.
+    and `generate` fills in from there whatever a call leaves open. Several tokens that end a reply stay: chat models
+    have them. RequestError where one of them is no token.
     """
     own = model.generation_config
+    given = own.eos_token_id
+    for end in given if isinstance(given, list | tuple) else [given]:
+        if end is not None and (type(end) is not int or end < 0 or end >= model.get_input_embeddings().num_embeddings):
+            raise RequestError(
+                f"`eos_token_id` of the model's generation_config holds {shown(end)}, which is no token of it: replies "
+                "would end elsewhere than they should. Put its own into generation_config.json."
+            )
     plain = transformers.GenerationConfig()
     usual = plain.to_dict()
     told = [name for name, value in own.to_dict().items()
@@ -111,7 +119,7 @@ def read_model(folder: Path, dtype: Any) -> Any:
         UntrustedRecord: a weight is damaged, missing, or of another shape than the configuration says.
     """
     # Its bar for reading weights would stand in the middle of ours.
-    shown = transformers_logging.is_progress_bar_enabled()
+    was_shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
         model, info = model_class(read_config(folder)).from_pretrained(
@@ -127,7 +135,7 @@ def read_model(folder: Path, dtype: Any) -> Any:
     except (OSError, ValueError, KeyError) as error:
         raise RequestError(f"`{folder}` does not load as an image-text model: {str(error).splitlines()[0]}") from error
     finally:
-        if shown:
+        if was_shown:
             transformers_logging.enable_progress_bar()
     # Where a weight is missing, transformers draws a random one and warns; such a model answers, and wrongly.
     lacking = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
@@ -169,6 +177,8 @@ def completed(processor: Any, folder: Path) -> Any:
     wanted = ("patch_size", "vision_feature_select_strategy", "num_additional_image_tokens")
     if not all(hasattr(processor, name) for name in wanted):
         return processor
+    if not isinstance(saved, dict):
+        raise RequestError(f"`{path.name}` in `{folder}` is damaged: it is no JSON object. Fetch it again.")
     lacking = [name for name in wanted if saved.get(name) is None]
     if not lacking:
         return processor

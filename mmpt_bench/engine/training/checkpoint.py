@@ -16,7 +16,7 @@ from typing import IO, Any, BinaryIO, cast
 
 import torch
 
-from mmpt_bench.common.files import raise_unwritten, scrub, sync
+from mmpt_bench.common.files import make_folder, raise_unwritten, scrub, sync
 from mmpt_bench.common.hashing import file_sha256
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ class Checkpoints:
         """
         written = _Hashed()
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
             # There is never more than one beside the one that is written: it may be as large as the model.
             for path, _, _ in self._found():
                 if path != self._verified:

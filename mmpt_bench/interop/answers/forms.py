@@ -141,10 +141,11 @@ def plain_words(question: str) -> str:
 
 
 def _plain(row: dict[str, Any], where: str) -> GivenAnswer:
-    name = next((name for name in REPLY_FIELDS if name in row), None)
+    name = next((name for name in REPLY_FIELDS if row.get(name) is not None), None)
+    name = name or next((name for name in REPLY_FIELDS if name in row), None)
     if name is None:
         raise RequestError(f"There is no reply in {where}: none of its fields is {_or(REPLY_FIELDS)}.")
-    return GivenAnswer(where, row, _reply(row[name], where, name), _number(row.get("index")))
+    return GivenAnswer(where, row, _only_reply(row, name, row[name], where), _number(row.get("index")))
 
 
 def _number(value: Any) -> int | None:
@@ -172,7 +173,7 @@ def _lmms(row: dict[str, Any], where: str, strategy: str | None) -> GivenAnswer:
     if strategy is not None:
         known.setdefault("category", strategy)
     number = row["doc_id"] if strategy is None and type(row.get("doc_id")) is int else None
-    return GivenAnswer(where, known, _reply(reply, where, "filtered_resps"), number)
+    return GivenAnswer(where, known, _only_reply(row, "filtered_resps", reply, where), number)
 
 
 def _vlmevalkit(rows: Sequence[tuple[int, dict[str, Any]]], prefix: str, word: str) -> tuple[GivenAnswer, ...]:
@@ -190,7 +191,7 @@ def _vlmevalkit(rows: Sequence[tuple[int, dict[str, Any]]], prefix: str, word: s
         known = row | {"question_id": picture or row.get("index"), "label": row.get("label", row.get("answer"))}
         if picture:
             known |= {"image_source": Path(picture).stem, "filename": Path(picture).name, "image_link": picture}
-        reply = _reply(row["prediction"], where, "prediction")
+        reply = _only_reply(row, "prediction", row["prediction"], where)
         parts = [part.strip() for part in str(row.get("category") or "").split(",")]
         if len(parts) > 1 or ("image_source" in known and parts[0] in ("random", "popular", "adversarial")):
             known["question_id"] = str(row.get("index"))
@@ -214,6 +215,18 @@ def _mme_text(text: str, subtask: str, prefix: str) -> GivenAnswers:
         row = {"category": subtask, "question_id": parts[0], "question": parts[1], "answer": parts[2]}
         made.append(GivenAnswer(where, row, parts[3]))
     return GivenAnswers("MME's text files", tuple(made))
+
+
+def _only_reply(row: Mapping[str, Any], name: str, value: Any, where: str) -> str:
+    """Returns the reply in field `name`; RequestError where another field of the line holds another reply."""
+    reply = _reply(value, where, name)
+    for other in REPLY_FIELDS:
+        if other != name and row.get(other) is not None and _reply(row[other], where, other) != reply:
+            raise RequestError(
+                f"`{name}` and `{other}` in {where} are two different replies ({shown(reply)}, {shown(row[other])}): "
+                "keep the field with the reply, and leave out or rename the other."
+            )
+    return reply
 
 
 def _reply(value: Any, where: str, name: str) -> str:

@@ -186,19 +186,28 @@ def _as_row(task: Task, answer: GivenAnswer) -> dict[str, Any]:
         ValueError: the line is in the task's other form, and holds a bad value.
     """
     row = dict(answer.row)
-    if task.data.raw is not None and set(task.data.raw.columns) <= row.keys():
-        row = task.data.raw.row(row) | row
-    names = [name.lower() for name in task.data.classes]
     column = task.data.label_column
-    if column is not None and names:
-        value = row.get(column, row.get("answer"))
+    is_raw = task.data.raw is not None and set(task.data.raw.columns) <= row.keys()
+    if column is not None and task.data.classes:
+        value = row.get(column, None if is_raw else row.get("answer"))
         if isinstance(value, str):
-            text = value.strip().lower()
-            text = {"yes": "true", "no": "false"}.get(text, text) if set(names) == {"true", "false"} else text
-            row[column] = names.index(text) if text in names else int(text) if text.isdigit() else value
+            row[column] = _class_number(task, value)
+    if task.data.raw is not None and is_raw:
+        raw = task.data.raw.row(row)
+        if clash := next((name for name in raw if row.get(name, raw[name]) != raw[name]), None):
+            raise ValueError(f"`{clash}` and the line's other form ({', '.join(task.data.raw.columns)}) differ")
+        row = raw | row
     if isinstance(row.get("question_id"), int):
         row["question_id"] = str(row["question_id"])
     return row | {task.data.image_column: NO_IMAGE}
+
+
+def _class_number(task: Task, text: str) -> int | str:
+    """Returns the number of a class by its name or by its digits; the text as it is where it is neither."""
+    names = [name.lower() for name in task.data.classes]
+    name = text.strip().lower()
+    name = {"yes": "true", "no": "false"}.get(name, name) if set(names) == {"true", "false"} else name
+    return names.index(name) if name in names else int(name) if names and name.isdigit() else text
 
 
 def _words(sample: Sample) -> tuple[str, str, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mmpt_bench.common.errors import RequestError, unknown_name
 from mmpt_bench.data.samples import Sample
@@ -84,6 +84,8 @@ def score_answers(task: Task, given: GivenAnswers, official: Sequence[Sample] | 
         samples, pictures_known = own_samples(task, given)
         notes.append(OWN_WORDS)
         _check_groups(task, samples)
+        samples, told = _numbered(task, samples, given)
+        notes += told
     else:
         samples, pictures_known = matched(task, given, official), True
     samples, replies, repeated = _once(samples, given)
@@ -100,7 +102,7 @@ def score_answers(task: Task, given: GivenAnswers, official: Sequence[Sample] | 
     if (share := most_common_share(choices)) > DEGENERATE:
         notes.append(f"degenerate: {share:.1%} of the answers are the same")
     counted = counts_of_replies(task, samples, replies)
-    notes += _notes_on_replies(task, samples, replies, counted)
+    notes += [*_notes_on_replies(task, samples, replies, counted), *_notes_on_parts(task, samples)]
     return Scorecard(
         task=task.name,
         title=task.title,
@@ -147,7 +149,55 @@ def _notes_on_replies(task: Task, samples: Sequence[Sample], replies: Sequence[s
     )
     if n_yes_no:
         notes.append(f"{n_yes_no:,} replies say yes or no: read as true and false")
+    n_numbers = sum(
+        re.fullmatch(r"\W*\d+(?:\.0+)?\W*", reply) is not None and not any(map(str.isdigit, sample.choices))
+        for reply, sample in zip(said, samples, strict=True)
+    )
+    if n_numbers:
+        names = ", ".join(f"`{choice}`" for choice in samples[0].choices[:3])
+        notes.append(
+            f"{n_numbers:,} replies are numbers, and the answers are names ({names}, ...): a number is not read as a "
+            "class, since nothing says whether it counts from 0 or from 1. Write the name in its place"
+        )
     return notes
+
+
+def _numbered(task: Task, samples: Sequence[Sample], given: GivenAnswers) -> tuple[list[Sample], list[str]]:
+    """Returns the samples of lines, and what is said of those that ask of an image what another line asks.
+
+    A line without a number or an id is known by what it asks. The official split may ask something twice, and then as
+    many lines may; where it never does, such lines are to one question, and get its id.
+
+    Raises:
+        RequestError: more lines ask what another asks than rows of the official split do.
+    """
+    first: dict[tuple[str, str, str], tuple[Sample, GivenAnswer]] = {}
+    made, twice, numbered = list(samples), [], 0
+    for place, (sample, answer) in enumerate(zip(samples, given.answers, strict=True)):
+        known, other = first.setdefault((sample.group, sample.cluster, sample.question), (sample, answer))
+        if other is answer:
+            continue
+        if answer.number is not None or sample.id != str(place):
+            numbered += known.id != sample.id
+        else:
+            twice.append(f"{other.where} and {answer.where}")
+            made[place] = replace(sample, id=known.id)
+    allowed = task.data.official.repeated
+    notes = [f"{numbered:,} lines ask what another line asks, under a number of their own"] if numbered else []
+    if not twice or allowed == 0:
+        return made, notes
+    if allowed is not None and len(twice) > allowed:
+        raise bad_rows(
+            "these answers",
+            f"lines say of an image what another line says, and {allowed} rows of the official split do",
+            twice,
+            "Say which row each line is: give its number as `index`, or pass the official rows, `--data DIR`.",
+        )
+    known_of = "" if allowed is None else f", as {allowed} rows of the official split do"
+    return list(samples), [
+        *notes,
+        f"{len(twice):,} lines ask of an image what another line asks{known_of}: each counts",
+    ]
 
 
 def _once(samples: Sequence[Sample], given: GivenAnswers) -> tuple[list[Sample], list[str], int]:
@@ -156,12 +206,16 @@ def _once(samples: Sequence[Sample], given: GivenAnswers) -> tuple[list[Sample],
     faults = []
     for sample, answer in zip(samples, given.answers, strict=True):
         known = kept.setdefault(sample.id, (sample, answer))
-        if known[1].reply != answer.reply or known[0].answer != sample.answer:
+        if (known[1].reply, _asked(known[0])) != (answer.reply, _asked(sample)):
             faults.append(f"`{sample.id}` in {known[1].where} and {answer.where}")
     if faults:
-        raise bad_rows("these answers", "ids are there more than once with different content", faults)
+        raise bad_rows("these answers", "questions are there more than once with different content", faults)
     pairs = list(kept.values())
     return [s for s, _ in pairs], [a.reply for _, a in pairs], len(samples) - len(pairs)
+
+
+def _asked(sample: Sample) -> tuple[str, str, str]:
+    return sample.question, sample.answer, sample.cluster
 
 
 def _check_groups(task: Task, samples: Sequence[Sample]) -> None:
@@ -185,6 +239,14 @@ def _missing(task: Task, samples: Sequence[Sample], official: Sequence[Sample] |
         named = ", ".join(f"`{sample.id}`" for sample in absent[:NAMED])
         return [*told, f"first {min(NAMED, len(absent))} of {len(absent):,}: {named}"]
     return _counted(task, samples)
+
+
+def _notes_on_parts(task: Task, samples: Sequence[Sample]) -> list[str]:
+    """Returns what is said of answers to one part alone of a benchmark that has several, as of one file of POPE's."""
+    parts = {sample.group for sample in samples}
+    if len(task.data.official.groups) < 2 or len(parts) > 1:
+        return []
+    return [f"all answers are to one part of {task.title}, `{parts.pop()}`: `{task.headline}` is of that part alone"]
 
 
 def _counted(task: Task, samples: Sequence[Sample]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from mmpt_bench.common.errors import RunFailed
+from mmpt_bench.common.errors import RequestError, RunFailed
 from mmpt_bench.data.images import LazyImage
 from mmpt_bench.data.samples import Prediction, Sample
 from mmpt_bench.engine.inference.plain import one_by_one
@@ -272,6 +272,42 @@ def test_settings_of_generation_in_the_folder_change_no_answer_and_are_named(
     other = load_backbone(str(tmp_path), device="cpu", offline=True)
     assert other.left_out == (() if settings is SAMPLING else tuple(settings))
     assert (asked(other, samples(2)), plain(other, samples(2))) == wanted
+
+
+def with_ends(folder: Path, to: Path, ends: Any) -> Path:
+    for file in folder.iterdir():
+        (to / file.name).write_bytes(file.read_bytes())
+    path = to / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token_id": ends}))
+    return to
+
+
+def test_each_of_several_tokens_ends_a_reply_and_they_are_recorded(clean: tuple[Path, Any], tmp_path: Path) -> None:
+    folder, (wanted, _) = clean
+    one_end = load_backbone(str(folder), device="cpu", offline=True)
+    assert (one_end.decoding, one_end.decoding_said) == ({}, [])
+    # A word of a reply becomes an end: replies stop behind it.
+    longest = max((p.reply.split() for p in wanted.values()), key=len)
+    word = longest[len(longest) // 2]
+    token = one_end.processor.tokenizer.convert_tokens_to_ids(word)
+    other = load_backbone(str(with_ends(folder, tmp_path, [2, token])), device="cpu", offline=True)
+    answers = asked(other, samples(2))
+    for name, uncut in wanted.items():
+        words = uncut.reply.split()
+        assert answers[name].reply.split() == (words[: words.index(word) + 1] if word in words else words)
+    assert len(longest) > len(longest[: longest.index(word) + 1])
+    assert_same(answers, plain(other, samples(2)))
+    assert other.decoding == {"replies_end_at": ["</s>", word]}
+    assert other.decoding_said == [
+        f"By the backbone's generation_config, replies end at any of 2 tokens: `</s>`, `{word}`."
+    ]
+    assert other.fingerprint != one_end.fingerprint
+
+
+@pytest.mark.parametrize("ends", [100_000, [2, -1], [2, "3"], [2, 3.5]], ids=str)
+def test_an_end_that_is_no_token_is_refused(ends: Any, clean: tuple[Path, Any], tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="`eos_token_id` of the model's generation_config"):
+        load_backbone(str(with_ends(clean[0], tmp_path, ends)), device="cpu", offline=True)
 
 
 def test_close_calls_in_half_precision_are_asked_again_and_counted(tmp_path: Path, backbone: Backbone) -> None:

@@ -108,6 +108,13 @@ def test_flipped_bit_is_refused(own: Path) -> None:
         load_backbone(str(own), device="cpu")
 
 
+@pytest.mark.parametrize("text", ["[]", "3", "{", "null"])
+def test_checksums_that_are_no_json_object_are_refused(own: Path, text: str) -> None:
+    (own / "checksums.json").write_text(text)
+    with pytest.raises(UntrustedRecord, match=r"checksums.json` is no JSON"):
+        load_backbone(str(own), device="cpu")
+
+
 def test_damaged_header_is_refused(own: Path) -> None:
     weights = own / "model.safetensors"
     data = bytearray(weights.read_bytes())

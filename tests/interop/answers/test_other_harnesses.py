@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from mmpt_bench.common.errors import RequestError
 from mmpt_bench.data.samples import Sample
@@ -234,45 +232,3 @@ def test_logs_of_old_versions_of_lmms_eval_are_named(tmp_path: Path) -> None:
     silent = written(tmp_path / "silent.jsonl", [{"doc_id": 0, "target": "Yes", "acc": 1.0}])
     with pytest.raises(RequestError, match=r"log of lmms-eval without replies.*--log_samples"):
         read_answers([silent])
-
-
-VSR_LINES = [
-    {"image_link": f"http://x/{i // 2}.jpg", "caption": f"The cat {i} is ünder it.", "relation": "under",
-     "label": i % 2, "reply": ("false", "True.", "no", "I see\nnothing, so: true", "", "es ist false")[i % 6]}
-    for i in range(24)
-]  # fmt: skip
-NUMBERED = [{"index": i, "label": f"{i % 10}", "reply": str((i * 7) % 10)} for i in range(30)]
-
-
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-@pytest.mark.parametrize("name", ["vsr", "mnist"])
-def test_any_writing_of_the_same_answers_has_the_same_score_or_is_refused(
-    tmp_path: Path, data: st.DataObject, name: str
-) -> None:
-    rows = VSR_LINES if name == "vsr" else NUMBERED
-    whole = scored(name, written(tmp_path / "plain.jsonl", rows), with_rows=False)
-    shuffle = data.draw(st.randoms(use_true_random=False))
-    others = data.draw(st.dictionaries(st.sampled_from(["id", "model", "notes", "Ünits"]), st.text(max_size=5)))
-    made = []
-    for row in shuffle.sample(rows, len(rows)):
-        fields = list((row | others).items())
-        shuffle.shuffle(fields)
-        made.append(dict(fields))
-    if data.draw(st.booleans()):
-        word = data.draw(st.sampled_from(["response", "text"]))
-        made = [{(word if key == "reply" else key): value for key, value in row.items()} for row in made]
-    kind = data.draw(st.sampled_from(["a.jsonl", "a.json", "a.csv", "a.tsv"]))
-    content = written(tmp_path / kind, made).read_bytes().decode()
-    if data.draw(st.booleans()) and kind != "a.json":
-        content = content.replace("\r\n", "\n").replace("\n", "\r\n")
-    encoding = data.draw(st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "cp1252"]))
-    raw = content.encode(encoding, "replace")
-    path = tmp_path / (f"{kind}.gz" if data.draw(st.booleans()) else kind)
-    path.write_bytes(gzip.compress(raw) if path.suffix == ".gz" else raw)
-    if encoding == "utf-16" or raw.decode(errors="ignore") != raw.decode(errors="replace"):
-        with pytest.raises(RequestError, match=r"is not UTF-8, first in line \d+"):
-            scored(name, path, with_rows=False)
-        return
-    card = scored(name, path, with_rows=False)
-    assert (card.values, card.n, card.n_unparsed) == (whole.values, whole.n, whole.n_unparsed)
