@@ -68,7 +68,7 @@ def test_a_run_returns_what_is_recorded_and_prints_nothing(tmp_path: Path, capfd
     (board,) = results.boards
     assert {row.method for row in board.rows} == {"frozen", "projector"}
     assert not (out / "leaderboard.md").exists()
-    made = results.leaderboard()
+    made = results.write_leaderboard()
     assert made.text("markdown") == (out / "leaderboard.md").read_text()
     printed = capfd.readouterr()
     assert printed.out == ""

@@ -97,7 +97,7 @@ def run(context: click.Context, only_plan: bool, as_json: bool, measure_costs: b
         return
     if measure_costs and (code := one_process_a_run(context, options)):
         if code == FAILED:
-            print_leaderboard(api.load_results(options["out"]).leaderboard(), "json" if as_json else "table")
+            print_leaderboard(api.load_results(options["out"]).write_leaderboard(), "json" if as_json else "table")
         sys.exit(code)
     with reporting() as reporter, stopping() as stop:
         try:
@@ -105,7 +105,7 @@ def run(context: click.Context, only_plan: bool, as_json: bool, measure_costs: b
         except Interrupted as reason:
             click.echo(f"Stopped: {reason}. What is done is recorded; the same command goes on from there.", err=True)
             sys.exit(130)
-    whole = results.leaderboard()
+    whole = results.write_leaderboard()
     shown = whole.of(results.asked_keys, results.runs)
     new = {record.eval_key for record in results.made}
     print_leaderboard(shown, "json" if as_json else "table", new)
