@@ -19,6 +19,7 @@ from mmpt_bench.cli.options import (
     OUT,
     PARSE,
     budget_options,
+    given_beside_experiment,
     refuse_beside,
 )
 from mmpt_bench.cli.plan_text import print_plan
@@ -27,6 +28,7 @@ from mmpt_bench.common.errors import Interrupted
 
 
 @click.command()
+@click.argument("experiment", required=False, type=click.Path(path_type=Path))
 @click.option(
     "--method", default="mmpt", show_default=True, help="Names or files, comma-separated; `all` for every one."
 )
@@ -81,11 +83,14 @@ def run(context: click.Context, only_plan: bool, as_json: bool, measure_costs: b
     """Train methods, evaluate them on tasks, and write the leaderboard.
 
     What is recorded already is not done again: the same command goes on after an interruption, and a new task
-    reuses the trained adapter.
+    reuses the trained adapter. EXPERIMENT is a YAML file that says all this, as `mmpt-bench new experiment` writes it;
+    options take the place of what it says.
     """
     from mmpt_bench import api
     from mmpt_bench.interop.trackers import check_trackers
 
+    if (file := options.pop("experiment")) is not None:
+        options |= api.read_experiment(file, **given_beside_experiment(context))
     check_trackers(options["log_to"], options["offline"])
     if options["adapter"] is not None and options["recipe"] is None:
         refuse_beside("adapter", "method", "seeds", "set")
