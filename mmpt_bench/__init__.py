@@ -2,6 +2,7 @@
 
     import mmpt_bench as mb
     results = mb.run(method="mmpt", tasks=["mme", "pope"])
+    results.leaderboard()
 
 The names below are the public ones. They are looked up when they are asked for, so that importing costs nothing.
 """
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
         compare,
         leaderboard,
         load_results,
+        new,
         plan,
+        read_experiment,
         run,
         score,
         tune,
@@ -43,7 +46,8 @@ if TYPE_CHECKING:
     from mmpt_bench.runs.events import Reporter
 
 _HOMES = {
-    "api": "Results ablate check compare leaderboard load_results plan run score tune write_figures write_report",
+    "api": "Results ablate check compare leaderboard load_results new plan read_experiment run score tune "
+    "write_figures write_report",
     "common.errors": "BenchError MachineError RequestError RunFailed UntrustedRecord",
     "data.dataset": "Dataset Official Pin RawForm",
     "data.image_folders": "ImageFolder",

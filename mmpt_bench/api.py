@@ -1,8 +1,10 @@
 """The public functions: they take plain values, return data and print nothing; commands that run or score call these.
 
-import mmpt_bench as mb
-results = mb.run(method="mmpt", tasks=["mme", "pope"])
-results.scores
+    import mmpt_bench as mb
+    results = mb.run(method="mmpt", tasks=["mme", "pope"])
+    results.scores
+
+Those that read results are in analysis.py.
 """
 
 from __future__ import annotations
@@ -12,12 +14,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+from mmpt_bench.analysis import accept_search as accept_search
+from mmpt_bench.analysis import compare as compare
+from mmpt_bench.analysis import leaderboard as leaderboard
+from mmpt_bench.analysis import load_results as load_results
+from mmpt_bench.analysis import published_leaderboard as published_leaderboard
+from mmpt_bench.analysis import write_figures as write_figures
+from mmpt_bench.analysis import write_report as write_report
 from mmpt_bench.common.errors import RequestError
 from mmpt_bench.evaluation import task_catalog
 from mmpt_bench.methods import method_catalog
-from mmpt_bench.records.store import Store, published_folder, results_folder
+from mmpt_bench.records.store import Store
 from mmpt_bench.report.results import Results
 from mmpt_bench.runs.events import Reporter
+from mmpt_bench.runs.experiment import read_experiment as read_experiment
+from mmpt_bench.runs.new_files import new as new
 from mmpt_bench.runs.options import (
     Names,
     Options,
@@ -31,20 +42,14 @@ from mmpt_bench.runs.options import (
 )
 
 if TYPE_CHECKING:
-    from mmpt_bench.board.contrasts import Scope
     from mmpt_bench.common.checking import CheckResult
     from mmpt_bench.evaluation.task import Task
-    from mmpt_bench.figures.figure_data import Drawn, Missing
     from mmpt_bench.interop.answers.score import Scorecard
     from mmpt_bench.records.learning_rates import Choice
     from mmpt_bench.records.rate_trials import Trial
-    from mmpt_bench.report.leaderboard import Leaderboard
-    from mmpt_bench.report.write import Report
     from mmpt_bench.runs.estimate import PlanSummary
     from mmpt_bench.runs.request import Request
     from mmpt_bench.study.ablation_tables import AblationResult
-    from mmpt_bench.study.acceptance import Written
-    from mmpt_bench.study.comparison_text import ComparisonResult
     from mmpt_bench.study.search import SearchPlan
 
 Stopping = Callable[[], bool]
@@ -52,14 +57,6 @@ Stopping = Callable[[], bool]
 
 def _never() -> bool:
     return False
-
-
-def load_results(folder: str | Path | None = None, *, published: bool = False) -> Results:
-    """Returns what is recorded in a results folder, or in the published one; RequestError where there is none."""
-    root = published_folder() if published else results_folder(folder)
-    if not root.is_dir():
-        raise RequestError(f"There is no results folder `{root}`: `mmpt-bench run` makes one.")
-    return Results(root)
 
 
 def run(
@@ -76,6 +73,10 @@ def run(
 ) -> Results:
     """Trains methods, evaluates them on tasks, and returns what is recorded; what is recorded already is not redone.
 
+        results = mb.run(["frozen", "lora"], ["mme", "pope"], seeds=[0, 1], set={"lora.r": 8})
+        results.scores               # a row a run, task and metric
+        results.leaderboard()        # a row a method and variant
+
     Args:
         method: names or files; "all" for every method.
         tasks: names or files; "all" for every task.
@@ -91,6 +92,9 @@ def run(
     Raises:
         RequestError: the request is wrong.
         MachineError: a package, a model, data or the network is missing.
+        UntrustedRecord: a record or an adapter contradicts its own checksum or key.
+
+    A run that fails raises nothing: it is recorded with its reason, and in `results.failed`.
     """
     from mmpt_bench.interop.trackers import check_trackers, tracking
     from mmpt_bench.runs.execute import execute
@@ -115,7 +119,10 @@ def plan(
     recipe: str | Path | None = None,
     **options: Unpack[Options],
 ) -> PlanSummary:
-    """Returns what `run` would do with the same arguments, how long, and what it could tell apart; runs nothing."""
+    """Returns what `run` would do with the same arguments, how long, and what it could tell apart; runs nothing.
+
+    mb.plan("all", "all", seeds=range(6)).cost.seconds
+    """
     from mmpt_bench.runs.estimate import plan_summary
 
     request, wanted = requested(method, tasks, (adapter, other_base), recipe, options)
@@ -156,6 +163,9 @@ def ablate(
 ) -> AblationResult:
     """Varies something in methods, trains and evaluates each variant, and returns what it changes.
 
+        made = mb.ablate("mmpt", ["mme"], axes={"prompt-len": "5,10,20"}, seeds=range(6))
+        made.table                   # a row a point and task: score, interval, difference, p
+
     Args:
         method: what is varied.
         tasks: names or files.
@@ -169,6 +179,9 @@ def ablate(
         reporter: is told of every event, as in `run`.
         stopping: asked after every step and batch, as in `run`.
         options: as in `run`.
+
+    Raises:
+        RequestError, MachineError, UntrustedRecord: as `run` does; and for more hours than were given.
     """
     from mmpt_bench.runs.estimate import plan_summary
     from mmpt_bench.study.ablate import AblationRequest, plan_ablation, run_ablation
@@ -199,11 +212,17 @@ def tune(
 ) -> Iterator[Choice]:
     """Searches each method's learning rate by its score on dev data and yields the choices; every trial is kept.
 
+        for choice in mb.tune("mmpt,lora"):
+            print(choice.method, choice.rate)
+
     Args:
         method: names or files.
         told: of each new trial, with what its method is called.
         stopping: as in `run`.
         options: see `SearchOptions`.
+
+    Raises:
+        RequestError, MachineError: as `run` does.
     """
     from mmpt_bench.study import search
 
@@ -217,72 +236,6 @@ def plan_tune(method: Names = "all", **options: Unpack[SearchOptions]) -> Search
     return plan_search(method, options)
 
 
-def accept_search(out: str | Path | None = None) -> Written:
-    """Writes search.md, curves and whether dev scores predict test scores, from recorded trials; see docs/tuning.md."""
-    from mmpt_bench.study.acceptance import write_acceptance
-
-    return write_acceptance(Store(results_folder(out)))
-
-
-def compare(
-    *names: str, tasks: Names = "", scope: Scope | None = None, setting: str = "", out: str | Path | None = None
-) -> ComparisonResult:
-    """Returns how some methods, variants or runs differ, pair by pair.
-
-    Args:
-        names: rows of the leaderboard or of an ablation, methods that have one row, or runs (their beginnings do).
-        tasks: that count; all that were run by default.
-        scope: "method": other seeds and images; "checkpoint": the models of the first common seed.
-        setting: of the board, where several hold the names.
-        out: the results folder.
-
-    Raises:
-        RequestError: nothing, or several boards, hold all the names; or they cannot be compared at the scope.
-    """
-    from mmpt_bench.study.compare import answer_to
-
-    text = comma_text(tasks)
-    wanted = {e.name: task_catalog.load_task(e) for e in task_catalog.find_tasks(text)} if text else {}
-    return answer_to(
-        Store(results_folder(out)), names, task_catalog.built_in_tasks() | wanted, scope, setting, list(wanted)
-    )
-
-
-def leaderboard(out: str | Path | None = None, publish: bool = False) -> Leaderboard:
-    """Rebuilds the leaderboard's files from the records and returns its boards; see `write_leaderboard`."""
-    from mmpt_bench.report.leaderboard import write_leaderboard
-
-    return write_leaderboard(Store(results_folder(out)), task_catalog.built_in_tasks(), publish)
-
-
-def published_leaderboard() -> Leaderboard:
-    """Returns the project's published leaderboard, made from its records; nothing is written."""
-    from mmpt_bench.report import leaderboard
-
-    return leaderboard.published_leaderboard(task_catalog.built_in_tasks())
-
-
-def write_figures(out: str | Path | None = None, only: Names = "") -> tuple[list[Drawn], list[Missing]]:
-    """Writes every figure that the records allow, or some kinds; returns them, and what is missing for the others."""
-    from mmpt_bench.figures import draw
-
-    kinds = [kind.strip() for kind in comma_text(only).split(",") if kind.strip()]
-    return draw.write_figures(Store(results_folder(out)), task_catalog.built_in_tasks(), method_catalog.colors(), kinds)
-
-
-def write_report(
-    out: str | Path | None = None,
-    file: str | Path | None = None,
-    images: str | Path | None = None,
-    say: Callable[[str], None] = lambda text: None,
-) -> Report:
-    """Writes one HTML file with everything that is recorded; see `write_report`."""
-    from mmpt_bench.report import write
-
-    target, folder = (None if path is None else Path(path) for path in (file, images))
-    return write.write_report(results_folder(out), target, folder, task_catalog.built_in_tasks(), say)
-
-
 def score(
     task: str,
     files: Sequence[str | Path],
@@ -294,6 +247,8 @@ def score(
 ) -> Scorecard:
     """Returns the scores of answers made elsewhere.
 
+        mb.score("pope", ["answers.jsonl"]).values
+
     Args:
         task: its name or file.
         files: hold the replies; see docs/scoring.md for their forms.
@@ -301,6 +256,9 @@ def score(
         data: folder of the task's official rows, to match the answers to.
         dataset: another data set of the task's form.
         columns: what the files of the official rows call the task's columns.
+
+    Raises:
+        RequestError: several tasks, a file that cannot be read, or answers that do not fit the task.
     """
     from mmpt_bench.interop.answers.forms import read_answers
     from mmpt_bench.interop.answers.score import score_answers
@@ -322,13 +280,18 @@ def score(
 def check(
     file: str | Path, backbone: str = "embedded", data: str | Path | None = None, columns: Sequence[str] = ()
 ) -> list[CheckResult]:
-    """Returns what a task's or a method's file passes of the conformance suite.
+    """Returns what a task's or a method's file passes of the conformance suite; the file is run.
+
+        all(result.ok for result in mb.check("colours.py"))
 
     Args:
         file: of a task, which is checked on its own rows, or of a method.
         backbone: that a method is tried on.
         data: folder of a task's rows; else those that it makes, those of the embedded suite, or of the hub.
         columns: what files call the task's columns.
+
+    Raises:
+        RequestError: there is no such file, or it exports neither.
     """
     from mmpt_bench.evaluation.check_task import check_task
     from mmpt_bench.sources.task_rows import Where, rows_of

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import html
+import inspect
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 import mmpt_bench as mb
@@ -42,6 +45,27 @@ def test_every_public_name_is_there_and_known_to_type_checkers() -> None:
         _ = mb.nothing
 
 
+def test_public_functions_say_what_they_return_take_and_raise_and_show_an_example() -> None:
+    for name in mb.__all__:
+        made = getattr(mb, name)
+        assert inspect.getdoc(made), name
+        if inspect.isfunction(made) and made.__module__ in ("mmpt_bench.api", "mmpt_bench.analysis"):
+            assert f"mb.{name}(" in made.__doc__, name
+            if name != "plan":
+                assert "Raises:" in made.__doc__, name
+                assert "Args:" in made.__doc__, name
+
+
+def test_what_a_notebook_shows_is_escaped() -> None:
+    from mmpt_bench.board.writers.html import html_table, html_text
+
+    text = "<script>alert(1)</script> & 'x'\x1b[31m"
+    shown = "&lt;script&gt;alert(1)&lt;/script&gt; &amp; &#x27;x&#x27;"
+    assert html_text(text) == f"<p>{shown}</p>"
+    assert html_table(text, [text], [[text]]).count(shown) == 3
+    assert "<script" not in html_table(text, [text], [[text]])
+
+
 def test_a_run_returns_what_is_recorded_and_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     events: list[str] = []
     reporter = mb.Reporter(
@@ -67,9 +91,20 @@ def test_a_run_returns_what_is_recorded_and_prints_nothing(tmp_path: Path, capfd
     assert mb.load_results(out).scores.equals(scores)
     (board,) = results.boards
     assert {row.method for row in board.rows} == {"frozen", "projector"}
+    table = results.leaderboard()
+    assert table.variant.tolist() == [row.label for row in board.rows]
+    assert table.mnist.tolist() == [row.cells["mnist"].score for row in board.rows]
     assert not (out / "leaderboard.md").exists()
-    made = results.leaderboard()
+    made = results.write_leaderboard()
     assert made.text("markdown") == (out / "leaderboard.md").read_text()
+    for name, whole in (("scores", scores), ("leaderboard", table)):
+        kept = pd.read_csv(out / f"{name}.csv")
+        assert list(kept.columns) == list(whole.columns)
+        assert len(kept) == len(whole)
+    assert pd.read_csv(out / "scores.csv").value.tolist() == pytest.approx(scores.value.tolist(), rel=1e-9)
+    for row in board.rows:
+        assert f"<td>{row.label}</td>" in results._repr_html_() == made._repr_html_()
+    assert repr(results) == f"<Results of `{out}`: 2 runs asked for, 4 results made>"
     printed = capfd.readouterr()
     assert printed.out == ""
     assert printed.err == ""
@@ -88,6 +123,12 @@ def test_a_plan_and_an_ablation_return_data(tmp_path: Path, capfd: pytest.Captur
     ]  # fmt: skip
     difference = mb.compare("mmpt (text-len=1)", "mmpt (text-len=2)", out=tmp_path / "results")
     assert "mnist" in {each.task for each in difference.contrasts}
+    assert repr(difference) == f"<{difference.sentence}>"
+    assert difference.table.task.tolist() == [each.task for each in difference.contrasts]
+    assert f"<p>{html.escape(difference.sentence)}</p><table>" in difference._repr_html_()
+    assert made.table.label.tolist() == made.points
+    assert list(made.table.columns) == list(pd.read_csv(made.folder / "ablations" / f"{made.name}.csv").columns)
+    assert "<td>mmpt (text-len=1)</td>" in made._repr_html_()
     assert capfd.readouterr().out == ""
 
 
@@ -117,9 +158,11 @@ def test_options_are_called_like_those_of_the_command_line() -> None:
     from mmpt_bench.cli.run import run
 
     named = {name for option in run.params for name in (option.name or "").split() if name not in ("as_json",)}
-    assert set(Options.__annotations__) <= named
-    own = {"method", "tasks", "adapter", "other_base", "recipe", "only_plan", "log_to", "measure_costs"}
-    assert named - set(Options.__annotations__) == own
+    # What variants a method has is said in an experiment's file.
+    shared = set(Options.__annotations__) - {"variants"}
+    assert shared <= named
+    own = {"experiment", "method", "tasks", "adapter", "other_base", "recipe", "only_plan", "log_to", "measure_costs"}
+    assert named - shared == own
 
 
 def test_a_task_that_makes_its_own_rows_runs_on_any_backbone(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
-"""The paper's setting is planned from the architecture alone."""
+"""The paper's setting is planned from the architecture alone; the notebook's cells run in their order."""
 
 from __future__ import annotations
 
+import ast
 import importlib.util
+import json
 from pathlib import Path
 from typing import Any
 
@@ -57,3 +59,49 @@ def test_commands_name_every_method_and_the_data(paper: Any) -> None:
     assert run[run.index("--seeds") + 1] == "0,1,2"
     assert run[run.index("--images") + 1] == "coco=C"
     assert run[run.index("--method") + 1] == "frozen,projector,mmpt,vpt,prefix,lora,full"
+
+
+def notebook_cells() -> list[str]:
+    notebook = json.loads((FOLDER / "quickstart.ipynb").read_text(encoding="utf-8"))
+    assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
+    ids = [cell["id"] for cell in notebook["cells"]]
+    assert len(set(ids)) == len(ids)
+    return ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+
+
+def test_the_notebook_is_committed_without_outputs_and_says_nothing_of_a_machine() -> None:
+    notebook = json.loads((FOLDER / "quickstart.ipynb").read_text(encoding="utf-8"))
+    assert notebook["metadata"] == {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    for cell in notebook["cells"]:
+        assert cell["metadata"] == {}
+        if cell["cell_type"] == "code":
+            assert (cell["outputs"], cell["execution_count"]) == ([], None)
+    for text in notebook_cells():
+        ast.parse(text)
+
+
+@pytest.mark.slow
+def test_every_cell_of_the_notebook_runs_and_shows_what_it_ends_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    shown = []
+    for text in notebook_cells():
+        tree = ast.parse(text)
+        last = tree.body.pop()
+        assert isinstance(last, ast.Expr)
+        exec(compile(tree, "cell", "exec"), names)
+        made = eval(compile(ast.Expression(last.value), "cell", "eval"), names)
+        shown.append(made._repr_html_() if hasattr(made, "_repr_html_") else repr(made))
+    board, leaderboard, scores, sentence, table, ablation, report = shown
+    for method in ("frozen", "projector", "mmpt"):
+        assert all(method in text for text in (board, leaderboard, scores))
+    assert "mmpt" in sentence
+    assert "<table" in table
+    assert "prompt-len=5" in ablation
+    assert report == "'report.html'"
+    assert (tmp_path / "quickstart-results" / "report.html").is_file()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from mmpt_bench.board.assembly import RESAMPLES, Evidence, assembled
 from mmpt_bench.board.board import Board
@@ -43,10 +44,43 @@ def evidence(
     records = store.records() if records is None else records
     for record in records:
         check_track(record)
+    samples = Samples(store)
+    found = [_board(group, samples, tasks, n_resamples) for group in _groups(store, records) if group.own or group.lost]
+    return tuple(sorted(found, key=lambda each: _board_order(each.board)))
+
+
+def named(store: Store, tasks: Mapping[str, Task], records: Sequence[Record]) -> dict[str, tuple[str, str]]:
+    """Returns (variant, ablation or "") of every finished record by its `eval_key`, called as on the leaderboard.
+
+    What only an ablation asked for is called by all that differs from the defaults.
+    """
+    found: dict[str, tuple[str, str]] = {}
+    for group in _groups(store, records):
+        kept, _ = one_edition(group.own, tasks)
+        every = _labels([*group.own, *group.lost, *(record for record, _ in group.varied)])
+        labels = _labels([*group.own, *group.lost]) | _labels([*kept, *group.lost]) | _labels(kept)
+        found |= {record.eval_key: (labels[_variant(record)], "") for record in group.own}
+        found |= {record.eval_key: (every[_variant(record)], ablation) for record, ablation in group.varied}
+    return found
+
+
+@dataclass(frozen=True)
+class _Group:
+    """The records of one setting and limit."""
+
+    limit: int | None
+    own: list[Record]
+    """Of the leaderboard."""
+    lost: list[Record]
+    """Failures of the leaderboard's runs."""
+    varied: list[tuple[Record, str]]
+    """What an ablation alone asked for, and the ablation's name."""
+
+
+def _groups(store: Store, records: Sequence[Record]) -> list[_Group]:
     varied = varied_in_ablations(store)
     done = [record for record in records if record.status == "ok"]
     failed = standing_failures(records)
-    samples = Samples(store)
     groups = by(done, [(record.track, record.limit) for record in done])
     for record in failed:
         if record.task:
@@ -55,19 +89,22 @@ def evidence(
             groups[record.track, None] = []
     found = []
     for (track, limit), group in groups.items():
-        elsewhere = [record for record in group if record.variant_key in varied]
-        own = [record for record in group if record.variant_key not in varied]
         # A training that failed is missing on every board of its setting, a task that failed on the one of its limit.
         lost = [r for r in failed if r.track == track and r.variant_key not in varied]
-        lost = [r for r in lost if not r.task or r.limit == limit]
-        if own or lost:
-            found.append(_board(own, lost, limit, samples, tasks, n_resamples, _elsewhere(elsewhere, varied)))
-    return tuple(sorted(found, key=lambda each: _board_order(each.board)))
+        found.append(
+            _Group(
+                limit,
+                own=[record for record in group if record.variant_key not in varied],
+                lost=[r for r in lost if not r.task or r.limit == limit],
+                varied=[(r, varied[r.variant_key]) for r in group if r.variant_key in varied],
+            )
+        )
+    return found
 
 
-def _elsewhere(records: Sequence[Record], varied: Mapping[str, str]) -> list[str]:
+def _elsewhere(ablations: Sequence[str]) -> list[str]:
     """Returns what is said of records that stand on the board of an ablation."""
-    counts = Counter(varied[record.variant_key] for record in records)
+    counts = Counter(ablations)
     return [f"{n} of the ablation `{name}`: see ablations/{name}.md." for name, n in sorted(counts.items())]
 
 
@@ -85,22 +122,15 @@ def standing_failures(records: Sequence[Record]) -> list[Record]:
     return [r for r in records if r.status == "failed" and r.time >= last_ok.get((r.train_key, r.task), r.time)]
 
 
-def _board(
-    done: Sequence[Record],
-    failed: Sequence[Record],
-    limit: int | None,
-    samples: Samples,
-    tasks: Mapping[str, Task],
-    n_resamples: int,
-    elsewhere: Sequence[str],
-) -> Evidence:
-    kept, left_out = one_edition(done, tasks)
-    labels = _labels([*kept, *failed]) | _labels(kept)
-    groups = by(kept, [labels[_variant(record)] for record in kept])
-    failures = by(failed, [labels[_variant(record)] for record in failed])
-    first = [*done, *failed][0]
+def _board(group: _Group, samples: Samples, tasks: Mapping[str, Task], n_resamples: int) -> Evidence:
+    kept, left_out = one_edition(group.own, tasks)
+    labels = _labels([*kept, *group.lost]) | _labels(kept)
+    rows = by(kept, [labels[_variant(record)] for record in kept])
+    failures = by(group.lost, [labels[_variant(record)] for record in group.lost])
+    first = [*group.own, *group.lost][0]
     fewer = sorted({f"Of `{r.task}`: {r.dataset}, as they cannot be used." for r in kept if LEFT_OUT in r.dataset})
-    return assembled(first, groups, failures, limit, samples, tasks, n_resamples, [*left_out, *fewer, *elsewhere])
+    told = [*left_out, *fewer, *_elsewhere([ablation for _, ablation in group.varied])]
+    return assembled(first, rows, failures, group.limit, samples, tasks, n_resamples, told)
 
 
 def _labels(records: Sequence[Record]) -> dict[str, str]:

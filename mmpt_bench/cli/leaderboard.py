@@ -56,4 +56,4 @@ def print_leaderboard(made: Leaderboard, form: str, new: Collection[str] = ()) -
     for table in leaderboard_tables(made.boards, new):
         console().print(table)
     if made.folder is not None:
-        click.echo(f"Written: leaderboard.csv, leaderboard.md and figures/ in {made.folder}/", err=True)
+        click.echo(f"Written: scores.csv, leaderboard.csv, leaderboard.md and figures/ in {made.folder}/", err=True)

@@ -18,6 +18,7 @@ from mmpt_bench.cli.export import export
 from mmpt_bench.cli.figures import figures
 from mmpt_bench.cli.leaderboard import leaderboard
 from mmpt_bench.cli.listings import ls, show
+from mmpt_bench.cli.new import new
 from mmpt_bench.cli.pretrain import pretrain
 from mmpt_bench.cli.report import report
 from mmpt_bench.cli.run import run
@@ -44,7 +45,8 @@ def cli() -> None:
 
 
 COMMANDS = (
-    ablate, check, compare, data, doctor, export, figures, leaderboard, ls, pretrain, report, run, score, show, tune
+    ablate, check, compare, data, doctor, export, figures, leaderboard, ls, new, pretrain, report, run, score, show,
+    tune,
 )  # fmt: skip
 for command in COMMANDS:
     cli.add_command(command)

@@ -118,6 +118,22 @@ def refuse_beside(what: str, *names: str) -> None:
             raise RequestError(f"`--{name.replace('_', '-')}` and `--{what}` do not go together{hint}.")
 
 
+def given_beside_experiment(context: click.Context) -> dict[str, Any]:
+    """Returns the options that were typed beside an experiment's file; RequestError for those that cannot stand there.
+
+    Args:
+        context: of `run`.
+    """
+    from mmpt_bench.runs.options import Options
+
+    typed = click.core.ParameterSource.COMMANDLINE
+    given = {name: value for name, value in context.params.items() if context.get_parameter_source(name) is typed}
+    for name in ("recipe", "adapter", "measure_costs"):
+        if name in given:
+            raise RequestError(f"`--{name.replace('_', '-')}` and an experiment's file do not go together.")
+    return {name: value for name, value in given.items() if name in ("method", "tasks", *Options.__annotations__)}
+
+
 def print_json(value: Any) -> None:
     """Prints JSON to stdout."""
     import json

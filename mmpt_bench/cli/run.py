@@ -20,6 +20,7 @@ from mmpt_bench.cli.options import (
     PARSE,
     WORLD,
     budget_options,
+    given_beside_experiment,
     refuse_beside,
 )
 from mmpt_bench.cli.plan_text import print_plan
@@ -28,6 +29,7 @@ from mmpt_bench.common.errors import Interrupted
 
 
 @click.command()
+@click.argument("experiment", required=False, type=click.Path(path_type=Path))
 @click.option(
     "--method", default="mmpt", show_default=True, help="Names or files, comma-separated; `all` for every one."
 )
@@ -83,11 +85,14 @@ def run(context: click.Context, only_plan: bool, as_json: bool, measure_costs: b
     """Train methods, evaluate them on tasks, and write the leaderboard.
 
     What is recorded already is not done again: the same command goes on after an interruption, and a new task
-    reuses the trained adapter.
+    reuses the trained adapter. EXPERIMENT is a YAML file that says all this, as `mmpt-bench new experiment` writes it;
+    options take the place of what it says.
     """
     from mmpt_bench import api
     from mmpt_bench.interop.trackers import check_trackers
 
+    if (file := options.pop("experiment")) is not None:
+        options |= api.read_experiment(file, **given_beside_experiment(context))
     check_trackers(options["log_to"], options["offline"])
     if options["adapter"] is not None and options["recipe"] is None:
         refuse_beside("adapter", "method", "seeds", "set")
@@ -99,7 +104,7 @@ def run(context: click.Context, only_plan: bool, as_json: bool, measure_costs: b
         return
     if measure_costs and (code := one_process_a_run(context, options)):
         if code == FAILED:
-            print_leaderboard(api.load_results(options["out"]).leaderboard(), "json" if as_json else "table")
+            print_leaderboard(api.load_results(options["out"]).write_leaderboard(), "json" if as_json else "table")
         sys.exit(code)
     with reporting() as reporter, stopping() as stop:
         try:
@@ -107,7 +112,7 @@ def run(context: click.Context, only_plan: bool, as_json: bool, measure_costs: b
         except Interrupted as reason:
             click.echo(f"Stopped: {reason}. What is done is recorded; the same command goes on from there.", err=True)
             sys.exit(130)
-    whole = results.leaderboard()
+    whole = results.write_leaderboard()
     shown = whole.of(results.asked_keys, results.runs)
     new = {record.eval_key for record in results.made}
     print_leaderboard(shown, "json" if as_json else "table", new)

@@ -9,9 +9,10 @@ from typing import Any
 
 from mmpt_bench.board.assembly import Evidence
 from mmpt_bench.board.board import Board
-from mmpt_bench.board.from_records import evidence
+from mmpt_bench.board.from_records import evidence, named
 from mmpt_bench.board.published import Published, read_published
-from mmpt_bench.board.writers.csv_file import leaderboard_csv
+from mmpt_bench.board.writers.csv_file import leaderboard_csv, score_rows, scores_csv
+from mmpt_bench.board.writers.html import boards_html
 from mmpt_bench.board.writers.latex import leaderboard_latex
 from mmpt_bench.board.writers.markdown import leaderboard_json, leaderboard_md
 from mmpt_bench.common.errors import RequestError
@@ -21,6 +22,7 @@ from mmpt_bench.figures.draw import figures, write
 from mmpt_bench.figures.figure_data import KINDS, Drawn, figure_data
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.records.learning_curves import publish_learning_curves
+from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store, published_folder
 from mmpt_bench.study.ablation_tables import write_ablations
 from mmpt_bench.study.acceptance import acceptances, write_acceptance
@@ -34,7 +36,7 @@ class Leaderboard:
     published: tuple[Published, ...]
     """Scores from papers, which are shown apart."""
     folder: Path | None = None
-    """Where leaderboard.csv, leaderboard.md and figures/ were written; None where nothing was."""
+    """Where scores.csv, leaderboard.csv, leaderboard.md and figures/ were written; None where nothing was."""
 
     def of(self, keys: Collection[str], runs: Collection[str]) -> Leaderboard:
         """Returns the boards that hold some of these results, or failures of these runs."""
@@ -53,6 +55,15 @@ class Leaderboard:
         }
         return writers[form]().decode()
 
+    def _repr_html_(self) -> str:
+        """Returns the boards as a notebook shows them."""
+        return boards_html(self.boards)
+
+
+def scores(store: Store, tasks: Mapping[str, Task], records: Sequence[Record]) -> list[dict[str, Any]]:
+    """Returns the rows of scores.csv: see `Results.scores`."""
+    return score_rows(records, named(store, tasks, records), tasks)
+
 
 def published_leaderboard(tasks: Mapping[str, Task]) -> Leaderboard:
     """Returns the project's published leaderboard, made from its records; nothing is written."""
@@ -66,7 +77,7 @@ def _made(found: Sequence[Evidence]) -> Leaderboard:
 def write_leaderboard(
     store: Store, tasks: Mapping[str, Task], publish: bool = False, kinds: Sequence[str] = ("leaderboard",)
 ) -> Leaderboard:
-    """Builds the boards from the records, and writes leaderboard.csv, .md and figures.
+    """Builds the boards from the records, and writes scores.csv, leaderboard.csv, leaderboard.md and figures.
 
     Args:
         store: the results folder.
@@ -94,6 +105,7 @@ def write_leaderboard(
     ablations = write_ablations(store, tasks, records)
     if publish and acceptances(store):
         write_acceptance(store)
+    write_atomic(store.path("scores.csv"), scores_csv(scores(store, tasks, records)))
     write_atomic(store.path("leaderboard.csv"), leaderboard_csv(made.boards))
     write_atomic(store.path("leaderboard.md"), leaderboard_md(made.boards, made.published))
     # A trial on a few questions has a table; its figures are drawn where they are asked for.

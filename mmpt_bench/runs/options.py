@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
@@ -35,6 +36,9 @@ class Options(TypedDict, total=False):
     """One or more: 0, [0, 1, 2], "0,1,2"."""
     set: Mapping[str, object] | Sequence[str]
     """Hyperparameters: {"lora.r": 8}, ["lora.r=8"]."""
+    variants: Mapping[str, Sequence[Mapping[str, object]]]
+    """Of `run` and `plan` alone: several sets of a method's hyperparameters, {"lora": [{"r": 2}, {"r": 16}]}; `set`
+    is over all of them."""
     backbone: str
     """"embedded", a folder in Hugging Face form, or a name on the hub."""
     data: str | Path | None
@@ -100,6 +104,8 @@ def make_request(method: Names, tasks: Names, options: Options) -> Request:
     unknown = sorted(set(options) - set(Options.__annotations__))
     if unknown:
         raise TypeError(f"there is no option `{unknown[0]}`; the options: {', '.join(Options.__annotations__)}")
+    if options.get("variants"):
+        raise RequestError("`variants` are for `run`: `ablate` and `tune` vary a method in their own ways.")
     methods = method_catalog.find_methods(comma_text(method))
     found = task_catalog.find_tasks(comma_text(tasks))
     backbone, dtype, plain = options.get("backbone", EMBEDDED), options.get("dtype", "float32"), Budget()
@@ -117,6 +123,8 @@ def make_request(method: Names, tasks: Names, options: Options) -> Request:
     on_bad_item = options.get("on_bad_item", FAIL)
     if on_bad_item not in (FAIL, SKIP):
         raise unknown_name("way with bad items", on_bad_item, (FAIL, SKIP))
+    if (limit := options.get("limit")) is not None and limit < 1:
+        raise RequestError(f"`--limit {limit}`: 1 or more.")
     data = _path(options.get("data"))
     if data is not None and not data.exists():
         raise RequestError(f"There is no folder or file `{data}` to read data from.")
@@ -135,7 +143,7 @@ def make_request(method: Names, tasks: Names, options: Options) -> Request:
         datasets=dataset_names(pairs(options.get("dataset", ())), [entry.name for entry in found]),
         columns=column_names(pairs(options.get("columns", ())), [entry.name for entry in found]),
         world=_world(options.get("world", SHIFTED), data is None and backbone == EMBEDDED),
-        limit=options.get("limit"),
+        limit=limit,
         rule=options.get("parse", OFFICIAL),
         offline=options.get("offline", False),
         device=options.get("device"),
@@ -149,6 +157,12 @@ def requested(
 ) -> tuple[Request, Any]:
     """Returns (the request, the recipe that it repeats or None); `trained`: adapter, may it be of another base."""
     adapter, other_base = trained
+    options, variants = options.copy(), options.get("variants", {})
+    options.pop("variants", None)
+    if variants and (adapter is not None or recipe is not None):
+        raise RequestError(
+            "An adapter or a recipe is one variant: `variants`, or an experiment, cannot stand beside it."
+        )
     if adapter is not None and recipe is not None:
         raise RequestError("`--adapter` and `--recipe` do not go together: the one trains nothing.")
     if adapter is not None:
@@ -160,12 +174,35 @@ def requested(
     if other_base:
         raise RequestError("`--other-base` is said of an adapter: name it with `--adapter`.")
     if recipe is None:
-        return make_request(method, tasks, options), None
+        request = make_request(method, tasks, options)
+        return dataclasses.replace(request, variants=_variants(variants, request)), None
     from mmpt_bench.records.recipe_file import read_recipe
     from mmpt_bench.runs.request import from_recipe
 
     wanted = read_recipe(Path(recipe))
     return from_recipe(wanted, make_request("frozen", tasks, options)), wanted
+
+
+def _variants(
+    given: Mapping[str, Sequence[Mapping[str, object]]], request: Request
+) -> dict[str, tuple[dict[str, str], ...]]:
+    """Returns variants as texts of fields; RequestError for a method that is not asked for, or none of its fields."""
+    by_name = {entry.name: entry for entry in request.methods}
+    found = {}
+    for name, variants in given.items():
+        if name not in by_name:
+            raise unknown_name("method", name, by_name, "`variants` names one that is not asked for.")
+        found[name] = tuple({field: field_text(value) for field, value in each.items()} for each in variants)
+        for each in found[name]:
+            method_catalog.method_of(by_name[name], each)
+    return {name: variants for name, variants in found.items() if variants}
+
+
+def field_text(value: object) -> str:
+    """Returns a hyperparameter as `--set` has it: "true", "none", "0.001", and JSON for what is no single value."""
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def comma_text(names: Names) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mmpt_bench.common.entries import Entry, own_fingerprint
 from mmpt_bench.common.errors import UntrustedRecord
+from mmpt_bench.methods import method_catalog
 from mmpt_bench.records import keys, learning_rates
 from mmpt_bench.records.keys import RATE
 from mmpt_bench.records.recipe import Recipe
@@ -81,13 +82,12 @@ def _jobs(
     questions = {sample.question for item in prepared.tasks.values() for sample in item.samples}
     longest = tuple(sorted(questions, key=lambda text: (len(text), text))[-LONG_QUESTIONS:])
     for seed in request.seeds:
-        for entry in request.methods:
-            method = request.method_of(entry)
+        for entry, fields in [(each, fields) for each in request.methods for fields in request.fields_of(each)]:
+            method = method_catalog.method_of(entry, fields)
             if method.trains:
                 keys.check_precision(request.dtype)
             check_prompts_fit(method, request.backbone, request.offline, longest)
-            given = RATE in request.overrides.get(entry.name, {})
-            method, source = _with_rate(method, given, known, prepared, request)
+            method, source = _with_rate(method, RATE in fields, known, prepared, request)
             recipe = _recipe(request, entry, method, seed, prepared)
             if recipe.train_key in jobs:
                 continue
@@ -97,8 +97,15 @@ def _jobs(
             done = tuple(name for name in is_done if is_done[name])
             todo = tuple(name for name in is_done if not is_done[name])
             trained = not method.trains or folder.is_trained
-            jobs[recipe.train_key] = Job(recipe, method, source, trained, todo, done, entry.name, fault)
+            label = _label(request, entry, fields)
+            jobs[recipe.train_key] = Job(recipe, method, source, trained, todo, done, label, fault)
     return tuple(jobs.values())
+
+
+def _label(request: Request, entry: Entry, fields: Mapping[str, str]) -> str:
+    """Returns the method's name, with its hyperparameters where it has several variants: "lora (r=2)"."""
+    told = ", ".join(f"{name}={text}" for name, text in fields.items()) if len(request.fields_of(entry)) > 1 else ""
+    return f"{entry.name} ({told})" if told else entry.name
 
 
 def _recorded(folder: RunFolder) -> tuple[set[str], str]:

@@ -34,7 +34,7 @@ class Request:
 
     methods: tuple[Entry, ...]
     overrides: dict[str, dict[str, str]]
-    """Method name -> field -> text, from `--set lora.r=16`."""
+    """Method name -> field -> text, from `--set lora.r=16`; over what its variants say."""
     tasks: tuple[Entry, ...]
     seeds: tuple[int, ...] = (0,)
     backbone: str = EMBEDDED
@@ -63,6 +63,8 @@ class Request:
     """In half precision, ask close calls again the plain way."""
     on_bad_item: str = FAIL
     """What is done about images, questions and examples that cannot be used."""
+    variants: dict[str, tuple[dict[str, str], ...]] = dataclasses.field(default_factory=dict)
+    """Method name -> the hyperparameters, as text, of each of its variants; a method that is not here has one."""
 
     @property
     def suite(self) -> str:
@@ -112,7 +114,12 @@ class Request:
 
     def method_of(self, entry: Entry) -> Any:
         """Returns a method with the request's hyperparameters; RequestError for one that does not fit."""
-        return method_catalog.method_of(entry, self.overrides.get(entry.name, {}))
+        return method_catalog.method_of(entry, self.fields_of(entry)[0])
+
+    def fields_of(self, entry: Entry) -> list[dict[str, str]]:
+        """Returns the hyperparameters, as text, of each variant of a method; those not named are the defaults."""
+        over = self.overrides.get(entry.name, {})
+        return [variant | over for variant in self.variants.get(entry.name, ({},))]
 
 
 def parse_overrides(texts: Sequence[str], methods: Sequence[Entry]) -> dict[str, dict[str, str]]:

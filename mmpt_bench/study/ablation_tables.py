@@ -11,6 +11,7 @@ from mmpt_bench.board.board import Column, plain
 from mmpt_bench.board.contrasts import Contrast
 from mmpt_bench.board.ranking import OVERALL
 from mmpt_bench.board.writers import numbers
+from mmpt_bench.board.writers.html import html_table, html_text
 from mmpt_bench.common.escaping import csv_table, markdown, rich_text, rounded
 from mmpt_bench.common.files import write_atomic
 from mmpt_bench.evaluation.task import Task
@@ -21,6 +22,7 @@ from mmpt_bench.stats.claims import SEEDS_TO_CLAIM
 from mmpt_bench.study.ablation_board import AblationBoard, ablation_board, ablation_boards
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.console import RenderableType
 
     from mmpt_bench.runs.estimate import PlanSummary
@@ -36,9 +38,9 @@ NOTES = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AblationResult:
-    """An ablation with its board; or, where nothing was run, what would run."""
+    """An ablation with its board, which a notebook shows; or, where nothing was run, what would run."""
 
     name: str
     points: list[str]
@@ -49,6 +51,30 @@ class AblationResult:
     board: AblationBoard | None = None
     failed: tuple[Record, ...] = ()
     summary: PlanSummary | None = None
+
+    def __repr__(self) -> str:
+        """Returns one line: what is varied, and where it is."""
+        return f"<Ablation `{self.name}` in `{self.folder}`: {len(self.points)} points, {self.n_runs} runs>"
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row a point and task, and the mean of the tasks with an empty task; empty where nothing was run.
+
+        The columns are those of `ablations/NAME.csv`: the point, its score with its 95 % interval in the task's unit,
+        its difference to the point that it is compared with, the p-value after Holm, and costs.
+        """
+        import pandas as pd
+
+        if self.board is None:
+            return pd.DataFrame()
+        names, lines = _csv_lines(self.board)
+        return pd.DataFrame(lines, columns=names)
+
+    def _repr_html_(self) -> str:
+        """Returns the points, their scores and differences as a notebook shows them."""
+        if self.board is None or self.board.evidence is None:
+            return html_text(repr(self))
+        return html_table(title(self.board), *table(self.board))
 
 
 def write_ablations(store: Store, tasks: Mapping[str, Task], records: Sequence[Record]) -> list[AblationBoard]:
@@ -69,6 +95,10 @@ def _write(store: Store, board: AblationBoard) -> AblationBoard:
 
 def ablation_csv(board: AblationBoard) -> bytes:
     """Returns a row a point and task, and the mean of all tasks under an empty task."""
+    return csv_table(*_csv_lines(board))
+
+
+def _csv_lines(board: AblationBoard) -> tuple[list[str], list[dict[str, Any]]]:
     axes = list(board.ablation.axes)
     names = [
         "ablation", "label", "method", *axes, "is_reference", "task", "metric", "unit", "score", "interval_low",
@@ -76,7 +106,7 @@ def ablation_csv(board: AblationBoard) -> bytes:
         "compared_with", "scope", "difference", "difference_low", "difference_high", "p", "p_holm", "p_sign_flip",
         "detectable", "separated", *COSTS, "learning_rate", "learning_rate_source",
     ]  # fmt: skip
-    return csv_table(names, [_line(board, *place) for place in _places(board)])
+    return names, [_line(board, *place) for place in _places(board)]
 
 
 def _places(board: AblationBoard) -> list[tuple[int, str]]:

@@ -11,21 +11,59 @@ from mmpt_bench.board.board import Board, plain
 from mmpt_bench.board.contrasts import Contrast
 from mmpt_bench.board.ranking import OVERALL
 from mmpt_bench.board.writers import numbers
+from mmpt_bench.board.writers.html import html_table, html_text
 from mmpt_bench.common.escaping import rich_text
 from mmpt_bench.stats.claims import SEEDS_TO_CLAIM, SIGNIFICANT
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.table import Table
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ComparisonResult:
-    """What is said of some rows of a board."""
+    """What is said of some rows of a board; a notebook shows the sentence and the table."""
 
     board: Board
     labels: tuple[str, ...]
     contrasts: tuple[Contrast, ...]
+    """Of each pair: the mean of the tasks, then each task."""
     sentence: str
+
+    def __repr__(self) -> str:
+        """Returns the sentence."""
+        return f"<{self.sentence}>"
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row a pair and task; the mean of the tasks has the task "".
+
+        Columns: first, second, task, difference (first - second, in the task's unit; of the mean, a fraction with
+        chance removed), ci_low, ci_high (95 %), p (after Holm over this comparison), detectable (the minimum detectable
+        difference, 80 % power), better (its label; None where the two are not significantly different).
+        """
+        import pandas as pd
+
+        rows = [
+            (c.first, c.second, c.task, c.difference.estimate, *c.difference.interval, c.p_holm, c.detectable, c.better)
+            for c in self.contrasts
+        ]
+        names = ["first", "second", "task", "difference", "ci_low", "ci_high", "p", "detectable", "better"]
+        return pd.DataFrame(rows, columns=names)
+
+    def _repr_html_(self) -> str:
+        """Returns the sentence and the differences as a notebook shows them."""
+        header = ["First", "Second", "On", "Difference", "95 % interval", "p", "Better"]
+        lines = []
+        for each in self.contrasts:
+            low, high = (_amount(value, each, self.board) for value in each.difference.interval)
+            on = "mean of tasks" if each.task == OVERALL else _what(each, self.board)
+            amount = _amount(each.difference.estimate, each, self.board)
+            better = each.better or "not significantly different"
+            lines.append(
+                [each.first, each.second, on, amount, f"{low} to {high}", numbers.p_value(each.p_holm), better]
+            )
+        return html_text(self.sentence) + html_table("", header, lines)
 
 
 def sentence(made: Sequence[Contrast], board: Board) -> str:

@@ -355,9 +355,10 @@ def test_failed_run_is_listed_and_never_ranked(tmp_path: Path) -> None:
     text = leaderboard_md([board], ()).decode()
     assert "| vpt | 0 | 0.001 | out of \\| memory |" in text
     rows = list(csv.DictReader(io.StringIO(leaderboard_csv([board]).decode())))
-    assert [(r["label"], r["status"], r["overall_place"]) for r in rows] == [
-        ("lora", "ok", "1"), ("lora", "failed", ""), ("vpt", "failed", ""),
+    assert [(r["variant"], r["place"], r["remarks"]) for r in rows] == [
+        ("lora", "1", rows[0]["remarks"]), ("vpt", "", "seed 0 failed: out of | memory"),
     ]  # fmt: skip
+    assert "1 failed" in rows[0]["remarks"]
 
 
 def test_track_with_failures_alone_is_shown(tmp_path: Path) -> None:

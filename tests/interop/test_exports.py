@@ -196,7 +196,9 @@ def test_trial_with_a_limit_is_not_exported(tmp_path: Path) -> None:
 def test_leaderboard_prints_each_format(form: str, published_results: Path) -> None:
     done = CliRunner().invoke(cli, ["leaderboard", "--format", form, "--out", str(published_results)])
     assert done.exit_code == 0, done.output
-    begins = {"latex": "% Made by", "csv": "track,suite,", "markdown": "# Leaderboard", "json": "{", "table": ""}[form]
+    begins = {"latex": "% Made by", "csv": "setting,suite,", "markdown": "# Leaderboard", "json": "{", "table": ""}[
+        form
+    ]
     assert done.stdout.startswith(begins)
     if form in ("csv", "markdown"):
         name = {"csv": "leaderboard.csv", "markdown": "leaderboard.md"}[form]

@@ -449,7 +449,7 @@ def test_training_that_is_not_known_has_a_board_of_its_own_and_one_that_is_known
     known, unknown = records[f"adapter-{run.name}"], records["adapter-alone"]
     assert known.track == records["lora"].track == records["frozen"].track
     assert (unknown.corpus, unknown.budget) == ("unknown", {})
-    boards = {board.track: board for board in results.leaderboard().boards}
+    boards = {board.track: board for board in results.write_leaderboard().boards}
     assert [row.label for row in boards[unknown.track].rows] == ["adapter-alone"]
     assert "not known" in boards[unknown.track].notes[0]
     # Under another budget, what is known still stands where it was trained.
@@ -503,7 +503,7 @@ def test_shared_case_of_another_base(tmp_path: Path) -> None:
         mb.run(adapter=case, tasks="mme", limit=2, out=tmp_path)
     results = mb.run(adapter=case, other_base=True, tasks="mme", limit=2, out=tmp_path)
     assert "LlavaNextForConditionalGeneration" in results.records[0].notes
-    assert "LlavaNextForConditionalGeneration" in results.leaderboard().boards[0].notes[1]
+    assert "LlavaNextForConditionalGeneration" in results.write_leaderboard().boards[0].notes[1]
 
 
 @pytest.mark.slow

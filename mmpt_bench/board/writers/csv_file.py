@@ -1,95 +1,106 @@
-"""A leaderboard as CSV, for programs: a row a method and task, and a row a failed run."""
+"""Scores and leaderboards as tables for programs: a row a score of a run, and a row a method and variant."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmpt_bench.board.board import Board, Cell, Column, Row, plain
+from mmpt_bench.board.board import Board, Failure, Row
+from mmpt_bench.board.writers.numbers import unit_of
 from mmpt_bench.common.escaping import csv_table
+from mmpt_bench.evaluation.task import Task
+from mmpt_bench.records.record import Record
+
+SCORES = (
+    "setting", "suite", "backbone", "training_data", "dtype", "limit", "method", "variant", "ablation", "run", "seed",
+    "task", "task_version", "dataset", "parse_rule", "metric", "is_headline", "value", "ci_low", "ci_high", "n", "unit",
+)  # fmt: skip
+"""Columns of scores.csv."""
+BEFORE = ("setting", "suite", "backbone", "limit", "method", "variant", "seeds", "place", "groups", "overall", "ci_low",
+          "ci_high")  # fmt: skip
+AFTER = ("trainable", "remarks")
+"""Columns of leaderboard.csv before and after its tasks."""
+
+
+def score_rows(
+    records: Sequence[Record], named: Mapping[str, tuple[str, str]], tasks: Mapping[str, Task]
+) -> list[dict[str, Any]]:
+    """Returns a row for each run, task and metric of the finished records, in their order.
+
+    Args:
+        records: of a results folder.
+        named: (variant, ablation or "") of each record, by its `eval_key`: see `from_records.named`.
+        tasks: by name; they know the unit of a score.
+    """
+    rows = []
+    for record in (record for record in records if record.status == "ok"):
+        variant, ablation = named[record.eval_key]
+        of_run = {
+            "setting": record.track, "suite": record.suite, "backbone": record.backbone,
+            "training_data": record.corpus, "dtype": record.dtype, "limit": record.limit, "method": record.method,
+            "variant": variant, "ablation": ablation or None, "run": record.run, "seed": record.seed,
+            "task": record.task, "task_version": record.task_version, "dataset": record.dataset,
+            "parse_rule": record.parse_rule, "n": record.n,
+        }  # fmt: skip
+        for metric, value in record.values.items():
+            is_headline = metric == record.headline
+            low, high = record.interval if is_headline and record.interval else (None, None)
+            of_score = {"metric": metric, "is_headline": is_headline, "value": value, "ci_low": low, "ci_high": high}
+            row = of_run | of_score | {"unit": unit_of(metric, _headline_unit(record, tasks))}
+            rows.append({name: row[name] for name in SCORES})
+    return rows
+
+
+def _headline_unit(record: Record, tasks: Mapping[str, Task]) -> str:
+    """Returns "points" or "fraction"; of a task that is not here by the most that it can reach."""
+    if record.task in tasks:
+        return tasks[record.task].unit
+    return "" if record.ceiling is None else "fraction" if record.ceiling == 1 else "points"
+
+
+def leaderboard_rows(boards: Sequence[Board]) -> tuple[list[str], list[dict[str, Any]]]:
+    """Returns the columns, and a row for each method and variant; a variant whose runs all failed has one too.
+
+    A task has one column: the mean over seeds, in its own unit. Fixed columns are 14, so that the six tasks make 20.
+    """
+    columns = dict.fromkeys(column.task for board in boards for column in board.columns)
+    called = {task: f"{task} (task)" if task in (*BEFORE, *AFTER) else task for task in columns}
+    rows = []
+    for board in boards:
+        rows += [_row(board, row) | {called[t]: cell.score for t, cell in row.cells.items()} for row in board.rows]
+        there = {row.label for row in board.rows}
+        lost: dict[str, list[Failure]] = {}
+        for failure in board.failures:
+            if failure.label not in there:
+                lost.setdefault(failure.label, []).append(failure)
+        rows += [_failed_row(board, failures) for failures in lost.values()]
+    return [*BEFORE, *called.values(), *AFTER], rows
+
+
+def _row(board: Board, row: Row) -> dict[str, Any]:
+    low, high = row.overall_interval or (None, None)
+    return {
+        **_setting(board),
+        "method": row.method, "variant": row.label, "seeds": len(row.seeds) if row.trains else None,
+        "place": row.place, "groups": row.groups, "overall": row.overall, "ci_low": low, "ci_high": high,
+        "trainable": row.trainable, "remarks": "; ".join(each for each in (row.unranked, *row.flags) if each),
+    }  # fmt: skip
+
+
+def _failed_row(board: Board, failures: Sequence[Failure]) -> dict[str, Any]:
+    told = "; ".join(f"seed {failure.seed} failed: {failure.reason}" for failure in failures)
+    return _setting(board) | {"method": failures[0].method, "variant": failures[0].label, "remarks": told}
+
+
+def _setting(board: Board) -> dict[str, Any]:
+    return {"setting": board.track, **{name: getattr(board, name) for name in ("suite", "backbone", "limit")}}
+
+
+def scores_csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """Returns scores.csv; what is unknown is empty."""
+    return csv_table(SCORES, rows)
 
 
 def leaderboard_csv(boards: Sequence[Board]) -> bytes:
-    """Returns every method on every task, a row each; what is unknown is empty."""
-    lines = [
-        _csv_row(board, row, column, row.cells[column.task])
-        for board in boards
-        for row in board.rows
-        for column in board.columns
-        if column.task in row.cells
-    ]
-    lines += [_csv_failure(board, number) for board in boards for number in range(len(board.failures))]
-    names = list(dict.fromkeys(name for line in lines for name in line))
-    return csv_table(names, lines)
-
-
-def _csv_row(board: Board, row: Row, column: Column, cell: Cell) -> dict[str, Any]:
-    apart = ("values", "retention", "by_seed", "eval_keys", "interval", "place_interval", "gain_interval")
-    of_cell = {name: value for name, value in plain(cell).items() if name not in apart}
-    ratios = {
-        f"retention_{name}{suffix}": value
-        for name, ratio in cell.retention.items()
-        for suffix, value in (("", ratio.value), ("_low", _low(ratio.interval)), ("_high", _high(ratio.interval)),
-                              ("_reason", ratio.reason))
-    }  # fmt: skip
-    costs = ("trainable", "total", "share", "train_seconds", "cpu_seconds", "peak_bytes", "own_bytes")
-    return {
-        **_csv_board(board),
-        "method": row.method,
-        "label": row.label,
-        "params": row.params,
-        "status": "ok",
-        "task": column.task,
-        **{name: value for name, value in plain(column).items() if name not in ("task", "title", "counts")},
-        **of_cell,
-        "worst_seed": cell.worst,
-        "interval_low": _low(cell.interval),
-        "interval_high": _high(cell.interval),
-        "place_low": _low(cell.place_interval),
-        "place_high": _high(cell.place_interval),
-        "gain_low": _low(cell.gain_interval),
-        "gain_high": _high(cell.gain_interval),
-        "n_seeds": len(cell.by_seed) if row.trains else None,
-        "seeds": " ".join(map(str, cell.by_seed)),
-        **ratios,
-        "overall": row.overall,
-        "overall_low": _low(row.overall_interval),
-        "overall_high": _high(row.overall_interval),
-        "overall_worst_seed": row.worst,
-        "overall_gain": row.gain,
-        "overall_gain_low": _low(row.gain_interval),
-        "overall_gain_high": _high(row.gain_interval),
-        "overall_place": row.place,
-        "overall_place_low": _low(row.place_interval),
-        "overall_place_high": _high(row.place_interval),
-        "overall_groups": row.groups,
-        "overall_borderline": row.borderline,
-        "unranked": row.unranked,
-        **{name: getattr(row, name) for name in costs},
-        "adapter_bytes": row.adapter_bytes,
-        "learning_rate": row.learning_rate,
-        "learning_rate_source": row.learning_rate_source,
-        "flags": "; ".join(row.flags),
-        "values": cell.values,
-    }
-
-
-def _csv_failure(board: Board, number: int) -> dict[str, Any]:
-    failure = board.failures[number]
-    return {
-        **_csv_board(board), "method": failure.method, "label": failure.label, "status": "failed",
-        "seeds": str(failure.seed),
-        "learning_rate": failure.learning_rate, "unranked": f"failed: {failure.reason}", "flags": "failed",
-    }  # fmt: skip
-
-
-def _csv_board(board: Board) -> dict[str, Any]:
-    return {name: getattr(board, name) for name in ("track", "suite", "backbone", "corpus", "dtype", "limit")}
-
-
-def _low(interval: tuple[float, float] | tuple[int, int] | None) -> float | None:
-    return None if interval is None else interval[0]
-
-
-def _high(interval: tuple[float, float] | tuple[int, int] | None) -> float | None:
-    return None if interval is None else interval[1]
+    """Returns leaderboard.csv; what is unknown is empty."""
+    return csv_table(*leaderboard_rows(boards))

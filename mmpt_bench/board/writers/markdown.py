@@ -158,7 +158,7 @@ def _figures_md(board: Board, column: Column) -> str:
     names = list(dict.fromkeys(name for row in rows for name in row.cells[column.task].values))
 
     def text(name: str, value: float | None) -> str:
-        points = column.unit == "points" and not name.startswith(("acc/", "acc_plus/"))
+        points = numbers.unit_of(name, column.unit) == "points"
         return numbers.NOTHING if value is None else f"{value:.1f}" if points else numbers.percent(value)
 
     lines = [(name, *(text(name, row.cells[column.task].values.get(name)) for row in rows)) for name in names]

@@ -32,6 +32,11 @@ def spread(cell: Cell, column: Column) -> str:
     return NOTHING if cell.sd is None else f"{cell.sd * (1 if column.unit == 'points' else 100):.1f}"
 
 
+def unit_of(figure: str, unit: str) -> str:
+    """Returns the unit of a task's figure: that of its headline, but MME's shares of right answers are fractions."""
+    return "fraction" if figure.startswith(("acc/", "acc_plus/")) else unit
+
+
 def percent(value: float | None, decimals: int = 1) -> str:
     """Returns a fraction as percent."""
     # A minus in front of zero would read as a difference.

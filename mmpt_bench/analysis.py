@@ -1,0 +1,150 @@
+"""The public functions that read a results folder: they return data, print nothing and train nothing.
+
+results = mb.load_results("mmpt-results")
+results.scores
+mb.compare("lora", "mmpt").sentence
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmpt_bench.common.errors import RequestError
+from mmpt_bench.evaluation import task_catalog
+from mmpt_bench.methods import method_catalog
+from mmpt_bench.records.store import Store, published_folder, results_folder
+from mmpt_bench.report.results import Results
+from mmpt_bench.runs.options import Names, comma_text
+
+if TYPE_CHECKING:
+    from mmpt_bench.board.contrasts import Scope
+    from mmpt_bench.figures.figure_data import Drawn, Missing
+    from mmpt_bench.report.leaderboard import Leaderboard
+    from mmpt_bench.report.write import Report
+    from mmpt_bench.study.acceptance import Written
+    from mmpt_bench.study.comparison_text import ComparisonResult
+
+
+def load_results(folder: str | Path | None = None, *, published: bool = False) -> Results:
+    """Returns what is recorded in a results folder; nothing is read before it is asked for.
+
+        mb.load_results("mmpt-results").scores
+        mb.load_results(published=True).leaderboard()
+
+    Args:
+        folder: of the results; by default `$MMPT_RESULTS`, or `mmpt-results` in the working directory.
+        published: the project's published results instead.
+
+    Raises:
+        RequestError: there is no such folder.
+    """
+    root = published_folder() if published else results_folder(folder)
+    if not root.is_dir():
+        raise RequestError(f"There is no results folder `{root}`: `mmpt-bench run` makes one.")
+    return Results(root)
+
+
+def compare(
+    *names: str, tasks: Names = "", scope: Scope | None = None, setting: str = "", out: str | Path | None = None
+) -> ComparisonResult:
+    """Returns how some methods, variants or runs differ, pair by pair.
+
+        found = mb.compare("lora", "mmpt")
+        found.sentence      # which is better, or that they are not significantly different
+        found.table         # a row a pair and task: difference, interval, p
+
+    Args:
+        names: rows of the leaderboard or of an ablation, methods that have one row, or runs (their beginnings do).
+        tasks: that count; all that were run by default.
+        scope: "method": other seeds and images; "checkpoint": the models of the first common seed.
+        setting: of the board, where several hold the names.
+        out: the results folder.
+
+    Raises:
+        RequestError: nothing, or several boards, hold all the names; or they cannot be compared at the scope.
+        UntrustedRecord: a record contradicts its own answers.
+    """
+    from mmpt_bench.study.compare import answer_to
+
+    text = comma_text(tasks)
+    wanted = {e.name: task_catalog.load_task(e) for e in task_catalog.find_tasks(text)} if text else {}
+    return answer_to(
+        Store(results_folder(out)), names, task_catalog.built_in_tasks() | wanted, scope, setting, list(wanted)
+    )
+
+
+def leaderboard(out: str | Path | None = None, publish: bool = False) -> Leaderboard:
+    """Writes scores.csv, leaderboard.csv, leaderboard.md and figures from the records, and returns the boards.
+
+        mb.leaderboard("mmpt-results").text("latex")
+
+    Args:
+        out: the results folder.
+        publish: also gathers all records in one file and draws every figure, so that the runs' folders are not needed.
+
+    Raises:
+        RequestError: nothing is recorded.
+        UntrustedRecord: a record contradicts its own answers, samples or setting.
+    """
+    from mmpt_bench.report.leaderboard import write_leaderboard
+
+    return write_leaderboard(Store(results_folder(out)), task_catalog.built_in_tasks(), publish)
+
+
+def published_leaderboard() -> Leaderboard:
+    """Returns the project's published leaderboard, made from its records; nothing is written."""
+    from mmpt_bench.report import leaderboard
+
+    return leaderboard.published_leaderboard(task_catalog.built_in_tasks())
+
+
+def write_figures(out: str | Path | None = None, only: Names = "") -> tuple[list[Drawn], list[Missing]]:
+    """Writes the figures that the records allow; returns them, and what is missing for the others.
+
+        drawn, missing = mb.write_figures("mmpt-results", only="pareto")
+
+    Args:
+        out: the results folder; figures are in its `figures/`, as SVG, PDF, PNG and CSV.
+        only: kinds of figures; all by default.
+
+    Raises:
+        RequestError: there is no such kind.
+    """
+    from mmpt_bench.figures import draw
+
+    kinds = [kind.strip() for kind in comma_text(only).split(",") if kind.strip()]
+    return draw.write_figures(Store(results_folder(out)), task_catalog.built_in_tasks(), method_catalog.colors(), kinds)
+
+
+def write_report(
+    out: str | Path | None = None,
+    file: str | Path | None = None,
+    images: str | Path | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Report:
+    """Writes one HTML file with everything that is recorded, at most 1.5 MB, and returns its path and what is missing.
+
+        mb.write_report("mmpt-results").path
+
+    Args:
+        out: the results folder.
+        file: to write; by default report.html in the results folder.
+        images: folder of the real data that was evaluated, for its questions and images.
+        say: is told what takes long.
+
+    Raises:
+        RequestError: nothing is recorded, or the page would be too large.
+    """
+    from mmpt_bench.report import write
+
+    target, folder = (None if path is None else Path(path) for path in (file, images))
+    return write.write_report(results_folder(out), target, folder, task_catalog.built_in_tasks(), say)
+
+
+def accept_search(out: str | Path | None = None) -> Written:
+    """Writes search.md, curves and whether dev scores predict test scores, from recorded trials; see docs/tuning.md."""
+    from mmpt_bench.study.acceptance import write_acceptance
+
+    return write_acceptance(Store(results_folder(out)))

@@ -1,0 +1,32 @@
+"""`mmpt-bench new`: a file to begin with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from mmpt_bench.cli.options import FOLDER
+
+
+@click.command()
+@click.argument("kind", type=click.Choice(["experiment", "task", "method"]))
+@click.argument("name", default="")
+@click.option("--into", type=FOLDER, default=Path("."), help="Folder of the file; by default the working directory.")
+def new(kind: str, name: str, into: Path) -> None:
+    """Write a commented, working experiment, task or method to begin with.
+
+    Nothing is overwritten.
+
+    \b
+    mmpt-bench new experiment          experiment.yaml
+    mmpt-bench new task colours        colours.py
+    mmpt-bench new method norms
+    """
+    from mmpt_bench import api
+
+    path = api.new(kind, name, into)
+    click.echo(path)
+    verb = "run" if kind == "experiment" else "check"
+    shown = path if path.is_absolute() else f"./{path}"
+    click.echo(f"Next: `mmpt-bench {verb} {shown}{' --plan' if verb == 'run' else ''}`", err=True)
