@@ -24,7 +24,8 @@ def leaderboard_csv(boards: Sequence[Board]) -> bytes:
 
 
 def _csv_row(board: Board, row: Row, column: Column, cell: Cell) -> dict[str, Any]:
-    apart = ("values", "retention", "by_seed", "eval_keys", "interval", "place_interval", "gain_interval")
+    apart = ("values", "retention", "by_seed", "eval_keys", "interval", "place_interval", "gain_interval",
+             "change", "change_interval")  # fmt: skip
     of_cell = {name: value for name, value in plain(cell).items() if name not in apart}
     ratios = {
         f"retention_{name}{suffix}": value
