@@ -25,12 +25,13 @@ PACKAGE, EVENTS = logging.getLogger("mmpt_bench"), logging.getLogger("mmpt_bench
 class Log:
     """Writes events; nothing is on the disk before `begin`."""
 
-    def __init__(self, file: logging.Handler) -> None:
+    def __init__(self, file: logging.FileHandler) -> None:
         """Takes the handler that writes."""
         self._file = file
 
     def begin(self, command: str) -> None:
         """Opens the file; `command` is its first line."""
+        Path(self._file.baseFilename).parent.mkdir(parents=True, exist_ok=True)
         PACKAGE.addHandler(self._file)
         self.tell(command)
 

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+ASCII = str.maketrans("–—−…†×≥≤±“”’", '---.*x><~""\'')
+"""What stands for the signs of tables in ASCII, a character for each, so that columns stay."""
+
+
 class Stream(io.TextIOWrapper):
     """Standard output or error; a character that its encoding lacks is written as `\\u2013`."""
 
@@ -45,7 +49,7 @@ class Stream(io.TextIOWrapper):
         if not text:
             return 0  # /dev/full refuses even nothing
         shown = text if self._escapes else without_escapes(text)
-        shown = shown.encode("ascii", "backslashreplace").decode() if self._ascii else shown
+        shown = shown.translate(ASCII).encode("ascii", "backslashreplace").decode() if self._ascii else shown
         self._try(lambda: super(Stream, self).write(shown))
         if "\n" in text:
             self.flush()

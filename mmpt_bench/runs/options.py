@@ -26,6 +26,7 @@ FROZEN = "frozen"
 """The method that trains nothing: the baseline."""
 SEEDS = re.compile(r"(\d{1,12})(?:-(\d{1,12}))?", re.ASCII)
 MOST_SEEDS = 10_000
+DEVICES = ("cpu", "cuda", "mps", "xpu")
 TRAIN = "train"
 """Stands before the columns of training data."""
 Names = str | Path | Sequence[str | Path]
@@ -118,6 +119,7 @@ def make_request(method: Names, tasks: Names, options: Options) -> Request:
         )
     except FieldError as error:
         raise RequestError(str(error).replace(f"`{error.field}`", f"`--{error.field.replace('_', '-')}`", 1)) from error
+    _check_device(options.get("device"))
     on_bad_item = options.get("on_bad_item", FAIL)
     if on_bad_item not in (FAIL, SKIP):
         raise unknown_name("way with bad items", on_bad_item, (FAIL, SKIP))
@@ -146,6 +148,18 @@ def make_request(method: Names, tasks: Names, options: Options) -> Request:
         eval_batch=_eval_batch(options),
         on_bad_item=on_bad_item,
     )
+
+
+def _check_device(device: str | None) -> None:
+    """Refuses a name that is no device (RequestError), and a device that is not here (MachineError)."""
+    if device is None or device == "cpu":
+        return
+    kind, _, number = device.partition(":")
+    if kind not in DEVICES or (number and not number.isdigit()) or device.endswith(":"):
+        raise unknown_name("device", device[:60], DEVICES, "An NVIDIA GPU is `cuda`, the second one `cuda:1`.")
+    from mmpt_bench.engine.models.backbone import check_device
+
+    check_device(device)
 
 
 def _eval_batch(options: Options) -> int:

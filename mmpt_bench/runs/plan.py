@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmpt_bench.common.entries import Entry, own_fingerprint
-from mmpt_bench.common.errors import UntrustedRecord
+from mmpt_bench.common.errors import RequestError, UntrustedRecord
 from mmpt_bench.records import keys, learning_rates
 from mmpt_bench.records.keys import RATE
 from mmpt_bench.records.recipe import Recipe
@@ -97,8 +97,20 @@ def _jobs(
             done = tuple(name for name in is_done if is_done[name])
             todo = tuple(name for name in is_done if not is_done[name])
             trained = not method.trains or folder.is_trained
+            if todo and not trained:
+                _check_batch(recipe, prepared)
             jobs[recipe.train_key] = Job(recipe, method, source, trained, todo, done, entry.name, fault)
     return tuple(jobs.values())
+
+
+def _check_batch(recipe: Recipe, prepared: Prepared) -> None:
+    """Refuses a step of more examples than there are (RequestError)."""
+    n, size = prepared.corpus.size, recipe.budget.batch_size
+    if size > n:
+        raise RequestError(
+            f"`--batch-size {size}` is more than the {n:,} examples of the training data `{prepared.corpus.name}`. "
+            f"Write {n} or less."
+        )
 
 
 def _recorded(folder: RunFolder) -> tuple[set[str], str]:

@@ -147,39 +147,45 @@ def as_plain(answer: ComparisonResult) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def tables(answer: ComparisonResult) -> tuple[Table, Table]:
+def tables(answer: ComparisonResult) -> list[Table]:
     """Returns what to print below the sentence: the differences, and the rows themselves."""
-    return _differences_table(answer), _rows_table(answer)
+    return [*_differences_tables(answer), _rows_table(answer)]
 
 
-def _differences_table(answer: ComparisonResult) -> Table:
-    pairs = list(dict.fromkeys(f"{each.first} − {each.second}" for each in answer.contrasts))
-    names = ("On", "Difference", "95 % interval", "p here", "p on board", "Found from", "Better")
-    table = _empty(pairs[0], names) if len(pairs) == 1 else _empty("", ("Pair", *names))
+def _differences_tables(answer: ComparisonResult) -> list[Table]:
+    """Returns the differences of a pair by task, or of several pairs a table for each task; 80 columns are enough."""
+    pairs = list(dict.fromkeys((each.first, each.second) for each in answer.contrasts))
+    names = ("Difference", "95 %\ninterval", "p here", "p on\nboard", "Found\nfrom", "Better")
+    if len(pairs) == 1:
+        made = {"": _empty(" − ".join(pairs[0]), ("On", *names))}
+    else:
+        made = {each.task: _empty(f"On {_on(each, answer.board)}", ("Pair", *names)) for each in answer.contrasts}
     for each in answer.contrasts:
-        on = "mean of tasks" if each.task == OVERALL else _what(each, answer.board)
         low, high = (_amount(value, each, answer.board) for value in each.difference.interval)
-        table.add_row(
-            *([] if len(pairs) == 1 else [rich_text(f"{each.first} − {each.second}")]),
-            rich_text(on),
+        made["" if len(pairs) == 1 else each.task].add_row(
+            rich_text(_on(each, answer.board) if len(pairs) == 1 else f"{each.first} − {each.second}"),
             _amount(each.difference.estimate, each, answer.board),
             f"{low} to {high}",
             numbers.p_value(each.p_holm),
             numbers.NOTHING if each.on_board is None else numbers.p_value(each.on_board.p_adjusted),
             numbers.NOTHING if each.detectable is None else _amount(each.detectable, each, answer.board),
-            rich_text(each.better or "not separated"),
+            rich_text(each.better or "neither"),
         )
-    return table
+    return list(made.values())
+
+
+def _on(each: Contrast, board: Board) -> str:
+    return "mean of tasks" if each.task == OVERALL else _what(each, board)
 
 
 def _rows_table(answer: ComparisonResult) -> Table:
     """Returns the rows themselves: overall, place and groups, and how much of full fine-tuning's gain is kept."""
-    table = _empty(answer.board.title, ("Method", "Overall", "Place", "Gain recovered", "Trained", "Seeds"))
+    table = _empty(answer.board.title, ("Method", "Overall", "Place", "Gain\nrecovered", "Trained", "Seeds"))
     for row in answer.board.rows:
         if row.label in answer.labels:
             table.add_row(
                 rich_text(row.label),
-                f"{numbers.percent(row.overall)} ({numbers.percents(row.overall_interval)})",
+                f"{numbers.percent(row.overall)}\n{numbers.percents(row.overall_interval)}",
                 numbers.place(row),
                 rich_text(numbers.ratio(row.retention.get("gain_recovered"))),
                 numbers.share(row),
@@ -196,5 +202,6 @@ def _empty(title: str, names: Sequence[str]) -> Table:
     for name in names:
         # Labels of variants differ at their ends: none may be cut.
         is_text = name in ("Pair", "On", "Better", "Method")
-        table.add_column(name, justify="left" if is_text else "right", overflow="fold")
+        may_fold = is_text or name.startswith("Gain")
+        table.add_column(name, justify="left" if is_text else "right", overflow="fold", no_wrap=not may_fold)
     return table

@@ -205,6 +205,61 @@ def test_a_method_with_several_rows_is_asked_for_by_the_label_of_one(tmp_path: P
     assert "lora (r=2)" in answer.sentence
 
 
+def test_ones_own_rows_stand_beside_those_of_the_published_board(tmp_path: Path) -> None:
+    own, published = (
+        filled(tmp_path / "own", 6, {"lora": GOOD}),
+        filled(tmp_path / "published", 6, {"mmpt": BAD, "lora": GOOD}),
+    )
+    both = answer_to(
+        filled(tmp_path / "both", 6, {"lora": GOOD, "mmpt": BAD}), ["lora", "mmpt"], TASKS, n_resamples=200
+    )
+    answer = answer_to(own, ["lora", "published:mmpt"], TASKS, n_resamples=200, published=published)
+    assert answer.labels == ("lora", "published:mmpt")
+    assert [each.difference for each in answer.contrasts] == [each.difference for each in both.contrasts]
+    assert answer.sentence.startswith("lora is better than published:mmpt on the mean of 2 tasks: by ")
+    same = answer_to(own, ["lora", "published:lora"], TASKS, n_resamples=200, published=published)
+    assert {each.difference.estimate for each in same.contrasts} == {0.0}
+    every = answer_to(own, ["lora", "published"], TASKS, n_resamples=200, published=published)
+    pairs = {(each.first, each.second) for each in every.contrasts}
+    assert pairs == {("lora", "published:lora"), ("lora", "published:mmpt")}, "published rows are not compared again"
+    alone = answer_to(own, ["published:lora", "published:mmpt"], TASKS, n_resamples=200, published=published)
+    assert alone.contrasts[0].difference.estimate == both.contrasts[0].difference.estimate
+
+
+def test_published_rows_of_another_setting_or_name_are_refused(tmp_path: Path) -> None:
+    own, published = filled(tmp_path / "own", 2, {"lora": GOOD}), store_in(tmp_path / "published")
+    keep(published, record(published, TASKS["colours"], ASKED, GOOD, recipe("mmpt"), suite="real"))
+    with pytest.raises(RequestError, match="has no results in the setting of lora"):
+        answer_to(own, ["lora", "published:mmpt"], TASKS, n_resamples=50, published=published)
+    published = filled(tmp_path / "same", 2, {"mmpt": GOOD})
+    with pytest.raises(RequestError, match="no row of the published board `mpt`. Did you mean `mmpt`"):
+        answer_to(own, ["lora", "published:mpt"], TASKS, n_resamples=50, published=published)
+
+
+@pytest.mark.parametrize("names", [["lora", "mmpt"], ["lora", "mmpt", "vpt"]], ids=len)
+def test_headers_and_numbers_of_a_comparison_are_whole_in_80_columns(tmp_path: Path, names: list[str]) -> None:
+    store = filled(tmp_path, 6, dict(zip(names, (GOOD, BAD, BAD), strict=False)))
+    console = Console(width=80, file=io.StringIO(), record=True)
+    for part in tables(answer_to(store, names, TASKS, n_resamples=50)):
+        console.print(part)
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= 80
+    for word in (
+        "Difference",
+        "interval",
+        "p here",
+        "board",
+        "Found",
+        "Better",
+        "Overall",
+        "recovered",
+        "Trained",
+        "Seeds",
+    ):
+        assert word in text
+    assert "…" not in text
+
+
 def test_different_numbers_of_threads_are_said_of_the_rows_that_are_compared(tmp_path: Path) -> None:
     store = store_in(tmp_path)
     for method, threads in (("lora", "1"), ("vpt", "2"), ("full", "1")):
