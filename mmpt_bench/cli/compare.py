@@ -22,7 +22,7 @@ from mmpt_bench.cli.options import JSON, OUT, print_json
 @OUT
 @JSON
 def compare(names: tuple[str, ...], tasks: str, scope: str | None, setting: str, out: Path, as_json: bool) -> None:
-    """Say which of some methods is better, or that they are not separated, and what could have been found.
+    """Say which of some methods is better, or that they do not differ significantly, and what could be found.
 
     NAMES are methods, rows of the leaderboard or of an ablation, or runs, whose beginnings do. `published:NAME` is a
     row of the published board, `published` all of them: results of the same setting, beside your own.

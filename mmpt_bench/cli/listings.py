@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -219,4 +220,6 @@ def _print_fields(shown: Fields, indent: str = "") -> None:
             click.echo(f"{indent}{name}: {value:,}")
         else:
             text = value if not isinstance(value, tuple | list) else ", ".join(map(str, value))
+            # The lines of a docstring are as long as the code's.
+            text = re.sub(r"(?<!\n)\n(?![\n ])", " ", text) if name == "about" else text
             echo(f"{indent}{name}: {text}", indent=indent + "  ")

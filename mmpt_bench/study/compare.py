@@ -95,8 +95,8 @@ def _beside_published(
     if same is None:
         told = "; ".join(f"{each.board.title}, setting {each.board.track[:8]}" for each in theirs)
         raise RequestError(
-            f"The published board has no results in the setting of {', '.join(labels)} ({own.board.track[:8]}). It has: "
-            f"{told}. Rows compare where backbone, training data, budget, precision and limit are equal."
+            f"The published board has no results in the setting of {', '.join(labels)} ({own.board.track[:8]}). "
+            f"It has: {told}. Rows compare where backbone, training data, budget, precision and limit are equal."
         )
     wanted = dict.fromkeys(row.label for row in same.board.rows) if PUBLISHED in names else {}
     for name in (name.partition(":")[2] for name in names if name.startswith(f"{PUBLISHED}:")):

@@ -36,8 +36,10 @@ def sentence(made: Sequence[Contrast], board: Board) -> str:
         return _of_pair(main[0], board, what)
     better = [f"{each.better} over {_other(each)}" for each in main if each.better is not None]
     even = [f"{each.first} and {each.second}" for each in main if each.better is None]
-    told = f"Separated on {what}: {'; '.join(better)}." if better else f"Nothing is separated on {what}."
-    told += f" Not separated: {'; '.join(even)}." if even and better else ""
+    told = (
+        f"Significantly better on {what}: {'; '.join(better)}." if better else f"No significant difference on {what}."
+    )
+    told += f" Not significantly different: {'; '.join(even)}." if even and better else ""
     return told + _few(main)
 
 
@@ -67,8 +69,8 @@ def _of_pair(each: Contrast, board: Board, what: str) -> str:
             return f"{told}by {size} {unit} ({basis}; {on}). Of the methods this says nothing: that takes seeds."
         found = _amount(each.detectable or 0.0, each, board)
         return (
-            f"These checkpoints of {each.first} and {each.second} are not separated{where} on {what}: {_ahead(each)} "
-            f"by {size} {unit} ({basis}; {on}); a difference of {found} would have been found 4 times of 5."
+            f"These checkpoints of {each.first} and {each.second} are not significantly different{where} on {what}: "
+            f"{_ahead(each)} by {size} {unit} ({basis}; {on}); a difference of {found} would have been found 4 times of 5."
         )
     if each.better is not None:
         return f"{each.better} is better than {_other(each)} on {what}: by {size} {unit} ({basis}; {on})."
@@ -78,10 +80,10 @@ def _of_pair(each: Contrast, board: Board, what: str) -> str:
     could = (
         f"a difference of {_amount(each.detectable, each, board)} would have been found 4 times of 5"
         if each.detectable is not None
-        else f"{len(each.seeds)} seeds can separate nothing, {SEEDS_TO_CLAIM} are needed"
+        else f"{len(each.seeds)} seeds can show no significant difference, {SEEDS_TO_CLAIM} are needed"
     )
     return (
-        f"{each.first} and {each.second} are not separated on {what}: {_ahead(each)} by {size} {unit} "
+        f"{each.first} and {each.second} are not significantly different on {what}: {_ahead(each)} by {size} {unit} "
         f"({basis}; {on}); {could}."
     )
 
@@ -103,12 +105,12 @@ def _toward_better(each: Contrast) -> tuple[float, float]:
 
 def _basis(each: Contrast) -> str:
     seeds = f"{len(each.seeds)} seeds, " if each.scope == "method" else ""
-    return f"{seeds}{each.n_pictures:,} pictures"
+    return f"{seeds}{each.n_pictures:,} images"
 
 
 def _few(main: Sequence[Contrast]) -> str:
     few = [each for each in main if each.scope == "method" and each.detectable is None]
-    return f" Fewer than {SEEDS_TO_CLAIM} seeds can separate nothing." if few else ""
+    return f" Fewer than {SEEDS_TO_CLAIM} seeds can show no significant difference." if few else ""
 
 
 def _ahead(each: Contrast) -> str:

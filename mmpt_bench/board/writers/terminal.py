@@ -53,7 +53,10 @@ def leaderboard_tables(
             title = "Change from the untuned base by task"
             parts += [_by_task(board, some, title, _change) for some in _split(board.columns, width, OF_CHANGE)]
         if len(board.ranked) > 1:
-            parts.append(Text.from_markup(rich_text(numbers.legend(board), 2000)))
+            told = numbers.legend(board)
+            if board.exploratory:
+                told = f"Place: by the mean. Exploratory: fewer than {SEEDS_TO_CLAIM} seeds tell no two methods apart."
+            parts.append(Text.from_markup(rich_text(told, 2000)))
         parts += [Text.from_markup(rich_text(note)) for note in _notes(board)]
     return parts
 
