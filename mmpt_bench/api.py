@@ -66,6 +66,7 @@ def run(
     adapter: str | None = None,
     other_base: bool = False,
     recipe: str | Path | None = None,
+    base: bool = False,
     log_to: str | Sequence[str] = (),
     reporter: Reporter | None = None,
     stopping: Stopping = _never,
@@ -83,6 +84,7 @@ def run(
         adapter: folder or hub name of a trained adapter, which is evaluated in place of `method`; nothing is trained.
         other_base: the adapter may have been trained on another base model; its scores say so.
         recipe: a run's recipe.yaml, which is repeated exactly or refused.
+        base: also evaluates the untuned base, `frozen`; the command does by default, a call does what it names.
         log_to: trackers that are told too: "wandb", "trackio", "tensorboard".
         reporter: is told of every event.
         stopping: asked after every step and batch; `Interrupted` is raised when it says so, and all that was done is
@@ -99,7 +101,7 @@ def run(
     from mmpt_bench.interop.trackers import check_trackers, tracking
     from mmpt_bench.runs.execute import execute
 
-    request, wanted = requested(method, tasks, (adapter, other_base), recipe, options)
+    request, wanted = requested(method, tasks, (adapter, other_base), recipe, options, base)
     names, report = check_trackers(comma_text(log_to), request.offline), reporter or Reporter()
     store = Store(request.out)
     store.check_writable()
@@ -117,6 +119,7 @@ def plan(
     adapter: str | None = None,
     other_base: bool = False,
     recipe: str | Path | None = None,
+    base: bool = False,
     **options: Unpack[Options],
 ) -> PlanSummary:
     """Returns what `run` would do with the same arguments, how long, and what it could tell apart; runs nothing.
@@ -125,7 +128,7 @@ def plan(
     """
     from mmpt_bench.runs.estimate import plan_summary
 
-    request, wanted = requested(method, tasks, (adapter, other_base), recipe, options)
+    request, wanted = requested(method, tasks, (adapter, other_base), recipe, options, base)
     store = Store(request.out)
     planned = _plan(request, store, wanted)
     return plan_summary([planned], store)

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from mmpt_bench.records.budget import SMOKE_LIMIT, SMOKE_STEPS
 from mmpt_bench.stats.claims import Comparison, Ratio
 from mmpt_bench.stats.intervals import Interval
 
@@ -69,6 +70,9 @@ class Cell:
     gain: float | None = None
     """Over tuning the projector alone, in the unit of the task; None where that was not run, or it is that itself."""
     gain_interval: Interval | None = None
+    change: float | None = None
+    """From the baseline, the untuned model, in the unit of the task; None where that was not run, or it is that."""
+    change_interval: Interval | None = None
     retention: dict[str, Ratio] = dataclasses.field(default_factory=dict)
     """Against full fine-tuning: raw, chance_corrected, gain_recovered."""
 
@@ -119,6 +123,9 @@ class Row:
     gain: float | None = None
     """Of the overall score over tuning the projector alone; None where that has none, or it is that itself."""
     gain_interval: Interval | None = None
+    change: float | None = None
+    """Of the overall score from the baseline, the untuned model; None where that has none, or it is that itself."""
+    change_interval: Interval | None = None
     unranked: str = ""
     """Why it has no place; empty where it has one."""
     retention: dict[str, Ratio] = dataclasses.field(default_factory=dict)
@@ -181,6 +188,8 @@ class Board:
     """Label of the full fine-tuning that retention is against; empty where there is none."""
     projector: str = ""
     """Label of the tuned projector that gains are over; empty where there is none."""
+    base: str = ""
+    """Label of the untuned model that changes are from; empty where there is none."""
     notes: tuple[str, ...] = ()
     """What must be read beside the scores of some rows."""
 
@@ -200,9 +209,15 @@ class Board:
         return any(row.has(keys) for row in self.rows) or any(failure.run in runs for failure in self.failures)
 
     @property
+    def is_smoke(self) -> bool:
+        """Returns whether it is of `run --smoke`: a trial that everything works."""
+        return self.limit == SMOKE_LIMIT and self.budget.get("steps") == SMOKE_STEPS
+
+    @property
     def title(self) -> str:
         """Returns the board's name for people."""
         limit = f", first {self.limit:,} questions a task only" if self.limit is not None else ""
+        limit = ", smoke test and no result" if self.is_smoke else limit
         return f"{self.suite} suite, backbone {self.backbone}, corpus {self.corpus}{limit}"
 
 

@@ -71,8 +71,8 @@ def ranked(
     parts, why_not = _overall_parts(board, chosen, figure)
     reasons |= {label: why_not for label in chosen}
     overall = average(parts) if parts else None
-    reference, projector = (_of_method(board, name, overall) for name in (FULL, PROJECTOR))
-    board = replace(board, reference=reference, projector=projector)
+    reference, projector, base = (_of_method(board, name, overall) for name in (FULL, PROJECTOR, FROZEN))
+    board = replace(board, reference=reference, projector=projector, base=base)
     rows = {row.label: replace(row, unranked=reasons[row.label]) for row in board.rows}
     comparisons: dict[str, tuple[Comparison, ...]] = {}
     if overall is not None:
@@ -88,6 +88,7 @@ def ranked(
         made_here = ranking(found) if found is not None else None
         comparisons[column.task] = made_here.comparisons if made_here is not None else ()
         rows |= _with_places(column, board, having, found, made_here, lost)
+    rows |= {row.label: _with_own_change(row, rows, board, figure) for row in rows.values() if row.overall is None}
     ordered = tuple(sorted(rows.values(), key=_row_order))
     board = replace(board, rows=ordered, comparisons=comparisons.get(OVERALL, ()))
     return Ranked(board, overall, headlines, comparisons)
@@ -175,6 +176,21 @@ def _with_overall(row: Row, overall: Resampled, made: Ranking, board: Board) -> 
     )
 
 
+def _with_own_change(row: Row, rows: Mapping[str, Row], board: Board, figure: Figure) -> Row:
+    """Returns a row without a place with its change from the baseline: on the tasks of both, at its own seeds."""
+    base = rows.get(board.base)
+    shared = [c for c in board.columns if base is not None and c.task in row.cells and c.task in base.cells]
+    seeds = tuple(sorted(seeds_of(row, [column.task for column in shared]) or ())) if shared else ()
+    if not shared or (row.trains and not seeds):
+        return row
+    found = [(figure(column.task, (board.base, row.label), seeds), column.chance, column.ceiling) for column in shared]
+    parts = [(part, chance, ceiling) for part, chance, ceiling in found if part is not None]
+    if len(parts) < len(found):
+        return row
+    change, interval = _above(average(parts), row.label, board.base)
+    return replace(row, change=change, change_interval=interval)
+
+
 def _with_places(
     column: Column,
     board: Board,
@@ -210,9 +226,10 @@ def _with_places(
 
 
 def _standing(label: str, resampled: Resampled, made: Ranking, board: Board) -> dict[str, Any]:
-    """Returns what a row and a cell say of a place: it, its interval, the groups, the gain over the projector."""
+    """Returns what a row and a cell say of a place: it, its interval, the groups, and how far it is above others."""
     standing = made.standings[label]
-    gain, interval = _gain(resampled, label, board.projector)
+    gain, interval = _above(resampled, label, board.projector)
+    change, between = _above(resampled, label, board.base)
     return {
         "place": standing.place,
         "place_interval": standing.interval,
@@ -220,19 +237,21 @@ def _standing(label: str, resampled: Resampled, made: Ranking, board: Board) -> 
         "borderline": standing.borderline,
         "gain": gain,
         "gain_interval": interval,
+        "change": change,
+        "change_interval": between,
     }
 
 
-def _gain(resampled: Resampled, label: str, projector: str) -> tuple[float | None, Interval | None]:
-    """Returns how far a row is above the tuned projector, with an interval over pictures, and seeds where there are."""
-    if projector not in resampled.methods or label == projector:
+def _above(resampled: Resampled, label: str, other: str) -> tuple[float | None, Interval | None]:
+    """Returns how far a row is above another, with an interval over images, and seeds where there are two."""
+    if other not in resampled.methods or label == other:
         return None, None
     if len(resampled.seeds) >= 2:
-        found = method_difference(resampled, label, projector)
+        found = method_difference(resampled, label, other)
         return found.estimate, found.interval
-    own, other = resampled.column(label), resampled.column(projector)
-    apart = resampled.draws[:, own] - resampled.draws[:, other]
-    return float(resampled.estimates[own] - resampled.estimates[other]), percentile(apart)
+    column, of_other = resampled.column(label), resampled.column(other)
+    apart = resampled.draws[:, column] - resampled.draws[:, of_other]
+    return float(resampled.estimates[column] - resampled.estimates[of_other]), percentile(apart)
 
 
 def _of_method(board: Board, method: str, overall: Resampled | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,13 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mmpt_bench.cli.options import COLUMNS, JSON, OUT, budget_options, print_json
+from mmpt_bench.cli.options import COLUMNS, JSON, OUT, budget_options, print_json, verbosity_options, words_again
 from mmpt_bench.cli.plan_text import print_plan
 from mmpt_bench.cli.progress import reporting, stopping
 from mmpt_bench.common.errors import Interrupted
 
 if TYPE_CHECKING:
     from mmpt_bench.study.ablation_tables import AblationResult
+
+
+NO_SCORE = ("as_json", "only_plan", "out", "budget_hours", "offline", "verbosity", "eval_batch_size")
+"""Options that change no score of an ablation."""
 
 
 def _axis_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -29,7 +34,7 @@ def _axis_options(command: Callable[..., Any]) -> Callable[..., Any]:
             ("depth", "DEPTH,...", "Of deep, shallow, visual-deep, text-deep."),
             ("placement", "NAME,...", "For methods that have a field `placement`."),
             ("init", "NAME,...", "For methods that have a field `init`."),
-            ("data-fraction", "F,F,...", "Share of the corpus that is trained on, above 0 and at most 1."),
+            ("data-fraction", "F,F,...", "Share of the training data that is used, above 0 and at most 1."),
             ("lr", "RATE,...", "Learning rates."),
             ("backbone", "NAME,...", "Backbones; one for all runs, `embedded` by default."),
         )
@@ -41,7 +46,7 @@ def _axis_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.command()
 @click.option("--method", default="mmpt", show_default=True, help="What is varied: names or files, comma-separated.")
 @click.option("--tasks", default="mme,pope", show_default=True, help="Names or files, comma-separated, or `all`.")
-@click.option("--seeds", default="0", show_default=True, help="Comma-separated; six or more before points differ.")
+@click.option("--seeds", default="0", show_default=True, help="As in 0,1,2 or 0-7; six or more before points differ.")
 @_axis_options
 @click.option(
     "--set",
@@ -61,7 +66,8 @@ def _axis_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @OUT
 @JSON
 @budget_options
-def ablate(only_plan: bool, as_json: bool, **options: Any) -> None:
+@verbosity_options
+def ablate(only_plan: bool, as_json: bool, verbosity: int, **options: Any) -> None:
     """Vary something in a method, train and evaluate each variant, and tabulate what it changes.
 
     Several options make a grid. What is recorded already is not done again, whatever asked for it.
@@ -80,10 +86,11 @@ def ablate(only_plan: bool, as_json: bool, **options: Any) -> None:
         options["backbone"] = axes.pop("backbone", "embedded")
     else:
         options["backbone"] = axes["backbone"].split(",")[0].strip()
-    with reporting() as reporter, stopping() as stop:
+    command = shlex.join(words_again(click.get_current_context(), NO_SCORE))
+    with reporting(options["out"], verbosity) as reporter, stopping() as stop:
         try:
             result = api.ablate(
-                **options, axes=axes, command=_command(), only_plan=only_plan, reporter=reporter, stopping=stop
+                **options, axes=axes, command=command, only_plan=only_plan, reporter=reporter, stopping=stop
             )
         except Interrupted as reason:
             click.echo(f"Stopped: {reason}. What is done is recorded; the same command goes on from there.", err=True)
@@ -112,24 +119,3 @@ def _print(result: AblationResult, as_json: bool) -> None:
     for part in ablation_tables(result.board):
         console().print(part)
     click.echo(f"Written: {result.name}.csv and .md in {result.folder}/{FOLDER}/", err=True)
-
-
-NO_FIGURE = ("as_json", "only_plan", "out", "budget_hours", "offline")
-"""Options that change no figure of an ablation."""
-
-
-def _command() -> str:
-    """Returns the command as it was typed, without what changes no figure."""
-    import shlex
-
-    context = click.get_current_context()
-    words = ["mmpt-bench", context.info_name or ""]
-    for option in context.command.params:
-        if not isinstance(option, click.Option) or option.name in NO_FIGURE:
-            continue
-        if context.get_parameter_source(option.name or "") is not click.core.ParameterSource.COMMANDLINE:
-            continue
-        value = context.params[option.name or ""]
-        for each in value if isinstance(value, tuple) else (value,):
-            words += [option.opts[0]] if option.is_flag else [option.opts[0], str(each)]
-    return shlex.join(words)

@@ -15,20 +15,22 @@ from mmpt_bench.cli.options import JSON, OUT, print_json
 @click.option(
     "--scope",
     type=click.Choice(["method", "checkpoint"]),
-    help="`method`: other seeds and pictures; `checkpoint`: the models of the first common seed. By default what the "
+    help="`method`: other seeds and images; `checkpoint`: the models of the first common seed. By default what the "
     "seeds allow.",
 )
-@click.option("--track", "setting", default="", help="Of the board, where several hold the names.")
+@click.option("--setting", default="", help="Of the board, where several hold the names.")
 @OUT
 @JSON
 def compare(names: tuple[str, ...], tasks: str, scope: str | None, setting: str, out: Path, as_json: bool) -> None:
-    """Say which of some methods is better, or that they are not separated, and what could have been found.
+    """Say which of some methods is better, or that they do not differ significantly, and what could be found.
 
-    NAMES are methods, rows of the leaderboard or of an ablation, or runs, whose beginnings do.
+    NAMES are methods, rows of the leaderboard or of an ablation, or runs, whose beginnings do. `published:NAME` is a
+    row of the published board, `published` all of them: results of the same setting, beside your own.
 
     \b
     mmpt-bench compare lora mmpt
     mmpt-bench compare lora mmpt full --tasks pope
+    mmpt-bench compare mmpt published:lora published:frozen
     """
     from mmpt_bench import api
     from mmpt_bench.study.comparison_text import as_plain, tables

@@ -12,7 +12,8 @@ from pathlib import Path
 import click
 
 from mmpt_bench.cli.options import JSON, OUT, print_json
-from mmpt_bench.common.errors import BenchError
+from mmpt_bench.cli.streams import echo
+from mmpt_bench.common.errors import BenchError, RequestError, UntrustedRecord
 
 NEEDED = {
     "torch": "2.6",
@@ -35,17 +36,39 @@ class Finding:
 
 
 @click.command()
+@click.option(
+    "--repair", "is_repair", is_flag=True, help="Set damaged lines of records aside; keep a copy of the files."
+)
 @OUT
 @JSON
-def doctor(out: Path, as_json: bool) -> None:
-    """Say whether this machine is ready, and what to do where it is not."""
+def doctor(out: Path, as_json: bool, is_repair: bool) -> None:
+    """Say whether this machine is ready, and what to do where it is not.
+
+    Nothing is made or changed without `--repair`.
+    """
+    if is_repair:
+        _repair(out)
     found = list(findings(out))
     if as_json:
         print_json([asdict(f) for f in found])
     else:
         for f in found:
-            click.echo(f"{'ok     ' if f.ok else 'MISSING'} {f.what}: {f.found}{'. ' + f.helps if f.helps else ''}")
+            echo(f"{'ok     ' if f.ok else 'MISSING'} {f.what}: {f.found}{'. ' + f.helps if f.helps else ''}")
     sys.exit(0 if all(f.ok for f in found) else 3)
+
+
+def _repair(out: Path) -> None:
+    """Sets damaged lines of records aside and tells of each file."""
+    from mmpt_bench.records.repair import repair
+    from mmpt_bench.records.store import Store
+
+    made = list(repair(Store(out)))
+    for done in made:
+        lines = f"line{'s' if len(done.lines) > 1 else ''} {', '.join(map(str, done.lines))}"
+        told = f"{lines} set aside in `{done.aside.name}`, the file as it was is `{done.copy.name}`"
+        echo(f"repaired `{done.path}`: {told}. The next `run` evaluates what is missing.", err=True)
+    if not made:
+        echo(f"Nothing to repair in `{out}`.", err=True)
 
 
 def findings(out: Path) -> Iterator[Finding]:
@@ -98,8 +121,10 @@ def _accelerator() -> Finding:
 def _tried(what: str, look: Callable[[], str], helps: str) -> Finding:
     try:
         return Finding(what, True, look())
+    except UntrustedRecord as error:
+        return Finding(what, False, str(error))
     except BenchError as error:
-        return Finding(what, False, str(error), helps)
+        return Finding(what, False, str(error).removesuffix("."), helps)
 
 
 def _embedded() -> str:
@@ -110,12 +135,12 @@ def _embedded() -> str:
 
 
 def _results(out: Path) -> str:
-    import os
-
     from mmpt_bench.records.store import Store
 
-    above = next(folder for folder in out.absolute().parents if folder.exists())
-    if not out.exists() and os.access(above, os.W_OK):
+    there = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        raise RequestError(f"`{out}` cannot be written to")
+    if not out.exists():
         return f"`{out}` is not there yet: the first run makes it"
-    Store(out).check_writable()
-    return f"`{out}` can be written to, {len(Store(out).records())} records"
+    n = len(Store(out).records())
+    return f"`{out}` can be written to, {n:,} record{'' if n == 1 else 's'}"

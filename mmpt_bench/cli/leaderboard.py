@@ -42,8 +42,12 @@ def leaderboard(out: Path, publish: bool, form: str, as_json: bool, published: b
     print_leaderboard(made, "json" if as_json else form)
 
 
-def print_leaderboard(made: Leaderboard, form: str, new: Collection[str] = ()) -> None:
-    """Prints a leaderboard: "table", "latex", "csv", "markdown" or "json"; tables mark rows with `new` results."""
+def print_leaderboard(made: Leaderboard, form: str, new: Collection[str] = (), by_task: bool = False) -> None:
+    """Prints a leaderboard: "table", "latex", "csv", "markdown" or "json"; tables mark rows with `new` results.
+
+    Args:
+        by_task: tables show the change from the untuned base for each task too.
+    """
     if form == "json":
         print_json(made.as_plain())
         return
@@ -53,7 +57,8 @@ def print_leaderboard(made: Leaderboard, form: str, new: Collection[str] = ()) -
     from mmpt_bench.board.writers.terminal import leaderboard_tables
     from mmpt_bench.cli.streams import console
 
-    for table in leaderboard_tables(made.boards, new):
-        console().print(table)
+    screen = console()
+    for part in leaderboard_tables(made.boards, new, screen.width, by_task):
+        screen.print(part)
     if made.folder is not None:
         click.echo(f"Written: scores.csv, leaderboard.csv, leaderboard.md and figures/ in {made.folder}/", err=True)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from mmpt_bench.cli.options import BACKBONE, JSON, OUT
+from mmpt_bench.cli.options import BACKBONE, JSON, OUT, command_on
+from mmpt_bench.cli.streams import echo
 from mmpt_bench.common.errors import unknown_name
 
 if TYPE_CHECKING:
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from mmpt_bench.records.record import Record
 
 Fields = dict[str, Any]
+MOST_NAMES = 12
+"""Of each kind that a message lists."""
 
 
 @click.command()
@@ -34,7 +38,10 @@ def ls(what: str, out: Path, as_json: bool) -> None:
 @OUT
 @JSON
 def show(name: str, backbone: str, out: Path, as_json: bool) -> None:
-    """Show one task, method or run in full; for a method, its trainable parameters on the backbone."""
+    """Show one task, method, backbone or run in full; for a method, its trainable parameters on the backbone.
+
+    A board counts what a method adds to the backbone in its total too.
+    """
     _show_one(name, backbone, out, as_json)
 
 
@@ -45,7 +52,8 @@ def _show_list(what: str, out: Path, as_json: bool) -> None:
         _print_json(rows)
     elif not rows:
         click.echo(
-            f"There are no runs in `{out}` yet: `mmpt-bench run --method mmpt --tasks mme,pope` makes the first.",
+            f"There are no runs in `{out}` yet: `{command_on(out, 'run', '--method', 'mmpt', '--tasks', 'mme,pope')}` "
+            "makes the first.",
             err=True,
         )
     else:
@@ -61,6 +69,8 @@ def _show_one(name: str, backbone: str, out: Path, as_json: bool) -> None:
     tasks, methods = task_catalog.task_entries(), method_catalog.method_entries()
     if name in tasks or (name.endswith(".py") and not is_method(Path(name))):
         shown = _task(task_catalog.find_tasks(name)[0])
+    elif name == "embedded" or (name not in methods and Path(name).is_dir()):
+        shown = _backbone(name)
     elif name in methods or name.endswith((".py", ".json")) or name.startswith("peft:"):
         shown = _method(method_catalog.find_methods(name)[0], backbone)
     else:
@@ -68,7 +78,12 @@ def _show_one(name: str, backbone: str, out: Path, as_json: bool) -> None:
         runs = sorted({record.run for record in records})
         match = [run for run in runs if run.startswith(name)]
         if len(match) != 1:
-            raise unknown_name("task, method or run", name, [*tasks, *methods, *runs], "`mmpt-bench ls` lists them.")
+            kinds = {"tasks": [*tasks], "methods": [*methods], "backbones": ["embedded"], "runs": runs}
+            for kind, names in kinds.items():
+                more = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
+                echo(f"{kind}: {', '.join(names[:MOST_NAMES]) or 'none yet'}{more}", err=True)
+            known = [each for names in kinds.values() for each in names]
+            raise unknown_name("task, method, backbone or run", name, known, "`mmpt-bench ls KIND` lists them.")
         shown = {"run": match[0], "records": [_record(r) for r in records if r.run == match[0]]}
     if as_json:
         _print_json(shown)
@@ -108,6 +123,14 @@ def _backbones() -> list[Fields]:
         },
         {"backbone": "OWNER/MODEL", "summary": "the same on the Hugging Face hub, with @REVISION where one is meant"},
     ]
+
+
+def _backbone(name: str) -> Fields:
+    from mmpt_bench.engine.models.loading import anatomy_of
+    from mmpt_bench.sources.weights import backbone_fingerprint
+
+    _, total, _ = anatomy_of(name)
+    return {"kind": "backbone", "name": name, "parameters": total, "fingerprint": backbone_fingerprint(name)}
 
 
 def _records(out: Path) -> list[Record]:
@@ -155,7 +178,7 @@ def _method(entry: entries.Entry, backbone: str) -> Fields:
         "learning_rates_documented": list(adapter.lr_range),
         "backbone": backbone,
         "trainable": count,
-        "total": total,
+        "total_of_the_backbone": total,
         "share": count / total,
         **published,
     }
@@ -174,7 +197,7 @@ def _print(rows: list[Fields]) -> None:
     width = max(len(str(row[first])) for row in rows)
     for row in rows:
         rest = "; ".join(_plain(name, value) for name, value in row.items() if name != first)
-        click.echo(f"{row[first]:<{width}}  {rest}")
+        echo(f"{row[first]:<{width}}  {rest}", indent=" " * (width + 2))
 
 
 def _plain(name: str, value: Any) -> str:
@@ -196,6 +219,7 @@ def _print_fields(shown: Fields, indent: str = "") -> None:
         elif isinstance(value, int) and not isinstance(value, bool):
             click.echo(f"{indent}{name}: {value:,}")
         else:
-            click.echo(
-                f"{indent}{name}: {value if not isinstance(value, tuple | list) else ', '.join(map(str, value))}"
-            )
+            text = value if not isinstance(value, tuple | list) else ", ".join(map(str, value))
+            # The lines of a docstring are as long as the code's.
+            text = re.sub(r"(?<!\n)\n(?![\n ])", " ", text) if name == "about" else text
+            echo(f"{indent}{name}: {text}", indent=indent + "  ")

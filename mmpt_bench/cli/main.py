@@ -23,7 +23,7 @@ from mmpt_bench.cli.pretrain import pretrain
 from mmpt_bench.cli.report import report
 from mmpt_bench.cli.run import run
 from mmpt_bench.cli.score import score
-from mmpt_bench.cli.streams import open_streams
+from mmpt_bench.cli.streams import echo, open_streams
 from mmpt_bench.cli.tune import tune
 from mmpt_bench.common.errors import BenchError, MachineError, RequestError
 from mmpt_bench.common.escaping import plain_text
@@ -39,8 +39,13 @@ def cli() -> None:
     \b
     mmpt-bench run --method mmpt --tasks mme,pope     train, evaluate, write the leaderboard
     mmpt-bench run --method all --tasks all --seeds 0,1,2
+    mmpt-bench run --smoke                            everything once, in seconds: not a result
     mmpt-bench ls methods                             what there is to run
     mmpt-bench doctor                                 whether this machine is ready
+
+    \b
+    Completion of commands and options, as click has it:
+    eval "$(_MMPT_BENCH_COMPLETE=bash_source mmpt-bench)"   in ~/.bashrc; zsh_source or fish_source for others
     """
 
 
@@ -52,8 +57,8 @@ for command in COMMANDS:
     cli.add_command(command)
 
 
-LONG_VALUE = re.compile(r"`([^`]{200})[^`]+`")
-"""A value that a message shows the beginning of."""
+LONG_VALUE = 80
+"""Characters of a value, between backticks, that a message shows."""
 LONG = 4000
 """Characters of a message."""
 
@@ -81,9 +86,21 @@ def main() -> None:
 
 
 def _end(error: BenchError) -> NoReturn:
-    text = LONG_VALUE.sub(r"`\1…`", str(error))
-    click.echo(f"error: {plain_text(text, LONG)}", err=True)
+    parts = str(error).split("`")
+    parts[1::2] = [part if len(part) <= LONG_VALUE else f"{part[:LONG_VALUE]}…" for part in parts[1::2]]
+    what, hint = parted(plain_text("`".join(parts), LONG))
+    echo(f"error: {what}", err=True)
+    if hint:
+        echo(f"  {hint}", err=True)
     sys.exit(error.exit_code)
+
+
+def parted(text: str) -> tuple[str, str]:
+    """Returns (the first sentence of a message: what is wrong; the rest: what to do)."""
+    for end in re.finditer(r"[.?!] (?=[A-Z`])", text):
+        if text.count("`", 0, end.start()) % 2 == 0:
+            return text[: end.start() + 1], text[end.end() :]
+    return text, ""
 
 
 def _of_memory(error: Exception) -> BenchError:

@@ -7,14 +7,13 @@ import sys
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
-from mmpt_bench.cli.options import refuse_beside
+from mmpt_bench.cli.options import refuse_beside, words_again
 from mmpt_bench.cli.progress import stopping
 
 FAILED = 4
 """Exit code where a run failed and is recorded as failed: the others go on."""
-NOT_HANDED_ON = ("method", "seeds", "measure_costs", "as_json")
+NOT_HANDED_ON = ("method", "seeds", "measure_costs", "as_json", "base")
 
 
 def one_process_a_run(context: click.Context, options: dict[str, Any]) -> int:
@@ -31,12 +30,21 @@ def one_process_a_run(context: click.Context, options: dict[str, Any]) -> int:
     asked = [word.strip() for word in options["method"].split(",") if word.strip()]
     words = {entry.name: entry.name if word == "all" else word for word in asked for entry in find_methods(word)}
     planned = api.plan(**{name: value for name, value in options.items() if name != "log_to"})
-    given, worst = _given(context), 0
+    given, worst = words_again(context, NOT_HANDED_ON)[2:], 0
     with stopping() as stop:
         for row in planned.runs:
             if not row["evaluate"]:
                 continue
-            one = ["run", "--method", words[row["label"]], "--seeds", str(row["seed"]), *given, "--json"]
+            one = [
+                "run",
+                "--method",
+                words.get(row["label"], row["label"]),
+                "--seeds",
+                str(row["seed"]),
+                *given,
+                "--no-base",
+                "--json",
+            ]
             child = subprocess.Popen([sys.executable, "-m", "mmpt_bench", *one], stdout=subprocess.DEVNULL)
             while child.poll() is None:
                 if stop():
@@ -50,19 +58,3 @@ def one_process_a_run(context: click.Context, options: dict[str, Any]) -> int:
                 return child.returncode if child.returncode > 0 else 130
             worst = max(worst, child.returncode)
     return worst
-
-
-def _given(context: click.Context) -> list[str]:
-    """Returns the options of the command line again, as words."""
-    words: list[str] = []
-    for option in context.command.params:
-        name = option.name or ""
-        if name in NOT_HANDED_ON or context.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
-            continue
-        value = context.params[name]
-        if isinstance(option, click.Option) and option.is_flag:
-            words += [(option.opts if value else option.secondary_opts)[0]]
-            continue
-        for each in value if option.multiple else [value]:
-            words += [option.opts[0], str(each)]
-    return words

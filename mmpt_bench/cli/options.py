@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import click
 
 from mmpt_bench.common.errors import RequestError
-from mmpt_bench.records.budget import Budget
+from mmpt_bench.records.budget import EVAL_BATCH, Budget
 
+PROGRAM = "mmpt-bench"
 FOLDER = click.Path(path_type=Path)
 PARSE = click.option(
     "--parse",
@@ -24,7 +26,7 @@ IMAGES = click.option(
     "--images",
     multiple=True,
     metavar="COLLECTION=DIR",
-    help="Where pictures are that data sets only name: coco=DIR,flickr30k=DIR,mme=DIR; repeatable.",
+    help="Where images are that data sets only name: coco=DIR,flickr30k=DIR,mme=DIR; repeatable.",
 )
 DATASET = click.option(
     "--dataset",
@@ -77,9 +79,9 @@ def budget_options(command: Callable[..., Any]) -> Callable[..., Any]:
             show_default=True,
             help="`embedded`, `vision-flan`, a file or folder of conversations, or `task:NAME`: a task's own split.",
         ),
-        click.option("--train-images", type=FOLDER, help="Folder of the training pictures."),
+        click.option("--train-images", type=FOLDER, help="Folder of the training images."),
         click.option(
-            "--decontaminate", is_flag=True, help="Leave out training tasks whose pictures or labels are evaluated."
+            "--decontaminate", is_flag=True, help="Leave out training tasks whose images or labels are evaluated."
         ),
         click.option("--steps", default=plain.steps, show_default=True, help="Optimiser steps of a training."),
         click.option("--batch-size", default=plain.batch_size, show_default=True, help="Examples a step."),
@@ -87,7 +89,7 @@ def budget_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--max-length",
             default=plain.max_length,
             show_default=True,
-            help="Longest training example in tokens, with those of its picture.",
+            help="Longest training example in tokens, with those of its image.",
         ),
         click.option(
             "--dtype",
@@ -104,9 +106,72 @@ def budget_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Images and examples that cannot be used: fail the task and refuse training, or leave them out.",
         ),
         click.option("--offline", is_flag=True, help="Open no socket: everything must be on this machine."),
+        click.option(
+            "--eval-batch-size",
+            default=EVAL_BATCH,
+            show_default=True,
+            help="Questions answered together: fewer need less memory; scores stay the same.",
+        ),
     ):
         command = option(command)
     return command
+
+
+def verbosity_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds `-v` and `-q`, as the parameter `verbosity`: 1, -1, or 0 by default."""
+    command = click.option(
+        "-q", "--quiet", "verbosity", flag_value=-1, type=int, help="Print results and errors alone."
+    )(command)
+    return click.option(
+        "-v",
+        "--verbose",
+        "verbosity",
+        flag_value=1,
+        type=int,
+        default=0,
+        help="Print every step, and what the package logs.",
+    )(command)
+
+
+def words_again(context: click.Context, drop: Collection[str] = (), **instead: str | None) -> list[str]:
+    """Returns the command as it was typed, as words.
+
+    Args:
+        context: of the command.
+        drop: parameters that are left out.
+        instead: parameter -> what is said in its place; None leaves it out.
+    """
+    given = {**dict.fromkeys(drop), **instead}
+    names: list[str] = []
+    at = context
+    while at.parent is not None:
+        names, at = [at.info_name or "", *names], at.parent
+    words = [PROGRAM, *names]
+    for option in context.command.params:
+        name = option.name or ""
+        if name in given:
+            if (text := given[name]) is not None:
+                words += [option.opts[0], text]
+            continue
+        if context.get_parameter_source(name) is not click.core.ParameterSource.COMMANDLINE:
+            continue
+        value = context.params[name]
+        if isinstance(option, click.Argument):
+            words += list(map(str, value if isinstance(value, tuple) else [value]))
+        elif isinstance(option, click.Option) and option.is_flag:
+            words += [(option.opts if value else option.secondary_opts or option.opts)[0]]
+        else:
+            for each in value if option.multiple else [value]:
+                words += [option.opts[0], str(each)]
+    return words
+
+
+def command_on(out: Path, *words: str) -> str:
+    """Returns a command on a results folder, to be typed in a shell; `--out` only where it is not the default one."""
+    from mmpt_bench.records.store import results_folder
+
+    folder = [] if out == results_folder() else ["--out", str(out)]
+    return shlex.join([PROGRAM, *words, *folder])
 
 
 def refuse_beside(what: str, *names: str) -> None:

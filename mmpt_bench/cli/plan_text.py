@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from mmpt_bench.cli.options import print_json
+from mmpt_bench.cli.streams import echo
 
 if TYPE_CHECKING:
     from mmpt_bench.runs.estimate import PlanSummary
@@ -17,23 +16,25 @@ def print_plan(summary: PlanSummary, as_json: bool, **more: Any) -> None:
     from mmpt_bench.runs.estimate import how_long
 
     for note in summary.notes:
-        click.echo(note, err=True)
+        echo(note, err=True)
     if as_json:
         print_json(more | summary.as_plain())
         return
     corpus = summary.corpus
     held_out = f"{corpus['held_out']:,} held out for selection"
-    click.echo(f"Trained on {corpus['name']}: {corpus['examples']:,} examples, {held_out}")
+    echo(f"Trained on {corpus['name']}: {corpus['examples']:,} examples, {held_out}")
     for row in summary.runs:
         todo = ("train, " if row["train"] else "") + (
             f"evaluate {', '.join(row['evaluate'])}" if row["evaluate"] else "nothing to do"
         )
         known = f"; recorded: {', '.join(row['recorded'])}" if row["recorded"] else ""
-        rate = f"learning rate {row['learning_rate']:g}, {row['learning_rate_source']}"
-        click.echo(f"{row['label']} seed {row['seed']}: {todo}{known} ({rate})")
+        rate = f"learning rate {row['learning_rate']:g}, " if row["learning_rate"] else ""
+        rate += row["learning_rate_source"]
+        seed = f" seed {row['seed']}" if row["learning_rate"] else ""
+        echo(f"{row['label']}{seed}: {todo}{known} ({rate})")
     for task in summary.tasks:
-        click.echo(
-            f"{task['task']} ({task['suite']}): {task['questions']:,} questions on {task['pictures']:,} pictures; "
+        echo(
+            f"{task['task']} ({task['suite']}): {task['questions']:,} questions on {task['pictures']:,} images; "
             f"two checkpoints differ detectably from about {task['detectable_difference']:.1%} accuracy on"
         )
-    click.echo(how_long(summary.cost))
+    echo(how_long(summary.cost))

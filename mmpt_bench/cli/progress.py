@@ -1,15 +1,19 @@
-"""What is shown while runs go on: bars with loss and time left on a terminal, a line per tenth elsewhere; on stderr."""
+"""What is shown while runs go on: bars on a terminal, lines elsewhere; and the log of the results folder."""
 
 from __future__ import annotations
 
-import sys
+import logging
+import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from mmpt_bench.cli.log_file import logged
+from mmpt_bench.cli.options import words_again
 from mmpt_bench.cli.streams import console as console_on
 from mmpt_bench.common.escaping import plain_text
 
@@ -23,84 +27,193 @@ if TYPE_CHECKING:
 
 LONG = 2000
 """Characters of a message."""
+QUIET, VERBOSE = -1, 1
 
 
 def _label(job: Job) -> str:
-    return f"{job.label} seed {job.recipe.seed}"
+    return f"{job.label} seed {job.recipe.seed}" if job.method.trains else job.label
+
+
+class _All:
+    """All runs of a command: which one is under way, and how long the rest may take."""
+
+    def __init__(self) -> None:
+        self.parts: dict[tuple[str, str], float] = {}
+        """(run, task; empty for the training) -> its weight: what it took when the package was measured."""
+        self.places: dict[str, int] = {}
+        self.shares: dict[tuple[str, str], tuple[float, float]] = {}
+        """What share of a part was done when it was first seen, and is done now."""
+        self.began, self.run, self.over = 0.0, "", set[str]()
+
+    def planned(self, plans: Sequence[Plan]) -> None:
+        """Weighs every training and evaluation that is to be done."""
+        from mmpt_bench.runs.estimate import own_paces
+
+        jobs = [(plan, job) for plan in plans for job in plan.open]
+        known = own_paces() if len(jobs) > 1 else None
+        for number, (plan, job) in enumerate(jobs if known is not None else [], start=1):
+            run = job.recipe.run_name
+            self.places[run] = number
+            assert known is not None
+            if not job.trained:
+                self.parts[run, ""] = known.training(job.recipe.method, job.recipe.budget)
+            for name in job.todo:
+                self.parts[run, name] = known.asking(name, len(plan.prepared.tasks[name].samples))
+
+    def told(self, job: Job, task: str, share: float) -> str:
+        """Returns "run 7 of 48, 2 h 5 min left for all"; nothing where there is one run.
+
+        Args:
+            job: the run under way.
+            task: that is evaluated; empty in training.
+            share: of the training, or of the questions, that is done.
+        """
+        from mmpt_bench.runs.estimate import duration
+
+        run, now = job.recipe.run_name, time.perf_counter()
+        if run not in self.places:
+            return ""
+        self.began = self.began or now
+        if run != self.run:
+            # What failed is over too; a run that another process holds comes again.
+            self.over = (self.over | {self.run}) - {run}
+            self.run = run
+        first, _ = self.shares.get((run, task), (share, share))
+        self.shares[run, task] = first, share
+        done = sum((now_done - before) * self.parts.get(key, 0.0) for key, (before, now_done) in self.shares.items())
+        left = sum(
+            weight * (1 - self.shares.get(key, (0.0, 0.0))[1])
+            for key, weight in self.parts.items()
+            if key[0] not in self.over
+        )
+        told = f"run {self.places[run]} of {len(self.places)}"
+        return f"{told}, {duration((now - self.began) / done * left)} left for all" if done > 0 else told
 
 
 class _Lines:
-    """A line per tenth of each training, and one for each evaluation."""
+    """A line per tenth of each training, or per step where asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, whole: _All, every_step: bool, say: Callable[[str], None]) -> None:
+        self.whole, self.every_step, self.say = whole, every_step, say
         self.began: dict[str, tuple[float, int]] = {}
 
     def train_step(self, job: Job, step: Any) -> None:
         steps, label = job.recipe.budget.steps, _label(job)
         began, first = self.began.setdefault(label, (time.perf_counter(), step.step))
-        if step.step % max(1, steps // 10) == 0 or step.step == steps:
+        all_runs = self.whole.told(job, "", step.step / steps)
+        if self.every_step or step.step % max(1, steps // 10) == 0 or step.step == steps:
             from mmpt_bench.runs.estimate import duration
 
             pace = (time.perf_counter() - began) / max(1, step.step - first)
-            left = f", {duration(pace * (steps - step.step))} left" if step.step < steps else ""
-            print(f"{label}: step {step.step}/{steps}, loss {step.loss:.4f}{left}", file=sys.stderr, flush=True)
+            left = f", {duration(pace * (steps - step.step))} left" if first < step.step < steps else ""
+            self.say(f"{label}: step {step.step}/{steps}, loss {step.loss:.4f}{left}" + (all_runs and f" ({all_runs})"))
 
     def evaluated(self, job: Job, task: str, done: int, total: int) -> None:
-        if done == total:
-            print(f"{_label(job)}: {task}, {total:,} answers", file=sys.stderr, flush=True)
+        self.whole.told(job, task, done / total if total else 1.0)
 
 
 class _Bars:
-    """One bar for the training under way, or the task under way."""
+    """One bar for the training or the task under way, and above it one for all runs."""
 
-    def __init__(self, bars: Progress) -> None:
-        self.bars, self.current = bars, ""
+    def __init__(self, bars: Progress, whole: _All) -> None:
+        self.bars, self.whole, self.current = bars, whole, ""
         self.id: TaskID | None = None
+        self.of_all: TaskID | None = None
+        self.began = (time.perf_counter(), 0)
 
-    def _show(self, label: str, total: int, done: int, note: str) -> None:
+    def _show(self, job: Job, task: str, total: int, done: int, note: str) -> None:
+        from mmpt_bench.runs.estimate import duration
+
+        label = f"{_label(job)}, {task or 'training'}"
+        told = self.whole.told(job, task, done / total if total else 1.0)
+        if told and self.of_all is None:
+            self.of_all = self.bars.add_task("all runs", total=len(self.whole.places), note="")
+        if self.of_all is not None:
+            place = self.whole.places[job.recipe.run_name]
+            self.bars.update(self.of_all, completed=place - 1, note=told.partition(", ")[2])
         if label != self.current:
             if self.id is not None:
                 self.bars.remove_task(self.id)
             self.current, self.id = label, self.bars.add_task(label, total=total, note="")
+            self.began = (time.perf_counter(), done)
         assert self.id is not None
+        began, first = self.began
+        if first < done < total:
+            seconds = (time.perf_counter() - began) / (done - first) * (total - done)
+            note += f"{note and ', '}{duration(seconds)} left"
         self.bars.update(self.id, completed=done, note=note)
 
     def train_step(self, job: Job, step: Any) -> None:
-        self._show(f"{_label(job)}, training", job.recipe.budget.steps, step.step, f"loss {step.loss:.4f}")
+        self._show(job, "", job.recipe.budget.steps, step.step, f"loss {step.loss:.4f}")
 
     def evaluated(self, job: Job, task: str, done: int, total: int) -> None:
-        self._show(f"{_label(job)}, {task}", total, done, "")
+        self._show(job, task, total, done, "")
 
 
 @contextmanager
-def reporting() -> Iterator[Reporter]:
-    """Yields the reporter that fits where stderr goes."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+def reporting(out: Path, verbosity: int = 0) -> Iterator[Reporter]:
+    """Yields the reporter that fits where stderr goes, and writes each event to the log in the results folder.
+
+    Args:
+        out: the results folder; nothing is made there before something is planned.
+        verbosity: -1: scores and errors are not told on stderr; 1: every step is, and what the package logs.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     from mmpt_bench.runs.events import Reporter
 
-    console = console_on(stderr=True)
+    screen, whole = console_on(stderr=True), _All()
+    with logged(out, verbosity) as log:
 
-    def planned(plans: Sequence[Plan]) -> None:
-        for line in announcement(plans):
-            click.echo(plain_text(line, LONG), err=True)
+        def say(text: str, level: int = logging.INFO) -> None:
+            log.tell(text, level)
+            if verbosity > QUIET or level > logging.INFO:
+                style = "red" if level > logging.INFO else ""
+                screen.print(plain_text(text, LONG), style=style, markup=False, highlight=False, soft_wrap=True)
 
-    def finished(record: Record) -> None:
-        if record.status == "failed":
-            console.print(f"[red]{record.run} failed:[/] ", end="", highlight=False)
-            console.print(plain_text(record.reason, LONG), markup=False, highlight=False)
+        def planned(plans: Sequence[Plan]) -> None:
+            whole.planned(plans)
+            log.begin(shlex.join(words_again(click.get_current_context())))
+            for line in announcement(plans):
+                say(line)
 
-    def said(text: str) -> None:
-        console.print(plain_text(text, LONG), markup=False, highlight=False)
+        def finished(record: Record) -> None:
+            is_failed = record.status == "failed"
+            text = f"{record.run} failed: {record.reason}" if is_failed else score_line(record)
+            say(text, logging.ERROR if is_failed else logging.INFO)
 
-    if not console.is_terminal:
-        lines = _Lines()
-        yield Reporter(planned, lines.train_step, lines.evaluated, finished, said)
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
-    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as progress:
-        bars = _Bars(progress)
-        yield Reporter(planned, bars.train_step, bars.evaluated, finished, said)
+        lines = _Lines(whole, verbosity >= VERBOSE, say)
+        if verbosity == QUIET or not screen.is_terminal:
+            yield Reporter(planned, lines.train_step, lines.evaluated, finished, say)
+            return
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(20),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        with Progress(*columns, console=screen, transient=True) as progress:
+            bars = _Bars(progress, whole)
+            lines.say = log.tell
+
+            def train_step(job: Job, step: Any) -> None:
+                lines.train_step(job, step)
+                bars.train_step(job, step)
+
+            yield Reporter(planned, train_step, bars.evaluated, finished, say)
+
+
+def score_line(record: Record) -> str:
+    """Returns one result as a line: "mmpt seed 0: mme 634.2 / 1200 (95 % CI 580.1 to 690.4)"."""
+    changed = ", ".join(f"{name}={value}" for name, value in (record.changed or {}).items())
+    label = record.method + (f" ({changed})" if changed else "") + (f" seed {record.seed}" if record.trainable else "")
+    in_points = record.ceiling is not None and record.ceiling > 1
+    scale = 1 if in_points else 100
+    score = f"{scale * (record.score or 0):.1f}" + (f" / {record.ceiling:g}" if in_points else " %")
+    between = (
+        "" if record.interval is None else " (95 % CI {:.1f} to {:.1f})".format(*(scale * x for x in record.interval))
+    )
+    return f"{label}: {record.task} {score}{between}"
 
 
 def announcement(plans: Sequence[Plan]) -> list[str]:
@@ -113,7 +226,8 @@ def announcement(plans: Sequence[Plan]) -> list[str]:
     rates = [
         f"{job.label}: learning rate {job.method.learning_rate:g}, {job.rate_source}" for job in todo if not job.trained
     ]
-    counts = f"{training} to train, {evaluations} evaluations to do, {recorded} recorded already."
+    n_evaluations = f"{evaluations} evaluation{'' if evaluations == 1 else 's'}"
+    counts = f"{training} to train, {n_evaluations} to do, {recorded} recorded already."
     return [*first.prepared.notes, counts, *dict.fromkeys(rates)]
 
 

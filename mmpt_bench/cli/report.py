@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
 
 from mmpt_bench.cli.options import JSON, OUT, print_json
+from mmpt_bench.cli.streams import echo
 
 
 @click.command()
@@ -15,7 +17,7 @@ from mmpt_bench.cli.options import JSON, OUT, print_json
 @click.option(
     "--images",
     type=click.Path(path_type=Path),
-    help="Folder of real data, as `run --data` takes it, for questions and pictures; generated ones are drawn.",
+    help="Folder of real data, as `run --data` takes it, for questions and images; generated ones are drawn.",
 )
 @JSON
 def report(out: Path, file: Path | None, images: Path | None, as_json: bool) -> None:
@@ -33,7 +35,11 @@ def report(out: Path, file: Path | None, images: Path | None, as_json: bool) -> 
         print_json(made.as_plain())
         return
     for gap in content.gaps:
-        click.echo(f"Missing: {plain_text(gap.what, LONG)}\n  {plain_text(gap.command, LONG)}", err=True)
+        command = plain_text(gap.command, LONG).replace(
+            f"--out {shlex.quote(out.name)}", f"--out {shlex.quote(str(out))}"
+        )
+        echo(f"Missing: {plain_text(gap.what, LONG)}", err=True)
+        click.echo(f"  {command}", err=True)
     if page.answers_left_out:
         click.echo(f"Left out for its size: the raw answers of {page.answers_left_out:,} records.", err=True)
     if page.figures_left_out:

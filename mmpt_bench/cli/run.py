@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,11 +22,19 @@ from mmpt_bench.cli.options import (
     WORLD,
     budget_options,
     given_beside_experiment,
+    command_on,
     refuse_beside,
+    verbosity_options,
+    words_again,
 )
 from mmpt_bench.cli.plan_text import print_plan
-from mmpt_bench.cli.progress import reporting, stopping
+from mmpt_bench.cli.progress import QUIET, reporting, stopping
+from mmpt_bench.cli.streams import echo
 from mmpt_bench.common.errors import Interrupted
+from mmpt_bench.records.budget import SMOKE_LIMIT, SMOKE_STEPS
+
+if TYPE_CHECKING:
+    from mmpt_bench.report.results import Results
 
 
 @click.command()
@@ -37,7 +46,22 @@ from mmpt_bench.common.errors import Interrupted
     "--tasks", default="mme,pope", show_default=True, help="Names or files, comma-separated; `all` for all six."
 )
 @click.option(
-    "--seeds", default="0", show_default=True, help="Comma-separated; six or more before a method is called better."
+    "--seeds",
+    default="0",
+    show_default=True,
+    help="As in 0,1,2 or 0-7; six or more before a method is called better.",
+)
+@click.option(
+    "--base/--no-base",
+    default=True,
+    show_default=True,
+    help="Also evaluate the untuned base, `frozen`, on these tasks.",
+)
+@click.option(
+    "--smoke",
+    is_flag=True,
+    help=f"Try everything in seconds: {SMOKE_STEPS} steps, {SMOKE_LIMIT} questions a task, on a board of its own. "
+    "Not a result.",
 )
 @click.option("--adapter", metavar="DIR_OR_HUB_ID", help="Evaluate a trained adapter in PEFT's form; train nothing.")
 @click.option("--other-base", is_flag=True, help="The adapter may be of another base model; the board says so.")
@@ -54,7 +78,7 @@ from mmpt_bench.common.errors import Interrupted
 @click.option(
     "--limit",
     type=click.IntRange(min=1),
-    help="The first so many questions of each task, and the others on their pictures; not ranked with full runs.",
+    help="The first so many questions of each task, and the others on their images; not ranked with full runs.",
 )
 @PARSE
 @click.option(
@@ -80,13 +104,27 @@ from mmpt_bench.common.errors import Interrupted
 @OUT
 @JSON
 @budget_options
+@verbosity_options
 @click.pass_context
-def run(context: click.Context, only_plan: bool, as_json: bool, measure_costs: bool, **options: Any) -> None:
-    """Train methods, evaluate them on tasks, and write the leaderboard.
+def run(
+    context: click.Context,
+    only_plan: bool,
+    as_json: bool,
+    measure_costs: bool,
+    smoke: bool,
+    verbosity: int,
+    **options: Any,
+) -> None:
+    """Train methods, evaluate them and the untuned base on tasks, and say whether tuning helped.
 
     What is recorded already is not done again: the same command goes on after an interruption, and a new task
     reuses the trained adapter. EXPERIMENT is a YAML file that says all this, as `mmpt-bench new experiment` writes it;
     options take the place of what it says.
+
+    \b
+    mmpt-bench run --method mmpt --tasks mme,pope
+    mmpt-bench run --method all --tasks all --seeds 0-7 --plan
+    mmpt-bench run --smoke
     """
     from mmpt_bench import api
     from mmpt_bench.interop.trackers import check_trackers
@@ -98,6 +136,9 @@ def run(context: click.Context, only_plan: bool, as_json: bool, measure_costs: b
         refuse_beside("adapter", "method", "seeds", "set")
     if options["recipe"] is not None and options["adapter"] is None:
         refuse_beside("recipe", "method", "seeds", "set", "backbone", "steps", "batch_size", "dtype")
+    if smoke:
+        refuse_beside("smoke", "steps", "limit", "recipe")
+        options |= {"steps": SMOKE_STEPS, "limit": SMOKE_LIMIT}
     if only_plan:
         del options["log_to"]
         print_plan(api.plan(**options), as_json)
@@ -106,36 +147,66 @@ def run(context: click.Context, only_plan: bool, as_json: bool, measure_costs: b
         if code == FAILED:
             print_leaderboard(api.load_results(options["out"]).write_leaderboard(), "json" if as_json else "table")
         sys.exit(code)
-    with reporting() as reporter, stopping() as stop:
+    with reporting(options["out"], verbosity) as reporter, stopping() as stop:
         try:
             results = api.run(**options, reporter=reporter, stopping=stop)
         except Interrupted as reason:
             click.echo(f"Stopped: {reason}. What is done is recorded; the same command goes on from there.", err=True)
             sys.exit(130)
-    whole = results.write_leaderboard()
-    shown = whole.of(results.asked_keys, results.runs)
-    new = {record.eval_key for record in results.made}
-    print_leaderboard(shown, "json" if as_json else "table", new)
-    if (others := len(whole.boards) - len(shown.boards)) and not as_json:
-        click.echo(f"{others} more in {whole.folder}/: `mmpt-bench leaderboard` prints all of them.", err=True)
+    _print(results, as_json)
     if results.failed:
         n_failed = len({record.run for record in results.failed})
         lost = f"{n_failed} of {len(results.runs)} runs failed, whole or in a task; the board lists them, unranked."
         click.echo(lost, err=True)
         sys.exit(FAILED)
-    if not as_json:
-        _next_step(options)
+    if not as_json and verbosity > QUIET:
+        for line in _next(context, options):
+            click.echo(line, err=True)
 
 
-def _next_step(options: dict[str, Any]) -> None:
-    names = [name for name in options["method"].split(",") if name.strip()]
-    if "frozen" not in names and names != ["all"]:
-        tasks = options["tasks"]
-        click.echo(f"Next: did it help? `mmpt-bench run --method frozen --tasks {tasks}` adds the base.", err=True)
-    elif len(names) == 1 and names != ["all"]:
-        click.echo("Next: compare it, `mmpt-bench run --method all --tasks all`.", err=True)
-    elif len([seed for seed in options["seeds"].split(",") if seed.strip()]) < 6:
-        click.echo(
-            "Next: six seeds or more tell methods apart, `--seeds 0,1,2,3,4,5`; what is recorded is not redone.",
-            err=True,
-        )
+def _print(results: Results, as_json: bool) -> None:
+    """Prints the boards that the command touched, one sentence on each, and what else is there."""
+    from mmpt_bench.board.writers.terminal import answer
+
+    whole, keys = results.write_leaderboard(), results.asked_keys
+    shown = whole.of(keys, results.runs)
+    new = {record.eval_key for record in results.made}
+    print_leaderboard(shown, "json" if as_json else "table", new, by_task=True)
+    if as_json:
+        return
+    if others := len(whole.boards) - len(shown.boards):
+        told = command_on(results.folder, "leaderboard")
+        click.echo(f"{others} more in {whole.folder}/: `{told}` prints all of them.", err=True)
+    for sentence in (answer(board, keys) for board in shown.boards):
+        if sentence:
+            echo(sentence)
+
+
+def _next(context: click.Context, options: dict[str, Any]) -> list[str]:
+    """Returns what to do next, and the command for it, which repeats the options of this one."""
+    from mmpt_bench.methods.method_catalog import method_entries
+    from mmpt_bench.runs.options import numbered_seeds, seeds_text
+    from mmpt_bench.stats.claims import SEEDS_TO_CLAIM
+
+    if context.params["smoke"]:
+        return ["Next: everything works; the same without `--smoke` makes a result:",
+                f"  {shlex.join(words_again(context, ('smoke',)))}"]  # fmt: skip
+    if options["adapter"] is not None or options["recipe"] is not None:
+        return ["Next: one page with everything that is recorded:", f"  {command_on(options['out'], 'report')}"]
+    asked = [name.strip() for name in options["method"].split(",") if name.strip()]
+    tuned = [name for name in asked if name != "frozen"]
+    seeds = numbered_seeds(options["seeds"])
+    if "all" not in asked and len(tuned) < 2:
+        sets = [text if "." in text.partition("=")[0] else f"{tuned[0]}.{text}" for text in options["set"] if tuned]
+        own = [name for name in tuned if name not in method_entries()]
+        words = words_again(context, ("set",), method=",".join(["all", *own]))
+        told = shlex.join([*words, *(word for text in sets for word in ("--set", text))])
+        return ["Next: compare it with the other methods:", f"  {told}"]
+    if len(seeds) < SEEDS_TO_CLAIM:
+        more = [seed for seed in range(SEEDS_TO_CLAIM + len(seeds)) if seed not in seeds][: SEEDS_TO_CLAIM - len(seeds)]
+        told = shlex.join(words_again(context, seeds=seeds_text([*seeds, *more])))
+        return [
+            f"Next: {SEEDS_TO_CLAIM} seeds or more tell methods apart; what is recorded is not redone:",
+            f"  {told}",
+        ]
+    return ["Next: one page with everything that is recorded:", f"  {command_on(options['out'], 'report')}"]

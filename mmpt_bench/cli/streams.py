@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+ASCII = str.maketrans("–—−…†×≥≤±“”’", '---.*x><~""\'')
+"""What stands for the signs of tables in ASCII, a character for each, so that columns stay."""
+
+
 class Stream(io.TextIOWrapper):
     """Standard output or error; a character that its encoding lacks is written as `\\u2013`."""
 
@@ -45,7 +49,7 @@ class Stream(io.TextIOWrapper):
         if not text:
             return 0  # /dev/full refuses even nothing
         shown = text if self._escapes else without_escapes(text)
-        shown = shown.encode("ascii", "backslashreplace").decode() if self._ascii else shown
+        shown = shown.translate(ASCII).encode("ascii", "backslashreplace").decode() if self._ascii else shown
         self._try(lambda: super(Stream, self).write(shown))
         if "\n" in text:
             self.flush()
@@ -94,3 +98,28 @@ def console(stderr: bool = False) -> Console:
 
     stream = sys.stderr if stderr else sys.stdout
     return Console(file=Stream(stream, not stderr, escapes=True) if isinstance(stream, Stream) else None, stderr=stderr)
+
+
+def echo(text: str, err: bool = False, indent: str = "  ") -> None:
+    """Prints a text, wrapped at words where it goes to a terminal, or to where `COLUMNS` says how wide it is.
+
+    Args:
+        text: of one line or several.
+        err: on standard error.
+        indent: of the lines after a line's first.
+    """
+    import shutil
+    import textwrap
+
+    import click
+
+    stream = sys.stderr if err else sys.stdout
+    if not (stream.isatty() or os.environ.get("COLUMNS", "").isdigit()):
+        click.echo(text, err=err)
+        return
+    width = max(20, shutil.get_terminal_size().columns)
+    for line in text.split("\n"):
+        click.echo(
+            textwrap.fill(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False,
+                          replace_whitespace=False, drop_whitespace=True), err=err,
+        )  # fmt: skip

@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     "--accept", is_flag=True, help="Write search.md from recorded trials: does dev predict test? Run nothing."
 )
 @BACKBONE
+@click.option("--limit", type=click.IntRange(min=1), help="Score on the first so many questions of each task: a trial.")
 @click.option("--data", type=click.Path(path_type=Path), help="Folder of real data in the hub's schema.")
 @IMAGES
 @COLUMNS

@@ -70,6 +70,11 @@ def json_rows(text: str, path: Path) -> tuple[list[tuple[int, dict[str, Any]]], 
             if found and number == lines[-1][0] and not text.endswith("\n"):
                 return found, (f"the last line of `{path.name}` ({number}) was not finished; it is left out",)
             why = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+            if not found and not line.lstrip().startswith(("{", "[")):
+                raise RequestError(
+                    f"`{path.name}` holds no rows: line {number} is plain text. Rows come as JSON lines, a JSON array, "
+                    "CSV, TSV, Parquet or a folder of these: see docs/data.md."
+                ) from error
             raise RequestError(f"Line {number} of `{path.name}` is no JSON: {why}.") from error
     return found, ()
 

@@ -88,6 +88,11 @@ def write_figures(
     made = list(figures(figure_data(store, tasks, dict(colors)), kinds))
     drawn = [each for each in made if isinstance(each, Drawn)]
     missing = [each for each in made if isinstance(each, Missing)]
+    if not drawn and not store.records():
+        raise RequestError(
+            f"Nothing is recorded in `{store.root}` that could be drawn. "
+            "`mmpt-bench run --method all --tasks all` makes some; `--out` names another folder."
+        )
     if not drawn:
         raise RequestError("Nothing can be drawn yet. " + " ".join(f"{each.title}: {each.reason}" for each in missing))
     for each in drawn:

@@ -12,6 +12,10 @@ MOST = 10**9
 """Steps, examples a step, and tokens of an example."""
 MOST_SEED = 2**32 - 1
 """Of a run: what every generator of random numbers takes, that of PEFT's methods and of NumPy too."""
+SMOKE_STEPS, SMOKE_LIMIT = 3, 8
+"""Of a trial that everything works: a training of so many steps, and questions of each task. Not a result."""
+EVAL_BATCH = 64
+"""Questions that are answered together; no part of a budget."""
 
 
 @dataclass(frozen=True)

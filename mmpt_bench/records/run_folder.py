@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import shlex
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -259,21 +260,27 @@ def check_sum(row: Mapping[str, Any]) -> None:
         raise ValueError("it was edited, its hash says")
 
 
+def _repair_told(path: Path) -> str:
+    """Returns what helps where a line of records is damaged."""
+    root = path.parents[2] if path.parent.parent.name == "runs" else path.parent
+    command = shlex.join(["mmpt-bench", "doctor", "--repair", "--out", scrub(str(root))])
+    return f"`{command}` sets that line aside; what it says is evaluated again."
+
+
 def read_records(path: Path) -> list[Record]:
     """Returns the records in a file; UntrustedRecord for a damaged line, an unknown field or a wrong type."""
     records = []
     try:
         rows = read_jsonl(path)
     except UntrustedRecord as error:
-        hint = " Remove that line: what it says is evaluated again." if path.is_file() else ""
+        hint = f" {_repair_told(path)}" if path.is_file() else ""
         raise UntrustedRecord(f"{error}{hint}") from error
     for number, row in enumerate(rows, start=1):
         try:
             check_sum(row)
         except ValueError as error:
-            raise UntrustedRecord(
-                f"Record {number} of `{scrub(str(path))}` cannot be trusted: {error}. Remove it and run again."
-            ) from error
+            told = f"Record {number} of `{scrub(str(path))}` cannot be trusted: {error}."
+            raise UntrustedRecord(f"{told} {_repair_told(path)}") from error
         row.pop(SUM, None)
         try:
             records.append(from_plain(Record, row))

@@ -66,10 +66,13 @@ class Store:
                 f"`{scrub(str(self.root))}` is the published leaderboard, which runs leave as it is. Name another "
                 f"folder with `--out`; the default is `{DEFAULT}`."
             )
+        is_new = not self.root.exists()
         try:
             make_folder(self.root)
             probe.write_bytes(b"probe")
             probe.unlink(missing_ok=True)
+            if is_new:
+                self.root.rmdir()  # A request that is refused later leaves none.
         except OSError as error:
             raise RequestError(
                 f"The results folder `{scrub(str(self.root))}` cannot be written to: {error.strerror}. "

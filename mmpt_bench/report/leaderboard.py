@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -94,8 +95,8 @@ def write_leaderboard(
     if not records:
         root = store.root
         raise RequestError(
-            f"There are no records in `{root}`: `mmpt-bench run --method mmpt --tasks mme,pope --out {root}` makes "
-            "some."
+            f"There are no records in `{root}`. "
+            f"`mmpt-bench run --method mmpt --tasks mme,pope --out {shlex.quote(str(root))}` makes some."
         )
     if publish:
         store.publish()

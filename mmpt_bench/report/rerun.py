@@ -51,8 +51,9 @@ def run_command(
 
 
 def out_option(store: Store) -> list[str]:
-    """Returns the option that names the results folder, nothing where it is the default one; never a whole path."""
-    return [] if store.root == results_folder() else ["--out", store.root.name]
+    """Returns the option that names the results folder, nothing where it is the default one; never a machine's path."""
+    is_there = store.root.is_absolute() or ".." in store.root.parts
+    return [] if store.root == results_folder() else ["--out", store.root.name if is_there else str(store.root)]
 
 
 def reproduce(board: Board, store: Store) -> list[str]:

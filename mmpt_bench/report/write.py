@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -119,8 +120,8 @@ def write_report(
     """
     if not out.is_dir():
         raise RequestError(
-            f"There is no results folder `{out}`: `mmpt-bench run --method all --tasks all --out {out}` makes it; or "
-            "name another one with `--out`."
+            f"There is no results folder `{out}`. `mmpt-bench run --method all --tasks all "
+            f"--out {shlex.quote(str(out))}` makes it; or name another one with `--out`."
         )
     if images is not None and not images.is_dir():
         raise RequestError(f"There is no folder `{images}` to read pictures from.")

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mmpt_bench.common.errors import UntrustedRecord
 from mmpt_bench.records.budget import Budget
 from mmpt_bench.records.record import Record
-from mmpt_bench.records.store import Store
+from mmpt_bench.records.store import Store, published_folder
 from mmpt_bench.runs.plan import Job, Plan
 from mmpt_bench.stats.differences import detectable_difference
+
+OWN = ("embedded", "float32")
+"""Backbone and precision that the package was measured with."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,8 @@ class Cost:
     peak_bytes: int
     is_same_budget: bool
     """The runs it is estimated from had the same steps and batch."""
+    is_own: bool = False
+    """It is estimated from the package's own measurements, on another machine: nothing is recorded here yet."""
     least_bytes: int = 0
     """In half precision, what the largest training holds before any activation; 0 in float32."""
 
@@ -95,7 +102,7 @@ def estimate(plans: Sequence[Plan], store: Store) -> Cost:
     todo, tasks = [job for plan in plans for job in plan.open], plans[0].prepared.tasks
     trainings, evaluations = sum(not job.trained for job in todo), sum(len(job.todo) for job in todo)
     if not todo:
-        return Cost(0, 0, 0.0, 0, True)
+        return Cost(0, 0, 0.0, 0, is_same_budget=True)
     least = max((least_bytes(job) for job in todo if not job.trained), default=0)
     recipes = [job.recipe for job in todo]
     known = paces(
@@ -104,14 +111,18 @@ def estimate(plans: Sequence[Plan], store: Store) -> Cost:
         {recipe.dtype for recipe in recipes},
         [dataclasses.asdict(recipe.budget) for recipe in recipes],
     )
-    if known is None or (trainings and not known.an_example):
-        return Cost(trainings, evaluations, None, 0, False, least)
+    is_own = known is None or bool(trainings and not known.an_example)
+    if is_own:
+        known = own_paces() if {(recipe.backbone, recipe.dtype) for recipe in recipes} == {OWN} else None
+    if known is None:
+        return Cost(trainings, evaluations, None, 0, False, least_bytes=least)
     seconds = 0.0
     for job in todo:
         if not job.trained:
             seconds += known.training(job.recipe.method, job.recipe.budget)
         seconds += sum(known.asking(name, len(tasks[name].samples)) for name in job.todo)
-    return Cost(trainings, evaluations, seconds, known.peak_bytes, known.is_same_budget or not trainings, least)
+    is_same, peak = known.is_same_budget or not trainings, 0 if is_own else known.peak_bytes
+    return Cost(trainings, evaluations, seconds, peak, is_same, is_own, least)
 
 
 @dataclass(frozen=True)
@@ -130,6 +141,16 @@ class Paces:
     def asking(self, task: str, n: int) -> float:
         """Returns the seconds of `n` questions."""
         return self.a_question.get(task, self.a_question[""]) * n
+
+
+@functools.cache
+def own_paces() -> Paces:
+    """Returns what the runs of the published leaderboard took: the package's own measurements, on another machine."""
+    records = Store(published_folder()).records(told=lambda fault: None)
+    found = paces(records, {record.backbone_fingerprint for record in records}, {"float32"}, [])
+    if found is None or not found.an_example:
+        raise UntrustedRecord("The records of the published leaderboard lack trainings: install the package again.")
+    return found
 
 
 def paces(
@@ -172,6 +193,9 @@ def _how_long(cost: Cost) -> str:
         return "How long: not known before the first run with this backbone in this results folder."
     scaled = "" if cost.is_same_budget else ", which had another budget"
     memory = f"; peak memory {cost.peak_bytes / 2**20:,.0f} MiB" if cost.peak_bytes else ""
+    if cost.is_own and cost.trainings + cost.evaluations:
+        told = "by the package's own measurements on another machine: nothing like it is recorded here yet"
+        return f"How long: about {duration(cost.seconds)}, {told}."
     return f"How long: about {duration(cost.seconds)}, by recorded runs{scaled}{memory}."
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
@@ -15,7 +16,7 @@ from mmpt_bench.data.rows import SHIFTED
 from mmpt_bench.evaluation import task_catalog
 from mmpt_bench.evaluation.task import OFFICIAL
 from mmpt_bench.methods import method_catalog
-from mmpt_bench.records.budget import MOST_SEED, Budget
+from mmpt_bench.records.budget import EVAL_BATCH, MOST, MOST_SEED, Budget
 from mmpt_bench.records.store import results_folder
 from mmpt_bench.runs.bad_items import FAIL, SKIP
 from mmpt_bench.runs.request import Request, parse_overrides
@@ -23,6 +24,11 @@ from mmpt_bench.sources.corpora import TrainData, check_train_data
 from mmpt_bench.sources.task_rows import Columns
 from mmpt_bench.sources.weights import DTYPES, EMBEDDED, check_backbone
 
+FROZEN = "frozen"
+"""The method that trains nothing: the baseline."""
+SEEDS = re.compile(r"(\d{1,12})(?:-(\d{1,12}))?", re.ASCII)
+MOST_SEEDS = 10_000
+DEVICES = ("cpu", "cuda", "mps", "xpu")
 TRAIN = "train"
 """Stands before the columns of training data."""
 Names = str | Path | Sequence[str | Path]
@@ -33,7 +39,7 @@ class Options(TypedDict, total=False):
     """What may be given; each name is that of the command line's option, with `_` for `-`."""
 
     seeds: int | str | Sequence[int]
-    """One or more: 0, [0, 1, 2], "0,1,2"."""
+    """One or more: 0, [0, 1, 2], "0,1,2", "0-7"."""
     set: Mapping[str, object] | Sequence[str]
     """Hyperparameters: {"lora.r": 8}, ["lora.r=8"]."""
     variants: Mapping[str, Sequence[Mapping[str, object]]]
@@ -71,6 +77,8 @@ class Options(TypedDict, total=False):
     device: str | None
     offline: bool
     """Open no socket."""
+    eval_batch_size: int
+    """Questions that are answered together: a matter of memory and speed, not of the scores."""
     on_bad_item: str
     """"fail": a task with an image that cannot be used is recorded as failed, and training on bad examples is refused.
     "skip": they are left out, for all methods alike."""
@@ -120,6 +128,7 @@ def make_request(method: Names, tasks: Names, options: Options) -> Request:
         )
     except FieldError as error:
         raise RequestError(str(error).replace(f"`{error.field}`", f"`--{error.field.replace('_', '-')}`", 1)) from error
+    _check_device(options.get("device"))
     on_bad_item = options.get("on_bad_item", FAIL)
     if on_bad_item not in (FAIL, SKIP):
         raise unknown_name("way with bad items", on_bad_item, (FAIL, SKIP))
@@ -132,7 +141,7 @@ def make_request(method: Names, tasks: Names, options: Options) -> Request:
         methods=tuple(methods),
         overrides=parse_overrides(pairs(options.get("set", ())), methods),
         tasks=tuple(found),
-        seeds=_seeds(options.get("seeds", 0)),
+        seeds=numbered_seeds(options.get("seeds", 0)),
         backbone=backbone,
         train=_train_data(options),
         budget=budget,
@@ -148,14 +157,45 @@ def make_request(method: Names, tasks: Names, options: Options) -> Request:
         offline=options.get("offline", False),
         device=options.get("device"),
         guard=options.get("guard", True),
+        eval_batch=_eval_batch(options),
         on_bad_item=on_bad_item,
     )
 
 
+def _check_device(device: str | None) -> None:
+    """Refuses a name that is no device (RequestError), and a device that is not here (MachineError)."""
+    if device is None or device == "cpu":
+        return
+    kind, _, number = device.partition(":")
+    if kind not in DEVICES or (number and not number.isdigit()) or device.endswith(":"):
+        raise unknown_name("device", device[:60], DEVICES, "An NVIDIA GPU is `cuda`, the second one `cuda:1`.")
+    from mmpt_bench.engine.models.backbone import check_device
+
+    check_device(device)
+
+
+def _eval_batch(options: Options) -> int:
+    size = options.get("eval_batch_size", EVAL_BATCH)
+    if not 1 <= size <= MOST:
+        raise RequestError(f"`--eval-batch-size` is {str(size)[:40]}: a number from 1 to {MOST:,}.")
+    return size
+
+
 def requested(
-    method: Names, tasks: Names, trained: tuple[str | None, bool], recipe: str | Path | None, options: Options
+    method: Names,
+    tasks: Names,
+    trained: tuple[str | None, bool],
+    recipe: str | Path | None,
+    options: Options,
+    base: bool = False,
 ) -> tuple[Request, Any]:
-    """Returns (the request, the recipe that it repeats or None); `trained`: adapter, may it be of another base."""
+    """Returns (the request, the recipe that it repeats or None).
+
+    Args:
+        trained: adapter, may it be of another base.
+        base: the untuned model is evaluated too, before all others; not beside an adapter, whose setting is its own,
+            nor beside a recipe, which is one run.
+    """
     adapter, other_base = trained
     options, variants = options.copy(), options.get("variants", {})
     options.pop("variants", None)
@@ -168,19 +208,25 @@ def requested(
     if adapter is not None:
         from mmpt_bench.methods.trained_adapter import adapter_entry
 
-        request = make_request("frozen", tasks, options)
+        request = make_request(FROZEN, tasks, options)
         entry = adapter_entry(adapter, request.offline, other_base)
         return dataclasses.replace(request, methods=(entry,)), None
     if other_base:
         raise RequestError("`--other-base` is said of an adapter: name it with `--adapter`.")
     if recipe is None:
         request = make_request(method, tasks, options)
-        return dataclasses.replace(request, variants=_variants(variants, request)), None
+        return _with_base(dataclasses.replace(request, variants=_variants(variants, request)), base), None
     from mmpt_bench.records.recipe_file import read_recipe
     from mmpt_bench.runs.request import from_recipe
 
     wanted = read_recipe(Path(recipe))
-    return from_recipe(wanted, make_request("frozen", tasks, options)), wanted
+    return from_recipe(wanted, make_request(FROZEN, tasks, options)), wanted
+
+
+def _with_base(request: Request, base: bool) -> Request:
+    if not base or any(entry.name == FROZEN for entry in request.methods):
+        return request
+    return dataclasses.replace(request, methods=(method_catalog.named_method(FROZEN), *request.methods))
 
 
 def _variants(
@@ -289,12 +335,34 @@ def _train_columns(options: Options) -> tuple[tuple[str, str], ...]:
     return tuple((column, own) for _, column, own in column_names(texts, tasks, train=True))
 
 
-def _seeds(given: int | str | Sequence[int]) -> tuple[int, ...]:
+def numbered_seeds(given: int | str | Sequence[int]) -> tuple[int, ...]:
+    """Returns seeds: 0, [0, 1], "0,1", "0-7" and "0-3,8"; RequestError for anything else, and for one named twice."""
     text = ",".join(map(str, given)) if isinstance(given, Sequence) and not isinstance(given, str) else str(given)
-    try:
-        seeds = tuple(int(part) for part in text.split(",") if part.strip())
-    except ValueError as error:
-        raise RequestError(f"`--seeds {text}`: whole numbers, comma-separated.") from error
-    if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0 or max(seeds) > MOST_SEED:
-        raise RequestError(f"`--seeds {text[:60]}`: one or more different numbers from 0 to {MOST_SEED:,}.")
-    return seeds
+    seeds: list[int] = []
+    for part in (part.strip() for part in text.split(",") if part.strip()):
+        found = SEEDS.fullmatch(part)
+        if found is None:
+            raise RequestError(f"`--seeds {text[:60]}`: whole numbers and ranges, as in `0,1,2`, `0-7` or `0-3,8`.")
+        first, last = int(found[1]), int(found[2] or found[1])
+        if not first <= last <= MOST_SEED or last - first >= MOST_SEEDS:
+            seeds = []
+            break
+        seeds += range(first, last + 1)
+    if not seeds or len(set(seeds)) != len(seeds) or len(seeds) > MOST_SEEDS:
+        raise RequestError(
+            f"`--seeds {text[:60]}`: different numbers from 0 to {MOST_SEED:,}, at most {MOST_SEEDS:,} of them; a "
+            "range as in `0-7`."
+        )
+    return tuple(seeds)
+
+
+def seeds_text(seeds: Sequence[int]) -> str:
+    """Returns seeds as `--seeds` takes them, ranges short: "0-5", "0,1,8"."""
+    runs: list[list[int]] = []
+    for seed in sorted(seeds):
+        if runs and seed == runs[-1][-1] + 1:
+            runs[-1].append(seed)
+        else:
+            runs.append([seed])
+    parts = ([f"{run[0]}-{run[-1]}"] if len(run) > 2 else [str(seed) for seed in run] for run in runs)
+    return ",".join(part for run in parts for part in run)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmpt_bench.common.entries import Entry, own_fingerprint
-from mmpt_bench.common.errors import UntrustedRecord
+from mmpt_bench.common.errors import RequestError, UntrustedRecord
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.records import keys, learning_rates
 from mmpt_bench.records.keys import RATE
@@ -97,6 +97,8 @@ def _jobs(
             done = tuple(name for name in is_done if is_done[name])
             todo = tuple(name for name in is_done if not is_done[name])
             trained = not method.trains or folder.is_trained
+            if todo and not trained:
+                _check_batch(recipe, prepared)
             label = _label(request, entry, fields)
             jobs[recipe.train_key] = Job(recipe, method, source, trained, todo, done, label, fault)
     return tuple(jobs.values())
@@ -106,6 +108,16 @@ def _label(request: Request, entry: Entry, fields: Mapping[str, str]) -> str:
     """Returns the method's name, with its hyperparameters where it has several variants: "lora (r=2)"."""
     told = ", ".join(f"{name}={text}" for name, text in fields.items()) if len(request.fields_of(entry)) > 1 else ""
     return f"{entry.name} ({told})" if told else entry.name
+
+
+def _check_batch(recipe: Recipe, prepared: Prepared) -> None:
+    """Refuses a step of more examples than there are (RequestError)."""
+    n, size = prepared.corpus.size, recipe.budget.batch_size
+    if size > n:
+        raise RequestError(
+            f"`--batch-size {size}` is more than the {n:,} examples of the training data `{prepared.corpus.name}`. "
+            f"Write {n} or less."
+        )
 
 
 def _recorded(folder: RunFolder) -> tuple[set[str], str]:

@@ -14,7 +14,7 @@ from mmpt_bench.data.rows import SHIFTED, is_generated, suite_of
 from mmpt_bench.evaluation.task import OFFICIAL
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.records import keys
-from mmpt_bench.records.budget import Budget
+from mmpt_bench.records.budget import EVAL_BATCH, Budget
 from mmpt_bench.records.recipe import Recipe
 from mmpt_bench.records.store import results_folder
 from mmpt_bench.runs.bad_items import FAIL, SKIP, checked_corpus, checked_task, with_opened_images
@@ -57,7 +57,7 @@ class Request:
     rule: str = OFFICIAL
     """Parse rule of every task."""
     offline: bool = False
-    eval_batch: int = 64
+    eval_batch: int = EVAL_BATCH
     device: str | None = None
     guard: bool = True
     """In half precision, ask close calls again the plain way."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -39,6 +40,9 @@ def asking(what: str, hint: str, offline: bool) -> Iterator[None]:
         hooks.append(_bounded)
     # That of its library for HTTP, which has changed: timeouts and faults of proxies are of this class alone.
     http_error: type[Exception] = HfHubHTTPError.__bases__[0]
+    library = logging.getLogger("huggingface_hub")
+    level = library.level
+    library.setLevel(logging.ERROR)  # Its warnings are of retries, whose end is said below.
     try:
         yield
     except HFValidationError as error:
@@ -50,6 +54,8 @@ def asking(what: str, hint: str, offline: bool) -> Iterator[None]:
             raise MachineError(f"What answers for the hub sent no answer of the hub for {what}. {hint}") from error
         why = "`--offline` forbids asking the hub" if offline else _why(error, constants.HF_HUB_ETAG_TIMEOUT)
         raise MachineError(f"The {what} is not in the local cache, and {why}. {hint}") from error
+    finally:
+        library.setLevel(level)
 
 
 def _bounded(request: Any) -> None:
@@ -100,7 +106,10 @@ def repository_files(repository: str, revision: str | None, kind: str) -> list[s
     """Returns the names of the files of a repository of some kind ("model", "dataset") on the hub."""
     from huggingface_hub import HfApi
 
-    return list(HfApi().list_repo_files(repository, repo_type=kind, revision=revision))
+    # One request: a listing of folders is asked for six times where nobody answers.
+    hub = HfApi()
+    found = (hub.dataset_info if kind == "dataset" else hub.model_info)(repository, revision=revision)
+    return [file.rfilename for file in found.siblings or ()]
 
 
 def is_offline(offline: bool) -> bool:

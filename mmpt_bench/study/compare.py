@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
@@ -15,9 +16,13 @@ from mmpt_bench.common.errors import RequestError, unknown_name
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.records.record import Record
-from mmpt_bench.records.store import Store
+from mmpt_bench.records.store import Store, published_folder
 from mmpt_bench.study.ablation_board import ablation_boards
 from mmpt_bench.study.comparison_text import ComparisonResult, sentence, threads_note
+
+RUN = ("mmpt-bench", "run")
+PUBLISHED = "published"
+"""Names the published board, or with `:NAME` a row of it."""
 
 
 def answer_to(
@@ -25,32 +30,42 @@ def answer_to(
     names: Sequence[str],
     tasks: Mapping[str, Task],
     scope: Scope | None = None,
-    track: str = "",
+    setting: str = "",
     only: Sequence[str] = (),
     n_resamples: int = RESAMPLES,
+    published: Store | None = None,
 ) -> ComparisonResult:
     """Returns how some methods, variants or runs differ, pair by pair.
 
     Args:
         store: the results folder.
-        names: labels of a board or an ablation, methods that have one row there, or runs (their beginnings do).
+        names: labels of a board or an ablation, methods that have one row there, or runs (their beginnings do);
+            `published:NAME` is a row of the published board in the same setting, `published` stands for all of them.
         tasks: every task that records may be of, by name, in the order of the columns.
         scope: "method", "checkpoint"; by default what the seeds allow.
-        track: of the board, where several hold the names.
+        setting: of the board, where several hold the names.
         only: tasks that count; all where it is empty.
         n_resamples: of every interval.
+        published: the results folder of the published board; that of the project by default.
 
     Raises:
         RequestError: as `compare` does.
     """
-    if len(set(names)) < 2:
+    if len(set(names)) < 2 and PUBLISHED not in names:
         raise RequestError("Name two methods or more: `mmpt-bench compare lora mmpt`.")
     records = store.records()
-    found, labels = _resolved(store, records, names, tasks, track, n_resamples)
+    own = [name for name in names if name.partition(":")[0] != PUBLISHED]
+    if len(own) < len(names):
+        theirs = evidence(published or Store(published_folder()), tasks, n_resamples)
+        mine = _resolved(store, records, own, tasks, setting, n_resamples) if own else None
+        found, labels = _beside_published(mine, theirs, names)
+    else:
+        found, labels = _resolved(store, records, names, tasks, setting, n_resamples)
     if only:
         found = _restricted(found, only)
     is_run = not {row.label for row in found.board.rows}.isdisjoint(record.run for record in records)
-    pairs = list(combinations(labels, 2))
+    is_own = {label: label.partition(":")[0] != PUBLISHED for label in labels}
+    pairs = [pair for pair in combinations(labels, 2) if not own or any(is_own[label] for label in pair)]
     made = contrasts(found, tasks, pairs, "checkpoint" if is_run else scope, n_resamples)
     if is_run:
         made = tuple(replace(each, seeds=()) for each in made)
@@ -65,27 +80,69 @@ def answer_to(
     return ComparisonResult(found.board, labels, made, told)
 
 
+def _beside_published(
+    mine: tuple[Evidence, tuple[str, ...]] | None, theirs: Sequence[Evidence], names: Sequence[str]
+) -> tuple[Evidence, tuple[str, ...]]:
+    """Returns a board with one's own rows and those of the published board in the same setting, and the labels.
+
+    Args:
+        mine: one's own board and labels; None where published rows alone are compared.
+        theirs: the published boards.
+        names: with those of published rows.
+    """
+    own, labels = mine or (theirs[0], ())
+    same = next((e for e in theirs if (e.board.track, e.board.limit) == (own.board.track, own.board.limit)), None)
+    if same is None:
+        told = "; ".join(f"{each.board.title}, setting {each.board.track[:8]}" for each in theirs)
+        raise RequestError(
+            f"The published board has no results in the setting of {', '.join(labels)} ({own.board.track[:8]}). "
+            f"It has: {told}. Rows compare where backbone, training data, budget, precision and limit are equal."
+        )
+    wanted = dict.fromkeys(row.label for row in same.board.rows) if PUBLISHED in names else {}
+    for name in (name.partition(":")[2] for name in names if name.startswith(f"{PUBLISHED}:")):
+        if not (label := _label(same.board, name)):
+            known = [row.label for row in same.board.rows]
+            raise unknown_name("row of the published board", name, known, "`mmpt-bench leaderboard --published`.")
+        wanted[label] = None
+    moved = {label: f"{PUBLISHED}:{label}" for label in wanted}
+    rows = [replace(row, label=moved[row.label]) for row in same.board.rows if row.label in moved]
+    rows += own.board.rows if mine else []
+    what = {(c.task, c.version, c.data_fingerprint, c.decode) for c in same.board.columns}
+    board = replace(
+        own.board,
+        # A place is among the rows of its own board.
+        rows=tuple(replace(row, place=None, place_interval=None, groups="") for row in rows),
+        columns=tuple(c for c in own.board.columns if (c.task, c.version, c.data_fingerprint, c.decode) in what),
+        comparisons=(),
+    )
+    scores = (own.scores if mine else {}) | {moved[label]: same.scores[label] for label in moved}
+    return Evidence(board, scores, None), (*labels, *moved.values())
+
+
 def _seeds(seeds: Sequence[int]) -> str:
     return f"seeds {', '.join(map(str, seeds))}" if seeds else "not trained"
 
 
 def _resolved(
-    store: Store, records: list[Record], names: Sequence[str], tasks: Mapping[str, Task], track: str, n_resamples: int
+    store: Store, records: list[Record], names: Sequence[str], tasks: Mapping[str, Task], setting: str, n_resamples: int
 ) -> tuple[Evidence, tuple[str, ...]]:
     """Returns the board that holds all the names, and their labels on it."""
     of_runs = _runs(store, records, names, tasks, n_resamples)
     if of_runs is not None:
         return of_runs
     boards = list(evidence(store, tasks, n_resamples, records))
-    places = _holding(boards, names, track)
+    places = _holding(boards, names, setting)
     if not places:
         ablations = [each.evidence for each in ablation_boards(store, tasks, n_resamples, records)]
         boards += [each for each in ablations if each is not None]
-        places = _holding(boards, names, track)
+        places = _holding(boards, names, setting)
     if not places:
         known = [row.label for each in boards for row in each.board.rows]
         if not known:
-            raise RequestError(f"Nothing is recorded in `{store.root}`: `mmpt-bench run --method all` makes something.")
+            raise RequestError(
+                f"Nothing is recorded in `{store.root}`. "
+                f"`{shlex.join([*RUN, '--method', 'all', '--out', str(store.root)])}` makes something."
+            )
         lost = next((name for name in names if not any(_label(each.board, name) for each in boards)), "")
         several = list(dict.fromkeys(row.label for each in boards for row in each.board.rows if row.method == lost))
         if several:
@@ -95,23 +152,25 @@ def _resolved(
             tasks_there = ",".join(dict.fromkeys(c.task for each in boards for c in each.board.columns))
             raise RequestError(
                 f"`{lost}` has no finished run in `{store.root}`: "
-                f"`mmpt-bench run --method {lost} --tasks {tasks_there} --out {store.root}` makes one."
+                f"`{shlex.join([*RUN, '--method', lost, '--tasks', tasks_there, '--out', str(store.root)])}` makes one."
             )
         if lost:
             raise unknown_name("method or run", lost, dict.fromkeys(known), "`mmpt-bench ls runs` lists what there is.")
-        raise RequestError(f"No board holds all of {', '.join(names)}: they were run on different tracks or limits.")
+        raise RequestError(
+            f"No board holds all of {', '.join(names)}: they were run in different settings, or with different limits."
+        )
     if len(places) > 1 and len({each.board.track for each, _ in places}) > 1:
-        told = "; ".join(f"`--track {each.board.track}`: {each.board.title}" for each, _ in places)
+        told = "; ".join(f"`--setting {each.board.track}`: {each.board.title}" for each, _ in places)
         raise RequestError(f"Several boards hold {', '.join(names)}: say which one. {told}.")
     return places[0]
 
 
-def _holding(boards: Sequence[Evidence], names: Sequence[str], track: str) -> list[tuple[Evidence, tuple[str, ...]]]:
-    """Returns the boards of a track that have a row for every name, with their labels."""
+def _holding(boards: Sequence[Evidence], names: Sequence[str], setting: str) -> list[tuple[Evidence, tuple[str, ...]]]:
+    """Returns the boards of a setting that have a row for every name, with their labels."""
     found = []
     for each in boards:
         labels = tuple(_label(each.board, name) for name in names)
-        if all(labels) and (not track or each.board.track == track):
+        if all(labels) and setting in ("", each.board.track):
             found.append((each, labels))
     return found
 

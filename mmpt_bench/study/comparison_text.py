@@ -74,8 +74,10 @@ def sentence(made: Sequence[Contrast], board: Board) -> str:
         return _of_pair(main[0], board, what)
     better = [f"{each.better} over {_other(each)}" for each in main if each.better is not None]
     even = [f"{each.first} and {each.second}" for each in main if each.better is None]
-    told = f"Separated on {what}: {'; '.join(better)}." if better else f"Nothing is separated on {what}."
-    told += f" Not separated: {'; '.join(even)}." if even and better else ""
+    told = (
+        f"Significantly better on {what}: {'; '.join(better)}." if better else f"No significant difference on {what}."
+    )
+    told += f" Not significantly different: {'; '.join(even)}." if even and better else ""
     return told + _few(main)
 
 
@@ -105,8 +107,8 @@ def _of_pair(each: Contrast, board: Board, what: str) -> str:
             return f"{told}by {size} {unit} ({basis}; {on}). Of the methods this says nothing: that takes seeds."
         found = _amount(each.detectable or 0.0, each, board)
         return (
-            f"These checkpoints of {each.first} and {each.second} are not separated{where} on {what}: {_ahead(each)} "
-            f"by {size} {unit} ({basis}; {on}); a difference of {found} would have been found 4 times of 5."
+            f"These checkpoints of {each.first} and {each.second} are not significantly different{where} on {what}: "
+            f"{_ahead(each)} by {size} {unit} ({basis}; {on}); a difference of {found} would have been found 4 times of 5."
         )
     if each.better is not None:
         return f"{each.better} is better than {_other(each)} on {what}: by {size} {unit} ({basis}; {on})."
@@ -116,10 +118,10 @@ def _of_pair(each: Contrast, board: Board, what: str) -> str:
     could = (
         f"a difference of {_amount(each.detectable, each, board)} would have been found 4 times of 5"
         if each.detectable is not None
-        else f"{len(each.seeds)} seeds can separate nothing, {SEEDS_TO_CLAIM} are needed"
+        else f"{len(each.seeds)} seeds can show no significant difference, {SEEDS_TO_CLAIM} are needed"
     )
     return (
-        f"{each.first} and {each.second} are not separated on {what}: {_ahead(each)} by {size} {unit} "
+        f"{each.first} and {each.second} are not significantly different on {what}: {_ahead(each)} by {size} {unit} "
         f"({basis}; {on}); {could}."
     )
 
@@ -141,12 +143,12 @@ def _toward_better(each: Contrast) -> tuple[float, float]:
 
 def _basis(each: Contrast) -> str:
     seeds = f"{len(each.seeds)} seeds, " if each.scope == "method" else ""
-    return f"{seeds}{each.n_pictures:,} pictures"
+    return f"{seeds}{each.n_pictures:,} images"
 
 
 def _few(main: Sequence[Contrast]) -> str:
     few = [each for each in main if each.scope == "method" and each.detectable is None]
-    return f" Fewer than {SEEDS_TO_CLAIM} seeds can separate nothing." if few else ""
+    return f" Fewer than {SEEDS_TO_CLAIM} seeds can show no significant difference." if few else ""
 
 
 def _ahead(each: Contrast) -> str:
@@ -185,39 +187,45 @@ def as_plain(answer: ComparisonResult) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def tables(answer: ComparisonResult) -> tuple[Table, Table]:
+def tables(answer: ComparisonResult) -> list[Table]:
     """Returns what to print below the sentence: the differences, and the rows themselves."""
-    return _differences_table(answer), _rows_table(answer)
+    return [*_differences_tables(answer), _rows_table(answer)]
 
 
-def _differences_table(answer: ComparisonResult) -> Table:
-    pairs = list(dict.fromkeys(f"{each.first} − {each.second}" for each in answer.contrasts))
-    names = ("On", "Difference", "95 % interval", "p here", "p on board", "Found from", "Better")
-    table = _empty(pairs[0], names) if len(pairs) == 1 else _empty("", ("Pair", *names))
+def _differences_tables(answer: ComparisonResult) -> list[Table]:
+    """Returns the differences of a pair by task, or of several pairs a table for each task; 80 columns are enough."""
+    pairs = list(dict.fromkeys((each.first, each.second) for each in answer.contrasts))
+    names = ("Difference", "95 %\ninterval", "p here", "p on\nboard", "Found\nfrom", "Better")
+    if len(pairs) == 1:
+        made = {"": _empty(" − ".join(pairs[0]), ("On", *names))}
+    else:
+        made = {each.task: _empty(f"On {_on(each, answer.board)}", ("Pair", *names)) for each in answer.contrasts}
     for each in answer.contrasts:
-        on = "mean of tasks" if each.task == OVERALL else _what(each, answer.board)
         low, high = (_amount(value, each, answer.board) for value in each.difference.interval)
-        table.add_row(
-            *([] if len(pairs) == 1 else [rich_text(f"{each.first} − {each.second}")]),
-            rich_text(on),
+        made["" if len(pairs) == 1 else each.task].add_row(
+            rich_text(_on(each, answer.board) if len(pairs) == 1 else f"{each.first} − {each.second}"),
             _amount(each.difference.estimate, each, answer.board),
             f"{low} to {high}",
             numbers.p_value(each.p_holm),
             numbers.NOTHING if each.on_board is None else numbers.p_value(each.on_board.p_adjusted),
             numbers.NOTHING if each.detectable is None else _amount(each.detectable, each, answer.board),
-            rich_text(each.better or "not separated"),
+            rich_text(each.better or "neither"),
         )
-    return table
+    return list(made.values())
+
+
+def _on(each: Contrast, board: Board) -> str:
+    return "mean of tasks" if each.task == OVERALL else _what(each, board)
 
 
 def _rows_table(answer: ComparisonResult) -> Table:
     """Returns the rows themselves: overall, place and groups, and how much of full fine-tuning's gain is kept."""
-    table = _empty(answer.board.title, ("Method", "Overall", "Place", "Gain recovered", "Trained", "Seeds"))
+    table = _empty(answer.board.title, ("Method", "Overall", "Place", "Gain\nrecovered", "Trained", "Seeds"))
     for row in answer.board.rows:
         if row.label in answer.labels:
             table.add_row(
                 rich_text(row.label),
-                f"{numbers.percent(row.overall)} ({numbers.percents(row.overall_interval)})",
+                f"{numbers.percent(row.overall)}\n{numbers.percents(row.overall_interval)}",
                 numbers.place(row),
                 rich_text(numbers.ratio(row.retention.get("gain_recovered"))),
                 numbers.share(row),
@@ -234,5 +242,6 @@ def _empty(title: str, names: Sequence[str]) -> Table:
     for name in names:
         # Labels of variants differ at their ends: none may be cut.
         is_text = name in ("Pair", "On", "Better", "Method")
-        table.add_column(name, justify="left" if is_text else "right", overflow="fold")
+        may_fold = is_text or name.startswith("Gain")
+        table.add_column(name, justify="left" if is_text else "right", overflow="fold", no_wrap=not may_fold)
     return table

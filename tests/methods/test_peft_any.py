@@ -212,7 +212,19 @@ def test_model_card_says_how_to_load(backbone: Any, tmp_path: Path) -> None:
 
 def test_command_line_trains_a_method_of_peft_and_evaluates_its_adapter(tmp_path: Path) -> None:
     common = ["--tasks", "mnist", "--limit", "3", "--out", str(tmp_path), "--json"]
-    train = ["run", "--method", "peft:VERA", "--set", "peft-vera.r=4", "--steps", "2", "--batch-size", "2", *common]
+    train = [
+        "run",
+        "--no-base",
+        "--method",
+        "peft:VERA",
+        "--set",
+        "peft-vera.r=4",
+        "--steps",
+        "2",
+        "--batch-size",
+        "2",
+        *common,
+    ]
     assert CliRunner().invoke(cli, train, catch_exceptions=False).exit_code == 0
     (folder,) = tmp_path.glob("runs/*/adapter")
     result = CliRunner().invoke(cli, ["run", "--adapter", str(folder), *common], catch_exceptions=False)

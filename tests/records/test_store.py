@@ -40,8 +40,11 @@ def test_proc_is_refused_as_results_folder() -> None:
         Store(Path("/proc/results")).check_writable()
 
 
-def test_writable_results_folder_is_left_empty(tmp_path: Path) -> None:
+def test_writable_results_folder_is_left_as_it_was(tmp_path: Path) -> None:
     store = store_in(tmp_path)
+    store.check_writable()
+    assert not store.root.exists()
+    store.root.mkdir()
     store.check_writable()
     assert list(store.root.iterdir()) == []
 
@@ -185,6 +188,7 @@ def test_a_results_folder_may_be_deep_and_there_already(tmp_path: Path) -> None:
     store = Store(tmp_path / "a" / "b" / "results")
     for _ in range(2):
         store.check_writable()
+        store.root.mkdir(exist_ok=True)
         assert list(store.root.iterdir()) == []
 
 

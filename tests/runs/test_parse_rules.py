@@ -48,7 +48,7 @@ def test_another_rule_reads_the_kept_replies_and_asks_nothing(tmp_path: Path) ->
     bench(*words, cwd=tmp_path)
     (path,) = (tmp_path / "mmpt-results" / "runs").glob("*/pope.jsonl")
     before = path.read_bytes()
-    assert "1 evaluations to do" in bench(*words, "--parse", "vlmevalkit", cwd=tmp_path)
+    assert "1 evaluation to do" in bench(*words, "--parse", "vlmevalkit", cwd=tmp_path)
     assert path.read_bytes() == before
     records = {record.parse_rule: record for record in Store(tmp_path / "mmpt-results").records()}
     assert records.keys() == {"official", "vlmevalkit"}

@@ -29,7 +29,7 @@ QUICK = ("--steps", "3", "--batch-size", "4", "--limit", "8")
 def test_the_main_command_trains_evaluates_and_writes_a_leaderboard_and_a_second_one_does_nothing(
     tmp_path: Path,
 ) -> None:
-    first = bench("run", "--method", "mmpt,frozen", "--tasks", "mme,pope", *QUICK, cwd=tmp_path)
+    first = bench("run", "--method", "mmpt", "--tasks", "mme,pope", *QUICK, cwd=tmp_path)
     assert "1 to train, 4 evaluations to do" in first.stderr
     searched = {choice.search.backbone_fingerprint for choice in learning_rates.read(learning_rates.shipped())}
     is_searched = backbone_fingerprint("embedded") in searched
@@ -37,13 +37,20 @@ def test_the_main_command_trains_evaluates_and_writes_a_leaderboard_and_a_second
     assert re.search(rf"mmpt: learning rate \S+, {told}", first.stderr)
     assert "step 3/3, loss" in first.stderr
     assert re.search(r"mmpt\b.* new", first.stdout)
+    assert re.search(r"^frozen: mme [\d.]+ / \d+ \(95 % CI ", first.stderr, re.MULTILINE)
+    assert re.search(r"^mmpt seed 0: pope [\d.]+ % \(95 % CI ", first.stderr, re.MULTILINE)
+    assert re.search(r"points (above|below) the untuned base \(95 % CI .*; one seed, exploratory\)", first.stdout)
+    again = ["mmpt-bench", "run", "--method", "all", "--tasks", "mme,pope", *QUICK]
+    assert sorted(first.stderr.splitlines()[-1].split()) == sorted(again)
+    log = (tmp_path / "mmpt-results" / "mmpt-bench.log").read_text()
+    assert re.search(r"^[\d-]+ [\d:,]+ INFO mmpt seed 0: pope ", log, re.MULTILINE)
     for name in ("leaderboard.csv", "leaderboard.md"):
         assert (tmp_path / "mmpt-results" / name).stat().st_size > 200
     records = Store(tmp_path / "mmpt-results").records()
     assert sorted((r.method, r.task) for r in records) == [(m, t) for m in ("frozen", "mmpt") for t in ("mme", "pope")]
     assert all(r.status == "ok" and r.suite == "embedded" and r.interval for r in records)
     before = {path: path.read_bytes() for path in (tmp_path / "mmpt-results").rglob("*.jsonl")}
-    second = bench("run", "--method", "mmpt,frozen", "--tasks", "mme,pope", *QUICK, "--json", cwd=tmp_path)
+    second = bench("run", "--method", "mmpt", "--tasks", "mme,pope", *QUICK, "--json", cwd=tmp_path)
     assert "recorded already" in second.stderr
     assert {path: path.read_bytes() for path in (tmp_path / "mmpt-results").rglob("*.jsonl")} == before
     assert {row["method"] for row in json.loads(second.stdout)["boards"][0]["rows"]} == {"mmpt", "frozen"}
@@ -65,16 +72,17 @@ def test_the_clean_world_is_asked_of_the_same_adapter_on_a_leaderboard_of_its_ow
 
 
 def test_a_new_task_reuses_the_trained_adapter(tmp_path: Path) -> None:
-    bench("run", "--method", "vpt", "--tasks", "cifar10", *QUICK, cwd=tmp_path)
+    bench("run", "--method", "vpt", "--no-base", "--tasks", "cifar10", *QUICK, cwd=tmp_path)
     (adapter,) = (tmp_path / "mmpt-results" / "runs").glob("vpt-*/adapter/adapter_model.safetensors")
     made = adapter.stat().st_mtime_ns
-    again = bench("run", "--method", "vpt", "--tasks", "cifar10,vsr", *QUICK, cwd=tmp_path)
-    assert "0 to train, 1 evaluations to do, 1 recorded already" in again.stderr
+    again = bench("run", "--method", "vpt", "--no-base", "--tasks", "cifar10,vsr", *QUICK, cwd=tmp_path)
+    assert "0 to train, 1 evaluation to do, 1 recorded already" in again.stderr
     assert adapter.stat().st_mtime_ns == made
 
 
 def test_an_interrupted_run_says_so_and_the_same_command_ends_with_the_same_bytes(tmp_path: Path) -> None:
     words = ("run", "--method", "projector", "--tasks", "cifar10", "--steps", "60", "--batch-size", "4", "--limit", "8")
+    words = (*words, "--no-base")
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-m", "mmpt_bench", *words, "--out", "cut"]
     process = subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True)
@@ -189,7 +197,9 @@ def test_what_does_not_train_is_one_run_whatever_the_seeds(tmp_path: Path) -> No
 
 
 def test_a_recipe_repeats_its_run_and_an_edited_one_is_another(tmp_path: Path) -> None:
-    bench("run", "--method", "vpt", "--set", "learning_rate=0.01", "--tasks", "mnist", *QUICK, cwd=tmp_path)
+    bench(
+        "run", "--method", "vpt", "--no-base", "--set", "learning_rate=0.01", "--tasks", "mnist", *QUICK, cwd=tmp_path
+    )
     (recipe,) = (tmp_path / "mmpt-results" / "runs").glob("*/recipe.yaml")
     bench("run", "--recipe", str(recipe), "--tasks", "mnist", "--limit", "8", "--out", "again", cwd=tmp_path)
     name = "runs/*/adapter/adapter_model.safetensors"
@@ -223,7 +233,7 @@ def test_published_records_stand_on_the_board_and_do_not_stand_for_a_run_of_ones
     (tmp_path / "mmpt-results" / "runs").rename(tmp_path / "elsewhere")
     board = json.loads(bench("leaderboard", "--json", cwd=tmp_path).stdout)["boards"][0]
     assert [row["method"] for row in board["rows"]] == ["frozen"]
-    assert "1 evaluations to do, 0 recorded already" in bench(*words, cwd=tmp_path).stderr
+    assert "1 evaluation to do, 0 recorded already" in bench(*words, cwd=tmp_path).stderr
 
 
 def test_a_run_says_which_hyperparameters_are_not_the_defaults(tmp_path: Path) -> None:
@@ -243,7 +253,7 @@ def costs_by_seed(folder: Path) -> dict[int, Record]:
 
 @pytest.mark.slow
 def test_costs_are_a_runs_own_where_it_is_the_first_of_its_process(tmp_path: Path) -> None:
-    words = ("run", "--method", "projector", "--tasks", "cifar10", *QUICK)
+    words = ("run", "--method", "projector", "--no-base", "--tasks", "cifar10", *QUICK)
     bench(*words, "--seeds", "0,1", cwd=tmp_path)
     bench(*words, "--seeds", "1,2,3", "--measure-costs", cwd=tmp_path)
     found = costs_by_seed(tmp_path)

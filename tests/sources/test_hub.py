@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,21 @@ def test_a_hub_that_refuses_or_never_answers_is_one_sentence_in_bounded_time(
     hub += [answer] * bool(answer)
     with pytest.raises(MachineError, match=said):
         backbone_folder("nobody/model")
+
+
+@pytest.mark.parametrize("answer", ["503", ""])
+def test_a_listing_is_asked_for_once_and_quietly(
+    hub: list[str], answer: str, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    from mmpt_bench.sources.hub import asking, dataset_files
+
+    hub += [answer] * bool(answer)
+    began = time.monotonic()
+    with pytest.raises(MachineError, match="is not in the local cache"), asking("data set `a/b`", "Wait.", False):
+        dataset_files("a/b", "main")
+    assert time.monotonic() - began < 3, "the hub's own listing tries six times, for 23 seconds and more"
+    assert capfd.readouterr().err == ""
+    assert not [record for record in caplog.records if record.name.startswith("huggingface_hub")]
 
 
 def test_a_proxy_that_is_not_there_is_named(hub: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -170,7 +170,7 @@ def test_a_wrong_request_is_refused_with_the_reason_before_torch_is_imported(
 
 
 def test_an_ablation_shares_what_is_recorded_and_stays_off_the_leaderboard(tmp_path: Path) -> None:
-    bench("run", "--method", "mmpt", "--tasks", "cifar10", *QUICK, cwd=tmp_path)
+    bench("run", "--method", "mmpt", "--no-base", "--tasks", "cifar10", *QUICK, cwd=tmp_path)
     words = ("ablate", "--text-len", "5,10", "--tasks", "cifar10", *QUICK)
     first = bench(*words, cwd=tmp_path)
     # `--text-len 10` is MMPT as it is: trained by `run` already.

@@ -41,7 +41,7 @@ GOOD, BAD = "1" * 19 + "0", "1" * 10 + "0" * 10
 def test_a_better_method_is_called_better_over_seeds_and_pictures(tmp_path: Path) -> None:
     answer = answer_to(filled(tmp_path, 8, {"lora": GOOD, "mmpt": BAD}), ["lora", "mmpt"], TASKS, n_resamples=200)
     assert answer.sentence.startswith("lora is better than mmpt on the mean of 2 tasks: by ")
-    assert "8 seeds, 120 pictures" in answer.sentence
+    assert "8 seeds, 120 images" in answer.sentence
     assert [each.task for each in answer.contrasts] == ["", "colours", "shapes"]
     assert {each.better for each in answer.contrasts} == {"lora"}
 
@@ -55,8 +55,8 @@ def test_the_order_of_the_names_changes_the_sign_alone(tmp_path: Path) -> None:
 
 def test_fewer_than_six_seeds_separate_nothing_and_the_sentence_says_so(tmp_path: Path) -> None:
     answer = answer_to(filled(tmp_path, 3, {"lora": GOOD, "mmpt": BAD}), ["lora", "mmpt"], TASKS, n_resamples=200)
-    assert "are not separated" in answer.sentence
-    assert "3 seeds can separate nothing, 6 are needed" in answer.sentence
+    assert "are not significantly different" in answer.sentence
+    assert "3 seeds can show no significant difference, 6 are needed" in answer.sentence
     assert all(each.better is None and each.detectable is None for each in answer.contrasts)
 
 
@@ -70,7 +70,7 @@ def test_one_seed_compares_checkpoints_and_says_nothing_of_methods(tmp_path: Pat
 def test_equal_methods_are_not_separated_and_what_could_be_found_is_said(tmp_path: Path) -> None:
     store = filled(tmp_path, 6, {"lora": BAD, "mmpt": BAD[::-1]})
     answer = answer_to(store, ["lora", "mmpt"], TASKS, n_resamples=200)
-    assert "not separated" in answer.sentence
+    assert "not significantly different" in answer.sentence
     assert "would have been found 4 times of 5" in answer.sentence
 
 
@@ -78,7 +78,7 @@ def test_several_methods_are_told_apart_pair_by_pair_and_corrected_together(tmp_
     store = filled(tmp_path, 8, {"lora": GOOD, "full": GOOD, "mmpt": BAD})
     answer = answer_to(store, ["lora", "full", "mmpt"], TASKS, n_resamples=200)
     assert answer.sentence.startswith("Separated on the mean of 2 tasks: lora over mmpt; full over mmpt.")
-    assert "Not separated: lora and full." in answer.sentence
+    assert "Not significantly different: lora and full." in answer.sentence
     overall = [each for each in answer.contrasts if not each.task]
     smallest = min(each.difference.p for each in overall)
     assert min(each.p_holm for each in overall) == pytest.approx(min(1.0, 3 * smallest))
@@ -203,6 +203,61 @@ def test_a_method_with_several_rows_is_asked_for_by_the_label_of_one(tmp_path: P
         answer_to(store, ["lora", "mmpt"], TASKS, n_resamples=200)
     answer = answer_to(store, ["lora (r=2)", "mmpt"], TASKS, n_resamples=200)
     assert "lora (r=2)" in answer.sentence
+
+
+def test_ones_own_rows_stand_beside_those_of_the_published_board(tmp_path: Path) -> None:
+    own, published = (
+        filled(tmp_path / "own", 6, {"lora": GOOD}),
+        filled(tmp_path / "published", 6, {"mmpt": BAD, "lora": GOOD}),
+    )
+    both = answer_to(
+        filled(tmp_path / "both", 6, {"lora": GOOD, "mmpt": BAD}), ["lora", "mmpt"], TASKS, n_resamples=200
+    )
+    answer = answer_to(own, ["lora", "published:mmpt"], TASKS, n_resamples=200, published=published)
+    assert answer.labels == ("lora", "published:mmpt")
+    assert [each.difference for each in answer.contrasts] == [each.difference for each in both.contrasts]
+    assert answer.sentence.startswith("lora is better than published:mmpt on the mean of 2 tasks: by ")
+    same = answer_to(own, ["lora", "published:lora"], TASKS, n_resamples=200, published=published)
+    assert {each.difference.estimate for each in same.contrasts} == {0.0}
+    every = answer_to(own, ["lora", "published"], TASKS, n_resamples=200, published=published)
+    pairs = {(each.first, each.second) for each in every.contrasts}
+    assert pairs == {("lora", "published:lora"), ("lora", "published:mmpt")}, "published rows are not compared again"
+    alone = answer_to(own, ["published:lora", "published:mmpt"], TASKS, n_resamples=200, published=published)
+    assert alone.contrasts[0].difference.estimate == both.contrasts[0].difference.estimate
+
+
+def test_published_rows_of_another_setting_or_name_are_refused(tmp_path: Path) -> None:
+    own, published = filled(tmp_path / "own", 2, {"lora": GOOD}), store_in(tmp_path / "published")
+    keep(published, record(published, TASKS["colours"], ASKED, GOOD, recipe("mmpt"), suite="real"))
+    with pytest.raises(RequestError, match="has no results in the setting of lora"):
+        answer_to(own, ["lora", "published:mmpt"], TASKS, n_resamples=50, published=published)
+    published = filled(tmp_path / "same", 2, {"mmpt": GOOD})
+    with pytest.raises(RequestError, match=r"no row of the published board `mpt`\. Did you mean `mmpt`"):
+        answer_to(own, ["lora", "published:mpt"], TASKS, n_resamples=50, published=published)
+
+
+@pytest.mark.parametrize("names", [["lora", "mmpt"], ["lora", "mmpt", "vpt"]], ids=len)
+def test_headers_and_numbers_of_a_comparison_are_whole_in_80_columns(tmp_path: Path, names: list[str]) -> None:
+    store = filled(tmp_path, 6, dict(zip(names, (GOOD, BAD, BAD), strict=False)))
+    console = Console(width=80, file=io.StringIO(), record=True)
+    for part in tables(answer_to(store, names, TASKS, n_resamples=50)):
+        console.print(part)
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= 80
+    for word in (
+        "Difference",
+        "interval",
+        "p here",
+        "board",
+        "Found",
+        "Better",
+        "Overall",
+        "recovered",
+        "Trained",
+        "Seeds",
+    ):
+        assert word in text
+    assert "…" not in text
 
 
 def test_different_numbers_of_threads_are_said_of_the_rows_that_are_compared(tmp_path: Path) -> None:

@@ -106,6 +106,17 @@ def seeds(row: Row) -> str:
     return str(len(row.seeds)) if row.trains else NOTHING
 
 
+def cost(row: Row) -> str:
+    """Returns the seconds of a training, or the parameters that are trained where it was not measured."""
+    if not row.trains or row.train_seconds is not None:
+        return seconds(row.train_seconds)
+    value, unit = float(row.trainable), ""
+    for larger in ("k", "M", "G"):
+        if value >= 1000:
+            value, unit = value / 1000, f" {larger}"
+    return f"{value:.0f}{unit} par." if not unit or value >= 100 else f"{value:.1f}{unit} par."
+
+
 def seconds(value: float | None) -> str:
     """Returns a duration; nothing where it was not measured."""
     if value is None:
@@ -138,6 +149,21 @@ def budget(board: Board) -> str:
     if not b:
         return f"budget unknown, {board.dtype}"
     return f"{b['steps']:,} steps of {b['batch_size']:,} examples, {b['schedule']} schedule, {board.dtype}"
+
+
+def signed(value: float | None, column: Column | None = None) -> str:
+    """Returns a difference in points of the task, or in percentage points: "+1.2", "-0.3"."""
+    if value is None:
+        return NOTHING
+    return f"{round((1 if column is not None and column.unit == 'points' else 100) * value, 1) + 0.0:+.1f}"
+
+
+def between(value: Interval | None, column: Column | None = None) -> str:
+    """Returns the interval of a difference in the same unit: "-0.3 to 2.7"."""
+    if value is None:
+        return NOTHING
+    low, high = (signed(each, column).removeprefix("+") for each in value)
+    return f"{low} to {high}"
 
 
 def _between(low: float, high: float) -> str:

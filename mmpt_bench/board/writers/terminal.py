@@ -1,83 +1,198 @@
-"""A leaderboard in the terminal: who is where, and the scores by task; narrow enough for 80 columns."""
+"""A leaderboard in the terminal: who is where, by how much tuning helped, the scores by task; 80 columns are enough."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import re
+from collections.abc import Callable, Collection, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from mmpt_bench.board.board import Board, Cell, Column
+from mmpt_bench.board.board import Board, Cell, Column, Row
 from mmpt_bench.board.writers import numbers
 from mmpt_bench.common.escaping import rich_text
 from mmpt_bench.data.rows import is_generated
+from mmpt_bench.stats.claims import SEEDS_TO_CLAIM, SIGNIFICANT
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-TASKS_A_TABLE = 5
-"""Tasks whose scores stand side by side in 80 columns."""
+WIDTH, OF_METHOD, OF_TASK, OF_CHANGE = 80, 20, 12, 15
+"""Columns of a terminal, and those that a method's name, a score and a difference take of them."""
+WIDE = 100
+"""So many columns have room for the worst seed and the share that is trained."""
+FLAGS = {
+    "exploratory": f"exploratory: fewer than {SEEDS_TO_CLAIM} seeds",
+    "lr not searched": "learning rate not searched",
+    "lr at edge": "learning rate at the edge of those searched",
+    "limit": "",  # the board's title says it
+}
+"""What the flags of a row mean."""
+DEGENERATE = re.compile(r"^degenerate: (.*)")
 
 
-def leaderboard_tables(boards: Sequence[Board], new: Collection[str] = ()) -> list[RenderableType]:
-    """Returns what to print for boards, in order, for `rich.console.Console.print`; rows with `new` results say so."""
+def leaderboard_tables(
+    boards: Sequence[Board], new: Collection[str] = (), width: int = WIDTH, by_task: bool = False
+) -> list[RenderableType]:
+    """Returns what to print for boards, in order, for `rich.console.Console.print`.
+
+    Args:
+        boards: in order.
+        new: keys of results whose rows are marked as new.
+        width: columns of the terminal.
+        by_task: changes from the untuned base are shown for each task too.
+    """
     from rich.text import Text
 
     parts: list[RenderableType] = []
     for board in boards:
         if board.rows:
-            parts.append(_ranks(board, new))
-        n_tables = -(-len(board.columns) // TASKS_A_TABLE)
-        for number in range(n_tables):
-            first, last = (len(board.columns) * k // n_tables for k in (number, number + 1))
-            parts.append(_scores(board, board.columns[first:last]))
+            title = f"{board.title}: {numbers.budget(board)}"
+            parts += [Text.from_markup(f"[italic]{rich_text(title)}[/]"), _ranks(board, new, width)]
+        parts += [_by_task(board, some, "Score by task", _cell) for some in _split(board.columns, width, OF_TASK)]
+        if by_task and any(cell.change is not None for row in board.rows for cell in row.cells.values()):
+            title = "Change from the untuned base by task"
+            parts += [_by_task(board, some, title, _change) for some in _split(board.columns, width, OF_CHANGE)]
         if len(board.ranked) > 1:
-            parts.append(Text.from_markup(rich_text(numbers.legend(board), 2000)))
-        notes = [f"Not ranked: {row.label}: {row.unranked}." for row in board.rows if row.unranked]
-        notes += [f"{row.label}: {'; '.join(row.flags)}." for row in board.rows if row.flags]
-        notes += [f"Note: {text}" for text in board.notes]
-        notes += [f"Failed: {f.label}, seed {f.seed}: {f.reason}" for f in board.failures]
-        notes += [f"Left out: {text}" for text in board.left_out]
-        if is_generated(board.suite):
-            notes.append("Embedded suite: generated miniature tasks, not the public benchmarks.")
-        parts += [Text.from_markup(rich_text(note)) for note in notes]
+            told = numbers.legend(board)
+            if board.exploratory:
+                told = f"Place: by the mean. Exploratory: fewer than {SEEDS_TO_CLAIM} seeds tell no two methods apart."
+            parts.append(Text.from_markup(rich_text(told, 2000)))
+        parts += [Text.from_markup(rich_text(note)) for note in _notes(board)]
     return parts
 
 
-def _ranks(board: Board, new: Collection[str]) -> Table:
-    table = _table(f"{board.title}: {numbers.budget(board)}")
-    for name in ("Place", "Method", "Overall", "Worst seed", "Trained", "Seeds"):
-        table.add_column(name, justify="left" if name == "Method" else "right", no_wrap=name != "Method")
-    for row in board.rows:
-        between = f"\n{numbers.percents(row.overall_interval)}" if row.overall_interval else ""
-        table.add_row(
-            numbers.place(row),
-            rich_text(row.label) + (" [green]new[/]" if row.has(new) else ""),
-            f"{numbers.percent(row.overall)}{between}",
-            numbers.percent(row.worst),
-            numbers.share(row),
-            numbers.seeds(row),
+def answer(board: Board, keys: Collection[str]) -> str:
+    """Returns one sentence on whether tuning helped: of the best row with some of these results; empty without any."""
+    asked = [row for row in board.rows if row.has(keys)]
+    tuned = [row for row in asked if row.label != board.base] or asked
+    if not tuned:
+        return ""
+    best = tuned[0]
+    columns = [c for c in board.columns if c.counts and c.task in best.cells] or [
+        c for c in board.columns if c.task in best.cells
+    ]
+    on = "+".join(c.title for c in columns) if len(columns) < 4 else f"the mean of {len(columns)} tasks"
+    of: Row | Cell = best.cells[columns[0].task] if len(columns) == 1 else best
+    column = columns[0] if isinstance(of, Cell) else None
+    score = numbers.score(of.score, columns[0]) if isinstance(of, Cell) else numbers.signed(best.overall).lstrip("+")
+    first = best.label if len(tuned) == 1 else f"Of {len(tuned)} tuned methods {best.label}"
+    verb = "scores" if len(tuned) == 1 else "has the highest score:"
+    said = f"{first} {verb} {score} on {on}" if score != numbers.NOTHING else f"{first} has no place on {on}"
+    if of.change is None:
+        between = (
+            numbers.interval(of.interval, columns[0])
+            if isinstance(of, Cell)
+            else numbers.percents(best.overall_interval)
         )
+        return f"{said}{_limit(board)} (95 % CI {between}; {_seeds(best, board)})."
+    size = numbers.signed(abs(of.change), column).lstrip("+")
+    where = f"{size} points {'above' if of.change >= 0 else 'below'} the untuned base"
+    interval = numbers.between(of.change_interval, column)
+    return f"{said}{_limit(board)}, {where} (95 % CI {interval}; {_seeds(best, board)})."
+
+
+def _limit(board: Board) -> str:
+    if board.is_smoke:
+        return " in a smoke test, which is no result"
+    return f" (first {board.limit:,} questions a task only)" if board.limit is not None else ""
+
+
+def _seeds(row: Row, board: Board) -> str:
+    """Returns what a change rests on: "one seed, exploratory", "6 seeds, p .012 after Holm, significantly …"."""
+    if not row.trains:
+        return "not trained"
+    n = len(row.seeds)
+    seeds = "one seed" if n == 1 else f"{n} seeds"
+    pair = next((c for c in board.comparisons if {c.first, c.second} == {row.label, board.base}), None)
+    if n < SEEDS_TO_CLAIM or board.exploratory or pair is None:
+        return f"{seeds}, exploratory"
+    told = "significantly different" if pair.p_adjusted <= SIGNIFICANT else "not significantly different"
+    return f"{seeds}, p {numbers.p_value(pair.p_adjusted)} after Holm, {told}"
+
+
+def _split(columns: Sequence[Column], width: int, of_each: int) -> list[Sequence[Column]]:
+    """Returns columns in groups that a table of some width has room for, all of about the same size."""
+    n_tables = -(-len(columns) // max(1, (width - OF_METHOD) // of_each))
+    cuts = [len(columns) * k // max(1, n_tables) for k in range(n_tables + 1)]
+    return [columns[first:last] for first, last in pairwise(cuts)]
+
+
+def _notes(board: Board) -> list[str]:
+    notes = [f"Not ranked: {row.label}: {row.unranked}." for row in board.rows if row.unranked]
+    notes += [f"{row.label}: {told}." for row in board.rows if (told := _flags(row))]
+    notes += [f"Note: {text}" for text in board.notes]
+    notes += [f"Failed: {f.label}, seed {f.seed}: {f.reason}" for f in board.failures]
+    notes += [f"Left out: {text}" for text in board.left_out]
+    if is_generated(board.suite):
+        notes.append("Embedded suite: generated miniature tasks, not the public benchmarks.")
+    return notes
+
+
+def _flags(row: Row) -> str:
+    flags = [DEGENERATE.sub(r"over 99 % of the answers on \1 are the same one", FLAGS.get(f, f)) for f in row.flags]
+    return "; ".join(flag for flag in flags if flag)
+
+
+def _ranks(board: Board, new: Collection[str], width: int) -> Table:
+    table = _table("")
+    changes = any(row.change is not None for row in board.rows)
+
+    def change(row: Row) -> str:
+        return _two(numbers.signed(row.change), numbers.between(row.change_interval))
+
+    worst = width >= WIDE and any(len(row.seeds) > 1 for row in board.rows)
+    shown: dict[str, Callable[[Row], str]] = {
+        "Place": lambda row: _place(row, board),
+        "Method": lambda row: rich_text(row.label) + (" [green]new[/]" if row.has(new) else ""),
+        "Overall": lambda row: _two(numbers.percent(row.overall), numbers.percents(row.overall_interval)),
+        **({"vs. base": change} if changes else {}),
+        **({"Worst seed": lambda row: numbers.percent(row.worst)} if worst else {}),
+        **({"Trained": numbers.share} if width >= WIDE else {}),
+        "Cost": numbers.cost,
+        "Seeds": numbers.seeds,
+    }  # fmt: skip
+    for name in shown:
+        # Labels of variants differ at their ends: none may be cut.
+        is_method = name == "Method"
+        table.add_column(name, justify="left" if is_method else "right", no_wrap=not is_method, overflow="fold")
+    for row in board.rows:
+        table.add_row(*(cell(row) for cell in shown.values()))
     return table
 
 
-def _scores(board: Board, columns: Sequence[Column]) -> Table:
-    table = _table("")
+def _place(row: Row, board: Board) -> str:
+    """Returns a place; its interval and letters only where some methods could have been told apart."""
+    return str(row.place) if row.place is not None and board.exploratory else numbers.place(row)
+
+
+def _by_task(board: Board, columns: Sequence[Column], title: str, of: Callable[[Cell, Column], str]) -> Table:
+    table = _table(title)
     table.add_column("Method", overflow="fold")
     for column in columns:
         most = f" /{column.ceiling:.0f}" if column.unit == "points" else " %"
         table.add_column(rich_text(column.title) + most, justify="right", no_wrap=True)
     for row in board.rows:
-        cells = (_cell(row.cells.get(column.task), column) for column in columns)
-        table.add_row(rich_text(row.label), *cells)
+        if of is _cell or row.label != board.base:
+            found = [(row.cells.get(column.task), column) for column in columns]
+            table.add_row(
+                rich_text(row.label), *(numbers.NOTHING if c is None else of(c, column) for c, column in found)
+            )
     return table
 
 
-def _cell(cell: Cell | None, column: Column) -> str:
+def _cell(cell: Cell, column: Column) -> str:
     """Returns a score with its interval below it."""
-    if cell is None:
-        return numbers.NOTHING
     score = numbers.score(cell.score, column, out_of=False).removesuffix(" %")
-    return f"{score}\n{numbers.interval(cell.interval, column)}"
+    return _two(score, numbers.interval(cell.interval, column))
+
+
+def _change(cell: Cell, column: Column) -> str:
+    return _two(numbers.signed(cell.change, column), numbers.between(cell.change_interval, column))
+
+
+def _two(first: str, second: str) -> str:
+    return first if second == numbers.NOTHING else f"{first}\n{second}"
 
 
 def _table(title: str) -> Table:

@@ -251,6 +251,18 @@ class Backbone:
         return {name: value.to(kind) if value.is_floating_point() else value for name, value in joined.items()}
 
 
+def check_device(device: str) -> None:
+    """Raises MachineError where torch has no such device here."""
+    import torch
+
+    try:
+        is_there = torch.empty(1, device=device).device.type != "meta"
+    except (AssertionError, NotImplementedError, RuntimeError):
+        is_there = False
+    if not is_there:
+        raise MachineError(f"There is no device `{device[:60]}` here. Leave `--device` out, or write `cpu`.")
+
+
 def load_backbone(name: str, dtype: str = "float32", device: str | None = None, offline: bool = False) -> Backbone:
     """Returns a backbone, its files verified before they are read; no remote code, no pickle.
 
@@ -275,12 +287,7 @@ def load_backbone(name: str, dtype: str = "float32", device: str | None = None, 
     from mmpt_bench.engine.training.memory import told_of_memory
 
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        is_there = torch.empty(1, device=place).device.type != "meta"
-    except (AssertionError, NotImplementedError, RuntimeError):
-        is_there = False
-    if not is_there:
-        raise MachineError(f"There is no device `{place}` here. Leave `--device` out, or write `cpu`.")
+    check_device(place)
     with told_of_memory(f"while the backbone `{name}` was loaded"):
         model = read_model(folder, getattr(torch, dtype)).to(place).eval()
     left_out = decode_plainly(model)
