@@ -154,7 +154,7 @@ def ablate(
     stopping: Stopping = _never,
     **options: Unpack[Options],
 ) -> AblationResult:
-    """Varies something in methods, trains and evaluates each variant, and returns what it changes.
+    """Varies something in methods, trains and evaluates each variant; returns and draws what it changes.
 
     Args:
         method: what is varied.
@@ -168,6 +168,7 @@ def ablate(
         only_plan: runs nothing.
         reporter, stopping, options: as in `run`.
     """
+    from mmpt_bench.figures.draw import write_ablation_figures
     from mmpt_bench.runs.estimate import plan_summary
     from mmpt_bench.study.ablate import AblationRequest, plan_ablation, run_ablation
     from mmpt_bench.study.ablation_tables import AblationResult, write_ablation
@@ -184,8 +185,11 @@ def ablate(
     if only_plan:
         return result
     made = run_ablation(planned, store, reporter or Reporter(), stopping)
-    board = write_ablation(store, planned.ablation, task_catalog.built_in_tasks() | _own_tasks(asked.request))
-    return dataclasses.replace(result, board=board, failed=tuple(r for r in made if r.status == "failed"))
+    known = task_catalog.built_in_tasks() | _own_tasks(asked.request)
+    board = write_ablation(store, planned.ablation, known)
+    drawn = write_ablation_figures(store, board, known, method_catalog.colors())
+    failed = tuple(record for record in made if record.status == "failed")
+    return dataclasses.replace(result, board=board, failed=failed, figures=tuple(drawn))
 
 
 def tune(
