@@ -164,7 +164,7 @@ def ablate(
     stopping: Stopping = _never,
     **options: Unpack[Options],
 ) -> AblationResult:
-    """Varies something in methods, trains and evaluates each variant, and returns what it changes.
+    """Varies something in methods, trains and evaluates each variant; returns and draws what it changes.
 
         made = mb.ablate("mmpt", ["mme"], axes={"prompt-len": "5,10,20"}, seeds=range(6))
         made.table                   # a row a point and task: score, interval, difference, p
@@ -186,6 +186,7 @@ def ablate(
     Raises:
         RequestError, MachineError, UntrustedRecord: as `run` does; and for more hours than were given.
     """
+    from mmpt_bench.figures.draw import write_ablation_figures
     from mmpt_bench.runs.estimate import plan_summary
     from mmpt_bench.study.ablate import AblationRequest, plan_ablation, run_ablation
     from mmpt_bench.study.ablation_tables import AblationResult, write_ablation
@@ -202,8 +203,11 @@ def ablate(
     if only_plan:
         return result
     made = run_ablation(planned, store, reporter or Reporter(), stopping)
-    board = write_ablation(store, planned.ablation, task_catalog.built_in_tasks() | _own_tasks(asked.request))
-    return dataclasses.replace(result, board=board, failed=tuple(r for r in made if r.status == "failed"))
+    known = task_catalog.built_in_tasks() | _own_tasks(asked.request)
+    board = write_ablation(store, planned.ablation, known)
+    drawn = write_ablation_figures(store, board, known, method_catalog.colors())
+    failed = tuple(record for record in made if record.status == "failed")
+    return dataclasses.replace(result, board=board, failed=failed, figures=tuple(drawn))
 
 
 def tune(

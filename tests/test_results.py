@@ -68,7 +68,7 @@ def test_publishing_gathers_runs_ablations_searches_and_losses_so_that_the_runs_
     api.leaderboard(store.root, publish=True)
     made = {name: (store.root / name).read_bytes() for name in files(store.root)}
     for name in ("records.jsonl", "learning_curves.jsonl", "leaderboard.md", "ablations/lengths.md",
-                 "figures/lengths-lengths.svg", "figures/heat-map-grid.csv", "figures/components-parts.png",
+                 "figures/ablation-curves-lengths.svg", "figures/heat-map-grid.csv", "figures/components-parts.png",
                  "figures/search.pdf", "figures/learning-curves-embedded.svg"):  # fmt: skip
         assert made[name], name
     shutil.rmtree(store.root / "runs")

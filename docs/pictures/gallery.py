@@ -1,8 +1,9 @@
-"""Pictures of the embedded suite for people: both worlds, and items of every task with question, answer and replies.
+"""Images of the embedded suite for people: both worlds, and items of every task with question, answer and replies.
 
     python docs/pictures/gallery.py docs/pictures results
 
-The replies are those recorded in the results folder: of `frozen`, and of `mmpt` and `full` at their first seed.
+The replies are those that the results folder has of these very items: of `frozen`, and of `mmpt` and `full` at their
+first seed. Records of another version of the suite are of other items: then there are none.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def draw_items(path: Path, results: Path, per_task: int = 3) -> None:
 
     entries = task_catalog.task_entries()
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(10.5, 2.4 * per_task + 0.3), layout="constrained")
+        figure = Figure(figsize=(10.5, 2.9 * per_task + 0.3), layout="constrained")
         axes = figure.subplots(per_task, len(suite.N_IMAGES))
         for column, name in enumerate(suite.N_IMAGES):
             task = task_catalog.load_task(entries[name])

@@ -114,8 +114,11 @@ def _print(result: AblationResult, as_json: bool) -> None:
 
     assert result.board is not None
     if as_json:
-        print_json(ablation_json(result.board))
+        print_json(ablation_json(result.board) | {"figures": [str(path) for path in result.figures]})
         return
     for part in ablation_tables(result.board):
         console().print(part)
     click.echo(f"Written: {result.name}.csv and .md in {result.folder}/{FOLDER}/", err=True)
+    for path in result.figures:
+        if path.suffix == ".png":
+            click.echo(f"Drawn: {path} (and as .svg, .pdf and .csv)", err=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from mmpt_bench.board.board import Row
 from mmpt_bench.figures import points, style
-from mmpt_bench.figures.figure_data import Drawn, FigureData, Missing
+from mmpt_bench.figures.figure_data import Drawn, FigureData, Missing, source_of
 from mmpt_bench.records.ablations import Point
 from mmpt_bench.study.ablation_board import AblationBoard
 
@@ -44,8 +44,8 @@ def _drawn(board: AblationBoard, rows: Sequence[tuple[Point, Row]], of: FigureDa
     labels = [_label(point, several) for point, _ in rows]
     has_seeds = any(len(row.seeds) > 1 for _, row in rows)
     entries = [
-        ("base, or separated from it", style.score_entry(True)),
-        ("not separated from the base", style.score_entry(False)),
+        ("base, or significantly different from it", style.score_entry(True)),
+        ("not significantly different", style.score_entry(False)),
     ]
     entries += [("a seed", style.mark_entry(style.INK, "|", markersize=3.5, alpha=0.6))] * has_seeds
     room = style.label_room(labels)
@@ -62,14 +62,15 @@ def _drawn(board: AblationBoard, rows: Sequence[tuple[Point, Row]], of: FigureDa
                 continue
             contrast = next((c for c in board.contrasts if (c.first, c.task) == (point.label, task)), None)
             color = style.color_of(point.method, of.colors)
-            separated = contrast is None or contrast.better is not None
-            style.draw_score(panel, place, found.score, found.interval, color, separated)
+            is_significant = contrast is None or contrast.better is not None
+            style.draw_score(panel, place, found.score, found.interval, color, is_significant)
             values = list(found.by_seed.values())
             panel.plot(values, [place + 0.27] * len(values), "|", color=color, markersize=3.5, alpha=0.6, zorder=2)
             lines.append(
                 {"label": row.label, **point.values, "task": task or "overall", "unit": unit, "score": found.score,
                  **style.spanned(found.interval), "by_seed": points.seeds_text(found),
-                 "p_holm": contrast.p_holm if contrast else None, "separated": contrast is not None and separated}
+                 "p_holm": contrast.p_holm if contrast else None,
+                 "significant": contrast is not None and is_significant}
             )  # fmt: skip
         for place in range(len(rows)):
             panel.axhline(place, color=style.PALE, linewidth=0.6, zorder=0)
@@ -79,9 +80,10 @@ def _drawn(board: AblationBoard, rows: Sequence[tuple[Point, Row]], of: FigureDa
     legend.draw(figure)
     return Drawn(
         "components", name, title,
-        "Points: mean over seeds. Bars: 95 % interval over seeds and pictures, over pictures alone where there is one "
+        "Points: mean over seeds. Bars: 95 % interval over seeds and images, over images alone where there is one "
         f"seed. Strokes below: seeds. {style.notes(board.evidence.board)}",
-        _words(rows, labels, tasks[0]), figure, style.table(lines), board.ablation.name,
+        _words(rows, labels, tasks[0]), figure, source_of(board.evidence), style.table(lines),
+        board.ablation.name,
     )  # fmt: skip
 
 
@@ -99,4 +101,4 @@ def _words(rows: Sequence[tuple[Point, Row]], labels: Sequence[str], task: str) 
     if not scores:
         return "Scores of the components."
     best, worst = max(scores)[1], min(scores)[1]
-    return f"Of {len(scores)} variants, {best} scores most and {worst} least, on the first panel's figure."
+    return f"Of {len(scores)} variants, {best} scores most and {worst} least, in the first panel."

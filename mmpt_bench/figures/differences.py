@@ -10,7 +10,7 @@ from mmpt_bench.board.board import Board
 from mmpt_bench.board.contrasts import Contrast, contrasts
 from mmpt_bench.board.ranking import OVERALL, SUBJECT
 from mmpt_bench.figures import style
-from mmpt_bench.figures.figure_data import Drawn, FigureData, Missing
+from mmpt_bench.figures.figure_data import Drawn, FigureData, Missing, source_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,7 +51,7 @@ def _drawn(of: Evidence, found: Sequence[Contrast], base: str, material: FigureD
     methods = {row.label: row.method for row in board.rows}
     height = style.row_inches(labels, LINE_INCHES) * len(labels) + 0.1
     figure, axes = style.panels(
-        len(shown_tasks), size=(1.75, height), left=style.label_room(labels), gap=0.25, below=0.5, legend=0.3
+        len(shown_tasks), size=(1.75, height), left=style.label_room(labels), gap=0.25, below=0.62, legend=0.32
     )
     for number, (axis, task) in enumerate(zip(axes, shown_tasks, strict=True)):
         heading, scale, unit = style.title_and_unit(columns.get(task))
@@ -61,26 +61,27 @@ def _drawn(of: Evidence, found: Sequence[Contrast], base: str, material: FigureD
         style.label_rows(axis, labels, number % 4 == 0)
         style.few_ticks(axis, 0.08)
         axis.set_title(heading)
-        axis.set_xlabel("percentage points" if unit == "%" else unit)
+        axis.set_xlabel(f"A − B, {'percentage points' if unit == '%' else unit}\nabove 0: A better")
     entries: list[tuple[str, Any]] = [
-        ("separated on the board", style.score_entry(True)), ("not separated", style.score_entry(False)),
-        (f"the same as {base}", style.line_entry("#888888", linewidth=0.8)),
+        ("significantly different", style.score_entry(True)), ("not significantly different", style.score_entry(False)),
+        (f"A: the row; B: {base}", style.line_entry("#888888", linewidth=0.8)),
     ]  # fmt: skip
     is_known = any(each.detectable is not None for each in found)
     if is_known:
-        entries.append(("smaller than what could be found", Patch(color=style.PALE)))
+        entries.append(("below the minimum detectable difference", Patch(color=style.PALE)))
     style.Legend(entries, columns=4).draw(figure)
-    better = [each for each in found if _is_separated(each) and each.task == shown_tasks[0]]
-    scope = "over seeds and pictures" if all(each.scope == "method" for each in found) else "see the table for scopes"
+    better = [each for each in found if _is_significant(each) and each.task == shown_tasks[0]]
+    scope = "over seeds and images" if all(each.scope == "method" for each in found) else "see the table for scopes"
     return Drawn(
         "differences", name, title,
-        f"Each method minus {base} on the same pictures at the same seeds, with 95 % intervals, {scope}. Right of "
-        "zero is better than it. Filled: separated on the leaderboard, after Holm over all pairs of the column. "
-        f"{'Grey: differences that these seeds and pictures would find less than 4 times of 5. ' if is_known else ''}"
+        f"A − B: the score of a row's method minus that of {base}, on the same images at the same seeds, with 95 % "
+        f"intervals, {scope}; above 0 the row's method is better. Filled: significantly different on the leaderboard, "
+        "after Holm over all pairs of the column. "
+        f"{'Grey: below the minimum detectable difference (80 % power). ' if is_known else ''}"
         f"{style.notes(board)}",
-        f"Differences of {len(labels)} methods to {base}: {len(better)} separated on "
+        f"Differences of {len(labels)} methods to {base}: {len(better)} significant on "
         f"{'the mean of all tasks' if shown_tasks[0] == OVERALL else columns[shown_tasks[0]].title}.",
-        figure, style.table([contrast_row(each) for each in found]),
+        figure, source_of(of), style.table([contrast_row(each) for each in found]),
     )  # fmt: skip
 
 
@@ -93,10 +94,10 @@ def _panel(axes: Axes, found: Sequence[Contrast | None], scale: float, colors: S
             far = scale * each.detectable
             axes.fill_betweenx([place - 0.38, place + 0.38], -far, far, color=style.PALE, linewidth=0, zorder=0)
         score, interval = scale * each.difference.estimate, style.scaled(each.difference.interval, scale)
-        style.draw_score(axes, place, score, interval, color, is_filled=_is_separated(each))
+        style.draw_score(axes, place, score, interval, color, is_filled=_is_significant(each))
 
 
-def _is_separated(each: Contrast) -> bool:
+def _is_significant(each: Contrast) -> bool:
     """Returns what the board says of the pair, or where it says nothing, the comparison of these rows alone."""
     return (each.better if each.on_board is None else each.on_board.better) is not None
 

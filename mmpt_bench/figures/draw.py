@@ -6,11 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from mmpt_bench.board.from_records import evidence
 from mmpt_bench.common.errors import RequestError, unknown_name
 from mmpt_bench.common.files import write_atomic
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.figures.figure_data import FORMATS, KINDS, Drawn, FigureData, Format, Kind, Missing, figure_data
 from mmpt_bench.records.store import Store
+from mmpt_bench.study.ablation_board import AblationBoard
+
+ABLATION_KINDS: tuple[Kind, ...] = ("ablation-curves", "heat-map", "components")
+REFERENCE_RESAMPLES = 100
 
 
 def figures(of: FigureData, kinds: Sequence[Kind] = KINDS) -> Iterator[Drawn | Missing]:
@@ -18,20 +23,20 @@ def figures(of: FigureData, kinds: Sequence[Kind] = KINDS) -> Iterator[Drawn | M
     import matplotlib.style
 
     from mmpt_bench.figures import (
+        ablation_curves,
         components,
         differences,
         heat_map,
         leaderboard,
         learning,
-        lengths,
         pareto,
         search,
         subtasks,
     )
-    from mmpt_bench.figures.style import STYLE
+    from mmpt_bench.figures.style import STYLE, stamp
 
     modules: dict[Kind, Any] = {
-        "leaderboard": leaderboard, "pareto": pareto, "differences": differences, "lengths": lengths,
+        "leaderboard": leaderboard, "pareto": pareto, "differences": differences, "ablation-curves": ablation_curves,
         "heat-map": heat_map, "components": components, "subtasks": subtasks, "learning-curves": learning,
         "search": search,
     }  # fmt: skip
@@ -39,6 +44,9 @@ def figures(of: FigureData, kinds: Sequence[Kind] = KINDS) -> Iterator[Drawn | M
         if kind in kinds:
             with matplotlib.style.context(["default", STYLE]):
                 made = list(module.draw(of)) or [Missing(kind, kind, module.TITLE, module.NOTHING)]
+                for each in made:
+                    if isinstance(each, Drawn):
+                        stamp(each.figure, each.source)
             yield from made
 
 
@@ -65,6 +73,17 @@ def write(drawn: Drawn, folder: Path) -> list[Path]:
         write_atomic(path, data)
         paths.append(path)
     return paths
+
+
+def write_ablation_figures(
+    store: Store, board: AblationBoard, tasks: Mapping[str, Task], colors: Mapping[str, str]
+) -> list[Path]:
+    """Writes the figures of one ablation to the `figures/` of its results folder and returns the paths."""
+    # Of the leaderboard's rows only the scores are drawn, for reference: its intervals need not be good.
+    boards = evidence(store, tasks, n_resamples=REFERENCE_RESAMPLES)
+    of = FigureData(boards, (board,), (), {}, {}, {}, tasks, colors)
+    made = [each for each in figures(of, ABLATION_KINDS) if isinstance(each, Drawn)]
+    return [path for each in made for path in write(each, store.path("figures"))]
 
 
 def write_figures(

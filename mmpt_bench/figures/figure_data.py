@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -12,7 +12,7 @@ from mmpt_bench.evaluation.task import Task
 from mmpt_bench.records.learning_curves import LearningCurve, read_learning_curves
 from mmpt_bench.records.learning_rates import FILE, Choice, read, shipped
 from mmpt_bench.records.rate_curve import Scores
-from mmpt_bench.records.rate_trials import TESTS, by_search, read_trials
+from mmpt_bench.records.rate_trials import TESTS, TRIALS, by_search, read_trials
 from mmpt_bench.records.store import Store
 from mmpt_bench.study.ablation_board import AblationBoard, ablation_boards
 
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Kind = Literal[
-    "leaderboard", "pareto", "differences", "lengths", "heat-map", "components", "subtasks", "learning-curves", "search"
+    "leaderboard", "pareto", "differences", "ablation-curves", "heat-map", "components", "subtasks", "learning-curves",
+    "search",
 ]  # fmt: skip
 
 Format = Literal["svg", "pdf", "png"]
@@ -44,10 +45,26 @@ class Drawn:
     alt: str
     """What the figure says, in words, for those who do not see it."""
     figure: Figure
+    source: str
+    """Suite, subset and date of what is shown; `draw` writes it into the figure."""
     csv: bytes
     """UTF-8 with a header line; a row a mark."""
     ablation: str = ""
     """Name of the ablation that it is of; empty for a figure of boards or searches."""
+
+
+def source_of(of: Evidence) -> str:
+    """Returns suite, subset and date of a board's figure: "Embedded suite, all questions, newest record 2025-11-22"."""
+    results = [each for by_task in of.scores.values() for by_seed in by_task.values() for each in by_seed.values()]
+    board, day = of.board, dated(each.record.time for each in results)
+    subset = "all questions" if board.limit is None else f"the first {board.limit:,} questions of each task"
+    return f"{board.suite[0].upper()}{board.suite[1:]} suite, {subset}, {day}"
+
+
+def dated(times: Iterable[str]) -> str:
+    """Returns the day of the newest of some records, in words; the same records always give the same one."""
+    newest = max(times, default="")
+    return f"newest record {newest[:10]}" if newest else "no date recorded"
 
 
 @dataclass(frozen=True)
@@ -71,6 +88,8 @@ class FigureData:
     """Searches of learning rates."""
     test_scores: Mapping[str, Scores]
     """Key of a search -> what its models scored on test data, which no choice looked at."""
+    search_times: Mapping[str, str]
+    """Key of a search -> time of its newest trial, where its trials are in the results folder."""
     curves: Mapping[str, LearningCurve]
     """By run."""
     tasks: Mapping[str, Task]
@@ -97,12 +116,16 @@ def figure_data(
         n_resamples: of every interval.
 
     Raises:
-        UntrustedRecord: a record contradicts its own answers, samples or track.
+        UntrustedRecord: a record contradicts its own answers, samples or setting.
     """
     if boards is None:
         boards = evidence(store, tasks, n_resamples)
     if ablations is None:
         ablations = ablation_boards(store, tasks, n_resamples)
     own = read(store.root / FILE)
-    choices, tested = tuple([*own, *read(shipped())]), by_search(read_trials(store.root / TESTS))
-    return FigureData(boards, ablations, choices, tested, read_learning_curves(store), tasks, colors)
+    choices, tests = tuple([*own, *read(shipped())]), read_trials(store.root / TESTS)
+    times: dict[str, str] = {}
+    for trial in (*read_trials(store.root / TRIALS), *tests):
+        times[trial.search.key] = max(trial.time, times.get(trial.search.key, ""))
+    curves = read_learning_curves(store)
+    return FigureData(boards, ablations, choices, by_search(tests), times, curves, tasks, colors)

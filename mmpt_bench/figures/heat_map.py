@@ -1,4 +1,4 @@
-"""Two numbers at once, as visual and textual length: a heat map of scores with the figures in the cells."""
+"""Two numbers varied at once, as visual and textual prompt length: a heat map with the scores in its cells."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.board.board import Row
 from mmpt_bench.figures import points, style
-from mmpt_bench.figures.figure_data import Drawn, FigureData, Missing
+from mmpt_bench.figures.figure_data import Drawn, FigureData, Missing, source_of
 from mmpt_bench.records.ablations import Point
 from mmpt_bench.study.ablation_board import AblationBoard
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-TITLE = "Score over two lengths"
-NOTHING = "No grid of two lengths is recorded: `mmpt-bench ablate --visual-len 5,10,20 --text-len 5,10,20`."
+TITLE = "Score over two varied numbers"
+NOTHING = "No ablation over two numbers is recorded: `mmpt-bench ablate --visual-len 5,10,20 --text-len 5,10,20`."
 FRAME = "#D55E00"
 CELL = (0.5, 0.36)
 """Inches of a cell."""
@@ -32,7 +32,7 @@ def draw(of: FigureData) -> Iterator[Drawn | Missing]:
         for method in dict.fromkeys(point.method for point in grid):
             is_alone = len({point.method for point in each.ablation.points}) == 1
             name = f"heat-map-{style.file_name(each.ablation.name)}{'' if is_alone else f'-{method}'}"
-            title = f"{TITLE}: {' and '.join(axes)} of {method}"
+            title = f"Score by {' and '.join(axes)}: {method}"
             rows = [(point, row) for point, row in each.rows if point in grid and point.method == method]
             if each.evidence is None or len(rows) < 2:
                 reason = f"{len(rows)} of its points has a result: `{each.ablation.command}`."
@@ -78,7 +78,8 @@ def _drawn(board: AblationBoard, rows: Sequence[tuple[Point, Row]], name: str, t
         "Mean over seeds; the highest of each panel is framed, and cells whose interval holds it are marked with a "
         f"dot. {style.notes(board.evidence.board)}",
         f"Scores over {across} and {down}: the highest is at {across} {best[across]:g} and {down} {best[down]:g}.",
-        figure, style.table(lines), board.ablation.name,
+        figure, source_of(board.evidence), style.table(lines),
+        board.ablation.name,
     )  # fmt: skip
 
 

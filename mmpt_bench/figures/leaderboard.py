@@ -13,7 +13,7 @@ from mmpt_bench.board.writers import numbers
 from mmpt_bench.common.escaping import plain_text
 from mmpt_bench.data.rows import is_generated
 from mmpt_bench.figures import style
-from mmpt_bench.figures.figure_data import Drawn, FigureData, Missing
+from mmpt_bench.figures.figure_data import Drawn, FigureData, Missing, source_of
 from mmpt_bench.stats.intervals import Interval
 
 if TYPE_CHECKING:
@@ -27,7 +27,14 @@ LABEL_WIDTH = 30
 """Characters of a row's label on one line."""
 TITLE_WIDTH = 22
 """Characters of a panel's title."""
-PANEL_INCHES, LABEL_INCHES, LINE_INCHES, FRAME_INCHES, HEAD_INCHES, FOOT_INCHES = 1.75, 2.0, 0.14, 0.6, 0.12, 0.42
+PANEL_INCHES, LABEL_INCHES, LINE_INCHES, FRAME_INCHES, HEAD_INCHES, FOOT_INCHES = (
+    1.75,
+    2.0,
+    0.14,
+    0.6,
+    0.12,
+    0.42 + style.STAMP_INCHES,
+)
 TITLE = "Leaderboard"
 NOTHING = "No run is recorded: `mmpt-bench run --method all --tasks all`."
 
@@ -44,19 +51,20 @@ class _Panel:
 def draw(of: FigureData) -> Iterator[Drawn | Missing]:
     """Yields a figure for each board that has a row."""
     boards = [each.board for each in of.boards]
-    for board in boards:
+    for each in of.boards:
+        board = each.board
         if any(row.cells for row in board.rows):
             yield Drawn(
                 "leaderboard", style.name_of("leaderboard", board, boards), f"{TITLE}: {board.title}",
                 "Overall score and score on each task by method, with 95 % intervals.",
-                _words(board), board_figure(board, of.colors), style.table(_marks(board)),
+                _words(board), board_figure(board, of.colors), source_of(each), style.table(_marks(board)),
             )  # fmt: skip
 
 
 def _words(board: Board) -> str:
     scores = [f"{row.label} {numbers.percent(row.overall)} ({numbers.percents(row.overall_interval)})"
               for row in board.rows if row.overall is not None]  # fmt: skip
-    return f"Overall scores: {'; '.join(scores) or 'none'}. The table of the leaderboard holds every figure."
+    return f"Overall scores: {'; '.join(scores) or 'none'}. The table of the leaderboard holds every score."
 
 
 def _marks(board: Board) -> list[dict[str, Any]]:
@@ -177,7 +185,7 @@ def _references(board: Board, colors: Mapping[str, str]) -> list[tuple[str, str,
     """Returns (label, name in the legend, line style, colour) of the frozen model and of full fine-tuning."""
     frozen = sorted(row.label for row in board.rows if row.method == FROZEN)[:1]
     found: list[tuple[str, str, Literal[":", "--"], str]]
-    found = [(label, "not trained", ":", style.color_of(FROZEN, colors)) for label in frozen]
+    found = [(label, "baseline (not trained)", ":", style.color_of(FROZEN, colors)) for label in frozen]
     if board.reference:
         method = next(row.method for row in board.rows if row.label == board.reference)
         found.append((board.reference, "full fine-tuning", "--", style.color_of(method, colors)))
@@ -200,12 +208,12 @@ def _caption(board: Board) -> str:
     budget = numbers.budget(board)
     seeds = f"{len(board.seeds)} seeds" if len(board.seeds) > 1 else "one seed"
     return (
-        "Points: mean over seeds. Bars: 95 % interval over seeds and pictures, over pictures alone where there is one "
-        "seed; not over the selection of learning rates, nor other bases. Overall: mean over tasks of "
+        "Points: mean over seeds. Bars: 95 % interval over seeds and images, over images alone where there is one "
+        "seed; not over the choice of learning rates, nor other backbones. Overall: mean over tasks of "
         "(score − chance) / (ceiling − chance). Below a name: place by that mean with its 95 % interval; methods that "
-        f"share a letter are not separated{_borderline(board)}. "
+        f"share a letter are not significantly different{_borderline(board)}. "
         f"{budget[0].upper()}{budget[1:]}; {seeds}"
-        f"{', exploratory: too few to separate methods' if board.exploratory else ''}. "
+        f"{', exploratory: fewer than 6 seeds, so that no difference is significant' if board.exploratory else ''}. "
         f"{EMBEDDED_CAPTION if is_generated(board.suite) else ''}"
         f"{f'The first {ROWS_SHOWN} of {len(board.rows)} rows.' if len(board.rows) > ROWS_SHOWN else ''}"
     )

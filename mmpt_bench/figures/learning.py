@@ -1,18 +1,23 @@
-"""Learning curves: the training loss of each method, a thin line a seed and a thick one for their mean."""
+"""Learning curves: the training loss of each method, its mean over seeds with a band, and two seeds."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mmpt_bench.board.assembly import Evidence
 from mmpt_bench.figures import style
-from mmpt_bench.figures.figure_data import Drawn, FigureData, Missing
+from mmpt_bench.figures.figure_data import Drawn, FigureData, Missing, source_of
 from mmpt_bench.records.learning_curves import LearningCurve
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 LINES = ("-", "--", ":", "-.")
+LABEL_INCHES = 0.15
+"""From one method's name to the next."""
 TITLE = "Learning curves"
 NOTHING = "No run is recorded: `mmpt-bench run --method all --tasks all` makes some."
 NO_LOG = (
@@ -50,43 +55,67 @@ def _drawn(
 ) -> Drawn:
     methods = {row.label: row.method for row in of.board.rows}
     styles = _styles({label: methods[label] for label in curves})
-    has_seeds = any(len(by_seed) > 1 for by_seed in curves.values())
-    entries = [
-        (label, style.line_entry(style.color_of(methods[label], material.colors), styles[label], linewidth=1.5))
-        for label in curves
-    ]
-    legend = style.Legend(
-        entries + [("a seed", style.line_entry(style.GREY, linewidth=0.5, alpha=0.7))] * has_seeds, 5.0
+    height = max(2.6, LABEL_INCHES * len(curves) + 0.4)
+    figure, (axes,) = style.panels(
+        1, size=(4.4, height), left=0.65, below=0.5, right=0.15 + style.label_room(list(curves), lines=1)
     )
-    figure, (axes,) = style.panels(1, size=(4.4, 2.5), left=0.65, below=0.5, legend=legend.height)
     lines: list[dict[str, Any]] = []
-    ends = {}
+    ends: dict[str, tuple[int, float]] = {}
     for label, by_seed in curves.items():
         color = style.color_of(methods[label], material.colors)
-        for seed, curve in by_seed.items():
-            if len(by_seed) > 1:
-                axes.plot(curve.steps, curve.losses, color=color, linewidth=0.5, alpha=0.35, zorder=1)
-            lines += [
-                {"label": label, "method": methods[label], "seed": seed, "step": step, "loss": loss}
-                for step, loss in zip(curve.steps, curve.losses, strict=True)
-            ]
-        alike = [c.losses for c in by_seed.values() if c.steps == next(iter(by_seed.values())).steps]
-        mean = np.mean(alike, axis=0)
-        ends[label] = float(mean[-1])
-        axes.plot(next(iter(by_seed.values())).steps, mean, styles[label], color=color, linewidth=1.5, zorder=2)
+        ends[label] = _curve(axes, list(by_seed.values()), color, styles[label])
+        lines += [
+            {"label": label, "method": methods[label], "seed": seed, "step": step, "loss": loss}
+            for seed, curve in by_seed.items()
+            for step, loss in zip(curve.steps, curve.losses, strict=True)
+        ]
     axes.set_xlabel("Optimiser step")
     axes.set_ylabel("Nats a token")
-    axes.set_title("Training loss" + (", mean over seeds" if has_seeds else ""))
-    axes.margins(x=0.02)
-    legend.draw(figure)
-    lowest = min(ends, key=lambda label: ends[label])
+    has_seeds = any(len(by_seed) > 1 for by_seed in curves.values())
+    axes.set_title("Training loss" + (", mean ± SD over seeds" if has_seeds else ""))
+    axes.margins(x=0.01)
+    _label(axes, ends, {label: style.color_of(methods[label], material.colors) for label in ends}, height)
+    lowest = min(ends, key=lambda label: ends[label][1])
     return Drawn(
         "learning-curves", name, title,
-        "Thick: mean over seeds; thin: seeds. Each point is the mean of the steps since the one before. The loss is of "
-        f"training: it says how fast a method fits, not how well it generalises. {style.suite_note(of.board)}",
-        f"Training loss of {len(curves)} methods by step. {lowest} ends lowest, at {ends[lowest]:.3f}.",
-        figure, style.table(lines),
+        "Line: mean over seeds. Band: one standard deviation over seeds to each side. Thin lines: the seeds that end "
+        "lowest and highest. Each point is the mean of the steps since the one before. The loss is of training: it "
+        f"says how fast a method fits, not how well it generalises. {style.suite_note(of.board)}",
+        f"Training loss of {len(curves)} methods by step. {lowest} ends lowest, at {ends[lowest][1]:.3f}.",
+        figure, source_of(of), style.table(lines),
     )  # fmt: skip
+
+
+def _curve(axes: Axes, curves: Sequence[LearningCurve], color: str, line: Any) -> tuple[int, float]:
+    """Draws the mean, the band and two seeds of a method's curves; returns the last step and the mean loss there."""
+    steps = curves[0].steps
+    losses = np.array([curve.losses for curve in curves if curve.steps == steps])
+    mean = losses.mean(axis=0)
+    if len(losses) > 1:
+        spread = losses.std(axis=0, ddof=1)
+        axes.fill_between(steps, mean - spread, mean + spread, color=color, alpha=0.14, linewidth=0, zorder=1)
+        for losses_of_seed in (losses[losses[:, -1].argmin()], losses[losses[:, -1].argmax()]):
+            axes.plot(steps, losses_of_seed, color=color, linewidth=0.5, alpha=0.35, zorder=2)
+    axes.plot(steps, mean, linestyle=line, color=color, linewidth=1.6, zorder=3)
+    return steps[-1], float(mean[-1])
+
+
+def _label(axes: Axes, ends: dict[str, tuple[int, float]], colors: dict[str, str], height: float) -> None:
+    """Writes each method's name beside the end of its line, with a stroke to it."""
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high)
+    last = max(step for step, _ in ends.values())
+    axes.set_xlim(axes.get_xlim()[0], last)
+    places = style.apart([end for _, end in ends.values()], LABEL_INCHES * (high - low) / height)
+    # Names of many methods with low losses would else run into the steps below.
+    below = max(0.0, low - min(places))
+    for (label, (_, end)), place in zip(ends.items(), places, strict=True):
+        beside = axes.get_yaxis_transform()
+        axes.plot(
+            [1.005, 1.035], [end, place + below], color=colors[label], linewidth=0.8, transform=beside, clip_on=False
+        )
+        text = style.wrapped(label, style.LABEL_WIDTH, 1)
+        axes.text(1.045, place + below, text, va="center", size=7.5, transform=beside)
 
 
 def _styles(methods: dict[str, str]) -> dict[str, Any]:

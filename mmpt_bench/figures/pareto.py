@@ -12,7 +12,8 @@ from mmpt_bench.board.assembly import Evidence
 from mmpt_bench.board.board import Row
 from mmpt_bench.board.writers import numbers
 from mmpt_bench.figures import style
-from mmpt_bench.figures.figure_data import Drawn, FigureData, Missing
+from mmpt_bench.figures.figure_data import Drawn, FigureData, Missing, source_of
+from mmpt_bench.figures.names import Named, write_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -80,31 +81,45 @@ def _drawn(of: Evidence, rows: Sequence[Row], material: FigureData, name: str, t
     named = [(row.label, row.method) for row in rows]
     marks = dict(zip((row.label for row in rows), style.marks_of(named, material.colors), strict=True))
     lines = [row for row in ranked if not row.trains]
-    # One panel alone is as wide as two, so that the legend has room.
-    wide = 2.0 if len(shown) > 1 else 4.4
-    legend = style.Legend(_entries(rows, marks, lines, shares, material), 2.4 * max(2, len(shown)))
-    figure, axes = style.panels(len(shown), size=(wide, 2.1), left=0.55, below=0.5, gap=0.4, legend=legend.height + 0.2)
-    for axis, cost in zip(axes, shown, strict=True):
+    # One panel alone is wider, so that names have room.
+    wide = 2.9 if len(shown) > 1 else 4.4
+    legend = style.Legend(_entries(lines, material), columns=1 if len(shown) == 1 else 3)
+    figure, axes = style.panels(
+        len(shown), size=(wide, 2.7), left=0.55, below=0.5, gap=0.3, legend=legend.height, per_line=2
+    )
+    low, high = _limits([*rows, *lines])
+    for number, (axis, cost) in enumerate(zip(axes, shown, strict=True)):
+        axis.set_ylim(low, high)
         _panel(axis, _measured(rows, cost), marks, lines, cost, material)
         axis.set_xlabel(cost.axis)
-    axes[0].set_ylabel("Overall (%)")
-    for axis in axes[1:]:
-        axis.set_ylim(axes[0].get_ylim())
-        axis.set_yticklabels([])
+        write_names(axis, [
+            Named(f"{row.label} {shares[cost.field][row.label]:.0%}".replace("%", "\u00a0%"),
+                  cost.factor * float(getattr(row, cost.field)), 100 * (row.overall or 0.0),
+                  style.scaled(row.overall_interval, 100))
+            for row in _measured(rows, cost)
+        ], [100 * (row.overall or 0.0) for row in lines])  # fmt: skip
+        if number % 2 == 0:
+            axis.set_ylabel("Overall (%)")
+        else:
+            axis.tick_params(labelleft=False)
     legend.draw(figure)
-    height = figure.get_size_inches()[1]
-    heading = f"On the front in so many of the resamples, by {' / '.join(cost.name for cost in shown)}:"
-    figure.text(0.01, (legend.height + 0.02) / height, heading, size=7, color=style.GREY)
     best = max(rows, key=lambda r: r.overall or 0.0)
     return Drawn(
         "pareto", name, title,
-        f"Overall is the mean over tasks of (score − chance) / (ceiling − chance), with its 95 % interval. Filled "
-        f"marks are on the front by the scores themselves: no other method scores more at no more cost. "
-        f"{_missing(rows)}{style.notes(board)}",
+        f"Overall is the mean over tasks of (score − chance) / (ceiling − chance), with its 95 % interval. Beside a "
+        f"method: the share of bootstrap samples in which it is on the front. Filled marks are on the front by the "
+        f"scores themselves: no other method scores more at no more cost. {_missing(rows)}{style.notes(board)}",
         f"Scores of {len(rows)} trained methods against cost. {best.label} has the highest overall score, "
         f"{numbers.percent(best.overall)}, with {best.trainable:,} trainable parameters.",
-        figure, style.table(_table(ranked, shares)),
+        figure, source_of(of), style.table(_table(ranked, shares)),
     )  # fmt: skip
+
+
+def _limits(rows: Sequence[Row]) -> tuple[float, float]:
+    """Returns the ends of the vertical axis that all panels share, in percent."""
+    ends = [100 * end for row in rows for end in (row.overall_interval or (row.overall or 0.0,) * 2)]
+    room = 0.08 * (max(ends) - min(ends) or 1.0)
+    return min(ends) - room, max(ends) + room
 
 
 def _measured(rows: Sequence[Row], cost: _Cost) -> list[Row]:
@@ -133,27 +148,16 @@ def _shares(of: Evidence, ranked: Sequence[Row], cost: _Cost) -> dict[str, float
     return {row.label: float(share) for row, share in zip(known, found, strict=True)}
 
 
-def _entries(
-    rows: Sequence[Row], marks: Mapping[str, str], lines: Sequence[Row], shares: Mapping[str, Mapping[str, float]],
-    material: FigureData,
-) -> list[tuple[str, Any]]:  # fmt: skip
-    """Returns what stands in the legend: rows with their shares of fronts, lines, and what marks mean."""
-
-    def told(row: Row) -> str:
-        return " / ".join(f"{of[row.label]:.0%}" if row.label in of else numbers.NOTHING for of in shares.values())
-
+def _entries(lines: Sequence[Row], material: FigureData) -> list[tuple[str, Any]]:
+    """Returns what marks and lines mean; methods are named beside their marks."""
     entries: list[tuple[str, Any]] = [
-        (f"{row.label}: {told(row)}",
-         style.mark_entry(style.color_of(row.method, material.colors), marks[row.label], markersize=5))
-        for row in rows
-    ]  # fmt: skip
-    entries += [
+        (what, style.mark_entry(style.GREY, markerfacecolor=fill, markersize=5))
+        for what, fill in (("on the front by the scores", style.GREY), ("another scores more at no more cost", "white"))
+    ]
+    return entries + [
         (f"{row.label}: not trained", style.line_entry(style.color_of(row.method, material.colors), ":"))
         for row in lines
     ]
-    for what, fill in (("on the front by the scores themselves", style.GREY), ("beaten at no more cost", "white")):
-        entries.append((what, style.mark_entry(style.GREY, markerfacecolor=fill, markersize=5)))
-    return entries
 
 
 def _panel(
@@ -186,7 +190,7 @@ def _panel(
         style.log_axis(axes.xaxis, min(costs), max(costs))
     else:
         axes.xaxis.set_major_locator(MaxNLocator(4, min_n_ticks=2))
-    axes.margins(x=0.12, y=0.08)
+    axes.margins(x=0.12)
     axes.set_title(style.safe(f"By {cost.name}"))
 
 

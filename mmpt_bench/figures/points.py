@@ -15,7 +15,7 @@ from mmpt_bench.study.ablation_board import AblationBoard
 
 AXIS_TITLES = {
     "prompt-len": "Prompts a layer, each side", "visual-len": "Visual prompts a layer",
-    "text-len": "Textual prompts a layer", "lr": "Learning rate", "data-fraction": "Share of the corpus",
+    "text-len": "Textual prompts a layer", "lr": "Learning rate", "data-fraction": "Share of the training data",
 }  # fmt: skip
 
 REFERENCES: dict[str, Any] = {FROZEN: ":", FULL: "--", "projector": "-."}
@@ -62,7 +62,7 @@ def mark(row: Row, task: str, at: float, scale: float) -> Mark | None:
 
 
 def reference_rows(board: AblationBoard, of: FigureData) -> list[Row]:
-    """Returns the rows drawn as lines: those run beside the points, and those of the leaderboard of the same track."""
+    """Returns the rows drawn as lines: those run beside the points, and those of the same setting's board."""
     assert board.evidence is not None
     own = board.evidence.board
     found = {row.method: row for point, row in board.rows if point in board.ablation.references}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.common.hashing import content_key
 from mmpt_bench.figures import style
-from mmpt_bench.figures.figure_data import Drawn, FigureData, Missing
+from mmpt_bench.figures.figure_data import Drawn, FigureData, Missing, dated
 from mmpt_bench.records.keys import without_rate
 from mmpt_bench.records.learning_rates import Choice, completed
 from mmpt_bench.records.rate_curve import Point, Scores
@@ -21,7 +21,7 @@ NOTHING = "No search of learning rates is kept: `mmpt-bench tune` makes one."
 
 
 def draw(of: FigureData) -> Iterator[Drawn | Missing]:
-    """Yields a figure for the searches of each track that a board is of."""
+    """Yields a figure for the searches of each setting that a board is of."""
     groups = _groups(of)
     for number, group in enumerate(groups, start=1):
         name = "search" if len(groups) == 1 else f"search-{number}"
@@ -30,7 +30,7 @@ def draw(of: FigureData) -> Iterator[Drawn | Missing]:
 
 
 def _groups(of: FigureData) -> list[list[Choice]]:
-    """Returns the searches that can be compared, of one backbone, corpus, budget and criterion, of boards' backbones.
+    """Returns the searches of boards' backbones that share backbone, training data, budget and criterion.
 
     Of several searches of a method, that of the hyperparameters on the board, or else the first.
     """
@@ -79,18 +79,27 @@ def _drawn(group: Sequence[Choice], of: FigureData, name: str, title: str) -> Dr
         style.log_axis(panel.xaxis, min(rates), max(rates))
         panel.set_xlabel("Learning rate")
         panel.set_ylabel("Score (%)" if is_dev else "Validation loss")
-        panel.set_title("Dev" if part == "dev" and is_dev else "Test" if part == "test" else "Held-out training data")
+        panel.set_title("Dev" if part == "dev" and is_dev else "Test" if part == "test" else "Validation set")
     legend.draw(figure)
     edge = [choice.search.method for choice in group if choice.curve.at_edge]
-    what = "Chance-centred score, mean over tasks." if is_dev else "Loss in nats a token; one seed a rate."
+    what = "Chance-corrected score, mean over tasks." if is_dev else "Loss in nats a token; one seed a rate."
     return Drawn(
         "search", name, title,
         f"{what} Lines are means over seeds, dotted ones the worst seed; ringed is the chosen rate, the lowest within "
         "one standard error of the best on dev. Rates with a failed training are left out.",
         f"Searches of {len(group)} methods. "
         + (f"The best rate is at the edge for {', '.join(edge)}." if edge else "No best rate is at the edge."),
-        figure, style.table(lines),
+        figure, _source(group, of), style.table(lines),
     )  # fmt: skip
+
+
+def _source(group: Sequence[Choice], of: FigureData) -> str:
+    """Returns suite and date of some searches; those that came with the package keep no date."""
+    backbone = group[0].search.backbone_fingerprint
+    suite = next((each.board.suite for each in of.boards if each.board.backbone_fingerprint == backbone), "")
+    part = "dev part" if group[0].search.criterion == DEV else "validation set"
+    times = [of.search_times[each.search.key] for each in group if each.search.key in of.search_times]
+    return f"{suite[:1].upper()}{suite[1:]} suite, {part}, {dated(times)}"
 
 
 def _place(method: str, order: Sequence[str]) -> int:

@@ -28,11 +28,13 @@ STYLE: dict[str, Any] = {
 UNKNOWN_COLOR = "#777777"
 """Of a method without a colour of its own."""
 INK, GREY, PALE = "#444444", "#666666", "#e9e9e9"
-LABEL_WIDTH = 27
+LABEL_WIDTH = 31
 """Characters of a row's label on one line."""
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">", "p", "h", "*")
 """A method is known by its mark where colours cannot be told apart: see `marks_of`."""
 PANELS_A_LINE = 4
+STAMP_INCHES = 0.28
+"""At the bottom of every figure, for where its numbers are from."""
 PANEL = (1.9, 1.75)
 """Inches of a panel's axes, width and height, where a figure does not choose its own."""
 
@@ -55,7 +57,7 @@ def rendered(figure: Figure, form: Literal["svg", "pdf", "png"], text: Literal["
 
 def panels(
     n: int, size: tuple[float, float] = PANEL, left: float = 0.6, below: float = 0.5, legend: float = 0.0,
-    per_line: int = PANELS_A_LINE, gap: float | None = None,
+    per_line: int = PANELS_A_LINE, gap: float | None = None, right: float = 0.15,
 ) -> tuple[Figure, list[Axes]]:  # fmt: skip
     """Returns a figure with panels of one size in lines, in inches, so that nothing shrinks to fit.
 
@@ -67,14 +69,15 @@ def panels(
         legend: room at the bottom of the figure.
         per_line: panels side by side.
         gap: room between two panels; by default as much as `left`.
+        right: room right of the last panel of a line.
     """
     from matplotlib.figure import Figure
 
     gap = left if gap is None else gap
     per_line = min(per_line, n)
     n_lines = -(-n // per_line)
-    width = left + per_line * size[0] + (per_line - 1) * gap + 0.15
-    height = legend + n_lines * (size[1] + below + 0.3)
+    width = left + per_line * size[0] + (per_line - 1) * gap + right
+    height = STAMP_INCHES + legend + n_lines * (size[1] + below + 0.3)
     figure = Figure(figsize=(width, height))
     made = []
     for number in range(n):
@@ -102,9 +105,31 @@ class Legend:
     def draw(self, figure: Figure) -> None:
         """Puts it into the room at the bottom of a figure."""
         figure.legend(
-            self.handles, self.names, loc="lower left", bbox_to_anchor=(0.01, 0.0), ncols=self.columns,
+            self.handles, self.names, loc="lower left", ncols=self.columns,
+            bbox_to_anchor=(0.01, STAMP_INCHES / figure.get_size_inches()[1]),
             borderaxespad=0.3, handletextpad=0.5, columnspacing=1.4,
         )  # fmt: skip
+
+
+def stamp(figure: Figure, source: str) -> None:
+    """Writes where a figure's numbers are from into the room at its bottom."""
+    width, height = figure.get_size_inches()
+    text = "\n".join(textwrap.wrap(safe(source), int(18 * width), max_lines=2, placeholder=" …"))
+    figure.text(0.08 / width, 0.05 / height, text, size=6.5, color=GREY, va="bottom")
+
+
+def apart(places: Sequence[float], least: float) -> list[float]:
+    """Returns places moved as little as can be (least squares) so that any two are `least` or more apart, in order."""
+    order = sorted(range(len(places)), key=lambda i: places[i])
+    groups: list[tuple[float, int]] = []
+    for rank, i in enumerate(order):
+        mean, count = places[i] - rank * least, 1
+        while groups and groups[-1][0] > mean:
+            before, n = groups.pop()
+            mean, count = (before * n + mean * count) / (n + count), n + count
+        groups.append((mean, count))
+    moved = [mean for mean, count in groups for _ in range(count)]
+    return [value for _, value in sorted((i, moved[rank] + rank * least) for rank, i in enumerate(order))]
 
 
 def line_entry(color: str, linestyle: Any = "-", **look: Any) -> Line2D:
@@ -161,9 +186,9 @@ def wrapped(text: str, width: int, lines: int = 3) -> str:
     return "\n".join(textwrap.wrap(safe(text), width, max_lines=lines, placeholder=" …"))
 
 
-def label_room(labels: Sequence[str]) -> float:
-    """Returns the inches that labels of rows need left of a panel."""
-    return 0.2 + 0.067 * max(len(line) for label in labels for line in wrapped(label, LABEL_WIDTH).split("\n"))
+def label_room(labels: Sequence[str], lines: int = 3) -> float:
+    """Returns the inches that labels need beside a panel, wrapped to so many lines."""
+    return 0.2 + 0.067 * max(len(line) for label in labels for line in wrapped(label, LABEL_WIDTH, lines).split("\n"))
 
 
 def row_inches(labels: Sequence[str], least: float) -> float:
@@ -203,7 +228,7 @@ def scaled(interval: Interval | None, scale: float) -> Interval | None:
 
 
 def name_of(kind: str, board: Board, boards: Sequence[Board]) -> str:
-    """Returns the name of a board's figure: of its suite, and of its track and limit where others have the name."""
+    """Returns the name of a board's figure: of its suite, and of its setting and subset where others have the name."""
     whole = [other for other in boards if other.suite == board.suite and other.limit is None]
     if board.limit is None:
         return f"{kind}-{board.suite}" + ("" if len(whole) == 1 else f"-{board.track}")
@@ -252,11 +277,11 @@ def spanned(interval: Interval | None) -> dict[str, float | None]:
 
 
 def suite_note(board: Board) -> str:
-    """Returns the sentence without which figures of the embedded suite would be misread."""
+    """Returns the sentence without which scores of the embedded suite would be misread."""
     return "Generated miniature tasks, not the public benchmarks. " if is_generated(board.suite) else ""
 
 
 def notes(board: Board) -> str:
     """Returns what a caption says of too few seeds, and of the suite."""
-    few = "Exploratory: fewer than six seeds, nothing can be separated. " if board.exploratory else ""
+    few = "Exploratory: fewer than 6 seeds, so that no difference is significant. " if board.exploratory else ""
     return few + suite_note(board)

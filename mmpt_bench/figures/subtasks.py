@@ -9,7 +9,7 @@ from mmpt_bench.board.assembly import RESAMPLES, Evidence
 from mmpt_bench.evaluation.metrics import MME_PERCEPTION, MME_POINTS, MME_SUBTASKS
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.figures import style
-from mmpt_bench.figures.figure_data import Drawn, FigureData, Missing
+from mmpt_bench.figures.figure_data import Drawn, FigureData, Missing, source_of
 from mmpt_bench.stats.intervals import Interval, percentile
 from mmpt_bench.stats.resampling import resample_all
 
@@ -17,7 +17,7 @@ TASK = "mme"
 TITLE = "MME's subtasks by method"
 NOTHING = "No run was evaluated on MME: `mmpt-bench run --method all --tasks mme`."
 CHANCE = 75.0
-"""Points of a coin: 50 for acc and 25 for acc+."""
+"""Points of a coin flip: 50 for acc and 25 for acc+."""
 LINE_INCHES = 0.17
 Score = tuple[float, Interval | None]
 
@@ -60,17 +60,17 @@ def _drawn(of: Evidence, material: FigureData, name: str) -> Drawn:
         panel.set_title(style.safe(subtask.replace("_", " ")))
     scores_entry = style.line_entry(style.INK, marker="o", markersize=4, linewidth=1.4)
     entries = [(f"points of {MME_POINTS:.0f}, with 95 % interval", scores_entry),
-               (f"a coin: {CHANCE:.0f}", style.line_entry("#bbbbbb", linewidth=0.8))]  # fmt: skip
+               (f"a coin flip: {CHANCE:.0f}", style.line_entry("#bbbbbb", linewidth=0.8))]  # fmt: skip
     style.Legend(entries, columns=2).draw(figure)
     at_chance = [s for s in subtasks if all(_holds_chance(scores[label][s]) for label in labels)]
     told = f"At chance for every method: {', '.join(at_chance)}." if at_chance else "None is at chance for all methods."
     return Drawn(
         "subtasks", name, f"{TITLE}: {board.title}",
-        f"Points of {MME_POINTS:.0f}, mean over seeds, with 95 % intervals over seeds and pictures, over pictures "
-        f"alone where there is one seed. Grey line: what a coin scores, {CHANCE:.0f}. "
+        f"Points of {MME_POINTS:.0f}, mean over seeds, with 95 % intervals over seeds and images, over images "
+        f"alone where there is one seed. Grey line: a coin flip, {CHANCE:.0f}. "
         f"{style.notes(board)}",
         f"MME's {len(subtasks)} subtasks for {len(rows)} methods. {told}",
-        figure, style.table(lines),
+        figure, source_of(of), style.table(lines),
     )  # fmt: skip
 
 
@@ -82,7 +82,7 @@ def _scores(of: Evidence, label: str, task: Task, subtasks: Sequence[str]) -> di
         tallies = {seed: each.tally for seed, each in results.items()}
         found = resample_all({"": tallies}, task.metric.values, names, RESAMPLES // 4, task=task.name)
     except ValueError:
-        # A subtask of so few pictures that some resample has none of it.
+        # A subtask of so few images that some bootstrap sample has none of it.
         values = of.board.rows[[row.label for row in of.board.rows].index(label)].cells[TASK].values
         return {each: (values[f"score/{each}"], None) for each in subtasks}
     return {

@@ -36,7 +36,7 @@ class AblationBoard:
 
     @property
     def exploratory(self) -> bool:
-        """Returns whether the seeds are too few to separate any two points."""
+        """Returns whether the seeds are too few for any two points to be significantly different."""
         return self.evidence is None or self.evidence.board.exploratory
 
 
@@ -74,7 +74,7 @@ def ablation_board(
         records: what `store.records()` returned, where it is known already.
 
     Raises:
-        UntrustedRecord: a record contradicts its own answers, samples or track.
+        UntrustedRecord: a record contradicts its own answers, samples or setting.
     """
     keys = {point.key for point in ablation.all_points}
     known = store.records() if records is None else records
@@ -102,7 +102,14 @@ def ablation_board(
         for point, base in bases
         if base is not None and point.label in groups and base.label in groups
     ]
-    return AblationBoard(ablation, evidence, contrasts(evidence, tasks, pairs, None, n_resamples), missing)
+    found = contrasts(evidence, tasks, pairs, None, n_resamples)
+    return AblationBoard(ablation, evidence, tuple(_of_points(each) for each in found), missing)
+
+
+def _of_points(contrast: Contrast) -> Contrast:
+    """Returns a contrast without a claim where it is of two trainings: a point is hyperparameters, not a seed."""
+    is_of_trainings = contrast.scope == "checkpoint" and bool(contrast.seeds)
+    return replace(contrast, better=None) if is_of_trainings else contrast
 
 
 def _of_its_tasks(records: Sequence[Record], keys: set[str]) -> list[Record]:

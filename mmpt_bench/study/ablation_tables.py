@@ -18,7 +18,7 @@ from mmpt_bench.evaluation.task import Task
 from mmpt_bench.records.ablations import FOLDER, Ablation
 from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store
-from mmpt_bench.stats.claims import SEEDS_TO_CLAIM
+from mmpt_bench.stats.claims import SEEDS_TO_CLAIM, adjusted_p
 from mmpt_bench.study.ablation_board import AblationBoard, ablation_board, ablation_boards
 
 if TYPE_CHECKING:
@@ -29,12 +29,14 @@ if TYPE_CHECKING:
 
 COSTS = ("trainable", "total", "train_seconds", "cpu_seconds", "peak_bytes", "own_bytes")
 NOTES = (
-    "**Score** is the mean over seeds with its 95 % interval: over seeds and pictures with two seeds or more, over "
-    "pictures alone with one.",
-    "**Difference** is to the method as it is by default, or to the first point where that is none of the points, at "
-    "the seeds that both have; p after Holm over the differences of the same column of tasks, or of the mean. "
-    "**Separated** needs p ≤ .05 and, over seeds, sign flips that agree.",
-    f"**Exploratory**: fewer than {SEEDS_TO_CLAIM} seeds cannot separate two points.",
+    "**Score** is the mean over seeds with its 95 % interval: over seeds and images with two seeds or more, over "
+    "images alone with one.",
+    "**Difference** is the point's score minus that of the method as it is by default, or of the first point where the "
+    "default is none of the points, at the seeds that both have: above 0, the point is better. p is the larger of two: "
+    "after Holm over the differences of all tasks, or of the mean; and by sign flips of the seeds. \\* marks a "
+    "significant difference, p < .05.",
+    f"**Exploratory**: with fewer than {SEEDS_TO_CLAIM} seeds no difference is significant. With one seed there is no "
+    "p: the interval then says how these trainings would differ on other images, not how other seeds would.",
 )
 
 
@@ -51,6 +53,8 @@ class AblationResult:
     board: AblationBoard | None = None
     failed: tuple[Record, ...] = ()
     summary: PlanSummary | None = None
+    figures: tuple[Path, ...] = ()
+    """Files of the figures that were drawn."""
 
     def __repr__(self) -> str:
         """Returns one line: what is varied, and where it is."""
@@ -104,7 +108,7 @@ def _csv_lines(board: AblationBoard) -> tuple[list[str], list[dict[str, Any]]]:
         "ablation", "label", "method", *axes, "is_reference", "task", "metric", "unit", "score", "interval_low",
         "interval_high", "interval_of", "sd", "n_seeds", "seeds", "by_seed", "n", "n_pictures", "exploratory",
         "compared_with", "scope", "difference", "difference_low", "difference_high", "p", "p_holm", "p_sign_flip",
-        "detectable", "separated", *COSTS, "learning_rate", "learning_rate_source",
+        "detectable", "significant", *COSTS, "learning_rate", "learning_rate_source",
     ]  # fmt: skip
     return names, [_line(board, *place) for place in _places(board)]
 
@@ -128,9 +132,9 @@ def _line(board: AblationBoard, number: int, task: str) -> dict[str, Any]:
         seeds = board.evidence.board.seeds if row.trains else ()
         low, high = row.overall_interval or (None, None)
         figures: dict[str, Any] = {
-            "task": "", "metric": "chance-centred mean over tasks", "unit": "fraction", "score": row.overall,
+            "task": "", "metric": "chance-corrected mean over tasks", "unit": "fraction", "score": row.overall,
             "interval_low": low, "interval_high": high,
-            "interval_of": "seeds and pictures" if seeds[1:] else "pictures",
+            "interval_of": "seeds and images" if seeds[1:] else "images",
         }  # fmt: skip
         n, n_pictures = (sum(getattr(c, name) for c in columns.values() if c.counts) for name in ("n", "n_pictures"))
     else:
@@ -169,7 +173,7 @@ def _contrast_line(contrast: Contrast | None) -> dict[str, Any]:
         "compared_with": contrast.second, "scope": contrast.scope, "difference": contrast.difference.estimate,
         "difference_low": low, "difference_high": high, "p": contrast.difference.p, "p_holm": contrast.p_holm,
         "p_sign_flip": contrast.difference.p_sign_flip, "detectable": contrast.detectable,
-        "separated": contrast.better is not None,
+        "significant": contrast.better is not None,
     }  # fmt: skip
 
 
@@ -181,7 +185,7 @@ def ablation_md(board: AblationBoard) -> bytes:
         b = board.evidence.board
         parts.append(f"{markdown(b.suite)} suite, backbone {markdown(b.backbone)}; {markdown(numbers.budget(b))}.")
         if board.exploratory:
-            parts.append(f"**Exploratory**: fewer than {SEEDS_TO_CLAIM} seeds; nothing here can be separated.")
+            parts.append(f"**Exploratory**: fewer than {SEEDS_TO_CLAIM} seeds, so that no difference is significant.")
         header, lines = table(board)
         rows = [f"| {' | '.join(markdown(text) for text in line)} |" for line in lines]
         parts.append("\n".join([f"| {' | '.join(header)} |", f"|{'---|' * len(header)}", *rows]))
@@ -223,14 +227,16 @@ def table(board: AblationBoard) -> tuple[list[str], list[list[str]]]:
 
 
 def difference(contrast: Contrast | None, column: Column | None = None) -> str:
-    """Returns "+3.2 (0.4 to 6.0), p .021", with a star where it is separated."""
+    """Returns "+3.2 (0.4 to 6.0), p .021 *", the star where it is significant; without p where it is of one seed."""
     if contrast is None:
         return numbers.NOTHING
     scale = 1.0 if column is not None and column.unit == "points" else 100.0
     low, high = (scale * end for end in contrast.difference.interval)
+    told = f"{scale * contrast.difference.estimate:+.1f} ({low:.1f} to {high:.1f})"
+    if contrast.scope == "checkpoint" and contrast.seeds:
+        return told
     star = " *" if contrast.better is not None else ""
-    p = numbers.p_value(contrast.p_holm)
-    return f"{scale * contrast.difference.estimate:+.1f} ({low:.1f} to {high:.1f}), p {p}{star}"
+    return f"{told}, p {numbers.p_value(adjusted_p(contrast.difference, contrast.p_holm))}{star}"
 
 
 def ablation_json(board: AblationBoard) -> dict[str, Any]:
@@ -269,7 +275,9 @@ def ablation_tables(board: AblationBoard) -> list[RenderableType]:
         parts.append(made)
     notes = _lacking(board)
     if board.exploratory:
-        notes.append(f"Exploratory: fewer than {SEEDS_TO_CLAIM} seeds, so that no two points can be separated.")
+        notes.append(f"Exploratory: fewer than {SEEDS_TO_CLAIM} seeds, so that no difference is significant.")
+    elif any(contrast.better is not None for contrast in board.contrasts):
+        notes.append("* significant: p < .05 after Holm, and by sign flips of the seeds.")
     return [*parts, *(Text(note) for note in notes)]
 
 

@@ -16,9 +16,10 @@ from matplotlib.text import Text
 
 from mmpt_bench.common.errors import UntrustedRecord
 from mmpt_bench.figures.draw import figures, render, write
-from mmpt_bench.figures.figure_data import KINDS, Drawn, FigureData, Missing, figure_data
+from mmpt_bench.figures.figure_data import KINDS, Drawn, FigureData, Missing, dated, figure_data, source_of
+from mmpt_bench.figures.names import Named, write_names
 from mmpt_bench.figures.pareto import front_shares
-from mmpt_bench.figures.style import marks_of, short
+from mmpt_bench.figures.style import apart, marks_of, short
 from mmpt_bench.records.learning_curves import publish_learning_curves, read_learning_curves, thinned
 from mmpt_bench.records.store import Store
 from support.command import bench
@@ -88,6 +89,71 @@ def test_one_colour_a_method_in_every_figure(drawn: dict[str, Drawn]) -> None:
     for kind in [kind for kind in KINDS if kind != "heat-map"]:
         svg = render(drawn[kind], "svg").decode().lower()
         assert COLORS["full"].lower() in svg, kind
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "search"])
+def test_every_figure_says_suite_subset_and_date_inside_the_image(drawn: dict[str, Drawn], kind: str) -> None:
+    source = "Embedded suite, all questions, newest record 2026-01-01"
+    assert source in [t.get_text().replace("\n", " ") for t in texts(drawn[kind].figure)]
+
+
+def test_a_subset_and_the_newest_day_are_said(made_of: FigureData) -> None:
+    (evidence,) = made_of.boards
+    first = dataclasses.replace(evidence, board=dataclasses.replace(evidence.board, suite="real", limit=1000))
+    assert source_of(first) == "Real suite, the first 1,000 questions of each task, newest record 2026-01-01"
+    assert dated(["2026-01-02T23:59:59Z", "2026-03-01T00:00:00Z"]) == "newest record 2026-03-01"
+    assert dated([]) == "no date recorded"
+
+
+def test_the_sign_of_a_difference_is_said_on_every_axis(drawn: dict[str, Drawn]) -> None:
+    labels = {axes.get_xlabel() for axes in drawn["differences"].figure.axes}
+    assert labels == {f"A − B, {unit}\nabove 0: A better" for unit in ("percentage points", "points")}
+    assert "A: the row; B: mmpt" in [t.get_text() for t in texts(drawn["differences"].figure)]
+
+
+def test_an_ablation_of_the_learning_rate_is_called_so(made_of: FigureData) -> None:
+    board = next(each for each in made_of.ablations if each.ablation.name == "lengths")
+    points = [dataclasses.replace(p, values={"lr": str(n)}) for n, p in enumerate(board.ablation.points, start=1)]
+    ablation = dataclasses.replace(board.ablation, name="mmpt-lr", axes={"lr": ["1", "2", "3", "4"]}, points=points)
+    changed = dataclasses.replace(board, ablation=ablation)
+    (each,) = figures(dataclasses.replace(made_of, ablations=(changed,)), ("ablation-curves",))
+    assert (each.name, each.title) == ("ablation-curves-mmpt-lr", "Score by learning rate: mmpt")
+
+
+def test_learning_curves_are_a_mean_a_band_and_two_seeds_a_method(drawn: dict[str, Drawn]) -> None:
+    (axes,) = drawn["learning-curves"].figure.axes
+    lines = {width: [line for line in axes.lines if line.get_linewidth() == width] for width in (0.5, 1.6)}
+    assert (len(lines[0.5]), len(lines[1.6]), len(axes.collections)) == (2 * 6, 6, 6)
+    # Seeds 0 and 1 differ by .02 everywhere: the mean lies between them, the band .02 / sqrt(2) to each side.
+    low, high = (np.asarray(line.get_ydata(), float) for line in lines[0.5][:2])
+    mean = np.asarray(lines[1.6][0].get_ydata(), float)
+    assert mean == pytest.approx((low + high) / 2)
+    band = axes.collections[0].get_paths()[0].vertices[:, 1]
+    assert band.max() == pytest.approx(mean.max() + 0.02 / np.sqrt(2))
+
+
+def test_methods_are_named_beside_their_marks(drawn: dict[str, Drawn]) -> None:
+    for axes in drawn["pareto"].figure.axes:
+        names = {t.get_text().split(" ")[0] for t in axes.texts}
+        assert names == {"projector", "mmpt", "vpt", "prefix", "lora", "full"}
+
+
+def test_names_in_a_crowd_stand_apart_and_inside(made_of: FigureData) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4, 3))
+    axes = figure.add_axes((0.1, 0.1, 0.8, 0.8))
+    marks = [Named(f"method number {i}", 1 + 0.001 * i, 1, (0.9, 1.1)) for i in range(12)]
+    axes.plot([each.x for each in marks] + [2], [each.y for each in marks] + [2], "o")
+    write_names(axes, marks)
+    assert len(axes.texts) == 12
+    check_labels(figure)
+
+
+def test_places_are_moved_apart_by_as_little_as_can_be() -> None:
+    assert apart([5.0, 0.0, 0.0], 1.0) == [5.0, -0.5, 0.5]
+    # The third pushes the first two down: 0, .5 and 1 become three places one apart around their mean.
+    assert apart([0.0, 0.5, 1.0], 1.0) == pytest.approx([-0.5, 0.5, 1.5])
 
 
 def test_nothing_recorded_says_what_makes_each_figure(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def widened(board: Board, n_methods: int, n_tasks: int) -> Board:
 
 def drawn(board: Board) -> Drawn | Missing:
     """Returns what the figures of a board alone begin with."""
-    (made,) = figures(FigureData((Evidence(board, {}, None),), (), (), {}, {}, {}, COLORS), ("leaderboard",))
+    (made,) = figures(FigureData((Evidence(board, {}, None),), (), (), {}, {}, {}, {}, COLORS), ("leaderboard",))
     return made
 
 
@@ -95,7 +95,7 @@ def test_every_method_and_task_is_named(board: Board) -> None:
     for title in ("Overall (%)", *(f"{column.title} (%)" for column in board.columns)):
         assert title in found
     assert sum(text.endswith("a, 1.0 % trained") for text in found) == 10
-    assert any("methods that share a letter are not separated" in " ".join(text.split()) for text in found)
+    assert any("that share a letter are not significantly different" in " ".join(text.split()) for text in found)
     assert any("generated miniature tasks, not the public benchmarks" in " ".join(text.split()) for text in found)
     assert any("embedded suite" in text for text in found)
 

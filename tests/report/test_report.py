@@ -270,8 +270,8 @@ def test_figures_stand_where_they_belong_with_their_words_and_tables(study_page:
         f"f-{name}" for name in ("leaderboard-embedded", "pareto-embedded", "differences-embedded",
                                  "subtasks-embedded", "learning-curves-embedded", "search")
     ]  # fmt: skip
-    assert ids["ablations"] == ["f-heat-map-grid", "f-lengths-lengths", "f-components-parts"]
-    figure = study_page.one("figure", id="f-lengths-lengths")
+    assert ids["ablations"] == ["f-heat-map-grid", "f-ablation-curves-lengths", "f-components-parts"]
+    figure = study_page.one("figure", id="f-ablation-curves-lengths")
     assert figure.one("img").attributes["alt"].startswith("Score along a length: prompt-len of mmpt. Scores along")
     assert [head.text for head in figure.one("thead").all("th")][:3] == ["method", "prompt-len", "task"]
 

@@ -27,7 +27,7 @@ from mmpt_bench.runs.estimate import estimate
 from mmpt_bench.runs.plan import Job, Plan
 from mmpt_bench.sources.corpora import load_corpus
 from mmpt_bench.study.ablation_board import ablation_board
-from mmpt_bench.study.ablation_tables import ablation_csv, ablation_md, ablation_tables
+from mmpt_bench.study.ablation_tables import ablation_csv, ablation_md, ablation_tables, table
 from mmpt_bench.study.axes import axes_of, combinations, label_of, split_sets
 from support.command import bench
 from support.paths import ROOT
@@ -182,6 +182,10 @@ def test_an_ablation_shares_what_is_recorded_and_stays_off_the_leaderboard(tmp_p
     assert [row["label"] for row in rows] == ["mmpt (text-len=5)", "mmpt (text-len=10)", "frozen"]
     assert [row["compared_with"] for row in rows] == ["mmpt (text-len=10)", "", ""]
     assert {row["exploratory"] for row in rows} == {"True", "False"}
+    # The plots are drawn by the same command, and named.
+    (plot,) = (tmp_path / "mmpt-results" / "figures").glob("*.png")
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    assert f"Drawn: mmpt-results/figures/{plot.name}" in first.stderr
     board = json.loads(bench("leaderboard", "--json", cwd=tmp_path).stdout)["boards"][0]
     assert [row["label"] for row in board["rows"]] == ["frozen", "mmpt"]
     assert any("of the ablation `mmpt-text-len-" in text for text in board["left_out"])
@@ -279,6 +283,32 @@ def test_a_task_that_few_points_have_is_no_column(made: tuple[Store, Ablation]) 
     assert board.evidence is not None
     # Two of the four points have a result at all, and one of these was asked about shapes.
     assert [column.task for column in board.evidence.board.columns] == ["colours"]
+
+
+@pytest.mark.parametrize("n_seeds", [1, 2, 5, 6])
+def test_a_difference_is_marked_only_where_seeds_are_enough(n_seeds: int, tmp_path: Path) -> None:
+    store, points = store_in(tmp_path), []
+    for length, right in ((5, "0001"), (10, "1")):
+        for seed in range(n_seeds):
+            by = Recipe("tiny", "b" * 8, "scenes", "c" * 8, "mmpt", {"text_length": length}, Budget(), seed)
+            keep(store, record(store, task(), samples(80), right, by))
+        points.append(
+            Point(f"mmpt (text-len={length})", "mmpt", {"text-len": str(length)}, by.variant_key, length == 10)
+        )
+    found = Ablation("mmpt-text-len", {"text-len": ["5", "10"]}, points, [], None, "mmpt-bench ablate")
+    board = ablation_board(store, found, {"colours": task()}, 200)
+    _, lines = table(board)
+    console = Console(width=100, file=io.StringIO(), record=True)
+    for part in ablation_tables(board):
+        console.print(part)
+    told = console.export_text()
+    is_marked = "*" in lines[0][2]
+    # All 80 answers or a quarter of them: as clear as can be, and still no claim about lengths from five seeds.
+    assert is_marked == (n_seeds >= 6)
+    assert ("so that no difference is significant" in told) == (not is_marked)
+    assert (", p " in lines[0][2]) == (n_seeds > 1)
+    row = next(csv.DictReader(io.StringIO(ablation_csv(board).decode())))
+    assert (row["significant"], row["exploratory"]) == (str(is_marked), str(not is_marked))
 
 
 def test_points_are_told_apart_on_a_narrow_terminal(made: tuple[Store, Ablation]) -> None:

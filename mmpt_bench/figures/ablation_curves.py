@@ -1,4 +1,4 @@
-"""Score along one number: prompt length, learning rate, share of the data, with every seed as a dot."""
+"""Score over one number that an ablation varies (prompt length, learning rate, share of the data); seeds as dots."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from mmpt_bench.board.board import Row
 from mmpt_bench.figures import points, style
-from mmpt_bench.figures.figure_data import Drawn, FigureData, Missing
+from mmpt_bench.figures.figure_data import Drawn, FigureData, Missing, source_of
 from mmpt_bench.records.ablations import Point
 from mmpt_bench.study.ablation_board import AblationBoard
 from mmpt_bench.study.ablation_tables import title as title_of
@@ -17,8 +17,8 @@ from mmpt_bench.study.ablation_tables import title as title_of
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-TITLE = "Score along a length"
-NOTHING = "No ablation of a length is recorded: `mmpt-bench ablate --prompt-len 5,10,20` makes one."
+TITLE = "Score over a varied number"
+NOTHING = "No ablation over numbers is recorded: `mmpt-bench ablate --prompt-len 5,10,20` makes one."
 
 
 def draw(of: FigureData) -> Iterator[Drawn | Missing]:
@@ -31,12 +31,15 @@ def draw(of: FigureData) -> Iterator[Drawn | Missing]:
 
 def _axis_figure(board: AblationBoard, axis: str, of: FigureData) -> Drawn | Missing:
     ablation = board.ablation
-    name = f"lengths-{style.file_name(ablation.name)}" + (f"-{style.file_name(axis)}" if len(ablation.axes) > 1 else "")
-    title = f"{TITLE}: {axis} of {', '.join(dict.fromkeys(p.method for p in ablation.points))}"
+    name = f"ablation-curves-{style.file_name(ablation.name)}" + (
+        f"-{style.file_name(axis)}" if len(ablation.axes) > 1 else ""
+    )
+    varied = points.AXIS_TITLES.get(axis, axis)
+    title = f"Score by {varied[0].lower()}{varied[1:]}: {', '.join(dict.fromkeys(p.method for p in ablation.points))}"
     rows = [(point, row) for point, row in board.rows if list(point.values) == [axis]]
     if board.evidence is None or len({point.values[axis] for point, _ in rows}) < 2:
         reason = f"{len(rows)} of its points has a result, a curve needs two: `{ablation.command}`."
-        return Missing("lengths", name, title, reason)
+        return Missing("ablation-curves", name, title, reason)
     return _drawn(board, axis, rows, of, name, title)
 
 
@@ -76,10 +79,11 @@ def _drawn(
         panel.set_ylabel("Points" if unit == "points" else "%", labelpad=2)
     legend.draw(figure)
     return Drawn(
-        "lengths", name, title,
-        "Line: mean over seeds; band: 95 % interval over seeds and pictures, over pictures alone where there is one "
+        "ablation-curves", name, title,
+        "Line: mean over seeds; band: 95 % interval over seeds and images, over images alone where there is one "
         f"seed; dots: seeds. {style.notes(board.evidence.board)}",
-        _words(rows, axis, tasks[0], title_of(board)), figure, style.table(lines), board.ablation.name,
+        _words(rows, axis, tasks[0], title_of(board)), figure, source_of(board.evidence), style.table(lines),
+        board.ablation.name,
     )  # fmt: skip
 
 
