@@ -16,7 +16,7 @@ from mmpt_bench.evaluation import task_catalog
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.records.store import Store, published_folder, results_folder
 from mmpt_bench.report.results import Results
-from mmpt_bench.runs.options import Names, comma_text
+from mmpt_bench.runs.option_texts import Names, comma_text
 
 if TYPE_CHECKING:
     from mmpt_bench.board.contrasts import Scope

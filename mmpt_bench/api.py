@@ -29,17 +29,8 @@ from mmpt_bench.report.results import Results
 from mmpt_bench.runs.events import Reporter
 from mmpt_bench.runs.experiment import read_experiment as read_experiment
 from mmpt_bench.runs.new_files import new as new
-from mmpt_bench.runs.options import (
-    Names,
-    Options,
-    SearchOptions,
-    column_names,
-    comma_text,
-    dataset_names,
-    make_request,
-    pairs,
-    requested,
-)
+from mmpt_bench.runs.option_texts import Names, column_names, comma_text, dataset_names, pairs
+from mmpt_bench.runs.options import Options, SearchOptions, make_request, requested
 
 if TYPE_CHECKING:
     from mmpt_bench.common.checking import CheckResult

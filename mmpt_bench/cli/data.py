@@ -58,7 +58,7 @@ def check(
 
     from mmpt_bench.data.image_folders import image_folders
     from mmpt_bench.evaluation import task_catalog
-    from mmpt_bench.runs.options import column_names, dataset_names
+    from mmpt_bench.runs.option_texts import column_names, dataset_names
     from mmpt_bench.sources.check_data import check_data, report_lines
     from mmpt_bench.sources.task_rows import Where
 

@@ -21,8 +21,8 @@ from mmpt_bench.cli.options import (
     PARSE,
     WORLD,
     budget_options,
-    given_beside_experiment,
     command_on,
+    given_beside_experiment,
     refuse_beside,
     verbosity_options,
     words_again,
@@ -185,7 +185,7 @@ def _print(results: Results, as_json: bool) -> None:
 def _next(context: click.Context, options: dict[str, Any]) -> list[str]:
     """Returns what to do next, and the command for it, which repeats the options of this one."""
     from mmpt_bench.methods.method_catalog import method_entries
-    from mmpt_bench.runs.options import numbered_seeds, seeds_text
+    from mmpt_bench.runs.option_texts import numbered_seeds, seeds_text
     from mmpt_bench.stats.claims import SEEDS_TO_CLAIM
 
     if context.params["smoke"]:

@@ -34,6 +34,8 @@ LEFT_OUT = "questions left out"
 
 SHIFTED = "shifted"
 """The world of the embedded suite in which methods are tuned."""
+WORLDS = {SHIFTED: 1.0, "clean": 0.0, "strong": 1.5}
+"""World -> strength of its shift; `strong` is one that nothing was tuned in."""
 
 
 def suite_of(world: str) -> str:

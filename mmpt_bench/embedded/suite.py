@@ -18,7 +18,7 @@ import numpy as np
 from mmpt_bench.common.hashing import content_key, derive
 from mmpt_bench.data.examples import Corpus, Example
 from mmpt_bench.data.images import LazyImage
-from mmpt_bench.data.rows import SHIFTED, Rows, suite_of
+from mmpt_bench.data.rows import SHIFTED, WORLDS, Rows, suite_of
 from mmpt_bench.embedded import language, prompts, statements, world
 from mmpt_bench.embedded.language import Asked
 from mmpt_bench.embedded.shifted import shift
@@ -32,8 +32,6 @@ VERSION = 4
 
 N_IMAGES = {"mme": 40, "pope": 200, "vsr": 250, "snli_ve": 200, "cifar10": 250, "mnist": 400}
 """Images a task; for MME, a subtask."""
-WORLDS = {"shifted": 1.0, "clean": 0.0, "strong": 1.5}
-"""Strength of the shift in each world: that of tuning and evaluation, none, and one that nothing was tuned in."""
 ASKED_OF_THINGS = (
     *statements.SKILLS, *statements.SKILLS, "relation", "neutral",
     "?count", "?color", "?location", "?at", *["?caption"] * 8,

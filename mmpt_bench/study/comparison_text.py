@@ -108,7 +108,8 @@ def _of_pair(each: Contrast, board: Board, what: str) -> str:
         found = _amount(each.detectable or 0.0, each, board)
         return (
             f"These checkpoints of {each.first} and {each.second} are not significantly different{where} on {what}: "
-            f"{_ahead(each)} by {size} {unit} ({basis}; {on}); a difference of {found} would have been found 4 times of 5."
+            f"{_ahead(each)} by {size} {unit} ({basis}; {on}); a difference of {found} would have "
+            "been found 4 times of 5."
         )
     if each.better is not None:
         return f"{each.better} is better than {_other(each)} on {what}: by {size} {unit} ({basis}; {on})."

@@ -27,7 +27,8 @@ from mmpt_bench.records.rate_trials import TESTS, TRIALS, Search, Trial, read_tr
 from mmpt_bench.records.store import Store
 from mmpt_bench.runs.bad_items import check_examples
 from mmpt_bench.runs.estimate import paces
-from mmpt_bench.runs.options import Names, Options, SearchOptions, comma_text, make_request
+from mmpt_bench.runs.option_texts import Names, comma_text
+from mmpt_bench.runs.options import Options, SearchOptions, make_request
 from mmpt_bench.runs.request import Request
 from mmpt_bench.sources.prepared import Prepared
 from mmpt_bench.study.trials import Judge, Trainer, prepare

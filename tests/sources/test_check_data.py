@@ -18,7 +18,7 @@ from mmpt_bench.data.image_folders import image_folders
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.interop.answers.forms import GivenAnswer, GivenAnswers, read_answers
 from mmpt_bench.interop.answers.score import score_answers
-from mmpt_bench.runs.options import dataset_names
+from mmpt_bench.runs.option_texts import dataset_names
 from mmpt_bench.sources.check_data import check_data, report_lines
 from mmpt_bench.sources.task_rows import Where, folder_rows, rows_of, samples
 from support.paths import DATA, ROOT, needs_data
