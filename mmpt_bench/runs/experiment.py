@@ -51,6 +51,10 @@ def read_experiment(path: str | Path, **given: Any) -> dict[str, Any]:
     Raises:
         RequestError: no such file; a key, name or value that cannot be, with line and column.
     """
+    if not Path(path).exists():
+        raise RequestError(
+            f"There is no experiment `{path}`. `mmpt-bench new experiment` writes one; methods are named with `--method`."
+        )
     document = read_document(Path(path), "experiment")
     options = _options(document, Path(path).parent)
     methods, variants = _methods(document, Path(path).parent, given.get("method"))

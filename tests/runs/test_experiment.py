@@ -91,6 +91,13 @@ def test_what_is_wrong_is_said_with_its_line_and_column(text: str, message: str,
         experiment(tmp_path, text)
 
 
+def test_a_file_that_is_not_there_is_told_from_a_method(tmp_path: Path) -> None:
+    with pytest.raises(mb.RequestError, match=r"no experiment `lora`.*`mmpt-bench new experiment`.*`--method`"):
+        mb.read_experiment("lora")
+    with pytest.raises(mb.RequestError, match="cannot be read: Is a directory"):
+        mb.read_experiment(tmp_path)
+
+
 def test_a_fault_of_what_is_given_is_not_blamed_on_the_file(tmp_path: Path) -> None:
     with pytest.raises(mb.RequestError, match=r"^There is no dtype `float3`"):
         experiment(tmp_path, "limit: 2\n", dtype="float3")
