@@ -114,6 +114,21 @@ def test_python_files_run_only_where_the_command_names_them(key: str, tmp_path: 
         assert experiment(tmp_path, text, method="lora")["method"] == "lora"
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["methods: ['mine.py,lora']", "methods: ['mine.py ']", "methods: {'mine.py,lora': {r: 2}}", "methods: mine.py",
+     "tasks: ['mine.py,mme']", "tasks: ['mme', ' mine.py']", "tasks: mine.py, mme", "train_data: task:./mine.py",
+     "train_data: 'task:mine.py,'", "train_data: 'task: mine.py'"],
+)  # fmt: skip
+def test_no_way_of_writing_it_makes_an_experiment_run_a_file(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("raise SystemExit('it was run')\nMETHOD = Mine\nTASK = 1\n")
+    with pytest.raises(mb.RequestError, match="is no experiment, line 1"):
+        experiment(tmp_path, text)
+
+
 def test_a_named_file_keeps_the_hyperparameters_that_the_experiment_gives_it(tmp_path: Path) -> None:
     mine = mb.new("method", "mine", tmp_path)
     found = experiment(tmp_path, "methods:\n  frozen:\n  ./mine.py: {learning_rate: 1e-2}\n", method=f"frozen,{mine}")
