@@ -84,7 +84,7 @@ def _options(document: Document, folder: Path) -> dict[str, Any]:
             found[name] = _typed(document, (name,), value, hints[name])
     for name in FOLDERS:
         if found.get(name) is not None:
-            found[name] = str(folder / Path(found[name]).expanduser())
+            found[name] = folder / Path(found[name]).expanduser()
     for name in SOURCES:
         if name in found:
             found[name] = _source(folder, found[name])

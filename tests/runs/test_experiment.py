@@ -32,7 +32,7 @@ def test_a_file_says_what_options_say(tmp_path: Path) -> None:
     )
     assert found == {
         "method": "frozen,lora", "tasks": "vsr,mnist", "seeds": [0, 3], "steps": 5, "batch_size": 2, "limit": 4,
-        "data": str(tmp_path / "data"), "out": str(tmp_path / "made"),
+        "data": tmp_path / "data", "out": tmp_path / "made",
         "variants": {"lora": [{"r": "2", "alpha": "4"}, {"learning_rate": "0.0007", "train_projector": "false"}]},
     }  # fmt: skip
 
