@@ -16,7 +16,8 @@ from mmpt_bench.common.errors import RequestError, unknown_name
 from mmpt_bench.common.yaml_file import Document, Place, read_document
 from mmpt_bench.evaluation import task_catalog
 from mmpt_bench.methods import method_catalog
-from mmpt_bench.runs.options import Options, comma_text, field_text, make_request
+from mmpt_bench.runs.options import Options, comma_text, make_request
+from mmpt_bench.runs.request import field_text
 from mmpt_bench.sources.weights import EMBEDDED
 
 BUDGET = ("steps", "batch_size", "max_length")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
@@ -17,7 +16,7 @@ from mmpt_bench.methods import method_catalog
 from mmpt_bench.records.budget import MOST_SEED, Budget
 from mmpt_bench.records.store import results_folder
 from mmpt_bench.runs.bad_items import FAIL, SKIP
-from mmpt_bench.runs.request import Request, parse_overrides
+from mmpt_bench.runs.request import Request, parse_overrides, parse_variants
 from mmpt_bench.sources.corpora import TrainData, check_train_data
 from mmpt_bench.sources.task_rows import Columns
 from mmpt_bench.sources.weights import DTYPES, EMBEDDED, check_backbone
@@ -171,34 +170,12 @@ def requested(
         raise RequestError("`--other-base` is said of an adapter: name it with `--adapter`.")
     if recipe is None:
         request = make_request(method, tasks, options)
-        return dataclasses.replace(request, variants=_variants(variants, request)), None
+        return dataclasses.replace(request, variants=parse_variants(variants, request.methods)), None
     from mmpt_bench.records.recipe_file import read_recipe
     from mmpt_bench.runs.request import from_recipe
 
     wanted = read_recipe(Path(recipe))
     return from_recipe(wanted, make_request("frozen", tasks, options)), wanted
-
-
-def _variants(
-    given: Mapping[str, Sequence[Mapping[str, object]]], request: Request
-) -> dict[str, tuple[dict[str, str], ...]]:
-    """Returns variants as texts of fields; RequestError for a method that is not asked for, or none of its fields."""
-    by_name = {entry.name: entry for entry in request.methods}
-    found = {}
-    for name, variants in given.items():
-        if name not in by_name:
-            raise unknown_name("method", name, by_name, "`variants` names one that is not asked for.")
-        found[name] = tuple({field: field_text(value) for field, value in each.items()} for each in variants)
-        for each in found[name]:
-            method_catalog.method_of(by_name[name], each)
-    return {name: variants for name, variants in found.items() if variants}
-
-
-def field_text(value: object) -> str:
-    """Returns a hyperparameter as `--set` has it: "true", "none", "0.001", and JSON for what is no single value."""
-    if value is None or isinstance(value, bool):
-        return str(value).lower()
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def comma_text(names: Names) -> str:
