@@ -211,7 +211,7 @@ def tune(
     """Searches each method's learning rate by its score on dev data and yields the choices; every trial is kept.
 
         for choice in mb.tune("mmpt,lora"):
-            print(choice.method, choice.rate)
+            print(choice.search.method, choice.rate)
 
     Args:
         method: names or files.

@@ -12,7 +12,10 @@ Decode = Literal["generate", "rank"]
 
 @dataclass(frozen=True)
 class Sample:
-    """One question about one image."""
+    """One question about one image.
+
+    mb.Sample("17", mb.read_image(row["image"], "mine/17.png", "17"), "Is there a cat?", ("yes", "no"), "yes")
+    """
 
     id: str
     """Unique within the task's split."""

@@ -24,7 +24,11 @@ PLAIN = "plain"
 
 @dataclass(frozen=True)
 class Task:
-    """A benchmark: where its rows are, how a row becomes a sample, and what counts as right."""
+    """A benchmark: where its rows are, how a row becomes a sample, and what counts as right.
+
+    A file that ends with `TASK = mb.Task(...)` is a task; `mmpt-bench new task` writes a complete one, and `mb.check`
+    says whether it is one.
+    """
 
     name: str
     title: str

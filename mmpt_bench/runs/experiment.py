@@ -16,8 +16,9 @@ from mmpt_bench.common.errors import RequestError, unknown_name
 from mmpt_bench.common.yaml_file import Document, Place, read_document
 from mmpt_bench.evaluation import task_catalog
 from mmpt_bench.methods import method_catalog
-from mmpt_bench.runs.option_texts import comma_text, field_text
+from mmpt_bench.runs.option_texts import comma_text
 from mmpt_bench.runs.options import Options, make_request
+from mmpt_bench.runs.request import field_text
 from mmpt_bench.sources.weights import EMBEDDED
 
 BUDGET = ("steps", "batch_size", "max_length")
@@ -52,12 +53,19 @@ def read_experiment(path: str | Path, **given: Any) -> dict[str, Any]:
     Raises:
         RequestError: no such file; a key, name or value that cannot be, with line and column.
     """
+    if not Path(path).exists():
+        raise RequestError(
+            f"There is no experiment `{path}`: `mmpt-bench new experiment` writes one; methods go with `--method`."
+        )
     document = read_document(Path(path), "experiment")
     options = _options(document, Path(path).parent)
     methods, variants = _methods(document, Path(path).parent, given.get("method"))
     tasks = _tasks(document, given.get("tasks"))
     own = {name: value for name, value in options.items() if name not in given}
     rest = {name: value for name, value in given.items() if name not in ("method", "tasks")}
+    source = str(own.get("train_data", ""))
+    if source.startswith("task:") and source.removeprefix("task:") not in task_catalog.task_entries():
+        raise document.error(f"`{source[:60]}` is the training split of no built-in task.", ("train_data",))
     _check(document, methods, tasks, own, rest)
     return {"method": methods, "tasks": tasks, **({"variants": variants} if variants else {}), **own, **rest}
 
@@ -78,7 +86,7 @@ def _options(document: Document, folder: Path) -> dict[str, Any]:
             found[name] = _typed(document, (name,), value, hints[name])
     for name in FOLDERS:
         if found.get(name) is not None:
-            found[name] = str(folder / Path(found[name]).expanduser())
+            found[name] = folder / Path(found[name]).expanduser()
     for name in SOURCES:
         if name in found:
             found[name] = _source(folder, found[name])
@@ -146,14 +154,31 @@ def _methods(document: Document, folder: Path, given: Any) -> tuple[str, dict[st
 def _listed(document: Document) -> list[_Listed]:
     """Returns the methods in the file's order: a text, a list of names, or a mapping of names to their variants."""
     value = document.value.get("methods", "mmpt")
-    if isinstance(value, str):
-        return [_Listed(word.strip(), ("methods",)) for word in value.split(",") if word.strip()]
-    if isinstance(value, list) and all(isinstance(word, str) for word in value):
-        return [_Listed(word, ("methods", number)) for number, word in enumerate(value)]
+    if isinstance(value, str | list):
+        return [_Listed(word, place) for word, place in _words(document, "methods", value)]
     if not isinstance(value, Mapping):
         raise document.error("`methods` is a list of names, or a mapping of names to hyperparameters.", ("methods",))
-    return [_Listed(str(word), place := ("methods", str(word)), _fields(document, place, fields))
-            for word, fields in value.items()]  # fmt: skip
+    found = []
+    for key, fields in value.items():
+        place = ("methods", str(key))
+        found.append(_Listed(_name(document, place, str(key)), place, _fields(document, place, fields)))
+    return found
+
+
+def _words(document: Document, key: str, value: str | list[Any]) -> list[tuple[str, Place]]:
+    """Returns the names in a comma-separated text or a list, each with its place."""
+    if isinstance(value, str):
+        return [(word.strip(), (key,)) for word in value.split(",") if word.strip()]
+    if not value or not all(isinstance(word, str) for word in value):
+        raise document.error(f"`{key}` is a list of names.", (key,))
+    return [(_name(document, (key, number), word), (key, number)) for number, word in enumerate(value)]
+
+
+def _name(document: Document, place: Place, word: str) -> str:
+    """Returns a name as it is looked up; a comma would make several of it."""
+    if "," in word or not word.strip():
+        raise document.error(f"`{word[:60]}` is not one name.", place)
+    return word.strip()
 
 
 def _fields(document: Document, place: Place, value: Any) -> list[tuple[Place, dict[str, Any]]]:
@@ -174,6 +199,7 @@ def _beside(each: _Listed, folder: Path) -> _Listed:
 
 
 def _is_code(word: str) -> bool:
+    """Returns whether a name is that of a Python file, as `entries.find` has it."""
     return word.endswith(".py") or ("/" in word and not word.endswith(".json"))
 
 
@@ -201,16 +227,16 @@ def _tasks(document: Document, given: Any) -> str:
     if given is not None:
         return comma_text(given)
     value = document.value.get("tasks", "mme,pope")
-    words = [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
-    if not (isinstance(words, list) and words and all(isinstance(word, str) for word in words)):
+    if not isinstance(value, str | list):
         raise document.error("`tasks` is a list of names.", ("tasks",))
-    for number, word in enumerate(words):
-        place = ("tasks",) if isinstance(value, str) else ("tasks", number)
+    words = _words(document, "tasks", value)
+    text = ",".join(word for word, _ in words)
+    for word, place in words:
         if _is_code(word):
-            raise document.error(_refusal(word, "tasks", ",".join(words)), place)
+            raise document.error(_refusal(word, "tasks", text), place)
         with _at(document, place):
             task_catalog.find_tasks(word)
-    return ",".join(words)
+    return text
 
 
 def _refusal(word: str, option: str, text: str) -> str:

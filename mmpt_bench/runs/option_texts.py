@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,13 +16,6 @@ Names = str | Path | Sequence[str | Path]
 """Names or files: "mme,pope", ["mme", "./mine.py"]."""
 SEEDS = re.compile(r"(\d{1,12})(?:-(\d{1,12}))?", re.ASCII)
 MOST_SEEDS = 10_000
-
-
-def field_text(value: object) -> str:
-    """Returns a hyperparameter as `--set` has it: "true", "none", "0.001", and JSON for what is no single value."""
-    if value is None or isinstance(value, bool):
-        return str(value).lower()
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def comma_text(names: Names) -> str:

@@ -22,11 +22,10 @@ from mmpt_bench.runs.option_texts import (
     column_names,
     comma_text,
     dataset_names,
-    field_text,
     numbered_seeds,
     pairs,
 )
-from mmpt_bench.runs.request import Request, parse_overrides
+from mmpt_bench.runs.request import Request, parse_overrides, parse_variants
 from mmpt_bench.sources.corpora import TrainData, check_train_data
 from mmpt_bench.sources.weights import DTYPES, EMBEDDED, check_backbone
 
@@ -215,7 +214,7 @@ def requested(
         raise RequestError("`--other-base` is said of an adapter: name it with `--adapter`.")
     if recipe is None:
         request = make_request(method, tasks, options)
-        return _with_base(dataclasses.replace(request, variants=_variants(variants, request)), base), None
+        return _with_base(dataclasses.replace(request, variants=parse_variants(variants, request.methods)), base), None
     from mmpt_bench.records.recipe_file import read_recipe
     from mmpt_bench.runs.request import from_recipe
 
@@ -227,21 +226,6 @@ def _with_base(request: Request, base: bool) -> Request:
     if not base or any(entry.name == FROZEN for entry in request.methods):
         return request
     return dataclasses.replace(request, methods=(method_catalog.named_method(FROZEN), *request.methods))
-
-
-def _variants(
-    given: Mapping[str, Sequence[Mapping[str, object]]], request: Request
-) -> dict[str, tuple[dict[str, str], ...]]:
-    """Returns variants as texts of fields; RequestError for a method that is not asked for, or none of its fields."""
-    by_name = {entry.name: entry for entry in request.methods}
-    found = {}
-    for name, variants in given.items():
-        if name not in by_name:
-            raise unknown_name("method", name, by_name, "`variants` names one that is not asked for.")
-        found[name] = tuple({field: field_text(value) for field, value in each.items()} for each in variants)
-        for each in found[name]:
-            method_catalog.method_of(by_name[name], each)
-    return {name: variants for name, variants in found.items() if variants}
 
 
 def _world(name: str, is_embedded: bool) -> str:

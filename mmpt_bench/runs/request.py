@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -144,6 +145,28 @@ def parse_overrides(texts: Sequence[str], methods: Sequence[Entry]) -> dict[str,
         method_catalog.check_fields(by_name[method], [field])
         found.setdefault(method, {})[field] = value.strip()
     return found
+
+
+def parse_variants(
+    given: Mapping[str, Sequence[Mapping[str, object]]], methods: Sequence[Entry]
+) -> dict[str, tuple[dict[str, str], ...]]:
+    """Returns variants as texts of fields; RequestError for a method that is not asked for, or none of its fields."""
+    by_name = {entry.name: entry for entry in methods}
+    found = {}
+    for name, variants in given.items():
+        if name not in by_name:
+            raise unknown_name("method", name, by_name, "`variants` names one that is not asked for.")
+        found[name] = tuple({field: field_text(value) for field, value in each.items()} for each in variants)
+        for each in found[name]:
+            method_catalog.method_of(by_name[name], each)
+    return {name: variants for name, variants in found.items() if variants}
+
+
+def field_text(value: object) -> str:
+    """Returns a hyperparameter as `--set` has it: "true", "none", "0.001", and JSON for what is no single value."""
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def from_recipe(recipe: Recipe, request: Request) -> Request:

@@ -32,7 +32,7 @@ def test_a_file_says_what_options_say(tmp_path: Path) -> None:
     )
     assert found == {
         "method": "frozen,lora", "tasks": "vsr,mnist", "seeds": [0, 3], "steps": 5, "batch_size": 2, "limit": 4,
-        "data": str(tmp_path / "data"), "out": str(tmp_path / "made"),
+        "data": tmp_path / "data", "out": tmp_path / "made",
         "variants": {"lora": [{"r": "2", "alpha": "4"}, {"learning_rate": "0.0007", "train_projector": "false"}]},
     }  # fmt: skip
 
@@ -91,6 +91,13 @@ def test_what_is_wrong_is_said_with_its_line_and_column(text: str, message: str,
         experiment(tmp_path, text)
 
 
+def test_a_file_that_is_not_there_is_told_from_a_method(tmp_path: Path) -> None:
+    with pytest.raises(mb.RequestError, match=r"no experiment `lora`.*`mmpt-bench new experiment`.*`--method`"):
+        mb.read_experiment("lora")
+    with pytest.raises(mb.RequestError, match="cannot be read: Is a directory"):
+        mb.read_experiment(tmp_path)
+
+
 def test_a_fault_of_what_is_given_is_not_blamed_on_the_file(tmp_path: Path) -> None:
     with pytest.raises(mb.RequestError, match=r"^There is no dtype `float3`"):
         experiment(tmp_path, "limit: 2\n", dtype="float3")
@@ -105,6 +112,21 @@ def test_python_files_run_only_where_the_command_names_them(key: str, tmp_path: 
     if key == "methods":
         # It is not run where the command chooses other methods either.
         assert experiment(tmp_path, text, method="lora")["method"] == "lora"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["methods: ['mine.py,lora']", "methods: ['mine.py ']", "methods: {'mine.py,lora': {r: 2}}", "methods: mine.py",
+     "tasks: ['mine.py,mme']", "tasks: ['mme', ' mine.py']", "tasks: mine.py, mme", "train_data: task:./mine.py",
+     "train_data: 'task:mine.py,'", "train_data: 'task: mine.py'"],
+)  # fmt: skip
+def test_no_way_of_writing_it_makes_an_experiment_run_a_file(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("raise SystemExit('it was run')\nMETHOD = Mine\nTASK = 1\n")
+    with pytest.raises(mb.RequestError, match="is no experiment, line 1"):
+        experiment(tmp_path, text)
 
 
 def test_a_named_file_keeps_the_hyperparameters_that_the_experiment_gives_it(tmp_path: Path) -> None:
