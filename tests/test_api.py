@@ -118,7 +118,8 @@ def test_options_are_called_like_those_of_the_command_line() -> None:
 
     named = {name for option in run.params for name in (option.name or "").split() if name not in ("as_json",)}
     assert set(Options.__annotations__) <= named
-    own = {"method", "tasks", "adapter", "other_base", "recipe", "only_plan", "log_to", "measure_costs"}
+    own = {"method", "tasks", "adapter", "other_base", "recipe", "only_plan", "log_to", "measure_costs", "base"}
+    own |= {"smoke", "verbosity"}
     assert named - set(Options.__annotations__) == own
 
 
