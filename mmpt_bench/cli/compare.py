@@ -39,8 +39,8 @@ def compare(names: tuple[str, ...], tasks: str, scope: str | None, setting: str,
     if as_json:
         print_json(as_plain(answer))
         return
-    from mmpt_bench.cli.streams import console
+    from mmpt_bench.cli.streams import console, echo
 
-    click.echo(answer.sentence)
+    echo(answer.sentence)
     for part in tables(answer):
         console().print(part)

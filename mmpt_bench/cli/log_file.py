@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mmpt_bench.common.errors import BenchError, Interrupted
 from mmpt_bench.common.escaping import plain_text
 from mmpt_bench.common.files import scrub
 
@@ -30,13 +29,17 @@ class Log:
         self._file = file
 
     def begin(self, command: str) -> None:
-        """Opens the file; `command` is its first line."""
+        """Opens the file, where that is not done yet; `command` is its first line."""
+        if self._file in PACKAGE.handlers:
+            return
         Path(self._file.baseFilename).parent.mkdir(parents=True, exist_ok=True)
         PACKAGE.addHandler(self._file)
         self.tell(command)
 
-    def tell(self, text: str, level: int = logging.INFO) -> None:
-        """Writes an event."""
+    def tell(self, text: str, level: int = logging.INFO, command: str = "") -> None:
+        """Writes an event; the first one with a `command` opens the file."""
+        if command:
+            self.begin(command)
         EVENTS.log(level, "%s", text)
 
 
@@ -70,8 +73,9 @@ def logged(out: Path, verbosity: int = 0) -> Iterator[Log]:
     PACKAGE.setLevel(logging.INFO)
     try:
         yield log
-    except (BenchError, Interrupted) as error:
-        log.tell(f"{type(error).__name__}: {error}", logging.ERROR)
+    except BaseException as error:
+        told = f"ended with code {error.code}" if isinstance(error, SystemExit) else f"{type(error).__name__}: {error}"
+        log.tell(told, logging.ERROR)
         raise
     else:
         log.tell("done")

@@ -37,15 +37,16 @@ def cli() -> None:
     """Tells how to adapt a multimodal LLM: methods trained alike, scored alike, with their uncertainty.
 
     \b
-    mmpt-bench run --method mmpt --tasks mme,pope     train, evaluate, write the leaderboard
-    mmpt-bench run --method all --tasks all --seeds 0,1,2
-    mmpt-bench run --smoke                            everything once, in seconds: not a result
-    mmpt-bench ls methods                             what there is to run
-    mmpt-bench doctor                                 whether this machine is ready
+    mmpt-bench run --method mmpt --tasks mme,pope   does tuning help?
+    mmpt-bench run --method all --tasks all --seeds 0-5
+    mmpt-bench run --smoke                          everything once, in seconds
+    mmpt-bench ls methods                           what there is to run
+    mmpt-bench doctor                               is this machine ready?
 
     \b
     Completion of commands and options, as click has it:
-    eval "$(_MMPT_BENCH_COMPLETE=bash_source mmpt-bench)"   in ~/.bashrc; zsh_source or fish_source for others
+    eval "$(_MMPT_BENCH_COMPLETE=bash_source mmpt-bench)"    in ~/.bashrc
+    eval "$(_MMPT_BENCH_COMPLETE=zsh_source mmpt-bench)"     in ~/.zshrc
     """
 
 
@@ -53,14 +54,33 @@ COMMANDS = (
     ablate, check, compare, data, doctor, export, figures, leaderboard, ls, new, pretrain, report, run, score, show,
     tune,
 )  # fmt: skip
+SUMMARIES = {
+    "ablate": "Vary settings of a method; see what changes.",
+    "check": "Test a task's or a method's file.",
+    "compare": "Say which of some methods is better.",
+    "data": "Look at the data before anything runs.",
+    "doctor": "Say whether this machine is ready.",
+    "export": "Print a run's results for the hub.",
+    "figures": "Draw every figure that can be drawn.",
+    "leaderboard": "Rebuild and print the leaderboard.",
+    "ls": "List tasks, methods, backbones or runs.",
+    "pretrain": "Rebuild or probe the embedded model.",
+    "report": "Write one HTML page with everything.",
+    "run": "Train, evaluate, say whether tuning helped.",
+    "score": "Score answers made elsewhere.",
+    "show": "Show a task, method, backbone or run.",
+    "tune": "Search each method's learning rate.",
+}
+"""What the list of commands says of each, on a line of its own."""
 for command in COMMANDS:
+    command.short_help = SUMMARIES[command.name or ""]
     cli.add_command(command)
 
 
 LONG_VALUE = 80
 """Characters of a value, between backticks, that a message shows."""
-LONG = 4000
-"""Characters of a message."""
+SHORT, LONG = 200, 4000
+"""Characters of a message on one line, and of any."""
 
 
 def main() -> None:
@@ -88,8 +108,9 @@ def main() -> None:
 def _end(error: BenchError) -> NoReturn:
     parts = str(error).split("`")
     parts[1::2] = [part if len(part) <= LONG_VALUE else f"{part[:LONG_VALUE]}…" for part in parts[1::2]]
-    what, hint = parted(plain_text("`".join(parts), LONG))
-    echo(f"error: {what}", err=True)
+    text = f"error: {plain_text('`'.join(parts), LONG)}"
+    what, hint = (text, "") if len(text) <= SHORT else parted(text)
+    echo(what, err=True)
     if hint:
         echo(f"  {hint}", err=True)
     sys.exit(error.exit_code)

@@ -159,6 +159,8 @@ def words_again(context: click.Context, drop: Collection[str] = (), **instead: s
         if isinstance(option, click.Argument):
             words += list(map(str, value if isinstance(value, tuple) else [value]))
         elif isinstance(option, click.Option) and option.is_flag:
+            if not isinstance(value, bool) and value != option.flag_value:
+                continue  # Another flag of the same parameter was typed.
             words += [(option.opts if value else option.secondary_opts or option.opts)[0]]
         else:
             for each in value if option.multiple else [value]:

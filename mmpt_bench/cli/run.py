@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import sys
 from pathlib import Path
@@ -153,7 +154,7 @@ def run(
         except Interrupted as reason:
             click.echo(f"Stopped: {reason}. What is done is recorded; the same command goes on from there.", err=True)
             sys.exit(130)
-    _print(results, as_json)
+    _print(results, as_json, verbosity <= QUIET)
     if results.failed:
         n_failed = len({record.run for record in results.failed})
         lost = f"{n_failed} of {len(results.runs)} runs failed, whole or in a task; the board lists them, unranked."
@@ -164,17 +165,18 @@ def run(
             click.echo(line, err=True)
 
 
-def _print(results: Results, as_json: bool) -> None:
+def _print(results: Results, as_json: bool, quiet: bool) -> None:
     """Prints the boards that the command touched, one sentence on each, and what else is there."""
     from mmpt_bench.board.writers.terminal import answer
 
     whole, keys = results.write_leaderboard(), results.asked_keys
     shown = whole.of(keys, results.runs)
     new = {record.eval_key for record in results.made}
-    print_leaderboard(shown, "json" if as_json else "table", new, by_task=True)
+    printed = dataclasses.replace(shown, folder=None) if quiet else shown
+    print_leaderboard(printed, "json" if as_json else "table", new, by_task=True)
     if as_json:
         return
-    if others := len(whole.boards) - len(shown.boards):
+    if (others := len(whole.boards) - len(shown.boards)) and not quiet:
         told = command_on(results.folder, "leaderboard")
         click.echo(f"{others} more in {whole.folder}/: `{told}` prints all of them.", err=True)
     for sentence in (answer(board, keys) for board in shown.boards):

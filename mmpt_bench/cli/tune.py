@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from mmpt_bench.cli.options import BACKBONE, COLUMNS, IMAGES, OUT, budget_options
+from mmpt_bench.cli.log_file import logged
+from mmpt_bench.cli.options import BACKBONE, COLUMNS, IMAGES, OUT, budget_options, words_again
 from mmpt_bench.cli.progress import stopping
 from mmpt_bench.common.errors import Interrupted, RequestError
 from mmpt_bench.common.escaping import plain_text
@@ -88,11 +90,18 @@ def tune(only_plan: bool, accept: bool, rounds: str, grid: str, **options: Any) 
         _print_plan(api.plan_tune(**asked))
         return
     choices: list[Choice] = []
-    with stopping() as stop:
+    with logged(options["out"]) as log, stopping() as stop:
+        command = shlex.join(words_again(click.get_current_context()))
+
+        def told(label: str, trial: Trial) -> None:
+            click.echo(text := _told(label, trial), err=True)
+            log.tell(text, command=command)
+
         try:
-            for choice in api.tune(**asked, told=_tell, stopping=stop):
+            for choice in api.tune(**asked, told=told, stopping=stop):
                 choices.append(choice)
-                click.echo(plain_text(said(choice)))
+                click.echo(text := plain_text(said(choice)))
+                log.tell(text, command=command)
         except Interrupted:
             click.echo("Stopped. Every finished trial is kept; the same command goes on from there.", err=True)
             sys.exit(130)
@@ -135,9 +144,9 @@ def _print_plan(plan: SearchPlan) -> None:
     click.echo(f"How long: {how_long}.")
 
 
-def _tell(label: str, trial: Trial) -> None:
+def _told(label: str, trial: Trial) -> str:
     found = f"failed: {trial.reason}" if trial.score is None else _scored(trial.score, bool(trial.by_task))
-    click.echo(plain_text(f"{label}: learning rate {trial.rate:g}, seed {trial.seed}: {found}", 2000), err=True)
+    return plain_text(f"{label}: learning rate {trial.rate:g}, seed {trial.seed}: {found}", 2000)
 
 
 def _scored(score: float, is_dev: bool) -> str:

@@ -10,7 +10,7 @@ from mmpt_bench.board.ranking import FROZEN, FULL
 from mmpt_bench.evaluation import task_catalog
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.records.store import Store
-from mmpt_bench.report.rerun import overrides, run_command
+from mmpt_bench.report.rerun import overrides, run_command, tune_command
 from mmpt_bench.report.verdict import listed, number, plural
 from mmpt_bench.stats.claims import SEEDS_TO_CLAIM
 from mmpt_bench.study.ablation_board import AblationBoard
@@ -145,7 +145,7 @@ def _searches(board: Board, store: Store) -> list[Gap]:
     if not unsearched:
         return []
     text = f"The learning rate of {listed(unsearched)} was not searched: a worse score may be a worse rate."
-    return [Gap(text, f"mmpt-bench tune --method {','.join(unsearched)}")]
+    return [Gap(text, tune_command(board, store, unsearched))]
 
 
 def _all_seeds(board: Board) -> Sequence[int]:

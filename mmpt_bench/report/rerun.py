@@ -50,6 +50,12 @@ def run_command(
     return shlex.join([*words, *out_option(store)])
 
 
+def tune_command(board: Board, store: Store, methods: Sequence[str]) -> str:
+    """Returns the `tune` command for methods under a board's conditions; its limit is of test data, and left out."""
+    conditions = _conditions(dataclasses.replace(board, limit=None))
+    return shlex.join([PROGRAM, "tune", "--method", ",".join(methods), *conditions, *out_option(store)])
+
+
 def out_option(store: Store) -> list[str]:
     """Returns the option that names the results folder, nothing where it is the default one; never a machine's path."""
     is_there = store.root.is_absolute() or ".." in store.root.parts

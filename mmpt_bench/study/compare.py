@@ -102,7 +102,9 @@ def _beside_published(
     for name in (name.partition(":")[2] for name in names if name.startswith(f"{PUBLISHED}:")):
         if not (label := _label(same.board, name)):
             known = [row.label for row in same.board.rows]
-            raise unknown_name("row of the published board", name, known, "`mmpt-bench leaderboard --published`.")
+            raise unknown_name(
+                "row of the published board", name, known, "`mmpt-bench leaderboard --published` shows them."
+            )
         wanted[label] = None
     moved = {label: f"{PUBLISHED}:{label}" for label in wanted}
     rows = [replace(row, label=moved[row.label]) for row in same.board.rows if row.label in moved]

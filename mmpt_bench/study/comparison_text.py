@@ -108,8 +108,8 @@ def _of_pair(each: Contrast, board: Board, what: str) -> str:
         found = _amount(each.detectable or 0.0, each, board)
         return (
             f"These checkpoints of {each.first} and {each.second} are not significantly different{where} on {what}: "
-            f"{_ahead(each)} by {size} {unit} ({basis}; {on}); a difference of {found} would have "
-            "been found 4 times of 5."
+            f"{_ahead(each)} by {size} {unit} ({basis}; {on}); a difference of {found} would have been found 4 "
+            "times of 5."
         )
     if each.better is not None:
         return f"{each.better} is better than {_other(each)} on {what}: by {size} {unit} ({basis}; {on})."
@@ -227,7 +227,7 @@ def _rows_table(answer: ComparisonResult) -> Table:
             table.add_row(
                 rich_text(row.label),
                 f"{numbers.percent(row.overall)}\n{numbers.percents(row.overall_interval)}",
-                numbers.place(row),
+                str(row.place) if row.place is not None and answer.board.exploratory else numbers.place(row),
                 rich_text(numbers.ratio(row.retention.get("gain_recovered"))),
                 numbers.share(row),
                 numbers.seeds(row),

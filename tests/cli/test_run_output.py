@@ -195,6 +195,8 @@ def test_a_command_is_repeated_as_it_was_typed_and_quoted_for_the_shell() -> Non
     assert "limit" not in line
     assert "base" not in line, "what was not typed is not said"
     assert context(*again[2:]).params["set"] == ("lora.r=8", "alpha=2")
+    assert words_again(context("-q", "--json")) == ["mmpt-bench", "run", "--json", "-q"]
+    assert words_again(context("-v")) == ["mmpt-bench", "run", "-v"]
 
 
 @pytest.mark.parametrize(

@@ -208,3 +208,9 @@ def test_an_ascii_terminal_gets_signs_that_it_has() -> None:
     stream = Stream(inner, is_data=True)
     stream.write("1.0–2.5 − 3 … † × ≥ é\n")
     assert inner.buffer.getvalue() == b"1.0-2.5 - 3 . * x > \\xe9\n"  # type: ignore[attr-defined]
+
+
+def test_the_list_of_commands_cuts_no_summary(bench: Bench) -> None:
+    _, out, _ = bench("--help")
+    assert out.count("...") == 1, "that of `COMMAND [ARGS]...`"
+    assert "bash_source" in out

@@ -77,7 +77,7 @@ def test_equal_methods_are_not_separated_and_what_could_be_found_is_said(tmp_pat
 def test_several_methods_are_told_apart_pair_by_pair_and_corrected_together(tmp_path: Path) -> None:
     store = filled(tmp_path, 8, {"lora": GOOD, "full": GOOD, "mmpt": BAD})
     answer = answer_to(store, ["lora", "full", "mmpt"], TASKS, n_resamples=200)
-    assert answer.sentence.startswith("Separated on the mean of 2 tasks: lora over mmpt; full over mmpt.")
+    assert answer.sentence.startswith("Significantly better on the mean of 2 tasks: lora over mmpt; full over mmpt.")
     assert "Not significantly different: lora and full." in answer.sentence
     overall = [each for each in answer.contrasts if not each.task]
     smallest = min(each.difference.p for each in overall)
