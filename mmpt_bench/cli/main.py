@@ -64,6 +64,7 @@ SUMMARIES = {
     "figures": "Draw every figure that can be drawn.",
     "leaderboard": "Rebuild and print the leaderboard.",
     "ls": "List tasks, methods, backbones or runs.",
+    "new": "Write an experiment, task or method file.",
     "pretrain": "Rebuild or probe the embedded model.",
     "report": "Write one HTML page with everything.",
     "run": "Train, evaluate, say whether tuning helped.",
