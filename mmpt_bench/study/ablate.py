@@ -183,7 +183,8 @@ def _check_hours(asked: AblationRequest, plans: Sequence[Plan], store: Store) ->
         return
     cost = estimate(plans, store)
     count = f"{cost.trainings} trainings and {cost.evaluations} evaluations are to be done"
-    if cost.seconds is None:
+    # What another machine took says nothing of the hours here.
+    if cost.seconds is None or cost.is_own:
         raise RequestError(
             f"`--budget-hours {asked.budget_hours:g}`: {count}, and how long they take is not known: no run with this "
             "backbone is recorded. Run one point first, with `mmpt-bench run`, or leave the option out."

@@ -128,7 +128,7 @@ def test_a_share_that_leaves_nothing_is_refused() -> None:
         (("--init", "zero"), "`init=zero` is not one of"),
         (
             ("--method", "vpt", "--placement", "all"),
-            "cannot vary `vpt`: where its parameters stand is fixed. Its fields:",
+            "cannot vary `vpt`: where its parameters stand is fixed.\n  Its fields:",
         ),
         (("--method", "full", "--init", "normal"), "cannot vary `full`: how its parameters start is fixed"),
         (("--method", "lora", "--placement", "all,heads"), "`placement=heads` is not one of"),
@@ -195,7 +195,7 @@ def test_a_grid_beyond_the_hours_given_is_refused_with_the_count(tmp_path: Path)
     bench("run", "--method", "frozen,projector", "--tasks", "cifar10", *QUICK, cwd=tmp_path)
     words = ("--prompt-len", "5,10,20", "--tasks", "cifar10", *QUICK, "--budget-hours", "0.000001")
     done = bench("ablate", *words, cwd=tmp_path, code=2)
-    assert "3 trainings and 3 evaluations are to be done. How long: about" in done.stderr
+    assert "3 trainings and 3 evaluations are to be done.\n  How long: about" in done.stderr
 
 
 def test_a_plan_says_points_and_runs_nothing(tmp_path: Path) -> None:
