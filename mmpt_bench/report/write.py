@@ -123,7 +123,7 @@ def write_report(
             "name another one with `--out`."
         )
     if images is not None and not images.is_dir():
-        raise RequestError(f"There is no folder `{images}` to read pictures from.")
+        raise RequestError(f"There is no folder `{images}` to read images from.")
     target = file if file is not None else out / FILE
     if target.is_dir():
         raise RequestError(f"`{target}` is a folder: name the file, as in `--file {target / FILE}`.")
@@ -139,7 +139,7 @@ def _fitting(drawings: tuple[Drawing, ...]) -> tuple[list[Drawing], list[str]]:
     kept: list[Drawing] = []
     dropped, room = [], FIGURE_BYTES
     for drawing in drawings:
-        size = len(drawing.uri) + len(drawing.csv)
+        size = len(drawing.inline) + len(drawing.csv)
         if size <= room:
             kept.append(drawing)
             room -= size
@@ -161,7 +161,7 @@ def _filled(content: Content, packed: Packed, dropped: list[str]) -> bytes:
 
 
 def _policy(style: str, script: str) -> str:
-    """Returns the content security policy: this style, this script, pictures in the page, and nothing from outside."""
+    """Returns the content security policy: this style, this script, images in the page, and nothing from outside."""
 
     def digest(text: str) -> str:
         return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
@@ -197,7 +197,7 @@ def _environment() -> Environment:
         lstrip_blocks=True, finalize=_final,
     )  # fmt: skip
     environment.globals |= {"shown": numbers, "number": number, "plural": plural, "listed": listed, "span": _span}
-    environment.filters |= {"csv_rows": _csv_rows, "uri": lambda text: Markup(escape(text))}
+    environment.filters |= {"csv_rows": _csv_rows, "uri": lambda text: Markup(escape(text)), "markup": Markup}
     return environment
 
 

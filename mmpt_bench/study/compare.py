@@ -99,7 +99,9 @@ def _resolved(
             )
         if lost:
             raise unknown_name("method or run", lost, dict.fromkeys(known), "`mmpt-bench ls runs` lists what there is.")
-        raise RequestError(f"No board holds all of {', '.join(names)}: they were run on different tracks or limits.")
+        raise RequestError(
+            f"No board holds all of {', '.join(names)}: they were run in different settings or on different subsets."
+        )
     if len(places) > 1 and len({each.board.track for each, _ in places}) > 1:
         told = "; ".join(f"`--track {each.board.track}`: {each.board.title}" for each, _ in places)
         raise RequestError(f"Several boards hold {', '.join(names)}: say which one. {told}.")
@@ -107,7 +109,7 @@ def _resolved(
 
 
 def _holding(boards: Sequence[Evidence], names: Sequence[str], track: str) -> list[tuple[Evidence, tuple[str, ...]]]:
-    """Returns the boards of a track that have a row for every name, with their labels."""
+    """Returns the boards of a setting that have a row for every name, with their labels."""
     found = []
     for each in boards:
         labels = tuple(_label(each.board, name) for name in names)

@@ -36,8 +36,12 @@ def sentence(made: Sequence[Contrast], board: Board) -> str:
         return _of_pair(main[0], board, what)
     better = [f"{each.better} over {_other(each)}" for each in main if each.better is not None]
     even = [f"{each.first} and {each.second}" for each in main if each.better is None]
-    told = f"Separated on {what}: {'; '.join(better)}." if better else f"Nothing is separated on {what}."
-    told += f" Not separated: {'; '.join(even)}." if even and better else ""
+    told = (
+        f"Significantly different on {what}: {'; '.join(better)}."
+        if better
+        else f"No difference is significant on {what}."
+    )
+    told += f" Not significantly different: {'; '.join(even)}." if even and better else ""
     return told + _few(main)
 
 
@@ -67,8 +71,9 @@ def _of_pair(each: Contrast, board: Board, what: str) -> str:
             return f"{told}by {size} {unit} ({basis}; {on}). Of the methods this says nothing: that takes seeds."
         found = _amount(each.detectable or 0.0, each, board)
         return (
-            f"These checkpoints of {each.first} and {each.second} are not separated{where} on {what}: {_ahead(each)} "
-            f"by {size} {unit} ({basis}; {on}); a difference of {found} would have been found 4 times of 5."
+            f"These checkpoints of {each.first} and {each.second} are not significantly different{where} on {what}: "
+            f"{_ahead(each)} by {size} {unit} ({basis}; {on}); the minimum detectable "
+            f"difference (80 % power) is {found}."
         )
     if each.better is not None:
         return f"{each.better} is better than {_other(each)} on {what}: by {size} {unit} ({basis}; {on})."
@@ -76,12 +81,12 @@ def _of_pair(each: Contrast, board: Board, what: str) -> str:
     if each.p_holm <= SIGNIFICANT and flips is not None:
         basis += f", but the seeds alone do not agree: sign flips p {numbers.p_value(flips)}"
     could = (
-        f"a difference of {_amount(each.detectable, each, board)} would have been found 4 times of 5"
+        f"the minimum detectable difference (80 % power) is {_amount(each.detectable, each, board)}"
         if each.detectable is not None
-        else f"{len(each.seeds)} seeds can separate nothing, {SEEDS_TO_CLAIM} are needed"
+        else f"with fewer than {SEEDS_TO_CLAIM} seeds no difference is significant"
     )
     return (
-        f"{each.first} and {each.second} are not separated on {what}: {_ahead(each)} by {size} {unit} "
+        f"{each.first} and {each.second} are not significantly different on {what}: {_ahead(each)} by {size} {unit} "
         f"({basis}; {on}); {could}."
     )
 
@@ -103,12 +108,12 @@ def _toward_better(each: Contrast) -> tuple[float, float]:
 
 def _basis(each: Contrast) -> str:
     seeds = f"{len(each.seeds)} seeds, " if each.scope == "method" else ""
-    return f"{seeds}{each.n_pictures:,} pictures"
+    return f"{seeds}{each.n_pictures:,} images"
 
 
 def _few(main: Sequence[Contrast]) -> str:
     few = [each for each in main if each.scope == "method" and each.detectable is None]
-    return f" Fewer than {SEEDS_TO_CLAIM} seeds can separate nothing." if few else ""
+    return f" With fewer than {SEEDS_TO_CLAIM} seeds no difference is significant." if few else ""
 
 
 def _ahead(each: Contrast) -> str:
@@ -131,7 +136,7 @@ def _amount(value: float, each: Contrast, board: Board) -> str:
 
 def _unit(each: Contrast, board: Board) -> str:
     if each.task == OVERALL:
-        return "percentage points, chance removed"
+        return "percentage points, chance-corrected"
     column = next(c for c in board.columns if c.task == each.task)
     return "points" if column.unit == "points" else "percentage points"
 
@@ -154,7 +159,7 @@ def tables(answer: ComparisonResult) -> tuple[Table, Table]:
 
 def _differences_table(answer: ComparisonResult) -> Table:
     pairs = list(dict.fromkeys(f"{each.first} − {each.second}" for each in answer.contrasts))
-    names = ("On", "Difference", "95 % interval", "p here", "p on board", "Found from", "Better")
+    names = ("On", "Difference", "95 % interval", "p here", "p on board", "Detectable", "Better")
     table = _empty(pairs[0], names) if len(pairs) == 1 else _empty("", ("Pair", *names))
     for each in answer.contrasts:
         on = "mean of tasks" if each.task == OVERALL else _what(each, answer.board)
@@ -167,7 +172,7 @@ def _differences_table(answer: ComparisonResult) -> Table:
             numbers.p_value(each.p_holm),
             numbers.NOTHING if each.on_board is None else numbers.p_value(each.on_board.p_adjusted),
             numbers.NOTHING if each.detectable is None else _amount(each.detectable, each, answer.board),
-            rich_text(each.better or "not separated"),
+            rich_text(each.better or "not significant"),
         )
     return table
 

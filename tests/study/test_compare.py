@@ -41,7 +41,7 @@ GOOD, BAD = "1" * 19 + "0", "1" * 10 + "0" * 10
 def test_a_better_method_is_called_better_over_seeds_and_pictures(tmp_path: Path) -> None:
     answer = answer_to(filled(tmp_path, 8, {"lora": GOOD, "mmpt": BAD}), ["lora", "mmpt"], TASKS, n_resamples=200)
     assert answer.sentence.startswith("lora is better than mmpt on the mean of 2 tasks: by ")
-    assert "8 seeds, 120 pictures" in answer.sentence
+    assert "8 seeds, 120 images" in answer.sentence
     assert [each.task for each in answer.contrasts] == ["", "colours", "shapes"]
     assert {each.better for each in answer.contrasts} == {"lora"}
 
@@ -55,8 +55,8 @@ def test_the_order_of_the_names_changes_the_sign_alone(tmp_path: Path) -> None:
 
 def test_fewer_than_six_seeds_separate_nothing_and_the_sentence_says_so(tmp_path: Path) -> None:
     answer = answer_to(filled(tmp_path, 3, {"lora": GOOD, "mmpt": BAD}), ["lora", "mmpt"], TASKS, n_resamples=200)
-    assert "are not separated" in answer.sentence
-    assert "3 seeds can separate nothing, 6 are needed" in answer.sentence
+    assert "are not significantly different" in answer.sentence
+    assert "with fewer than 6 seeds no difference is significant" in answer.sentence
     assert all(each.better is None and each.detectable is None for each in answer.contrasts)
 
 
@@ -70,15 +70,15 @@ def test_one_seed_compares_checkpoints_and_says_nothing_of_methods(tmp_path: Pat
 def test_equal_methods_are_not_separated_and_what_could_be_found_is_said(tmp_path: Path) -> None:
     store = filled(tmp_path, 6, {"lora": BAD, "mmpt": BAD[::-1]})
     answer = answer_to(store, ["lora", "mmpt"], TASKS, n_resamples=200)
-    assert "not separated" in answer.sentence
-    assert "would have been found 4 times of 5" in answer.sentence
+    assert "not significantly different" in answer.sentence
+    assert "the minimum detectable difference (80 % power) is " in answer.sentence
 
 
 def test_several_methods_are_told_apart_pair_by_pair_and_corrected_together(tmp_path: Path) -> None:
     store = filled(tmp_path, 8, {"lora": GOOD, "full": GOOD, "mmpt": BAD})
     answer = answer_to(store, ["lora", "full", "mmpt"], TASKS, n_resamples=200)
-    assert answer.sentence.startswith("Separated on the mean of 2 tasks: lora over mmpt; full over mmpt.")
-    assert "Not separated: lora and full." in answer.sentence
+    assert answer.sentence.startswith("Significantly different on the mean of 2 tasks: lora over mmpt; full over mmpt.")
+    assert "Not significantly different: lora and full." in answer.sentence
     overall = [each for each in answer.contrasts if not each.task]
     smallest = min(each.difference.p for each in overall)
     assert min(each.p_holm for each in overall) == pytest.approx(min(1.0, 3 * smallest))
