@@ -41,6 +41,8 @@ FIGURE_BYTES = 800_000
 """Of all figures; a results folder holds those that do not fit."""
 ANSWER_BYTES = 600_000
 """Of the raw answers, at most."""
+ROWS_SHOWN = 200
+"""Of the table behind a figure; its file has the others."""
 TOO_DARK = 0.05
 """Relative luminance below which a colour cannot be told from the dark page."""
 LONG = 2000
@@ -139,7 +141,7 @@ def _fitting(drawings: tuple[Drawing, ...]) -> tuple[list[Drawing], list[str]]:
     kept: list[Drawing] = []
     dropped, room = [], FIGURE_BYTES
     for drawing in drawings:
-        size = len(drawing.inline) + len(drawing.csv)
+        size = len(drawing.inline) + len(b"\n".join(drawing.csv.split(b"\n")[: ROWS_SHOWN + 1]))
         if size <= room:
             kept.append(drawing)
             room -= size
@@ -154,7 +156,8 @@ def _filled(content: Content, packed: Packed, dropped: list[str]) -> bytes:
         content=content, packed=packed, dropped=dropped, version=VERSION, style=Markup(style),
         script=Markup(script), policy=_policy(style, script), flops=FLOPS, remark=REMARK,
         embedded_remark=EMBEDDED_REMARK, ratio_titles=RATIO_TITLES, needed_seeds=SEEDS_TO_CLAIM,
-        methods_shown=METHODS_SHOWN, places={each.ablation: place for place, each in enumerate(content.details)},
+        methods_shown=METHODS_SHOWN, rows_shown=ROWS_SHOWN,
+        places={each.ablation: place for place, each in enumerate(content.details)},
         ablation_title=title, ablation_table=table, of_ablation=of_ablation,
     )  # fmt: skip
     return text.encode()

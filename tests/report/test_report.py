@@ -686,3 +686,12 @@ def test_commands_that_make_it_again_name_what_differs(tmp_path: Path) -> None:
 def test_synthetic_answers_are_what_the_pattern_says() -> None:
     assert answers(samples(4), "10-") == ["yes", "yes", None, "no"]
     assert dataclasses.is_dataclass(Sample)
+
+
+def test_a_long_table_behind_a_figure_is_cut_and_says_where_the_rest_is(
+    study_store: Store, study_content: Content, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write, "ROWS_SHOWN", 3)
+    figure = parsed(write.page(study_content, study_store).data).one("figure", id="f-pareto-embedded")
+    assert len(figure.one("tbody").all("tr")) == 3
+    assert "the first 3 of 7 rows; all are in figures/pareto-embedded.csv" in figure.text
