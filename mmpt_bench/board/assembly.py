@@ -277,7 +277,7 @@ def _cell(by_seed: Mapping[int, Rescored], task: Task, trains: bool) -> Cell:
     return Cell(
         score=spread.mean,
         interval=None,
-        interval_of="seeds and pictures" if len(results) > 1 else "pictures",
+        interval_of="seeds and images" if len(results) > 1 else "images",
         by_seed={seed: by_seed[seed].values[task.headline] for seed in sorted(by_seed)} if trains else {},
         sd=spread.sd,
         strict=_mean([result.record.strict for result in results]),

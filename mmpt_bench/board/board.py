@@ -44,7 +44,7 @@ class Cell:
     """Mean over seeds, in the unit of the task."""
     interval: Interval | None
     """95 %; None where it is undefined on some resamples."""
-    interval_of: Literal["seeds and pictures", "pictures"]
+    interval_of: Literal["seeds and images", "images"]
     """What was resampled: pictures alone where there is one seed, or none."""
     by_seed: dict[int, float]
     sd: float | None
@@ -218,7 +218,7 @@ class Board:
         """Returns the board's name for people."""
         limit = f", first {self.limit:,} questions a task only" if self.limit is not None else ""
         limit = ", smoke test and no result" if self.is_smoke else limit
-        return f"{self.suite} suite, backbone {self.backbone}, corpus {self.corpus}{limit}"
+        return f"{self.suite} suite, backbone {self.backbone}, training data {self.corpus}{limit}"
 
 
 def plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Figures from papers: shown with their source, under a heading of their own, and never ranked.
+"""Scores from papers: shown with their source, under a heading of their own, and never ranked.
 
 They are of other models, other data and other training than any run here, so that no difference to a run means
 anything. A row without a source is not accepted.
@@ -18,7 +18,7 @@ REMARK = "From papers, of other models and other data than the runs above: not c
 
 @dataclass(frozen=True)
 class Published:
-    """One figure as a paper gives it."""
+    """One score as a paper gives it."""
 
     method: str
     """As the paper calls it."""

@@ -94,7 +94,8 @@ def _panel(axes: Axes, cells: Cells, xs: Sequence[float], ys: Sequence[float]) -
         share = (found.score - low) / (high - low) if high > low else 0.5
         corner = (xs.index(x) - 0.5, ys.index(y) - 0.5)
         axes.add_patch(Rectangle(corner, 1, 1, color=colormaps["cividis"](share), linewidth=0))
-        ink = "white" if share < 0.55 else "black"
+        # Not quite white and black, which a page in the dark replaces: these stand on the colours of cells.
+        ink = "#fdfdfd" if share < 0.55 else "#111111"
         axes.text(xs.index(x), ys.index(y), f"{found.score:.1f}", ha="center", va="center", color=ink, size=7)
         holds = found.interval is not None and found.interval[0] <= high <= found.interval[1]
         if holds and (x, y) != top:

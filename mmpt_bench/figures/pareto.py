@@ -61,11 +61,11 @@ def front_shares(scores: np.ndarray, costs: Sequence[float]) -> np.ndarray:
     """Returns how often each method is on the front: no other one scores more at no more cost, or as much for less.
 
     Args:
-        scores: (resamples, methods).
+        scores: (bootstrap samples, methods).
         costs: (methods,).
 
     Returns:
-        Shares of the resamples, (methods,).
+        Shares of the bootstrap samples, (methods,).
     """
     cost = np.asarray(costs)
     higher = scores[:, None, :] > scores[:, :, None]

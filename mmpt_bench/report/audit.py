@@ -1,6 +1,6 @@
-"""Whether the data can carry the figures: repeated questions, equal pictures, leaks from training, label balance.
+"""Whether the data can carry the scores: repeated questions, equal images, leaks from training, label balance.
 
-Two pictures are equal here when their pixels are, byte for byte; a scaled or recompressed copy is not found.
+Two images are equal here when their pixels are, byte for byte; a scaled or recompressed copy is not found.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Found:
-    """What was found in a task's questions and pictures."""
+    """What was found in a task's questions and images."""
 
     repeated: int
-    """Questions that ask what an earlier one of their group asks about an equal picture."""
+    """Questions that ask what an earlier one of their group asks about an equal image."""
     across: int
     """Questions that are new to their group, but not to the task: POPE asks its positive ones in all three."""
     contradicted: int
     """Repeated questions of either kind with another right answer than the earlier one."""
     equal_pictures: int
-    """Pictures that equal an earlier one of the task."""
+    """Images that equal an earlier one of the task."""
     elsewhere: int
-    """Pictures that another task of the board shows too."""
+    """Images that another task of the board shows too."""
     trained_on: int | None
-    """Pictures that the tuning corpus shows too; None where the corpus cannot be had."""
+    """Images that the training data shows too; None where the corpus cannot be had."""
     asked_in_training: int | None
-    """Questions that the tuning corpus asks about an equal picture."""
+    """Questions that the training data asks about an equal image."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +72,13 @@ def audit(
 ) -> tuple[TaskAudit, ...]:
     """Returns the audit of every task of a board.
 
-    Looking through the tuning corpus takes a while, so findings are kept in the results folder under the
-    fingerprints of data and corpus.
+    Looking through the training data takes a while, so findings are kept in the results folder under the
+    fingerprints of tasks and training data.
 
     Args:
         board: whose columns are looked at.
         sample_files: task -> name of its samples file.
-        asked: where questions and pictures come from.
+        asked: where questions and images come from.
         samples: the samples files.
         store: where findings are kept.
         say: told what takes long.
@@ -166,11 +166,13 @@ def _corpus(board: Board) -> Corpus | None:
 
 
 def _of_corpus(corpus: Corpus | None, wanted: set[str], say: Say) -> tuple[set[str], set[tuple[str, str]]]:
-    """Returns those pictures of a corpus that are wanted, and what it asks about them."""
+    """Returns those images of a corpus that are wanted, and what it asks about them."""
     pictures: set[str] = set()
     asked: set[tuple[str, str]] = set()
     if corpus is not None and wanted:
-        say(f"Looking for evaluation pictures among the {corpus.size:,} of the tuning corpus; this is done once.")
+        say(
+            f"Looking for evaluation images among the {corpus.size:,} examples of the training data; this is done once."
+        )
         for index in range(corpus.size):
             example = corpus.example(index)
             digest = _digest(example.image)

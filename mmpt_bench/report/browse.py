@@ -1,4 +1,4 @@
-"""Samples on which methods disagree, with their pictures: where a difference in scores comes from."""
+"""Samples on which methods disagree, with their images: where a difference in scores comes from."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from mmpt_bench.records.record import Record
 from mmpt_bench.report.questions import Asked, Questions
 
 METHODS_SHOWN = 12
-"""Answers beside a picture."""
+"""Answers beside an image."""
 SIDE = 192
-"""Pixels of a picture's longer side; a smaller one stays as it is."""
+"""Pixels of an image's longer side; a smaller one stays as it is."""
 QUALITY = 88
 
 
@@ -59,17 +59,17 @@ class Browser:
 
     cards: tuple[Card, ...]
     methods: tuple[str, ...]
-    """Labels of the rows whose answers stand beside the pictures."""
+    """Labels of the rows whose answers stand beside the images."""
     disagreed: int
     """Samples on which these methods disagree, of all tasks."""
     asked: int
     """Samples in all."""
     without: tuple[tuple[Column, str], ...]
-    """Tasks whose questions and pictures cannot be had, and why."""
+    """Tasks whose questions and images cannot be had, and why."""
 
 
 def browser(board: Board, records: Mapping[str, Record], samples: Samples, asked: Asked, n_cards: int) -> Browser:
-    """Returns the samples on which a board's methods disagree most, the same number for each task, a picture once.
+    """Returns the samples on which a board's methods disagree most, the same number for each task, an image once.
 
     Methods are compared by the answer that their score is made of, each by its best set of hyperparameters.
     """
@@ -95,7 +95,7 @@ def browser(board: Board, records: Mapping[str, Record], samples: Samples, asked
 
 
 def thumbnail(image: Image.Image) -> str:
-    """Returns a picture as a WebP data URI, scaled down to `SIDE`."""
+    """Returns an image as a WebP data URI, scaled down to `SIDE`."""
     image = image.convert("RGB")
     image.thumbnail((SIDE, SIDE))
     stream = io.BytesIO()
@@ -129,7 +129,7 @@ def _shares(said: Sequence[Sequence[str | None]], known: Sequence[Sample]) -> li
 
 
 def _most_spread(spread: np.ndarray, known: Sequence[Sample], n: int) -> list[int]:
-    """Returns the places of the `n` samples with the largest spread above 0, each of another picture.
+    """Returns the places of the `n` samples with the largest spread above 0, each of another image.
 
     Of equal ones those with the lowest hash come first: the first of a file are often all of one group.
     """

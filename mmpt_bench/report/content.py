@@ -35,12 +35,12 @@ from mmpt_bench.study.ablation_tables import title
 PAIRS_SHOWN = 60
 """Comparisons in the table; beyond, those with the highest score and with the method under study are shown."""
 CARDS = 48
-"""Samples with pictures, over all boards."""
+"""Samples with images, over all boards."""
 
 
 @dataclass(frozen=True)
 class Detail:
-    """A board whose figures are all shown, with the pairs that are."""
+    """A board whose scores are all shown, with the pairs that are."""
 
     board: Board
     heading: str
@@ -103,12 +103,12 @@ class Content:
 
     @property
     def details(self) -> tuple[Detail, ...]:
-        """Returns the boards of which every figure is shown: those of the sections, then those of the ablations."""
+        """Returns the boards of which every score is shown: those of the sections, then those of the ablations."""
         several = len(self.sections) > 1
         found = []
         for number, section in enumerate(self.sections, start=1):
             board = section.board
-            heading = f"{board.title[0].upper()}{board.title[1:]}, track {board.track}" if several else "Overall"
+            heading = f"{board.title[0].upper()}{board.title[1:]}, setting {board.track}" if several else "Overall"
             name = f"leaderboard {number}" if several else "leaderboard"
             found.append(Detail(board, heading, name, section.pairs))
         for each in self.ablations:
@@ -139,13 +139,13 @@ def gather(
     Args:
         store: the results folder; it may be empty.
         tasks: every task that records may be of, by name, in the order of the columns.
-        images: folder of real data, for questions and pictures of boards on them.
+        images: folder of real data, for questions and images of boards on them.
         say: told what takes long.
         n_resamples: of every interval.
         kinds: of figures.
 
     Raises:
-        UntrustedRecord: a record contradicts its own answers, samples or track.
+        UntrustedRecord: a record contradicts its own answers, samples or setting.
     """
     colors, kept = method_catalog.colors(), store.records()
     records = {record.eval_key: record for record in kept}

@@ -1,4 +1,4 @@
-"""What methods cost, each figure marked by where it is from: measured on the machine, counted, or estimated."""
+"""What methods cost, each number marked by where it is from: measured on the machine, counted, or estimated."""
 
 from __future__ import annotations
 

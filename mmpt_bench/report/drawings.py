@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from urllib.parse import quote
+from functools import cached_property
+
+from markupsafe import escape
 
 from mmpt_bench.figures.draw import render
 from mmpt_bench.figures.figure_data import Drawn, Missing
@@ -14,8 +16,6 @@ NUMBER = re.compile(r"-?\d*\.\d{3,}")
 COORDINATES = re.compile(r' (d|x|y|points)="([^"]*)"')
 SCALE = 1.6
 """Pixels a point: letters of 8 points are as large as small text beside them."""
-SAFE = " /:;,.()=?!-_@+*&'|~[]{}"
-"""Characters that stay as they are in a data URI."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,14 @@ class Drawing:
     """What the figure says, in words, for those who do not see it."""
     svg: bytes
     csv: bytes
-    """The figures behind it."""
+    """The numbers behind it."""
     ablation: str = ""
     """Name of the ablation that it is of."""
 
-    @property
-    def uri(self) -> str:
-        """Returns the picture as a data URI."""
-        return f"data:image/svg+xml,{quote(smaller_svg(self.svg).replace(chr(34), chr(39)), safe=SAFE)}"
+    @cached_property
+    def inline(self) -> str:
+        """Returns the figure as an element of the page, whose style sheet gives it the colours of the theme."""
+        return inline_svg(self.svg, self.name, f"{self.title}. {self.alt}", self.width)
 
     @property
     def width(self) -> int:
@@ -60,6 +60,37 @@ def joined(made: Iterable[Drawn | Missing]) -> tuple[list[Drawing], list[tuple[s
             svg = render(each, "svg")
             found.append(Drawing(each.name, each.title, each.caption, each.alt, svg, each.csv, each.ablation))
     return found, undrawn
+
+
+def inline_svg(svg: bytes, name: str, words: str, width: int) -> str:
+    """Returns an SVG of matplotlib as an element of an HTML page.
+
+    The page's policy allows no style but its own: declarations become attributes, which its style sheet can select. Ids
+    begin with the figure's name, so that two figures share none.
+
+    Args:
+        svg: the figure's file.
+        name: of the figure, once in a page.
+        words: what it says, for those who do not see it.
+        width: in pixels, where there is room.
+    """
+    text = re.sub(r"<style[^>]*>.*?</style>", "", smaller_svg(svg), flags=re.DOTALL)
+    text = re.sub(r' style="([^"]*)"', lambda found: _attributes(found[1]), text)
+    text = re.sub(r'( id="|href="#|url\(#)', lambda found: f"{found[1]}{name}-", text)
+    inside = text[text.index(">") + 1 :]
+    box = re.search(r' viewBox="[^"]*"', text)
+    if box is None:
+        raise ValueError(f"the figure {name} has no view box")
+    # What matplotlib says of all lines in a style sheet of its own.
+    lines = 'stroke-linejoin="round" stroke-linecap="butt"'
+    about = f'role="img" aria-label="{escape(words)}" data-name="{escape(name)}" width="{width}"'
+    return f'<svg xmlns="http://www.w3.org/2000/svg"{box[0]} {about} {lines}>{inside}'
+
+
+def _attributes(style: str) -> str:
+    """Returns declarations of CSS as attributes."""
+    pairs = (each.split(":", 1) for each in style.split(";") if ":" in each)
+    return "".join(f' {key.strip()}="{value.strip()}"' for key, value in pairs)
 
 
 def smaller_svg(svg: bytes) -> str:

@@ -1,4 +1,4 @@
-"""What a results folder lacks for its figures to say more, and the command that gets it."""
+"""What a results folder lacks for its scores to say more, and the command that gets it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mmpt_bench.evaluation import task_catalog
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.records.store import Store
 from mmpt_bench.report.rerun import overrides, run_command, tune_command
-from mmpt_bench.report.verdict import listed, number, plural
+from mmpt_bench.report.verdict import listed, plural
 from mmpt_bench.stats.claims import SEEDS_TO_CLAIM
 from mmpt_bench.study.ablation_board import AblationBoard
 
@@ -94,7 +94,7 @@ def _methods(board: Board, store: Store) -> list[Gap]:
         text = f"Only {listed(sorted(there))} was run, so there is nothing to compare it with."
         return [Gap(text, run_command(board, store, others, tasks, _all_seeds(board)))]
     found = []
-    for name, use in ((FROZEN, "what training gained cannot be told"), (FULL, "retention has no reference")):
+    for name, use in ((FROZEN, "what tuning gained cannot be told"), (FULL, "retention has no reference")):
         if name not in there:
             seeds = _all_seeds(board) if name == FULL else ()
             found.append(Gap(f"{name} was not run: {use}.", run_command(board, store, [name], tasks, seeds)))
@@ -123,8 +123,7 @@ def _seeds(board: Board, store: Store) -> list[Gap]:
     for sets, few in groups.items():
         text = (
             f"{listed([row.label for row in few])} {plural(len(few), 'has', 'have')} fewer than "
-            f"{number(SEEDS_TO_CLAIM)} seeds: nothing about {plural(len(few), 'it', 'them')} can be separated from "
-            "chance in training."
+            f"{SEEDS_TO_CLAIM} seeds: no difference from {plural(len(few), 'it', 'them')} is significant."
         )
         methods = list(dict.fromkeys(row.method for row in few))
         found.append(Gap(text, run_command(board, store, methods, tasks, range(SEEDS_TO_CLAIM), dict(sets))))
@@ -144,7 +143,7 @@ def _searches(board: Board, store: Store) -> list[Gap]:
     unsearched = list(dict.fromkeys(row.method for row in board.rows if "lr not searched" in row.flags))
     if not unsearched:
         return []
-    text = f"The learning rate of {listed(unsearched)} was not searched: a worse score may be a worse rate."
+    text = f"The learning rate of {listed(unsearched)} was not searched: a worse score may be of a worse learning rate."
     return [Gap(text, tune_command(board, store, unsearched))]
 
 

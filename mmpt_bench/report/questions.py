@@ -1,4 +1,4 @@
-"""What was asked, where it can still be had: the records keep ids and answers, not questions and pictures.
+"""What was asked, where it can still be had: the records keep ids and answers, not questions and images.
 
 The embedded suite makes its rows again; real data are read from the folder that `--images` names. Either counts only
 where it is what the records were made from: same fingerprint, same ids.
@@ -20,7 +20,7 @@ from mmpt_bench.sources.task_rows import Where, rows_of, samples
 
 @dataclass(frozen=True)
 class Questions:
-    """A task's samples with question and picture, or why there are none."""
+    """A task's samples with question and image, or why there are none."""
 
     samples: dict[str, Sample]
     """By id; empty where they cannot be had."""

@@ -1,4 +1,7 @@
-"""What a board says, in two sentences: which method is better, and what the method under study costs and keeps."""
+"""What a board says, in two sentences: which method is better, and what the method under study costs and keeps.
+
+Methods are called by their names in papers, where they have one: "full fine-tuning", not `full`.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,14 @@ from mmpt_bench.board.writers import numbers
 from mmpt_bench.stats.claims import SEEDS_TO_CLAIM
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+NAMES = {
+    "mmpt": "MMPT", "lora": "LoRA", "prefix": "prefix tuning", "vpt": "visual prompt tuning",
+    "full": "full fine-tuning", "projector": "projector-only tuning", "frozen": "the untuned baseline",
+}  # fmt: skip
+"""Of built-in methods, in plain words."""
+LISTED = 4
+"""Methods that a sentence names; more are counted."""
+SCALE = "Here 0 % is guessing and 100 % is every answer right."
 
 
 def verdict(board: Board) -> tuple[str, str]:
@@ -31,45 +42,41 @@ def _asked(board: Board) -> str:
 
 
 def _alone(board: Board, row: Row) -> str:
-    return (
-        f"Only {row.label} can be ranked: it stands {_overall(row)} of the way from guessing to everything right, over "
-        f"{_over(board)}."
-    )
+    return f"Only {named(row)} can be ranked: it scores {_overall(row)} over {_over(board)}. {SCALE}"
 
 
 def _first(board: Board, ranked: Sequence[Row]) -> str:
     best = board.leaders
     top = best[0]
     if board.exploratory:
-        others = ", ".join(f"{row.label} {numbers.percent(row.overall)}" for row in sorted(ranked, key=_by_score)[1:3])
+        others = ", ".join(f"{named(row)} {numbers.percent(row.overall)}" for row in sorted(ranked, key=_by_score)[1:3])
         return (
-            f"No method can be called better than another with {_seeds(board)} ({number(SEEDS_TO_CLAIM)} are needed): "
-            f"by score alone {top.label} leads with {_overall(top)} of the way from guessing to everything right over "
-            f"{_tasks(board)}, before {others}."
+            f"No method is significantly better than another with fewer than {SEEDS_TO_CLAIM} seeds, here "
+            f"{_seeds(board)}: by score alone {named(top)} leads with {_overall(top)} over {_tasks(board)}, before "
+            f"{others}. {SCALE}"
         )
     if not any(pair.better for pair in board.comparisons):
         return (
-            f"Over {_over(board)} no method is separated from any other; {top.label} has the highest score, "
-            f"{_overall(top)} of the way from guessing to everything right."
+            f"Over {_over(board)} no method is significantly different from any other; {named(top)} has the highest "
+            f"score, {_overall(top)}. {SCALE}"
         )
-    rest = len(ranked) - len(best)
+    rest = [row for row in ranked if row not in best]
     if len(best) == 1:
         return _leader(board, top, ranked)
-    worse = f"{number(rest)} {plural(rest, 'is', 'are')} significantly worse" if rest else "none is separated from it"
+    worse = f"; {_listed(rest)} {plural(len(rest), 'is', 'are')} significantly worse" if rest else ""
     return (
-        f"{top.label} has the highest score over {_over(board)}, {_overall(top)} of the way from guessing to "
-        f"everything right; {listed([row.label for row in best[1:]])} {plural(len(best) - 1, 'is', 'are')} not "
-        f"separated from it, {worse}."
+        f"{_capital(named(top))} has the highest score over {_over(board)}, {_overall(top)}; {_listed(best[1:])} "
+        f"{plural(len(best) - 1, 'is', 'are')} not significantly different from it{worse}. {SCALE}"
     )
 
 
 def _leader(board: Board, best: Row, ranked: Sequence[Row]) -> str:
-    rest = len(ranked) - 1
-    stands = f"over {_over(board)} it reaches {_overall(best)} of the way from guessing to everything right"
-    if rest == 1:
-        other = next(row.label for row in ranked if row.label != best.label)
-        return f"{best.label} is better than {other}: {stands}."
-    return f"{best.label} stands first: {stands}, significantly more than all {number(rest)} other methods."
+    rest = [row for row in ranked if row.label != best.label]
+    others = named(rest[0]) if len(rest) == 1 else f"all {number(len(rest))} other methods"
+    return (
+        f"{_capital(named(best))} is significantly better than {others}: over {_over(board)} it scores "
+        f"{_overall(best)}. {SCALE}"
+    )
 
 
 def _second(board: Board, ranked: Sequence[Row]) -> str:
@@ -77,16 +84,16 @@ def _second(board: Board, ranked: Sequence[Row]) -> str:
     if subject is None:
         trained = [row for row in board.leaders if row.trains]
         if not trained:
-            return "Every method that trains is worse than one that does not: what is tuned here did not help."
+            return "Every tuned method scores less than one that is not tuned: tuning did not help here."
         cheapest = min(trained, key=lambda row: (row.trainable, row.label))
         return (
-            f"Of the trained methods that are not separated from the best, {cheapest.label} trains the fewest "
-            f"parameters, {numbers.share(cheapest)} of all."
+            f"Of the tuned methods that are not significantly different from the best, {named(cheapest)} trains the "
+            f"fewest parameters, {numbers.share(cheapest)} of all."
         )
     full = next((row for row in ranked if row.label == board.reference and row.label != subject.label), None)
-    cost = f"{subject.label} trains {numbers.share(subject)} of the parameters"
+    cost = f"{_capital(named(subject))} trains {numbers.share(subject)} of the parameters"
     if full is None:
-        return f"{cost} and reaches {_overall(subject)}; full fine-tuning was not compared with it."
+        return f"{cost} and scores {_overall(subject)}; full fine-tuning was not compared with it."
     if full.train_seconds and subject.train_seconds:
         cost += f" in {subject.train_seconds / full.train_seconds:.2g} × the time of full fine-tuning"
     unknown = "" if full.train_seconds and subject.train_seconds else "; what it costs in time was not measured"
@@ -100,15 +107,15 @@ def _against(board: Board, subject: Row, full: Row) -> str:
     pair = forth or back
     if pair is None:
         return (
-            f"reaches {_overall(subject)} where full fine-tuning reaches {_overall(full)}; with one seed the "
-            "difference may be of these checkpoints alone"
+            f"scores {_overall(subject)} where full fine-tuning scores {_overall(full)}; with one seed the "
+            "difference may be of these trainings alone"
         )
     sign = 1 if forth else -1
     low, high = sorted(100 * sign * end for end in pair.difference.interval)
-    far = f"{100 * sign * pair.difference.estimate:+.1f} points, {low:+.1f} to {high:+.1f}".replace("-", "−")
+    far = f"{100 * sign * pair.difference.estimate:+.1f} percentage points, {low:+.1f} to {high:+.1f}".replace("-", "−")
     if pair.better is None:
-        return f"is not separated from it ({far})"
-    return f"is significantly {'better' if pair.better == subject.label else 'worse'} than it ({far})"
+        return f"is not significantly different from full fine-tuning ({far})"
+    return f"is significantly {'better' if pair.better == subject.label else 'worse'} than full fine-tuning ({far})"
 
 
 def _subject(ranked: Sequence[Row]) -> Row | None:
@@ -121,7 +128,7 @@ def _by_score(row: Row) -> tuple[float, str]:
 
 
 def _overall(row: Row) -> str:
-    return f"{numbers.percent(row.overall)} ({numbers.percents(row.overall_interval)})"
+    return f"{numbers.percent(row.overall)} (95 % interval {numbers.percents(row.overall_interval)})"
 
 
 def _over(board: Board) -> str:
@@ -137,6 +144,21 @@ def _tasks(board: Board) -> str:
 def _seeds(board: Board) -> str:
     n = len(board.seeds)
     return f"{number(n)} {plural(n, 'seed', 'seeds')}" if n else "no seeds"
+
+
+def named(row: Row) -> str:
+    """Returns what a row's method is called in plain words, with the hyperparameters that its label names."""
+    return NAMES.get(row.method, row.method) + row.label.removeprefix(row.method)
+
+
+def _listed(rows: Sequence[Row]) -> str:
+    if len(rows) > LISTED:
+        return f"{number(len(rows))} others"
+    return listed([named(row) for row in rows])
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def number(n: int) -> str:

@@ -42,6 +42,8 @@ FIGURE_BYTES = 800_000
 """Of all figures; a results folder holds those that do not fit."""
 ANSWER_BYTES = 600_000
 """Of the raw answers, at most."""
+ROWS_SHOWN = 200
+"""Of the table behind a figure; its file has the others."""
 TOO_DARK = 0.05
 """Relative luminance below which a colour cannot be told from the dark page."""
 LONG = 2000
@@ -124,7 +126,7 @@ def write_report(
             f"--out {shlex.quote(str(out))}` makes it; or name another one with `--out`."
         )
     if images is not None and not images.is_dir():
-        raise RequestError(f"There is no folder `{images}` to read pictures from.")
+        raise RequestError(f"There is no folder `{images}` to read images from.")
     target = file if file is not None else out / FILE
     if target.is_dir():
         raise RequestError(f"`{target}` is a folder: name the file, as in `--file {target / FILE}`.")
@@ -140,7 +142,7 @@ def _fitting(drawings: tuple[Drawing, ...]) -> tuple[list[Drawing], list[str]]:
     kept: list[Drawing] = []
     dropped, room = [], FIGURE_BYTES
     for drawing in drawings:
-        size = len(drawing.uri) + len(drawing.csv)
+        size = len(drawing.inline) + len(b"\n".join(drawing.csv.split(b"\n")[: ROWS_SHOWN + 1]))
         if size <= room:
             kept.append(drawing)
             room -= size
@@ -155,14 +157,15 @@ def _filled(content: Content, packed: Packed, dropped: list[str]) -> bytes:
         content=content, packed=packed, dropped=dropped, version=VERSION, style=Markup(style),
         script=Markup(script), policy=_policy(style, script), flops=FLOPS, remark=REMARK,
         embedded_remark=EMBEDDED_REMARK, ratio_titles=RATIO_TITLES, needed_seeds=SEEDS_TO_CLAIM,
-        methods_shown=METHODS_SHOWN, places={each.ablation: place for place, each in enumerate(content.details)},
+        methods_shown=METHODS_SHOWN, rows_shown=ROWS_SHOWN,
+        places={each.ablation: place for place, each in enumerate(content.details)},
         ablation_title=title, ablation_table=table, of_ablation=of_ablation,
     )  # fmt: skip
     return text.encode()
 
 
 def _policy(style: str, script: str) -> str:
-    """Returns the content security policy: this style, this script, pictures in the page, and nothing from outside."""
+    """Returns the content security policy: this style, this script, images in the page, and nothing from outside."""
 
     def digest(text: str) -> str:
         return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
@@ -198,7 +201,7 @@ def _environment() -> Environment:
         lstrip_blocks=True, finalize=_final,
     )  # fmt: skip
     environment.globals |= {"shown": numbers, "number": number, "plural": plural, "listed": listed, "span": _span}
-    environment.filters |= {"csv_rows": _csv_rows, "uri": lambda text: Markup(escape(text))}
+    environment.filters |= {"csv_rows": _csv_rows, "uri": lambda text: Markup(escape(text)), "markup": Markup}
     return environment
 
 

@@ -197,9 +197,10 @@ def ablation_md(board: AblationBoard) -> bytes:
 
 
 def title(board: AblationBoard) -> str:
-    """Returns what is varied in what: "prompt-len of mmpt"."""
+    """Returns what is varied in what: "prompt-len of mmpt", "learning rate of lora"."""
     methods = dict.fromkeys(point.method for point in board.ablation.points)
-    return f"{', '.join(board.ablation.axes)} of {', '.join(methods)}"
+    axes = ["learning rate" if axis == "lr" else axis for axis in board.ablation.axes]
+    return f"{', '.join(axes)} of {', '.join(methods)}"
 
 
 def table(board: AblationBoard) -> tuple[list[str], list[list[str]]]:

@@ -87,7 +87,7 @@ class Setting:
     fields: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Method -> field -> text."""
     fraction: float | None = None
-    """Share of the corpus that is trained on."""
+    """Share of the training data that is used."""
     backbone: str | None = None
 
 
@@ -228,7 +228,7 @@ def _rate(value: float) -> str:
 
 
 def _fraction(value: float) -> str:
-    return "" if 0 < value <= 1 else "a share of the corpus is above 0 and at most 1"
+    return "" if 0 < value <= 1 else "a share of the training data is above 0 and at most 1"
 
 
 def _words(name: str, text: str) -> list[str]:

@@ -159,7 +159,7 @@ def _resolved(
         if lost:
             raise unknown_name("method or run", lost, dict.fromkeys(known), "`mmpt-bench ls runs` lists what there is.")
         raise RequestError(
-            f"No board holds all of {', '.join(names)}: they were run in different settings, or with different limits."
+            f"No board holds all of {', '.join(names)}: they were run in different settings or on different subsets."
         )
     if len(places) > 1 and len({each.board.track for each, _ in places}) > 1:
         told = "; ".join(f"`--setting {each.board.track}`: {each.board.title}" for each, _ in places)

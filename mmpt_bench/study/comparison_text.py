@@ -75,7 +75,9 @@ def sentence(made: Sequence[Contrast], board: Board) -> str:
     better = [f"{each.better} over {_other(each)}" for each in main if each.better is not None]
     even = [f"{each.first} and {each.second}" for each in main if each.better is None]
     told = (
-        f"Significantly better on {what}: {'; '.join(better)}." if better else f"No significant difference on {what}."
+        f"Significantly different on {what}: {'; '.join(better)}."
+        if better
+        else f"No difference is significant on {what}."
     )
     told += f" Not significantly different: {'; '.join(even)}." if even and better else ""
     return told + _few(main)
@@ -108,8 +110,8 @@ def _of_pair(each: Contrast, board: Board, what: str) -> str:
         found = _amount(each.detectable or 0.0, each, board)
         return (
             f"These checkpoints of {each.first} and {each.second} are not significantly different{where} on {what}: "
-            f"{_ahead(each)} by {size} {unit} ({basis}; {on}); a difference of {found} would have been found 4 "
-            "times of 5."
+            f"{_ahead(each)} by {size} {unit} ({basis}; {on}); the minimum detectable "
+            f"difference (80 % power) is {found}."
         )
     if each.better is not None:
         return f"{each.better} is better than {_other(each)} on {what}: by {size} {unit} ({basis}; {on})."
@@ -117,9 +119,9 @@ def _of_pair(each: Contrast, board: Board, what: str) -> str:
     if each.p_holm <= SIGNIFICANT and flips is not None:
         basis += f", but the seeds alone do not agree: sign flips p {numbers.p_value(flips)}"
     could = (
-        f"a difference of {_amount(each.detectable, each, board)} would have been found 4 times of 5"
+        f"the minimum detectable difference (80 % power) is {_amount(each.detectable, each, board)}"
         if each.detectable is not None
-        else f"{len(each.seeds)} seeds can show no significant difference, {SEEDS_TO_CLAIM} are needed"
+        else f"with fewer than {SEEDS_TO_CLAIM} seeds no difference is significant"
     )
     return (
         f"{each.first} and {each.second} are not significantly different on {what}: {_ahead(each)} by {size} {unit} "
@@ -149,7 +151,7 @@ def _basis(each: Contrast) -> str:
 
 def _few(main: Sequence[Contrast]) -> str:
     few = [each for each in main if each.scope == "method" and each.detectable is None]
-    return f" Fewer than {SEEDS_TO_CLAIM} seeds can show no significant difference." if few else ""
+    return f" With fewer than {SEEDS_TO_CLAIM} seeds no difference is significant." if few else ""
 
 
 def _ahead(each: Contrast) -> str:
@@ -172,7 +174,7 @@ def _amount(value: float, each: Contrast, board: Board) -> str:
 
 def _unit(each: Contrast, board: Board) -> str:
     if each.task == OVERALL:
-        return "percentage points, chance removed"
+        return "percentage points, chance-corrected"
     column = next(c for c in board.columns if c.task == each.task)
     return "points" if column.unit == "points" else "percentage points"
 
@@ -210,7 +212,7 @@ def _differences_tables(answer: ComparisonResult) -> list[Table]:
             numbers.p_value(each.p_holm),
             numbers.NOTHING if each.on_board is None else numbers.p_value(each.on_board.p_adjusted),
             numbers.NOTHING if each.detectable is None else _amount(each.detectable, each, answer.board),
-            rich_text(each.better or "neither"),
+            rich_text(each.better or "not significant"),
         )
     return list(made.values())
 

@@ -72,7 +72,7 @@ def test_mean_and_deviation_over_seeds_by_hand(tmp_path: Path) -> None:
     assert cell.by_seed == pytest.approx({0: 0.8, 1: 0.75, 2: 0.5})
     assert cell.score == pytest.approx(2.05 / 3)
     assert cell.sd == pytest.approx(0.160728, abs=1e-6)
-    assert cell.interval_of == "seeds and pictures"
+    assert cell.interval_of == "seeds and images"
     assert cell.interval is not None
     assert cell.interval[0] < 0.65 < cell.score < cell.interval[1]
 
@@ -81,7 +81,7 @@ def test_one_seed_has_the_interval_of_its_checkpoint(tmp_path: Path) -> None:
     store = store_in(tmp_path)
     add(store, "1110")
     cell = made(store)[0].rows[0].cells["colours"]
-    assert (cell.interval_of, cell.sd) == ("pictures", None)
+    assert (cell.interval_of, cell.sd) == ("images", None)
     # Binomial with n 100 and p .75: standard error .0433, two of them on either side.
     assert cell.interval == pytest.approx((0.665, 0.835), abs=0.02)
 
@@ -669,7 +669,7 @@ def test_published_figures_stand_apart_with_their_remark(tmp_path: Path) -> None
     assert all("arXiv:" in row.source for row in published)
     store = store_in(tmp_path)
     add(store, "1110")
-    ours, theirs = leaderboard_md(made(store), published).decode().split("## Published figures")
+    ours, theirs = leaderboard_md(made(store), published).decode().split("## Published scores")
     assert "1503.98" not in ours
     assert "1503.98" in theirs
     assert REMARK in theirs

@@ -81,7 +81,7 @@ def test_latex_says_exploratory_where_all_are_tied(tmp_path: Path) -> None:
     add(store, "1", "lora")
     add(store, "10", "vpt")
     text = latex_of(store)
-    assert "Exploratory: fewer than 6 seeds cannot separate methods" in text
+    assert "Exploratory: fewer than 6 seeds, so that no difference is significant" in text
     assert text.count(r"\textbf") == 4
 
 

@@ -122,8 +122,8 @@ def test_from_a_cell_to_raw_answers_in_two_clicks(page: Any) -> None:
     assert dialog.is_visible()
     said = dialog.inner_text()
     assert "mmpt: Colours" in said
-    for name in ("95 % interval", "Interval from", "seeds and pictures: crossed bootstrap", "Score by seed",
-                 "accuracy of 120 questions on 120 pictures"):  # fmt: skip
+    for name in ("95 % interval", "Interval from", "seeds and images: crossed bootstrap", "Score by seed",
+                 "accuracy of 120 questions on 120 images"):  # fmt: skip
         assert name in said
     dialog.get_by_role("button", name="Raw answers").click()
     assert not dialog.is_visible()
@@ -239,8 +239,8 @@ def test_paper_has_no_controls_and_everything_unfolded(page: Any) -> None:
 
 
 def test_figures_are_drawn_and_can_be_kept(page: Any) -> None:
-    image = page.locator("figure img").first
-    assert image.evaluate("e => e.complete && e.naturalWidth > 100")
+    image = page.locator("figure svg").first
+    assert image.evaluate("e => e.getBoundingClientRect().width > 100")
     with page.expect_download() as download:
         page.locator("[data-figure]").first.click()
     assert download.value.suggested_filename == "leaderboard-embedded.svg"
@@ -248,17 +248,56 @@ def test_figures_are_drawn_and_can_be_kept(page: Any) -> None:
 
 
 def test_letters_are_as_large_in_every_figure(page: Any) -> None:
-    scales = page.locator("figure > img").evaluate_all("all => all.map((e) => e.clientWidth / e.naturalWidth)")
+    scales = page.locator("figure svg").evaluate_all("all => all.map((e) => e.clientWidth / e.viewBox.baseVal.width)")
     assert len(scales) > 1
     assert max(scales) - min(scales) < 0.1
 
 
+def test_figures_have_the_colours_of_the_theme(page: Any) -> None:
+    letters = "getComputedStyle(document.querySelector('figure svg use')).fill"
+    black = "getComputedStyle(document.querySelector('figure svg [stroke=\"#000000\"]')).stroke"
+    assert page.evaluate(letters) == page.evaluate(black) == "rgb(26, 29, 33)"
+    page.locator("#theme").click()
+    assert page.evaluate(letters) == page.evaluate(black) == "rgb(232, 234, 237)"
+    assert page.evaluate("document.querySelectorAll('figure svg [fill=\"#ffffff\"]').length") > 0
+    white = "getComputedStyle(document.querySelector('figure svg [fill=\"#ffffff\"]')).fill"
+    assert page.evaluate(white) == "rgb(20, 23, 26)"
+
+
+def test_rows_are_cards_on_a_narrow_page(browser: Any, report: Path) -> None:
+    context = browser.new_context(viewport={"width": 390, "height": 800})
+    page = context.new_page()
+    page.goto(report.as_uri())
+    row = page.locator("#lb0 tbody tr", has=page.locator("th", has_text="mmpt"))
+    cells = row.locator("td:visible")
+    names = cells.evaluate_all("all => all.map((e) => getComputedStyle(e, '::before').content)")
+    assert {'"Overall %"', '"Colours %"', '"Shapes %"', '"Trained %"'} <= set(names)
+    assert page.evaluate("[...document.querySelectorAll('#lb0 td')].every((e) => e.scrollWidth <= 390)")
+    # What was the heading sorts the cards.
+    page.locator("#lb0 thead th", has_text="Method").locator("button").click()
+    assert labels(page) == sorted(labels(page))
+    context.close()
+
+
+def test_on_paper_the_first_sheet_has_the_verdict_and_the_whole_leaderboard(page: Any, tmp_path: Path) -> None:
+    pypdf = pytest.importorskip("pypdf", reason="needs `pip install pypdf`")
+    names = labels(page)
+    page.pdf(path=tmp_path / "page.pdf", prefer_css_page_size=True)
+    sheets = [each.extract_text() for each in pypdf.PdfReader(tmp_path / "page.pdf").pages]
+    assert len(sheets) <= 12
+    assert "Leaderboard" in sheets[0]
+    table = sheets[0].split("Leaderboard", 1)[1]
+    assert all(name in table for name in names)
+    assert "Trained" in table
+
+
+@pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_no_barrier(browser: Any, report: Path, scheme: Any) -> None:
+def test_axe_finds_no_barrier(browser: Any, report: Path, scheme: Any, width: int) -> None:
     axe = pytest.importorskip(
         "axe_playwright_python.sync_playwright", reason="needs `pip install axe-playwright-python`"
     )
-    context = browser.new_context(bypass_csp=True, color_scheme=scheme)
+    context = browser.new_context(bypass_csp=True, color_scheme=scheme, viewport={"width": width, "height": 900})
     page = context.new_page()
     page.goto(report.as_uri())
     page.evaluate("document.querySelectorAll('details').forEach(e => { e.open = true })")

@@ -272,7 +272,9 @@ def test_figures_stand_where_they_belong_with_their_words_and_tables(study_page:
     ]  # fmt: skip
     assert ids["ablations"] == ["f-heat-map-grid", "f-ablation-curves-lengths", "f-components-parts"]
     figure = study_page.one("figure", id="f-ablation-curves-lengths")
-    assert figure.one("img").attributes["alt"].startswith("Score along a length: prompt-len of mmpt. Scores along")
+    assert (
+        figure.one("svg").attributes["aria-label"].startswith("Score by prompts a layer, each side: mmpt. Scores along")
+    )
     assert [head.text for head in figure.one("thead").all("th")][:3] == ["method", "prompt-len", "task"]
 
 
@@ -386,7 +388,9 @@ def test_an_untrained_model_alone_lacks_no_seeds(tmp_path: Path) -> None:
     store = store_in(tmp_path)
     add(store, "10", recipe("frozen", 0, {"learning_rate": 0.0}), trainable=0)
     page = page_of(store)
-    assert "of the way from guessing to everything right, over one task." in page.text
+    assert re.search(
+        r"Only the untuned baseline can be ranked: it scores .* over one task\. Here 0 % is guessing", page.text
+    )
     assert "no seeds" not in page.text
     assert "Exploratory" not in page.text
 
@@ -396,7 +400,7 @@ def test_one_method_has_nothing_to_be_compared_with(tmp_path: Path) -> None:
     add(store, "1110", recipe("mmpt", 0))
     page = page_of(store)
     first, second = (each.text for each in page.all("p", class_="says"))
-    assert first.startswith("Only mmpt can be ranked")
+    assert first.startswith("Only MMPT can be ranked")
     assert "something to compare" in second
     assert "Only mmpt was run" in page.text
     assert "Methods disagree from two on" in page.text
@@ -405,9 +409,9 @@ def test_one_method_has_nothing_to_be_compared_with(tmp_path: Path) -> None:
 def test_one_seed_is_called_exploratory(tmp_path: Path) -> None:
     page = page_of(two_methods(tmp_path, n_seeds=1))
     first = page.all("p", class_="says")[0].text
-    assert first.startswith("No method can be called better than another with one seed (six are needed)")
+    assert first.startswith("No method is significantly better than another with fewer than 6 seeds, here one seed: by")
     assert "--seeds 0,1,2,3,4,5" in page.text
-    assert "with one, a difference may be of these checkpoints alone" in page.text
+    assert "with one, a difference may be of these trainings alone" in page.text
 
 
 def test_six_seeds_give_a_winner(tmp_path: Path) -> None:
@@ -416,8 +420,9 @@ def test_six_seeds_give_a_winner(tmp_path: Path) -> None:
         add(store, "1", recipe("full", seed))
         add(store, "10", recipe("mmpt", seed))
     says = [each.text for each in page_of(store).all("p", class_="says")]
-    assert says[0].startswith("full is better than mmpt: over one task and eight seeds it reaches 100.0 %")
-    assert "significantly worse than it (−100.0 points" in says[1]
+    assert says[0].startswith("Full fine-tuning is significantly better than MMPT: over one task and eight seeds")
+    assert says[1].startswith("MMPT trains")
+    assert "significantly worse than full fine-tuning (−100.0 percentage points" in says[1]
 
 
 def test_task_without_a_run_is_named_with_its_command(page: Element) -> None:
@@ -452,7 +457,7 @@ def test_boards_are_kept_apart(tmp_path: Path) -> None:
     add(store, "1110", recipe("lora", 0, dtype="bfloat16"))
     page = page_of(store)
     assert [each.attributes["data-board"] for each in page.all("article")] == ["0", "1"]
-    assert "Two boards: figures are compared within one board only." in page.text
+    assert "Two boards: scores are compared within one board only." in page.text
 
 
 def test_costs_are_marked_by_where_they_are_from(page: Element) -> None:
@@ -600,6 +605,22 @@ def test_real_data_are_shown_from_the_folder_that_was_evaluated(tmp_path: Path) 
     assert "--data FOLDER" in page.text
 
 
+def test_an_inline_figure_has_attributes_in_place_of_styles_and_ids_of_its_own() -> None:
+    svg = (
+        b'<svg xmlns:xlink="x" width="36pt" viewBox="0 0 36 5"><defs><style type="text/css">*{stroke: red}</style>'
+        b'</defs><defs><clipPath id="p1"><rect x="0"/></clipPath>'
+        b'<path id="m1" d="M 0 0" style="stroke: #000000"/></defs>'
+        b'<g clip-path="url(#p1)"><use xlink:href="#m1" style="fill: none; stroke-width: 0.6"/></g></svg>'
+    )
+    made = drawings.inline_svg(svg, "a-b", 'so "it" is', 58)
+    assert made == (
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 36 5" role="img" aria-label="so &#34;it&#34; is" '
+        'data-name="a-b" width="58" stroke-linejoin="round" stroke-linecap="butt"><defs></defs><defs>'
+        '<clipPath id="a-b-b"><rect x="0"/></clipPath><path id="a-b-a" d="M0 0" stroke="#000000"/></defs>'
+        '<g clip-path="url(#a-b-b)"><use href="#a-b-a" fill="none" stroke-width="0.6"/></g></svg>'
+    )
+
+
 def test_smaller_svg_keeps_every_mark() -> None:
     svg = (
         b'<?xml version="1.0"?><!DOCTYPE svg><svg xmlns:xlink="x" viewBox="0 0 648 5"><metadata>m</metadata>'
@@ -651,10 +672,10 @@ def test_detail_names_seeds_and_interval(page: Element) -> None:
     heads = [head.text for head in table.one("thead").all("th")]
     row = next(each for each in table.one("tbody").all("tr") if each.one("th").text == "mmpt")
     cells = dict(zip(heads[1:], [cell.text for cell in row.all("td")], strict=True))
-    assert cells["Interval from"] == "seeds and pictures: crossed bootstrap"
+    assert cells["Interval from"] == "seeds and images: crossed bootstrap"
     assert cells["Seeds"] == "2"
     assert re.fullmatch(r"0: [\d.]+ %, 1: [\d.]+ %", cells["Score by seed"])
-    assert "accuracy of 40 questions on 40 pictures" in table.one("caption").text
+    assert "accuracy of 40 questions on 40 images" in table.one("caption").text
 
 
 def test_commands_that_make_it_again_name_what_differs(tmp_path: Path) -> None:
@@ -677,3 +698,12 @@ def test_the_command_that_makes_a_board_again_names_its_columns(tmp_path: Path) 
     command = run_command(board, store, ["lora"], ["colours"], [0])
     assert "--columns colours.image=img --columns 'colours.label=the class'" in command
     assert command.index("--columns") < command.index("--data FOLDER")
+
+
+def test_a_long_table_behind_a_figure_is_cut_and_says_where_the_rest_is(
+    study_store: Store, study_content: Content, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write, "ROWS_SHOWN", 3)
+    figure = parsed(write.page(study_content, study_store).data).one("figure", id="f-pareto-embedded")
+    assert len(figure.one("tbody").all("tr")) == 3
+    assert "the first 3 of 7 rows; all are in figures/pareto-embedded.csv" in figure.text

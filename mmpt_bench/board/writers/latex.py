@@ -1,4 +1,4 @@
-"""A leaderboard as LaTeX for a paper: a booktabs table a board, in bold what is not separated from the best."""
+"""A leaderboard as LaTeX for a paper: a booktabs table a board, in bold the best and what does not differ from it."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ NOTHING = "--"
 def leaderboard_latex(boards: Sequence[Board]) -> bytes:
     """Returns a table for each board that has a row, the same bytes for the same boards.
 
-    A figure is bold where its method shares a letter with the best of its column: they are not separated. Where
-    nothing is separated, everything that is ranked is bold, and the caption says why.
+    A score is bold where its method shares a letter with the best of its column: they are not significantly
+    different. Where no difference is significant, everything that is ranked is bold, and the caption says why.
     """
     tables = [_table(board) for board in boards if board.rows]
     return ("\n\n".join([HEAD, *tables]) + "\n").encode()
@@ -91,12 +91,12 @@ def _number(value: float) -> str:
 def _caption(board: Board) -> str:
     n = len(board.seeds)
     seeds = "no seeds" if not n else "one seed" if n == 1 else f"{n} seeds"
-    what = "seeds and pictures" if n > 1 else "pictures"
+    what = "seeds and images" if n > 1 else "images"
     text = (
         f"{board.title[0].upper()}{board.title[1:]}; {numbers.budget(board)}; {seeds}. In brackets: 95 % intervals "
-        f"over {what}. Overall: mean over tasks of (score - chance) / (ceiling - chance). Bold: not separated from "
-        f"the best of the column. {numbers.legend(board)}"
+        f"over {what}. Overall: mean over tasks of (score - chance) / (ceiling - chance). Bold: not significantly "
+        f"different from the best of the column. {numbers.legend(board)}"
     )
     if board.exploratory:
-        text += f" Exploratory: fewer than {SEEDS_TO_CLAIM} seeds cannot separate methods, so that all are tied."
+        text += f" Exploratory: fewer than {SEEDS_TO_CLAIM} seeds, so that no difference is significant."
     return latex(f"{text} {EMBEDDED_REMARK}" if is_generated(board.suite) else text, 2000)

@@ -15,33 +15,33 @@ from mmpt_bench.stats.claims import SEEDS_TO_CLAIM
 
 EMBEDDED_REMARK = (
     "The tasks of the embedded suite are generated miniatures, not the public benchmarks whose names they bear, for a "
-    "small model that ships with the package: no figure here can be compared with one in a paper."
+    "small model that ships with the package: no score here can be compared with one in a paper."
 )
 COVERED = (
-    "They cover other pictures and other seeds; they do not cover the selection of the learning rate, nor another base."
+    "They cover other images and other seeds; they do not cover the choice of the learning rate, nor another backbone."
 )
 RATIO_TITLES = ("raw", "chance-corrected", "gain recovered")
 FOOTNOTES = (
     "**Place** is by the mean, with the 95 % interval of that place. Methods that share a **letter** are not "
-    "separated; one that shares none with another differs from it with other seeds and other pictures (p < .05 after "
-    "Holm over all pairs of that column, and by sign flips of the seeds). "
+    "significantly different; one that shares none with another differs from it with other seeds and other images (p < "
+    ".05 after Holm over all pairs of that column, and by sign flips of the seeds). "
     f"{numbers.BORDERLINE_SIGN} marks a method of which some pair is borderline, p between .025 and .1: there another "
     "run of one seed may change the letters.",
     "**Gain** is over tuning the projector alone, in percentage points (MME: "
     "points). **Worst seed** is the lowest score of one training.",
     "**Overall** is the mean over tasks of (score − chance) / (ceiling − chance), in percent: 0 is guessing, "
     "100 is everything right, below 0 is worse than guessing.",
-    "**Intervals** are 95 %, of the figure itself. With two seeds or more, seeds and pictures are resampled together; "
-    "with one seed, or none, pictures alone: then the interval is of that checkpoint, not of the method. "
+    "**Intervals** are 95 %, of the score itself. With two seeds or more, seeds and images are resampled together; "
+    "with one seed, or none, images alone: then the interval is of that checkpoint, not of the method. "
     f"{COVERED}",
-    "**Costs** have a figure only where they were measured: memory of a training that had a process to itself, time of "
+    "**Costs** are shown only where they were measured: memory of a training that had a process to itself, time of "
     "one that had the machine to itself too (`mmpt-bench run --measure-costs`).",
-    f"**Seeds**: fewer than {SEEDS_TO_CLAIM} cannot separate two methods at p < .05; the row is marked `exploratory`. "
-    "A method that does not train (–) has one result.",
+    f"**Seeds**: with fewer than {SEEDS_TO_CLAIM} no difference is significant at p < .05; the row is marked "
+    "`exploratory`. A method that does not train (–) has one result.",
     "**Strict** is scored from the reply as parsed, **constrained** from the most probable legal answer; "
     "**unreadable** is the share of replies that give no legal answer. Where they differ, a gain "
     "may be of answer format alone.",
-    "**Retention** is the share of full fine-tuning's figure that a method keeps: raw is score / full, "
+    "**Retention** is the share of full fine-tuning's score that a method keeps: raw is score / full, "
     "chance-corrected is (score − chance) / (full − chance), gain recovered is (score − frozen) / (full − frozen). "
     "It is refused (n/a) where the interval of the denominator holds 0.",
 )
@@ -56,7 +56,7 @@ def leaderboard_json(boards: Sequence[Board], published: Sequence[Published]) ->
 
 
 def leaderboard_md(boards: Sequence[Board], published: Sequence[Published]) -> bytes:
-    """Returns the leaderboard as Markdown: a section a board, the published figures, and what the numbers mean."""
+    """Returns the leaderboard as Markdown: a section a board, the published scores, and what the numbers mean."""
     suites = " and ".join(dict.fromkeys(board.suite for board in boards))
     parts = [f"# Leaderboard: {markdown(suites)} suite" if boards else "# Leaderboard: no run is recorded yet"]
     if any(is_generated(board.suite) for board in boards):
@@ -64,7 +64,7 @@ def leaderboard_md(boards: Sequence[Board], published: Sequence[Published]) -> b
     for board in boards:
         parts += _board_md(board)
     if published:
-        parts += ["## Published figures", f"{REMARK}", _published_md(published)]
+        parts += ["## Published scores", f"{REMARK}", _published_md(published)]
     if boards:
         parts += ["## How to read it", "\n".join(f"- {note}" for note in FOOTNOTES)]
     return ("\n\n".join(parts) + "\n").encode()
@@ -73,7 +73,7 @@ def leaderboard_md(boards: Sequence[Board], published: Sequence[Published]) -> b
 def _board_md(board: Board) -> list[str]:
     parts = [f"## {markdown(board.title[0].upper() + board.title[1:])}", _budget_md(board)]
     if board.limit is not None:
-        parts.append(f"**A trial**: only the first {board.limit:,} questions of each task were asked.")
+        parts.append(f"**A subset**: only the first {board.limit:,} questions of each task were asked.")
     if board.rows:
         parts += [_ranks_md(board), "### Scores by task"]
         parts += [part for column in board.columns for part in (_task_md(board, column), _figures_md(board, column))]
@@ -91,12 +91,12 @@ def _board_md(board: Board) -> list[str]:
 
 def _budget_md(board: Board) -> str:
     seeds = ", ".join(map(str, board.seeds)) or "none in common"
-    text = f"Track {markdown(board.track)}: {markdown(numbers.budget(board))}; ranked over the seeds {seeds}."
+    text = f"Setting {markdown(board.track)}: {markdown(numbers.budget(board))}; ranked over the seeds {seeds}."
     averaged = [markdown(column.title) for column in board.columns if column.counts]
     if len(averaged) < len(board.columns):
         text += f" Overall is over {', '.join(averaged) or 'no task'} alone."
     if board.exploratory and board.ranked:
-        text += f" **Exploratory**: fewer than {SEEDS_TO_CLAIM} seeds, so that no two methods can be separated."
+        text += f" **Exploratory**: fewer than {SEEDS_TO_CLAIM} seeds, so that no difference is significant."
     return text
 
 
@@ -146,14 +146,14 @@ def _task_md(board: Board, column: Column) -> str:
     chance, ceiling = (numbers.score(value, column, out_of=False) for value in (column.chance, column.ceiling))
     head = (
         f"**{markdown(column.title)}**: {markdown(column.headline)} of {column.n:,} questions on {column.n_pictures:,} "
-        f"pictures; guessing gives {chance}, the most is {ceiling}; decoding {markdown(column.decode)}, "
+        f"images; guessing gives {chance}, the most is {ceiling}; decoding {markdown(column.decode)}, "
         f"version {column.version}, data {markdown(column.data_fingerprint[:12])}."
     )
     return f"{head}\n\n{_table(header, lines)}"
 
 
 def _figures_md(board: Board, column: Column) -> str:
-    """Returns every figure of a task by method, mean over seeds, folded away."""
+    """Returns every score of a task by method, mean over seeds, folded away."""
     rows = [row for row in board.rows if column.task in row.cells]
     names = list(dict.fromkeys(name for row in rows for name in row.cells[column.task].values))
 
@@ -162,8 +162,8 @@ def _figures_md(board: Board, column: Column) -> str:
         return numbers.NOTHING if value is None else f"{value:.1f}" if points else numbers.percent(value)
 
     lines = [(name, *(text(name, row.cells[column.task].values.get(name)) for row in rows)) for name in names]
-    table = _table(["Figure", *(row.label for row in rows)], lines)
-    return f"<details><summary>All figures of {markdown(column.title)}</summary>\n\n{table}\n\n</details>"
+    table = _table(["Score", *(row.label for row in rows)], lines)
+    return f"<details><summary>All scores of {markdown(column.title)}</summary>\n\n{table}\n\n</details>"
 
 
 def _costs_md(board: Board) -> str:

@@ -11,7 +11,7 @@ BORDERLINE_SIGN = "†"
 
 
 def score(value: float | None, column: Column, out_of: bool = True) -> str:
-    """Returns a figure of a task: "612.5 / 1200", or "73.8 %"."""
+    """Returns a score of a task: "612.5 / 1200", or "73.8 %"."""
     if value is None:
         return NOTHING
     if column.unit == "points":
@@ -80,8 +80,8 @@ def legend(board: Board) -> str:
     """Returns what places and groups on a board mean, and its borderline pairs."""
     low, high = (f"{p:g}".removeprefix("0") for p in BORDERLINE)
     told = (
-        "Place: by the mean, with the 95 % interval of that place over pictures and seeds. Methods that share a letter "
-        f"are not separated (p ≥ {SIGNIFICANT:g} after Holm over all pairs, or by sign flips of the seeds)"
+        "Place: by the mean, with the 95 % interval of that place over images and seeds. Methods that share a letter "
+        f"are not significantly different (p ≥ {SIGNIFICANT:g} after Holm over all pairs, or by sign flips of seeds)"
     ).replace("0.05", ".05")
     pairs = [c for c in board.comparisons if BORDERLINE[0] <= c.p_adjusted <= BORDERLINE[1]]
     if board.exploratory or not pairs:

@@ -24,6 +24,23 @@
   });
   showTheme();
 
+  // On a narrow screen each row of a table is a card, whose cells say what they are. What is no longer shown as a table
+  // says that it is one.
+  const label = (table) => {
+    const heads = [...table.tHead.rows[0]?.cells ?? []].map((head) => head.textContent.trim());
+    table.classList.add("stacked");
+    table.setAttribute("role", "table");
+    for (const group of [table.tHead, ...table.tBodies]) group.setAttribute("role", "rowgroup");
+    for (const row of table.rows) {
+      row.setAttribute("role", "row");
+      [...row.cells].forEach((cell, index) => {
+        cell.setAttribute("role", { col: "columnheader", row: "rowheader" }[cell.scope] ?? "cell");
+        if (cell.parentElement.parentElement !== table.tHead) cell.dataset.label = heads[index] ?? "";
+      });
+    }
+  };
+  all("table:not(#raw)").forEach(label);
+
   // Sorting: a click sorts the best way first, a second one turns it round; what has no value stays at the end.
   const valueOf = (cell, kind) => {
     const text = cell.dataset.v ?? cell.textContent.trim();
@@ -206,7 +223,7 @@
     }
     first = Math.min(first, Math.max(0, Math.floor((found.length - 1) / PAGE) * PAGE));
     const page = found.slice(first, first + PAGE);
-    const names = ["Sample", ...(asked.questions.length ? ["Question"] : []), "Group", "Picture", "Right answer",
+    const names = ["Sample", ...(asked.questions.length ? ["Question"] : []), "Group", "Image", "Right answer",
       "Read from the reply", "Most probable", ...(answer.replies ? ["Reply"] : []), "Counts as"];
     const head = make("tr");
     head.append(...names.map((name) => {
@@ -228,6 +245,7 @@
       line.append(make("td", right ? "right" : "wrong", right ? "right" : "wrong"));
       table.tBodies[0].append(line);
     }
+    label(table);
     table.caption.textContent = `${about}: run ${answer.run}; what counts is ${answer.decode === "generate" ? "the reply" : "the most probable answer"}`;
     one(".count", choose).value = found.length
       ? `${first + 1} to ${first + page.length} of ${found.length} (${asked.ids.length} asked)` : `none of ${asked.ids.length}`;
@@ -266,8 +284,9 @@
     });
   }
   for (const link of all("[data-figure]")) {
-    const image = one("img", link.closest("figure"));
-    link.href = image.src;
+    const image = one("svg", link.closest("figure"));
+    const text = new XMLSerializer().serializeToString(image);
+    link.href = URL.createObjectURL(new Blob([text], { type: "image/svg+xml" }));
     link.download = `${image.dataset.name}.svg`;
     link.hidden = false;
   }
