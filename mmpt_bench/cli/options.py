@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from mmpt_bench.common.errors import RequestError
-from mmpt_bench.records.budget import EVAL_BATCH, Budget
+from mmpt_bench.records.budget import EVAL_BATCH, SCHEDULES, Budget
 
 PROGRAM = "mmpt-bench"
 FOLDER = click.Path(path_type=Path)
@@ -90,6 +90,13 @@ def budget_options(command: Callable[..., Any]) -> Callable[..., Any]:
             default=plain.max_length,
             show_default=True,
             help="Longest training example in tokens, with those of its image.",
+        ),
+        click.option(
+            "--schedule",
+            type=click.Choice(SCHEDULES),
+            default=plain.schedule,
+            show_default=True,
+            help="What the learning rate does after the warm-up.",
         ),
         click.option(
             "--dtype",

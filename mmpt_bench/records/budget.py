@@ -14,6 +14,7 @@ MOST_SEED = 2**32 - 1
 """Of a run: what every generator of random numbers takes, that of PEFT's methods and of NumPy too."""
 SMOKE_STEPS, SMOKE_LIMIT = 3, 8
 """Of a trial that everything works: a training of so many steps, and questions of each task. Not a result."""
+SCHEDULES = ("cosine", "constant")
 EVAL_BATCH = 64
 """Questions that are answered together; no part of a budget."""
 
@@ -37,6 +38,8 @@ class Budget:
 
     def __post_init__(self) -> None:
         """Raises FieldError for a value with which nothing can be trained."""
+        if self.schedule not in SCHEDULES:
+            raise FieldError("schedule", f"`schedule` is {str(self.schedule)[:40]}: {' or '.join(SCHEDULES)}.")
         for name in ("steps", "batch_size", "max_length"):
             if not 1 <= getattr(self, name) <= MOST:
                 raise FieldError(name, f"`{name}` is {str(getattr(self, name))[:40]}: a number from 1 to {MOST:,}.")

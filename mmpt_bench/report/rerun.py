@@ -18,7 +18,7 @@ from mmpt_bench.records.store import Store, results_folder
 from mmpt_bench.sources.weights import EMBEDDED
 
 PROGRAM = "mmpt-bench"
-OPTIONS = ("steps", "batch_size", "max_length")
+OPTIONS = ("steps", "batch_size", "max_length", "schedule")
 """Fields of a budget that `run` has an option for."""
 
 

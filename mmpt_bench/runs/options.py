@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from mmpt_bench.common.errors import RequestError, unknown_name
 from mmpt_bench.common.values import FieldError
@@ -71,6 +71,8 @@ class Options(TypedDict, total=False):
     steps: int
     batch_size: int
     max_length: int
+    schedule: Literal["cosine", "constant"]
+    """What the learning rate does after the warm-up."""
     dtype: str
     """"float32", "bfloat16", "float16"."""
     device: str | None
@@ -124,6 +126,7 @@ def make_request(method: Names, tasks: Names, options: Options) -> Request:
             steps=options.get("steps", plain.steps),
             batch_size=options.get("batch_size", plain.batch_size),
             max_length=options.get("max_length", plain.max_length),
+            schedule=options.get("schedule", plain.schedule),
         )
     except FieldError as error:
         raise RequestError(str(error).replace(f"`{error.field}`", f"`--{error.field.replace('_', '-')}`", 1)) from error
