@@ -20,8 +20,8 @@ WIDTHS = (36, 22, 14)
 SIZE = 6.5
 STEP, NEAR, MARK = 3.0, 7.0, 5.0
 """Points: between the places that are tried, from a mark to its name, and from a mark's middle to its edge."""
-ON_MARK, ON_BAR = 60.0, 25.0
-"""What it costs a name to cover a mark or an interval, in points of distance."""
+ON_MARK, ON_BAR, BESIDE = 60.0, 25.0, 10.0
+"""What it costs a name to cover a mark or an interval, or to touch that of another, in points of distance."""
 Box = tuple[float, float, float, float]
 """Left, bottom, right, top; in points of the figure."""
 
@@ -59,7 +59,8 @@ def write_names(axes: Axes, marks: Sequence[Named], levels: Sequence[float] = ()
     for i in sorted(range(len(marks)), key=lambda i: _nearest(places, i)):
         for width in WIDTHS:
             text = style.wrapped(marks[i].name, width, 3)
-            box = _place(frame, _size(text), places[i], written, dots, bars)
+            others = [box for k, box in enumerate(bars) if k != i]
+            box = _place(frame, _size(text), places[i], written, dots, bars, others)
             if box is not None:
                 break
         else:
@@ -90,7 +91,7 @@ def _size(text: str) -> tuple[float, float]:
 
 def _place(
     frame: Box, size: tuple[float, float], mark: NDArray[np.float64], written: Sequence[Box], dots: Sequence[Box],
-    bars: Sequence[Box],
+    bars: Sequence[Box], others: Sequence[Box],
 ) -> Box | None:  # fmt: skip
     """Returns the cheapest free place of a name in a panel; None where there is none."""
     width, height = size
@@ -109,6 +110,10 @@ def _place(
     for boxes, price in ((dots, ON_MARK), (bars, ON_BAR), (written, np.inf)):
         for box in boxes:
             cost[covers(box)] += price
+    for box in others:
+        gap = np.hypot(np.maximum(0, np.maximum(box[0] - right, left - box[2])),
+                       np.maximum(0, np.maximum(box[1] - top, bottom - box[3])))  # fmt: skip
+        cost += BESIDE * np.maximum(0, 1 - gap / BESIDE)
     best = int(cost.argmin())
     return None if np.isinf(cost[best]) else tuple(float(each[best]) for each in (left, bottom, right, top))  # type: ignore[return-value]
 
