@@ -13,7 +13,7 @@ from mmpt_bench.engine.models.backbone import Backbone
 
 @dataclass(frozen=True)
 class Projector(Method):
-    """Trains the map from picture features to text embeddings, and nothing else."""
+    """Trains the map from image features to text embeddings, and nothing else."""
 
     name: ClassVar[str] = "projector"
     color: ClassVar[str] = "#E69F00"

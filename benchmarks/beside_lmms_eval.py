@@ -1,4 +1,4 @@
-"""Evaluation beside lmms-eval: its `llava_hf` on the same model, questions and pictures, one process, taken in turns.
+"""Evaluation beside lmms-eval: its `llava_hf` on the same model, questions and images, one process, taken in turns.
 
     pip install lmms-eval==0.7.3
     python benchmarks/beside_lmms_eval.py
@@ -70,7 +70,7 @@ def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--pairs", type=int, default=1)
-    parser.add_argument("--scale", type=float, default=1.0, help="of the layouts' pictures")
+    parser.add_argument("--scale", type=float, default=1.0, help="of the layouts' images")
     parser.add_argument("--tasks", default=",".join(evaluation.PICTURES))
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()

@@ -4,7 +4,7 @@
     python benchmarks/board.py --runs 100 --seeds 4    fewer
     python benchmarks/board.py --keep DIR              keeps the store, and builds its board only when run again
 
-The tasks are the six of the board with as many questions a picture as the real ones; MNIST has the questions that are
+The tasks are the six of the board with as many questions an image as the real ones; MNIST has the questions that are
 left. Answers are drawn, no model runs. Time is that of the processor, user and system, on one thread.
 """
 
@@ -66,12 +66,12 @@ def samples_of(task: Task, left: int) -> list[Sample]:
 
 
 def open_none() -> None:
-    """Stands for a picture: nobody looks at one."""
-    raise AssertionError("a board needs no picture")
+    """Stands for an image: nobody looks at one."""
+    raise AssertionError("a board needs no image")
 
 
 def answered(sheet: CodedSamples, samples: list[Sample], skill: float, rng: np.random.Generator) -> tuple[str, str]:
-    """Returns (replies as parsed, answers as ranked): each right with a chance that is partly its picture's."""
+    """Returns (replies as parsed, answers as ranked): each right with a chance that is partly its image's."""
     right = np.array([s.choices.index(s.answer) for s in samples])
     luck = np.random.default_rng(len(samples)).normal(0, 0.2, len(sheet.clusters))[sheet.row]
     wrong = (right + rng.integers(1, sheet.n_choices)) % sheet.n_choices

@@ -41,7 +41,7 @@ from mmpt_bench.sources import task_rows
 BATCH = 64
 MIDSIZE = "midsize"
 PICTURES = {"mme": 8, "pope": 3, "snli_ve": 3, "vsr": 14, "cifar10": 14, "mnist": 14}
-"""Pictures of each layout by default."""
+"""Images of each layout by default."""
 Timed = tuple[float, float, dict[str, str]]
 """CPU seconds, seconds, reply by sample."""
 
@@ -55,7 +55,7 @@ def plain(backbone: Backbone, task: Task, samples: list[Sample]) -> Timed:
 
 @contextmanager
 def check_apart() -> Iterator[list[float]]:
-    """Yields the CPU seconds and seconds that `Shared.check` takes inside, with pictures of its own."""
+    """Yields the CPU seconds and seconds that `Shared.check` takes inside, with images of its own."""
     whole, spent = Shared.check, [0.0, 0.0]
 
     def timed(self: Shared, batch: Any) -> None:
@@ -138,7 +138,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--methods", default="frozen")
     parser.add_argument("--tasks", default=",".join(PICTURES))
     parser.add_argument("--limit", type=int, help="questions of each task, at most")
-    parser.add_argument("--scale", type=float, default=1.0, help="of the layouts' pictures")
+    parser.add_argument("--scale", type=float, default=1.0, help="of the layouts' images")
     parser.add_argument("--pairs", type=int, default=3)
 
 

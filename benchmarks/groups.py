@@ -4,8 +4,8 @@
     python benchmarks/groups.py --boards 200
 
 The true scores form a ladder of equal gaps, or two clusters a gap apart; a gap is counted in standard errors of the
-difference of two methods, over seeds and pictures. A run's score is the method's, plus a seed's luck (standard
-deviation 1), the method's luck with the pictures (.3) and the seed's own luck with them (.5), which is what the board
+difference of two methods, over seeds and images. A run's score is the method's, plus a seed's luck (standard
+deviation 1), the method's luck with the images (.3) and the seed's own luck with them (.5), which is what the board
 of the embedded suite has, in points. No model runs.
 """
 
@@ -26,7 +26,7 @@ GAPS = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)
 
 
 def standard_error(n_seeds: int) -> float:
-    """Returns that of the difference of two methods' means, on other seeds and other pictures."""
+    """Returns that of the difference of two methods' means, on other seeds and other images."""
     return sqrt(2 * (SEED_SD**2 / n_seeds + PICTURE_SD**2 + OWN_SD**2 / n_seeds))
 
 
@@ -54,7 +54,7 @@ def changes(true: Sequence[float], n_seeds: int, n_boards: int, seed: int) -> tu
         again, number = scores.copy(), int(rng.integers(n))
         again[number, rng.integers(n_seeds)] = own[number, 0] + rng.normal(0, sqrt(SEED_SD**2 + OWN_SD**2))
         stream = int(rng.integers(2**32))
-        # The same pictures are resampled on both boards.
+        # The same images are resampled on both boards.
         (before, was), (after, now) = (board(each, np.random.default_rng(stream)) for each in (scores, again))
         moved = [pair for pair in before if (before[pair] < SIGNIFICANT) != (after[pair] < SIGNIFICANT)]
         near = {pair for pair, p in before.items() if low <= p <= high}

@@ -1,4 +1,4 @@
-"""Made-up samples in the six tasks' layouts: as many questions a picture, as long, on pictures of the usual sizes."""
+"""Made-up samples in the six tasks' layouts: as many questions an image, as long, on images of the usual sizes."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ WORDS = [*THINGS, *" ".join(PLACES).split(), *_SPOKEN.split(), "The", "automobil
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """A task's name, and how its questions lie on pictures."""
+    """A task's name, and how its questions lie on images."""
 
     title: str
     task: str
     each: tuple[int, ...]
-    """Questions a picture, repeated ones too; pictures take turns in these."""
+    """Questions an image, repeated ones too; images take turns in these."""
     size: tuple[int, int]
-    """Width and height of a picture."""
+    """Width and height of an image."""
     question: Callable[[int, int], tuple[str, tuple[str, ...]]]
-    """(picture, number of the question) -> question, legal answers."""
+    """(image, number of the question) -> question, legal answers."""
 
     def loaded(self) -> Task:
         """Returns the task itself."""
@@ -61,7 +61,7 @@ def _mme(picture: int, number: int) -> tuple[str, tuple[str, ...]]:
 def _pope(picture: int, number: int) -> tuple[str, tuple[str, ...]]:
     """Six questions a strategy: three about things that are there, the same in all three, three about absent ones.
 
-    Of 18 on a picture about ten are distinct, as in POPE itself (5,127 of 9,000).
+    Of 18 on an image about ten are distinct, as in POPE itself (5,127 of 9,000).
     """
     strategy, within = divmod(number, 6)
     # Popular and adversarial absentees overlap.
@@ -93,7 +93,7 @@ def _mnist(picture: int, number: int) -> tuple[str, tuple[str, ...]]:
 
 
 _VSR = (1, 2, 1, 3, 1, 2, 1, 1, 4, 1, 1, 2, 3, 1)
-"""The zero-shot test split has 1,222 questions on 715 pictures, 430 of which have one question and 160 two."""
+"""The zero-shot test split has 1,222 questions on 715 images, 430 of which have one question and 160 two."""
 
 LAYOUTS = (
     Layout("MME", "mme", (2,), (640, 480), _mme),
@@ -107,7 +107,7 @@ LAYOUTS = (
 
 
 def samples(layout: Layout, pictures: int) -> list[Sample]:
-    """Returns the samples of a number of pictures, whose bytes are decoded each time that one is opened."""
+    """Returns the samples of a number of images, whose bytes are decoded each time that one is opened."""
     made = []
     for i in range(pictures):
         data = picture_bytes(layout.size, i)
@@ -119,7 +119,7 @@ def samples(layout: Layout, pictures: int) -> list[Sample]:
 
 
 def picture_bytes(size: tuple[int, int], seed: int) -> bytes:
-    """Returns a picture of smooth noise: a JPEG like a photograph's, or a PNG where it is no larger than 32 pixels."""
+    """Returns an image of smooth noise: a JPEG like a photograph's, or a PNG where it is no larger than 32 pixels."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)
     image = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
@@ -129,7 +129,7 @@ def picture_bytes(size: tuple[int, int], seed: int) -> bytes:
 
 
 def write_lmms_data(layout: Layout, pictures: int, folder: Path) -> None:
-    """Writes the same samples as JSON lines with pictures beside them, for another harness."""
+    """Writes the same samples as JSON lines with images beside them, for another harness."""
     import json
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,7 @@
 A CLIP tower (width 320, 12 blocks, 196 patches of 224 pixels) and a Llama (width 384, 15 layers, 8,000 words): the
 tower is about a third of the work of one question. So that replies are as short as those of a trained model,
 two directions of its embeddings are set: behind `ASSISTANT :` one of the answer words is the most likely, which one
-depends on picture and question, and behind an answer word the end of the sequence is.
+depends on image and question, and behind an answer word the end of the sequence is.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def save_llava(folder: Path, seed: int = 0) -> Path:
 
 
 def save_smolvlm(folder: Path, seed: int = 0) -> Path:
-    """Writes a SmolVLM: tiles of 256 pixels, 256 patches and 16 tokens each; five of them for a picture of 640 x 480.
+    """Writes a SmolVLM: tiles of 256 pixels, 256 patches and 16 tokens each; five of them for an image of 640 x 480.
 
     A SigLIP tower (width 320, 12 blocks) and a Llama (width 384, 15 layers): as in SmolVLM-256M, most of the work is
     the tower's.

@@ -1,4 +1,4 @@
-"""A made-up training set like LLaVA's mixture: two exchanges a picture, replies of one word to a paragraph."""
+"""A made-up training set like LLaVA's mixture: two exchanges an image, replies of one word to a paragraph."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ REPLY_WORDS = (1, 1, 2, 4, 8, 12, 24, 48, 72)
 
 
 def corpus(pictures: int, each: int = 2) -> Corpus:
-    """Returns the set; a picture's bytes are decoded each time that one is opened."""
+    """Returns the set; an image's bytes are decoded each time that one is opened."""
     data = [picture_bytes((640, 480), i) for i in range(pictures)]
 
     def example(index: int) -> Example:

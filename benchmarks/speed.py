@@ -65,7 +65,7 @@ def share(work: Callable[[], Any], rate: float) -> dict[str, float]:
 
 
 def prefill(backbone: Backbone) -> Callable[[], Any]:
-    """Returns one prefill of eight prompts whose pictures are encoded."""
+    """Returns one prefill of eight prompts whose images are encoded."""
     asked = [plain.Question(backbone.prompt_text(s.question), [s]) for s in layouts.samples(layouts.LAYOUTS[0], 8)]
     way = Shared(backbone, 4, PreparedImages(backbone, "set"))
 
@@ -113,7 +113,7 @@ def main() -> None:
     """Prints the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--pairs", type=int, default=3)
-    parser.add_argument("--scale", type=float, default=1.0, help="of the layouts' pictures")
+    parser.add_argument("--scale", type=float, default=1.0, help="of the layouts' images")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)

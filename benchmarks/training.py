@@ -1,7 +1,7 @@
 """Training against the Trainer of Hugging Face with PEFT: same adapter, values, data, batch and steps; side by side.
 
     python benchmarks/training.py                            a LLaVA of 48 million parameters
-    python benchmarks/training.py --backbone smolvlm         pictures of several tiles, and a tower that is most of it
+    python benchmarks/training.py --backbone smolvlm         images of several tiles, and a tower that is most of it
     python benchmarks/training.py --backbone embedded        the embedded model on its own mixture
     python benchmarks/training.py --fit                      what a micro-batch costs beside its tokens
 
@@ -202,7 +202,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--methods", help=f"by default {', '.join(METHODS)}, as far as the backbone allows")
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--pictures", type=int, default=8, help="of the made-up mixture, with two examples each")
+    parser.add_argument("--images", type=int, default=8, help="of the made-up mixture, with two examples each")
     parser.add_argument("--pairs", type=int, default=3)
 
 

@@ -32,10 +32,10 @@ ACTIVATION_BYTES = 34
 """Kept for the way back, a value of a layer's width and token in half precision (Korthikanti et al. 2022, without the
 attention matrix, which fused kernels do not keep)."""
 DATA_GB = {
-    "Vision-Flan, pictures and JSON": 37 + 37,
+    "Vision-Flan, images and JSON": 37 + 37,
     "MME": 1,
     "POPE": 1,
-    "VSR and COCO pictures": 19 + 6,
+    "VSR and COCO images": 19 + 6,
     "Flickr30k": 5,
 }
 """Archives and what they unpack to, rounded up."""
@@ -118,8 +118,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--plan", action="store_true", help="print hours, memory and disk, and run nothing")
     parser.add_argument("--backbone", default="llava-hf/llava-1.5-7b-hf", help="a folder, or a name on the hub")
-    parser.add_argument("--train-images", type=Path, help="folder of Vision-Flan's pictures")
-    parser.add_argument("--images", help="folders of the tasks' pictures: coco=DIR,flickr30k=DIR,mme=DIR")
+    parser.add_argument("--train-images", type=Path, help="folder of Vision-Flan's images")
+    parser.add_argument("--images", help="folders of the tasks' images: coco=DIR,flickr30k=DIR,mme=DIR")
     parser.add_argument("--data", type=Path, help="folder of the tasks' data in the hub's schema; else the hub")
     parser.add_argument("--decontaminate", action="store_true", help="leave out training tasks that are evaluated")
     parser.add_argument("--seeds", type=int, default=3)
@@ -136,7 +136,7 @@ def main() -> int:
         show(found, options.seeds, searched, options.tflops)
         return 0
     if options.train_images is None:
-        parser.error("--train-images: Vision-Flan's pictures are needed (see `mmpt-bench run --help`)")
+        parser.error("--train-images: Vision-Flan's images are needed (see `mmpt-bench run --help`)")
     for command in commands(options):
         code = subprocess.run([sys.executable, "-m", "mmpt_bench", *command], check=False).returncode
         if code:

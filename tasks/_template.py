@@ -2,7 +2,7 @@
 
 Then what is in it, how much of it, what is known to go wrong, and whether models may have seen it. `mmpt-bench ls
 tasks` prints the first line. Save it as tasks/<name>.py, or anywhere: `mmpt-bench check ./<name>.py` proves that it is
-a task, and `mmpt-bench run --tasks ./<name>.py` runs it. As it stands, it asks for the colour of 24 plain pictures.
+a task, and `mmpt-bench run --tasks ./<name>.py` runs it. As it stands, it asks for the colour of 24 plain images.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ def rows() -> mb.Rows:
         }
         for number in range(24)
     ]
-    return mb.Rows(made, NAMES, fingerprint="plain pictures, version 1", origin="24 plain pictures", suite="embedded")
+    return mb.Rows(made, NAMES, fingerprint="plain images, version 1", origin="24 plain images", suite="embedded")
 
 
 def sample(row: Mapping[str, Any], number: int, label_names: Sequence[str]) -> mb.Sample:
     """Returns a row's sample; `read_text` and its like name the column of a value that cannot be used."""
-    # Two questions about one picture must share its key and its cluster: errors are taken over pictures.
+    # Two questions about one image must share its key and its cluster: errors are taken over images.
     image_name, sample_id = mb.read_text(row, "image_name"), str(number)
     return mb.Sample(
         id=sample_id,

@@ -1,7 +1,7 @@
-"""CIFAR-10: which of ten classes is in a 32 x 32 picture? (Krizhevsky 2009, "Learning Multiple Layers of Features")
+"""CIFAR-10: which of ten classes is in a 32 x 32 image? (Krizhevsky 2009, "Learning Multiple Layers of Features")
 
-10,000 test pictures, 1,000 of each class; the classes are listed in the question. Instruction mixtures built on
-Vision-Flan hold CINIC-10, and with it these pictures: "zero-shot" means an unseen task then, not unseen pictures.
+10,000 test images, 1,000 of each class; the classes are listed in the question. Instruction mixtures built on
+Vision-Flan hold CINIC-10, and with it these images: "zero-shot" means an unseen task then, not unseen images.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,8 +1,8 @@
-"""MME: fourteen abilities, two yes-or-no questions a picture (Fu et al. 2023, arXiv:2306.13394)
+"""MME: fourteen abilities, two yes-or-no questions an image (Fu et al. 2023, arXiv:2306.13394)
 
-2,374 questions on 1,187 pictures: one question a picture is answered with yes, one with no. A subtask gives 100 points
-for acc (questions right) and 100 for acc+ (pictures with both right): 2,000 for perception, 800 for cognition. No
-training split. The pictures are given out by the authors on request, for research.
+2,374 questions on 1,187 images: one question an image is answered with yes, one with no. A subtask gives 100 points
+for acc (questions right) and 100 for acc+ (images with both right): 2,000 for perception, 800 for cognition. No
+training split. The images are given out by the authors on request, for research.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,6 @@
 """MNIST: which handwritten digit is this? (LeCun, Bottou, Bengio and Haffner 1998, Proceedings of the IEEE 86)
 
-10,000 test pictures of 28 x 28 grey pixels, white on black. Instruction mixtures built on Vision-Flan hold MNIST-M, the
+10,000 test images of 28 x 28 grey pixels, white on black. Instruction mixtures built on Vision-Flan hold MNIST-M, the
 same digits on photographs: "zero-shot" means an unseen task then, not unseen digits.
 """
 

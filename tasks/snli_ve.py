@@ -1,8 +1,8 @@
-"""SNLI-VE: does the picture prove a sentence, refute it, or neither? (Xie et al. 2019, arXiv:1901.06706)
+"""SNLI-VE: does the image prove a sentence, refute it, or neither? (Xie et al. 2019, arXiv:1901.06706)
 
 17,901 sentences on 1,000 Flickr30k images in three classes: entailment, neutral, contradiction. The caption (premise)
-is not shown. The hub's copy is a script, which is never run, over JSON lines without pictures; those are read, and
-`--images flickr30k=DIR` says where the pictures are.
+is not shown. The hub's copy is a script, which is never run, over JSON lines without images; those are read, and
+`--images flickr30k=DIR` says where the images are.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,11 +18,11 @@ ALSO = {
 }
 """Other words for an answer."""
 REPEATED = 23
-"""Rows that say of a picture what another says, counted in the 14,740 that e-SNLI-VE keeps of the split."""
+"""Rows that say of an image what another says, counted in the 14,740 that e-SNLI-VE keeps of the split."""
 
 
 def sample(row: Mapping[str, Any], number: int, label_names: Sequence[str]) -> mb.Sample:
-    """Returns a row's sample; the same sentence can be said of one picture twice, so its row number names it."""
+    """Returns a row's sample; the same sentence can be said of one image twice, so its row number names it."""
     image_name, sample_id = mb.read_text(row, "filename"), str(number)
     if set(label_names) != set(CHOICES):
         raise ValueError(f"column `label` has the classes {', '.join(label_names)}, not {', '.join(CHOICES)}")

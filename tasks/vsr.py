@@ -17,7 +17,7 @@ QUESTION = "{caption} Is the statement true or false?"
 
 
 def sample(row: Mapping[str, Any], number: int, label_names: Sequence[str]) -> mb.Sample:
-    """Returns a row's sample; the picture is known by the last part of its link, which is its COCO file name."""
+    """Returns a row's sample; the image is known by the last part of its link, which is its COCO file name."""
     image_name, sample_id = mb.read_text(row, "image_link").rsplit("/", 1)[-1], str(number)
     return mb.Sample(
         id=sample_id,
@@ -56,7 +56,7 @@ RANDOM = replace(
         repeated=0,
         pin=mb.Pin("84d7abaa5189500a8763916a45abcaf749bc789ef5092435e98d4d9ee4ba0bfe", SPLITS.format(split="random")),
     ),
-    note="random split: 56 % of its test questions use a picture of its own training split",
+    note="random split: 56 % of its test questions use an image of its own training split",
 )
 TASK = mb.Task(
     name="vsr",

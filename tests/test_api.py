@@ -172,7 +172,7 @@ def test_a_task_that_makes_its_own_rows_runs_on_any_backbone(tmp_path: Path) -> 
     backbone = str(save_tiny(tmp_path / "tiny"))
     for name in ("embedded", backbone):
         made = mb.run("frozen", mine, backbone=name, out=tmp_path / "results", limit=4, offline=True).made
-        assert [(record.task, record.dataset) for record in made] == [("mine", "24 plain pictures")]
+        assert [(record.task, record.dataset) for record in made] == [("mine", "24 plain images")]
 
 
 @pytest.mark.parametrize("words", [("-m", "mmpt_bench"), ("-m", "mmpt_bench", "--version")])

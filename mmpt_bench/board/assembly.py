@@ -251,7 +251,7 @@ def _with_intervals(
 def _interval(
     label: str, by_seed: Mapping[int, Rescored], task: Task, common: Resampled | None, n_resamples: int
 ) -> Interval | None:
-    """Returns the interval of one cell; None where the figure is undefined on some resamples (too few pictures).
+    """Returns the interval of one cell; None where the figure is undefined on some resamples (too few images).
 
     `common` is the headline of the rows that are ranked. Its draws are those that the row alone would give.
     """

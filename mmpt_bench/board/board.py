@@ -45,7 +45,7 @@ class Cell:
     interval: Interval | None
     """95 %; None where it is undefined on some resamples."""
     interval_of: Literal["seeds and images", "images"]
-    """What was resampled: pictures alone where there is one seed, or none."""
+    """What was resampled: images alone where there is one seed, or none."""
     by_seed: dict[int, float]
     sd: float | None
     """Over seeds; None below two."""
@@ -64,7 +64,7 @@ class Cell:
     place_interval: tuple[int, int] | None = None
     """Of `place`, over resamples."""
     groups: str = ""
-    """Letters: methods that share one are not separated on this task; one family of Holm over all pairs of the task."""
+    """Letters: methods that share one are not significantly different on this task, by Holm over its pairs."""
     borderline: bool = False
     """Some pair of it has a p near .05 (`BORDERLINE`), so that other seeds may well change its letters."""
     gain: float | None = None
@@ -117,7 +117,7 @@ class Row:
     place: int | None = None
     place_interval: tuple[int, int] | None = None
     groups: str = ""
-    """Letters: methods that share one are not separated overall."""
+    """Letters: methods that share one are not significantly different overall."""
     borderline: bool = False
     """As of a cell."""
     gain: float | None = None
@@ -178,7 +178,7 @@ class Board:
     seeds: tuple[int, ...]
     """Those that all ranked methods have, and that the ranking is made from; empty where none trains."""
     exploratory: bool
-    """Fewer than six seeds: nothing can be separated."""
+    """Fewer than six seeds: no difference can be significant."""
     comparisons: tuple[Comparison, ...]
     """Of every pair of ranked methods, overall, at method scope: one family of Holm, which the groups follow."""
     failures: tuple[Failure, ...]
@@ -200,7 +200,7 @@ class Board:
 
     @property
     def leaders(self) -> tuple[Row, ...]:
-        """Returns the ranked rows that are not separated from the best one, that itself first."""
+        """Returns the ranked rows that are not significantly different from the best one, that itself first."""
         best = next((row for row in self.rows if row.place == 1), None)
         return tuple(row for row in self.ranked if best is not None and set(row.groups) & set(best.groups))
 

@@ -44,7 +44,7 @@ class Contrast:
     """`OVERALL` for the mean of `tasks`."""
     tasks: tuple[str, ...]
     scope: Scope
-    """"method": other seeds and other pictures; "checkpoint": these two trained models on other pictures."""
+    """"method": other seeds and other images; "checkpoint": these two trained models on other images."""
     seeds: tuple[int, ...]
     """That both have; one at checkpoint scope, none where neither trains."""
     n_pictures: int
@@ -52,7 +52,7 @@ class Contrast:
     """`first` minus `second`, in the unit of the task; of the mean, as a fraction."""
     p_holm: float
     detectable: float | None
-    """What these seeds and pictures would have found 4 times of 5; None below six seeds at method scope."""
+    """What these seeds and images would have found 4 times of 5; None below six seeds at method scope."""
     better: str | None
     """At method scope both tests must agree; at checkpoint scope it is said of these checkpoints alone."""
     on_board: Comparison | None = None
@@ -163,7 +163,7 @@ def _swapped(
 def _checkpoints(
     resampled: Resampled, first: str, second: str, swaps: Sequence[tuple[np.ndarray, bool]], level: float = 0.95
 ) -> Difference:
-    """Returns the difference of two checkpoints: interval from common resamples of pictures, p from exchanges."""
+    """Returns the difference of two checkpoints: interval from common resamples of images, p from exchanges."""
     i, j = resampled.column(first), resampled.column(second)
     estimate = float(resampled.estimates[i] - resampled.estimates[j])
     drawn, exact = np.sum([each for each, _ in swaps], axis=0), all(exact for _, exact in swaps)

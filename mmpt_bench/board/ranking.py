@@ -1,4 +1,4 @@
-"""Places, groups, gains and retention of a board's methods, all from common resamples of pictures and seeds.
+"""Places, groups, gains and retention of a board's methods, all from common resamples of images and seeds.
 
 Which tasks and seeds count is decided by the methods that are there: a task, or a seed, that at least half of them
 have. A method that lacks a task, or more than half of the seeds, is shown without a place, and why; so one trial run
@@ -137,7 +137,7 @@ def _overall_parts(
         if column.counts:
             resampled = figure(column.task, tuple(chosen), board.seeds)
             if resampled is None:
-                return [], f"{column.title} has too few pictures to resample"
+                return [], f"{column.title} has too few images to resample"
             parts.append((resampled, column.chance, column.ceiling))
     return parts, ""
 
@@ -213,7 +213,7 @@ def _with_places(
     for row in having:
         cell: Cell = row.cells[column.task]
         if resampled is None or made is None or row.label in without:
-            why = without.get(row.label, "too few pictures to resample")
+            why = without.get(row.label, "too few images to resample")
             cell = replace(cell, retention={name: Ratio(None, None, why) for name in RATIOS})
         else:
             cell = replace(

@@ -33,8 +33,8 @@ def data() -> None:
     is_flag=False,
     flag_value=ANEW,
     metavar="[COLLECTION=DIR]",
-    help="Where pictures are that data sets only name: coco=DIR,flickr30k=DIR,mme=DIR; repeatable. Alone: open every "
-    "picture again, though an earlier check has opened it.",
+    help="Where images are that data sets only name: coco=DIR,flickr30k=DIR,mme=DIR; repeatable. Alone: open every "
+    "image again, though an earlier check has opened it.",
 )
 @DATASET
 @COLUMNS
@@ -49,9 +49,9 @@ def check(
     offline: bool,
     as_json: bool,
 ) -> None:
-    """Say of each task what was found: rows, labels, duplicates, overlap, missing pictures, fingerprint.
+    """Say of each task what was found: rows, labels, duplicates, overlap, missing images, fingerprint.
 
-    Every picture is opened. Ends with code 3 where some task cannot be evaluated.
+    Every image is opened. Ends with code 3 where some task cannot be evaluated.
     """
     import dataclasses
     import json

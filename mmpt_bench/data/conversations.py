@@ -32,7 +32,7 @@ PARTS = (
     "vsr", "snli", "pope",
 )  # fmt: skip
 """What a name holds, letters and digits alone. CINIC-10 contains CIFAR-10, and MNIST-M the digits of MNIST; STL-10 has
-CIFAR's classes. Flickr30k has the pictures of SNLI-VE; COCO those of POPE, VSR and part of MME, and VQAv2, OK-VQA,
+CIFAR's classes. Flickr30k has the images of SNLI-VE; COCO those of POPE, VSR and part of MME, and VQAv2, OK-VQA,
 A-OKVQA, VQA-E, Visual Dialog and SentiCap are built on it, as are parts of VQG, ExDark, ST-VQA and Visual Genome, which
 GQA is on."""
 
@@ -102,7 +102,7 @@ def read_conversations(
             does not say what its tasks are and is to be decontaminated.
     """
     if not images.is_dir():
-        raise RequestError(f"There is no folder `{images}` to take training pictures from.")
+        raise RequestError(f"There is no folder `{images}` to take training images from.")
     read = training_rows(annotations, columns)
     rows, file = read.rows, read.file
     dropped: Counter[str] = Counter()
@@ -164,7 +164,7 @@ def _conversations(
         try:
             entry = entry_of(row, told)
             if len(entry.images) != 1:
-                kind = "conversations about several pictures" if entry.images else "conversations about no picture"
+                kind = "conversations about several images" if entry.images else "conversations about no image"
                 left_out[kind] += 1
                 continue
             system, exchanges = _exchanges(entry)
@@ -185,7 +185,7 @@ def _conversations(
         elif exchanges[0].question.count(IMAGE) > 1:
             left_out["conversations with more `<image>` than images"] += 1
         elif any(IMAGE in text for text in (first.reply, *(each.question + each.reply for each in exchanges[1:]))):
-            left_out["conversations that show their picture late"] += 1
+            left_out["conversations that show their image late"] += 1
         elif not any(one.learnt for one in exchanges):
             left_out["conversations without a reply that is learnt"] += 1
         else:
@@ -195,7 +195,7 @@ def _conversations(
     if not made:
         why = "; ".join(f"{n:,} {what}" for what, n in left_out.items()) or "nothing is left of it"
         raise RequestError(
-            f"There is no conversation about one picture in `{file.name}`: {why}. "
+            f"There is no conversation about one image in `{file.name}`: {why}. "
             "LLaVA's form is an array of `{image, conversations: [{from, value}, ...]}`."
         )
     return made, left_out
@@ -243,5 +243,5 @@ def _files(
         f"`{name[:100]}`" for name, at in files.items() if isinstance(at, Path) and not is_file_inside(at, folder)
     ]
     if missing:
-        raise bad_rows(origin, "pictures are missing", missing, "Name their folder with `--train-images DIR`.")
+        raise bad_rows(origin, "images are missing", missing, "Name their folder with `--train-images DIR`.")
     return files

@@ -28,7 +28,7 @@ class Pin:
     """The rows of an official split, known by what they say and in which order, whichever file they come in."""
 
     sha256: str
-    """Of the values in the task's columns, pictures aside, as `tables.content_sha256` takes it."""
+    """Of the values in the task's columns, images aside, as `tables.content_sha256` takes it."""
     source: str
     """Where the official rows are to be had, for people."""
 

@@ -40,7 +40,7 @@ PLAIN = Opening()
 
 @dataclass(frozen=True)
 class Example:
-    """One picture, what is asked about it, and the replies that are to be learnt."""
+    """One image, what is asked about it, and the replies that are to be learnt."""
 
     image: LazyImage
     prompt: str

@@ -60,9 +60,9 @@ def image_folders(texts: Sequence[str]) -> dict[str, Path]:
         if not equals or not folder:
             raise RequestError(f"`--images {text}`: write COLLECTION=DIR, as in `coco=/data/coco`.")
         if name not in COLLECTIONS:
-            raise unknown_name("collection of pictures", name, COLLECTIONS)
+            raise unknown_name("collection of images", name, COLLECTIONS)
         if not Path(folder).is_dir():
-            raise RequestError(f"There is no folder `{folder}` to take the pictures of `{name}` from.")
+            raise RequestError(f"There is no folder `{folder}` to take the images of `{name}` from.")
         found[name] = Path(folder)
     return found
 
@@ -96,13 +96,13 @@ def find_images(
 def check_images(found: RowImages, column: str, origin: str, where: ImageFolder | None) -> None:
     """Refuses rows whose images are not there: how many, and the first ten (RequestError)."""
     if found.unnamed:
-        advice = f"Write the pictures' bytes, or names of files in `images/`, to `{column}` and pass it with `--data`."
-        raise bad_rows(origin, "rows have no picture", found.unnamed, advice)
+        advice = f"Write the images' bytes, or names of files in `images/`, to `{column}` and pass it with `--data`."
+        raise bad_rows(origin, "rows have no image", found.unnamed, advice)
     if found.missing:
         advice = "Put the files into the folder `images/` of a copy and pass that with `--data`."
         if where is not None:
             advice = f"Say where they are: `--images {where.collection}=DIR`."
-        rows = f"pictures are missing, which {found.rows_without:,} rows need"
+        rows = f"images are missing, which {found.rows_without:,} rows need"
         raise bad_rows(origin, rows, found.missing, advice)
 
 

@@ -134,7 +134,7 @@ class BadImage(RequestError):
     def __init__(self, file: str, where: str, fault: str) -> None:
         """Says what is wrong with a file, which a sample named `where` needs."""
         of = f" of sample `{where}`" if where else ""
-        super().__init__(f"Picture `{file}`{of} {fault}.")
+        super().__init__(f"Image `{file}`{of} {fault}.")
 
 
 UNREADABLE = (BadImage, OSError, SyntaxError, ValueError, EOFError, struct.error)

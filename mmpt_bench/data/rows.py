@@ -19,7 +19,7 @@ class _NoImage:
 
     def convert(self, mode: str) -> None:
         """Makes `read_image` take this for one; nobody opens it."""
-        raise AssertionError(f"this stands for a picture that nobody needs, least of all as {mode}")
+        raise AssertionError(f"this stands for an image that nobody needs, least of all as {mode}")
 
 
 NO_IMAGE = _NoImage()
@@ -104,7 +104,7 @@ def read_image(value: Any, key: str, where: str, column: str = "image") -> LazyI
         return LazyImage(key, lambda: decoded(value, Path(name).name, where), value)
     if hasattr(value, "convert"):
         return LazyImage(key, lambda: rgb(value, name, where), value)
-    raise ValueError(f"column `{column}` holds {shown(value)}, not a picture, in sample `{where}`")
+    raise ValueError(f"column `{column}` holds {shown(value)}, not an image, in sample `{where}`")
 
 
 def read_text(row: Mapping[str, Any], column: str) -> str:

@@ -266,11 +266,11 @@ def _check_pairs(samples: Sequence[Sample]) -> None:
     odd = [(cluster, n) for (_, cluster), n in asked.items() if n != 2]
     if odd:
         named = ", ".join(f"`{cluster}` has {n}" for cluster, n in odd[:10])
-        raise ValueError(f"acc+ needs two questions a picture; {len(odd)} pictures have not two: {named}")
+        raise ValueError(f"acc+ needs two questions an image; {len(odd)} images have not two: {named}")
 
 
 def _complete_pairs(counts: np.ndarray) -> None:
-    """Counts each picture as a pair of its subtask, and as one that is right throughout where both answers are."""
+    """Counts each image as a pair of its subtask, and as one that is right throughout where both answers are."""
     asked, right = counts[:, 0::4], counts[:, 1::4]
     counts[:, 2::4] = asked > 0
     counts[:, 3::4] = (asked > 0) & (right == asked)

@@ -44,7 +44,7 @@ SAMPLING = ("temperature", "top_p", "top_k")
 SETTINGS = ("max_new_tokens", "do_sample", *SAMPLING, "num_beams", "repetition_penalty")
 """What `generate` is told of a task's `generation_kwargs`."""
 PREPROCESSING = ("image_aspect_ratio",)
-"""What tasks tell LLaVA's first code about pictures; here the backbone's own processor decides it."""
+"""What tasks tell LLaVA's first code about images; here the backbone's own processor decides it."""
 AUTO_BATCH = 64
 """Questions a batch under `--batch_size auto`; a batch that does not fit is halved."""
 NAMED = 5
@@ -111,7 +111,7 @@ class AdaptedModel(lmms):
         """Returns the reply to each request: greedy ones as `mmpt-bench run` asks them, others by `generate`.
 
         Raises:
-            RequestError: a question has not exactly one picture, or its task has a setting that is not known.
+            RequestError: a question has not exactly one image, or its task has a setting that is not known.
         """
         questions = self._questions([(r.args[0], r.args[1], *r.args[2:]) for r in requests])
         alike = defaultdict(list)
@@ -135,10 +135,10 @@ class AdaptedModel(lmms):
         models return losses.
 
         Raises:
-            RequestError: a question has not exactly one picture.
+            RequestError: a question has not exactly one image.
         """
         if any(len(r.args) < 6 for r in requests):
-            raise RequestError("The metric `acc_mutual_info` asks without a picture; take the task's `acc`.")
+            raise RequestError("The metric `acc_mutual_info` asks without an image; take the task's `acc`.")
         questions = self._questions([(r.args[0], {}, *r.args[2:]) for r in requests])
         targets = [self._target(*r.args[1:]) for r in requests]
         pictures, found = PreparedImages(self.backbone), []
@@ -177,13 +177,13 @@ class AdaptedModel(lmms):
             made.append(EvalRequest(self._without_marks(text), picture, *_settings(settings)))
         if odd:
             raise RequestError(
-                f"{len(odd):,} of {len(requests):,} questions have not exactly one picture, as what is tuned here was "
+                f"{len(odd):,} of {len(requests):,} questions have not exactly one image, as what is tuned here was "
                 f"trained with: {', '.join(odd[:NAMED])}{', ...' if len(odd) > NAMED else ''}."
             )
         return made
 
     def _without_marks(self, text: str) -> str:
-        """Returns a context without a mark where its picture stands: the chat template sets its own, in front."""
+        """Returns a context without a mark where its image stands: the chat template sets its own, in front."""
         for mark in ("<image>", self.backbone.processor.image_token):
             text = text.replace(mark, "")
         return text.strip()
@@ -242,7 +242,7 @@ def _cut(reply: str, until: Sequence[str]) -> str:
 
 
 def _key(picture: Image) -> str:
-    """Returns what equal pictures share."""
+    """Returns what equal images share."""
     return hashlib.blake2b(repr((picture.mode, picture.size)).encode() + picture.tobytes(), digest_size=16).hexdigest()
 
 

@@ -31,7 +31,7 @@ _WEIGHTS = re.compile(
 """Names of what may hold weights, or says in which files they are; refused wherever they stand."""
 _TOKENIZER = re.compile(r"(?i).*(token|spiece|sentencepiece|bpe|unigram|vocab).*")
 """Names of the `.model` files that hold no weights."""
-"""Endings of files that hold no weights: cards, tokenizers, templates, logs, pictures."""
+"""Endings of files that hold no weights: cards, tokenizers, templates, logs, images."""
 _STATE = re.compile(
     r"(optimizer|scheduler|scaler|training_args)\.(pt|bin)|rng_state(_\d+)?\.pth|events\.out\.tfevents\..*"
     r"|LICENSE|NOTICE|README|latest"

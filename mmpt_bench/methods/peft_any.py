@@ -28,7 +28,7 @@ REFUSED = {
         "PEFT's prompts lose the position ids of a padded batch: use `mmpt`, or `prefix`",
     ),
     "PREFIX_TUNING": "PEFT's prefix fails without a cache and under gradient checkpointing: use `prefix`",
-    "CARTRIDGE": "it is a stored cache of a text, and the pictures of a batch have none in common",
+    "CARTRIDGE": "it is a stored cache of a text, and the images of a batch have none in common",
     "ADAPTION_PROMPT": "it is written for the class of a text model, and an image-text model wraps that",
     "LILY": "it mixes the rows of a batch, so that an answer depends on its neighbours",
     "ADALORA": "its ranks move by calls of its own during training, which a common budget does not make",

@@ -68,7 +68,7 @@ class Asked:
     decode: str = ""
     limit: int | None = None
     samples: str = ""
-    """Name of the file in results/samples/ that lists id, group, picture and right answer of each sample."""
+    """Name of the file in results/samples/ that lists id, group, image and right answer of each sample."""
     parse_rule: str = "official"
     """Name of the rule that replies were read by."""
     guard: bool = True
@@ -91,7 +91,7 @@ class Scores:
     constrained: float | None = None
     """The headline figure of the best-ranked legal answers."""
     interval: tuple[float, float] | None = None
-    """95 % interval of `score` from resampling pictures: of this checkpoint, not of the method."""
+    """95 % interval of `score` from resampling images: of this checkpoint, not of the method."""
     ceiling: float | None = None
     chance: float | None = None
     values: dict[str, float] = dataclasses.field(default_factory=dict)

@@ -43,7 +43,7 @@ class PlanSummary:
     runs: list[dict[str, Any]]
     """Of each run: method, label, seed, whether it is trained, tasks to do and recorded, learning rate and source."""
     tasks: list[dict[str, Any]]
-    """Of each task: suite, questions, pictures, the difference between two checkpoints that could be detected, and how
+    """Of each task: suite, questions, images, the difference between two checkpoints that could be detected, and how
     many images cannot be used."""
     corpus: dict[str, Any]
     """Name, examples, how many are held out for selection, and how many cannot be used."""

@@ -33,7 +33,7 @@ def check_prompts_fit(method: Any, backbone: str, offline: bool, questions: tupl
         asked = f" and {question:,} the longest question" if question else ""
         raise RequestError(
             f"`{method.name}` with prompts of {longest:,} rows does not fit `{backbone}`: its context holds "
-            f"{context:,} tokens, {image:,} of them the picture{asked}. The most is {most:,}."
+            f"{context:,} tokens, {image:,} of them the image{asked}. The most is {most:,}."
         )
 
 

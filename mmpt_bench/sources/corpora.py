@@ -68,7 +68,7 @@ def check_train_data(wanted: TrainData) -> None:
         raise RequestError(f"`--decontaminate` is for mixtures from files, not for `{wanted.source}`.")
     if wanted.source == "vision-flan" and wanted.images is None:
         raise RequestError(
-            "Vision-Flan's pictures are one archive of 36 GB (image_191-task_1k.zip of the data set on the hub): "
+            "Vision-Flan's images are one archive of 36 GB (image_191-task_1k.zip of the data set on the hub): "
             "unpack it, and name the folder with `--train-images DIR`."
         )
 
@@ -178,7 +178,7 @@ def _split(
         held_out.update(by_image[image])
     train = [index for index in range(len(images)) if index not in held_out]
     if not train:
-        raise RequestError(f"The training data `{name}` has one picture alone: nothing could be held out.")
+        raise RequestError(f"The training data `{name}` has one image alone: nothing could be held out.")
     validation = sorted(held_out)
     return Corpus(
         name=name,

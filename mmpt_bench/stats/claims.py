@@ -1,4 +1,4 @@
-"""What the leaderboard says of methods: places, groups that are not separated, and how much of full tuning is kept."""
+"""What the leaderboard says of methods: places, groups without a significant difference, share of full tuning kept."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Comparison:
     p_adjusted: float
     """What groups follow: the larger of `p_holm` and the sign-flip p, as both must agree."""
     better: str | None
-    """The one that is ahead where `p_adjusted` is below .05; None: not separated."""
+    """The one that is ahead where `p_adjusted` is below .05; None: not significantly different."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,9 @@ class Standing:
     place: int
     """By the mean; equal means share a place."""
     interval: tuple[int, int]
-    """95 % of the places over resamples of pictures and seeds."""
+    """95 % of the places over resamples of images and seeds."""
     groups: str
-    """Letters: two methods share one exactly where they are not separated."""
+    """Letters: two methods share one exactly where they are not significantly different."""
     borderline: bool
     """Some pair of it has an adjusted p within `BORDERLINE`."""
 
@@ -68,14 +68,14 @@ class Ranking:
     standings: dict[str, Standing]
     comparisons: tuple[Comparison, ...]
     exploratory: bool
-    """Fewer than six seeds: nothing could have been separated."""
+    """Fewer than six seeds: no difference can be significant."""
 
 
 def ranking(resampled: Resampled, level: float = 0.95) -> Ranking:
-    """Returns the places of methods by their means, and the groups of those that are not separated.
+    """Returns the places of methods by their means, and the groups of those that are not significantly different.
 
-    Separated means, at method scope: the t test's p, adjusted by Holm over all pairs, is below .05, and so is the
-    sign-flip p of the pair, which needs six seeds. With fewer, all share one letter and the ranking is exploratory.
+    Significantly different means, at method scope: the t test's p, adjusted by Holm over all pairs, is below .05, and
+    so is the sign-flip p of the pair, which needs six seeds. With fewer, all share one letter and the ranking is exploratory.
     """
     names, comparisons = resampled.methods, compared(resampled, level)
     exploratory = len(resampled.seeds) < SEEDS_TO_CLAIM
@@ -102,14 +102,15 @@ def _place(scores: np.ndarray, number: int) -> int:
 
 
 def compact_letters(order: Sequence[str], apart: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Returns letters of methods, of which two methods share one exactly where they are not separated.
+    """Returns letters of methods, of which two methods share one exactly where they are not significantly different.
 
     The compact letter display by insertion and absorption (Piepho 2004, doi:10.1198/1061860043515): a column that holds
-    a separated pair is replaced by two that lack one of them each, and what lies within another column is dropped.
+    a significantly different pair is replaced by two that lack one of them each, and what lies within another column is
+    dropped.
 
     Args:
         order: the methods, best first; the first has the first letter.
-        apart: pairs that are separated.
+        apart: pairs that are significantly different.
     """
     bit = {name: 1 << number for number, name in enumerate(order)}
     columns = [(1 << len(order)) - 1] if order else []

@@ -1,7 +1,7 @@
 """Differences between methods and between checkpoints, with what could have been detected.
 
-Two scopes, never mixed. *Checkpoint*: are these two checkpoints different on other pictures? *Method*: would the
-methods still differ with other seeds and other pictures? A method is called better at method scope only, after Holm.
+Two scopes, never mixed. *Checkpoint*: are these two checkpoints different on other images? *Method*: would the
+methods still differ with other seeds and other images? A method is called better at method scope only, after Holm.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Difference:
     estimate: float
     interval: Interval
     p: float
-    """Two-sided. Checkpoint: swaps of the two answers picture by picture. Method: t test with the crossed error."""
+    """Two-sided. Checkpoint: swaps of the two answers image by image. Method: t test with the crossed error."""
     p_sign_flip: float | None = None
     """Method scope alone: two-sided sign flips of the seeds' differences, at least 2 / 2**seeds."""
 
@@ -41,13 +41,13 @@ class Difference:
 def swapped_differences(
     a: Tally, b: Tally, values: Values, figure: str, n_resamples: int, seed: int, exhaustive: bool = True
 ) -> tuple[np.ndarray, bool]:
-    """Returns the differences of two checkpoints with their answers to each picture exchanged or not, at random.
+    """Returns the differences of two checkpoints with their answers to each image exchanged or not, at random.
 
-    Under the null hypothesis the two answers to a picture may be exchanged, so that the share of these differences
+    Under the null hypothesis the two answers to an image may be exchanged, so that the share of these differences
     which are as far from 0 as the observed one (`share_as_far`) is an exact p for any figure.
 
     Args:
-        a, b: counts of the two on the same pictures.
+        a, b: counts of the two on the same images.
         values: the metric's `values`.
         figure: a name in what `values` returns.
         n_resamples: number of draws.
@@ -67,16 +67,16 @@ def swapped_differences(
 
 
 def method_difference(resampled: Resampled, first: str, second: str, level: float = 0.95) -> Difference:
-    """Returns how far method `first` is above `second`, over seeds and pictures, as `method_differences` does."""
+    """Returns how far method `first` is above `second`, over seeds and images, as `method_differences` does."""
     return method_differences(resampled, [(first, second)], level)[0]
 
 
 def method_differences(resampled: Resampled, pairs: Sequence[tuple[str, str]], level: float = 0.95) -> list[Difference]:
-    """Returns how far the first method of each pair is above the second, over seeds and pictures.
+    """Returns how far the first method of each pair is above the second, over seeds and images.
 
     Interval and p are Student's, with the error and degrees of freedom of `crossed_errors`: the percentiles of the
     crossed bootstrap held a true difference in 90 % of cases at 3 seeds (simulated). The sign-flip p stands beside
-    it: it assumes less and holds the pictures fixed, but with 8 seeds it could never pass a correction for 21 pairs.
+    it: it assumes less and holds the images fixed, but with 8 seeds it could never pass a correction for 21 pairs.
 
     Raises:
         ValueError: fewer than two seeds.
@@ -97,7 +97,7 @@ def method_differences(resampled: Resampled, pairs: Sequence[tuple[str, str]], l
 def detectable_by_seeds(
     resampled: Resampled, first: str, second: str, comparisons: int = 1, power: float = 0.8, level: float = 0.95
 ) -> float:
-    """Returns the difference of two methods that these seeds and pictures would have found with `power`.
+    """Returns the difference of two methods that these seeds and images would have found with `power`.
 
     (t_level + t_power) x error, with the error and degrees of freedom of `method_difference`, and the level of the
     smallest p among `comparisons` after Holm. It is an estimate from the runs themselves, made after the fact.
@@ -141,16 +141,16 @@ def _variances(covariances: np.ndarray, first: np.ndarray, second: np.ndarray) -
 def crossed_errors(
     by_seed: np.ndarray, between_pictures: np.ndarray, interaction: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the standard errors of means over seeds, on other seeds and other pictures, and degrees of freedom.
+    """Returns the standard errors of means over seeds, on other seeds and other images, and degrees of freedom.
 
-    Three variances: of seeds S, of pictures P, and of their interaction I (a seed's own luck with a picture). Between
-    n seeds one sees (S + I) / n, between resamples of pictures P + I / n, and between resamples of the seeds'
+    Three variances: of seeds S, of images P, and of their interaction I (a seed's own luck with an image). Between
+    n seeds one sees (S + I) / n, between resamples of images P + I / n, and between resamples of the seeds'
     deviations from their mean I alone; the error is that of S / n + P + I / n, never less than either of the first
-    two. Degrees of freedom after Satterthwaite, with those of the pictures taken as many.
+    two. Degrees of freedom after Satterthwaite, with those of the images taken as many.
 
     Args:
         by_seed: figures at each seed, (figures, seeds), two seeds or more.
-        between_pictures: variance over resamples of the pictures of the mean over seeds, (figures,).
+        between_pictures: variance over resamples of the images of the mean over seeds, (figures,).
         interaction: variance over them of a seed's deviation from that mean, summed over seeds, / (seeds - 1).
     """
     n = by_seed.shape[1]
@@ -187,16 +187,16 @@ def detectable_difference(
     power: float = 0.8,
     level: float = 0.95,
 ) -> float:
-    """Returns the difference in accuracy of two checkpoints that a test on the same pictures finds with `power`.
+    """Returns the difference in accuracy of two checkpoints that a test on the same images finds with `power`.
 
     (z_level + z_power) sqrt(disagreement (1 + (m - 1) rho) / questions), after Miller 2024 (arXiv:2411.00640, section
-    5), with the design effect of m questions a picture. Seeds are not in it: it is the least that pictures allow.
+    5), with the design effect of m questions an image. Seeds are not in it: it is the least that images allow.
 
     Args:
-        n_pictures: pictures.
-        per_picture: questions a picture, m.
+        n_pictures: images.
+        per_picture: questions an image, m.
         disagreement: share of questions that only one of the two answers rightly.
-        within_picture: correlation of these differences within a picture, rho.
+        within_picture: correlation of these differences within an image, rho.
         power: chance to find it.
         level: 1 minus the two-sided error.
     """

@@ -1,4 +1,4 @@
-"""Intervals of a score from resampling pictures, its spread over seeds, and scores above chance."""
+"""Intervals of a score from resampling images, its spread over seeds, and scores above chance."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ class Spread(NamedTuple):
 def cluster_bootstrap(
     tally: Tally, values: Values, n_resamples: int = 2000, seed: int = 0, level: float = 0.95, task: str = ""
 ) -> dict[str, Interval]:
-    """Returns an interval of every figure of one checkpoint, from resampling pictures within strata.
+    """Returns an interval of every figure of one checkpoint, from resampling images within strata.
 
     A figure that is undefined in some resample has none.
 
     Args:
-        tally: counts per picture.
+        tally: counts per image.
         values: the metric's `values`.
         n_resamples: number of resamples.
-        seed: the same seed draws the same pictures.
+        seed: the same seed draws the same images.
         level: share of intervals that hold the truth.
-        task: name of the task, which draws its pictures for itself.
+        task: name of the task, which draws its images for itself.
     """
     draws = picture_draws(tally, values, n_resamples, seed, task)
     estimates = values(tally.counts.sum(axis=0), tally.columns)

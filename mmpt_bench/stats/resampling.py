@@ -1,11 +1,11 @@
-"""Resampling of pictures and of seeds: what a figure could have been, on other pictures and with other seeds.
+"""Resampling of images and of seeds: what a figure could have been, on other images and with other seeds.
 
-Pictures are drawn with replacement within their stratum, seeds among the seeds, both at once and independently
-(crossed, or pigeonhole, bootstrap: Owen 2007, doi:10.1214/07-AOAS122). Where pictures of a stratum are asked in several
-wordings, wordings are drawn first and then pictures within each wording drawn (two stages: Davison and Hinkley 1997,
+Images are drawn with replacement within their stratum, seeds among the seeds, both at once and independently
+(crossed, or pigeonhole, bootstrap: Owen 2007, doi:10.1214/07-AOAS122). Where images of a stratum are asked in several
+wordings, wordings are drawn first and then images within each wording drawn (two stages: Davison and Hinkley 1997,
 section 3.8), so that an interval speaks of other wordings, too. Every method of a comparison sees the same draws, and
 the draws follow from strata, wordings, the seed and the name of the task alone: a row's interval is the same whatever
-other rows there are, and a task's is not that of another task with as many pictures.
+other rows there are, and a task's is not that of another task with as many images.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from mmpt_bench.common.hashing import derive
 
 @dataclass(frozen=True)
 class Tally:
-    """Counts per picture from which every figure of a task follows: resampling pictures is resampling rows."""
+    """Counts per image from which every figure of a task follows: resampling images is resampling rows."""
 
     clusters: tuple[str, ...]
-    """The pictures, one a row of `counts`."""
+    """The images, one a row of `counts`."""
     strata: tuple[str, ...]
-    """What each picture is resampled within (MME: its subtask); all equal where the benchmark fixes nothing."""
+    """What each image is resampled within (MME: its subtask); all equal where the benchmark fixes nothing."""
     columns: tuple[str, ...]
     """What is counted, one a column of `counts`."""
     counts: np.ndarray
-    """Numbers of answers, (pictures, columns)."""
+    """Numbers of answers, (images, columns)."""
     wordings: tuple[str, ...] = ()
-    """What each picture is asked in; empty where that is not known or always the same."""
+    """What each image is asked in; empty where that is not known or always the same."""
 
 
 Values = Callable[[np.ndarray, Sequence[str]], dict[str, np.ndarray]]
@@ -47,21 +47,21 @@ CHUNK = 2**22
 
 @dataclass(frozen=True)
 class Resampled:
-    """A figure of several methods on common resamples of pictures and seeds."""
+    """A figure of several methods on common resamples of images and seeds."""
 
     methods: tuple[str, ...]
     seeds: tuple[int, ...]
     """The seeds that all methods have; empty where none of them has seeds."""
     by_seed: np.ndarray
-    """The figure on all pictures, (methods, seeds); one column where there are no seeds."""
+    """The figure on all images, (methods, seeds); one column where there are no seeds."""
     pictures_drawn: np.ndarray
-    """The figure on the pictures drawn, at every seed, (resamples, methods, seeds)."""
+    """The figure on the images drawn, at every seed, (resamples, methods, seeds)."""
     draws: np.ndarray
-    """Mean over the seeds drawn of the figure on the pictures drawn, (resamples, methods)."""
+    """Mean over the seeds drawn of the figure on the images drawn, (resamples, methods)."""
 
     @property
     def estimates(self) -> np.ndarray:
-        """The figure on all pictures, mean over seeds, (methods,)."""
+        """The figure on all images, mean over seeds, (methods,)."""
         return self.by_seed.mean(axis=1)
 
     def column(self, method: str) -> int:
@@ -75,16 +75,16 @@ def resample(
     """Returns a figure of every method on the same resamples.
 
     Args:
-        runs: the tallies of each method; all of the same pictures.
+        runs: the tallies of each method; all of the same images.
         values: the metric's `values`.
         figure: a name in what `values` returns.
         n_resamples: number of resamples.
         seed: of the draws.
-        task: name of the task, which draws its pictures for itself; seeds are drawn alike in all tasks, so that they
+        task: name of the task, which draws its images for itself; seeds are drawn alike in all tasks, so that they
             can be averaged.
 
     Raises:
-        ValueError: tallies of other pictures, no seed that all methods share, or a figure that is undefined for one
+        ValueError: tallies of other images, no seed that all methods share, or a figure that is undefined for one
             of the methods or in one of the resamples.
     """
     return resample_all(runs, values, [figure], n_resamples, seed, task)[figure]
@@ -129,7 +129,7 @@ def average(parts: Sequence[tuple[Resampled, float, float]]) -> Resampled:
 
     Args:
         parts: (figure, chance, ceiling) of each task, for the same methods and seeds, resampled with the same `seed`:
-            a seed that is drawn is drawn in all tasks, pictures are drawn in each task for itself.
+            a seed that is drawn is drawn in all tasks, images are drawn in each task for itself.
     """
     first = parts[0][0]
     for part, _, _ in parts:
@@ -145,9 +145,9 @@ def average(parts: Sequence[tuple[Resampled, float, float]]) -> Resampled:
 
 
 def picture_draws(tally: Tally, values: Values, n_resamples: int, seed: int, task: str = "") -> dict[str, np.ndarray]:
-    """Returns every figure of one tally on resamples of its pictures, (resamples,); NaN where it is undefined.
+    """Returns every figure of one tally on resamples of its images, (resamples,); NaN where it is undefined.
 
-    With the same `seed` and `task` the pictures are those that `resample` draws.
+    With the same `seed` and `task` the images are those that `resample` draws.
     """
     chunks = _picture_sums(tally.counts, tally, n_resamples, _stream(seed, task))
     parts = [(len(sums), values(sums, tally.columns)) for sums in chunks]
@@ -162,7 +162,7 @@ def figure_of(values: Values, sums: np.ndarray, columns: Sequence[str], name: st
 
 def _defined(figures: Mapping[str, np.ndarray], name: str) -> np.ndarray:
     if name not in figures or np.isnan(figures[name]).any():
-        raise ValueError(f"`{name}` is undefined for some of the methods or resamples: too few pictures to resample")
+        raise ValueError(f"`{name}` is undefined for some of the methods or resamples: too few images to resample")
     return np.asarray(figures[name])
 
 
@@ -171,13 +171,13 @@ def _stream(seed: int, task: str) -> int:
 
 
 def _own_pictures(strata: Sequence[str]) -> list[np.ndarray]:
-    """Returns the pictures of each stratum, by its name."""
+    """Returns the images of each stratum, by its name."""
     names, stratum = np.unique(np.asarray(strata), return_inverse=True)
     return [np.flatnonzero(stratum == number) for number in range(len(names))]
 
 
 def _picture_sums(counts: np.ndarray, of: Tally, n_resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """Yields sums of counts over the pictures of a tally, drawn with replacement, (some resamples, columns).
+    """Yields sums of counts over the images of a tally, drawn with replacement, (some resamples, columns).
 
     Columns that are alike are added up once: all runs were asked the same questions.
     """
@@ -208,7 +208,7 @@ def _distinct_columns(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _drawn(
     strata: tuple[str, ...], wordings: tuple[str, ...], n_resamples: int, seed: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Returns (its pictures, how often each is drawn, (resamples, pictures)) of each stratum."""
+    """Returns (its images, how often each is drawn, (resamples, images)) of each stratum."""
     rng, found = np.random.default_rng(seed), []
     for own in _own_pictures(strata):
         asked = _own_pictures([wordings[i] for i in own]) if wordings else [np.arange(len(own))]
@@ -248,13 +248,13 @@ def _at_seeds(run: Runs, seeds: Sequence[int]) -> list[Tally]:
 
 
 def _side_by_side(tallies: Sequence[Tally]) -> np.ndarray:
-    """Returns all tallies' counts beside each other, (pictures, tallies x columns)."""
+    """Returns all tallies' counts beside each other, (images, tallies x columns)."""
     _check_same_pictures(tallies)
     return np.concatenate([tally.counts for tally in tallies], axis=1)
 
 
 def _check_same_pictures(tallies: Sequence[Tally]) -> None:
-    """Refuses tallies that do not count the same things on the same pictures in the same order (ValueError)."""
+    """Refuses tallies that do not count the same things on the same images in the same order (ValueError)."""
     first = tallies[0]
     for tally in tallies[1:]:
         if tally.columns != first.columns:
@@ -263,4 +263,4 @@ def _check_same_pictures(tallies: Sequence[Tally]) -> None:
             unlike = [(a, b) for a, b in zip(first.clusters, tally.clusters, strict=False) if a != b][:1]
             where = f"`{unlike[0][0]}` and `{unlike[0][1]}`" if unlike else "their strata, wordings or numbers"
             sizes = f"{len(first.clusters)} and {len(tally.clusters)}"
-            raise ValueError(f"tallies of {sizes} pictures are not of the same ones in one order: {where} differ")
+            raise ValueError(f"tallies of {sizes} images are not of the same ones in one order: {where} differ")

@@ -60,7 +60,7 @@ def test_points_and_shares_of_mme_have_their_own_units(tmp_path: Path) -> None:
     store = store_in(tmp_path)
     keep(store, record(store, mme, asked, "1110"))
     found = scores(store, {"mme": mme}).set_index("metric")
-    # Of each two pictures one has both questions right: acc .75, acc+ .5, 125 points, in two subtasks.
+    # Of each two images one has both questions right: acc .75, acc+ .5, 125 points, in two subtasks.
     assert (found.loc["acc/color"].value, found.loc["acc/color"].unit) == (0.75, "fraction")
     assert (found.loc["acc_plus/color"].value, found.loc["acc_plus/color"].unit) == (0.5, "fraction")
     assert (found.loc["score/color"].value, found.loc["score/color"].unit) == (125.0, "points")

@@ -569,7 +569,7 @@ def test_points_are_shown_out_of_their_ceiling(tmp_path: Path) -> None:
     asked = [*samples(40, "count", 2), *samples(40, "color", 2)]
     keep(store, record(store, mme, asked, "1110"))
     (board,) = made(store, {"mme": mme})
-    # Of each pair of pictures one has both questions right: acc 75, acc+ 50, in two subtasks.
+    # Of each pair of images one has both questions right: acc 75, acc+ 50, in two subtasks.
     assert numbers.score(board.rows[0].cells["mme"].score, board.columns[0]) == "250.0 / 400"
     assert "250.0 / 400" in leaderboard_md([board], ()).decode()
 

@@ -19,7 +19,7 @@ from support.paths import DATA, needs_data
 
 def entry(number: int, **changes: Any) -> dict[str, Any]:
     turns = [
-        {"from": "human", "value": f"<image>\nWhat is in picture {number}?"},
+        {"from": "human", "value": f"<image>\nWhat is in image {number}?"},
         {"from": "gpt", "value": f"Thing {number}."},
     ]
     row = {"id": str(number), "image": f"a/{number}.png", "task_name": "AID+scene", "conversations": turns}
@@ -40,7 +40,7 @@ def test_an_entry_is_a_question_a_reply_and_a_picture(tmp_path: Path) -> None:
     corpus = load_corpus(TrainData(str(mixture(tmp_path, [entry(i) for i in range(100)]))))
     assert (corpus.name, corpus.size, corpus.validation_size, corpus.notes) == ("mixture", 98, 2, ())
     example = corpus.example(0)
-    assert (example.prompt, example.target) == ("What is in picture 0?", "Thing 0.")
+    assert (example.prompt, example.target) == ("What is in image 0?", "Thing 0.")
     assert example.image.open().getpixel((0, 0)) == (0, 0, 255)
 
 
@@ -66,8 +66,8 @@ def test_a_conversation_is_one_example_with_all_its_exchanges(tmp_path: Path) ->
     ]
     read = read_conversations(mixture(tmp_path, [entry(0), long]), tmp_path)
     assert [one.exchanges for one in read.conversations] == [
-        (Exchange("What is in picture 0?", "Thing 0."),),
-        (Exchange("What is in picture 1?", "Thing 1."), Exchange("And behind it?", "Nothing.")),
+        (Exchange("What is in image 0?", "Thing 0."),),
+        (Exchange("What is in image 1?", "Thing 1."), Exchange("And behind it?", "Nothing.")),
     ]
     assert read.notes == ("1 conversations have several exchanges, 2 in all",)
     corpus = load_corpus(TrainData(str(mixture(tmp_path, [entry(0), long, long]))))
@@ -95,9 +95,9 @@ def test_what_cannot_be_trained_on_is_left_out_and_counted(tmp_path: Path) -> No
     read = read_conversations(mixture(tmp_path, rows), tmp_path)
     assert len(read.conversations) == 1
     assert read.notes == (
-        "2 conversations about no picture are left out",
-        "1 conversations about several pictures are left out",
-        "1 conversations that show their picture late are left out",
+        "2 conversations about no image are left out",
+        "1 conversations about several images are left out",
+        "1 conversations that show their image late are left out",
         "1 conversations with an empty reply are left out",
     )
 
@@ -125,7 +125,7 @@ def test_equal_image_parts_are_as_many_images(tmp_path: Path, column: list[str] 
 
     read = read_conversations(mixture(tmp_path, [entry(0), row(2)]), tmp_path)
     assert len(read.conversations) == 1
-    assert read.notes == ("1 conversations about several pictures are left out",)
+    assert read.notes == ("1 conversations about several images are left out",)
     if column != ["a/0.png", "a/0.png"]:
         assert len(read_conversations(mixture(tmp_path, [entry(0), row(1)]), tmp_path).conversations) == 2
 
@@ -183,10 +183,10 @@ def test_tasks_on_pictures_of_their_own_are_kept(name: str) -> None:
 
 def test_missing_training_pictures_are_listed_by_count_and_first_names(tmp_path: Path) -> None:
     file = mixture(tmp_path, [entry(i) for i in range(30)], draw=False)
-    with pytest.raises(RequestError, match=r"30 pictures are missing: `a/0.png`.*and 20 more.*--train-images DIR"):
+    with pytest.raises(RequestError, match=r"30 images are missing: `a/0.png`.*and 20 more.*--train-images DIR"):
         load_corpus(TrainData(str(file)))
     mixture(tmp_path, [entry(0, image="../../secret.png")], draw=False)
-    with pytest.raises(RequestError, match="1 pictures are missing"):
+    with pytest.raises(RequestError, match="1 images are missing"):
         read_conversations(file, tmp_path)
 
 
@@ -207,7 +207,7 @@ def test_an_entry_of_another_form_is_named(tmp_path: Path, change: dict[str, Any
 
 def test_a_mixture_of_which_nothing_is_left_says_why(tmp_path: Path) -> None:
     rows = [entry(0, image=None), entry(1, image=["a/0.png", "a/1.png"]), entry(2, image="")]
-    wanted = r"no conversation about one picture in `mixture.json`: 2 conversations about no picture; 1 .*several"
+    wanted = r"no conversation about one image in `mixture.json`: 2 conversations about no image; 1 .*several"
     with pytest.raises(RequestError, match=wanted):
         read_conversations(mixture(tmp_path, rows, draw=False), tmp_path)
     with pytest.raises(RequestError, match="nothing is left of it"):

@@ -36,7 +36,7 @@ PICTURE = Image.new("RGB", (1, 1))
 
 @cache
 def real(name: str) -> Sequence[Sample]:
-    """Returns the samples of a task's real rows, with one white pixel for every picture."""
+    """Returns the samples of a task's real rows, with one white pixel for every image."""
     task, table = task_named(name), pq.read_table(DATA / FILES[name])
     names = tables.class_names(table, task.data.label_column)
     rows = table.drop_columns([task.data.image_column]).to_pylist()

@@ -67,7 +67,7 @@ def test_a_thousand_choices_are_stored_and_counted() -> None:
 
 
 def test_counts_by_hand() -> None:
-    # Two pictures of two questions: both right; one wrong and one unreadable.
+    # Two images of two questions: both right; one wrong and one unreadable.
     asked = [dataclasses.replace(s, group="") for s in samples(4, "", 2)]
     tally = Accuracy().tally(asked, [asked[0].answer, asked[1].answer, "no", None])
     found = dict(zip(tally.columns, tally.counts.T.tolist(), strict=True))
@@ -104,7 +104,7 @@ def test_a_choice_that_is_none_is_refused() -> None:
 
 
 def many(n: int = 500) -> tuple[CodedSamples, list[Tally]]:
-    """Returns a sheet of pictures with three questions each, and two tallies on it."""
+    """Returns a sheet of images with three questions each, and two tallies on it."""
     asked = [dataclasses.replace(s, group="") for s in samples(3 * n, "", 3)]
     sheet = Accuracy().coded(asked)
     return sheet, [sheet.tally(answers(asked, right)) for right in ("1101001", "11101")]
@@ -121,7 +121,7 @@ def test_pictures_are_drawn_alike_for_every_method_and_figure() -> None:
 
 
 def test_drawing_pictures_is_drawing_with_replacement() -> None:
-    # Each picture counts itself: sums are how often it was drawn.
+    # Each image counts itself: sums are how often it was drawn.
     n = 401
     tally = Tally(tuple(map(str, range(n))), ("",) * n, tuple(map(str, range(n))), np.eye(n, dtype=np.int16))
     times = picture_draws(tally, lambda sums, columns: {c: sums[:, i] for i, c in enumerate(columns)}, 400, 3)

@@ -110,7 +110,7 @@ def test_cifar10_scores_are_the_published_ones() -> None:
 
 @pytest.fixture
 def mme() -> list[Sample]:
-    """Two subtasks: `count` with two pictures, `OCR` with one."""
+    """Two subtasks: `count` with two images, `OCR` with one."""
     return made(["Yes", "No"] * 3, ["a", "a", "b", "b", "c", "c"], ["count"] * 4 + ["OCR"] * 2, ("Yes", "No"))
 
 
@@ -160,7 +160,7 @@ def test_mme_chance_is_what_a_coin_gets_on_average(mme: list[Sample]) -> None:
 
 @pytest.fixture
 def pope() -> list[Sample]:
-    """Two strategies over two pictures: random has yes no yes no, popular yes no."""
+    """Two strategies over two images: random has yes no yes no, popular yes no."""
     groups = ["random"] * 4 + ["popular"] * 2
     return made(["yes", "no", "yes", "no", "yes", "no"], ["a", "a", "b", "b", "a", "a"], groups, ("yes", "no"))
 

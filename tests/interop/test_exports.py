@@ -118,7 +118,7 @@ def test_eval_results_are_read_by_the_hub_library(tmp_path: Path) -> None:
     assert only.dataset_revision == "4db12766" * 5
     assert only.date == "2026-01-01T00:00:00Z"
     assert only.notes is not None
-    assert "95 % interval over pictures" in only.notes
+    assert "95 % interval over images" in only.notes
     assert "100 questions" in only.notes
 
 

@@ -161,7 +161,7 @@ def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with lmms-eval's MME, its own prompt, on pictures of noise."""
+    """A folder with lmms-eval's MME, its own prompt, on images of noise."""
     asked = [
         {"question_id": f"{i}.png", "category": "count", "question": question, "answer": answer, "image": picture}
         for i, picture in enumerate(pictures(6))

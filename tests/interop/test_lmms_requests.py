@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def model(folder: Path) -> AdaptedModel:
-    """The tiny LLaVA, batches of four, and a task `t` whose three pictures are asked three questions each."""
+    """The tiny LLaVA, batches of four, and a task `t` whose three images are asked three questions each."""
     from mmpt_bench.interop.lmms_eval import AdaptedModel
 
     made = AdaptedModel(str(folder), offline=True, device="cpu", batch_size=4)
@@ -64,7 +64,7 @@ def said(model: AdaptedModel, settings: Mapping[str, Any], mark: str = "", see: 
 
 
 def alone(model: AdaptedModel, text: str, image: Any) -> dict[str, torch.Tensor]:
-    """Returns inputs as the processor makes them of one text and picture, without any of our code."""
+    """Returns inputs as the processor makes them of one text and image, without any of our code."""
     return dict(model.backbone.processor(text=[text], images=[image], return_tensors="pt"))
 
 
@@ -118,7 +118,7 @@ def test_a_setting_that_is_not_known_is_refused(model: AdaptedModel) -> None:
 
 @pytest.mark.parametrize("see", [lambda doc: [], lambda doc: None, lambda doc: [doc["image"]] * 2])
 def test_questions_without_exactly_one_picture_are_refused_and_named(model: AdaptedModel, see: Any) -> None:
-    with pytest.raises(RequestError, match=r"9 of 9 questions have not exactly one picture.*: 0 of `t`, 1 of `t`"):
+    with pytest.raises(RequestError, match=r"9 of 9 questions have not exactly one image.*: 0 of `t`, 1 of `t`"):
         said(model, GREEDY, see=see)
 
 

@@ -501,7 +501,7 @@ def _seen(number: int, shade: int, question: str, answer: str, group: str = "") 
 def test_audit_counts_repeats_and_leaks_by_hand() -> None:
     one = [
         _seen(0, 10, "red?", "yes"),
-        _seen(1, 10, "red?", "no"),  # equal picture, same question, other answer
+        _seen(1, 10, "red?", "no"),  # equal image, same question, other answer
         _seen(2, 20, "red?", "yes"),
         _seen(2, 20, "red?", "yes", "again"),  # asked before, in another group
     ]
@@ -523,7 +523,7 @@ def test_audit_counts_repeats_and_leaks_by_hand() -> None:
 
 
 def pictured(title: str = "Colours") -> tuple[Task, list[Sample]]:
-    """Returns a task that makes its own rows: ten red or green pictures."""
+    """Returns a task that makes its own rows: ten red or green images."""
     rows = [{"image": Image.new("RGB", (16, 16), ("red", "green")[i % 2]), "answer": ("yes", "no")[i % 2], "n": i}
             for i in range(10)]  # fmt: skip
 

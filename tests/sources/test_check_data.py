@@ -1,4 +1,4 @@
-"""Data in every form that the hub or a user has it in: joined pictures, raw JSON lines, other data sets, the check."""
+"""Data in every form that the hub or a user has it in: joined images, raw JSON lines, other data sets, the check."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_vsrs_names_are_joined_with_a_coco_folder_however_it_is_laid_out(tmp_pat
 def test_missing_pictures_are_counted_once_each_with_the_rows_that_need_them(tmp_path: Path) -> None:
     data = lines(tmp_path / "vsr" / "test.jsonl", [*vsr(3), *vsr(3)])
     put(tmp_path / "coco" / f"{0:012}.jpg")
-    wanted = r"2 pictures are missing, which 4 rows need: row 1: `000000000001.jpg`; row 2: .*--images coco=DIR"
+    wanted = r"2 images are missing, which 4 rows need: row 1: `000000000001.jpg`; row 2: .*--images coco=DIR"
     with pytest.raises(RequestError, match=wanted):
         folder_rows(task("vsr"), data, {"coco": tmp_path / "coco"})
 
@@ -344,7 +344,7 @@ def digits(folder: Path) -> Path:
     ids=lambda words: " ".join(words[:2]),
 )
 def test_every_command_that_reads_rows_is_told_columns(words: list[str], tmp_path: Path) -> None:
-    wrong = [*words, "--data", str(digits(tmp_path)), "--columns", "pictures=x"]
+    wrong = [*words, "--data", str(digits(tmp_path)), "--columns", "images=x"]
     if words[0] in ("run", "ablate", "tune", "score"):
         (tmp_path / "answers.jsonl").write_text('{"index": 0, "reply": "7"}\n')
         wrong = [str(tmp_path / word) if word == "answers.jsonl" else word for word in wrong]
@@ -357,11 +357,11 @@ def test_every_command_that_reads_rows_is_told_columns(words: list[str], tmp_pat
 
 
 def test_a_task_is_checked_on_rows_whose_columns_are_told(tmp_path: Path) -> None:
-    results = api.check(ROOT / "tasks" / "mnist.py", data=digits(tmp_path), columns=["image=picture,label=digit"])
+    results = api.check(ROOT / "tasks" / "mnist.py", data=digits(tmp_path), columns=["image=image,label=digit"])
     assert [result.name for result in results if not result.ok] == []
 
 
 def test_columns_stand_in_the_name_of_the_data(tmp_path: Path) -> None:
     columns = (("", "image", "picture"), ("mnist", "label", "digit"))
     rows = rows_of(task("mnist"), Where(digits(tmp_path), columns=columns))
-    assert ", column image=picture, column label=digit" in rows.origin
+    assert ", column image=image, column label=digit" in rows.origin

@@ -359,7 +359,7 @@ def test_a_torn_shard_of_webdataset_is_named_and_nothing_leaves_it(tmp_path: Pat
 @needs_cases
 @pytest.mark.parametrize("form", ["bytes", "base64"])
 def test_images_in_the_rows_are_read_as_bytes_and_as_base64(form: str) -> None:
-    report = check_data(task("pope"), Where(CASES / "10-pictures-as-plain-bytes-or-base64" / form))
+    report = check_data(task("pope"), Where(CASES / "10-images-as-plain-bytes-or-base64" / form))
     assert (report.fault, report.rows, report.pictures, report.pictures_missing) == ("", 12, 2, 0)
 
 

@@ -1,4 +1,4 @@
-"""Rows from folders and from the hub, and what happens to rows and pictures that cannot be used."""
+"""Rows from folders and from the hub, and what happens to rows and images that cannot be used."""
 
 from __future__ import annotations
 
@@ -163,14 +163,14 @@ def test_a_changed_file_has_another_fingerprint(tmp_path: Path) -> None:
         (pets(label=[0, 7]), r"row 1: `label` is 7"),
         (pets(label=[0.5, 1.0]), r"row 0: `label` is 0.5"),
         (pets(label=[0, None]), r"row 1: `label` is None"),
-        (pets(image=[None, None]), r"2 rows have no picture: row 0: `image` is empty"),
+        (pets(image=[None, None]), r"2 rows have no image: row 0: `image` is empty"),
         (
             pets(image=["../../etc/passwd", "/etc/passwd"]),
-            r"2 pictures are missing, which 2 rows need: row 0: `../../etc/passwd`",
+            r"2 images are missing, which 2 rows need: row 0: `../../etc/passwd`",
         ),
-        (pets(image=[1, 2]), r"2 rows have no picture"),
+        (pets(image=[1, 2]), r"2 rows have no image"),
     ],
-    ids=["column", "range", "type", "null label", "null picture", "outside", "not a picture"],
+    ids=["column", "range", "type", "null label", "null image", "outside", "not an image"],
 )
 def test_data_that_cannot_be_used_is_refused_by_row_and_column(
     tmp_path: Path, columns: dict[str, Any], message: str
@@ -181,7 +181,7 @@ def test_data_that_cannot_be_used_is_refused_by_row_and_column(
 
 def test_an_error_names_ten_rows_and_counts_the_rest(tmp_path: Path) -> None:
     folder = write(tmp_path, {"image": [None] * 25, "name": ["a"] * 25, "label": [0] * 25})
-    with pytest.raises(RequestError, match=r"25 rows have no picture.*row 9.*and 15 more") as caught:
+    with pytest.raises(RequestError, match=r"25 rows have no image.*row 9.*and 15 more") as caught:
         folder_rows(PET, folder)
     assert "row 10" not in str(caught.value)
 
@@ -269,7 +269,7 @@ def test_real_folders_load_with_the_official_number_of_rows() -> None:
 
 @needs_data
 def test_pope_without_pictures_says_so_with_names_and_count() -> None:
-    wanted = r"500 pictures are missing, which 9,000 rows need: row 0: `COCO_val2014_000000310196.jpg`.* coco=DIR"
+    wanted = r"500 images are missing, which 9,000 rows need: row 0: `COCO_val2014_000000310196.jpg`.* coco=DIR"
     with pytest.raises(RequestError, match=wanted):
         folder_rows(built_in("pope"), DATA)
 
@@ -292,7 +292,7 @@ def test_picture_opens_every_form_that_rows_come_in(tmp_path: Path, form: str) -
 
 @pytest.mark.parametrize("value", [None, b"", "", {"bytes": None, "path": None}, 3])
 def test_what_is_no_picture_is_refused_when_the_row_is_read(value: Any) -> None:
-    with pytest.raises(ValueError, match=r"not a picture, in sample `sample 7`"):
+    with pytest.raises(ValueError, match=r"not an image, in sample `sample 7`"):
         read_image(value, "key", "sample 7")
 
 
@@ -334,7 +334,7 @@ def test_a_truncated_picture_names_sample_and_file(tmp_path: Path) -> None:
     with pytest.raises(BadImage, match=r"`images/cut.png` of sample `sample 7` cannot be decoded"):
         opened(path)
     with pytest.raises(BadImage, match="cannot be decoded"):
-        opened(b"not a picture")
+        opened(b"not an image")
     with pytest.raises(BadImage, match="cannot be decoded"):
         opened(tmp_path / "none.png")
 

@@ -14,7 +14,7 @@ from support.simulated import checkpoint_p, method_scope_error
 
 REPEATS = 1000
 SD_SHARED, SD_OWN = 1.3, 0.75
-"""Of a picture's difficulty on the logit scale: what two checkpoints share of it, and what is each one's own."""
+"""Of an image's difficulty on the logit scale: what two checkpoints share of it, and what is each one's own."""
 STRATEGIES = ("random", "popular", "adversarial")
 
 
@@ -23,7 +23,7 @@ def share(logit: np.ndarray) -> np.ndarray:
 
 
 def mme(rng: np.random.Generator, shared: np.ndarray) -> Tally:
-    """Returns a checkpoint's counts on MME: 14 subtasks as large as the official ones, two questions a picture."""
+    """Returns a checkpoint's counts on MME: 14 subtasks as large as the official ones, two questions an image."""
     (entry,) = task_catalog.find_tasks("mme")
     groups = [(name, n // 2) for name, n in task_catalog.load_task(entry).official_groups]
     strata = tuple(name for name, n in groups for _ in range(n))
@@ -37,7 +37,7 @@ def mme(rng: np.random.Generator, shared: np.ndarray) -> Tally:
 
 
 def pope(rng: np.random.Generator, shared: np.ndarray) -> Tally:
-    """Returns a checkpoint's counts on POPE: 500 pictures, in each strategy three objects that are there and three not.
+    """Returns a checkpoint's counts on POPE: 500 images, in each strategy three objects that are there and three not.
 
     The objects that are there, and so the answers about them, are the same in all strategies.
     """

@@ -127,7 +127,7 @@ def test_sign_flip_p_is_scipys() -> None:
 
 
 def test_paired_p_of_one_question_a_picture_is_mcnemars() -> None:
-    # 3 pictures that only the first answers rightly, 8 that only the second does, and 40 on which they agree.
+    # 3 images that only the first answers rightly, 8 that only the second does, and 40 on which they agree.
     a, b = np.repeat([1, 0, 1, 0], [3, 8, 25, 15]), np.repeat([0, 1, 1, 0], [3, 8, 25, 15])
     theirs = mcnemar([[25, 3], [8, 15]], exact=True).pvalue
     assert checkpoint_p(tally_of(a), tally_of(b), values, "accuracy") == pytest.approx(theirs, abs=1e-12)
@@ -181,7 +181,7 @@ def test_methods_without_a_common_seed_are_refused() -> None:
 
 @pytest.fixture
 def board() -> dict[str, dict[int, Tally]]:
-    """Eight seeds: `good` and `alike` at 80 %, `bad` at 40 %, of 300 pictures."""
+    """Eight seeds: `good` and `alike` at 80 %, `bad` at 40 %, of 300 images."""
     rng = np.random.default_rng(5)
     pictures = rng.normal(0, 1, 300)
     abilities = {"good": 1.6, "alike": 1.6, "bad": -0.5}
@@ -215,7 +215,7 @@ def test_five_seeds_separate_nothing_and_are_exploratory(board: dict[str, dict[i
 
 
 def drawn(by_seed: Sequence[Sequence[float]]) -> Resampled:
-    """Returns methods a, b, c, ... with these scores at each seed, whatever the pictures."""
+    """Returns methods a, b, c, ... with these scores at each seed, whatever the images."""
     scores = np.array(by_seed, dtype=float)
     pictures = np.repeat(scores[None], 50, axis=0)
     names = tuple("abcdefgh"[: len(scores)])
@@ -405,7 +405,7 @@ def coverage_and_error(layout: tuple[int, int], repeats: int, seed: int) -> tupl
     truth = float((1 / (1 + np.exp(-(0.8 + difficulty)))).mean())
     held = called = 0
     for repeat in range(repeats):
-        # Two checkpoints agree more than chance, picture by picture, and each goes its own way on some pictures.
+        # Two checkpoints agree more than chance, image by image, and each goes its own way on some images.
         pictures = rng.normal(0, 1.3, n_pictures)
         own = rng.normal(0, np.sqrt(1.5**2 - 1.3**2), (2, n_pictures))
         a, b = (simulated(rng, 0.8, pictures + each, asked) for each in own)
@@ -443,13 +443,13 @@ def test_every_picture_is_drawn_once_on_average_the_first_and_the_last_among_the
         right = np.zeros(10)
         right[picture] = 1
         draws = 10 * picture_draws(tally_of(right, strata=strata), values, 4000, 0)["accuracy"]
-        # Of n draws with replacement, one picture is drawn once on average, with variance 1 - 1/n.
+        # Of n draws with replacement, one image is drawn once on average, with variance 1 - 1/n.
         assert draws.mean() == pytest.approx(1, abs=0.07)
         assert draws.var() == pytest.approx(1 - 1 / (5 if strata else 10), abs=0.12)
 
 
 def test_seeds_are_drawn_with_replacement() -> None:
-    # One seed has every answer right and one none, so that pictures do not matter: 0, 1/2 and 1 at 1 : 2 : 1.
+    # One seed has every answer right and one none, so that images do not matter: 0, 1/2 and 1 at 1 : 2 : 1.
     runs = {0: tally_of(np.zeros(30)), 1: tally_of(np.ones(30))}
     found = resample({"a": runs, "b": {0: runs[1], 1: runs[0]}}, values, "accuracy", 4000)
     shares = [float((found.draws[:, 0] == mean).mean()) for mean in (0, 0.5, 1)]
@@ -460,7 +460,7 @@ def test_seeds_are_drawn_with_replacement() -> None:
 
 
 def of_seeds(by_seed: np.ndarray) -> Resampled:
-    """Returns methods whose pictures tell nothing, (methods, seeds): only seeds make them differ."""
+    """Returns methods whose images tell nothing, (methods, seeds): only seeds make them differ."""
     drawn = np.repeat(by_seed[None], 100, axis=0)
     methods, seeds = (tuple("abcdefgh"[: by_seed.shape[0]]), tuple(range(by_seed.shape[1])))
     return Resampled(methods, seeds, by_seed, drawn, drawn.mean(axis=2))
@@ -519,7 +519,7 @@ def test_exchanges_are_drawn_where_not_all_are_asked_for_however_few_pictures_di
     assert (len(drawn), exact) == (50, False)
     every, exact = swapped_differences(a, b, values, "accuracy", 50, 0)
     assert (len(every), exact) == (2**unlike, True)
-    # A picture that differs counts for the one or for the other.
+    # An image that differs counts for the one or for the other.
     assert set(np.round(drawn * 30).astype(int)) <= set(range(-unlike, unlike + 1, 2))
 
 

@@ -114,7 +114,7 @@ def test_a_share_that_leaves_nothing_is_refused() -> None:
         (("--prompt-len", "5,,10"), "`` is none"),
         (("--prompt-len", "5,10,5"), "a value stands twice"),
         (("--prompt-len", "5,600"), "its context holds 512 tokens"),
-        (("--prompt-len", "251"), "36 of them the picture and 21 the longest question. The most is 454."),
+        (("--prompt-len", "251"), "36 of them the image and 21 the longest question. The most is 454."),
         (("--prompt-len", "300"), "prompts of 600 rows does not fit `embedded`"),
         (("--method", "vpt", "--visual-len", "100000"), "does not fit `embedded`"),
         (("--prompt-len", "5", "--visual-len", "5"), "both set `mmpt.visual_length`"),

@@ -72,7 +72,7 @@ def llava(folder: Path) -> Path:
 
 
 def llava_linear(folder: Path) -> Path:
-    """Writes a LLaVA of the first version: one linear map from picture to text."""
+    """Writes a LLaVA of the first version: one linear map from image to text."""
     import json
 
     from safetensors.torch import load_file, save_file
@@ -91,7 +91,7 @@ def llava_linear(folder: Path) -> Path:
 
 
 def llava_next(folder: Path) -> Path:
-    """Writes a LLaVA-NeXT: tiles by the picture's shape."""
+    """Writes a LLaVA-NeXT: tiles by the image's shape."""
     grid = [[16, 32], [32, 16], [32, 32]]
     config = tf.LlavaNextConfig(
         vision_config=tf.CLIPVisionConfig(**VISION, image_size=16),
@@ -205,7 +205,7 @@ def _idefics(folder: Path, name: str) -> Path:
 
 
 def idefics3(folder: Path) -> Path:
-    """Writes an Idefics3: tiles of a large picture and the whole of it."""
+    """Writes an Idefics3: tiles of a large image and the whole of it."""
     return _idefics(folder, "Idefics3")
 
 

@@ -31,7 +31,7 @@ HEAD = """# Families of models, and which method runs on them
 A backbone is any Hugging Face image-text model of these families; one class serves all, and a family is one line of
 `mmpt_bench/engine/models/families.py`. A tick says that the method passes every check of `mmpt-bench check` on a random
 tiny model of the family: it trains, generates, saves, loads and comes off again bit for bit, the parameter count is the
-closed form, and no answer depends on padding, on its place in the batch or on the cache. Pictures of different shapes
+closed form, and no answer depends on padding, on its place in the batch or on the cache. Images of different shapes
 share those batches. A number is a refusal, said before anything is trained.
 
 Made by `PYTHONPATH=tests python tests/support/families_table.py`;

@@ -24,7 +24,7 @@ STRATEGIES = ("random", "popular", "adversarial")
 
 
 def mme_rows(replies: Sequence[str], parts: Sequence[str] = MME_PARTS, pictures: int = 6) -> list[dict[str, str]]:
-    """Returns two questions on each of some pictures of each part; the replies are given in turn."""
+    """Returns two questions on each of some images of each part; the replies are given in turn."""
     rows = []
     for part in parts:
         for picture in range(pictures):
@@ -35,7 +35,7 @@ def mme_rows(replies: Sequence[str], parts: Sequence[str] = MME_PARTS, pictures:
 
 
 def pope_rows(replies: Sequence[str], each: int = 20) -> list[dict[str, str]]:
-    """Returns questions of each strategy, four to a picture, due "yes" and "no" in turn; the replies in turn."""
+    """Returns questions of each strategy, four to an image, due "yes" and "no" in turn; the replies in turn."""
     rows = []
     for strategy in STRATEGIES:
         for i in range(each):

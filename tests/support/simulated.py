@@ -17,14 +17,14 @@ def values(sums: np.ndarray, columns: Sequence[str]) -> dict[str, np.ndarray]:
 
 
 def tally_of(right: np.ndarray, asked: int = 1, strata: Sequence[str] | None = None) -> Tally:
-    """Returns the tally of `asked` questions a picture of which `right` were answered rightly, (pictures,)."""
+    """Returns the tally of `asked` questions an image of which `right` were answered rightly, (images,)."""
     n = len(right)
     counts = np.stack([np.full(n, float(asked)), np.asarray(right, dtype=np.float64)], axis=1)
     return Tally(tuple(map(str, range(n))), tuple(strata or [""] * n), COLUMNS, counts)
 
 
 def simulated(rng: np.random.Generator, ability: float, pictures: np.ndarray, asked: int) -> Tally:
-    """Returns a tally whose pictures are of unlike difficulty, `pictures` on the logit scale."""
+    """Returns a tally whose images are of unlike difficulty, `pictures` on the logit scale."""
     return tally_of(rng.binomial(asked, 1 / (1 + np.exp(-(ability + pictures)))), asked)
 
 

@@ -59,7 +59,7 @@ def recipe(method: str, seed: int, **changed: object) -> Recipe:
 
 
 def add(store: Store, by: Recipe, skill: float, names: Sequence[str]) -> None:
-    """Adds a run's records: right with probability `skill`, a part of which is the picture's and the seed's luck."""
+    """Adds a run's records: right with probability `skill`, a part of which is the image's and the seed's luck."""
     for number, name in enumerate(names):
         of, questions = study_tasks()[name], asked(name)
         luck = np.random.default_rng([number]).normal(0, 0.12, len(questions))

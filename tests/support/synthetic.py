@@ -22,7 +22,7 @@ from mmpt_bench.stats.intervals import cluster_bootstrap
 
 
 def _never(*_: Any) -> Any:
-    raise AssertionError("tables must not look at rows, replies or pictures")
+    raise AssertionError("tables must not look at rows, replies or images")
 
 
 DATASET_FIELDS = {field.name for field in dataclasses.fields(Dataset)}
@@ -43,7 +43,7 @@ def task(name: str = "colours", title: str = "Colours", **changes: Any) -> Task:
 
 
 def samples(n: int, group: str = "", per_picture: int = 1) -> list[Sample]:
-    """Returns `n` yes-or-no samples whose answers alternate, `per_picture` of them to a picture."""
+    """Returns `n` yes-or-no samples whose answers alternate, `per_picture` of them to an image."""
     found = []
     for i in range(n):
         picture = f"{group}{i // per_picture}"

@@ -107,7 +107,7 @@ def tiny_backbone(folder: Path, feature_layer: int = -2, siglip: bool = False) -
 
 
 def pictures(count: int) -> list[Image.Image]:
-    """Returns `count` pictures of noise, each its own."""
+    """Returns `count` images of noise, each its own."""
     generator = torch.Generator().manual_seed(7)
     noise = torch.randint(0, 256, (count, SIDE, SIDE, 3), generator=generator, dtype=torch.uint8)
     return [Image.fromarray(one.numpy()) for one in noise]

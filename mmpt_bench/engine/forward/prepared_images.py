@@ -22,26 +22,26 @@ from mmpt_bench.engine.prompts.as_keys import prompts_as_keys
 
 
 class ImagePrefetcher:
-    """Makes pictures ready before they are asked for; what goes wrong is raised where they are."""
+    """Makes images ready before they are asked for; what goes wrong is raised where they are."""
 
     def __init__(self, backbone: Backbone) -> None:
         self.backbone = backbone
         self._coming: dict[str, Future[Encoded]] = {}
-        # One is enough: a picture costs less than what the model does with it.
+        # One is enough: an image costs less than what the model does with it.
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="pictures")
 
     def soon(self, pictures: Iterable[LazyImage]) -> None:
-        """Begins with pictures that will be asked for next."""
+        """Begins with images that will be asked for next."""
         for picture in pictures:
             if picture.key not in self._coming:
                 self._coming[picture.key] = self._pool.submit(self._made, picture)
 
     def take(self, pictures: Sequence[LazyImage]) -> list[Encoded]:
-        """Returns pictures as the processor makes them; those that were not announced are made now."""
+        """Returns images as the processor makes them; those that were not announced are made now."""
         found = {}
         for picture in pictures:
             future = self._coming.pop(picture.key, None)
-            # Alone in either case: what a picture becomes must not depend on whether it was announced.
+            # Alone in either case: what an image becomes must not depend on whether it was announced.
             found[picture.key] = self._made(picture) if future is None else future.result()
         return [found[picture.key] for picture in pictures]
 
@@ -64,19 +64,19 @@ class ImagePrefetcher:
 
 
 Shown = Sample | Example
-"""What has a picture."""
+"""What has an image."""
 
 ALONE_TOKENS = 128
-"""A tower with as many tokens a picture runs in training on one picture at a time, whose features any later step may
-use; a smaller one runs on a step's pictures together. Either way a picture's features never depend on what else is in
+"""A tower with as many tokens an image runs in training on one image at a time, whose features any later step may
+use; a smaller one runs on a step's images together. Either way an image's features never depend on what else is in
 memory, down to the last bit: a resumed run must find what an uninterrupted one found."""
 
 
 class PreparedImages:
-    """The pictures of one task, or of a training set, under one method; `close` ends what is made ready ahead."""
+    """The images of one task, or of a training set, under one method; `close` ends what is made ready ahead."""
 
     def __init__(self, backbone: Backbone, name: str | None = None) -> None:
-        """`name` is that of a set in which equal keys are equal pictures; without one, nothing is kept for others."""
+        """`name` is that of a set in which equal keys are equal images; without one, nothing is kept for others."""
         self.backbone = backbone
         # A name that nobody else can have: what is kept under it is of use to this object alone.
         self.name = name or uuid.uuid4().hex
@@ -85,7 +85,7 @@ class PreparedImages:
         self._ahead = ImagePrefetcher(backbone)
 
     def soon(self, samples: Sequence[Shown]) -> None:
-        """Begins to make ready the pictures that will be asked for next."""
+        """Begins to make ready the images that will be asked for next."""
         features, pictures = self.backbone.features, self.backbone.kept_pictures
         self._ahead.soon(
             s.image
@@ -94,11 +94,11 @@ class PreparedImages:
         )
 
     def close(self) -> None:
-        """Ends the thread that makes pictures ready."""
+        """Ends the thread that makes images ready."""
         self._ahead.close()
 
     def processed(self, samples: Sequence[Shown]) -> list[Encoded]:
-        """Returns the samples' pictures as the processor makes them, in main memory."""
+        """Returns the samples' images as the processor makes them, in main memory."""
         kept, owner = self.backbone.kept_pictures, self.name
         found: dict[str, Any] = {s.image.key: kept.get(owner, (s.image.key,)) for s in samples}
         need = {s.image.key: s for s in samples if found[s.image.key] is None}
@@ -112,9 +112,9 @@ class PreparedImages:
         return [found[s.image.key] for s in samples]
 
     def features(self, samples: Sequence[Sample]) -> tuple[dict[str, Any], int]:
-        """Returns (the model's `mm_encoder_outputs`, image tokens a picture) of samples with a picture each.
+        """Returns (the model's `mm_encoder_outputs`, image tokens an image) of samples with an image each.
 
-        Of families alone whose pictures have one size.
+        Of families alone whose images have one size.
         """
         backbone = self.backbone
         if not self._tower:
@@ -139,23 +139,23 @@ class TowerStates:
     """A frozen tower's states of a training set, kept in the backbone's cache for later steps and methods."""
 
     def __init__(self, backbone: Backbone, pictures: str) -> None:
-        """`pictures` names the set within which equal keys are equal pictures."""
+        """`pictures` names the set within which equal keys are equal images."""
         self.backbone = backbone
         self.owner = f"{tower.fingerprint(backbone)} {pictures}"
         self._ahead = ImagePrefetcher(backbone)
 
     def soon(self, images: Sequence[LazyImage]) -> None:
-        """Begins to make ready the pictures that will be asked for next."""
+        """Begins to make ready the images that will be asked for next."""
         for group in self._groups(images):
             if not self.backbone.features.holds(self.owner, _key(group)):
                 self._ahead.soon(group)
 
     def close(self) -> None:
-        """Ends the thread that makes pictures ready."""
+        """Ends the thread that makes images ready."""
         self._ahead.close()
 
     def __call__(self, images: Sequence[LazyImage]) -> list[Encoded]:
-        """Returns pictures as states, each (tiles, tokens, dim), with what stands for it in a text."""
+        """Returns images as states, each (tiles, tokens, dim), with what stands for it in a text."""
         return [one for group in self._groups(images) for one in self._group(group)]
 
     def _groups(self, images: Sequence[LazyImage]) -> list[list[LazyImage]]:

@@ -18,7 +18,7 @@ from mmpt_bench.engine.models.families import FAMILIES
 
 
 def is_frozen(backbone: Backbone) -> bool:
-    """Returns whether pictures meet nothing of a method in the tower: no trained parameter, hook or replaced method.
+    """Returns whether images meet nothing of a method in the tower: no trained parameter, hook or replaced method.
 
     Dropout in the tower makes its features differ from call to call, so they cannot be kept either.
     """
@@ -74,7 +74,7 @@ def fingerprint(backbone: Backbone) -> str:
 
 
 def states(backbone: Backbone, inputs: Mapping[str, Tensor]) -> Float[Tensor, "tiles tokens dim"]:
-    """Returns the hidden states that the projector reads, without gradient, of pictures as the processor makes them."""
+    """Returns the hidden states that the projector reads, without gradient, of images as the processor makes them."""
     model, anatomy = backbone.model, backbone.anatomy
     moved = {name: value.to(backbone.device) for name, value in inputs.items()}
     moved["pixel_values"] = moved["pixel_values"].to(getattr(torch, backbone.dtype))
@@ -92,10 +92,10 @@ def states(backbone: Backbone, inputs: Mapping[str, Tensor]) -> Float[Tensor, "t
 
 
 def projected(backbone: Backbone, pictures: Sequence[Float[Tensor, "tiles tokens dim"]]) -> dict[str, Any]:
-    """Returns the model's `mm_encoder_outputs` for pictures' states: what `get_image_features` makes of them."""
+    """Returns the model's `mm_encoder_outputs` for images' states: what `get_image_features` makes of them."""
     projector = backbone.model.get_submodule(backbone.anatomy.projector)
     made = projector(torch.cat(list(pictures)))
-    # One entry a picture, as transformers' own; it concatenates them again.
+    # One entry an image, as transformers' own; it concatenates them again.
     features: Any = [one.flatten(0, 1) for one in made.split([len(picture) for picture in pictures])]
     return {"image": BaseModelOutputWithPooling(pooler_output=features)}
 

@@ -38,7 +38,7 @@ def unfit(backbone: Backbone) -> str:
     """Returns why nothing can be shared with this model, or an empty text."""
     anatomy = backbone.anatomy
     if anatomy.family != "llava" or anatomy.layout != "batched":
-        return f"models of type `{anatomy.family}` may not attend causally over their pictures"
+        return f"models of type `{anatomy.family}` may not attend causally over their images"
     if called_through(backbone):
         return "the method sees what the model is called with"
     if anatomy.window is not None:
@@ -123,7 +123,7 @@ class Shared:
         at = len(rows[0].ids) - rows[0].ids[::-1].index(image)
         prefix = rows[0].ids[:at]
         if any(row.ids[:at] != prefix or image in row.ids[at:] or len(row.ids) == at for row in rows):
-            raise NotShared("the prompts differ before the end of the picture")
+            raise NotShared("the prompts differ before the end of the image")
         return at
 
     def _call(self, inputs: dict[str, Any], mask: Tensor) -> tuple[Tensor, Any]:

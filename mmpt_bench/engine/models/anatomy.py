@@ -33,7 +33,7 @@ class Anatomy:
 
     family: str
     core: str
-    """The module that joins picture features and text embeddings."""
+    """The module that joins image features and text embeddings."""
     decoder: str
     decoder_layers: tuple[str, ...]
     text_dim: int

@@ -1,4 +1,4 @@
-"""A backbone: a Hugging Face image-text model with its processor, and the way from pictures and words to its tensors.
+"""A backbone: a Hugging Face image-text model with its processor, and the way from images and words to its tensors.
 
 Imports without torch, and fast, because every method's file imports it.
 """
@@ -45,9 +45,9 @@ class Backbone:
     left_out: tuple[str, ...] = ()
     """Settings of the model's generation_config that would have changed replies, and do not: all decoding is greedy."""
     features: FeatureCache = field(default_factory=FeatureCache, repr=False)
-    """What a frozen vision tower made of pictures, for every method that leaves it frozen."""
+    """What a frozen vision tower made of images, for every method that leaves it frozen."""
     kept_pictures: FeatureCache = field(default_factory=partial(FeatureCache, PICTURE_BYTES), repr=False)
-    """Pictures of evaluation as the processor makes them."""
+    """Images of evaluation as the processor makes them."""
 
     @property
     def ends(self) -> tuple[int, ...]:
@@ -123,7 +123,7 @@ class Backbone:
         return chat.end_of_reply(self.processor, self.ends)
 
     def encode(self, pictures: Sequence[Image]) -> list[Encoded]:
-        """Returns each picture by itself, as the model takes it, worth caching."""
+        """Returns each image by itself, as the model takes it, worth caching."""
         if FAMILIES[self.anatomy.family].one_size:
             values = self.processor.image_processor(images=list(pictures), return_tensors="pt")["pixel_values"]
             text = self.processor.image_token * self.image_tokens(values)
@@ -131,9 +131,9 @@ class Backbone:
         return [encoded(self.processor, picture) for picture in pictures]
 
     def image_tokens(self, pixel_values: Tensor | None = None) -> int:
-        """Returns how many tokens one picture becomes in the decoder, by default at the tower's own size.
+        """Returns how many tokens one image becomes in the decoder, by default at the tower's own size.
 
-        It is one number in families whose pictures have one size (`Family.one_size`) alone.
+        It is one number in families whose images have one size (`Family.one_size`) alone.
         """
         if pixel_values is None:
             size = self.model.config.vision_config.image_size
@@ -243,7 +243,7 @@ class Backbone:
         return {**batch, **self.inputs(encoded)}
 
     def inputs(self, pictures: Sequence[Encoded]) -> dict[str, Tensor]:
-        """Returns the model's inputs for pictures, on its device and in its precision."""
+        """Returns the model's inputs for images, on its device and in its precision."""
         import torch
 
         kind = getattr(torch, self.dtype)

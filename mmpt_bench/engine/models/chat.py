@@ -38,7 +38,7 @@ def prompt(
     if earlier or opening != PLAIN:
         what = "several exchanges" if earlier else "a system's turn, or an image within the question"
         raise RequestError(
-            f"{family.title} has no form for {what}. Give training data of one exchange a picture, or another backbone."
+            f"{family.title} has no form for {what}. Give training data of one exchange an image, or another backbone."
         )
     bos = processor.tokenizer.bos_token or ""
     return family.prompt.format(image=processor.image_token, bos=bos, question=question)
@@ -83,7 +83,7 @@ def target(prompts: Sequence[str], whole: str, exchanges: Sequence[Exchange], en
             raise RequestError(
                 "The chat template writes an earlier exchange otherwise than one that is to be answered, so that "
                 f"several exchanges cannot be trained on: {one.reply[:80]!r} is not where it was. "
-                "Give training data of one exchange a picture."
+                "Give training data of one exchange an image."
             )
         parts.append(gap + one.reply)
         stands = len(before) + len(parts[-1])

@@ -1,7 +1,7 @@
-"""One picture as a family's own processor makes it: tensors of any shape, and what its token becomes in the text.
+"""One image as a family's own processor makes it: tensors of any shape, and what its token becomes in the text.
 
 Families differ in both: tiles (LLaVA-NeXT, Idefics3, InternVL), a sequence of patches with its grid (Qwen2-VL), one
-square (PaliGemma, Gemma 3). What they share is that pictures join along the first dimension. Imports without torch.
+square (PaliGemma, Gemma 3). What they share is that images join along the first dimension. Imports without torch.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _TEXT = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "
 
 @dataclass(frozen=True)
 class Encoded:
-    """One picture, ready for the model."""
+    """One image, ready for the model."""
 
     tensors: dict[str, Tensor]
-    """Inputs of the model by name, in main memory; the first dimension is that along which pictures join."""
+    """Inputs of the model by name, in main memory; the first dimension is that along which images join."""
     text: str
     """What the image token of a prompt is replaced by."""
 
@@ -49,7 +49,7 @@ class Tokens:
 
 
 def encoded(processor: Any, picture: Image) -> Encoded:
-    """Returns a picture as the processor makes it of a text that is the image token alone."""
+    """Returns an image as the processor makes it of a text that is the image token alone."""
     image: str = processor.image_token
     made = processor(text=[image], images=[[picture]], return_tensors="pt", return_text_replacement_offsets=True)
     (found,) = made["text_replacement_offsets"][0]
@@ -57,7 +57,7 @@ def encoded(processor: Any, picture: Image) -> Encoded:
 
 
 def collated(pictures: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Returns pictures' tensors joined along the first dimension, others filled up with zeros to the largest.
+    """Returns images' tensors joined along the first dimension, others filled up with zeros to the largest.
 
     Zeros are what the processors themselves fill tiles up with, and what the models take for no tile.
     """

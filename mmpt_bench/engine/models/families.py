@@ -25,15 +25,15 @@ class Family:
     feature_layer: str | None = None
     """Field of the configuration that says which hidden state of the tower is read; None: the last one."""
     layout: Layout = "batched"
-    """Patches of a picture as a row of a batch, or of all pictures behind one another."""
+    """Patches of an image as a row of a batch, or of all images behind one another."""
     mixes_patches: str = ""
     """Why a row behind the patches cannot pass the projector as a token of its own; empty where it can."""
     masks_pictures: bool = False
-    """The tower hides what a picture was filled up with."""
+    """The tower hides what an image was filled up with."""
     projects_states: bool = False
     """The projector takes the tower's states as they are, a tile at a time, and what it makes of them is the text's."""
     one_size: bool = False
-    """Every picture becomes the same number of pixels and tokens, and its tensor stacks."""
+    """Every image becomes the same number of pixels and tokens, and its tensor stacks."""
     type_ids: tuple[str, Literal["picture", "answer"]] | None = None
     """Input that marks tokens with 1, and which ones."""
     prompt: str | None = None

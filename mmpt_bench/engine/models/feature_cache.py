@@ -7,14 +7,14 @@ from mmpt_bench.engine.models.encoding import Encoded
 CACHE_BYTES = 2**30
 """Memory for kept features, by default."""
 PICTURE_BYTES = 2**29
-"""Memory for pictures as a processor makes them."""
+"""Memory for images as a processor makes them."""
 Key = tuple[str, ...]
 
 
 class FeatureCache:
-    """What images became, up to a size, by (owner, key); an owner is a state of the vision side and a set of pictures.
+    """What images became, up to a size, by (owner, key); an owner is a state of the vision side and a set of images.
 
-    What is there stays, as the pictures of an epoch come round in a circle and the oldest is the next one wanted. Only
+    What is there stays, as the images of an epoch come round in a circle and the oldest is the next one wanted. Only
     another owner's make room. What a method finds that an earlier one made is booked in `spared`: a board's costs
     must not depend on which method ran first.
     """

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 def anatomy_of(backbone: str) -> tuple[Anatomy, int, int]:
-    """Returns (anatomy, parameters, patches of one square picture) of a backbone, from its configuration alone.
+    """Returns (anatomy, parameters, patches of one square image) of a backbone, from its configuration alone.
 
     Patches are 0 where the tower has no size of its own; no weight is read.
     """
@@ -77,7 +77,7 @@ def decode_plainly(model: Any) -> tuple[str, ...]:
 
 
 class LinearLlava(LlavaForConditionalGeneration):
-    """LLaVA with one linear map from picture features to text.
+    """LLaVA with one linear map from image features to text.
 
     LLaVA of the first version (and M²PT's base) has it. The original LLaVA code calls it `mm_projector_type: linear`;
     transformers' configuration has no word for it.
@@ -208,7 +208,7 @@ def pictures_only(name: str) -> Any:
     kind: Any = getattr(transformers, name)
 
     class PicturesOnly(kind):
-        """The same for pictures and text."""
+        """The same for images and text."""
 
         # SmolVLM's chat template asks it for these two, and uses them for videos alone.
         video_processor = SimpleNamespace(num_frames=0, fps=0)

@@ -8,13 +8,13 @@ so, in front too. All are put in when the cache is empty, lie in the cache from 
 output: labels, logits and lengths never see them.
 
 Interaction tokens are the visual prompts' states behind the last block that is read, or raw parameters in their place.
-They are left in its output, pass through the projector with the patches, and are split off where picture and text meet,
-so picture features cached from `get_image_features` carry them.
+They are left in its output, pass through the projector with the patches, and are split off where image and text meet,
+so image features cached from `get_image_features` carry them.
 
 No hook keeps anything between two calls. Where the rows are travels as a keyword argument, because a recomputed
 (checkpointed) or repeated forward must not depend on what ran before it.
 
-Limits, each refused: a cache of fixed size; several pictures a sequence with interaction; beam search with interaction
+Limits, each refused: a cache of fixed size; several images a sequence with interaction; beam search with interaction
 (transformers counts features against image tokens); more tokens than a sliding window holds; `generate` continued from
 a returned cache (its own slicing counts the prompts as text: call the model itself).
 """
@@ -80,7 +80,7 @@ class PromptBank(nn.Module):
 
     @property
     def flowing(self) -> int:
-        """Interaction tokens a picture; raw parameters in front bring the class token along."""
+        """Interaction tokens an image; raw parameters in front bring the class token along."""
         if self.plan.interaction == "none":
             return 0
         brings_class = self.plan.interaction == "parameters" and self.anatomy.drops_first
@@ -138,12 +138,12 @@ class PromptBank(nn.Module):
         """Before the first block that is not read: cuts what was left for the projector."""
         return with_hidden(args, kwargs, hidden_in(args, kwargs)[:, : -self.flowing])
 
-    # Where picture and text meet
+    # Where image and text meet
 
     def split_features(self, module: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        """Before picture and text meet: parts the projected prompt states from the projected patches."""
+        """Before image and text meet: parts the projected prompt states from the projected patches."""
         if len(args) > 1:
-            raise ValueError("with interaction, give pictures and masks by keyword")
+            raise ValueError("with interaction, give images and masks by keyword")
         encoded = (kwargs.get("mm_encoder_outputs") or {}).get("image")
         if encoded is None:
             if kwargs.get("pixel_values") is None:
@@ -152,7 +152,7 @@ class PromptBank(nn.Module):
             encoded = module.get_image_features(**{k: kwargs[k] for k in chosen if k in kwargs}, return_dict=True)
             kwargs = {k: v for k, v in kwargs.items() if k not in chosen}
         if not len(encoded.pooler_output):
-            raise ValueError("interaction does not support beam search: transformers loses the pictures' features")
+            raise ValueError("interaction does not support beam search: transformers loses the images' features")
         # A new object: `generate` without a cache hands the same features in again at every step.
         patches: Any = [one[: -self.flowing] for one in encoded.pooler_output]
         if isinstance(encoded.pooler_output, Tensor):
@@ -238,7 +238,7 @@ class PromptBank(nn.Module):
             return None
         if states is None or len(states) != len(embeds):
             pictures = 0 if states is None else len(states)
-            raise ValueError(f"interaction needs one picture a sequence: {pictures} for {len(embeds)} sequences")
+            raise ValueError(f"interaction needs one image a sequence: {pictures} for {len(embeds)} sequences")
         return states.to(embeds)
 
     def _front(self, embeds: Rows, states: Rows | None) -> list[Rows]:

@@ -66,7 +66,7 @@ def _inserted(
 def image_places(core: Any, kwargs: Mapping[str, Any], pictures: int) -> tuple[int, ...]:
     """Returns the index of each sequence's first image token, (batch,), of a core model's arguments.
 
-    Raises ValueError where sequences do not have one picture each, or a mask hides tokens before it, between others.
+    Raises ValueError where sequences do not have one image each, or a mask hides tokens before it, between others.
     """
     ids, token = kwargs.get("input_ids"), core.config.image_token_id
     if ids is None:
@@ -82,7 +82,7 @@ def image_places(core: Any, kwargs: Mapping[str, Any], pictures: int) -> tuple[i
         gaps = first + 1 - visible.argmax(dim=1) - visible.cumsum(dim=1).gather(1, first[:, None])[:, 0]
     places, counts, hidden = torch.stack([first, found.sum(dim=1), gaps]).tolist()
     if len(places) != pictures or min(counts) != max(counts):
-        raise ValueError(f"interaction needs one picture a sequence: {pictures} for {len(places)} sequences")
+        raise ValueError(f"interaction needs one image a sequence: {pictures} for {len(places)} sequences")
     if any(hidden):
         raise ValueError("with interaction, an attention mask hides no token between a sequence's first and its image")
     return tuple(places)
@@ -191,7 +191,7 @@ def extend_positions(positions: Any, mask: Any, rows: PromptRows, seen: int, len
         if seen and mask.shape[-1] == seen + length:
             return positions
     else:
-        # Positions in several dimensions (M-RoPE) stand still within a picture; transformers looks at the text's alone.
+        # Positions in several dimensions (M-RoPE) stand still within an image; transformers looks at the text's alone.
         text = positions[0] if positions.dim() == 3 else positions
         plain = positions.dim() == 2 or len(positions) == 4
         if not seen and mask is None and plain and bool((text.diff(dim=-1) != 1).any()):

@@ -1,7 +1,7 @@
-"""Prompts in a vision tower whose pictures lie behind one another in one sequence (Qwen2-VL, Qwen2.5-VL).
+"""Prompts in a vision tower whose images lie behind one another in one sequence (Qwen2-VL, Qwen2.5-VL).
 
-Hidden states are (patches of all pictures, width), `cu_seqlens` says where a picture (or a window of one) begins, and
-patches are rotated to their place. Each picture, or window where a block attends within windows, gets its own copy of
+Hidden states are (patches of all images, width), `cu_seqlens` says where an image (or a window of one) begins, and
+patches are rotated to their place. Each image, or window where a block attends within windows, gets its own copy of
 the block's prompts behind its patches; prompts are not rotated, since they have no place.
 """
 

@@ -48,7 +48,7 @@ PARAMETERS = ("mmpt_visual", "mmpt_text", "mmpt_key", "mmpt_value")
 class PromptConfig(PeftConfig):
     """What the three methods share; a subclass has the fields of the method that it is named after."""
 
-    train_projector: bool = field(default=True, metadata={"help": "Train the projector from picture to text too."})
+    train_projector: bool = field(default=True, metadata={"help": "Train the projector from image to text too."})
     modules_to_save: list[str] | None = field(
         default=None, metadata={"help": "Modules to train and save whole; None: the projector, if it is trained."}
     )

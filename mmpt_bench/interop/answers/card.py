@@ -33,11 +33,11 @@ def scorecard_parts(card: Scorecard) -> list[RenderableType]:
     parts: list[RenderableType] = [_whole(card, headline_first)]
     if groups := _groups(card):
         parts.append(_by_group(card, groups))
-    pictures = "" if card.n_pictures is None else f" on {card.n_pictures:,} pictures"
+    pictures = "" if card.n_pictures is None else f" on {card.n_pictures:,} images"
     unparsed = f"{card.n_unparsed / card.n:.2%} of the replies ({card.n_unparsed:,}) give no legal answer"
     lines = [f"{card.n:,} answers{pictures} ({card.form}); parse rule `{card.rule}`; {unparsed}."]
     if card.intervals:
-        lines.append("Intervals: 95 %, from resampling pictures.")
+        lines.append("Intervals: 95 %, from resampling images.")
     if not card.comparable:
         lines.append(f"NOT comparable with figures of the whole of {card.title}. {'; '.join(card.missing)}.")
     lines += [f"Note: {note}." for note in card.notes]

@@ -201,7 +201,7 @@ def _vlmevalkit(rows: Sequence[tuple[int, dict[str, Any]]], prefix: str, word: s
 
 
 def _mme_text(text: str, subtask: str, prefix: str) -> GivenAnswers:
-    """Returns the lines of MME's own form: picture, question, answer and reply, with tabs between, a file a subtask."""
+    """Returns the lines of MME's own form: image, question, answer and reply, with tabs between, a file a subtask."""
     made = []
     for number, line in enumerate(text.split("\n"), start=1):
         parts = line.rstrip("\r").split("\t", 3)
@@ -210,7 +210,7 @@ def _mme_text(text: str, subtask: str, prefix: str) -> GivenAnswers:
         where = f"{prefix}line {number}"
         if len(parts) != 4:
             raise RequestError(
-                f"There are {len(parts)} columns in {where}, not picture, question, answer and reply with tabs between."
+                f"There are {len(parts)} columns in {where}, not image, question, answer and reply with tabs between."
             )
         row = {"category": subtask, "question_id": parts[0], "question": parts[1], "answer": parts[2]}
         made.append(GivenAnswer(where, row, parts[3]))

@@ -1,4 +1,4 @@
-"""LLaVA's own answer files, which say neither label nor picture: a line is `{question_id, prompt, text}`.
+"""LLaVA's own answer files, which say neither label nor image: a line is `{question_id, prompt, text}`.
 
 Which official row a line answers is told by LLaVA's numbers and names, and checked by the words of the prompt. POPE's
 questions are numbered as in LLaVA's `llava_pope_test.jsonl`: adversarial from 1, random from 10,000,001, popular from
@@ -23,7 +23,7 @@ LATER = frozenset(
      2126, 2130, 2154, 2216, 2222, 2256, 2262, 2322, 2358, 2412, 2450, 2474, 2558, 2616, 2658, 2688, 2698, 2746, 2778,
      2786, 2828, 2844, 2854, 2880, 2884, 2912, 2988)
 )  # fmt: skip
-"""Random questions that the first release has not, by their official numbers: found by picture and words of the 2,910
+"""Random questions that the first release has not, by their official numbers: found by image and words of the 2,910
 questions in published answers (GuangzhiSu/SmoothGuard at 0354888)."""
 EXCHANGED = {866: 867, 867: 866, 1142: 1143, 1143: 1142, 1940: 1941, 1941: 1940}
 """Official numbers of random questions that stand in each other's place in the first release."""

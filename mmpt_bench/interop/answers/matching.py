@@ -21,7 +21,7 @@ NO_NUMBER = -1
 
 
 def own_samples(task: Task, given: GivenAnswers) -> tuple[list[Sample], bool]:
-    """Returns the samples that the lines themselves describe, and whether all of them name their pictures.
+    """Returns the samples that the lines themselves describe, and whether all of them name their images.
 
     Raises:
         RequestError: lines that do not say what they answer (first ten and count).
@@ -48,7 +48,7 @@ def own_samples(task: Task, given: GivenAnswers) -> tuple[list[Sample], bool]:
 
 
 def matched(task: Task, given: GivenAnswers, official: Sequence[Sample]) -> list[Sample]:
-    """Returns the official sample of each answer, by row number, by id, or by group, picture and question.
+    """Returns the official sample of each answer, by row number, by id, or by group, image and question.
 
     Raises:
         RequestError: lines that belong to no official row, or whose label is not the official one.
@@ -149,7 +149,7 @@ class _Official:
             sample = self._samples[answer.number]
             if isinstance(own, str) or own.cluster == str(NO_NUMBER) or _words(own)[:2] == _words(sample)[:2]:
                 return sample
-            return f"row {answer.number} is of another picture or subtask"
+            return f"row {answer.number} is of another image or subtask"
         if isinstance(own, str):
             return own
         named = self._by_id.get(own.id)
@@ -173,14 +173,14 @@ class _Official:
         same = self._by_words.get(_words(own), [])
         fits = [sample for sample in same if said in (None, sample.answer.lower())] or same
         if len({sample.answer for sample in fits}) != 1:
-            return "several rows with different labels fit" if fits else "no row has this picture and question"
+            return "several rows with different labels fit" if fits else "no row has this image and question"
         chosen = next((sample for sample in fits if sample.id not in self._taken), fits[0])
         self._taken.add(chosen.id)
         return chosen
 
 
 def _as_row(task: Task, answer: GivenAnswer) -> dict[str, Any]:
-    """Returns a line as a row of the hub's: pictures stand in, and a class's name becomes its number.
+    """Returns a line as a row of the hub's: images stand in, and a class's name becomes its number.
 
     Raises:
         ValueError: the line is in the task's other form, and holds a bad value.
@@ -211,7 +211,7 @@ def _class_number(task: Task, text: str) -> int | str:
 
 
 def _words(sample: Sample) -> tuple[str, str, str]:
-    """Returns what two writings of one question share: group, the picture's bare name, and the words."""
+    """Returns what two writings of one question share: group, the image's bare name, and the words."""
     return sample.group, Path(sample.cluster).stem, plain_words(sample.question)
 
 

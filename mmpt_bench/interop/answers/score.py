@@ -38,7 +38,7 @@ class Scorecard:
     """Name of the parse rule."""
     n: int
     n_pictures: int | None
-    """None where the file does not say which questions share a picture."""
+    """None where the file does not say which questions share an image."""
     n_unparsed: int
     """Replies in which a person reads no legal answer."""
     n_read_otherwise: int
@@ -54,7 +54,7 @@ class Scorecard:
     values: dict[str, float]
     """Every figure that is defined: fractions, and points where the benchmark counts points."""
     intervals: dict[str, Interval]
-    """95 %, from resampling pictures; empty where the pictures are not known."""
+    """95 %, from resampling images; empty where the images are not known."""
     counts: dict[str, float]
     """What the figures are made of, summed: "right/count", "TP/random"."""
     missing: tuple[str, ...]
@@ -76,7 +76,7 @@ def score_answers(task: Task, given: GivenAnswers, official: Sequence[Sample] | 
 
     Raises:
         RequestError: a line that does not say what it answers, a subtask or strategy that the benchmark has not, an id
-            with two replies, a label that is not the official one, an answer to no official question, or an MME picture
+            with two replies, a label that is not the official one, an answer to no official question, or an MME image
             with one question.
     """
     notes = list(given.notes)
@@ -98,7 +98,7 @@ def score_answers(task: Task, given: GivenAnswers, official: Sequence[Sample] | 
         raise RequestError(f"These answers cannot be scored as {task.title}: {str(error).rstrip('.')}.") from error
     values = figures(task, tally.counts.sum(axis=0), tally.columns)
     if not pictures_known:
-        notes.append("the file does not say which questions share a picture, so that there are no intervals")
+        notes.append("the file does not say which questions share an image, so that there are no intervals")
     if (share := most_common_share(choices)) > DEGENERATE:
         notes.append(f"degenerate: {share:.1%} of the answers are the same")
     counted = counts_of_replies(task, samples, replies)

@@ -1,4 +1,4 @@
-"""Pictures made ready ahead: in another thread, the same to the last bit, and errors where a picture is asked for."""
+"""Images made ready ahead: in another thread, the same to the last bit, and errors where an image is asked for."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def ahead(backbone: Backbone) -> Iterator[ImagePrefetcher]:
 
 
 def opened_by(threads: list[threading.Thread], image: Image.Image) -> Callable[[], Image.Image]:
-    """Returns what opens a picture and notes in which thread."""
+    """Returns what opens an image and notes in which thread."""
 
     def opening() -> Image.Image:
         threads.append(threading.current_thread())

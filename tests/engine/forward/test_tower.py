@@ -175,5 +175,5 @@ def test_tiles_are_encoded_once_and_the_step_stays_that_of_the_model_itself(
                 torch.testing.assert_close(parameter.grad, expected, atol=1e-5, rtol=1e-3)
     finally:
         watched.remove()
-    # A picture at a time, with all its tiles, in the first of the two rounds alone.
+    # An image at a time, with all its tiles, in the first of the two rounds alone.
     assert len(passes) == 3

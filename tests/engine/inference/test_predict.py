@@ -83,7 +83,7 @@ def backbone(tmp_path: Path) -> Backbone:
 
 
 def samples(count: int = 3) -> list[Sample]:
-    """Returns four questions about each picture, the last of which repeats the first."""
+    """Returns four questions about each image, the last of which repeats the first."""
     made = []
     for i, image in enumerate(pictures(count)):
         for j, (question, choices) in enumerate(zip(QUESTIONS, CHOICES, strict=True)):
@@ -161,11 +161,11 @@ def test_a_picture_is_encoded_once_and_its_prefix_prefilled_once(backbone: Backb
     METHODS["frozen"].attach(backbone, 0)
     with counting(backbone) as calls:
         asked(backbone, samples())
-    # Three pictures; and one for each of the two questions that are asked the plain way as well, as a check.
+    # Three images; and one for each of the two questions that are asked the plain way as well, as a check.
     assert sum(rows for rows, _ in calls["vision"]) == 3 + 2
     ids = backbone.tokens([backbone.prompt_text(QUESTIONS[0])])[0].ids
     prefix = len(ids) - ids[::-1].index(backbone.processor.image_token_id)
-    # The comparison prefills its picture once, and each of its two questions the plain way.
+    # The comparison prefills its image once, and each of its two questions the plain way.
     assert [rows for rows, tokens in calls["decoder"] if tokens >= prefix] == [1, 1, 1, 3]
     assert (3, prefix) in calls["decoder"]
 
@@ -180,7 +180,7 @@ def test_features_of_a_frozen_tower_are_kept_for_the_next_method_and_those_of_pr
             asked(backbone, samples(), images="set")
         passes[method] = sum(rows for rows, _ in calls["vision"])
         handle.remove()
-    # Three pictures, and two for the check; where features are not kept, the check encodes its picture once more.
+    # Three images, and two for the check; where features are not kept, the check encodes its image once more.
     assert passes == {"lora": 3 + 2, "prefix": 2, "vpt": 3 + 2 + 1, "projector": 2}
 
 
@@ -194,7 +194,7 @@ def test_a_finished_reply_leaves_the_batch(backbone: Backbone) -> None:
         answers = asked(backbone, samples())
     steps = [rows for rows, tokens in calls["decoder"] if tokens == 1]
     assert steps == sorted(steps, reverse=True)
-    # Three pictures with three distinct questions each: those that begin with the end are not asked on.
+    # Three images with three distinct questions each: those that begin with the end are not asked on.
     assert steps[0] == len({(i // 4, i % 4 % 3) for i, first in enumerate(begins) if first != begins[0]})
     assert_same(answers, plain(backbone, samples()))
 
@@ -235,7 +235,7 @@ def test_text_before_the_picture_that_differs_is_asked_the_plain_way_and_said_on
     said: list[str] = []
     answers = asked(backbone, samples(), say=said.append)
     assert len(said) == 1
-    assert "differ before the end of the picture" in said[0]
+    assert "differ before the end of the image" in said[0]
     assert_same(answers, plain(backbone, samples()))
 
 

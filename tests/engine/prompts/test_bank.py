@@ -199,7 +199,7 @@ def test_mask_of_four_dimensions_equals_that_of_two(prompted: Any, attention: st
 
 
 def test_packed_questions_answer_like_single_ones(prompted: Any) -> None:
-    """Two questions after one picture, each blind to the other, at restarted positions, in one row under a 4D mask."""
+    """Two questions after one image, each blind to the other, at restarted positions, in one row under a 4D mask."""
     image = pictures(1)
     texts = [prompted.prompt_text(q) for q in QUESTIONS[:2]]
     single = [prompted.batch(image, [text]) for text in texts]
@@ -305,7 +305,7 @@ def test_cache_of_fixed_size_is_refused(backbone: Any) -> None:
 
 
 def test_interaction_without_a_picture_is_refused(backbone: Any) -> None:
-    with attached(backbone, PLANS["mmpt"]), pytest.raises(ValueError, match="one picture a sequence"):
+    with attached(backbone, PLANS["mmpt"]), pytest.raises(ValueError, match="one image a sequence"):
         backbone.model(input_ids=torch.tensor([[1, 7, 8]]))
 
 

@@ -54,7 +54,7 @@ class Published:
         self.released = released
 
     def image_slot(self, pixels: Tensor) -> Tensor:
-        """Returns what stands in one picture's image slot, (tokens, dim): projected prompts, then projected patches."""
+        """Returns what stands in one image's image slot, (tokens, dim): projected prompts, then projected patches."""
         tower = self.model.model.vision_tower
         patches = tower.pre_layrnorm(tower.embeddings(pixels[None]))
         hidden, states = torch.cat([torch.zeros(1, N_VISUAL, patches.shape[-1]).double(), patches], dim=1), []
@@ -235,11 +235,11 @@ def test_states_are_further_image_tokens_of_the_family(tmp_path: Path, family: s
 def test_several_pictures_a_sequence_are_refused(backbone: Any) -> None:
     batch = doubled(backbone.batch(pictures(2), [backbone.prompt_text(question) for question in QUESTIONS[:2]]))
     ids, image = batch["input_ids"], batch["input_ids"] == IMAGE
-    # Two pictures in the first sequence and none in the second: as many in all as there are sequences.
+    # Two images in the first sequence and none in the second: as many in all as there are sequences.
     both = torch.cat([ids[0], ids[0][image[0]]])
     batch["input_ids"] = torch.stack([both, torch.full_like(both, 7)])
     batch["attention_mask"] = torch.ones_like(batch["input_ids"])
-    with attached(MMPT(), backbone), pytest.raises(ValueError, match="one picture a sequence"):
+    with attached(MMPT(), backbone), pytest.raises(ValueError, match="one image a sequence"):
         backbone.model(**batch)
 
 

@@ -75,7 +75,7 @@ def test_the_same_sentence_said_of_one_picture_twice_is_matched_row_by_row(tmp_p
     [
         ({"caption": "The cat is under the table."}, r"line 1 \(column `image_link` holds `None`, not text\)"),
         ({"index": 1222}, r"line 1 \(there is no row 1222\)"),
-        ({"image_link": "x/1.jpg", "caption": "A", "relation": "on", "label": 0}, r"no row has this picture"),
+        ({"image_link": "x/1.jpg", "caption": "A", "relation": "on", "label": 0}, r"no row has this image"),
     ],
 )
 def test_a_line_without_a_row_is_named_with_the_reason(tmp_path: Path, line: dict[str, Any], why: str) -> None:

@@ -125,7 +125,7 @@ def test_the_authors_text_files_give_what_the_json_lines_give() -> None:
     assert (card.values, card.n, card.comparable) == (scored("mme_lavin_13b").values, 2374, True)
 
 
-# Two strategies on two pictures; "Yes." is no answer to lmms-eval, "I see none" is yes to the authors' rule.
+# Two strategies on two images; "Yes." is no answer to lmms-eval, "I see none" is yes to the authors' rule.
 REPLIES = ("Yes", "No", "Yes.", "no", "I see none", "No, it is not")
 
 
@@ -303,7 +303,7 @@ def test_one_answer_for_everything_is_called_degenerate(tmp_path: Path) -> None:
 
 
 def lmms(rows: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
-    """Returns lines as lmms-eval 0.7 writes them: no row, no picture, the reply as `filtered_resps`."""
+    """Returns lines as lmms-eval 0.7 writes them: no row, no image, the reply as `filtered_resps`."""
     named = {"mme": "mme_perception_score", "pope": "pope_accuracy"}[kind]
     made = []
     for i, row in enumerate(rows):
@@ -336,7 +336,7 @@ def test_lmms_evals_files_of_popes_parts_say_the_strategy_by_their_names(tmp_pat
     card = score_answers(task("pope"), read_answers(paths))
     assert card.values == values("pope", given(tmp_path, lines(rows)))
     assert (card.n_pictures, card.intervals) == (None, {})
-    assert "which questions share a picture" in card.notes[1]
+    assert "which questions share an image" in card.notes[1]
     with pytest.raises(RequestError, match=r"column `category`.*--data DIR"):
         values("pope", given(tmp_path, lines(lmms(rows, "pope")), "x_samples_pope.jsonl"))
 
