@@ -108,13 +108,19 @@ def main() -> None:
 
 def _end(error: BenchError) -> NoReturn:
     parts = str(error).split("`")
-    parts[1::2] = [part if len(part) <= LONG_VALUE else f"{part[:LONG_VALUE]}…" for part in parts[1::2]]
+    parts[1::2] = [shortened(part) for part in parts[1::2]]
     text = f"error: {plain_text('`'.join(parts), LONG)}"
     what, hint = (text, "") if len(text) <= SHORT else parted(text)
     echo(what, err=True)
     if hint:
         echo(f"  {hint}", err=True)
     sys.exit(error.exit_code)
+
+
+def shortened(value: str) -> str:
+    """Returns a value with its middle left out where it is long: of a path, the end tells most."""
+    half = LONG_VALUE // 2
+    return value if len(value) <= LONG_VALUE else f"{value[: half - 1]}…{value[-half:]}"
 
 
 def parted(text: str) -> tuple[str, str]:

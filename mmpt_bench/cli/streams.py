@@ -101,7 +101,7 @@ def console(stderr: bool = False) -> Console:
 
 
 def echo(text: str, err: bool = False, indent: str = "  ") -> None:
-    """Prints a text, wrapped at words where it goes to a terminal, or to where `COLUMNS` says how wide it is.
+    """Prints a text, wrapped at words on a terminal, and on standard output where `COLUMNS` says how wide it is.
 
     Args:
         text: of one line or several.
@@ -114,7 +114,7 @@ def echo(text: str, err: bool = False, indent: str = "  ") -> None:
     import click
 
     stream = sys.stderr if err else sys.stdout
-    if not (stream.isatty() or os.environ.get("COLUMNS", "").isdigit()):
+    if not stream.isatty() and (err or not os.environ.get("COLUMNS", "").isdigit()):
         click.echo(text, err=err)
         return
     width = max(20, shutil.get_terminal_size().columns)

@@ -71,7 +71,7 @@ WRONG = [
     ("report --out missing", 2, "no results folder `missing`", "mmpt-bench run"),
     ("score mee notes.txt", 2, "no task `mee`", "Did you mean `mme`"),
     ("check nofile.py", 2, "no file `nofile.py`", "check"),
-    (f"run --method {'x' * 300}", 2, "xxx…`", "mmpt-bench ls methods"),
+    (f"run --method {'x' * 300}", 2, "x…x", "mmpt-bench ls methods"),
 ]
 
 

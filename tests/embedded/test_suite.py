@@ -215,7 +215,7 @@ def test_no_scene_occurs_in_two_parts(monkeypatch: pytest.MonkeyPatch, pretraini
     """Of scenes as they are drawn, whatever their grain; of digits, the row and how it is written."""
     drawn: dict[str, list] = {"pretrain": [scene for scene, _ in pretraining]}
     drawn["pretrain"] += [sight._random_scene(np.random.default_rng(k), k % 4) for k in range(300)]
-    monkeypatch.setattr(suite, "show", lambda scene: scene)
+    monkeypatch.setattr(suite, "show", lambda scene, of: scene)
     for part in suite.TASK_PARTS:
         rows = [row for name in TASKS for row in suite.rows(name, part)]
         drawn[part] = [row["img"] if "img" in row else row["image"] for row in rows]

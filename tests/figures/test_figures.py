@@ -160,7 +160,7 @@ def test_nothing_recorded_says_what_makes_each_figure(tmp_path: Path) -> None:
     found = list(figures(figure_data(store_in(tmp_path), study_tasks(), COLORS)))
     assert all(isinstance(each, Missing) and "mmpt-bench" in each.reason for each in found)
     assert tuple(each.kind for each in found) == KINDS
-    assert "Nothing can be drawn yet" in bench("figures", cwd=tmp_path, code=2).stderr
+    assert "Nothing is recorded in `mmpt-results`" in bench("figures", cwd=tmp_path, code=2).stderr
 
 
 @pytest.mark.parametrize(("method", "trained"), [("mmpt", True), ("frozen", False)])
