@@ -74,8 +74,9 @@ class Ranking:
 def ranking(resampled: Resampled, level: float = 0.95) -> Ranking:
     """Returns the places of methods by their means, and the groups of those that are not significantly different.
 
-    Significantly different means, at method scope: the t test's p, adjusted by Holm over all pairs, is below .05, and
-    so is the sign-flip p of the pair, which needs six seeds. With fewer, all share one letter and the ranking is exploratory.
+    Significantly different means, at method scope: the t test's p, adjusted by Holm over all pairs, is below .05,
+    and so is the sign-flip p of the pair, which needs six seeds. With fewer, all share one letter and the ranking is
+    exploratory.
     """
     names, comparisons = resampled.methods, compared(resampled, level)
     exploratory = len(resampled.seeds) < SEEDS_TO_CLAIM
