@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mmpt_bench.common.errors import RequestError, shown
-from mmpt_bench.common.hashing import content_key, file_sha256
+from mmpt_bench.common.hashing import content_key, file_sha256, sampled_sha256
 from mmpt_bench.data.examples import PLAIN, Exchange, Opening
 from mmpt_bench.data.image_folders import is_file_inside
 from mmpt_bench.data.images import image_bytes
@@ -120,8 +120,8 @@ def read_conversations(
     if decontaminated:
         told = ", ".join(f"{name} ({n:,})" for name, n in sorted(dropped.items())) or "none is called like one"
         notes.append(f"decontaminated: {sum(dropped.values()):,} examples of {len(dropped)} tasks dropped: {told}")
-    sizes = [[name, len(at) if isinstance(at, bytes) else at.stat().st_size] for name, at in sorted(files.items())]
-    parts = [_form(made, bool(several)), file_sha256(file), decontaminated and sorted(dropped), sizes]
+    contents = [[name, sampled_sha256(at)] for name, at in sorted(files.items())]
+    parts = [_form(made, bool(several)), file_sha256(file), decontaminated and sorted(dropped), contents]
     fingerprint = content_key([*parts, read.told] if read.told else parts, 64)
     return Conversations(tuple(made), fingerprint, tuple(notes), files)
 

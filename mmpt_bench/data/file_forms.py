@@ -272,6 +272,14 @@ def _check_features(parts: Sequence[tuple[str, pa.Table]]) -> None:
                     f"The classes of `{column[:100]}` in `{name}` are not those in `{told[column][0]}`, or stand in "
                     "another order: their numbers do not go together."
                 )
+    for column, (having, _) in told.items():
+        for name, table in parts:
+            feature = features(table).get(column)
+            if not (isinstance(feature, dict) and feature.get("names")):
+                raise RequestError(
+                    f"`{having}` names the classes of `{column[:100]}` and `{name}` does not: whether their numbers go "
+                    "together is not known."
+                )
 
 
 def features(table: pa.Table) -> dict[str, Any]:

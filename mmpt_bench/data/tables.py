@@ -178,7 +178,7 @@ def _class_number(value: Any, by_name: Mapping[str, int]) -> Any:
         return value
     text = value.strip()
     found = by_name.get(text.casefold())
-    return found if found is not None else int(text) if text.isascii() and text.isdigit() else value
+    return found if found is not None else int(text) if text.isascii() and text.isdigit() and len(text) < 19 else value
 
 
 def check_labels(table: pa.Table, column: str, names: Sequence[str], origin: str) -> None:

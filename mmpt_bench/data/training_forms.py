@@ -214,11 +214,17 @@ def _turn(turn: Any, tags: Mapping[str, Any], images: list[Any]) -> Turn:
     known = named.get(role) or ROLES.get(role) if isinstance(role, str) else None
     if known is None:
         raise ValueError(f"`conversations` holds a turn that is not `human` or `gpt`, but of {shown(role)}")
+    if {ROLES.get(str(turn[name]), turn[name]) for name in ("from", "role") if name in turn} - {known, role}:
+        raise ValueError(f"`from` is {shown(turn['from'])} and `role` is {shown(turn['role'])} in one turn")
+    if "value" in turn and "content" in turn and turn["value"] != turn["content"]:
+        raise ValueError("`value` and `content` of a turn differ")
     content = turn.get(tags.get("content_tag", ""), turn.get("value", turn.get("content")))
     if isinstance(content, list):
         content = "".join(_part(part, images) for part in content)
     if not isinstance(content, str):
         raise ValueError(f"`conversations` holds a turn of `{role}` that is not `{known}` with a text `value`")
+    if not is_unicode(content):
+        raise ValueError(f"`conversations` holds a turn of `{role}` whose text is no Unicode: half a surrogate pair")
     return Turn(known, content, known != ASSISTANT or _is_learnt(turn))
 
 
@@ -240,11 +246,15 @@ def _part(part: Any, images: list[Any]) -> str:
 
 def _is_learnt(turn: Mapping[str, Any]) -> bool:
     """Returns whether a reply is learnt, by its `weight`, `train` or `loss`; ValueError for one beside 0 and 1."""
-    for name in ("weight", "train", "loss", "loss_weight"):
-        value = turn.get(name)
-        if value is None:
-            continue
+    given = {name: turn[name] for name in ("weight", "train", "loss", "loss_weight") if turn.get(name) is not None}
+    for name, value in given.items():
         if value not in (0, 1):
             raise ValueError(f"`{name}` is {shown(value)}: a reply is learnt (1) or not (0)")
-        return bool(value)
-    return True
+    if len({bool(value) for value in given.values()}) > 1:
+        raise ValueError(f"{' and '.join(f'`{name}`' for name in given)} of one reply contradict each other")
+    return all(given.values())
+
+
+def is_unicode(text: str) -> bool:
+    """Returns whether a text can be written at all: JSON can hold halves of surrogate pairs."""
+    return text.isprintable() or not any("\ud800" <= character <= "\udfff" for character in text)

@@ -233,6 +233,9 @@ def _read(
     data = task.data
     table, fingerprint = _table(folder, files, origin)
     columns = columns or {}
+    # By the names in the files: `datasets` wrote its classes under those.
+    own = columns.get(data.label_column or "", data.label_column)
+    told = tables.class_names(table, own) or tables.readme_class_names(_readme(folder), data.config, own, origin)
     if columns:
         known = {*data.columns, data.image_column, *((data.label_column,) if data.label_column else ())}
         known |= {*data.raw.columns, *data.raw.others} if data.raw is not None else set()
@@ -246,7 +249,7 @@ def _read(
     if data.image_name_column is not None:
         needed = [name for name in needed if name != data.image_column]
     tables.check_columns(table, needed, origin)
-    table, names, changed = _labelled(table, data, folder, origin)
+    table, names, changed = _labelled(table, data, told, origin)
     found = find_images(table, data.image_column, folder, data.images, images)
     if need_images:
         check_images(found, data.image_column, origin, data.images)
@@ -281,11 +284,13 @@ def _table(folder: Path, files: Sequence[str], origin: str) -> tuple[pa.Table, s
 
 
 def _labelled(
-    table: pa.Table, data: Dataset, folder: Path, origin: str
+    table: pa.Table, data: Dataset, told: tuple[str, ...], origin: str
 ) -> tuple[pa.Table, tuple[str, ...], tuple[str, ...]]:
-    """Returns a table whose labels number the task's classes, the classes' names, and what was done for it."""
-    told = tables.class_names(table, data.label_column)
-    told = told or tables.readme_class_names(_readme(folder), data.config, data.label_column, origin)
+    """Returns a table whose labels number the task's classes, the classes' names, and what was done for it.
+
+    Args:
+        told: the classes' names as the files have them; empty where they have none.
+    """
     if data.label_column is None:
         return table, told or data.classes, ()
     table, names, numbered = tables.numbered_labels(table, data.label_column, told or data.classes, origin)

@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 from mmpt_bench.common.errors import MachineError, RequestError
-from mmpt_bench.common.hashing import content_key, file_sha256
 from mmpt_bench.data.conversations import is_evaluated, read_conversations
 from mmpt_bench.data.examples import Exchange
 from mmpt_bench.sources.corpora import TrainData, check_train_data, load_corpus
@@ -75,12 +74,18 @@ def test_a_conversation_is_one_example_with_all_its_exchanges(tmp_path: Path) ->
     assert corpus.example(0).exchanges in [one.exchanges for one in read.conversations]
 
 
-def test_fingerprint_of_single_exchanges_is_the_one_of_before_conversations_were_read_whole(tmp_path: Path) -> None:
+def test_another_image_of_the_same_size_is_other_training_data(tmp_path: Path) -> None:
     file = mixture(tmp_path, [entry(i) for i in range(3)])
-    sizes = [[f"a/{i}.png", (tmp_path / f"a/{i}.png").stat().st_size] for i in range(3)]
-    before = content_key(["LLaVA form 1", file_sha256(file), False, sizes], 64)
-    assert read_conversations(file, tmp_path).fingerprint == before
-    assert load_corpus(TrainData(str(file))).fingerprint == content_key([before, "split 1"], 64)
+    before = read_conversations(file, tmp_path).fingerprint
+    image = tmp_path / "a/1.png"
+    for place in (0, 20_000, 99_999):
+        image.write_bytes(bytes(100_000))
+        plain = read_conversations(file, tmp_path).fingerprint
+        data = bytearray(100_000)
+        # Within the beginning, and the end; of the middle, samples alone are read.
+        data[50_000 if place == 20_000 else place] = 1
+        image.write_bytes(bytes(data))
+        assert read_conversations(file, tmp_path).fingerprint not in (plain, before)
 
 
 def test_what_cannot_be_trained_on_is_left_out_and_counted(tmp_path: Path) -> None:

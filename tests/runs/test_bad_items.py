@@ -142,7 +142,7 @@ def test_a_task_whose_answers_fail_leaves_the_others_alone(tmp_path: Path, monke
 
 @needs_cases
 def test_the_case_of_one_bad_test_image(tmp_path: Path) -> None:
-    data = CASES / "14-one-bad-test-image" / "data"
+    data = CASES / "14-one-bad-test-picture" / "data"
     made = by_task(list(api.run("frozen", "pope,mnist", data=data, out=tmp_path).made))
     assert [(task, record.status) for (_, task), record in made.items()] == [("pope", "failed"), ("mnist", "ok")]
     assert "p1.jpg" in made["frozen", "pope"].reason

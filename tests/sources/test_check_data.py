@@ -344,7 +344,7 @@ def digits(folder: Path) -> Path:
     ids=lambda words: " ".join(words[:2]),
 )
 def test_every_command_that_reads_rows_is_told_columns(words: list[str], tmp_path: Path) -> None:
-    wrong = [*words, "--data", str(digits(tmp_path)), "--columns", "images=x"]
+    wrong = [*words, "--data", str(digits(tmp_path)), "--columns", "pictures=x"]
     if words[0] in ("run", "ablate", "tune", "score"):
         (tmp_path / "answers.jsonl").write_text('{"index": 0, "reply": "7"}\n')
         wrong = [str(tmp_path / word) if word == "answers.jsonl" else word for word in wrong]
@@ -357,11 +357,11 @@ def test_every_command_that_reads_rows_is_told_columns(words: list[str], tmp_pat
 
 
 def test_a_task_is_checked_on_rows_whose_columns_are_told(tmp_path: Path) -> None:
-    results = api.check(ROOT / "tasks" / "mnist.py", data=digits(tmp_path), columns=["image=image,label=digit"])
+    results = api.check(ROOT / "tasks" / "mnist.py", data=digits(tmp_path), columns=["image=picture,label=digit"])
     assert [result.name for result in results if not result.ok] == []
 
 
 def test_columns_stand_in_the_name_of_the_data(tmp_path: Path) -> None:
     columns = (("", "image", "picture"), ("mnist", "label", "digit"))
     rows = rows_of(task("mnist"), Where(digits(tmp_path), columns=columns))
-    assert ", column image=image, column label=digit" in rows.origin
+    assert ", column image=picture, column label=digit" in rows.origin

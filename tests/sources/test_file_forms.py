@@ -258,6 +258,7 @@ def test_popes_own_files_are_read_with_their_columns_told(tmp_path: Path) -> Non
 
 
 def parts(folder: Path, *tables: pa.Table) -> Path:
+    folder.mkdir(exist_ok=True)
     for i, table in enumerate(tables):
         parquet.write_table(table, folder / f"test-{i:05}-of-{len(tables):05}.parquet")
     return folder
@@ -302,6 +303,23 @@ def test_shards_that_number_classes_in_other_orders_are_refused(tmp_path: Path) 
 
     with pytest.raises(RequestError, match=r"classes of `label` in `test-00001.*numbers do not go together"):
         folder_rows(COLOUR, parts(tmp_path, numbered(CLASSES), numbered(CLASSES[::-1])))
+    # One names its classes and the other does not, in either order.
+    plain = numbered(CLASSES).replace_schema_metadata(None)
+    for number, pair in enumerate(((numbered(CLASSES), plain), (plain, numbered(CLASSES)))):
+        with pytest.raises(RequestError, match="names the classes of `label` and .* does not"):
+            folder_rows(COLOUR, parts(tmp_path / str(number), *pair))
+
+
+@pytest.mark.parametrize("columns", [{"image": "photo"}, {"label": "kind"}])
+def test_classes_keep_their_names_when_columns_are_renamed(tmp_path: Path, columns: dict[str, str]) -> None:
+    own = {column: columns.get(column, column) for column in ("image", "question", "label")}
+    said = {"info": {"features": {own["label"]: {"names": list(CLASSES[::-1]), "_type": "ClassLabel"}}}}
+    table = pa.Table.from_pylist(as_rows(encoded))
+    table = table.rename_columns([own.get(name, name) for name in table.column_names])
+    parquet.write_table(table.replace_schema_metadata({"huggingface": json.dumps(said)}), tmp_path / "test.parquet")
+    found = folder_rows(COLOUR, tmp_path, columns=columns)
+    reversed_numbers = [len(CLASSES) - 1 - row["label"] for row in as_rows(encoded)]
+    assert [row["label"] for row in found.rows] == reversed_numbers
 
 
 def test_two_forms_of_one_split_are_refused(tmp_path: Path) -> None:
@@ -359,7 +377,7 @@ def test_a_torn_shard_of_webdataset_is_named_and_nothing_leaves_it(tmp_path: Pat
 @needs_cases
 @pytest.mark.parametrize("form", ["bytes", "base64"])
 def test_images_in_the_rows_are_read_as_bytes_and_as_base64(form: str) -> None:
-    report = check_data(task("pope"), Where(CASES / "10-images-as-plain-bytes-or-base64" / form))
+    report = check_data(task("pope"), Where(CASES / "10-pictures-as-plain-bytes-or-base64" / form))
     assert (report.fault, report.rows, report.pictures, report.pictures_missing) == ("", 12, 2, 0)
 
 

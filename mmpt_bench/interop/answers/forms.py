@@ -7,6 +7,7 @@ by line.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -148,12 +149,15 @@ def _plain(row: dict[str, Any], where: str) -> GivenAnswer:
     return GivenAnswer(where, row, _only_reply(row, name, row[name], where), _number(row.get("index")))
 
 
+NUMBER = re.compile(r"([0-9]{1,18})(?:\.0*)?", re.ASCII)
+
+
 def _number(value: Any) -> int | None:
     """Returns the number of a row, which tables hold as text; None where it is none."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
-    if isinstance(value, str) and value.isascii() and value.isdigit():
-        return int(value)
+    if isinstance(value, str) and (found := NUMBER.fullmatch(value.strip())):
+        return int(found[1])
     return value if type(value) is int else None
 
 

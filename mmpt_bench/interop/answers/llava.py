@@ -55,7 +55,7 @@ def pope_samples(answers: Sequence[GivenAnswer], official: Sequence[Sample]) -> 
 
 def _pope_sample(answer: GivenAnswer, by_id: Mapping[str, Sample], number_of: Callable[[int], int]) -> Sample | str:
     given = str(answer.row.get("question_id"))
-    block, number = divmod(int(given), BLOCK) if given.isdigit() else (len(STRATEGIES), 0)
+    block, number = divmod(int(given), BLOCK) if given.isdigit() and len(given) < 19 else (len(STRATEGIES), 0)
     if block >= len(STRATEGIES) or not number:
         return f"`{given[:40]}` is no number of LLaVA's POPE questions"
     strategy = STRATEGIES[block]

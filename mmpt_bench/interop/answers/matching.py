@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,6 +17,8 @@ from mmpt_bench.evaluation.task import Task
 from mmpt_bench.interop.answers.forms import LLAVA, LMMS, VLMEVALKIT, GivenAnswer, GivenAnswers, plain_words
 from mmpt_bench.interop.answers.llava import mme_row, pope_samples
 
+ASKED = ("caption", "hypothesis")
+"""Columns whose text stands in the question as it is."""
 NO_NUMBER = -1
 """Given to a row whose number is not known: a sample that takes its id from it is called so."""
 
@@ -147,6 +150,8 @@ class _Official:
             if not inside:
                 return f"there is no row {answer.number}"
             sample = self._samples[answer.number]
+            if any(words not in plain_words(sample.question) for words in _asked(answer)):
+                return f"row {answer.number} asks something else"
             if isinstance(own, str) or own.cluster == str(NO_NUMBER) or _words(own)[:2] == _words(sample)[:2]:
                 return sample
             return f"row {answer.number} is of another image or subtask"
@@ -197,8 +202,10 @@ def _as_row(task: Task, answer: GivenAnswer) -> dict[str, Any]:
         if clash := next((name for name in raw if row.get(name, raw[name]) != raw[name]), None):
             raise ValueError(f"`{clash}` and the line's other form ({', '.join(task.data.raw.columns)}) differ")
         row = raw | row
-    if isinstance(row.get("question_id"), int):
-        row["question_id"] = str(row["question_id"])
+    value = row.get("question_id")
+    number = re.fullmatch(r"([0-9]+)\.0*", str(value), re.ASCII) if isinstance(value, str | float) else None
+    if number or isinstance(value, int):
+        row["question_id"] = number[1] if number else str(value)
     return row | {task.data.image_column: NO_IMAGE}
 
 
@@ -207,7 +214,13 @@ def _class_number(task: Task, text: str) -> int | str:
     names = [name.lower() for name in task.data.classes]
     name = text.strip().lower()
     name = {"yes": "true", "no": "false"}.get(name, name) if set(names) == {"true", "false"} else name
-    return names.index(name) if name in names else int(name) if names and name.isdigit() else text
+    return names.index(name) if name in names else int(name) if names and name.isdigit() and len(name) < 19 else text
+
+
+def _asked(answer: GivenAnswer) -> list[str]:
+    """Returns the words that a line says of its question."""
+    given = (answer.row.get(name) for name in ASKED)
+    return [plain_words(text).rstrip(" .") for text in given if isinstance(text, str) and text.strip()]
 
 
 def _words(sample: Sample) -> tuple[str, str, str]:
@@ -222,6 +235,8 @@ def _label(task: Task, answer: GivenAnswer) -> str | None:
     except ValueError:
         return None
     value = row.get(task.data.label_column) if task.data.label_column else row.get("answer")
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if isinstance(value, int) and task.data.classes and 0 <= value < len(task.data.classes):
         return task.data.classes[value].lower()
-    return value.strip().lower() if isinstance(value, str) else None
+    return None if value is None else str(value).strip().lower()[:60]

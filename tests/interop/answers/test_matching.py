@@ -55,6 +55,32 @@ def test_mmes_lines_without_labels_take_the_official_ones(tmp_path: Path) -> Non
     assert (card.values["total"], card.comparable) == (2800, True)
 
 
+@pytest.mark.parametrize("name", ["vsr", "snli_ve"])
+def test_a_row_number_that_contradicts_the_lines_own_words_is_refused(tmp_path: Path, name: str) -> None:
+    words = "caption" if name == "vsr" else "hypothesis"
+    # Counted from 1, with the right words and no label.
+    made = [{"index": i + 1, words: rows(name)[i][words], "reply": official(name)[i].answer} for i in range(3)]
+    with pytest.raises(RequestError, match="asks something else"):
+        score_answers(task(name), answers(tmp_path, made), official(name))
+    right = [row | {"index": row["index"] - 1} for row in made]
+    assert score_answers(task(name), answers(tmp_path, right), official(name)).values["accuracy"] == 1.0
+
+
+@pytest.mark.parametrize("label", [4.0, [4], {"x": 1}])
+def test_a_label_of_another_type_is_held_to_the_official_one(tmp_path: Path, label: Any) -> None:
+    numbers = [row["label"] for row in rows("cifar10")]
+    at = next(i for i, number in enumerate(numbers) if number != 4)
+    made = [{"index": at, "label": label, "reply": official("cifar10")[at].answer}]
+    with pytest.raises(RequestError, match="labels are not the official ones"):
+        score_answers(task("cifar10"), answers(tmp_path, made), official("cifar10"))
+
+
+def test_an_id_written_as_a_decimal_is_the_same_id(tmp_path: Path) -> None:
+    made = [{"index": index, "label": 7, "reply": reply} for index, reply in (("0.0", "7"), (0, "3"))]
+    with pytest.raises(RequestError, match="different"):
+        score_answers(task("mnist"), answers(tmp_path, made))
+
+
 @pytest.mark.parametrize("name", ["vsr", "mnist"])
 def test_a_row_number_and_a_reply_are_enough(tmp_path: Path, name: str) -> None:
     made = [{"index": i, "reply": sample.answer} for i, sample in enumerate(official(name))]
