@@ -68,6 +68,7 @@ def compare(
     """
     from mmpt_bench.study.compare import answer_to
 
+    names = tuple(name for each in names for name in ([each] if isinstance(each, str) else each))
     text = comma_text(tasks)
     wanted = {e.name: task_catalog.load_task(e) for e in task_catalog.find_tasks(text)} if text else {}
     return answer_to(

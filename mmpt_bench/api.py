@@ -145,7 +145,7 @@ def ablate(
     method: Names = "mmpt",
     tasks: Names = "mme,pope",
     *,
-    axes: Mapping[str, str] | None = None,
+    axes: Mapping[str, str | Sequence[object]] | None = None,
     beside: Names = "frozen",
     one_at_a_time: bool = False,
     budget_hours: float | None = None,
@@ -157,13 +157,13 @@ def ablate(
 ) -> AblationResult:
     """Varies something in methods, trains and evaluates each variant; returns and draws what it changes.
 
-        made = mb.ablate("mmpt", ["mme"], axes={"prompt-len": "5,10,20"}, seeds=range(6))
+        made = mb.ablate("mmpt", ["mme"], axes={"prompt-len": [5, 10, 20]}, seeds=range(6))
         made.table                   # a row a point and task: score, interval, difference, p
 
     Args:
         method: what is varied.
         tasks: names or files.
-        axes: what is varied: {"prompt-len": "5,10,20"}; the names are those of the command line's options. Several
+        axes: what is varied: {"prompt-len": [5, 10, 20]}; the names are those of the command line's options. Several
             values of a hyperparameter in `set` (["lora.r=4,8"]) make an axis too.
         beside: methods that are run as they are, to compare with; "none" for none.
         one_at_a_time: each value with nothing else changed, instead of a grid.
@@ -185,7 +185,8 @@ def ablate(
 
     varied, fixed = split_sets(pairs(options.get("set", ())))
     request = make_request(method, tasks, {**options, "set": fixed})
-    asked = AblationRequest.of(request, axes or {}, varied, comma_text(beside), one_at_a_time, budget_hours, command)
+    texts = {name.replace("_", "-"): comma_text(values) for name, values in (axes or {}).items()}  # type: ignore[arg-type]
+    asked = AblationRequest.of(request, texts, varied, comma_text(beside), one_at_a_time, budget_hours, command)
     store = Store(asked.request.out)
     planned = plan_ablation(asked, store)
     points, seeds = [point.label for point in planned.ablation.all_points], asked.request.seeds
@@ -236,7 +237,7 @@ def plan_tune(method: Names = "all", **options: Unpack[SearchOptions]) -> Search
 
 def score(
     task: str,
-    files: Sequence[str | Path],
+    files: str | Path | Sequence[str | Path],
     *,
     parse: str = "official",
     data: str | Path | None = None,
@@ -268,7 +269,7 @@ def score(
     found = task_catalog.load_task(entries[0]).with_rule(parse)
     for name in dataset_names(pairs(dataset), [found.name]).values():
         found = found.on(found.data.named(name))
-    given = read_answers([Path(file) for file in files])
+    given = read_answers([Path(file) for file in ([files] if isinstance(files, str | Path) else files)])
     called = column_names(pairs(columns), [found.name])
     where = Where(None if data is None else Path(data), columns=called)
     official = None if data is None else samples(found, rows_of(found, where, need_images=False))

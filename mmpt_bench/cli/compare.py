@@ -30,7 +30,7 @@ def compare(names: tuple[str, ...], tasks: str, scope: str | None, setting: str,
     \b
     mmpt-bench compare lora mmpt
     mmpt-bench compare lora mmpt full --tasks pope
-    mmpt-bench compare mmpt published:lora published:frozen
+    mmpt-bench compare mmpt published:prefix published:frozen
     """
     from mmpt_bench import api
     from mmpt_bench.study.comparison_text import as_plain, tables

@@ -61,4 +61,6 @@ def print_leaderboard(made: Leaderboard, form: str, new: Collection[str] = (), b
     for part in leaderboard_tables(made.boards, new, screen.width, by_task):
         screen.print(part)
     if made.folder is not None:
-        click.echo(f"Written: scores.csv, leaderboard.csv, leaderboard.md and figures/ in {made.folder}/", err=True)
+        files = "scores.csv, leaderboard.csv, leaderboard.md"
+        drawn = " and figures/" if (made.folder / "figures").is_dir() else ""
+        click.echo(f"Written: {files}{drawn} in {made.folder}/", err=True)

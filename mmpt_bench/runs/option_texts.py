@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from mmpt_bench.common.errors import RequestError, unknown_name
@@ -19,8 +19,12 @@ MOST_SEEDS = 10_000
 
 
 def comma_text(names: Names) -> str:
-    """Returns names or files as the command line has them: "mme,pope"."""
-    return str(names) if isinstance(names, str | Path) else ",".join(map(str, names))
+    """Returns names or files as the command line has them: "mme,pope"; RequestError for what is no list of them."""
+    if isinstance(names, str | Path):
+        return str(names)
+    if not isinstance(names, Iterable):
+        raise RequestError(f"`{str(names)[:60]}` is no name: write a name, a file, or a list of them.")
+    return ",".join(map(str, names))
 
 
 def pairs(given: Mapping[str, object] | Sequence[str]) -> list[str]:

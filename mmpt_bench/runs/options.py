@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -29,6 +30,8 @@ from mmpt_bench.runs.request import Request, parse_overrides, parse_variants
 from mmpt_bench.sources.corpora import TrainData, check_train_data
 from mmpt_bench.sources.weights import DTYPES, EMBEDDED, check_backbone
 
+WHOLE = ("steps", "batch_size", "max_length", "limit", "eval_batch_size")
+"""Options that are whole numbers."""
 FROZEN = "frozen"
 """The method that trains nothing: the baseline."""
 DEVICES = ("cpu", "cuda", "mps", "xpu")
@@ -115,6 +118,10 @@ def make_request(method: Names, tasks: Names, options: Options) -> Request:
         raise TypeError(f"there is no option `{unknown[0]}`; the options: {', '.join(Options.__annotations__)}")
     if options.get("variants"):
         raise RequestError("`variants` are for `run`: `ablate` and `tune` vary a method in their own ways.")
+    for name in WHOLE:
+        value = options.get(name)
+        if value is not None and (not isinstance(value, Integral) or isinstance(value, bool)):
+            raise RequestError(f"`{name}` is {str(value)[:40]}: a whole number.")
     methods = method_catalog.find_methods(comma_text(method))
     found = task_catalog.find_tasks(comma_text(tasks))
     backbone, dtype, plain = options.get("backbone", EMBEDDED), options.get("dtype", "float32"), Budget()

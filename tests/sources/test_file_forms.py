@@ -306,7 +306,7 @@ def test_shards_that_number_classes_in_other_orders_are_refused(tmp_path: Path) 
     # One names its classes and the other does not, in either order.
     plain = numbered(CLASSES).replace_schema_metadata(None)
     for number, pair in enumerate(((numbered(CLASSES), plain), (plain, numbered(CLASSES)))):
-        with pytest.raises(RequestError, match="names the classes of `label` and .* does not"):
+        with pytest.raises(RequestError, match=r"names the classes of `label` and .* does not"):
             folder_rows(COLOUR, parts(tmp_path / str(number), *pair))
 
 
