@@ -202,6 +202,7 @@ def _flags(row: Row, records: Sequence[Record], n_failed: int, limit: int | None
     rules = sorted({f"{r.task} read by the rule {r.parse_rule}" for r in records if r.parse_rule != OFFICIAL})
     return [
         *(["exploratory"] if row.trains and len(row.seeds) < SEEDS_TO_CLAIM else []),
+        *(_fewer_seeds(records) if row.trains else []),
         *([f"degenerate: {', '.join(degenerate)}"] if degenerate else []),
         *_shares(records, "n_read_otherwise", "replies that a person reads otherwise than the parse rule"),
         *_shares(records, "n_unfinished", "replies that end inside their reasoning"),
@@ -212,6 +213,16 @@ def _flags(row: Row, records: Sequence[Record], n_failed: int, limit: int | None
         *(["lr not searched"] if row.trains and "searched:" not in source else []),
         *(["lr at edge"] if "edge" in source else []),
     ]
+
+
+def _fewer_seeds(records: Sequence[Record]) -> list[str]:
+    """Returns a note on tasks that lack a seed which another task has."""
+    seeds: dict[str, set[int]] = {}
+    for record in records:
+        seeds.setdefault(record.task, set()).add(record.seed)
+    every = set().union(*seeds.values())
+    told = [f"{task} {len(own)} of {len(every)}" for task, own in sorted(seeds.items()) if own != every]
+    return [f"seeds of {', '.join(told)}"] if told else []
 
 
 def _shares(records: Sequence[Record], field: str, what: str) -> list[str]:

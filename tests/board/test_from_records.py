@@ -343,6 +343,15 @@ def test_records_with_a_limit_stand_apart(tmp_path: Path) -> None:
     assert "first 10 questions" in limited.title
 
 
+def test_a_task_that_lacks_a_seed_of_another_is_named(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    for seed in range(3):
+        add(store, "1110", recipe(seed=seed))
+        if seed != 1:
+            add(store, "1110", recipe(seed=seed), of=SHAPES)
+    assert "seeds of shapes 2 of 3" in made(store)[0].rows[0].flags
+
+
 def test_failed_run_is_listed_and_never_ranked(tmp_path: Path) -> None:
     store = store_in(tmp_path)
     add(store, "1110", recipe("lora", 0))
