@@ -118,10 +118,7 @@ def make_request(method: Names, tasks: Names, options: Options) -> Request:
         raise TypeError(f"there is no option `{unknown[0]}`; the options: {', '.join(Options.__annotations__)}")
     if options.get("variants"):
         raise RequestError("`variants` are for `run`: `ablate` and `tune` vary a method in their own ways.")
-    for name in WHOLE:
-        value = options.get(name)
-        if value is not None and (not isinstance(value, Integral) or isinstance(value, bool)):
-            raise RequestError(f"`{name}` is {str(value)[:40]}: a whole number.")
+    _check_whole(options)
     methods = method_catalog.find_methods(comma_text(method))
     found = task_catalog.find_tasks(comma_text(tasks))
     backbone, dtype, plain = options.get("backbone", EMBEDDED), options.get("dtype", "float32"), Budget()
@@ -169,6 +166,14 @@ def make_request(method: Names, tasks: Names, options: Options) -> Request:
         eval_batch=_eval_batch(options),
         on_bad_item=on_bad_item,
     )
+
+
+def _check_whole(options: Options) -> None:
+    """Refuses what is no whole number where one is needed: from Python, any value may come (RequestError)."""
+    for name in WHOLE:
+        value = options.get(name)
+        if value is not None and (not isinstance(value, Integral) or isinstance(value, bool)):
+            raise RequestError(f"`{name}` is {str(value)[:40]}: a whole number.")
 
 
 def _check_device(device: str | None) -> None:

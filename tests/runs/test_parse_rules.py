@@ -43,6 +43,7 @@ def test_replies_without_the_guard_of_half_precision_have_keys_of_their_own() ->
     assert dataclasses.replace(guarded, guard=False).asked == [*guarded.asked, "no guard"]
 
 
+@pytest.mark.slow
 def test_another_rule_reads_the_kept_replies_and_asks_nothing(tmp_path: Path) -> None:
     words = ("--method", "frozen", "--tasks", "pope", "--limit", "8")
     bench(*words, cwd=tmp_path)

@@ -197,6 +197,7 @@ def test_what_does_not_train_is_one_run_whatever_the_seeds(tmp_path: Path) -> No
     ]
 
 
+@pytest.mark.slow
 def test_a_recipe_repeats_its_run_and_an_edited_one_is_another(tmp_path: Path) -> None:
     bench(
         "run", "--method", "vpt", "--no-base", "--set", "learning_rate=0.01", "--tasks", "mnist", *QUICK, cwd=tmp_path

@@ -276,6 +276,7 @@ def test_two_methods_share_a_letter_exactly_where_they_are_not_apart(n: int) -> 
         assert not any(one < other for one in having for other in having)
 
 
+@pytest.mark.slow
 def test_letters_follow_the_adjusted_p_of_the_boards_one_family() -> None:
     rng = np.random.default_rng(3)
     for _ in range(20):

@@ -191,6 +191,7 @@ def test_an_ablation_shares_what_is_recorded_and_stays_off_the_leaderboard(tmp_p
     assert any("of the ablation `mmpt-text-len-" in text for text in board["left_out"])
 
 
+@pytest.mark.slow
 def test_a_grid_beyond_the_hours_given_is_refused_with_the_count(tmp_path: Path) -> None:
     bench("run", "--method", "frozen,projector", "--tasks", "cifar10", *QUICK, cwd=tmp_path)
     words = ("--prompt-len", "5,10,20", "--tasks", "cifar10", *QUICK, "--budget-hours", "0.000001")
