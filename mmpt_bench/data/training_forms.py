@@ -257,4 +257,4 @@ def _is_learnt(turn: Mapping[str, Any]) -> bool:
 
 def is_unicode(text: str) -> bool:
     """Returns whether a text can be written at all: JSON can hold halves of surrogate pairs."""
-    return text.isprintable() or not any("\ud800" <= character <= "\udfff" for character in text)
+    return not any("\ud800" <= character <= "\udfff" for character in text)
