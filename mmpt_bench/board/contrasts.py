@@ -27,7 +27,7 @@ from mmpt_bench.stats.differences import (
     share_as_far,
     swapped_differences,
 )
-from mmpt_bench.stats.intervals import percentile
+from mmpt_bench.stats.intervals import percentile, percentile_p
 from mmpt_bench.stats.resampling import Resampled, Tally, average
 
 Scope = Literal["method", "checkpoint"]
@@ -136,8 +136,8 @@ def _group(
             if scope == "method":
                 difference = method_difference(resampled, first, second)
             else:
-                swaps = [_swapped(evidence, tasks[each], (first, second), seeds, n_resamples, len(of)) for each in of]
-                difference = _checkpoints(resampled, first, second, swaps)
+                pairs_of = {each: _pair(evidence, each, (first, second), seeds) for each in of}
+                difference = _checkpoints(evidence, tasks, resampled, (first, second), pairs_of, n_resamples)
             n_pictures = sum(columns[each].n_pictures for each in of)
             contrast = Contrast(first, second, name, of, scope, seeds, n_pictures, difference, 1.0, None, None)
             n_compared = len(pairs) * (1 if name == OVERALL else len(shared))
@@ -145,30 +145,41 @@ def _group(
     return made
 
 
-def _swapped(
-    evidence: Evidence, task: Task, pair: Pair, seeds: tuple[int, ...], n_resamples: int, n_tasks: int
-) -> tuple[np.ndarray, bool]:
-    """Returns a task's part of the difference with answers exchanged, and whether all exchanges are in it."""
-    runs = runs_of(pair, seeds, task.name, evidence.scores, evidence.board)
+def _pair(evidence: Evidence, task: str, pair: Pair, seeds: tuple[int, ...]) -> tuple[Tally, Tally]:
+    runs = runs_of(pair, seeds, task, evidence.scores, evidence.board)
     a, b = (run if isinstance(run, Tally) else run[seeds[0]] for run in (runs[label] for label in pair))
-    # Each task exchanges for itself, whatever others there are.
-    seed = derive(0, task.name)
-    drawn, exact = swapped_differences(
-        a, b, task.metric.values, task.headline, n_resamples, seed, exhaustive=n_tasks == 1
-    )
-    column = next(c for c in evidence.board.columns if c.task == task.name)
-    return (drawn if n_tasks == 1 else drawn / (column.ceiling - column.chance) / n_tasks), exact
+    return a, b
 
 
 def _checkpoints(
-    resampled: Resampled, first: str, second: str, swaps: Sequence[tuple[np.ndarray, bool]], level: float = 0.95
+    evidence: Evidence,
+    tasks: Mapping[str, Task],
+    resampled: Resampled,
+    pair: Pair,
+    tallies: Mapping[str, tuple[Tally, Tally]],
+    n_resamples: int,
+    level: float = 0.95,
 ) -> Difference:
-    """Returns the difference of two checkpoints: interval from common resamples of images, p from exchanges."""
-    i, j = resampled.column(first), resampled.column(second)
-    estimate = float(resampled.estimates[i] - resampled.estimates[j])
-    drawn, exact = np.sum([each for each, _ in swaps], axis=0), all(exact for _, exact in swaps)
-    interval = percentile(resampled.draws[:, i] - resampled.draws[:, j], level)
-    return Difference(estimate, interval, share_as_far(drawn, estimate, exact))
+    """Returns the difference of two checkpoints: interval from common resamples of images, p from exchanges.
+
+    Exchanges keep the images' wordings as they are. Where a task has several, the interval speaks of other wordings,
+    too, and p is that of the interval: both say the same.
+    """
+    first, second = (resampled.draws[:, resampled.column(label)] for label in pair)
+    by_label = dict(zip(resampled.methods, resampled.estimates, strict=True))
+    estimate = float(by_label[pair[0]] - by_label[pair[1]])
+    interval = percentile(first - second, level)
+    if any(len(set(a.wordings)) > 1 for a, _ in tallies.values()):
+        return Difference(estimate, interval, percentile_p(first - second))
+    drawn, exact = [], True
+    for name, (a, b) in tallies.items():
+        # Each task exchanges for itself, whatever others there are.
+        seed, of, alone = derive(0, name), tasks[name], len(tallies) == 1
+        swaps, all_made = swapped_differences(a, b, of.metric.values, of.headline, n_resamples, seed, exhaustive=alone)
+        column = next(c for c in evidence.board.columns if c.task == name)
+        drawn.append(swaps if alone else swaps / (column.ceiling - column.chance) / len(tallies))
+        exact = exact and all_made
+    return Difference(estimate, interval, share_as_far(np.sum(drawn, axis=0), estimate, exact))
 
 
 def _detectable(contrast: Contrast, resampled: Resampled, n_compared: int) -> float | None:

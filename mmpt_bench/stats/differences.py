@@ -33,7 +33,8 @@ class Difference:
     estimate: float
     interval: Interval
     p: float
-    """Two-sided. Checkpoint: swaps of the two answers image by image. Method: t test with the crossed error."""
+    """Two-sided. Checkpoint: swaps of the two answers image by image, or, with several wordings, that of the
+    interval. Method: t test with the crossed error."""
     p_sign_flip: float | None = None
     """Method scope alone: two-sided sign flips of the seeds' differences, at least 2 / 2**seeds."""
 

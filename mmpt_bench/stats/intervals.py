@@ -48,6 +48,12 @@ def percentile(draws: np.ndarray, level: float = 0.95) -> Interval:
     return float(low), float(high)
 
 
+def percentile_p(draws: np.ndarray) -> float:
+    """Returns the two-sided p whose percentile intervals it inverts: below 1 - level where that one leaves out 0."""
+    beyond = min(int(np.sum(draws <= 0)), int(np.sum(draws >= 0)))
+    return min(1.0, 2 * (1 + beyond) / (1 + len(draws)))
+
+
 def chance_centred(score: float, chance: float, ceiling: float) -> float:
     """Returns where a score stands between chance (0) and the ceiling (1); it is negative below chance."""
     return (score - chance) / (ceiling - chance)

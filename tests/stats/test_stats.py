@@ -25,9 +25,20 @@ from mmpt_bench.stats.differences import (
     sign_flip,
     swapped_differences,
 )
-from mmpt_bench.stats.intervals import chance_centred, cluster_bootstrap, percentile, seed_spread
+from mmpt_bench.stats.intervals import chance_centred, cluster_bootstrap, percentile, percentile_p, seed_spread
 from mmpt_bench.stats.resampling import Resampled, Tally, average, picture_draws, resample, resample_all
 from support.simulated import checkpoint_p, method_scope_error, simulated, tally_of, values
+
+
+def test_p_inverts_the_percentile_interval() -> None:
+    draws = np.arange(-20, 980) / 1000  # 21 of 1,000 are 0 or below
+    assert percentile_p(draws) == pytest.approx(2 * 22 / 1001)
+    assert percentile_p(-draws) == percentile_p(draws)
+    assert percentile_p(np.zeros(99)) == 1
+    for shift in (-0.01, 0.01):
+        moved = draws + shift
+        low, _ = percentile(moved)
+        assert (low > 0) == (percentile_p(moved) < 0.05)
 
 
 def test_percentile_interval_is_scipys_for_the_same_draws() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -65,6 +66,19 @@ def test_one_seed_compares_checkpoints_and_says_nothing_of_methods(tmp_path: Pat
     assert {each.scope for each in answer.contrasts} == {"checkpoint"}
     assert answer.sentence.startswith("This checkpoint of lora is better than that of mmpt at seed 0")
     assert "Of the methods this says nothing" in answer.sentence
+
+
+def test_p_and_interval_of_checkpoints_agree_where_a_task_has_several_wordings(tmp_path: Path) -> None:
+    asked = [dataclasses.replace(sample, wording=str(i % 4)) for i, sample in enumerate(samples(80))]
+    for name, better in (("far", "1111"), ("one", "1000")):
+        # In all four wordings a third is better, or one wording is answered better throughout.
+        store, of = store_in(tmp_path / name), TASKS["colours"]
+        third = "".join(better[i % 4] if name == "one" or i % 3 == 0 else "0" for i in range(80))
+        keep(store, record(store, of, asked, third, recipe("lora", 0)))
+        keep(store, record(store, of, asked, "0" * 80, recipe("mmpt", 0)))
+        (each,) = answer_to(store, ["lora", "mmpt"], TASKS, n_resamples=500).contrasts
+        low, high = each.difference.interval
+        assert (low > 0) == (each.difference.p < 0.05) == (name == "far")
 
 
 def test_equal_methods_are_not_separated_and_what_could_be_found_is_said(tmp_path: Path) -> None:
