@@ -2,7 +2,8 @@
 
 The grammar, in the order in which it is tried (`read_reply`):
 
-1. Reasoning in tags is cut (`without_reasoning`). A reply that ends inside of it gives no answer.
+1. Reasoning in tags is cut (`without_reasoning`). A reply that ends inside of it gives no answer. Turns of the user's
+   that a model goes on to write are cut with all that follows (`first_turn`).
 2. An answer in a form made for programs is taken alone: `<answer>no</answer>`, `\\boxed{no}`, `{"answer": "no"}`. Of a
    list with shares or boxes it is the highest, or the one checked (`reply_lists.py`); numbers are read in
    `reply_numbers.py`. What is said under a condition ("would be true if") says nothing.
@@ -22,6 +23,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from mmpt_bench.evaluation.reply_lists import Listed, boxes, marked, shares, switches
 from mmpt_bench.evaluation.reply_numbers import in_digits, names_of_numbers
@@ -34,6 +36,7 @@ from mmpt_bench.evaluation.reply_words import (
     CERTAIN_GAP,
     CLOSE,
     CONDITIONS,
+    CONFIDENCE,
     DENIED_AFTER,
     DENIED_BEFORE,
     DENIED_LIST,
@@ -43,6 +46,7 @@ from mmpt_bench.evaluation.reply_words import (
     FLAGS,
     FOR_PROGRAMS,
     NEGATION,
+    NEXT_TURN,
     NO,
     NO_VERDICT,
     NUMBERS,
@@ -75,6 +79,12 @@ def without_reasoning(reply: str) -> str | None:
     return None if re.search(OPEN, text, FLAGS) else text.strip()
 
 
+def first_turn(reply: str) -> str:
+    """Returns a reply up to where the model goes on with a turn of the user's, if anything is said before that."""
+    found = next((each for each in re.finditer(NEXT_TURN, reply) if re.search(r"\w", reply[: each.start()])), None)
+    return reply if found is None else reply[: found.start()]
+
+
 def reply_reader(also: Mapping[str, Sequence[str]] | None = None) -> Parse:
     """Returns the parse function of the grammar above, for a task whose answers have other names as well.
 
@@ -82,18 +92,13 @@ def reply_reader(also: Mapping[str, Sequence[str]] | None = None) -> Parse:
         also: other words for an answer, by the answer: {"automobile": ("car",)}.
     """
     others = {_plain(answer): tuple(_plain(word) for word in words) for answer, words in (also or {}).items()}
-
-    def parse(reply: str, choices: Sequence[str]) -> str | None:
-        text = without_reasoning(reply)
-        return None if text is None else _Reader(_names(choices, others), choices).read(text)
-
-    return parse
+    return partial(read_reply, others=others)
 
 
-def read_reply(reply: str, choices: Sequence[str]) -> str | None:
+def read_reply(reply: str, choices: Sequence[str], others: Mapping[str, Sequence[str]] | None = None) -> str | None:
     """Returns the answer that a reply gives by the grammar above; None where it gives none of the legal ones."""
     text = without_reasoning(reply)
-    return None if text is None else _Reader(_names(choices, {}), choices).read(text)
+    return None if text is None else _Reader(_names(choices, others or {}), choices).read(first_turn(text))
 
 
 def _plain(text: str) -> str:
@@ -133,7 +138,8 @@ class _Reader:
         self.are_numbers = all(re.fullmatch(r"0|[1-9][0-9]*", choice) for choice in choices)
         longest_first = sorted(names, key=len, reverse=True)
         ends = r"(?!\w)(?!\.\d)(?!(?<=\d)(?:/\d|,\d{3}| ?%))"
-        self.word = rf"(?<![\w.])(?<!\d/)(?:{'|'.join(re.escape(name) for name in longest_first)}){ends}"
+        unsigned = r"(?<!^-)(?<!\s-)" if self.are_numbers else ""  # "-7" is no 7
+        self.word = rf"(?<![\w.])(?<!\d/){unsigned}(?:{'|'.join(re.escape(name) for name in longest_first)}){ends}"
 
     def read(self, reply: str) -> str | None:
         """Returns the answer that a reply without reasoning gives."""
@@ -174,7 +180,7 @@ class _Reader:
         if only_names and len({self.names[name] for name in re.findall(self.word, text)}) > 1:
             return None
         taken_back = list(re.finditer(TAKEN_BACK, text))
-        if taken_back and re.search(self.word, text[: taken_back[-1].start()]):
+        if taken_back and re.search(self.word, text[: taken_back[-1].end()]):
             text = text[taken_back[-1].end() :]
         for said in reversed(list(re.finditer(SAID_LAST, text))):
             if re.search(
@@ -190,7 +196,7 @@ class _Reader:
         alone = re.fullmatch(rf"\W*(?:{FILLER}\W+)*({self.word})\W*", last)
         # "The correct" is the beginning of a sentence that was cut.
         is_cut = alone is not None and re.search(r"\bthe (?:correct|accurate|true|false|incorrect)$", last)
-        is_cut = is_cut or re.search(DENIED_LIST, text[: text.rfind(last)])
+        is_cut = is_cut or re.search(f"{DENIED_LIST}|{CONFIDENCE}", text[: text.rfind(last)])
         if (
             alone
             and not is_cut
@@ -277,11 +283,15 @@ class _Reader:
         name, following = text[start:end], re.match(r"[ '-]*([a-z]+)", text[end:])
         after = following.group(1) if following else ""
         if name in YES or name in NO:
-            before = re.search(r"(\w+)\W*$", re.split(r"[.,;:!?\n—–]", text[:start])[-1])
-            said = before is None or before.group(1) in BEFORE_YES_OR_NO
+            before = re.search(r"([\w']+)\W*$", re.split(r"[.,;:!?\n—–]", text[:start])[-1])
+            said = before is None or before.group(1) in BEFORE_YES_OR_NO or before.group(1).endswith(("n't", "'s"))
             of_a_noun = name in NO and after and after not in AFTER_PREDICATE
             return said and not (before is not None and of_a_noun and _is_determiner(text, start))
         if re.match(r" (?:means?|refers|requires?|needs?|would (?:mean|require|need|imply))\b", text[end:]):
+            return False
+        if after == "like" and not re.match(r" like (?:an?|the|th[ai]t|this|those|these)\b", text[end:]):
+            return False  # "a bird-like airplane"
+        if name.isdigit() and re.search(CONFIDENCE, text[:start]):
             return False
         if name.isdigit() and after in ("digit", "digits", "number", "numbers", "stroke", "strokes", "loop", "loops"):
             return False

@@ -23,7 +23,7 @@ LONGEST_GAP = 60
 _WORDS = {"high": 0.9, "medium": 0.5, "low": 0.1}
 _SCORE = r"(?:score|prob|probability|confidence|likelihood)"
 _AFTER_NAME = (
-    rf"[\s:=\-–—~≈()>]*(?:,\s*(?={_SCORE}\b))?(?:(?:with|at|is|was|about|around|roughly|approximately|an?|the|of|p|chance"
+    rf"[\s:=\-–—~≈()>]*(?:,\s*(?={_SCORE}\b|$))?(?:(?:with|at|is|was|about|around|roughly|approximately|an?|the|of|p|chance"
     rf"|{_SCORE}|weight|share|likely|gets|get|has|have)\b[\s:=~≈(]*)*"
 )
 _AFTER_SHARE = (
@@ -123,10 +123,12 @@ def marked(text: str, word: str, names: Mapping[str, str]) -> str | None:
     """Returns the one of more than two answers that a list marks ("dog: yes", "| cat | ✓ |"); None where none is."""
     if len(set(names.values())) <= 2:
         return None
-    found = re.findall(rf"({word})\s*[:\-–—= ]\s*(yes|no|true|false|✓|✔|✗|✘)(?!\w)", text.replace(" is ", ": "))
+    found = re.findall(
+        rf"({word})\s*[:\-–—= ]\s*(yes|no|true|false|likely|unlikely|✓|✔|✗|✘)(?!\w)", text.replace(" is ", ": ")
+    )
     if len(found) < 2 or len({name for name, _ in found}) < len(found):
         return None
-    on = [names[name] for name, mark in found if mark in ("yes", "true", "✓", "✔")]
+    on = [names[name] for name, mark in found if mark in ("yes", "true", "likely", "✓", "✔")]
     return on[0] if len(on) == 1 else None
 
 

@@ -6,6 +6,11 @@ TAG = r"(?:think|thinking|thoughts?|reasoning|reason|reflection|scratchpad|analy
 OPEN = rf"(?:<\|?(?:begin_of_)?{TAG}\|?>|\[{TAG}\]|◁{TAG}▷|<\|channel\|>analysis<\|message\|>)"
 CLOSE = rf"(?:<\|?(?:/|end_of_){TAG}\|?>|\[/{TAG}\]|◁/{TAG}▷|<\|channel\|>final<\|message\|>)"
 FLAGS = re.IGNORECASE | re.DOTALL
+NEXT_TURN = (
+    r"(?:<\|im_start\|>\s*user\b|<\|start_header_id\|>\s*user\b|<start_of_turn>\s*user\b|<\|user\|>|\[INST\]"
+    r"|(?:^|\n)\s*(?:#{2,3}\s*)?(?:[Uu]ser|[Hh]uman|Question|Instruction|Q) ?:|\b(?:USER|HUMAN) ?:)"
+)
+"""Where a model goes on with a turn of the user's, in the marks of chat templates."""
 
 
 def _words(text: str) -> frozenset[str]:
@@ -42,7 +47,8 @@ NEGATION = (
     r"(?:\bnot\b|n't\b|\bcannot\b|\bnever\b|\bneither\b|\brather than\b|\binstead of\b|\bas opposed to\b"
     r"|\bother than\b|\bexcept\b|\bunlike\b|\bwithout\b|\brul(?:es?|ed|ing) out\b|\bexclud(?:es?|ed|ing)\b"
     r"|\babsence of\b|\bhardly\b|\bdoubt\b|\bno longer\b|\bfar from\b|\banything but\b|\bnon\b"
-    r"|\b(?:wrong|incorrect) (?:answer|choice|option|label|class)\b|\b(?:wrong|false|incorrect) to\b|\bless likely\b)"
+    r"|\b(?:wrong|incorrect) (?:answer|choice|option|label|class)\b|\b(?:wrong|false|incorrect) to\b|\bless likely\b"
+    r"|\b(?:more|closer|nearer|better)\b[^.,;!?\n]*\bthan\b(?! not\b)(?: (?:to|like)\b)?)"
 )
 CERTAIN_GAP = _words(
     "think believe say see that this it the a an statement sentence caption claim description answer is be was to"
@@ -53,9 +59,11 @@ CERTAIN_GAP = _words(
 AFTER_PREDICATE = _words(
     "that because since as for given based here in on at when if and but or so due with from according too though"
     " although while statement sentence claim caption description relation relationship label digit number instead"
-    " indeed overall depending then would is was not by after all again nor rather"
+    " indeed overall depending then would is was not by after all again nor rather than"
 )
 """Words that may follow "true", "neutral" or "seven" where it is a verdict; "true art" and "one thing" are none."""
+CONFIDENCE = r"\b(?:confidence|certainty|score|probability|rating)\b(?: (?:is|of|level))*[\s:=]*$"
+"""Stands before a number that is no answer."""
 BEFORE_YES_OR_NO = _words(
     "so but and or then is are was were be say said answer therefore thus hence has have had see sees shows show with"
     " contains contain find detect definitely probably certainly absolutely clearly simply likely maybe perhaps just"
