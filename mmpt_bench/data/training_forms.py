@@ -5,6 +5,7 @@ An entry is its images and its turns; which of them can be trained on is decided
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,11 @@ ROLES = {"human": USER, "user": USER, "gpt": ASSISTANT, "assistant": ASSISTANT, 
          "chatgpt": ASSISTANT, "system": SYSTEM}  # fmt: skip
 LAST_ONLY = ("mask_history", "train_on_last", "last_turn_only")
 """Fields of an entry by which the last reply alone is learnt."""
+UNREAD = ("video", "videos", "audio", "audios", "tools", "chosen", "rejected")
+"""Fields of an entry without which it would be another one: refused where they hold anything."""
+UNREAD_IN_TURNS = ("reasoning_content", "thinking", "tool_calls", "function_call")
+_OTHER_MARKS = r"<(?:\|(?:image|video|audio)[a-z_]*\||image_placeholder|image-placeholder|imagehere|image|video|audio)>"
+"""What other forms put where an image stands; of `<image>` another spelling alone is meant."""
 INFO = "dataset_info.json"
 """LLaMA-Factory's: file -> how its columns and tags are called."""
 _LLAMA_FACTORY = {"prompt": "instruction", "query": "input", "response": "output"}
@@ -131,6 +137,10 @@ def _info(folder: Path) -> dict[str, dict[str, Any]]:
 def entry_of(row: Mapping[str, Any], told: Mapping[str, Any]) -> Entry:
     """Returns an entry in whichever form it is; ValueError says what it lacks."""
     row = _own_columns(row, told)
+    if unread := [name for name in UNREAD if row.get(name)]:
+        raise ValueError(f"`{unread[0]}` is not read: conversations about images alone can be learnt")
+    if isinstance(row.get("label", row.get("kto_tag")), bool):
+        raise ValueError("a `label` that says whether a reply is wanted (KTO) is not read: keep the wanted ones alone")
     tags: dict[str, Any] = told["tags"] if isinstance(told.get("tags"), dict) else {}
     for one, other in (("messages", "conversations"), ("image", "images")):
         if row.get(one) and row.get(other) and row[one] not in (row[other], [row[other]]) and [row[one]] != row[other]:
@@ -149,9 +159,20 @@ def entry_of(row: Mapping[str, Any], told: Mapping[str, Any]) -> Entry:
     images = [*_images(row), *_beside(_images(row), in_parts)]
     if isinstance(row.get("system"), str) and row["system"].strip() and turns[0].role != SYSTEM:
         turns.insert(0, Turn(SYSTEM, row["system"]))
-    if any(row.get(name) is True for name in LAST_ONLY):
+    if any(_is_on(row, name) for name in LAST_ONLY):
         turns = [replace(turn, learnt=False) for turn in turns[:-1]] + turns[-1:]
+    if not _is_learnt(row, ("weight", "loss_weight")):
+        turns = [replace(turn, learnt=turn.role != ASSISTANT) for turn in turns]
     return Entry(tuple(images), tuple(turns))
+
+
+def _is_on(row: Mapping[str, Any], name: str) -> bool:
+    """Returns whether a switch is on; ValueError where that cannot be told."""
+    value = row.get(name)
+    plain = value.strip().lower() if isinstance(value, str) else value
+    if plain not in (None, "", "true", "false", 0, 1):
+        raise ValueError(f"`{name}` is {shown(value)}, not true or false")
+    return plain in ("true", 1)
 
 
 def _own_columns(row: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
@@ -218,6 +239,8 @@ def _turn(turn: Any, tags: Mapping[str, Any], images: list[Any]) -> Turn:
         raise ValueError(f"`from` is {shown(turn['from'])} and `role` is {shown(turn['role'])} in one turn")
     if "value" in turn and "content" in turn and turn["value"] != turn["content"]:
         raise ValueError("`value` and `content` of a turn differ")
+    if unread := [name for name in UNREAD_IN_TURNS if turn.get(name)]:
+        raise ValueError(f"`{unread[0]}` of a turn is not read: put it into the text, or leave it out")
     content = turn.get(tags.get("content_tag", ""), turn.get("value", turn.get("content")))
     if isinstance(content, list):
         content = "".join(_part(part, images) for part in content)
@@ -225,6 +248,8 @@ def _turn(turn: Any, tags: Mapping[str, Any], images: list[Any]) -> Turn:
         raise ValueError(f"`conversations` holds a turn of `{role}` that is not `{known}` with a text `value`")
     if not is_unicode(content):
         raise ValueError(f"`conversations` holds a turn of `{role}` whose text is no Unicode: half a surrogate pair")
+    if mark := next((each for each in re.findall(_OTHER_MARKS, content, re.IGNORECASE) if each != IMAGE), None):
+        raise ValueError(f"`conversations` holds `{mark}`: an image stands in a text as `{IMAGE}`")
     return Turn(known, content, known != ASSISTANT or _is_learnt(turn))
 
 
@@ -244,9 +269,9 @@ def _part(part: Any, images: list[Any]) -> str:
     return IMAGE
 
 
-def _is_learnt(turn: Mapping[str, Any]) -> bool:
-    """Returns whether a reply is learnt, by its `weight`, `train` or `loss`; ValueError for one beside 0 and 1."""
-    given = {name: turn[name] for name in ("weight", "train", "loss", "loss_weight") if turn.get(name) is not None}
+def _is_learnt(of: Mapping[str, Any], fields: Sequence[str] = ("weight", "train", "loss", "loss_weight")) -> bool:
+    """Returns whether a reply (or all replies of an entry) is learnt; ValueError for a weight beside 0 and 1."""
+    given = {name: of[name] for name in fields if of.get(name) is not None}
     for name, value in given.items():
         if value not in (0, 1):
             raise ValueError(f"`{name}` is {shown(value)}: a reply is learnt (1) or not (0)")

@@ -195,9 +195,17 @@ def test_replies_of_no_weight_are_not_learnt(tmp_path: Path, name: str, learnt: 
     assert "1 conversations without a reply that is learnt are left out" in read.notes
 
 
-def test_the_last_reply_alone_may_be_learnt(tmp_path: Path) -> None:
-    read = read_conversations(data(tmp_path, llava(mask_history=True)), tmp_path)
-    assert [each.learnt for each in read.conversations[0].exchanges] == [False, True]
+def test_an_entry_of_no_weight_is_not_learnt(tmp_path: Path) -> None:
+    read = read_conversations(data(tmp_path, llava(), llava(weight=0)), tmp_path)
+    assert "1 conversations without a reply that is learnt are left out" in read.notes
+
+
+@pytest.mark.parametrize(
+    ("given", "learnt"), [(True, False), (1, False), ("True", False), (False, True), (0, True), ("", True)]
+)
+def test_the_last_reply_alone_may_be_learnt(tmp_path: Path, given: Any, learnt: bool) -> None:
+    read = read_conversations(data(tmp_path, llava(mask_history=given)), tmp_path)
+    assert [each.learnt for each in read.conversations[0].exchanges] == [learnt, True]
 
 
 def changed(position: int, **change: Any) -> dict[str, Any]:
@@ -210,6 +218,15 @@ def changed(position: int, **change: Any) -> dict[str, Any]:
     ("row", "message"),
     [
         (changed(1, weight=0.5), r"`weight` is `0.5`: a reply is learnt \(1\) or not \(0\)"),
+        (llava(weight=0.5), r"`weight` is `0.5`: a reply is learnt"),
+        (llava(mask_history="perhaps"), "`mask_history` is `'perhaps'`, not true or false"),
+        (llava(videos=["a.mp4"]), "`videos` is not read"),
+        (llava(tools="[{}]"), "`tools` is not read"),
+        (llava(chosen={"from": "gpt", "value": "A cat."}), "`chosen` is not read"),
+        (llava(label=False), r"`label` that says whether a reply is wanted \(KTO\) is not read"),
+        (changed(1, reasoning_content="I see."), "`reasoning_content` of a turn is not read"),
+        (llava("<IMAGE>\nWhat is here?"), "holds `<IMAGE>`: an image stands in a text as `<image>`"),
+        (llava("<|image_pad|>\nWhat is here?"), r"holds `<\|image_pad\|>`"),
         (changed(1, **{"from": "tool"}), "not `human` or `gpt`, but of `'tool'`"),
         (changed(2, **{"from": "system"}), "turn of the system behind the first question"),
         (changed(0, value=[{"type": "video"}]), "a part of type `'video'`"),
