@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from mmpt_bench.common.errors import RequestError
-from mmpt_bench.data.file_forms import ARROW, FORMS, HUB, IMAGES, METADATA
+from mmpt_bench.data.file_forms import ARROW, FORMS, HUB, IMAGES, METADATA, TAR
 
 NO_ROWS = ("state.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json", *METADATA)
 """What `datasets` writes beside rows."""
@@ -129,6 +129,7 @@ def _check_shards(found: Sequence[str], origin: str) -> None:
         first = there[min(there)]
         if (other := firsts.setdefault(name, first)) != first or others:
             raise _two_generations(other, others[0] if others else first, origin)
+    _check_numbers(others, origin)
     for (name, of), there in by_split.items():
         absent = sorted(set(range(int(of))) - set(there))
         if absent:
@@ -136,6 +137,19 @@ def _check_shards(found: Sequence[str], origin: str) -> None:
                 f"{len(absent)} of the {int(of)} files of `{name}` are not in {origin}, first "
                 f"`{name}-{absent[0]:05}-of-{of}`. Fetch them too."
             )
+
+
+def _check_numbers(found: Sequence[str], origin: str) -> None:
+    """Refuses shards numbered without their total (`train-000000.tar`) of which one is missing before the last."""
+    numbered: dict[tuple[str, int, str], set[int]] = {}
+    for name in found:
+        if shard := re.search(r"^(.*[-_])(\d{3,})(\.[a-z.]+)$", name):
+            numbered.setdefault((shard[1], len(shard[2]), shard[3]), set()).add(int(shard[2]))
+    for (start, digits, end), there in numbered.items():
+        first = min({1} | there) if end in TAR else min(there)
+        if absent := sorted(set(range(first, max(there))) - there):
+            lacking, last = (f"`{start}{number:0{digits}}{end}`" for number in (absent[0], max(there)))
+            raise RequestError(f"{lacking} is not in {origin}, where there is {last}. Fetch it too.")
 
 
 def _two_generations(one: str, other: str, origin: str) -> RequestError:

@@ -352,6 +352,16 @@ def test_a_pointer_in_place_of_an_image_is_named(tmp_path: Path) -> None:
     assert any("notes.csv does not say which split" in note for note in report.notes)
 
 
+def test_a_missing_shard_of_webdataset_is_named(tmp_path: Path) -> None:
+    shards(tmp_path)
+    (tmp_path / "test-000001.tar").rename(tmp_path / "test-000002.tar")
+    with pytest.raises(RequestError, match=r"`test-000001.tar` is not in .*, where there is `test-000002.tar`"):
+        folder_rows(COLOUR, tmp_path)
+    (tmp_path / "test-000000.tar").unlink()
+    with pytest.raises(RequestError, match=r"`test-000001.tar` is not in"):
+        folder_rows(COLOUR, tmp_path)
+
+
 def test_a_torn_shard_of_webdataset_is_named_and_nothing_leaves_it(tmp_path: Path) -> None:
     shards(tmp_path)
     whole = (tmp_path / "test-000000.tar").read_bytes()
