@@ -1,4 +1,4 @@
-"""No training: the aligned base as it is. Every gain is measured from here."""
+"""No training: the base as it is. Every gain is measured from here."""
 
 from __future__ import annotations
 

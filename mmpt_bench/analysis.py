@@ -41,6 +41,8 @@ def load_results(folder: str | Path | None = None, *, published: bool = False) -
         RequestError: there is no such folder.
     """
     root = published_folder() if published else results_folder(folder)
+    if root.is_file():
+        raise RequestError(f"`{root}` is a file, not a results folder.")
     if not root.is_dir():
         raise RequestError(f"There is no results folder `{root}`: `mmpt-bench run` makes one.")
     return Results(root)

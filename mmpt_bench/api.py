@@ -10,6 +10,7 @@ Those that read results are in analysis.py.
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -22,6 +23,7 @@ from mmpt_bench.analysis import published_leaderboard as published_leaderboard
 from mmpt_bench.analysis import write_figures as write_figures
 from mmpt_bench.analysis import write_report as write_report
 from mmpt_bench.common.errors import RequestError
+from mmpt_bench.common.files import check_can_write
 from mmpt_bench.evaluation import task_catalog
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.records.store import Store
@@ -120,6 +122,7 @@ def plan(
     from mmpt_bench.runs.estimate import plan_summary
 
     request, wanted = requested(method, tasks, (adapter, other_base), recipe, options, base)
+    check_can_write(request.out)
     store = Store(request.out)
     planned = _plan(request, store, wanted)
     return plan_summary([planned], store)
@@ -298,6 +301,10 @@ def check(
     path = Path(file)
     if not path.is_file():
         raise RequestError(f"There is no file `{file}` to check.")
+    if path.suffix in (".yaml", ".yml"):
+        raise RequestError(
+            f"`{file}` is no Python file; `mmpt-bench run {shlex.quote(str(file))} --plan` checks an experiment."
+        )
     if method_catalog.is_method(path):
         from mmpt_bench.engine.adapters.check_method import check_method
         from mmpt_bench.engine.models.backbone import load_backbone

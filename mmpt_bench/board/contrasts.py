@@ -52,7 +52,8 @@ class Contrast:
     """`first` minus `second`, in the unit of the task; of the mean, as a fraction."""
     p_holm: float
     detectable: float | None
-    """What these seeds and images would have found 4 times of 5; None below six seeds at method scope."""
+    """What these seeds and images would have found 4 times of 5; None below six seeds at method scope, and where all
+    answers are alike."""
     better: str | None
     """At method scope both tests must agree; at checkpoint scope it is said of these checkpoints alone."""
     on_board: Comparison | None = None
@@ -186,10 +187,10 @@ def _detectable(contrast: Contrast, resampled: Resampled, n_compared: int) -> fl
     if contrast.scope == "method":
         if len(contrast.seeds) < SEEDS_TO_CLAIM:
             return None
-        return detectable_by_seeds(resampled, contrast.first, contrast.second, n_compared)
+        return detectable_by_seeds(resampled, contrast.first, contrast.second, n_compared) or None
     drawn = resampled.draws[:, resampled.column(contrast.first)] - resampled.draws[:, resampled.column(contrast.second)]
     z = NormalDist().inv_cdf(1 - SIGNIFICANT / (2 * n_compared)) + NormalDist().inv_cdf(0.8)
-    return z * float(drawn.std(ddof=1))
+    return z * float(drawn.std(ddof=1)) or None
 
 
 def _corrected(made: Sequence[Contrast]) -> list[Contrast]:

@@ -13,7 +13,8 @@ import click
 
 from mmpt_bench.cli.options import JSON, OUT, print_json
 from mmpt_bench.cli.streams import echo
-from mmpt_bench.common.errors import BenchError, RequestError, UntrustedRecord
+from mmpt_bench.common.errors import BenchError, UntrustedRecord
+from mmpt_bench.common.files import check_can_write
 
 NEEDED = {
     "torch": "2.6",
@@ -53,7 +54,7 @@ def doctor(out: Path, as_json: bool, is_repair: bool) -> None:
         print_json([asdict(f) for f in found])
     else:
         for f in found:
-            echo(f"{'ok     ' if f.ok else 'MISSING'} {f.what}: {f.found}{'. ' + f.helps if f.helps else ''}")
+            echo(f"{'ok     ' if f.ok else 'PROBLEM'} {f.what}: {f.found}{'. ' + f.helps if f.helps else ''}")
     sys.exit(0 if all(f.ok for f in found) else 3)
 
 
@@ -85,7 +86,7 @@ def findings(out: Path) -> Iterator[Finding]:
         yield _accelerator()
     yield Finding("cores", True, str(os.cpu_count()))
     yield _tried("embedded model", _embedded, "Install the package again: its weights are part of it.")
-    yield _tried("results folder", lambda: _results(out), "Name another one with `--out`.")
+    yield _tried("results folder", lambda: _results(out))
     free = shutil.disk_usage(next(p for p in (out.resolve(), *out.resolve().parents) if p.exists())).free
     yield Finding(
         "free disk", free > 2**30, f"{free / 2**30:.1f} GiB", "" if free > 2**30 else "Runs want at least 1 GiB."
@@ -118,13 +119,13 @@ def _accelerator() -> Finding:
     return Finding("accelerator", True, "none: the embedded backbone runs on the processor, a 7B one does not")
 
 
-def _tried(what: str, look: Callable[[], str], helps: str) -> Finding:
+def _tried(what: str, look: Callable[[], str], helps: str = "") -> Finding:
     try:
         return Finding(what, True, look())
     except UntrustedRecord as error:
         return Finding(what, False, str(error))
     except BenchError as error:
-        return Finding(what, False, str(error).removesuffix("."), helps)
+        return Finding(what, False, str(error).removesuffix(".") if helps else str(error), helps)
 
 
 def _embedded() -> str:
@@ -137,9 +138,7 @@ def _embedded() -> str:
 def _results(out: Path) -> str:
     from mmpt_bench.records.store import Store
 
-    there = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
-    if not (there.is_dir() and os.access(there, os.W_OK)):
-        raise RequestError(f"`{out}` cannot be written to")
+    check_can_write(out)
     if not out.exists():
         return f"`{out}` is not there yet: the first run makes it"
     n = len(Store(out).records())

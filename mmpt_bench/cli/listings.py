@@ -179,7 +179,7 @@ def _method(entry: entries.Entry, backbone: str) -> Fields:
         "backbone": backbone,
         "trainable": count,
         "total_of_the_backbone": total,
-        "share": count / total,
+        "share_of_the_backbone": count / total,
         **published,
     }
 
@@ -214,7 +214,7 @@ def _print_fields(shown: Fields, indent: str = "") -> None:
             for each in value:
                 click.echo(f"{indent}{name[:-1]} {each.get('task', '')}:")
                 _print_fields(each, indent + "  ")
-        elif name == "share":
+        elif name.startswith("share"):
             click.echo(f"{indent}{name}: {value:.4%}")
         elif isinstance(value, int) and not isinstance(value, bool):
             click.echo(f"{indent}{name}: {value:,}")

@@ -35,6 +35,6 @@ def print_plan(summary: PlanSummary, as_json: bool, **more: Any) -> None:
     for task in summary.tasks:
         echo(
             f"{task['task']} ({task['suite']}): {task['questions']:,} questions on {task['pictures']:,} images; "
-            f"two checkpoints differ detectably from about {task['detectable_difference']:.1%} accuracy on"
+            f"minimum detectable difference of two models (80 % power): about {task['detectable_difference']:.1%}"
         )
     echo(how_long(summary.cost))

@@ -30,6 +30,14 @@ SECRET_VALUE = re.compile(
 HIDDEN = "***"
 
 
+def check_can_write(folder: Path) -> None:
+    """Refuses a folder that cannot be written to or made (RequestError); makes nothing."""
+    there = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
+    # The folders of /proc say that they can be written to, and cannot.
+    if not (there.is_dir() and os.access(there, os.W_OK)) or there.is_relative_to("/proc"):
+        raise RequestError(f"`{folder}` cannot be written to. Name another folder with `--out`.")
+
+
 def check_name(name: str) -> str:
     """Returns a name that can stand for one file or folder; refuses every other one (RequestError)."""
     fault = ""

@@ -120,6 +120,8 @@ def write_report(
     Raises:
         RequestError: there is no such results folder or folder of images, or `file` is none to write to.
     """
+    if out.is_file():
+        raise RequestError(f"`{out}` is a file: `--out` names the results folder, `--file` the page to write.")
     if not out.is_dir():
         raise RequestError(
             f"There is no results folder `{out}`. `mmpt-bench run --method all --tasks all "

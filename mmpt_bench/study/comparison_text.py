@@ -107,26 +107,28 @@ def _of_pair(each: Contrast, board: Board, what: str) -> str:
         if each.better is not None:
             told = f"This checkpoint of {each.better} is better than that of {_other(each)}{where} on {what}: "
             return f"{told}by {size} {unit} ({basis}; {on}). Of the methods this says nothing: that takes seeds."
-        found = _amount(each.detectable or 0.0, each, board)
         return (
             f"These checkpoints of {each.first} and {each.second} are not significantly different{where} on {what}: "
-            f"{_ahead(each)} by {size} {unit} ({basis}; {on}); the minimum detectable "
-            f"difference (80 % power) is {found}."
+            f"{_ahead(each)} by {size} {unit} ({basis}; {on}){_could(each, board)}."
         )
     if each.better is not None:
         return f"{each.better} is better than {_other(each)} on {what}: by {size} {unit} ({basis}; {on})."
     flips = each.difference.p_sign_flip
     if each.p_holm <= SIGNIFICANT and flips is not None:
         basis += f", but the seeds alone do not agree: sign flips p {numbers.p_value(flips)}"
-    could = (
-        f"the minimum detectable difference (80 % power) is {_amount(each.detectable, each, board)}"
-        if each.detectable is not None
-        else f"with fewer than {SEEDS_TO_CLAIM} seeds no difference is significant"
-    )
     return (
         f"{each.first} and {each.second} are not significantly different on {what}: {_ahead(each)} by {size} {unit} "
-        f"({basis}; {on}); {could}."
+        f"({basis}; {on}){_could(each, board)}."
     )
+
+
+def _could(each: Contrast, board: Board) -> str:
+    """Returns what could have been found; nothing where all answers are alike."""
+    if each.scope == "method" and len(each.seeds) < SEEDS_TO_CLAIM:
+        return f"; with fewer than {SEEDS_TO_CLAIM} seeds no difference is significant"
+    if not each.detectable:
+        return ""
+    return f"; the minimum detectable difference (80 % power) is {_amount(each.detectable, each, board)}"
 
 
 def _on_board(each: Contrast, board: Board) -> str:
@@ -198,7 +200,7 @@ def tables(answer: ComparisonResult) -> list[Table]:
 def _differences_tables(answer: ComparisonResult) -> list[Table]:
     """Returns the differences of a pair by task, or of several pairs a table for each task; 80 columns are enough."""
     pairs = list(dict.fromkeys((each.first, each.second) for each in answer.contrasts))
-    names = ("Difference", "95 %\ninterval", "p here", "p on\nboard", "Found\nfrom", "Better")
+    names = ("Difference", "95 %\ninterval", "p", "p on\nboard", "Detect-\nable", "Better")
     if len(pairs) == 1:
         made = {"": _empty(" − ".join(pairs[0]), ("On", *names))}
     else:

@@ -71,6 +71,8 @@ WRONG = [
     ("report --out missing", 2, "no results folder `missing`", "mmpt-bench run"),
     ("score mee notes.txt", 2, "no task `mee`", "Did you mean `mme`"),
     ("check nofile.py", 2, "no file `nofile.py`", "check"),
+    ("report --out notes.txt", 2, "`notes.txt` is a file", "`--file` the page"),
+    ("run --plan --out notes.txt", 2, "`notes.txt` cannot be written to", "`--out`"),
     (f"run --method {'x' * 300}", 2, "x…x", "mmpt-bench ls methods"),
 ]
 
@@ -93,6 +95,14 @@ def test_a_wrong_request_is_one_short_sentence_and_what_helps(
     assert all(len(each) <= 200 for each in error.splitlines())
     assert "Traceback" not in err
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_check_says_what_checks_an_experiment(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("tasks: mme\n")
+    code, _, err = bench("check mine.yaml")
+    assert code == 2
+    assert "no Python file" in err
+    assert "mmpt-bench run mine.yaml --plan" in err
 
 
 def test_a_message_is_cut_at_its_first_sentence_and_never_inside_a_value() -> None:

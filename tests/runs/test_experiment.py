@@ -72,7 +72,7 @@ def test_what_is_given_takes_the_place_of_what_the_file_says(tmp_path: Path) -> 
         ("tasks: [mme, poep]", r"line 1, column 14: There is no task `poep`. Did you mean `pope`"),
         ("tasks: []", r"line 1, column 1: `tasks` is a list of names"),
         ("limit: 2\nseeds: [0, 0]", r"line 2, column 1: `seeds 0,0`"),
-        ("seeds: [0, a]", r"line 1, column 1: `seeds` is .* which is not a whole number or text or a list"),
+        ("seeds: [0, a]", r"line 1, column 1: `seeds` holds 'a' and is a list of whole numbers"),
         ("limit: 0", r"line 1, column 1: `limit 0`: 1 or more"),
         ("limit: true", r"line 1, column 1: `limit` is 'True', which is not a whole number or null"),
         ("data: nowhere", r"line 1, column 1: There is no folder or file `.*nowhere`"),

@@ -261,9 +261,9 @@ def test_headers_and_numbers_of_a_comparison_are_whole_in_80_columns(tmp_path: P
     for word in (
         "Difference",
         "interval",
-        "p here",
+        "p on",
         "board",
-        "Found",
+        "able",
         "Better",
         "Overall",
         "recovered",

@@ -95,6 +95,12 @@ def answer(board: Board, keys: Collection[str]) -> str:
 def _limit(board: Board) -> str:
     if board.is_smoke:
         return " in a smoke test, which is no result"
+    if board.suite.startswith("embedded-"):
+        return f" in the {board.suite.removeprefix('embedded-')} world" + _first(board)
+    return _first(board)
+
+
+def _first(board: Board) -> str:
     return f" (first {board.limit:,} questions a task only)" if board.limit is not None else ""
 
 
