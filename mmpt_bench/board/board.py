@@ -126,6 +126,13 @@ class Row:
     change: float | None = None
     """Of the overall score from the baseline, the untuned model; None where that has none, or it is that itself."""
     change_interval: Interval | None = None
+    forgetting: float | None = None
+    """Mean over tasks of how far it fell below the baseline, 0 where it did not, chance-corrected; None where the
+    baseline was not run, or it is that itself."""
+    forgetting_interval: Interval | None = None
+    """Over the tasks below the baseline: it holds 0 where noise explains them. None where there is none."""
+    forgot_most: str = ""
+    """The task that fell most; empty where none did."""
     unranked: str = ""
     """Why it has no place; empty where it has one."""
     retention: dict[str, Ratio] = dataclasses.field(default_factory=dict)

@@ -26,6 +26,8 @@ PROJECTOR = "projector"
 SUBJECT = "mmpt"
 """The method under study: what others are compared with where a board has it."""
 RATIOS = ("raw", "chance_corrected", "gain_recovered")
+Part = tuple[Resampled, float, float]
+"""A task's headline on resamples, its chance and its ceiling."""
 Figure = Callable[[str, tuple[str, ...], tuple[int, ...]], Resampled | None]
 """(task, labels, seeds) -> the headline of these rows on common resamples."""
 OVERALL = ""
@@ -70,7 +72,7 @@ def ranked(
 
     parts, why_not = _overall_parts(board, chosen, figure)
     reasons |= {label: why_not for label in chosen}
-    overall = average(parts) if parts else None
+    overall = average(list(parts.values())) if parts else None
     reference, projector, base = (_of_method(board, name, overall) for name in (FULL, PROJECTOR, FROZEN))
     board = replace(board, reference=reference, projector=projector, base=base)
     rows = {row.label: replace(row, unranked=reasons[row.label]) for row in board.rows}
@@ -79,7 +81,7 @@ def ranked(
         made = ranking(overall)
         comparisons[OVERALL] = made.comparisons
         for label in overall.methods:
-            rows[label] = _with_overall(rows[label], overall, made, board)
+            rows[label] = replace(_with_overall(rows[label], overall, made, board), **_forgetting(parts, label, base))
     headlines: dict[str, Resampled | None] = {}
     for column in board.columns:
         having = [row for row in rows.values() if column.task in row.cells]
@@ -128,18 +130,43 @@ def comparable(seeds: Mapping[str, set[int] | None]) -> tuple[list[str], tuple[i
     return [label for label in seeds if label not in without], tuple(sorted(shared)), without
 
 
-def _overall_parts(
-    board: Board, chosen: Sequence[str], figure: Figure
-) -> tuple[list[tuple[Resampled, float, float]], str]:
-    """Returns (the resampled tasks that are averaged, why there are none)."""
-    parts = []
+def _overall_parts(board: Board, chosen: Sequence[str], figure: Figure) -> tuple[dict[str, Part], str]:
+    """Returns (the resampled tasks that are averaged, by name; why there are none)."""
+    parts: dict[str, Part] = {}
     for column in board.columns if chosen else ():
         if column.counts:
             resampled = figure(column.task, tuple(chosen), board.seeds)
             if resampled is None:
-                return [], f"{column.title} has too few images to resample"
-            parts.append((resampled, column.chance, column.ceiling))
+                return {}, f"{column.title} has too few images to resample"
+            parts[column.task] = (resampled, column.chance, column.ceiling)
     return parts, ""
+
+
+def _forgetting(parts: Mapping[str, Part], label: str, base: str) -> dict[str, Any]:
+    """Returns how far a row fell below the baseline, as fields of it.
+
+    The interval is that of the mean of the tasks that are below it by their scores, which are not chosen anew in each
+    resample: the mean of what noise alone pushes below 0 would be above 0, and so would its interval.
+    """
+    changes = {}
+    for task, (resampled, chance, ceiling) in parts.items():
+        if base not in resampled.methods or label == base:
+            return {}
+        score, before = (float(resampled.estimates[resampled.column(name)]) for name in (label, base))
+        changes[task] = (score - before) / (ceiling - chance)
+    below = [task for task, change in changes.items() if change < 0]
+    if not below:
+        return {"forgetting": 0.0}
+    change, interval = _above(average([parts[task] for task in below]), label, base)
+    assert change is not None
+    assert interval is not None
+    share = len(below) / len(parts)
+    between = (-share * interval[1], -share * interval[0])
+    return {
+        "forgetting": -share * change,
+        "forgetting_interval": between,
+        "forgot_most": min(changes, key=lambda t: changes[t]),
+    }
 
 
 def runs_of(

@@ -52,6 +52,38 @@ def printed(board: Board, width: int) -> str:
     return console.export_text()
 
 
+def test_forgetting_is_the_mean_drop_below_the_baseline_and_names_the_task(tmp_path: Path) -> None:
+    store, seeds = store_in(tmp_path), range(8)
+    for of, base, lora, full in ((COLOURS, "11110", "10", "11111"), (SHAPES, "1110", "1111", "11110")):
+        add(store, base, recipe("frozen"), of)
+        for seed in seeds:
+            add(store, lora, recipe("lora", seed), of)
+            add(store, full, recipe("full", seed), of)
+    (board,) = made(store)
+    found = row(board, "lora")
+    # Colours fell from .8 to .5, chance-corrected from .6 to 0; Shapes rose and counts as 0.
+    assert found.forgetting == pytest.approx((0.6 + 0) / 2)
+    assert found.forgot_most == "colours"
+    low, high = found.forgetting_interval or (0, 0)
+    assert 0 < low < 0.3 < high
+    assert numbers.forgetting(found, board).endswith("most on Colours")
+    assert (row(board, "full").forgetting, row(board, "full").forgot_most) == (0, "")
+    assert row(board, "frozen").forgetting is None
+
+
+def test_forgetting_that_noise_explains_has_an_interval_that_holds_zero(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    add(store, "1" * 10 + "0" * 10, recipe("frozen"))
+    for seed in range(8):
+        # Right where the baseline is wrong, and one seed a little worse: 50, 50, ..., 45 of 100.
+        add(store, "0" * 10 + "1" * 10 if seed else "0" * 11 + "1" * 9, recipe("lora", seed))
+    (board,) = made(store)
+    found = row(board, "lora")
+    assert found.forgetting == pytest.approx(2 * 0.05 / 8)
+    low, high = found.forgetting_interval or (1, 0)
+    assert low < 0 < high
+
+
 def test_score_overall_and_centring_by_hand(tmp_path: Path) -> None:
     store = store_in(tmp_path)
     add(store, "1110")  # 75 of 100: centred (.75 - .5) / .5 = .5

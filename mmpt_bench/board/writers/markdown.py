@@ -29,6 +29,8 @@ FOOTNOTES = (
     "run of one seed may change the letters.",
     "**Gain** is over tuning the projector alone, in percentage points (MME: "
     "points). **Worst seed** is the lowest score of one training.",
+    "**Forgetting** is the mean over tasks of how far the method fell below the untuned baseline, 0 where it did not, "
+    "chance-corrected, in points, with the task that fell most. Its interval holds 0 where noise explains it.",
     "**Overall** is the mean over tasks of (score − chance) / (ceiling − chance), in percent: 0 is guessing, "
     "100 is everything right, below 0 is worse than guessing.",
     "**Intervals** are 95 %, of the score itself. With two seeds or more, seeds and images are resampled together; "
@@ -102,7 +104,7 @@ def _budget_md(board: Board) -> str:
 
 def _ranks_md(board: Board) -> str:
     titles = [markdown(column.title) for column in board.columns]
-    header = ["Place", "Method", "Overall", "Worst seed", "Gain", *titles, "Trainable", "Seeds", "Notes"]
+    header = ["Place", "Method", "Overall", "Worst seed", "Gain", "Forgetting", *titles, "Trainable", "Seeds", "Notes"]
     lines = []
     for row in board.rows:
         overall = (
@@ -110,7 +112,11 @@ def _ranks_md(board: Board) -> str:
             if row.place
             else numbers.NOTHING
         )
-        beside = (numbers.percent(row.worst), numbers.gain(row.gain, row.gain_interval))
+        beside = (
+            numbers.percent(row.worst),
+            numbers.gain(row.gain, row.gain_interval),
+            numbers.forgetting(row, board),
+        )
         scores = [numbers.score(c.score, column) if c else numbers.NOTHING for column, c in _cells(board, row)]
         notes = [*(["not ranked: " + row.unranked] if row.unranked else []), *row.flags]
         share, seeds = numbers.share(row), numbers.seeds(row)

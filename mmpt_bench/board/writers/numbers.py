@@ -76,6 +76,17 @@ def gain(value: float | None, between: Interval | None, column: Column | None = 
     return f"{scale * value:+.1f} ({scale * between[0]:.1f} to {scale * between[1]:.1f})"
 
 
+def forgetting(row: Row, board: Board) -> str:
+    """Returns how far a row fell below the baseline, and where most: "1.2 (0.3 to 2.1), most on CIFAR-10"."""
+    if row.forgetting is None:
+        return NOTHING
+    if row.forgetting_interval is None:
+        return "0.0"
+    low, high = row.forgetting_interval
+    title = next(column.title for column in board.columns if column.task == row.forgot_most)
+    return f"{100 * row.forgetting:.1f} ({100 * low:.1f} to {100 * high:.1f}), most on {title}"
+
+
 def legend(board: Board) -> str:
     """Returns what places and groups on a board mean, and its borderline pairs."""
     low, high = (f"{p:g}".removeprefix("0") for p in BORDERLINE)

@@ -147,6 +147,10 @@ def _ranks(board: Board, new: Collection[str], width: int) -> Table:
     def change(row: Row) -> str:
         return _two(numbers.signed(row.change), numbers.between(row.change_interval))
 
+    def forgetting(row: Row) -> str:
+        told = numbers.forgetting(row, board)
+        return rich_text(told.replace(" (", "\n(").replace(", most on ", "\n"))
+
     worst = width >= WIDE and any(len(row.seeds) > 1 for row in board.rows)
     shown: dict[str, Callable[[Row], str]] = {
         "Place": lambda row: _place(row, board),
@@ -154,6 +158,7 @@ def _ranks(board: Board, new: Collection[str], width: int) -> Table:
         "Overall": lambda row: _two(numbers.percent(row.overall), numbers.percents(row.overall_interval)),
         **({"vs. base": change} if changes else {}),
         **({"Worst seed": lambda row: numbers.percent(row.worst)} if worst else {}),
+        **({"Forgetting": forgetting} if width >= WIDE and changes else {}),
         **({"Trained": numbers.share} if width >= WIDE else {}),
         "Cost": numbers.cost,
         "Seeds": numbers.seeds,
