@@ -83,7 +83,7 @@ def read_image(value: Any, key: str, where: str, column: str = "image") -> LazyI
 
     Args:
         value: a PIL image, the hub's {"bytes", "path"}, an image file's bytes, as they are or as base64 text (a `data:`
-            address too), or the path of a file.
+            address too), the path of a file, or a function that makes the image.
         key: the image's identity; equal keys must be equal images.
         where: id of the sample, for messages.
         column: that the value is from, for messages.
@@ -104,6 +104,8 @@ def read_image(value: Any, key: str, where: str, column: str = "image") -> LazyI
         return LazyImage(key, lambda: decoded(value, Path(name).name, where), value)
     if hasattr(value, "convert"):
         return LazyImage(key, lambda: rgb(value, name, where), value)
+    if callable(value):
+        return LazyImage(key, lambda: rgb(value(), name, where))
     raise ValueError(f"column `{column}` holds {shown(value)}, not an image, in sample `{where}`")
 
 

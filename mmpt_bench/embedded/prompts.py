@@ -1,13 +1,15 @@
-"""The wordings of dev and of evaluation: data, as wordings.py is, in the words of the six benchmarks.
+"""The wordings of dev, of evaluation and of training splits: data, as wordings.py is, in the words of the benchmarks.
 
 Each task has three wordings on dev and four others on evaluation, and none of them is asked in pre-training, tuning or
 validation (a test holds it). An image is asked in one of them, in turn, so that wordings can be resampled beside
-images. Fields in braces are filled by suite.py, and by the task files where the prompt is the task's own.
+images. A task's training split is asked in the words of the tuning mixture ("tune"). Fields in braces are filled by suite.py, and by the task files where the prompt is the task's own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+from mmpt_bench.embedded import wordings
 
 YES_OR_NO = " Please answer yes or no."
 """How every question of MME ends."""
@@ -84,6 +86,15 @@ MME: dict[str, dict[str, Sequence[str]]] = {
     },
 }
 """By subtask."""
+_TUNED = wordings.DIRECT["tune"]
+MME["tune"] = {
+    "existence": _TUNED["existence"],
+    "count": [text for text in _TUNED["count"] if "{counted}" not in text],
+    "position": _TUNED["relation"],
+    "color": _TUNED["color"],
+    "OCR": _TUNED["text"],
+    "numerical_calculation": _TUNED["sum"],
+}
 WHOLE: dict[str, dict[str, Sequence[str]]] = {
     "dev": {
         "pope": (
@@ -146,3 +157,10 @@ WHOLE: dict[str, dict[str, Sequence[str]]] = {
     },
 }
 """By task; of MME, see above."""
+WHOLE["tune"] = {
+    "pope": _TUNED["existence"],
+    "vsr": [text.replace("{claim} .", "{caption}") for text in wordings.TRUE_FALSE["tune"] if "{claim} ." in text],
+    "snli_ve": [text.replace("{claim} .", "{hypothesis}") for text in wordings.ENTAIL["tune"] if "{claim} ." in text],
+    "cifar10": [text.replace("{options}", "{all_but_last} or {last}") for text in wordings.QUESTIONS["tune"]["options"]],
+    "mnist": wordings.QUESTIONS["tune"]["digit"],
+}

@@ -37,7 +37,10 @@ ASKED_OF_THINGS = (
     "?count", "?color", "?location", "?at", *["?caption"] * 8,
 )  # fmt: skip
 """What the tuning mixture asks about a scene of objects, each as often as it stands here."""
-TASK_PARTS = ("evaluation", "dev")
+TASK_PARTS = {"evaluation": "evaluation", "dev": "dev", "train": "tune"}
+"""Parts of a task, and what their scenes, digits and wordings are called: training splits share those of the mixture."""
+TRAIN_ROWS = 2_400
+"""Rows of each task's training split."""
 HASTE = 2.1
 """How much more a digit varies than in pre-training: turned, sheared, shrunk and off the middle."""
 CORPUS_SIZE, VALIDATION_SIZE = 20_000, 384
@@ -68,7 +71,7 @@ def rows(task: str, part: str = "evaluation", of: str = SHIFTED) -> list[Row]:
     """Returns a task's rows in the hub's schema, images drawn.
 
     Args:
-        part: "evaluation", or "dev", on which learning rates are searched and the world's strength is set.
+        part: "evaluation"; "dev", on which learning rates are searched and the world's strength is set; "train".
         of: one of the `WORLDS`.
 
     Raises:
@@ -77,7 +80,10 @@ def rows(task: str, part: str = "evaluation", of: str = SHIFTED) -> list[Row]:
     """
     if part not in TASK_PARTS:
         raise ValueError(f"the embedded suite has no part `{part}`: {' or '.join(TASK_PARTS)}")
-    made = _ROWS[task](np.random.default_rng(derive(VERSION, f"{part}/{task}")), part)
+    made = _ROWS[task](np.random.default_rng(derive(VERSION, f"{part}/{task}")), TASK_PARTS[part])
+    if part == "train":
+        # Training takes some of them.
+        return [{n: functools.partial(show, v, of) if isinstance(v, Scene) else v for n, v in row.items()} for row in made]
     shown = {id(scene): show(scene, of) for row in made for scene in row.values() if isinstance(scene, Scene)}
     return [{name: shown.get(id(value), value) for name, value in row.items()} for row in made]
 
@@ -151,6 +157,12 @@ def _scenes(rng: np.random.Generator, part: str, n: int, make: Callable[[Scene],
     return made
 
 
+def _n_images(task: str, part: str) -> int:
+    """Returns the images of a part; for MME, of a subtask."""
+    rows_an_image = {"mme": 12, "pope": 12, "snli_ve": 3}
+    return TRAIN_ROWS // rows_an_image.get(task, 1) if part == "tune" else N_IMAGES[task]
+
+
 def _in_turn(wordings: Sequence[str], index: int) -> str:
     """Returns the wording that the image of a number is asked in."""
     return wordings[index % len(wordings)]
@@ -158,10 +170,10 @@ def _in_turn(wordings: Sequence[str], index: int) -> str:
 
 def _mme(rng: np.random.Generator, part: str) -> list[Row]:
     made: list[Row] = []
-    n = N_IMAGES["mme"]
+    n, known = _n_images("mme", part), world.HELD_OUT.get(part, frozenset())
     makers = {"existence": _existence, "count": _count, "position": _position, "color": _color}
     for category, make in makers.items():
-        drawn = _scenes(rng, part, n, functools.partial(make, rng, world.HELD_OUT[part]))
+        drawn = _scenes(rng, part, n, functools.partial(make, rng, known))
         for index, (scene, yes, no) in enumerate(drawn):
             made += _pair(part, category, index, scene, yes, no)
     for index in range(n):
@@ -234,7 +246,7 @@ STRATEGIES = ("adversarial", "popular", "random")
 
 def _pope(rng: np.random.Generator, part: str) -> list[Row]:
     """Returns, for each image and strategy, two questions about shapes that are there and two about absent ones."""
-    n, wordings = N_IMAGES["pope"], prompts.WHOLE[part]["pope"]
+    n, wordings = _n_images("pope", part), prompts.WHOLE[part]["pope"]
     scenes = _scenes(rng, part, n, lambda scene: scene if len({t.shape for t in scene.things}) >= 2 else None)
     frequent = [t.shape for scene in scenes for t in scene.things]
     popular = sorted(world.SHAPES, key=lambda shape: -frequent.count(shape))[:5]
@@ -275,7 +287,7 @@ def _vsr(rng: np.random.Generator, part: str) -> list[Row]:
         caption = f"The {a} is {said} the {b}."
         return {"image": scene, "caption": caption, "label": int(truth), "relation": said, "subj": a, "obj": b}
 
-    made = _scenes(rng, part, N_IMAGES["vsr"], captioned)
+    made = _scenes(rng, part, _n_images("vsr", part), captioned)
     wordings = prompts.WHOLE[part]["vsr"]
     return [
         row | {"image_link": f"scenes/{index:06d}.jpg", "wording": _in_turn(wordings, index)}
@@ -284,10 +296,12 @@ def _vsr(rng: np.random.Generator, part: str) -> list[Row]:
 
 
 def _snli_ve(rng: np.random.Generator, part: str) -> list[Row]:
+    known = world.HELD_OUT.get(part, frozenset())
+
     def stated(scene: Scene) -> list[Row] | None:
         skills = [str(skill) for skill in rng.permutation(statements.SKILLS)[:2]]
-        true = statements.claim(scene, rng, True, skills[0], world.HELD_OUT[part])
-        false = statements.claim(scene, rng, False, skills[1], world.HELD_OUT[part])
+        true = statements.claim(scene, rng, True, skills[0], known)
+        false = statements.claim(scene, rng, False, skills[1], known)
         if true is None or false is None:
             return None
         thing = scene.things[int(rng.integers(len(scene.things)))]
@@ -298,7 +312,7 @@ def _snli_ve(rng: np.random.Generator, part: str) -> list[Row]:
             for label, said in enumerate((true.statement, neutral, false.statement))
         ]
 
-    made = _scenes(rng, part, N_IMAGES["snli_ve"], stated)
+    made = _scenes(rng, part, _n_images("snli_ve", part), stated)
     wordings = prompts.WHOLE[part]["snli_ve"]
     return [
         row | {"filename": f"{index:06d}.jpg", "wording": _in_turn(wordings, index)}
@@ -308,7 +322,7 @@ def _snli_ve(rng: np.random.Generator, part: str) -> list[Row]:
 
 
 def _cifar10(rng: np.random.Generator, part: str) -> list[Row]:
-    left = dict.fromkeys(world.SHAPES, N_IMAGES["cifar10"] // len(world.SHAPES))
+    left = dict.fromkeys(world.SHAPES, _n_images("cifar10", part) // len(world.SHAPES))
     made: list[Row] = []
     wordings = prompts.WHOLE[part]["cifar10"]
     while any(left.values()):
@@ -323,10 +337,13 @@ def _cifar10(rng: np.random.Generator, part: str) -> list[Row]:
 
 def _mnist(rng: np.random.Generator, part: str) -> list[Row]:
     own, wordings = world.DIGIT_ROWS[part], prompts.WHOLE[part]["mnist"]
-    chosen = rng.choice(np.arange(own.start, own.stop), min(N_IMAGES["mnist"], len(own)), replace=False)
+    is_train = part == "tune"
+    n = _n_images("mnist", part) if is_train else min(N_IMAGES["mnist"], len(own))
+    # In training a digit is shown several times, written and shifted anew.
+    chosen = rng.choice(np.arange(own.start, own.stop), n, replace=is_train)
     return [
         {
-            "image": Scene("gray", digit_row=int(row), hand=world.random_hand(rng, HASTE), seed=int(row)),
+            "image": Scene("gray", digit_row=int(row), hand=world.random_hand(rng, HASTE), seed=index if is_train else int(row)),
             "label": world.digit_label(int(row)),
             "wording": _in_turn(wordings, index),
         }

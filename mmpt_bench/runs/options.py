@@ -265,6 +265,7 @@ def _train_data(options: Options) -> TrainData:
         images=_path(options.get("train_images")),
         decontaminated=options.get("decontaminate", False),
         data=_path(options.get("data")),
+        embedded=options.get("backbone", EMBEDDED) == EMBEDDED and options.get("data") is None,
         collections=tuple(image_folders(pairs(options.get("images", ()))).items()),
         dataset=names.get(source.removeprefix("task:"), ""),
         columns=_train_columns(options),

@@ -39,6 +39,8 @@ class TrainData:
     """Without the tasks whose images or labels are evaluated."""
     data: Path | None = None
     """Folder of real data in the hub's schema, for a task's training split."""
+    embedded: bool = False
+    """A task's training split is generated, where no folder is given."""
     collections: tuple[tuple[str, Path], ...] = ()
     """Collection -> folder, of images that a task's rows name."""
     dataset: str = ""
@@ -148,7 +150,8 @@ def _task_corpus(wanted: TrainData) -> Corpus:
     task = task.on(task.data.named(wanted.dataset)) if wanted.dataset else task
     task = task.on(task.data.training_split())
     columns = tuple(("", column, own) for column, own in wanted.columns)
-    rows = rows_of(task, Where(wanted.data, dict(wanted.collections), offline=wanted.offline, columns=columns))
+    where = Where(wanted.data, dict(wanted.collections), wanted.embedded, wanted.offline, columns=columns)
+    rows = rows_of(task, where)
     made = samples(task, rows)
 
     def example(index: int) -> Example:

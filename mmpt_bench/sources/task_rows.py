@@ -105,7 +105,8 @@ def rows_of(task: Task, where: Where, need_images: bool = True) -> Rows:
             f"The embedded suite has no task `{task.name}`: pass `--data DIR` with its rows, or give the task "
             "`make_rows`."
         )
-    return suite.source(task.name, "dev" if where.is_dev else "evaluation", where.world)
+    part = "dev" if where.is_dev else "train" if task.data.split == "train" else "evaluation"
+    return suite.source(task.name, part, where.world)
 
 
 def columns_of(task: Task, columns: Columns) -> dict[str, str]:
