@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from mmpt_bench.common.errors import RequestError
@@ -81,6 +81,10 @@ class Corpus:
     """In one example."""
     faults: tuple[str, ...] = ()
     """Examples that cannot be used, each with the reason: training on the corpus is refused."""
+    replayed: tuple[Corpus, ...] = ()
+    """Earlier training data, mixed into the batches in equal parts."""
+    share: float = 0.0
+    """Of all examples of a training, those that are replayed."""
 
     def without(self, train: Collection[int], validation: Collection[int]) -> Corpus:
         """Returns this corpus without some training and validation examples, as a corpus of its own.
@@ -117,15 +121,67 @@ class Corpus:
         name, fingerprint = f"{self.name}@{fraction:g}", content_key([self.fingerprint, "first", size])
         return dataclasses.replace(self, name=name, fingerprint=fingerprint, size=size, whole=self.fingerprint)
 
+    def with_replay(self, earlier: Sequence[Corpus], share: float) -> Corpus:
+        """Returns this corpus with `share` of a training's examples from earlier ones, as a corpus of its own."""
+        if not earlier:
+            return self
+        name = f"{self.name}, {share:g} replayed of {', '.join(each.name for each in earlier)}"
+        parts = [self.fingerprint, "replay", share, [each.fingerprint for each in earlier]]
+        return dataclasses.replace(
+            self, name=name, fingerprint=content_key(parts, 64), replayed=tuple(earlier), share=share
+        )
+
     def batches(self, seed: int, steps: int, batch_size: int, first: int = 0) -> Iterator[list[Example]]:
-        """Yields a run's batches from step `first` on; each epoch has an order of its own, from the seed alone."""
+        """Yields a run's batches from step `first` on; each epoch has an order of its own, from the seed alone.
+
+        Of `steps * batch_size` examples, `share` are replayed, rounded, at places drawn from the seed.
+        """
+        sources = [self, *self.replayed]
+        orders = [each._order(derive(seed, f"replay {k}" if k else "data")) for k, each in enumerate(sources)]
+        places = self._places(seed, steps * batch_size)
+        for step in range(steps):
+            taken = [(k, next(orders[k])) for k in places[step * batch_size : (step + 1) * batch_size]]
+            if step >= first:
+                yield [sources[k].example(i) for k, i in taken]
+
+    def _order(self, seed: int) -> Iterator[int]:
         import numpy as np
 
-        rng = np.random.default_rng(derive(seed, "data"))
-        order: list[int] = []
-        for step in range(steps):
-            while len(order) < batch_size:
-                order.extend(int(i) for i in rng.permutation(self.size))
-            taken, order = order[:batch_size], order[batch_size:]
-            if step >= first:
-                yield [self.example(i) for i in taken]
+        rng = np.random.default_rng(seed)
+        while True:
+            yield from map(int, rng.permutation(self.size))
+
+    def _places(self, seed: int, n: int) -> list[int]:
+        """Returns where each example of a training is from: 0, its own, or the number of what is replayed, from 1."""
+        import numpy as np
+
+        found = [0] * n
+        if self.replayed:
+            at = np.random.default_rng(derive(seed, "replay")).permutation(n)[: round(self.share * n)]
+            for number, place in enumerate(at):
+                found[place] = 1 + number % len(self.replayed)
+        return found
+
+
+def joined(corpora: Sequence[Corpus]) -> Corpus:
+    """Returns the union of several corpora, every example as likely as any other, as a corpus of its own."""
+
+    def at(index: int, is_validation: bool) -> Example:
+        for each in corpora:
+            size = each.validation_size if is_validation else each.size
+            if index < size:
+                return each.validation(index) if is_validation else each.example(index)
+            index -= size
+        raise IndexError(index)
+
+    names = sorted(each.name for each in corpora)
+    return Corpus(
+        name=" + ".join(names),
+        fingerprint=content_key(["joint", [each.fingerprint for each in corpora]], 64),
+        size=sum(each.size for each in corpora),
+        example=lambda index: at(index, False),
+        validation_size=sum(each.validation_size for each in corpora),
+        validation=lambda index: at(index, True),
+        most_exchanges=max(each.most_exchanges for each in corpora),
+        faults=tuple(fault for each in corpora for fault in each.faults),
+    )

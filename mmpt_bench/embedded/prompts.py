@@ -2,7 +2,8 @@
 
 Each task has three wordings on dev and four others on evaluation, and none of them is asked in pre-training, tuning or
 validation (a test holds it). An image is asked in one of them, in turn, so that wordings can be resampled beside
-images. A task's training split is asked in the words of the tuning mixture ("tune"). Fields in braces are filled by suite.py, and by the task files where the prompt is the task's own.
+images. A task's training split is asked in the words of the tuning mixture ("tune"). Fields in braces are filled by
+suite.py, and by the task files where the prompt is the task's own.
 """
 
 from __future__ import annotations
@@ -161,6 +162,8 @@ WHOLE["tune"] = {
     "pope": _TUNED["existence"],
     "vsr": [text.replace("{claim} .", "{caption}") for text in wordings.TRUE_FALSE["tune"] if "{claim} ." in text],
     "snli_ve": [text.replace("{claim} .", "{hypothesis}") for text in wordings.ENTAIL["tune"] if "{claim} ." in text],
-    "cifar10": [text.replace("{options}", "{all_but_last} or {last}") for text in wordings.QUESTIONS["tune"]["options"]],
+    "cifar10": [
+        text.replace("{options}", "{all_but_last} or {last}") for text in wordings.QUESTIONS["tune"]["options"]
+    ],
     "mnist": wordings.QUESTIONS["tune"]["digit"],
 }

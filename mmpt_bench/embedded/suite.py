@@ -38,7 +38,7 @@ ASKED_OF_THINGS = (
 )  # fmt: skip
 """What the tuning mixture asks about a scene of objects, each as often as it stands here."""
 TASK_PARTS = {"evaluation": "evaluation", "dev": "dev", "train": "tune"}
-"""Parts of a task, and what their scenes, digits and wordings are called: training splits share those of the mixture."""
+"""Parts of a task, and what their scenes, digits and wordings are called; a training split shares the mixture's."""
 TRAIN_ROWS = 2_400
 """Rows of each task's training split."""
 HASTE = 2.1
@@ -83,7 +83,9 @@ def rows(task: str, part: str = "evaluation", of: str = SHIFTED) -> list[Row]:
     made = _ROWS[task](np.random.default_rng(derive(VERSION, f"{part}/{task}")), TASK_PARTS[part])
     if part == "train":
         # Training takes some of them.
-        return [{n: functools.partial(show, v, of) if isinstance(v, Scene) else v for n, v in row.items()} for row in made]
+        return [
+            {n: functools.partial(show, v, of) if isinstance(v, Scene) else v for n, v in row.items()} for row in made
+        ]
     shown = {id(scene): show(scene, of) for row in made for scene in row.values() if isinstance(scene, Scene)}
     return [{name: shown.get(id(value), value) for name, value in row.items()} for row in made]
 
@@ -343,7 +345,9 @@ def _mnist(rng: np.random.Generator, part: str) -> list[Row]:
     chosen = rng.choice(np.arange(own.start, own.stop), n, replace=is_train)
     return [
         {
-            "image": Scene("gray", digit_row=int(row), hand=world.random_hand(rng, HASTE), seed=index if is_train else int(row)),
+            "image": Scene(
+                "gray", digit_row=int(row), hand=world.random_hand(rng, HASTE), seed=index if is_train else int(row)
+            ),
             "label": world.digit_label(int(row)),
             "wording": _in_turn(wordings, index),
         }

@@ -29,6 +29,9 @@ class Recipe:
     world_size: int = 1
     method_fingerprint: str = ""
     """Of the method's file, where it is a user's own; empty for a built-in one."""
+    stage: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Of a stream: "strategy"; "order", the tasks up to this one; "after", the runs of the stages before it. Empty for
+    a training that begins from the method's own initial values."""
 
     def __post_init__(self) -> None:
         """Raises FieldError for what no run can have."""

@@ -12,7 +12,7 @@ LATER: dict[str, Any] = {
     **{"changed": None, "guard": True, "answers_bytes": 0, "answers_sha256": "", "notes": ""},
     **{"n_read_otherwise": None, "n_reasoning": None, "n_unfinished": None, "threads": "", "optimizer_state": ""},
     **{"own_process": False, "cpu_seconds": None, "resident_bytes": None},
-    **{"others_cpu_seconds": None, "eval_others_cpu_seconds": None},
+    **{"others_cpu_seconds": None, "eval_others_cpu_seconds": None, "stage": {}},
 }
 """Fields that records of earlier versions lack, and what is taken for them there."""
 
@@ -48,6 +48,8 @@ class Identity:
     world_size: int = 1
     method_fingerprint: str = ""
     """Of the method's file, where it is a user's own."""
+    stage: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """As of a `Recipe`: empty for what is no stage of a stream."""
     notes: str = ""
     """What must be said beside its scores: an adapter's other base, what of it is not read."""
     changed: dict[str, Any] | None = None

@@ -19,11 +19,12 @@ from mmpt_bench.evaluation.scoring import scored
 from mmpt_bench.records import keys
 from mmpt_bench.records.environment import environment
 from mmpt_bench.records.record import Record
-from mmpt_bench.records.run_folder import ADAPTER, TENSORS, RunFolder
+from mmpt_bench.records.run_folder import TENSORS, RunFolder
 from mmpt_bench.records.store import Store
 from mmpt_bench.runs.bad_items import check_examples
 from mmpt_bench.runs.events import Reporter
 from mmpt_bench.runs.plan import Job, Plan
+from mmpt_bench.runs.stages import begin, load_trained
 from mmpt_bench.sources.prepared import PreparedTask
 
 if TYPE_CHECKING:
@@ -199,24 +200,36 @@ def _train(session: Session, job: Job, folder: RunFolder, handle: Handle) -> dic
     known = folder.training()
     if known is not None:
         folder.drop_checkpoint()
-        _load(folder, known["sha256"], handle)
+        load_trained(folder, handle, known)
         return known
     config = TrainingConfig(recipe.budget, job.method.learning_rate, recipe.seed)
     log: list[dict[str, Any]] = []
 
     def on_step(step: Step) -> None:
         report.train_step(job, step)
-        log.append(dataclasses.asdict(step))
+        log.append(step.row)
         if len(log) >= STEPS_A_WRITE:
             folder.log_steps(log)
             log.clear()
 
     def on_start(steps: Sequence[Step]) -> None:
-        folder.start_log([dataclasses.asdict(step) for step in steps])
+        folder.start_log([step.row for step in steps])
 
     try:
-        corpus, checkpoint, stopping = session.plan.prepared.corpus, folder.checkpoint, session.stopping
-        result = train(session.backbone, handle, corpus, config, checkpoint, on_step, stopping, on_start, report.said)
+        prepared, checkpoint, stopping = session.plan.prepared, folder.checkpoint, session.stopping
+        terms = begin(session.store, session.backbone, recipe, prepared.before, handle)
+        result = train(
+            session.backbone,
+            handle,
+            prepared.corpus,
+            config,
+            checkpoint,
+            on_step,
+            stopping,
+            on_start,
+            report.said,
+            terms,
+        )
     finally:
         folder.log_steps(log)
     if result.left_out:
@@ -231,16 +244,6 @@ def _train(session: Session, job: Job, folder: RunFolder, handle: Handle) -> dic
     more = {"adapter_bytes": tensors.stat().st_size, "sha256": file_sha256(tensors), "train_key": recipe.train_key}
     folder.finish_training(part, known := dataclasses.asdict(result) | more)
     return known
-
-
-def _load(folder: RunFolder, sha256: str, handle: Handle) -> None:
-    """Puts a stored adapter's values into an attached one; raises UntrustedRecord where its bytes have changed."""
-    from mmpt_bench.engine.adapters.saved import read_adapter
-
-    tensors = folder.path(ADAPTER, TENSORS)
-    if not tensors.is_file() or file_sha256(tensors) != sha256:
-        raise UntrustedRecord(f"The adapter in `{folder.name}` is damaged. Delete that folder to train it again.")
-    handle.load(read_adapter(folder.path(ADAPTER)))
 
 
 def _evaluate(session: Session, job: Job, folder: RunFolder, base: Record, item: PreparedTask) -> Record:
@@ -306,6 +309,8 @@ def _answers(session: Session, job: Job, folder: RunFolder, item: PreparedTask) 
 
 def _base_record(session: Session, job: Job, handle: Handle | None = None) -> Record:
     """Returns what all records of a run share, as a failure without a reason; `handle` is None where none was made."""
+    import torch
+
     from mmpt_bench.engine.adapters.saved import public_name
 
     recipe, suite = job.recipe, session.plan.request.suite
@@ -328,6 +333,7 @@ def _base_record(session: Session, job: Job, handle: Handle | None = None) -> Re
         dtype=recipe.dtype,
         world_size=recipe.world_size,
         method_fingerprint=recipe.method_fingerprint,
+        stage=recipe.stage,
         learning_rate_source=job.rate_source,
         task="",
         status="failed",
@@ -335,15 +341,9 @@ def _base_record(session: Session, job: Job, handle: Handle | None = None) -> Re
         trainable=handle.size if handle else 0,
         total=sum(p.numel() for p in session.backbone.model.parameters()),
         environment=environment()
-        | {"device": session.backbone.device, "threads": _threads()}
+        | {"device": session.backbone.device, "threads": int(torch.get_num_threads())}
         | ({"decoding": decoding} if (decoding := session.backbone.decoding) else {}),
     )
-
-
-def _threads() -> int:
-    import torch
-
-    return int(torch.get_num_threads())
 
 
 def _now() -> str:

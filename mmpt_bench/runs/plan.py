@@ -143,6 +143,7 @@ def _recipe(request: Request, entry: Entry, method: Any, seed: int, prepared: Pr
         seed=seed if method.trains else 0,
         dtype=keys.precision(request.dtype),
         method_fingerprint=own_fingerprint(entry),
+        stage=request.stage,
     )
 
 
@@ -159,7 +160,7 @@ def _with_rate(
         method.name,
         dataclasses.asdict(method),
         prepared.backbone_fingerprint,
-        corpus.whole or corpus.fingerprint,
+        request.rates_of or corpus.whole or corpus.fingerprint,
         request.budget,
         keys.precision(request.dtype),
         dataclasses.asdict(type(method)()),
@@ -167,5 +168,5 @@ def _with_rate(
     found = learning_rates.look_up(known, wanted)
     if found is None:
         return method, "documented default, not searched"
-    said = found[1] + (", on the whole corpus" if corpus.whole else "")
+    said = found[1] + (", on other training data" if request.rates_of else ", on the whole corpus" * bool(corpus.whole))
     return dataclasses.replace(method, learning_rate=found[0]), said

@@ -64,6 +64,10 @@ class Request:
     """In half precision, ask close calls again the plain way."""
     on_bad_item: str = FAIL
     """What is done about images, questions and examples that cannot be used."""
+    stage: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Of a stream: as of a `Recipe`."""
+    rates_of: str = ""
+    """Fingerprint of other training data, whose searched learning rates are taken; empty: those of its own."""
     variants: dict[str, tuple[dict[str, str], ...]] = dataclasses.field(default_factory=dict)
     """Method name -> the hyperparameters, as text, of each of its variants; a method that is not here has one."""
 
@@ -179,6 +183,8 @@ def from_recipe(recipe: Recipe, request: Request) -> Request:
     check_backbone(recipe.backbone)
     if keys.option(recipe.dtype) not in DTYPES:
         raise unknown_name("dtype", recipe.dtype, DTYPES)
+    if recipe.stage:
+        raise RequestError("The recipe is of one stage of a stream: `mmpt-bench stream` runs it after those before it.")
     if recipe.method_fingerprint:
         raise RequestError(f"The recipe is of a file of your own: run it with `--method ./{recipe.method[:100]}.py`.")
     train = request.train

@@ -71,6 +71,8 @@ class Prepared:
     tasks: dict[str, PreparedTask]
     corpus: Corpus
     backbone_fingerprint: str
+    before: tuple[Corpus, ...] = ()
+    """Training data of the stages before, of a stream."""
 
     @property
     def notes(self) -> list[str]:

@@ -118,7 +118,7 @@ def resample_all(
             seeds,
             np.array([_defined(of, name) for of in by_tally]).reshape(shape),
             draws[name],
-            _over_seeds(draws[name], seed),
+            over_seeds(draws[name], seed),
         )
         for name in figures
     }
@@ -222,7 +222,7 @@ def _drawn(
     return found
 
 
-def _over_seeds(draws: np.ndarray, seed: int) -> np.ndarray:
+def over_seeds(draws: np.ndarray, seed: int) -> np.ndarray:
     """Returns the means over seeds drawn with replacement, (resamples, methods), of (resamples, methods, seeds)."""
     n_resamples, _, n_seeds = draws.shape
     rng = np.random.default_rng(derive(seed, "seeds"))

@@ -184,10 +184,15 @@ class Losses:
 
     def sum_of(self, ready: Ready, chosen: list[int]) -> tuple[Tensor, int]:
         """Returns (sum of the answer tokens' cross-entropy, number of those tokens) of a micro-batch."""
-        with self.backbone.computing(), self._skipped():
-            return self._sum_of(ready, chosen)
+        logits, labels = self.answers(ready, chosen)
+        return functional.cross_entropy(logits, labels, reduction="sum"), len(labels)
 
-    def _sum_of(self, ready: Ready, chosen: list[int]) -> tuple[Tensor, int]:
+    def answers(self, ready: Ready, chosen: list[int]) -> tuple[Tensor, Tensor]:
+        """Returns (logits of the answer tokens of a micro-batch in float32, (tokens, words); the tokens themselves)."""
+        with self.backbone.computing(), self._skipped():
+            return self._answers(ready, chosen)
+
+    def _answers(self, ready: Ready, chosen: list[int]) -> tuple[Tensor, Tensor]:
         backbone = self.backbone
         batch: dict[str, Any] = backbone.pad([ready.rows[i] for i in chosen], "right")
         labels = batch.pop("labels")[:, 1:]
@@ -198,8 +203,7 @@ class Losses:
         else:
             batch |= backbone.inputs(images)
         if self.is_plain:
-            logits = backbone.model(**batch, use_cache=False).logits[:, :-1][known]
-            return functional.cross_entropy(logits.float(), labels[known], reduction="sum"), int(known.sum())
+            return backbone.model(**batch, use_cache=False).logits[:, :-1][known].float(), labels[known]
         head = backbone.model.get_submodule(backbone.anatomy.lm_head)
         # Only labelled positions reach the head, in any version of transformers and whatever stands behind the head.
         hook = head.register_forward_pre_hook(lambda module, args: (args[0][:, :-1][known],))
@@ -208,5 +212,4 @@ class Losses:
                 logits = backbone.model(**batch, use_cache=False).logits
         finally:
             hook.remove()
-        loss = functional.cross_entropy(logits.float(), labels[known], reduction="sum")
-        return loss, int(known.sum())
+        return logits.float(), labels[known]

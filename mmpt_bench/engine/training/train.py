@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from mmpt_bench.common.errors import Interrupted, RunFailed
 from mmpt_bench.common.hashing import derive
@@ -33,6 +34,7 @@ from mmpt_bench.engine.training.memory import (
     shortage,
     steady_malloc,
 )
+from mmpt_bench.engine.training.objective import Term
 from mmpt_bench.engine.training.reached import Reached
 from mmpt_bench.records.budget import Budget
 from mmpt_bench.records.keys import check_precision
@@ -62,6 +64,13 @@ class Step:
     seconds: float
     """Since training began, with earlier sittings, and with what was spared by an earlier method (`FeatureCache`)."""
     peak_bytes: int
+    terms: dict[str, float] = dataclasses.field(default_factory=dict)
+    """What was added to the loss, by name; `loss` is without them."""
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """Returns its fields as train.jsonl holds them."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if name != "terms" or value}
 
 
 @dataclass(frozen=True)
@@ -123,6 +132,7 @@ def train(
     stopping: Callable[[], bool] = lambda: False,
     on_start: Callable[[Sequence[Step]], None] = lambda steps: None,
     say: Callable[[str], None] = lambda text: None,
+    terms: Sequence[Term] = (),
 ) -> Trained:
     """Trains an attached adapter to the end of its budget, from its checkpoint where there is one.
 
@@ -133,6 +143,7 @@ def train(
         stopping: asked after every step; when it says so, a checkpoint is written and `Interrupted` raised.
         say: told once where the method needs whole images, and nothing can be shared.
         on_start: told, before the first step, of the steps that the checkpoint holds.
+        terms: what is added to the loss.
 
     Raises:
         RequestError: the corpus holds conversations and the backbone has no form for them, or an example is too long;
@@ -146,7 +157,7 @@ def train(
     if corpus.most_exchanges > 1:
         backbone.target([Exchange("q", "a")] * 2)
     steady_malloc()
-    training = _Training(backbone, handle, config)
+    training = _Training(backbone, handle, config, terms)
     checkpoints = None if checkpoint is None else Checkpoints(checkpoint)
     if checkpoints is not None and (state := checkpoints.last()) is not None:
         training.restore(state)
@@ -177,8 +188,8 @@ def train(
 class _Training:
     """A training under way: all that one step leaves to the next, which is what a checkpoint holds."""
 
-    def __init__(self, backbone: Backbone, handle: Handle, config: TrainingConfig) -> None:
-        self._backbone, self._handle, self._config = backbone, handle, config
+    def __init__(self, backbone: Backbone, handle: Handle, config: TrainingConfig, terms: Sequence[Term]) -> None:
+        self._backbone, self._handle, self._config, self._terms = backbone, handle, config, terms
         self._is_first, self._clock = first_here(), CpuClock()
         self._peak = PeakMemory(backbone.device)
         self.masters = Masters(handle)
@@ -217,7 +228,7 @@ class _Training:
         self.masters.zero_gradients()
         ready = losses.ready(examples)
         self._left_out += ready.left_out
-        loss, self._micro_batch = _backward(losses, ready, self.masters, self._micro_batch)
+        loss, added, self._micro_batch = _backward(losses, ready, self.masters, self._micro_batch, self._terms)
         self._reached.note()
         self._reached.judge(self.done + 1, budget.steps)
         norm = nn.utils.clip_grad_norm_(self.parameters, budget.max_grad_norm).item()
@@ -226,7 +237,7 @@ class _Training:
             raise RunFailed(f"step {self.done + 1}: {found}: not finite")
         self._optimizer.step()
         self.masters.write()
-        self.steps.append(Step(self.done + 1, loss, rate, norm, self._seconds(), self._peak_bytes()))
+        self.steps.append(Step(self.done + 1, loss, rate, norm, self._seconds(), self._peak_bytes(), added))
         return self.steps[-1]
 
     def state(self) -> dict[str, Any]:
@@ -304,18 +315,25 @@ def _training_mode(backbone: Backbone, masters: Masters) -> Iterator[None]:
         masters.close()
 
 
-def _backward(losses: Losses, ready: Ready, masters: Masters, micro: int) -> tuple[float, int]:
-    """Returns (mean loss, micro-batch), leaving the batch's gradients; memory that runs out halves the micro-batch.
+def _backward(
+    losses: Losses, ready: Ready, masters: Masters, micro: int, terms: Sequence[Term]
+) -> tuple[float, dict[str, float], int]:
+    """Returns (mean loss, added terms, micro-batch), leaving the batch's gradients; too little memory halves it.
 
-    The gradient is that of the whole batch's mean over answer tokens, however it is cut.
+    The gradient is that of the whole batch's mean over answer tokens, however it is cut, and of the terms.
     """
     while True:
         try:
-            total, tokens = 0.0, 0
+            total, tokens, added = 0.0, 0, dict.fromkeys((term.name for term in terms), 0.0)
             for chosen in losses.cut(ready, micro):
-                loss, n = losses.sum_of(ready, chosen)
+                given = [term.before(losses, ready, chosen) for term in terms]
+                logits, labels = losses.answers(ready, chosen)
+                loss = functional.cross_entropy(logits, labels, reduction="sum")
+                total, tokens = total + loss.item(), tokens + len(labels)
+                for term, known in zip(terms, given, strict=True):
+                    if (more := term.of_tokens(logits, known)) is not None:
+                        loss, added[term.name] = loss + more, added[term.name] + more.item()
                 loss.backward()
-                total, tokens = total + loss.item(), tokens + n
         except (MemoryError, RuntimeError) as error:
             masters.zero_gradients()
             micro = halved(micro, error, "one example a step")
@@ -323,4 +341,9 @@ def _backward(losses: Losses, ready: Ready, masters: Masters, micro: int) -> tup
         for parameter in masters.by_name.values():
             if parameter.grad is not None:
                 parameter.grad /= tokens
-        return total / tokens, micro
+        added = {name: value / tokens for name, value in added.items()}
+        for term in terms:
+            if (penalty := term.of_parameters(masters.by_name)) is not None:
+                penalty.backward()
+                added[term.name] += penalty.item()
+        return total / tokens, added, micro

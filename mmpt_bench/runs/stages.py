@@ -1,0 +1,121 @@
+"""What a stage of a stream begins with: the adapter of the stage before it, and the terms of its strategy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mmpt_bench.common.errors import RequestError, RunFailed, UntrustedRecord, unknown_name
+from mmpt_bench.common.files import write_atomic
+from mmpt_bench.common.hashing import file_sha256
+from mmpt_bench.records.recipe import Recipe
+from mmpt_bench.records.run_folder import ADAPTER, TENSORS, RunFolder
+from mmpt_bench.records.store import Store
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mmpt_bench.data.examples import Corpus
+    from mmpt_bench.engine.adapters.attachment import Handle
+    from mmpt_bench.engine.models.backbone import Backbone
+    from mmpt_bench.engine.training.objective import Term
+
+SEQUENTIAL, REPLAY, EWC, LWF, NEW, JOINT = "sequential", "replay", "ewc", "lwf", "new-adapter", "joint"
+NUMBERS = {SEQUENTIAL: None, REPLAY: 0.1, EWC: 100.0, LWF: 1.0, NEW: None, JOINT: None}
+"""Strategies, and the default of the number that some take: share replayed, weight of the penalty or divergence."""
+FISHER = "fisher.safetensors"
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """How a model goes on from one task of a stream to the next."""
+
+    kind: str
+    number: float | None = None
+
+    @classmethod
+    def of(cls, text: str) -> Strategy:
+        """Returns what a text names: "sequential", "replay:0.1"; RequestError for one that is none."""
+        kind, colon, number = text.strip().partition(":")
+        if kind not in NUMBERS:
+            raise unknown_name("strategy", kind[:40], NUMBERS)
+        default = NUMBERS[kind]
+        if default is None:
+            if colon:
+                raise RequestError(f"`{text[:60]}`: `{kind}` takes no number.")
+            return cls(kind)
+        try:
+            value = float(number) if colon else default
+        except ValueError:
+            value = -1.0
+        if not 0 < value < (1.0 if kind == REPLAY else 1e9):
+            what = "a share above 0 and below 1" if kind == REPLAY else "a weight above 0"
+            raise RequestError(f"`{text[:60]}`: write {what}, as in `{kind}:{default:g}`.")
+        return cls(kind, value)
+
+    def __str__(self) -> str:
+        """Returns it as it is written, with its number."""
+        return self.kind if self.number is None else f"{self.kind}:{self.number:g}"
+
+
+def begin(store: Store, backbone: Backbone, recipe: Recipe, before: Sequence[Corpus], handle: Handle) -> Sequence[Term]:
+    """Gives an attached adapter the values of the stage before, and returns what its strategy adds to the loss.
+
+    Args:
+        before: training data of the stages before, in order.
+
+    Raises:
+        RunFailed: the stage before was not trained.
+        UntrustedRecord: an adapter is damaged.
+    """
+    if not recipe.stage:
+        return ()
+    runs = [store.run(name) for name in recipe.stage["after"]]
+    for run in runs:
+        if run.training() is None:
+            raise RunFailed(f"the stage before it, `{run.name}`, is not trained")
+    strategy = Strategy.of(recipe.stage["strategy"])
+    terms: list[Term] = []
+    if strategy.kind == EWC:
+        from mmpt_bench.engine.training.objective import Ewc
+
+        stages = [_values_and_fisher(run, backbone, of, recipe, handle) for run, of in zip(runs, before, strict=True)]
+        terms.append(Ewc(strategy.number or 0.0, stages))
+    values = load_trained(runs[-1], handle)
+    if strategy.kind == LWF:
+        from mmpt_bench.engine.training.objective import Lwf
+
+        terms.append(Lwf(strategy.number or 0.0, handle, values))
+    return terms
+
+
+def load_trained(run: RunFolder, handle: Handle, known: dict[str, Any] | None = None) -> dict[str, Tensor]:
+    """Puts a run's adapter into an attached one and returns its values; UntrustedRecord where its bytes have changed.
+
+    Args:
+        known: the run's `training()`, where it was read before.
+    """
+    from mmpt_bench.engine.adapters.saved import read_adapter
+
+    known, tensors = known or run.training(), run.path(ADAPTER, TENSORS)
+    if known is None or not tensors.is_file() or file_sha256(tensors) != known["sha256"]:
+        raise UntrustedRecord(f"The adapter in `{run.name}` is damaged. Delete that folder to train it again.")
+    values = read_adapter(run.path(ADAPTER))
+    handle.load(values)
+    return values
+
+
+def _values_and_fisher(
+    run: RunFolder, backbone: Backbone, corpus: Corpus, recipe: Recipe, handle: Handle
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Returns a stage's values and its Fisher information, which is kept in the run's folder."""
+    from safetensors.torch import load_file, save
+
+    from mmpt_bench.engine.training.objective import fisher
+
+    values, path = load_trained(run, handle), run.path(FISHER)
+    if not path.is_file():
+        found = fisher(backbone, handle, corpus, recipe.seed, recipe.budget.max_length)
+        write_atomic(path, save(found))
+    return values, load_file(path)
