@@ -143,6 +143,7 @@ def _task_entry(source: str) -> Entry:
 
 def _task_corpus(wanted: TrainData) -> Corpus:
     """Returns the training split of a task; never its test split, whatever the data calls it."""
+    from mmpt_bench.embedded.language import in_a_word
     from mmpt_bench.evaluation import task_catalog
     from mmpt_bench.sources.task_rows import Where, rows_of, samples
 
@@ -156,7 +157,8 @@ def _task_corpus(wanted: TrainData) -> Corpus:
 
     def example(index: int) -> Example:
         row = made[index]
-        return Example(row.image, row.question, row.answer, name=f"training example {index}")
+        reply = in_a_word(row.answer) if rows.suite != "real" else row.answer
+        return Example(row.image, row.question, reply, name=f"training example {index}")
 
     fingerprint = content_key(["task", task.name, task.version, rows.fingerprint], 64)
     return _split(f"{task.name} train", fingerprint, [one.cluster for one in made], example, rows.notes)
