@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         read_experiment,
         run,
         score,
+        stream,
         tune,
         write_figures,
         write_report,
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from mmpt_bench.runs.events import Reporter
 
 _HOMES = {
-    "api": "Results ablate check compare leaderboard load_results new plan read_experiment run score tune "
+    "api": "Results ablate check compare leaderboard load_results new plan read_experiment run score stream tune "
     "write_figures write_report",
     "common.errors": "BenchError MachineError RequestError RunFailed UntrustedRecord",
     "data.dataset": "Dataset Official Pin RawForm",

@@ -1,4 +1,4 @@
-"""The public functions that read a results folder: they return data, print nothing and train nothing.
+"""The public functions that read a results folder or answers: they return data, print nothing and train nothing.
 
 results = mb.load_results("mmpt-results")
 results.scores
@@ -7,7 +7,7 @@ mb.compare("lora", "mmpt").sentence
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,11 +16,12 @@ from mmpt_bench.evaluation import task_catalog
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.records.store import Store, published_folder, results_folder
 from mmpt_bench.report.results import Results
-from mmpt_bench.runs.option_texts import Names, comma_text
+from mmpt_bench.runs.option_texts import Names, column_names, comma_text, dataset_names, pairs
 
 if TYPE_CHECKING:
     from mmpt_bench.board.contrasts import Scope
     from mmpt_bench.figures.figure_data import Drawn, Missing
+    from mmpt_bench.interop.answers.score import Scorecard
     from mmpt_bench.report.leaderboard import Leaderboard
     from mmpt_bench.report.write import Report
     from mmpt_bench.study.acceptance import Written
@@ -151,3 +152,44 @@ def accept_search(out: str | Path | None = None) -> Written:
     from mmpt_bench.study.acceptance import write_acceptance
 
     return write_acceptance(Store(results_folder(out)))
+
+
+def score(
+    task: str,
+    files: str | Path | Sequence[str | Path],
+    *,
+    parse: str = "official",
+    data: str | Path | None = None,
+    dataset: Mapping[str, str] | Sequence[str] = (),
+    columns: Mapping[str, str] | Sequence[str] = (),
+) -> Scorecard:
+    """Returns the scores of answers made elsewhere.
+
+        mb.score("pope", ["answers.jsonl"]).values
+
+    Args:
+        task: its name or file.
+        files: hold the replies; see docs/scoring.md for their forms.
+        parse: rule by which replies are read.
+        data: folder of the task's official rows, to match the answers to.
+        dataset: another data set of the task's form.
+        columns: what the files of the official rows call the task's columns.
+
+    Raises:
+        RequestError: several tasks, a file that cannot be read, or answers that do not fit the task.
+    """
+    from mmpt_bench.interop.answers.forms import read_answers
+    from mmpt_bench.interop.answers.score import score_answers
+    from mmpt_bench.sources.task_rows import Where, rows_of, samples
+
+    entries = task_catalog.find_tasks(task)
+    if len(entries) != 1:
+        raise RequestError(f"`{task}` names {len(entries)} tasks: score one at a time.")
+    found = task_catalog.load_task(entries[0]).with_rule(parse)
+    for name in dataset_names(pairs(dataset), [found.name]).values():
+        found = found.on(found.data.named(name))
+    given = read_answers([Path(file) for file in ([files] if isinstance(files, str | Path) else files)])
+    called = column_names(pairs(columns), [found.name])
+    where = Where(None if data is None else Path(data), columns=called)
+    official = None if data is None else samples(found, rows_of(found, where, need_images=False))
+    return score_answers(found, given, official)

@@ -1,10 +1,10 @@
-"""The public functions: they take plain values, return data and print nothing; commands that run or score call these.
+"""The public functions: they take plain values, return data and print nothing; commands that run call these.
 
     import mmpt_bench as mb
     results = mb.run(method="mmpt", tasks=["mme", "pope"])
     results.scores
 
-Those that read results are in analysis.py.
+Those that read results, or score answers made elsewhere, are in analysis.py.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from mmpt_bench.analysis import compare as compare
 from mmpt_bench.analysis import leaderboard as leaderboard
 from mmpt_bench.analysis import load_results as load_results
 from mmpt_bench.analysis import published_leaderboard as published_leaderboard
+from mmpt_bench.analysis import score as score
 from mmpt_bench.analysis import write_figures as write_figures
 from mmpt_bench.analysis import write_report as write_report
 from mmpt_bench.common.errors import RequestError
@@ -31,19 +32,19 @@ from mmpt_bench.report.results import Results
 from mmpt_bench.runs.events import Reporter
 from mmpt_bench.runs.experiment import read_experiment as read_experiment
 from mmpt_bench.runs.new_files import new as new
-from mmpt_bench.runs.option_texts import Names, column_names, comma_text, dataset_names, pairs
+from mmpt_bench.runs.option_texts import Names, column_names, comma_text, pairs
 from mmpt_bench.runs.options import Options, SearchOptions, make_request, requested
 
 if TYPE_CHECKING:
     from mmpt_bench.common.checking import CheckResult
     from mmpt_bench.evaluation.task import Task
-    from mmpt_bench.interop.answers.score import Scorecard
     from mmpt_bench.records.learning_rates import Choice
     from mmpt_bench.records.rate_trials import Trial
     from mmpt_bench.runs.estimate import PlanSummary
     from mmpt_bench.runs.request import Request
     from mmpt_bench.study.ablation_tables import AblationResult
     from mmpt_bench.study.search import SearchPlan
+    from mmpt_bench.study.stream_tables import StreamResult
 
 Stopping = Callable[[], bool]
 
@@ -205,6 +206,59 @@ def ablate(
     return dataclasses.replace(result, board=board, failed=failed, figures=tuple(drawn))
 
 
+def stream(
+    order: Names = "mnist,vsr,snli_ve,cifar10",
+    method: Names = "mmpt",
+    strategy: Names = "sequential",
+    tasks: Names = "all",
+    *,
+    orders: int = 1,
+    command: str = "",
+    only_plan: bool = False,
+    reporter: Reporter | None = None,
+    stopping: Stopping = _never,
+    **options: Unpack[Options],
+) -> StreamResult:
+    """Lets methods learn tasks one after another; returns what was kept, what was lost, and what else it changed.
+
+        made = mb.stream(["mnist", "vsr"], "lora", ["sequential", "replay:0.1"], seeds=range(3))
+        made.table                   # a row a method, strategy and measure, with intervals
+
+    Args:
+        order: tasks, in the order in which they are learnt, each on its own training split.
+        method: names or files.
+        strategy: "sequential", "replay:0.1" (share of earlier examples), "ewc:100", "lwf:1" (weights), "new-adapter",
+            "joint".
+        tasks: that are evaluated behind each stage: those of `order`, and others.
+        orders: so many orders of the tasks; the first is `order`.
+        command: what makes the stream again, for its table.
+        only_plan: runs nothing.
+        reporter: is told of every event, as in `run`.
+        stopping: asked after every step and batch, as in `run`.
+        options: as in `run`; `steps` are those of a stage.
+
+    Raises:
+        RequestError, MachineError, UntrustedRecord: as `run` does; and for a stream that cannot be.
+    """
+    from mmpt_bench.runs.estimate import plan_summary
+    from mmpt_bench.study.stream import StreamRequest, plan_stream, run_stream
+    from mmpt_bench.study.stream_tables import StreamResult, stream_results, write_streams
+
+    request = make_request(method, tasks, options)
+    names = [text.strip() for text in comma_text(order).split(",") if text.strip()]
+    strategies = [text.strip() for text in comma_text(strategy).split(",") if text.strip()]
+    asked = StreamRequest.of(request, names, orders, strategies, command)
+    store = Store(request.out)
+    planned = plan_stream(asked, store)
+    if only_plan:
+        return StreamResult(planned.stream, store.root, summary=plan_summary(planned.plans, store))
+    definition, made = run_stream(planned, store, reporter or Reporter(), stopping)
+    results = stream_results(store, task_catalog.built_in_tasks() | _own_tasks(request))
+    write_streams(store, results)
+    (result,) = (each for each in results if each.stream.name == definition.name)
+    return dataclasses.replace(result, failed=tuple(record for record in made if record.status == "failed"))
+
+
 def tune(
     method: Names = "all",
     *,
@@ -236,47 +290,6 @@ def plan_tune(method: Names = "all", **options: Unpack[SearchOptions]) -> Search
     from mmpt_bench.study.search import plan_search
 
     return plan_search(method, options)
-
-
-def score(
-    task: str,
-    files: str | Path | Sequence[str | Path],
-    *,
-    parse: str = "official",
-    data: str | Path | None = None,
-    dataset: Mapping[str, str] | Sequence[str] = (),
-    columns: Mapping[str, str] | Sequence[str] = (),
-) -> Scorecard:
-    """Returns the scores of answers made elsewhere.
-
-        mb.score("pope", ["answers.jsonl"]).values
-
-    Args:
-        task: its name or file.
-        files: hold the replies; see docs/scoring.md for their forms.
-        parse: rule by which replies are read.
-        data: folder of the task's official rows, to match the answers to.
-        dataset: another data set of the task's form.
-        columns: what the files of the official rows call the task's columns.
-
-    Raises:
-        RequestError: several tasks, a file that cannot be read, or answers that do not fit the task.
-    """
-    from mmpt_bench.interop.answers.forms import read_answers
-    from mmpt_bench.interop.answers.score import score_answers
-    from mmpt_bench.sources.task_rows import Where, rows_of, samples
-
-    entries = task_catalog.find_tasks(task)
-    if len(entries) != 1:
-        raise RequestError(f"`{task}` names {len(entries)} tasks: score one at a time.")
-    found = task_catalog.load_task(entries[0]).with_rule(parse)
-    for name in dataset_names(pairs(dataset), [found.name]).values():
-        found = found.on(found.data.named(name))
-    given = read_answers([Path(file) for file in ([files] if isinstance(files, str | Path) else files)])
-    called = column_names(pairs(columns), [found.name])
-    where = Where(None if data is None else Path(data), columns=called)
-    official = None if data is None else samples(found, rows_of(found, where, need_images=False))
-    return score_answers(found, given, official)
 
 
 def check(

@@ -23,6 +23,7 @@ from mmpt_bench.cli.pretrain import pretrain
 from mmpt_bench.cli.report import report
 from mmpt_bench.cli.run import run
 from mmpt_bench.cli.score import score
+from mmpt_bench.cli.stream import stream
 from mmpt_bench.cli.streams import echo, open_streams
 from mmpt_bench.cli.tune import tune
 from mmpt_bench.common.errors import BenchError, MachineError, RequestError
@@ -52,7 +53,7 @@ def cli() -> None:
 
 COMMANDS = (
     ablate, check, compare, data, doctor, export, figures, leaderboard, ls, new, pretrain, report, run, score, show,
-    tune,
+    stream, tune,
 )  # fmt: skip
 SUMMARIES = {
     "ablate": "Vary settings of a method; see what changes.",
@@ -70,6 +71,7 @@ SUMMARIES = {
     "run": "Train, evaluate, say whether tuning helped.",
     "score": "Score answers made elsewhere.",
     "show": "Show a task, method, backbone or run.",
+    "stream": "Learn tasks in turn; say what is lost.",
     "tune": "Search each method's learning rate.",
 }
 """What the list of commands says of each, on a line of its own."""

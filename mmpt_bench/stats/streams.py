@@ -105,6 +105,27 @@ def centred(part: Resampled, chance: float, ceiling: float) -> Resampled:
     return Resampled(part.methods, part.seeds, scaled(part.by_seed), scaled(part.pictures_drawn), scaled(part.draws))
 
 
+def merged(parts: Mapping[str, Resampled]) -> Resampled:
+    """Returns figures of several on the same resamples and seeds side by side, each called by its part, too."""
+    first = next(iter(parts.values()))
+    if any((part.seeds, part.draws.shape[0]) != (first.seeds, first.draws.shape[0]) for part in parts.values()):
+        raise ValueError("figures of other trainings or resamples cannot stand side by side")
+    names = [f"{part} {name}".strip() for part, each in parts.items() for name in each.methods]
+    by_seed, pictures, draws = (
+        np.concatenate([getattr(each, field) for each in parts.values()], axis=axis)
+        for field, axis in (("by_seed", 0), ("pictures_drawn", 1), ("draws", 1))
+    )
+    return Resampled((*names, ZERO), first.seeds, *_with_zero(by_seed, pictures, draws))
+
+
+def _with_zero(by_seed: np.ndarray, pictures: np.ndarray, draws: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Returns the arrays of a `Resampled` with one more method, which is 0."""
+    return tuple(
+        np.concatenate([each, np.zeros_like(np.take(each, [0], axis=axis))], axis=axis)
+        for each, axis in ((by_seed, 0), (pictures, 1), (draws, 1))
+    )
+
+
 def measure(resampled: Resampled, name: str, other: str = ZERO, level: float = 0.95) -> Difference:
     """Returns a measure, or how far it is above another, with interval and p against 0.
 

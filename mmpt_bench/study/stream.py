@@ -92,7 +92,7 @@ def plan_stream(asked: StreamRequest, store: Store) -> StreamPlan:
     prepared = request.prepare_tasks()
     corpora = {name: _corpus(request, name) for name in asked.orders[0]}
     usual = request.prepare(prepared)
-    plans = {}
+    plans: dict[str, Plan] = {}
 
     def named(made: Plan) -> str:
         name = made.jobs[0].recipe.run_name
