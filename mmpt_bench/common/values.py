@@ -88,6 +88,8 @@ def _fitted(name: str, value: Any, hint: Any) -> Any:
     origin, options = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
         return from_plain(typing.cast(type, hint), value)
+    if origin is tuple and isinstance(value, list | tuple) and options[1:] == (...,):
+        return tuple(_fitted(name, each, options[0]) for each in value)
     if origin is tuple and isinstance(value, list | tuple) and len(value) == len(options):
         return tuple(_fitted(name, each, option) for each, option in zip(value, options, strict=True))
     if origin is dict and isinstance(value, Mapping):

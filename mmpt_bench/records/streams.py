@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import Any
 
 from mmpt_bench.common.errors import UntrustedRecord
 from mmpt_bench.common.files import loads, write_atomic
@@ -25,16 +24,16 @@ class Training:
     label: str
     """The method, with hyperparameters where it has several variants."""
     strategy: str
-    order: list[str]
-    """Tasks, as they were learnt."""
+    order: tuple[str, ...]
+    """Names of tasks, as they were learnt."""
     seed: int
-    runs: list[str]
-    """The run behind each stage; of joint training one alone."""
+    runs: tuple[str, ...]
+    """Name of the run behind each stage; of joint training one alone."""
 
     @property
     def key(self) -> tuple[str, str, tuple[str, ...], int]:
         """Returns what tells it from the others."""
-        return self.label, self.strategy, tuple(self.order), self.seed
+        return self.label, self.strategy, self.order, self.seed
 
 
 @dataclass(frozen=True)
@@ -42,15 +41,15 @@ class Stream:
     """Trainings on the same tasks, backbone and budget, which are shown together."""
 
     name: str
-    stream: list[str]
+    stream: tuple[str, ...]
     """Tasks that are learnt, in the order that was asked for."""
-    tasks: list[str]
+    tasks: tuple[str, ...]
     """Tasks that are evaluated behind each stage: those of the stream, and others."""
     base: str
     """Run of the untuned model."""
     limit: int | None
     """Questions a task, where not all were asked."""
-    trainings: list[Training]
+    trainings: tuple[Training, ...]
     command: str
     """Makes what was asked for last."""
 
@@ -58,7 +57,7 @@ class Stream:
         """Returns it with the trainings of a known stream of the same name that are none of its own."""
         own = {each.key for each in self.trainings}
         kept = [each for each in known.trainings if each.key not in own]
-        return dataclasses.replace(self, trainings=[*kept, *self.trainings])
+        return dataclasses.replace(self, trainings=(*kept, *self.trainings))
 
 
 def write(store: Store, stream: Stream) -> Stream:
@@ -76,26 +75,10 @@ def read_all(store: Store) -> list[Stream]:
     folder, found = store.path(FOLDER), []
     for path in sorted(folder.glob("[!.]*.json")) if folder.is_dir() else []:
         try:
-            value = loads(path.read_bytes())
-            trainings = [from_plain(Training, each) for each in value.pop("trainings")]
-            kept = from_plain(_Kept, value)
+            found.append(from_plain(Stream, loads(path.read_bytes())))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, FieldError) as error:
             raise UntrustedRecord(
                 f"`{FOLDER}/{path.name}` is damaged: {error}. Remove it and run the stream again: what is recorded is "
                 "not redone."
             ) from error
-        texts: dict[str, Any] = {name: [str(each) for each in getattr(kept, name)] for name in ("stream", "tasks")}
-        found.append(Stream(kept.name, texts["stream"], texts["tasks"], kept.base, kept.limit, trainings, kept.command))
     return found
-
-
-@dataclass(frozen=True)
-class _Kept:
-    """What a stream's file holds beside its trainings."""
-
-    name: str
-    stream: list[Any]
-    tasks: list[Any]
-    base: str
-    limit: int | None
-    command: str

@@ -106,14 +106,13 @@ def plan_stream(asked: StreamRequest, store: Store) -> StreamPlan:
             # Joint training has no order.
             if strategy.kind != JOINT or order == asked.orders[0]:
                 stages = _stages(request, entry, seed, order, strategy, corpora, usual, store)
-                trainings.append(
-                    Training(entry.name, str(strategy), list(order), seed, [named(made) for made in stages])
-                )
-    names = list(prepared)
+                runs = tuple(named(made) for made in stages)
+                trainings.append(Training(entry.name, str(strategy), order, seed, runs))
+    names = tuple(prepared)
     key = content_key([usual.backbone_fingerprint, dataclasses.asdict(request.budget), request.dtype, request.suite,
                        sorted(asked.orders[0]), names, request.limit], 6)  # fmt: skip
     stream = Stream(
-        f"{'-'.join(sorted(asked.orders[0]))}-{key}", list(asked.orders[0]), names, base, request.limit, trainings,
+        f"{'-'.join(sorted(asked.orders[0]))}-{key}", asked.orders[0], names, base, request.limit, tuple(trainings),
         asked.command,
     )  # fmt: skip
     return StreamPlan(stream, tuple(plans.values()))

@@ -264,7 +264,7 @@ def _matrix_lines(result: StreamResult) -> list[dict[str, Any]]:
 def stream_json(result: StreamResult) -> dict[str, Any]:
     """Returns a stream with its measures and scores as JSON values."""
     return {
-        "stream": result.stream.name, "order": result.stream.stream, "tasks": result.stream.tasks,
+        "stream": result.stream.name, "order": list(result.stream.stream), "tasks": list(result.stream.tasks),
         "measures": _measure_lines(result.rows), "scores": _matrix_lines(result), "missing": list(result.missing),
         "figures": [str(path) for path in result.figures],
     }  # fmt: skip
@@ -316,15 +316,23 @@ def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 
 def stream_tables(result: StreamResult) -> list[RenderableType]:
-    """Returns what to print: a row a method and strategy, and a column a measure."""
+    """Returns what to print: a row a method and strategy, and a column a measure; 80 columns are enough."""
     from rich.table import Table
 
-    table = Table(title=f"Stream {rich_text(title(result.stream))}", title_justify="left", box=None, pad_edge=False)
-    table.add_column("Method", overflow="fold")
-    shown = [name for name in MEASURES if any(name in row.measures for row in result.rows)]
-    for name in shown:
-        table.add_column(TITLES[name], justify="right", no_wrap=True)
-    for row in result.rows:
-        cells = ["\n".join(told(row.measures.get(name))).strip() for name in shown]
-        table.add_row(rich_text(f"{row.label}\n{row.strategy}"), *cells)
-    return [table]
+    made: list[RenderableType] = []
+    heading = f"Stream {title(result.stream)}: scores, chance-corrected, in percentage points"
+    for names in (
+        ("last", "average", "fine_tuned", "elsewhere"),
+        ("backward_transfer", "forgetting", "forward_transfer"),
+    ):
+        shown = [name for name in names if any(name in row.measures for row in result.rows)]
+        table = Table(title=rich_text(heading), title_justify="left", box=None, pad_edge=False)
+        table.add_column("Method", overflow="fold")
+        for name in shown:
+            table.add_column(TITLES[name].replace("\n", " "), justify="right", no_wrap=True)
+        for row in result.rows:
+            cells = ["\n".join(told(row.measures.get(name))).strip() for name in shown]
+            table.add_row(rich_text(row.label) + "\n" + rich_text(row.strategy), *cells)
+        made += [table] if shown else []
+        heading = "Changes over the stream, in percentage points"
+    return made
