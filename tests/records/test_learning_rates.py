@@ -136,7 +136,6 @@ def test_a_search_in_which_everything_failed_is_not_used() -> None:
     assert learning_rates.look_up([failed], wanted()) is None
 
 
-@pytest.mark.xfail(strict=True, reason="the search for the fourth base is to be made: shipped rates are of the third")
 def test_every_shipped_choice_was_made_with_the_same_search_for_the_shipped_backbone() -> None:
     from mmpt_bench.embedded.suite import tuning_corpus
     from mmpt_bench.sources.weights import backbone_fingerprint
