@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mmpt_bench.report.write import Report
     from mmpt_bench.study.acceptance import Written
     from mmpt_bench.study.comparison_text import ComparisonResult
+    from mmpt_bench.study.stream_compare import StreamComparison
 
 
 def load_results(folder: str | Path | None = None, *, published: bool = False) -> Results:
@@ -51,7 +52,7 @@ def load_results(folder: str | Path | None = None, *, published: bool = False) -
 
 def compare(
     *names: str, tasks: Names = "", scope: Scope | None = None, setting: str = "", out: str | Path | None = None
-) -> ComparisonResult:
+) -> ComparisonResult | StreamComparison:
     """Returns how some methods, variants or runs differ, pair by pair.
 
         found = mb.compare("lora", "mmpt")
@@ -59,7 +60,8 @@ def compare(
         found.table         # a row a pair and task: difference, interval, p
 
     Args:
-        names: rows of the leaderboard or of an ablation, methods that have one row, or runs (their beginnings do).
+        names: rows of the leaderboard or of an ablation, methods that have one row, or runs (their beginnings do);
+            or rows of a stream, "lora sequential", whose measures are compared.
         tasks: that count; all that were run by default.
         scope: "method": other seeds and images; "checkpoint": the models of the first common seed.
         setting: of the board, where several hold the names.
@@ -70,13 +72,20 @@ def compare(
         UntrustedRecord: a record contradicts its own answers.
     """
     from mmpt_bench.study.compare import answer_to
+    from mmpt_bench.study.stream_compare import compared, rows_named
+    from mmpt_bench.study.stream_tables import stream_results
 
     names = tuple(name for each in names for name in ([each] if isinstance(each, str) else each))
     text = comma_text(tasks)
     wanted = {e.name: task_catalog.load_task(e) for e in task_catalog.find_tasks(text)} if text else {}
-    return answer_to(
-        Store(results_folder(out)), names, task_catalog.built_in_tasks() | wanted, scope, setting, list(wanted)
-    )
+    store, known = Store(results_folder(out)), task_catalog.built_in_tasks() | wanted
+    if (rows := rows_named(stream_results(store, known), names)) is not None:
+        if text or scope or setting:
+            raise RequestError(
+                "Rows of a stream are compared as they are: leave out `--tasks`, `--scope`, `--setting`."
+            )
+        return compared(rows)
+    return answer_to(store, names, known, scope, setting, list(wanted))
 
 
 def leaderboard(out: str | Path | None = None, publish: bool = False) -> Leaderboard:

@@ -240,6 +240,7 @@ def stream(
     Raises:
         RequestError, MachineError, UntrustedRecord: as `run` does; and for a stream that cannot be.
     """
+    from mmpt_bench.figures.draw import write_stream_figures
     from mmpt_bench.runs.estimate import plan_summary
     from mmpt_bench.study.stream import StreamRequest, plan_stream, run_stream
     from mmpt_bench.study.stream_tables import StreamResult, stream_results, write_streams
@@ -253,10 +254,13 @@ def stream(
     if only_plan:
         return StreamResult(planned.stream, store.root, summary=plan_summary(planned.plans, store))
     definition, made = run_stream(planned, store, reporter or Reporter(), stopping)
-    results = stream_results(store, task_catalog.built_in_tasks() | _own_tasks(request))
+    known = task_catalog.built_in_tasks() | _own_tasks(request)
+    results = stream_results(store, known)
     write_streams(store, results)
     (result,) = (each for each in results if each.stream.name == definition.name)
-    return dataclasses.replace(result, failed=tuple(record for record in made if record.status == "failed"))
+    drawn = write_stream_figures(store, result, known, method_catalog.colors())
+    failed = tuple(record for record in made if record.status == "failed")
+    return dataclasses.replace(result, failed=failed, figures=tuple(drawn))
 
 
 def tune(

@@ -16,6 +16,7 @@ from mmpt_bench.records.ablations import varied_in_ablations
 from mmpt_bench.records.keys import earlier_params
 from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store
+from mmpt_bench.records.streams import read_all as read_streams
 
 
 def boards(
@@ -30,7 +31,8 @@ def evidence(
 ) -> tuple[Evidence, ...]:
     """Returns the boards of a results folder, one for each track and limit; the same for the same records.
 
-    What an ablation alone asked for stands on the ablation's own board, and the leaderboard names it.
+    What an ablation alone asked for stands on the ablation's own board, and the leaderboard names it. The runs of
+    streams stand in the streams' tables.
 
     Args:
         store: the results folder.
@@ -44,6 +46,8 @@ def evidence(
     records = store.records() if records is None else records
     for record in records:
         check_track(record)
+    in_streams = {run for stream in read_streams(store) for one in stream.trainings for run in one.runs}
+    records = [record for record in records if record.run not in in_streams and not record.stage]
     samples = Samples(store)
     found = [_board(group, samples, tasks, n_resamples) for group in _groups(store, records) if group.own or group.lost]
     return tuple(sorted(found, key=lambda each: _board_order(each.board)))

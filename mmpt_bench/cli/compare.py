@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -25,22 +26,30 @@ def compare(names: tuple[str, ...], tasks: str, scope: str | None, setting: str,
     """Say which of some methods is better, or that they do not differ significantly, and what could be found.
 
     NAMES are methods, rows of the leaderboard or of an ablation, or runs, whose beginnings do. `published:NAME` is a
-    row of the published board, `published` all of them: results of the same setting, beside your own.
+    row of the published board, `published` all of them: results of the same setting, beside your own. Rows of a stream
+    are called by method and strategy.
 
     \b
     mmpt-bench compare lora mmpt
     mmpt-bench compare lora mmpt full --tasks pope
     mmpt-bench compare mmpt published:prefix published:frozen
+    mmpt-bench compare "lora sequential" "lora replay:0.1"
     """
     from mmpt_bench import api
     from mmpt_bench.study.comparison_text import as_plain, tables
+    from mmpt_bench.study.stream_compare import StreamComparison, comparison_table
 
     answer = api.compare(*names, tasks=tasks, scope=scope, setting=setting, out=out)  # type: ignore[arg-type]
+    plain: dict[str, Any]
+    if isinstance(answer, StreamComparison):
+        plain, parts = {"sentence": answer.sentence, "contrasts": answer.lines}, [comparison_table(answer)]
+    else:
+        plain, parts = as_plain(answer), tables(answer)
     if as_json:
-        print_json(as_plain(answer))
+        print_json(plain)
         return
     from mmpt_bench.cli.streams import console, echo
 
     echo(answer.sentence)
-    for part in tables(answer):
+    for part in parts:
         console().print(part)

@@ -13,6 +13,7 @@ from mmpt_bench.evaluation.task import Task
 from mmpt_bench.figures.figure_data import FORMATS, KINDS, Drawn, FigureData, Format, Kind, Missing, figure_data
 from mmpt_bench.records.store import Store
 from mmpt_bench.study.ablation_board import AblationBoard
+from mmpt_bench.study.stream_tables import StreamResult
 
 ABLATION_KINDS: tuple[Kind, ...] = ("ablation-curves", "heat-map", "components")
 REFERENCE_RESAMPLES = 100
@@ -31,6 +32,7 @@ def figures(of: FigureData, kinds: Sequence[Kind] = KINDS) -> Iterator[Drawn | M
         learning,
         pareto,
         search,
+        streams,
         subtasks,
     )
     from mmpt_bench.figures.style import STYLE, stamp
@@ -38,7 +40,7 @@ def figures(of: FigureData, kinds: Sequence[Kind] = KINDS) -> Iterator[Drawn | M
     modules: dict[Kind, Any] = {
         "leaderboard": leaderboard, "pareto": pareto, "differences": differences, "ablation-curves": ablation_curves,
         "heat-map": heat_map, "components": components, "subtasks": subtasks, "learning-curves": learning,
-        "search": search,
+        "search": search, "stream": streams,
     }  # fmt: skip
     for kind, module in modules.items():
         if kind in kinds:
@@ -83,6 +85,15 @@ def write_ablation_figures(
     boards = evidence(store, tasks, n_resamples=REFERENCE_RESAMPLES)
     of = FigureData(boards, (board,), (), {}, {}, {}, tasks, colors)
     made = [each for each in figures(of, ABLATION_KINDS) if isinstance(each, Drawn)]
+    return [path for each in made for path in write(each, store.path("figures"))]
+
+
+def write_stream_figures(
+    store: Store, result: StreamResult, tasks: Mapping[str, Task], colors: Mapping[str, str]
+) -> list[Path]:
+    """Writes the figures of one stream to the `figures/` of its results folder and returns the paths."""
+    of = FigureData((), (), (), {}, {}, {}, tasks, colors, (result,))
+    made = [each for each in figures(of, ("stream",)) if isinstance(each, Drawn)]
     return [path for each in made for path in write(each, store.path("figures"))]
 
 

@@ -15,13 +15,14 @@ from mmpt_bench.records.rate_curve import Scores
 from mmpt_bench.records.rate_trials import TESTS, TRIALS, by_search, read_trials
 from mmpt_bench.records.store import Store
 from mmpt_bench.study.ablation_board import AblationBoard, ablation_boards
+from mmpt_bench.study.stream_tables import StreamResult, stream_results
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Kind = Literal[
     "leaderboard", "pareto", "differences", "ablation-curves", "heat-map", "components", "subtasks", "learning-curves",
-    "search",
+    "search", "stream",
 ]  # fmt: skip
 
 Format = Literal["svg", "pdf", "png"]
@@ -95,6 +96,7 @@ class FigureData:
     tasks: Mapping[str, Task]
     colors: Mapping[str, str]
     """Hex colour by method."""
+    streams: tuple[StreamResult, ...] = ()
 
 
 def figure_data(
@@ -128,4 +130,5 @@ def figure_data(
     for trial in (*read_trials(store.root / TRIALS), *tests):
         times[trial.search.key] = max(trial.time, times.get(trial.search.key, ""))
     curves = read_learning_curves(store)
-    return FigureData(boards, ablations, choices, by_search(tests), times, curves, tasks, colors)
+    streams = tuple(stream_results(store, tasks))
+    return FigureData(boards, ablations, choices, by_search(tests), times, curves, tasks, colors, streams)

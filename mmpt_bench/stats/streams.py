@@ -105,6 +105,14 @@ def centred(part: Resampled, chance: float, ceiling: float) -> Resampled:
     return Resampled(part.methods, part.seeds, scaled(part.by_seed), scaled(part.pictures_drawn), scaled(part.draws))
 
 
+def at_trainings(resampled: Resampled, trainings: Sequence[int], seed: int = 0) -> Resampled:
+    """Returns a figure at some of its trainings; trainings are drawn anew among these."""
+    chosen = [resampled.seeds.index(k) for k in trainings]
+    drawn = resampled.pictures_drawn[:, :, chosen]
+    by_seed = resampled.by_seed[:, chosen]
+    return Resampled(resampled.methods, tuple(trainings), by_seed, drawn, over_seeds(drawn, seed))
+
+
 def merged(parts: Mapping[str, Resampled]) -> Resampled:
     """Returns figures of several on the same resamples and seeds side by side, each called by its part, too."""
     first = next(iter(parts.values()))

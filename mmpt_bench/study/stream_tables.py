@@ -81,6 +81,8 @@ class StreamResult:
     failed: tuple[Record, ...] = ()
     summary: PlanSummary | None = None
     figures: tuple[Path, ...] = ()
+    dated: str = ""
+    """Day of the newest record, in words."""
 
     def __repr__(self) -> str:
         """Returns one line: which tasks, and where it is."""
@@ -145,7 +147,9 @@ def _result(store: Store, stream: Stream, tasks: Mapping[str, Task], records: Se
             missing.append(f"{training.label} {training.strategy}, seed {training.seed}, {' → '.join(training.order)}")
     own = {name: tasks[name] for name in names}
     rows = tuple(_row(key, of, found, stream.base, own, numbers) for key, of in groups.items())
-    return StreamResult(stream, store.root, rows, tuple(missing))
+    newest = max((each.record.time for each in found.values()), default="")
+    dated = f"newest record {newest[:10]}" if newest else "no date recorded"
+    return StreamResult(stream, store.root, rows, tuple(missing), dated=dated)
 
 
 def _row(

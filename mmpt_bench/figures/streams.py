@@ -1,0 +1,156 @@
+"""Streams of tasks: scores behind each stage as a map and as curves, and forgetting by its two kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mmpt_bench.figures import style
+from mmpt_bench.figures.figure_data import Drawn, FigureData, Missing
+from mmpt_bench.study.stream_tables import ESSENTIAL, SUPERFICIAL, StreamResult, StreamRow
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+TITLE = "Streams of tasks"
+NOTHING = "No stream is recorded: `mmpt-bench stream --order mnist,vsr,snli_ve,cifar10 --strategy sequential,joint`."
+CELL = (0.52, 0.36)
+"""Inches of a cell."""
+STRATEGY_LINES = ("-", "--", "-.", ":")
+
+
+def draw(of: FigureData) -> Iterator[Drawn | Missing]:
+    """Yields the figures of each stream: those of single stages where it was run in one order."""
+    for each in of.streams:
+        if each.rows:
+            yield from _of(each, of)
+
+
+def _of(result: StreamResult, of: FigureData) -> Iterator[Drawn]:
+    staged = [row for row in result.rows if len(row.trainings[0].runs) > 1]
+    orders = {one.order for row in result.rows for one in row.trainings}
+    if staged and len(orders) == 1:
+        yield _maps(result, staged)
+        yield _curves(result, staged, of)
+    forgot = [row for row in result.rows if ESSENTIAL in row.measures]
+    if forgot:
+        yield _forgetting(result, forgot)
+
+
+def _tasks(result: StreamResult) -> list[str]:
+    order = result.rows[0].trainings[0].order
+    return [*order, *(name for name in result.stream.tasks if name not in order)]
+
+
+def _maps(result: StreamResult, rows: Sequence[StreamRow]) -> Drawn:
+    from matplotlib import colormaps
+    from matplotlib.patches import Rectangle
+
+    order, tasks = rows[0].trainings[0].order, _tasks(result)
+    size = (CELL[0] * len(tasks), CELL[1] * len(order))
+    figure, axes = style.panels(len(rows), size, left=0.95, below=0.62, gap=0.95, per_line=2)
+    lines: list[dict[str, Any]] = []
+    for panel, row in zip(axes, rows, strict=True):
+        for (stage, at), score in np.ndenumerate(row.matrix):
+            share = min(max(float(score), 0.0), 1.0)
+            panel.add_patch(Rectangle((at - 0.5, stage - 0.5), 1, 1, color=colormaps["cividis"](share), linewidth=0))
+            ink = "#fdfdfd" if share < 0.55 else "#111111"
+            panel.text(at, stage, f"{100 * score:.0f}", ha="center", va="center", color=ink, size=7)
+            lines.append({"method": row.label, "strategy": row.strategy, "stage": stage + 1, "learnt": order[stage],
+                          "task": tasks[at], "score": float(score), "trainings": len(row.trainings)})  # fmt: skip
+        for stage in range(len(order)):
+            panel.add_patch(Rectangle((stage - 0.46, stage - 0.44), 0.92, 0.88, fill=False, edgecolor="#D55E00"))
+        panel.axvline(len(order) - 0.5, color="white", linewidth=2)
+        panel.set_xlim(-0.5, len(tasks) - 0.5)
+        panel.set_ylim(len(order) - 0.5, -0.5)
+        panel.set_xticks(range(len(tasks)), [style.safe(name) for name in tasks], rotation=40, ha="right")
+        panel.set_yticks(range(len(order)), [style.safe(f"{k}: {name}") for k, name in enumerate(order, start=1)])
+        panel.tick_params(length=0)
+        panel.set_title(style.safe(row.name))
+        for side in panel.spines.values():
+            side.set_visible(False)
+    return Drawn(
+        "stream", f"stream-{style.file_name(result.stream.name)}-scores", "Scores behind each stage",
+        "Chance-corrected scores in percent, mean over trainings. Rows are stages, columns tasks: first those of the "
+        "stream, then others. Framed: the task that the stage learnt.",
+        f"Scores of {len(tasks)} tasks behind each of {len(order)} stages, for {', '.join(row.name for row in rows)}.",
+        figure, _source(result), style.table(lines),
+    )  # fmt: skip
+
+
+def _curves(result: StreamResult, rows: Sequence[StreamRow], of: FigureData) -> Drawn:
+    order = rows[0].trainings[0].order
+    strategies = list(dict.fromkeys(row.strategy for row in rows))
+    marks = style.marks_of([(row.label, row.name) for row in rows], of.colors)
+    looks = [
+        {"color": style.color_of(row.label, of.colors), "marker": mark,
+         "linestyle": STRATEGY_LINES[strategies.index(row.strategy) % len(STRATEGY_LINES)]}
+        for row, mark in zip(rows, marks, strict=True)
+    ]  # fmt: skip
+    entries = [
+        (row.name, style.line_entry(look["color"], look["linestyle"], marker=look["marker"], markersize=4))
+        for row, look in zip(rows, looks, strict=True)
+    ]
+    legend = style.Legend(entries, 6.4)
+    figure, axes = style.panels(len(order), (1.3, 1.5), left=0.55, below=0.55, gap=0.4, legend=legend.height)
+    lines: list[dict[str, Any]] = []
+    for number, (panel, task) in enumerate(zip(axes, order, strict=True)):
+        for row, look in zip(rows, looks, strict=True):
+            scores = [100 * float(value) for value in row.matrix[:, number]]
+            panel.plot(range(1, len(order) + 1), scores, markersize=3, **look)
+            lines += [{"method": row.label, "strategy": row.strategy, "task": task, "stage": stage, "score": score}
+                      for stage, score in enumerate(scores, start=1)]  # fmt: skip
+        panel.axvline(number + 1, color=style.GREY, linewidth=0.6)
+        panel.set_title(style.safe(task))
+        panel.set_xlabel("Stage")
+        panel.set_xticks(range(1, len(order) + 1))
+        _percent(panel, number == 0)
+    legend.draw(figure)
+    return Drawn(
+        "stream", f"stream-{style.file_name(result.stream.name)}-curves", "Scores over the stages",
+        "Chance-corrected scores in percent, mean over trainings. The upright line is the stage that learnt the task.",
+        f"Scores of {', '.join(order)} over the stages.", figure, _source(result), style.table(lines),
+    )  # fmt: skip
+
+
+def _percent(panel: Axes, is_first: bool) -> None:
+    if is_first:
+        panel.set_ylabel("Score (%)")
+
+
+def _forgetting(result: StreamResult, rows: Sequence[StreamRow]) -> Drawn:
+    from matplotlib.patches import Patch
+
+    labels = [row.name for row in rows]
+    kinds = ((ESSENTIAL, "essential: the most probable answers", "#0072B2"),
+             (SUPERFICIAL, "superficial: the answers' form", "#E69F00"))  # fmt: skip
+    legend = style.Legend([(name, Patch(color=color)) for _, name, color in kinds], 5.0)
+    size = (3.2, 0.34 * len(rows) + 0.1)
+    figure, (axes,) = style.panels(1, size, left=style.label_room(labels), below=0.45, legend=legend.height)
+    lines: list[dict[str, Any]] = []
+    for place, row in enumerate(rows):
+        for offset, (name, _, color) in zip((-0.18, 0.18), kinds, strict=True):
+            found = row.measures[name]
+            low, high = (100 * value for value in found.interval)
+            axes.barh(place + offset, 100 * found.estimate, height=0.3, color=color)
+            axes.plot([low, high], [place + offset] * 2, color="black", linewidth=0.8)
+            lines.append({"method": row.label, "strategy": row.strategy, "kind": name, "forgetting": found.estimate,
+                          **style.spanned(found.interval), "trainings": len(row.trainings)})  # fmt: skip
+    axes.axvline(0, color="black", linewidth=0.6)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    style.label_rows(axes, labels, True)
+    axes.set_xlabel("Forgetting (percentage points)")
+    legend.draw(figure)
+    return Drawn(
+        "stream", f"stream-{style.file_name(result.stream.name)}-forgetting", "Forgetting by its kind",
+        "How far tasks are below their best behind the last stage, with 95 % intervals. Essential: of the most "
+        "probable legal answers. Superficial: what replies as they are read lose beyond that.",
+        f"Forgetting of {', '.join(labels)}.", figure, _source(result), style.table(lines),
+    )  # fmt: skip
+
+
+def _source(result: StreamResult) -> str:
+    subset = "all questions" if result.stream.limit is None else f"the first {result.stream.limit:,} questions a task"
+    return f"Stream {' → '.join(result.stream.stream)}, {subset}, {result.dated}"

@@ -1,0 +1,153 @@
+"""How rows of a stream differ: each measure, pair by pair, at the trainings that both have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+from mmpt_bench.board.writers import numbers
+from mmpt_bench.common.errors import RequestError, unknown_name
+from mmpt_bench.common.escaping import rich_text
+from mmpt_bench.stats.claims import SEEDS_TO_CLAIM, SIGNIFICANT, better
+from mmpt_bench.stats.differences import Difference, holm
+from mmpt_bench.stats.streams import MEASURES, at_trainings, measure, merged
+from mmpt_bench.study.stream_tables import StreamResult, StreamRow, told
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table
+
+LESS_IS_BETTER = ("forgetting",)
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """How far one row is above another in one measure."""
+
+    first: str
+    second: str
+    measure: str
+    trainings: int
+    """That both have."""
+    difference: Difference
+    """`first` minus `second`."""
+    p_holm: float
+    """Over all measures and pairs of the comparison."""
+    better: str | None
+    """The row whose measure is better; None where they are not significantly different."""
+
+
+@dataclass(frozen=True, repr=False)
+class StreamComparison:
+    """Rows of a stream, compared."""
+
+    labels: tuple[str, ...]
+    contrasts: tuple[Contrast, ...]
+    sentence: str
+
+    def __repr__(self) -> str:
+        """Returns the sentence."""
+        return f"<{self.sentence}>"
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row a pair and measure: first, second, measure, difference, ci_low, ci_high, p (after Holm), better."""
+        import pandas as pd
+
+        names = ["first", "second", "measure", "trainings", "difference", "ci_low", "ci_high", "p", "better"]
+        return pd.DataFrame([list(line.values()) for line in self.lines], columns=names)
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """Returns the rows of `table` as JSON values."""
+        return [
+            {"first": c.first, "second": c.second, "measure": c.measure, "trainings": c.trainings,
+             "difference": c.difference.estimate, "ci_low": c.difference.interval[0],
+             "ci_high": c.difference.interval[1], "p": c.p_holm, "better": c.better}
+            for c in self.contrasts
+        ]  # fmt: skip
+
+
+def rows_named(results: Sequence[StreamResult], names: Sequence[str]) -> list[StreamRow] | None:
+    """Returns the rows of one stream that some names are of ("lora ewc:100"); None where no stream has any of them.
+
+    Raises:
+        RequestError: a stream has some of them and none has all.
+    """
+    for result in results:
+        by_name = {row.name: row for row in result.rows}
+        if all(name in by_name for name in names):
+            return [by_name[name] for name in names]
+    known = [row.name for result in results for row in result.rows]
+    there = [name for name in names if name in known]
+    if not there:
+        return None
+    lost = next((name for name in names if name not in known), "")
+    if lost:
+        raise unknown_name("row of a stream", lost, dict.fromkeys(known))
+    raise RequestError(f"No stream holds all of {', '.join(names)}.")
+
+
+def compared(rows: Sequence[StreamRow]) -> StreamComparison:
+    """Returns how rows of a stream differ; RequestError for two without a training at the same seed and order."""
+    found = []
+    for one, other in combinations(rows, 2):
+        shared = tuple(sorted(set(one.resampled.seeds) & set(other.resampled.seeds)))
+        if not shared:
+            raise RequestError(f"{one.name} and {other.name} have no training at the same seed and order in common.")
+        both = merged({name: at_trainings(row.resampled, shared) for name, row in (("a", one), ("b", other))})
+        found += [
+            (one.name, other.name, name, len(shared), measure(both, f"a {name}", f"b {name}"))
+            for name in MEASURES
+            if name in one.measures and name in other.measures
+        ]
+    adjusted = holm([difference.p for *_, difference in found])
+    contrasts = tuple(_contrast(*each, p) for each, p in zip(found, adjusted, strict=True))
+    return StreamComparison(tuple(row.name for row in rows), contrasts, _sentence(contrasts))
+
+
+def _contrast(first: str, second: str, name: str, trainings: int, difference: Difference, p: float) -> Contrast:
+    ahead = better(first, second, difference, p) if trainings >= SEEDS_TO_CLAIM else None
+    if ahead is not None and name in LESS_IS_BETTER:
+        ahead = second if ahead == first else first
+    return Contrast(first, second, name, trainings, difference, p, ahead)
+
+
+def _sentence(contrasts: Sequence[Contrast]) -> str:
+    least = min(c.trainings for c in contrasts)
+    if least < SEEDS_TO_CLAIM:
+        few = f"{least} training{'s' if least > 1 else ''} of a seed and an order"
+        return f"With fewer than {SEEDS_TO_CLAIM} trainings no difference is significant; there are {few}."
+    said = [
+        f"{c.better} is better than {c.second if c.better == c.first else c.first} in {c.measure.replace('_', ' ')} (p "
+        f"{numbers.p_value(c.p_holm)})"
+        for c in contrasts
+        if c.better is not None
+    ]
+    if not said:
+        return f"No difference is significant (p ≥ {SIGNIFICANT:g} after Holm)."
+    return f"{'; '.join(said)}."
+
+
+def comparison_table(comparison: StreamComparison) -> Table:
+    """Returns what to print below the sentence: a row a pair and measure; 80 columns are enough."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("Pair", "Measure", "Difference", "95 % interval", "p"):
+        table.add_column(name, justify="left" if name in ("Pair", "Measure") else "right", no_wrap=name != "Pair")
+    before = ""
+    for c in comparison.contrasts:
+        pair = f"{c.first} − {c.second}"
+        size, between = told(c.difference)
+        table.add_row(
+            rich_text(pair if pair != before else ""),
+            c.measure.replace("_", " "),
+            size,
+            between,
+            numbers.p_value(c.p_holm),
+        )
+        before = pair
+    return table
