@@ -243,7 +243,8 @@ def stream(
     from mmpt_bench.figures.draw import write_stream_figures
     from mmpt_bench.runs.estimate import plan_summary
     from mmpt_bench.study.stream import StreamRequest, plan_stream, run_stream
-    from mmpt_bench.study.stream_tables import StreamResult, stream_results, write_streams
+    from mmpt_bench.study.stream_board import stream_boards
+    from mmpt_bench.study.stream_tables import StreamResult, write_streams
 
     request = make_request(method, tasks, options)
     names = [text.strip() for text in comma_text(order).split(",") if text.strip()]
@@ -255,12 +256,12 @@ def stream(
         return StreamResult(planned.stream, store.root, summary=plan_summary(planned.plans, store))
     definition, made = run_stream(planned, store, reporter or Reporter(), stopping)
     known = task_catalog.built_in_tasks() | _own_tasks(request)
-    results = stream_results(store, known)
-    write_streams(store, results)
-    (result,) = (each for each in results if each.stream.name == definition.name)
-    drawn = write_stream_figures(store, result, known, method_catalog.colors())
+    boards = stream_boards(store, known)
+    write_streams(store, boards)
+    (board,) = (each for each in boards if each.stream.name == definition.name)
+    drawn = write_stream_figures(store, board, known, method_catalog.colors())
     failed = tuple(record for record in made if record.status == "failed")
-    return dataclasses.replace(result, failed=failed, figures=tuple(drawn))
+    return StreamResult(definition, store.root, board, failed, figures=tuple(drawn))
 
 
 def tune(

@@ -79,10 +79,11 @@ def _print(result: StreamResult, as_json: bool) -> None:
     from mmpt_bench.records.streams import FOLDER
     from mmpt_bench.study.stream_tables import stream_json, stream_tables
 
+    assert result.board is not None
     if as_json:
-        print_json(stream_json(result))
+        print_json(stream_json(result.board) | {"figures": [str(path) for path in result.figures]})
         return
-    for part in stream_tables(result):
+    for part in stream_tables(result.board):
         console().print(part)
     click.echo(f"Written: {result.stream.name}.csv, -scores.csv and .md in {result.folder}/{FOLDER}/", err=True)
     for path in result.figures:

@@ -13,7 +13,7 @@ from mmpt_bench.evaluation.task import Task
 from mmpt_bench.figures.figure_data import FORMATS, KINDS, Drawn, FigureData, Format, Kind, Missing, figure_data
 from mmpt_bench.records.store import Store
 from mmpt_bench.study.ablation_board import AblationBoard
-from mmpt_bench.study.stream_tables import StreamResult
+from mmpt_bench.study.stream_board import StreamBoard
 
 ABLATION_KINDS: tuple[Kind, ...] = ("ablation-curves", "heat-map", "components")
 REFERENCE_RESAMPLES = 100
@@ -89,10 +89,10 @@ def write_ablation_figures(
 
 
 def write_stream_figures(
-    store: Store, result: StreamResult, tasks: Mapping[str, Task], colors: Mapping[str, str]
+    store: Store, board: StreamBoard, tasks: Mapping[str, Task], colors: Mapping[str, str]
 ) -> list[Path]:
     """Writes the figures of one stream to the `figures/` of its results folder and returns the paths."""
-    of = FigureData((), (), (), {}, {}, {}, tasks, colors, (result,))
+    of = FigureData((), (), (), {}, {}, {}, tasks, colors, (board,))
     made = [each for each in figures(of, ("stream",)) if isinstance(each, Drawn)]
     return [path for each in made for path in write(each, store.path("figures"))]
 

@@ -15,7 +15,7 @@ from mmpt_bench.records.rate_curve import Scores
 from mmpt_bench.records.rate_trials import TESTS, TRIALS, by_search, read_trials
 from mmpt_bench.records.store import Store
 from mmpt_bench.study.ablation_board import AblationBoard, ablation_boards
-from mmpt_bench.study.stream_tables import StreamResult, stream_results
+from mmpt_bench.study.stream_board import StreamBoard, stream_boards
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -96,7 +96,7 @@ class FigureData:
     tasks: Mapping[str, Task]
     colors: Mapping[str, str]
     """Hex colour by method."""
-    streams: tuple[StreamResult, ...] = ()
+    streams: tuple[StreamBoard, ...] = ()
 
 
 def figure_data(
@@ -130,5 +130,5 @@ def figure_data(
     for trial in (*read_trials(store.root / TRIALS), *tests):
         times[trial.search.key] = max(trial.time, times.get(trial.search.key, ""))
     curves = read_learning_curves(store)
-    streams = tuple(stream_results(store, tasks))
+    streams = tuple(stream_boards(store, tasks))
     return FigureData(boards, ablations, choices, by_search(tests), times, curves, tasks, colors, streams)

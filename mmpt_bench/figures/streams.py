@@ -9,7 +9,7 @@ import numpy as np
 
 from mmpt_bench.figures import style
 from mmpt_bench.figures.figure_data import Drawn, FigureData, Missing
-from mmpt_bench.study.stream_tables import ESSENTIAL, SUPERFICIAL, StreamResult, StreamRow
+from mmpt_bench.study.stream_board import ESSENTIAL, SUPERFICIAL, StreamBoard, StreamRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,27 +28,27 @@ def draw(of: FigureData) -> Iterator[Drawn | Missing]:
             yield from _of(each, of)
 
 
-def _of(result: StreamResult, of: FigureData) -> Iterator[Drawn]:
-    staged = [row for row in result.rows if len(row.trainings[0].runs) > 1]
-    orders = {one.order for row in result.rows for one in row.trainings}
+def _of(board: StreamBoard, of: FigureData) -> Iterator[Drawn]:
+    staged = [row for row in board.rows if len(row.trainings[0].runs) > 1]
+    orders = {one.order for row in board.rows for one in row.trainings}
     if staged and len(orders) == 1:
-        yield _maps(result, staged)
-        yield _curves(result, staged, of)
-    forgot = [row for row in result.rows if ESSENTIAL in row.measures]
+        yield _maps(board, staged)
+        yield _curves(board, staged, of)
+    forgot = [row for row in board.rows if ESSENTIAL in row.measures]
     if forgot:
-        yield _forgetting(result, forgot)
+        yield _forgetting(board, forgot)
 
 
-def _tasks(result: StreamResult) -> list[str]:
-    order = result.rows[0].trainings[0].order
-    return [*order, *(name for name in result.stream.tasks if name not in order)]
+def _tasks(board: StreamBoard) -> list[str]:
+    order = board.rows[0].trainings[0].order
+    return [*order, *(name for name in board.stream.tasks if name not in order)]
 
 
-def _maps(result: StreamResult, rows: Sequence[StreamRow]) -> Drawn:
+def _maps(board: StreamBoard, rows: Sequence[StreamRow]) -> Drawn:
     from matplotlib import colormaps
     from matplotlib.patches import Rectangle
 
-    order, tasks = rows[0].trainings[0].order, _tasks(result)
+    order, tasks = rows[0].trainings[0].order, _tasks(board)
     size = (CELL[0] * len(tasks), CELL[1] * len(order))
     figure, axes = style.panels(len(rows), size, left=0.95, below=0.62, gap=0.95, per_line=2)
     lines: list[dict[str, Any]] = []
@@ -72,15 +72,15 @@ def _maps(result: StreamResult, rows: Sequence[StreamRow]) -> Drawn:
         for side in panel.spines.values():
             side.set_visible(False)
     return Drawn(
-        "stream", f"stream-{style.file_name(result.stream.name)}-scores", "Scores behind each stage",
+        "stream", f"stream-{style.file_name(board.stream.name)}-scores", "Scores behind each stage",
         "Chance-corrected scores in percent, mean over trainings. Rows are stages, columns tasks: first those of the "
         "stream, then others. Framed: the task that the stage learnt.",
         f"Scores of {len(tasks)} tasks behind each of {len(order)} stages, for {', '.join(row.name for row in rows)}.",
-        figure, _source(result), style.table(lines),
+        figure, _source(board), style.table(lines),
     )  # fmt: skip
 
 
-def _curves(result: StreamResult, rows: Sequence[StreamRow], of: FigureData) -> Drawn:
+def _curves(board: StreamBoard, rows: Sequence[StreamRow], of: FigureData) -> Drawn:
     order = rows[0].trainings[0].order
     strategies = list(dict.fromkeys(row.strategy for row in rows))
     marks = style.marks_of([(row.label, row.name) for row in rows], of.colors)
@@ -109,9 +109,9 @@ def _curves(result: StreamResult, rows: Sequence[StreamRow], of: FigureData) -> 
         _percent(panel, number == 0)
     legend.draw(figure)
     return Drawn(
-        "stream", f"stream-{style.file_name(result.stream.name)}-curves", "Scores over the stages",
+        "stream", f"stream-{style.file_name(board.stream.name)}-curves", "Scores over the stages",
         "Chance-corrected scores in percent, mean over trainings. The upright line is the stage that learnt the task.",
-        f"Scores of {', '.join(order)} over the stages.", figure, _source(result), style.table(lines),
+        f"Scores of {', '.join(order)} over the stages.", figure, _source(board), style.table(lines),
     )  # fmt: skip
 
 
@@ -120,7 +120,7 @@ def _percent(panel: Axes, is_first: bool) -> None:
         panel.set_ylabel("Score (%)")
 
 
-def _forgetting(result: StreamResult, rows: Sequence[StreamRow]) -> Drawn:
+def _forgetting(board: StreamBoard, rows: Sequence[StreamRow]) -> Drawn:
     from matplotlib.patches import Patch
 
     labels = [row.name for row in rows]
@@ -144,13 +144,13 @@ def _forgetting(result: StreamResult, rows: Sequence[StreamRow]) -> Drawn:
     axes.set_xlabel("Forgetting (percentage points)")
     legend.draw(figure)
     return Drawn(
-        "stream", f"stream-{style.file_name(result.stream.name)}-forgetting", "Forgetting by its kind",
+        "stream", f"stream-{style.file_name(board.stream.name)}-forgetting", "Forgetting by its kind",
         "How far tasks are below their best behind the last stage, with 95 % intervals. Essential: of the most "
         "probable legal answers. Superficial: what replies as they are read lose beyond that.",
-        f"Forgetting of {', '.join(labels)}.", figure, _source(result), style.table(lines),
+        f"Forgetting of {', '.join(labels)}.", figure, _source(board), style.table(lines),
     )  # fmt: skip
 
 
-def _source(result: StreamResult) -> str:
-    subset = "all questions" if result.stream.limit is None else f"the first {result.stream.limit:,} questions a task"
-    return f"Stream {' → '.join(result.stream.stream)}, {subset}, {result.dated}"
+def _source(board: StreamBoard) -> str:
+    subset = "all questions" if board.stream.limit is None else f"the first {board.stream.limit:,} questions a task"
+    return f"Stream {' → '.join(board.stream.stream)}, {subset}, {board.dated}"

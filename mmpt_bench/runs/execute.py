@@ -68,7 +68,7 @@ def execute(
             check_examples(plan.prepared.corpus)
     for plan in plans:
         if plan.open:
-            backbone = _backbone(plan)
+            backbone = loaded_backbone(plan)
             for said in backbone.decoding_said:
                 report.said(said)
             yield from _all_of(Session(plan, store, backbone, report, stopping), faults)
@@ -76,7 +76,8 @@ def execute(
         raise faults[0]
 
 
-def _backbone(plan: Plan) -> Backbone:
+def loaded_backbone(plan: Plan) -> Backbone:
+    """Returns a plan's backbone; UntrustedRecord where its files changed meanwhile."""
     from mmpt_bench.engine.models.backbone import load_backbone
 
     request = plan.request
@@ -105,7 +106,7 @@ def _all_of(session: Session, faults: list[Exception]) -> Iterator[Record]:
                 session.report.said(f"{job.label}, seed {job.recipe.seed}: {what[:500]}")
                 faults.append(error)
                 # Whatever went wrong may have left the model changed.
-                session.backbone = _backbone(session.plan)
+                session.backbone = loaded_backbone(session.plan)
 
 
 def _run(session: Session, job: Job, folder: RunFolder) -> Iterator[Record]:
@@ -125,7 +126,7 @@ def _run(session: Session, job: Job, folder: RunFolder) -> Iterator[Record]:
             handle = job.method.attach(session.backbone, derive(recipe.seed, "init"))
     except RunFailed as error:
         # Whatever was put in already is not known.
-        session.backbone = _backbone(session.plan)
+        session.backbone = loaded_backbone(session.plan)
         yield from _kept(folder, records, [_failed(_base_record(session, job), job, str(error))])
         return
     try:
@@ -216,20 +217,9 @@ def _train(session: Session, job: Job, folder: RunFolder, handle: Handle) -> dic
         folder.start_log([step.row for step in steps])
 
     try:
-        prepared, checkpoint, stopping = session.plan.prepared, folder.checkpoint, session.stopping
+        prepared, told = session.plan.prepared, (on_step, session.stopping, on_start, report.said)
         terms = begin(session.store, session.backbone, recipe, prepared.before, handle)
-        result = train(
-            session.backbone,
-            handle,
-            prepared.corpus,
-            config,
-            checkpoint,
-            on_step,
-            stopping,
-            on_start,
-            report.said,
-            terms,
-        )
+        result = train(session.backbone, handle, prepared.corpus, config, folder.checkpoint, *told, terms)
     finally:
         folder.log_steps(log)
     if result.left_out:

@@ -20,13 +20,14 @@ from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store
 from mmpt_bench.records.streams import Stream, Training, write
 from mmpt_bench.runs.events import Reporter
-from mmpt_bench.runs.execute import execute
+from mmpt_bench.runs.execute import execute, loaded_backbone
 from mmpt_bench.runs.options import FROZEN
 from mmpt_bench.runs.plan import Plan, plan
 from mmpt_bench.runs.request import Request
 from mmpt_bench.runs.stages import JOINT, NEW, REPLAY, Strategy
 from mmpt_bench.sources.corpora import load_corpus
 from mmpt_bench.sources.prepared import Prepared
+from mmpt_bench.study.stream_routes import make_routes
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,8 @@ class StreamPlan:
     stream: Stream
     plans: tuple[Plan, ...]
     """The untuned model first, then stage by stage."""
+    corpora: dict[str, Corpus]
+    """Training data by task."""
 
 
 def plan_stream(asked: StreamRequest, store: Store) -> StreamPlan:
@@ -115,7 +118,7 @@ def plan_stream(asked: StreamRequest, store: Store) -> StreamPlan:
         f"{'-'.join(sorted(asked.orders[0]))}-{key}", asked.orders[0], names, base, request.limit, tuple(trainings),
         asked.command,
     )  # fmt: skip
-    return StreamPlan(stream, tuple(plans.values()))
+    return StreamPlan(stream, tuple(plans.values()), corpora)
 
 
 def _stages(
@@ -179,4 +182,8 @@ def run_stream(
     store.check_writable()
     report.planned(planned.plans)
     stream = write(store, planned.stream)
-    return stream, list(execute(planned.plans, store, report, stopping))
+    made = list(execute(planned.plans, store, report, stopping))
+    if any(Strategy.of(one.strategy).kind == NEW for one in stream.trainings):
+        first = planned.plans[0]
+        make_routes(store, stream.name, lambda: loaded_backbone(first), planned.corpora, first.prepared, stopping)
+    return stream, made

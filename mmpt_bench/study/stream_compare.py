@@ -13,7 +13,8 @@ from mmpt_bench.common.escaping import rich_text
 from mmpt_bench.stats.claims import SEEDS_TO_CLAIM, SIGNIFICANT, better
 from mmpt_bench.stats.differences import Difference, holm
 from mmpt_bench.stats.streams import MEASURES, at_trainings, measure, merged
-from mmpt_bench.study.stream_tables import StreamResult, StreamRow, told
+from mmpt_bench.study.stream_board import StreamBoard, StreamRow
+from mmpt_bench.study.stream_tables import told
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,17 +71,17 @@ class StreamComparison:
         ]  # fmt: skip
 
 
-def rows_named(results: Sequence[StreamResult], names: Sequence[str]) -> list[StreamRow] | None:
+def rows_named(boards: Sequence[StreamBoard], names: Sequence[str]) -> list[StreamRow] | None:
     """Returns the rows of one stream that some names are of ("lora ewc:100"); None where no stream has any of them.
 
     Raises:
         RequestError: a stream has some of them and none has all.
     """
-    for result in results:
-        by_name = {row.name: row for row in result.rows}
+    for board in boards:
+        by_name = {row.name: row for row in board.rows}
         if all(name in by_name for name in names):
             return [by_name[name] for name in names]
-    known = [row.name for result in results for row in result.rows]
+    known = [row.name for board in boards for row in board.rows]
     there = [name for name in names if name in known]
     if not there:
         return None

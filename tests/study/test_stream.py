@@ -23,6 +23,7 @@ from mmpt_bench.records.streams import read_all
 from mmpt_bench.runs.options import make_request
 from mmpt_bench.runs.stages import Strategy
 from mmpt_bench.study.stream import StreamRequest
+from mmpt_bench.study.stream_board import StreamBoard
 from mmpt_bench.study.stream_tables import MEASURE_COLUMNS, StreamResult, stream_md, stream_tables
 from support.studies import recipe
 
@@ -34,6 +35,11 @@ STRATEGIES = ("sequential", "replay:0.5", "ewc:10", "lwf", "new-adapter", "joint
 def made(tmp_path_factory: pytest.TempPathFactory) -> StreamResult:
     out = tmp_path_factory.mktemp("stream")
     return mb.stream("mnist,vsr", "lora", STRATEGIES, "mnist,vsr,cifar10", out=out, **QUICK)
+
+
+def board_of(made: StreamResult) -> StreamBoard:
+    assert made.board is not None
+    return made.board
 
 
 @pytest.mark.parametrize(
@@ -125,7 +131,10 @@ def test_terms_are_in_the_log_and_the_fisher_information_beside_the_adapter(made
 
 
 def test_measures_scores_and_files(made: StreamResult) -> None:
-    assert [row.name for row in made.rows] == [f"lora {Strategy.of(text)}" for text in STRATEGIES]
+    strategies = [row.strategy for row in made.rows]
+    assert [each for each in strategies if each != "new-adapter, routed"] == [str(Strategy.of(s)) for s in STRATEGIES]
+    assert set(board_of(made).routed) == {"mnist", "vsr"}
+    assert all(share > 0.9 for share in board_of(made).routed.values())
     table = made.table
     assert list(table.columns) == list(MEASURE_COLUMNS)
     last = table[table["measure"] == "last"].set_index("strategy")["value"]
@@ -141,14 +150,14 @@ def test_measures_scores_and_files(made: StreamResult) -> None:
     (name,) = {path.stem for path in files.glob("*.json")}
     rows = list(csv.DictReader(io.StringIO((files / f"{name}.csv").read_text())))
     assert len(rows) == len(table)
-    assert "Made by" in stream_md(made).decode()
+    assert "Made by" in stream_md(board_of(made)).decode()
     assert {path.suffix for path in made.figures} == {".png", ".svg", ".pdf", ".csv"}
     assert {path.stem.rsplit("-", 1)[-1] for path in made.figures} == {"scores", "curves", "forgetting"}
 
 
 def test_the_table_has_room_in_80_columns(made: StreamResult) -> None:
     console = Console(width=80, file=io.StringIO(), record=True)
-    for part in stream_tables(made):
+    for part in stream_tables(board_of(made)):
         console.print(part)
     text = console.export_text()
     assert "…" not in text
@@ -163,7 +172,7 @@ def test_runs_of_a_stream_stand_on_no_leaderboard(made: StreamResult) -> None:
 
 def test_the_same_stream_again_does_nothing_and_other_strategies_are_added(made: StreamResult) -> None:
     again = mb.stream("mnist,vsr", "lora", "joint", "mnist,vsr,cifar10", out=made.folder, **QUICK)
-    assert len(again.rows) == len(STRATEGIES)
+    assert len(again.rows) == len(STRATEGIES) + 1
     assert [row.measures for row in again.rows if row.strategy == "joint"] == [
         row.measures for row in made.rows if row.strategy == "joint"
     ]
