@@ -46,15 +46,20 @@ def evidence(
     records = store.records() if records is None else records
     for record in records:
         check_track(record)
-    in_streams = {run for stream in read_streams(store) for one in stream.trainings for run in one.runs}
-    records = [record for record in records if record.run not in in_streams and not record.stage]
+    of_streams = in_streams(store)
+    records = [record for record in records if record.run not in of_streams and not record.stage]
     samples = Samples(store)
     found = [_board(group, samples, tasks, n_resamples) for group in _groups(store, records) if group.own or group.lost]
     return tuple(sorted(found, key=lambda each: _board_order(each.board)))
 
 
+def in_streams(store: Store) -> dict[str, str]:
+    """Returns run -> stream of every run that a stream is made of."""
+    return {run: stream.name for stream in read_streams(store) for one in stream.trainings for run in one.runs}
+
+
 def named(store: Store, tasks: Mapping[str, Task], records: Sequence[Record]) -> dict[str, tuple[str, str]]:
-    """Returns (variant, ablation or "") of every finished record by its `eval_key`, called as on the leaderboard.
+    """Returns (variant, ablation or stream or "") of every finished record by its `eval_key`, called as on the leaderboard.
 
     What only an ablation asked for is called by all that differs from the defaults.
     """
@@ -65,6 +70,10 @@ def named(store: Store, tasks: Mapping[str, Task], records: Sequence[Record]) ->
         labels = _labels([*group.own, *group.lost]) | _labels([*kept, *group.lost]) | _labels(kept)
         found |= {record.eval_key: (labels[_variant(record)], "") for record in group.own}
         found |= {record.eval_key: (every[_variant(record)], ablation) for record, ablation in group.varied}
+    of_streams = in_streams(store)
+    for record in records:
+        if record.eval_key in found and record.run in of_streams:
+            found[record.eval_key] = found[record.eval_key][0], of_streams[record.run]
     return found
 
 

@@ -31,6 +31,7 @@ from mmpt_bench.report.verdict import verdict
 from mmpt_bench.stats.claims import Comparison
 from mmpt_bench.study.ablation_board import AblationBoard, ablation_boards
 from mmpt_bench.study.ablation_tables import title
+from mmpt_bench.study.stream_board import StreamBoard
 
 PAIRS_SHOWN = 60
 """Comparisons in the table; beyond, those with the highest score and with the method under study are shown."""
@@ -86,6 +87,7 @@ class Content:
     empty: Gap | None
     """What to do where nothing is recorded."""
     ablations: tuple[AblationBoard, ...]
+    streams: tuple[StreamBoard, ...]
     drawings: tuple[Drawing, ...]
     undrawn: tuple[tuple[str, str], ...]
     """(title, reason) of figures that cannot be drawn yet."""
@@ -151,7 +153,8 @@ def gather(
     records = {record.eval_key: record for record in kept}
     found = evidence(store, tasks, n_resamples, kept)
     ablations = ablation_boards(store, tasks, n_resamples, kept)
-    drawings, undrawn = joined(figures(figure_data(store, tasks, colors, found, ablations), kinds))
+    data = figure_data(store, tasks, colors, found, ablations)
+    drawings, undrawn = joined(figures(data, kinds))
     made = sorted((each.board for each in found), key=_main_first)
     samples, asked = Samples(store), Asked(tasks, images)
     sections = tuple(_section(board, len(made), records, store, samples, asked, say) for board in made)
@@ -160,6 +163,7 @@ def gather(
         sections=sections,
         empty=None if made else nothing_recorded(store, has_ablations=any(each.evidence for each in ablations)),
         ablations=ablations,
+        streams=data.streams,
         drawings=tuple(drawings),
         undrawn=tuple(undrawn),
         published=read_published(published_folder() / "published.csv"),

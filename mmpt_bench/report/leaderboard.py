@@ -27,6 +27,8 @@ from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store, published_folder
 from mmpt_bench.study.ablation_tables import write_ablations
 from mmpt_bench.study.acceptance import acceptances, write_acceptance
+from mmpt_bench.study.stream_board import stream_boards
+from mmpt_bench.study.stream_tables import write_streams
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,7 @@ def write_leaderboard(
     found = evidence(store, tasks, records=records)
     made = replace(_made(found), folder=store.root)
     ablations = write_ablations(store, tasks, records)
+    write_streams(store, stream_boards(store, tasks, records))
     if publish and acceptances(store):
         write_acceptance(store)
     write_atomic(store.path("scores.csv"), scores_csv(scores(store, tasks, records)))

@@ -33,6 +33,8 @@ from mmpt_bench.report.missing import of_ablation
 from mmpt_bench.report.verdict import listed, number, plural
 from mmpt_bench.stats.claims import SEEDS_TO_CLAIM
 from mmpt_bench.study.ablation_tables import table, title
+from mmpt_bench.study.stream_tables import measures_table
+from mmpt_bench.study.stream_tables import title as stream_title
 
 FILE = "report.html"
 FOLDER = Path(__file__).parent / "page"
@@ -161,7 +163,8 @@ def _filled(content: Content, packed: Packed, dropped: list[str]) -> bytes:
         embedded_remark=EMBEDDED_REMARK, ratio_titles=RATIO_TITLES, needed_seeds=SEEDS_TO_CLAIM,
         methods_shown=METHODS_SHOWN, rows_shown=ROWS_SHOWN,
         places={each.ablation: place for place, each in enumerate(content.details)},
-        ablation_title=title, ablation_table=table, of_ablation=of_ablation,
+        ablation_title=title, ablation_table=table, of_ablation=of_ablation, stream_title=stream_title,
+        measures_table=measures_table,
     )  # fmt: skip
     return text.encode()
 

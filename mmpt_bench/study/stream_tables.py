@@ -142,16 +142,22 @@ def title(stream: Stream) -> str:
     return " → ".join(stream.stream)
 
 
-def stream_md(board: StreamBoard) -> bytes:
-    """Returns a stream as Markdown: measures, kinds of forgetting, scores by stage, and what is missing."""
-    stream = board.stream
-    parts = [f"# Stream: {markdown(title(stream))}", f"Made by `{plain_text(stream.command, 2000)}`."]
+def measures_table(board: StreamBoard) -> tuple[list[str], list[list[str]]]:
+    """Returns (header, a line a method and strategy): each measure with its interval, in percentage points."""
     header = ["Method", "Strategy", "Trainings", *(TITLES[name].replace("\n", " ") for name in MEASURES)]
     header += ["Essential forgetting", "Superficial forgetting"]
     lines = []
     for row in board.rows:
         cells = [told(row.measures.get(name)) for name in (*MEASURES, ESSENTIAL, SUPERFICIAL)]
         lines.append([row.label, row.strategy, str(len(row.trainings)), *(f"{a} ({b})" if b else a for a, b in cells)])
+    return header, lines
+
+
+def stream_md(board: StreamBoard) -> bytes:
+    """Returns a stream as Markdown: measures, kinds of forgetting, scores by stage, and what is missing."""
+    stream = board.stream
+    parts = [f"# Stream: {markdown(title(stream))}", f"Made by `{plain_text(stream.command, 2000)}`."]
+    header, lines = measures_table(board)
     parts += [_table(header, lines), "\n".join(f"- {note}" for note in NOTES)]
     if board.routed:
         told_of = ", ".join(f"{markdown(name)} {share:.1%}" for name, share in board.routed.items())
