@@ -59,7 +59,7 @@ def in_streams(store: Store) -> dict[str, str]:
 
 
 def named(store: Store, tasks: Mapping[str, Task], records: Sequence[Record]) -> dict[str, tuple[str, str]]:
-    """Returns (variant, ablation or stream or "") of every finished record by its `eval_key`, called as on the leaderboard.
+    """Returns (variant, ablation or stream or "") of each finished record by its `eval_key`, called as on the board.
 
     What only an ablation asked for is called by all that differs from the defaults.
     """

@@ -125,7 +125,7 @@ def cost(row: Row) -> str:
     for larger in ("k", "M", "G"):
         if value >= 1000:
             value, unit = value / 1000, f" {larger}"
-    return f"{value:.0f}{unit} par." if not unit or value >= 100 else f"{value:.1f}{unit} par."
+    return f"{value:.0f}{unit} params" if not unit or value >= 100 else f"{value:.1f}{unit} params"
 
 
 def seconds(value: float | None) -> str:
