@@ -92,8 +92,8 @@ def plan_stream(asked: StreamRequest, store: Store) -> StreamPlan:
         RequestError: a task of the stream without a training split, or data that cannot be used.
     """
     request = dataclasses.replace(asked.request, rates_of=asked.request.rates_of or _searched(asked.request))
-    prepared = request.prepare_tasks()
     corpora = {name: _corpus(request, name) for name in asked.orders[0]}
+    prepared = request.prepare_tasks()
     usual = request.prepare(prepared)
     plans: dict[str, Plan] = {}
 

@@ -12,7 +12,6 @@ from mmpt_bench.common.files import write_atomic
 from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store
 from mmpt_bench.records.streams import FOLDER, Stream
-from mmpt_bench.runs.stages import JOINT, Strategy
 from mmpt_bench.stats.differences import Difference
 from mmpt_bench.stats.streams import MEASURES
 from mmpt_bench.study.stream_board import ESSENTIAL, SUPERFICIAL, StreamBoard, StreamRow
@@ -112,7 +111,7 @@ def _matrix_lines(board: StreamBoard) -> list[dict[str, Any]]:
         (order,) = orders
         tasks = [*order, *(name for name in board.stream.tasks if name not in order)]
         for stage, scores in enumerate(row.matrix):
-            learnt = " + ".join(order) if Strategy.of(row.strategy).kind == JOINT else order[stage]
+            learnt = " + ".join(order) if len(row.matrix) == 1 else order[stage]
             for task, score in zip(tasks, scores, strict=False):
                 lines.append(
                     {"method": row.label, "strategy": row.strategy, "stage": stage + 1, "learnt": learnt, "task": task,
