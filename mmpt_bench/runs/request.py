@@ -106,8 +106,8 @@ class Request:
     def checked_corpus(self) -> Corpus:
         """Returns the training data, with bad examples found or left out."""
         corpus = load_corpus(self.train)
-        if self.train.source == EMBEDDED:
-            return corpus
+        if self.train.source == EMBEDDED or (self.train.embedded and self.train.source.startswith("task:")):
+            return corpus  # made by the package
         return checked_corpus(corpus, self._reader, self.budget.max_length, self.on_bad_item == SKIP)
 
     def _reader(self) -> Backbone | None:

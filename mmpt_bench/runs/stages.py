@@ -112,10 +112,11 @@ def _values_and_fisher(
     """Returns a stage's values and its Fisher information, which is kept in the run's folder."""
     from safetensors.torch import load_file, save
 
-    from mmpt_bench.engine.training.objective import fisher
+    from mmpt_bench.engine.training.objective import FISHER_EXAMPLES, fisher
 
     values, path = load_trained(run, handle), run.path(FISHER)
     if not path.is_file():
-        found = fisher(backbone, handle, corpus, recipe.seed, recipe.budget.max_length)
+        n = min(FISHER_EXAMPLES, recipe.budget.steps * recipe.budget.batch_size)
+        found = fisher(backbone, handle, corpus, recipe.seed, recipe.budget.max_length, n)
         write_atomic(path, save(found))
     return values, load_file(path)

@@ -107,7 +107,7 @@ def fisher(
     corpus: Corpus,
     seed: int,
     max_length: int,
-    n: int = FISHER_EXAMPLES,
+    n: int,
 ) -> dict[str, Tensor]:
     """Returns the diagonal Fisher information of an adapter's values: mean of squared gradients of single examples.
 
