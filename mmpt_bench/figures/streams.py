@@ -19,6 +19,8 @@ NOTHING = "No stream is recorded: `mmpt-bench stream --order mnist,vsr,snli_ve,c
 CELL = (0.52, 0.36)
 """Inches of a cell."""
 STRATEGY_LINES = ("-", "--", "-.", ":")
+STRATEGY_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Of strategies, where there is one method alone."""
 
 
 def draw(of: FigureData) -> Iterator[Drawn | Missing]:
@@ -85,7 +87,7 @@ def _curves(board: StreamBoard, rows: Sequence[StreamRow], of: FigureData) -> Dr
     strategies = list(dict.fromkeys(row.strategy for row in rows))
     marks = style.marks_of([(row.label, row.name) for row in rows], of.colors)
     looks = [
-        {"color": style.color_of(row.label, of.colors), "marker": mark,
+        {"color": _color(row, rows, strategies, of), "marker": mark,
          "linestyle": STRATEGY_LINES[strategies.index(row.strategy) % len(STRATEGY_LINES)]}
         for row, mark in zip(rows, marks, strict=True)
     ]  # fmt: skip
@@ -113,6 +115,13 @@ def _curves(board: StreamBoard, rows: Sequence[StreamRow], of: FigureData) -> Dr
         "Chance-corrected scores in percent, mean over trainings. The upright line is the stage that learnt the task.",
         f"Scores of {', '.join(order)} over the stages.", figure, _source(board), style.table(lines),
     )  # fmt: skip
+
+
+def _color(row: StreamRow, rows: Sequence[StreamRow], strategies: Sequence[str], of: FigureData) -> str:
+    """Returns the method's colour, or the strategy's where all rows are of one method."""
+    if len({each.label for each in rows}) > 1:
+        return style.color_of(row.label, of.colors)
+    return STRATEGY_COLORS[strategies.index(row.strategy) % len(STRATEGY_COLORS)]
 
 
 def _percent(panel: Axes, is_first: bool) -> None:
