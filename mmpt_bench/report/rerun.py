@@ -120,6 +120,7 @@ def _conditions(board: Board) -> list[str]:
             words += [f"--{name.replace('_', '-')}", str(board.budget.get(name))]
     words += ["--dtype", keys.option(board.dtype)] if board.dtype != "float32" else []
     words += ["--backbone", board.backbone] if board.backbone != EMBEDDED else []
+    words += _trained_on(board.corpus)
     words += ["--limit", str(board.limit)] if board.limit is not None else []
     skipped = any(LEFT_OUT in column.dataset for column in board.columns) or board.corpus.endswith(EXAMPLES_LEFT_OUT)
     words += ["--on-bad-item", "skip"] if skipped else []
@@ -131,6 +132,21 @@ def _conditions(board: Board) -> list[str]:
             if part.startswith(COLUMNS_TOLD):
                 words += ["--columns", f"{column.task}.{part.removeprefix(COLUMNS_TOLD)}"]
     return words + (["--data", "FOLDER"] if from_folder else [])
+
+
+def _trained_on(corpus: str) -> list[str]:
+    """Returns the options that name training data; a file's own folder is not recorded, and stands as `FILE`."""
+    name = corpus.partition("@")[0].removesuffix(EXAMPLES_LEFT_OUT).partition(", ")[0]
+    if name in (EMBEDDED, keys.UNKNOWN):
+        return []
+    if (task := name.removesuffix(" train")) != name and task in task_catalog.task_entries():
+        return ["--train-data", f"task:{task}"]
+    words = (
+        ["--train-data", "vision-flan", "--train-images", "FOLDER"]
+        if name == "vision-flan"
+        else ["--train-data", "FILE"]
+    )
+    return words + (["--decontaminate"] if ", decontaminated" in corpus else [])
 
 
 def _has_options(board: Board) -> bool:

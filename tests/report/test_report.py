@@ -700,6 +700,25 @@ def test_the_command_that_makes_a_board_again_names_its_columns(tmp_path: Path) 
     assert command.index("--columns") < command.index("--data FOLDER")
 
 
+@pytest.mark.parametrize(
+    ("corpus", "words"),
+    [
+        ("embedded", ""),
+        ("vsr train", "--train-data task:vsr"),
+        ("vision-flan, decontaminated", "--train-data vision-flan --train-images FOLDER --decontaminate"),
+        ("mine", "--train-data FILE"),
+        ("mine, 3 bad examples left out", "--train-data FILE --on-bad-item skip"),
+    ],
+)
+def test_training_data_are_named_in_the_command_that_repeats_a_board(tmp_path: Path, corpus: str, words: str) -> None:
+    store = store_in(tmp_path)
+    add(store, "1110", recipe("lora", 0, corpus=corpus))
+    (board,) = boards(store, {"colours": COLOURS})
+    command = run_command(board, store, ["lora"], ["colours"], [0])
+    assert words in command
+    assert ("--train-data" in command) == bool(words)
+
+
 def test_a_long_table_behind_a_figure_is_cut_and_says_where_the_rest_is(
     study_store: Store, study_content: Content, monkeypatch: pytest.MonkeyPatch
 ) -> None:
