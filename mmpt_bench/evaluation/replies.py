@@ -59,6 +59,7 @@ from mmpt_bench.evaluation.reply_words import (
     TENTATIVE,
     TRUE,
     UNSURE,
+    WHOLLY,
     YES,
 )
 
@@ -136,10 +137,11 @@ class _Reader:
     def __init__(self, names: Mapping[str, str], choices: Sequence[str]) -> None:
         self.names, self.choices = names, choices
         self.are_numbers = all(re.fullmatch(r"0|[1-9][0-9]*", choice) for choice in choices)
-        longest_first = sorted(names, key=len, reverse=True)
         ends = r"(?!\w)(?!\.\d)(?!(?<=\d)(?:/\d|,\d{3}| ?%))"
         unsigned = r"(?<!^-)(?<!\s-)" if self.are_numbers else ""  # "-7" is no 7
-        self.word = rf"(?<![\w.])(?<!\d/){unsigned}(?:{'|'.join(re.escape(name) for name in longest_first)}){ends}"
+        self.word = (
+            rf"(?<![\w.])(?<!\d/){unsigned}(?:{'|'.join(map(re.escape, sorted(names, key=len, reverse=True)))}){ends}"
+        )
 
     def read(self, reply: str) -> str | None:
         """Returns the answer that a reply without reasoning gives."""
@@ -318,7 +320,7 @@ def _denial(text: str, start: int, end: int, name: str) -> str | None:
     negations = list(re.finditer(NEGATION, before))
     if negations:
         gap = set(re.findall(r"[\w']+", before[negations[-1].end() :]))
-        certain = gap <= CERTAIN_GAP or negations[-1].group() == "neither"
+        certain = gap <= CERTAIN_GAP - (WHOLLY if name in FALSE else set()) or negations[-1].group() == "neither"
         return "certain" if certain and len(negations) % 2 else "unclear"
     if re.search(r"\bno (?:\w+ )?$", before):
         return "certain"

@@ -56,6 +56,8 @@ CERTAIN_GAP = _words(
     " seems look looks likely always simply just considered as in fact call either"
 )
 """Words that may stand between a negation and what it denies for certain: "do not think that this is true"."""
+WHOLLY = _words("entirely quite completely fully strictly")
+"""Of these, not before "false": what is not entirely false is not true."""
 AFTER_PREDICATE = _words(
     "that because since as for given based here in on at when if and but or so due with from according too though"
     " although while statement sentence claim caption description relation relationship label digit number instead"
