@@ -139,9 +139,8 @@ class _Reader:
         self.are_numbers = all(re.fullmatch(r"0|[1-9][0-9]*", choice) for choice in choices)
         ends = r"(?!\w)(?!\.\d)(?!(?<=\d)(?:/\d|,\d{3}| ?%))"
         unsigned = r"(?<!^-)(?<!\s-)" if self.are_numbers else ""  # "-7" is no 7
-        self.word = (
-            rf"(?<![\w.])(?<!\d/){unsigned}(?:{'|'.join(map(re.escape, sorted(names, key=len, reverse=True)))}){ends}"
-        )
+        any_name = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
+        self.word = rf"(?<![\w.])(?<!\d/){unsigned}(?:{any_name}){ends}"
 
     def read(self, reply: str) -> str | None:
         """Returns the answer that a reply without reasoning gives."""
@@ -311,10 +310,8 @@ def _denial(text: str, start: int, end: int, name: str) -> str | None:
     """Returns how what is named at text[start:end] is denied: None (not at all), "certain", "unclear", "tentative"."""
     before = re.split(RESTART, text[:start])[-1]
     if name in (*YES, *NO):
-        denied = re.search(rf"{DENIED_BEFORE}(?: an?| the| simply| say)? ?'?$", before) or _denied_after(
-            text, end, name
-        )
-        return "certain" if denied else None
+        is_before = re.search(rf"{DENIED_BEFORE}(?: an?| the| simply| say)? ?'?$", before)
+        return "certain" if is_before or _denied_after(text, end, name) else None
     if name in (*TRUE, *FALSE) and re.search(r"\b(?:part(?:ly|ially)|half|somewhat) $", before):
         return "unclear"
     negations = list(re.finditer(NEGATION, before))
