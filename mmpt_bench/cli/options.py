@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from mmpt_bench.common.errors import RequestError
-from mmpt_bench.records.budget import EVAL_BATCH, SCHEDULES, Budget
+from mmpt_bench.records.budget import EVAL_BATCH, EVERY, SCHEDULES, Budget
 
 PROGRAM = "mmpt-bench"
 FOLDER = click.Path(path_type=Path)
@@ -122,6 +122,19 @@ def budget_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ):
         command = option(command)
     return command
+
+
+def monitor_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds what is looked at during training."""
+    command = click.option("--every", default=EVERY, show_default=True, help="Steps between two looks of `--monitor`.")(
+        command
+    )
+    return click.option(
+        "--monitor",
+        default="",
+        metavar="TASKS",
+        help="Look at 100 questions of these tasks' dev part during training; a drop beyond noise raises an alarm.",
+    )(command)
 
 
 def verbosity_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -24,6 +24,7 @@ from mmpt_bench.cli.options import (
     budget_options,
     command_on,
     given_beside_experiment,
+    monitor_options,
     refuse_beside,
     verbosity_options,
     words_again,
@@ -105,6 +106,7 @@ if TYPE_CHECKING:
 @OUT
 @JSON
 @budget_options
+@monitor_options
 @verbosity_options
 @click.pass_context
 def run(

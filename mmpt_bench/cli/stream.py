@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mmpt_bench.cli.options import COLUMNS, JSON, OUT, budget_options, print_json, verbosity_options, words_again
+from mmpt_bench.cli.options import (
+    COLUMNS,
+    JSON,
+    OUT,
+    budget_options,
+    monitor_options,
+    print_json,
+    verbosity_options,
+    words_again,
+)
 from mmpt_bench.cli.plan_text import print_plan
 from mmpt_bench.cli.progress import reporting, stopping
 from mmpt_bench.common.errors import Interrupted
@@ -17,7 +26,7 @@ from mmpt_bench.common.errors import Interrupted
 if TYPE_CHECKING:
     from mmpt_bench.study.stream_tables import StreamResult
 
-NO_SCORE = ("as_json", "only_plan", "out", "offline", "verbosity", "eval_batch_size")
+NO_SCORE = ("as_json", "only_plan", "out", "offline", "verbosity", "eval_batch_size", "monitor", "every")
 """Options that change no score of a stream."""
 
 
@@ -44,6 +53,7 @@ NO_SCORE = ("as_json", "only_plan", "out", "offline", "verbosity", "eval_batch_s
 @OUT
 @JSON
 @budget_options
+@monitor_options
 @verbosity_options
 def stream(only_plan: bool, as_json: bool, verbosity: int, **options: Any) -> None:
     """Learn tasks one after another; say what was kept, what was lost, and what it did to other tasks.

@@ -17,6 +17,8 @@ SMOKE_STEPS, SMOKE_LIMIT = 3, 8
 SCHEDULES = ("cosine", "constant")
 EVAL_BATCH = 64
 """Questions that are answered together; no part of a budget."""
+EVERY = 50
+"""Steps between two looks at a probe; no part of a budget."""
 
 
 @dataclass(frozen=True)

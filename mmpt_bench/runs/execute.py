@@ -23,6 +23,7 @@ from mmpt_bench.records.run_folder import TENSORS, RunFolder
 from mmpt_bench.records.store import Store
 from mmpt_bench.runs.bad_items import check_examples
 from mmpt_bench.runs.events import Reporter
+from mmpt_bench.runs.monitoring import Monitor
 from mmpt_bench.runs.plan import Job, Plan
 from mmpt_bench.runs.stages import begin, load_trained
 from mmpt_bench.sources.prepared import PreparedTask
@@ -169,6 +170,7 @@ def _results(
         threads=", ".join(map(str, costs.get("threads", ()))),
         optimizer_state=costs.get("optimizer_state", ""),
         final_loss=costs["final_loss"],
+        notes="; ".join(each for each in (base.notes, *costs.get("alarms", ())) if each),
         **(costs.get("process") or {}),
     )
     for item in todo:
@@ -205,6 +207,8 @@ def _train(session: Session, job: Job, folder: RunFolder, handle: Handle) -> dic
         return known
     config = TrainingConfig(recipe.budget, job.method.learning_rate, recipe.seed)
     log: list[dict[str, Any]] = []
+    request, probe = session.plan.request, session.plan.prepared.probe
+    watch = Monitor(session.backbone, probe, folder, request.every, recipe.budget.steps, report.said) if probe else None
 
     def on_step(step: Step) -> None:
         report.train_step(job, step)
@@ -212,9 +216,13 @@ def _train(session: Session, job: Job, folder: RunFolder, handle: Handle) -> dic
         if len(log) >= STEPS_A_WRITE:
             folder.log_steps(log)
             log.clear()
+        if watch:
+            watch.after(step.step)
 
     def on_start(steps: Sequence[Step]) -> None:
         folder.start_log([step.row for step in steps])
+        if watch:
+            watch.begin(len(steps))
 
     try:
         prepared, told = session.plan.prepared, (on_step, session.stopping, on_start, report.said)
@@ -232,6 +240,8 @@ def _train(session: Session, job: Job, folder: RunFolder, handle: Handle) -> dic
     handle.let_go()
     tensors = part / TENSORS
     more = {"adapter_bytes": tensors.stat().st_size, "sha256": file_sha256(tensors), "train_key": recipe.train_key}
+    # Looks cost time and memory that are not the training's.
+    more |= {"process": None, "alarms": watch.alarms} if watch else {}
     folder.finish_training(part, known := dataclasses.asdict(result) | more)
     return known
 

@@ -8,6 +8,7 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
+from mmpt_bench.common.entries import Entry
 from mmpt_bench.common.errors import RequestError, unknown_name
 from mmpt_bench.common.values import FieldError
 from mmpt_bench.data.image_folders import image_folders
@@ -15,7 +16,7 @@ from mmpt_bench.data.rows import SHIFTED, WORLDS
 from mmpt_bench.evaluation import task_catalog
 from mmpt_bench.evaluation.task import OFFICIAL
 from mmpt_bench.methods import method_catalog
-from mmpt_bench.records.budget import EVAL_BATCH, MOST, Budget
+from mmpt_bench.records.budget import EVAL_BATCH, EVERY, MOST, Budget
 from mmpt_bench.records.store import results_folder
 from mmpt_bench.runs.bad_items import FAIL, SKIP
 from mmpt_bench.runs.option_texts import (
@@ -30,7 +31,7 @@ from mmpt_bench.runs.request import Request, parse_overrides, parse_variants
 from mmpt_bench.sources.corpora import TrainData, check_train_data
 from mmpt_bench.sources.weights import DTYPES, EMBEDDED, check_backbone
 
-WHOLE = ("steps", "batch_size", "max_length", "limit", "eval_batch_size")
+WHOLE = ("steps", "batch_size", "max_length", "limit", "eval_batch_size", "every")
 """Options that are whole numbers."""
 FROZEN = "frozen"
 """The method that trains nothing: the baseline."""
@@ -64,6 +65,10 @@ class Options(TypedDict, total=False):
     """The first so many questions of each task, and the others on their images."""
     parse: str
     """Parse rule: "official", "lmms-eval", "vlmevalkit"."""
+    monitor: Names
+    """Tasks whose dev part, 100 questions each, is looked at during training; a drop raises an alarm."""
+    every: int
+    """Steps between two looks."""
     guard: bool
     """In half precision, ask again where two words are as good as equal."""
     train_data: str
@@ -162,10 +167,24 @@ def make_request(method: Names, tasks: Names, options: Options) -> Request:
         rule=options.get("parse", OFFICIAL),
         offline=options.get("offline", False),
         device=options.get("device"),
+        monitor=_monitored(options),
+        every=options.get("every", EVERY),
         guard=options.get("guard", True),
         eval_batch=_eval_batch(options),
         on_bad_item=on_bad_item,
     )
+
+
+def _monitored(options: Options) -> tuple[Entry, ...]:
+    """Returns the tasks that are looked at during training; RequestError for a time between looks that is none."""
+    every, steps = options.get("every", EVERY), options.get("steps", Budget().steps)
+    text = comma_text(options.get("monitor", ""))
+    if not text:
+        return ()
+    found = tuple(task_catalog.find_tasks(text))
+    if not 1 <= every <= steps:
+        raise RequestError(f"`--every {every}`: a number from 1 to the {steps:,} steps of a training.")
+    return found
 
 
 def _check_whole(options: Options) -> None:

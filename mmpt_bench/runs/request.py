@@ -15,7 +15,7 @@ from mmpt_bench.data.rows import SHIFTED, is_generated, suite_of
 from mmpt_bench.evaluation.task import OFFICIAL
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.records import keys
-from mmpt_bench.records.budget import EVAL_BATCH, Budget
+from mmpt_bench.records.budget import EVAL_BATCH, EVERY, Budget
 from mmpt_bench.records.recipe import Recipe
 from mmpt_bench.records.store import results_folder
 from mmpt_bench.runs.bad_items import FAIL, SKIP, checked_corpus, checked_task, with_opened_images
@@ -64,6 +64,10 @@ class Request:
     """In half precision, ask close calls again the plain way."""
     on_bad_item: str = FAIL
     """What is done about images, questions and examples that cannot be used."""
+    monitor: tuple[Entry, ...] = ()
+    """Tasks whose dev part is looked at during training."""
+    every: int = EVERY
+    """Steps between two looks."""
     stage: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Of a stream: as of a `Recipe`."""
     rates_of: str = ""
@@ -101,7 +105,9 @@ class Request:
         # Training data name the setting of what does not train too.
         if skip or any(self.method_of(entry).trains for entry in self.methods):
             corpus = self.checked_corpus()
-        return dataclasses.replace(found, tasks=checked, corpus=corpus)
+        watched = dataclasses.replace(self, tasks=self.monitor, limit=None)
+        probe = watched.prepare_tasks(is_dev=True) if self.monitor else {}
+        return dataclasses.replace(found, tasks=checked, corpus=corpus, probe=probe)
 
     def checked_corpus(self) -> Corpus:
         """Returns the training data, with bad examples found or left out."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mmpt_bench.common.entries import Entry, own_fingerprint
@@ -71,6 +71,8 @@ class Prepared:
     tasks: dict[str, PreparedTask]
     corpus: Corpus
     backbone_fingerprint: str
+    probe: dict[str, PreparedTask] = field(default_factory=dict)
+    """Dev parts of tasks that are looked at during training; empty where none is."""
     before: tuple[Corpus, ...] = ()
     """Training data of the stages before, of a stream."""
 

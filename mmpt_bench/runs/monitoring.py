@@ -1,0 +1,103 @@
+"""Looks at a held-out probe during a training: `run --monitor TASKS --every N`; an alarm where a score drops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from mmpt_bench.common.files import append_jsonl, jsonl, read_jsonl, write_atomic
+from mmpt_bench.data.samples import Sample
+from mmpt_bench.records.run_folder import RunFolder
+from mmpt_bench.sources.prepared import PreparedTask
+from mmpt_bench.stats.monitoring import drop_p, is_alarm
+
+if TYPE_CHECKING:
+    from mmpt_bench.engine.models.backbone import Backbone
+
+FILE = "monitor.jsonl"
+"""In a run's folder: a line a look and task."""
+MOST = 100
+"""Questions of a task that are asked at each look, each about another image."""
+
+
+def probe_of(tasks: Mapping[str, PreparedTask]) -> dict[str, tuple[Any, list[Sample]]]:
+    """Returns the questions of each look: the first of each image, `MOST` of a task."""
+    found = {}
+    for name, item in tasks.items():
+        by_image: dict[str, Sample] = {}
+        for sample in item.samples:
+            by_image.setdefault(sample.image.key, sample)
+        found[name] = (item.task, list(by_image.values())[:MOST])
+    return found
+
+
+class Monitor:
+    """The looks of one training."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        tasks: Mapping[str, PreparedTask],
+        folder: RunFolder,
+        every: int,
+        steps: int,
+        say: Callable[[str], None],
+    ) -> None:
+        """Looks every `every` of `steps` steps."""
+        self._backbone, self._probe, self._folder = backbone, probe_of(tasks), folder
+        self._every, self._say = every, say
+        self._looks = max(1, steps // every) * len(self._probe)
+        self._before: dict[str, list[bool]] = {}
+        self.alarms: list[str] = []
+
+    def begin(self, done: int) -> None:
+        """Looks before the first step, or reads the looks up to the step that a checkpoint holds."""
+        path = self._folder.path(FILE)
+        kept = [row for row in read_jsonl(path) if row["step"] <= done] if done else []
+        if not any(row["step"] == 0 for row in kept):
+            kept = []
+        write_atomic(path, jsonl(*kept))
+        for row in kept:
+            if row["step"] == 0:
+                self._before[row["task"]] = [letter == "1" for letter in row["right"]]
+            elif row["alarm"]:
+                self.alarms.append(_told(row))
+        if not kept:
+            self._look(0)
+
+    def after(self, step: int) -> None:
+        """Looks where it is time."""
+        if step % self._every == 0:
+            self._look(step)
+
+    def _look(self, step: int) -> None:
+        from mmpt_bench.engine.inference.predict import predict
+
+        model = self._backbone.model
+        training = model.training
+        model.eval()
+        try:
+            for name, (task, samples) in self._probe.items():
+                made = {each.id: each for batch in predict(self._backbone, task, samples) for each in batch}
+                right = [made[sample.id].ranked == sample.answer for sample in samples]
+                self._keep(step, name, right)
+        finally:
+            model.train(training)
+
+    def _keep(self, step: int, name: str, right: list[bool]) -> None:
+        before = self._before.setdefault(name, right)
+        p = drop_p(before, right)
+        row = {
+            "step": step, "task": name, "n": len(right), "score": sum(right) / len(right),
+            "before": sum(before) / len(before), "p": p, "alarm": step > 0 and is_alarm(p, self._looks),
+            "right": "".join("1" if each else "0" for each in right),
+        }  # fmt: skip
+        append_jsonl(self._folder.path(FILE), row)
+        if row["alarm"]:
+            self.alarms.append(_told(row))
+            self._say(f"ALARM: {self.alarms[-1]}.")
+
+
+def _told(row: Mapping[str, Any]) -> str:
+    score, before = (f"{100 * row[name]:.0f} %" for name in ("score", "before"))
+    return f"on the probe of {row['task']} the score fell from {before} to {score} by step {row['step']}"
