@@ -86,7 +86,7 @@ def _curves(board: StreamBoard, rows: Sequence[StreamRow], of: FigureData) -> Dr
     order = rows[0].trainings[0].order
     strategies = list(dict.fromkeys(row.strategy for row in rows))
     marks = style.marks_of([(row.label, row.name) for row in rows], of.colors)
-    looks = [
+    looks: list[dict[str, Any]] = [
         {"color": _color(row, rows, strategies, of), "marker": mark,
          "linestyle": STRATEGY_LINES[strategies.index(row.strategy) % len(STRATEGY_LINES)]}
         for row, mark in zip(rows, marks, strict=True)
