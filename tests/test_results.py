@@ -19,7 +19,7 @@ SOURCES = (
     "learning_rate_trials.jsonl", "learning_rate_test_scores.jsonl", "published.csv",
 )  # fmt: skip
 """What is not made from something else in the folder; `published.csv` is typed from papers."""
-OWN = {"runs", "checkpoints", "tracking", "audit.json", "report.html", "search"}
+OWN = {"runs", "checkpoints", "tracking", "audit.json", "report.html"}
 """What may lie in a checkout's results and is no part of what is published."""
 
 
