@@ -10,7 +10,7 @@ from mmpt_bench.board.board import Board, Cell, Column, Failure, Row
 from mmpt_bench.board.ranking import ranked
 from mmpt_bench.board.rescoring import Rescored, Samples, by, decoding, rescored
 from mmpt_bench.common.errors import UntrustedRecord
-from mmpt_bench.evaluation.task import OFFICIAL, Task
+from mmpt_bench.evaluation.task import Task
 from mmpt_bench.records.keys import earlier_params
 from mmpt_bench.records.record import Record
 from mmpt_bench.stats.claims import SEEDS_TO_CLAIM, Comparison
@@ -136,7 +136,7 @@ def _column(task: Task, record: Record, samples: Samples) -> Column:
         raise UntrustedRecord(f"`{record.run}` says that `{task.name}` reaches {record.ceiling}; it reaches {ceiling}.")
     return Column(
         task=task.name,
-        title=task.title + ("" if record.parse_rule == OFFICIAL else f" ({record.parse_rule})"),
+        title=task.title + ("" if record.parse_rule == task.rule else f" ({record.parse_rule})"),
         headline=task.headline,
         unit=task.unit,
         ceiling=ceiling,
@@ -144,7 +144,7 @@ def _column(task: Task, record: Record, samples: Samples) -> Column:
         dataset=record.dataset,
         data_fingerprint=record.data_fingerprint,
         split=record.split,
-        decode=decoding(record) + ("" if record.parse_rule == OFFICIAL else f", parse rule {record.parse_rule}"),
+        decode=decoding(record) + ("" if record.parse_rule == task.rule else f", parse rule {record.parse_rule}"),
         version=record.task_version,
         n=len(asked),
         n_pictures=len({sample.cluster for sample in asked}),
@@ -180,7 +180,7 @@ def _row(
         learning_rate_source="; ".join(sorted({record.learning_rate_source for record in records})),
         flags=(),
     )
-    flags = _flags(row, records, n_failed, limit)
+    flags = _flags(row, records, n_failed, limit, tasks)
     return replace(row, flags=(*flags, *(_threads(records) if various else [])))
 
 
@@ -196,10 +196,13 @@ def _costs(records: Sequence[Record]) -> dict[str, Any]:
     }
 
 
-def _flags(row: Row, records: Sequence[Record], n_failed: int, limit: int | None) -> list[str]:
+def _flags(
+    row: Row, records: Sequence[Record], n_failed: int, limit: int | None, tasks: Mapping[str, Task]
+) -> list[str]:
     source = row.learning_rate_source
     degenerate = sorted({record.task for record in records if record.degenerate})
-    rules = sorted({f"{r.task} read by the rule {r.parse_rule}" for r in records if r.parse_rule != OFFICIAL})
+    others = {r.task: r.parse_rule for r in records if r.task in tasks and r.parse_rule != tasks[r.task].rule}
+    rules = [f"{task} read by the rule {rule}" for task, rule in sorted(others.items())]
     return [
         *(["exploratory"] if row.trains and len(row.seeds) < SEEDS_TO_CLAIM else []),
         *(_fewer_seeds(records) if row.trains else []),
