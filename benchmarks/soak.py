@@ -34,7 +34,7 @@ from typing import Any
 
 import torch
 
-from mmpt_bench.embedded import suite
+from mmpt_bench.embedded import mixture, suite
 from mmpt_bench.engine.inference import predict
 from mmpt_bench.engine.models import backbone as backbones
 from mmpt_bench.engine.training import memory, train
@@ -69,7 +69,7 @@ def main() -> None:
 def _make_small() -> None:
     """Puts the small suite, the kept figures and the standing clocks in the place of the usual ones."""
     torch.set_num_threads(1)
-    suite.CORPUS_SIZE, suite.VALIDATION_SIZE = 32, 8
+    mixture.CORPUS_SIZE, mixture.VALIDATION_SIZE = 32, 8
     suite.N_IMAGES.update(mme=1, pope=2, vsr=2, snli_ve=2, cifar10=10, mnist=16)
     options = predict.InferenceOptions
     predict.InferenceOptions = lambda size, *others: options(BATCH, *others)

@@ -62,11 +62,6 @@ def judged(made: Claim, truth: bool, rng: np.random.Generator, part: str, skill:
     return Asked(skill, question, f"{answer} .")
 
 
-def in_a_word(answer: str) -> str:
-    """Returns an answer as tuning replies: "yes .", "fire truck ."."""
-    return f"{answer.lower()} ."
-
-
 def _wordings(part: str, rng: np.random.Generator) -> str:
     """Returns the part whose wordings a question of `part` is asked in."""
     return "pretrain" if part == "tune" and rng.random() < REHEARSED else part

@@ -16,11 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from mmpt_bench.common.hashing import content_key, derive
-from mmpt_bench.data.examples import Corpus, Example
-from mmpt_bench.data.images import LazyImage
 from mmpt_bench.data.rows import SHIFTED, WORLDS, Rows, suite_of
 from mmpt_bench.embedded import language, prompts, statements, world
-from mmpt_bench.embedded.language import Asked
 from mmpt_bench.embedded.shifted import shift
 from mmpt_bench.embedded.world import Scene
 
@@ -32,20 +29,12 @@ VERSION = 4
 
 N_IMAGES = {"mme": 40, "pope": 200, "vsr": 250, "snli_ve": 200, "cifar10": 250, "mnist": 400}
 """Images a task; for MME, a subtask."""
-ASKED_OF_THINGS = (
-    *statements.SKILLS, *statements.SKILLS, "relation", "neutral",
-    "?count", "?color", "?location", "?at", *["?caption"] * 8,
-)  # fmt: skip
-"""What the tuning mixture asks about a scene of objects, each as often as it stands here."""
 TASK_PARTS = {"evaluation": "evaluation", "dev": "dev", "train": "tune"}
 """Parts of a task, and what their scenes, digits and wordings are called; a training split shares the mixture's."""
 TRAIN_ROWS = 2_400
 """Rows of each task's training split."""
 HASTE = 2.1
 """How much more a digit varies than in pre-training: turned, sheared, shrunk and off the middle."""
-CORPUS_SIZE, VALIDATION_SIZE = 20_000, 384
-MIX = {"things": 0.52, "text": 0.13, "sum": 0.13, "big": 0.10, "digit": 0.12}
-"""Shares of the kinds of scene in the tuning mixture, which rehearses every skill in the shifted world."""
 
 Row = dict[str, Any]
 Fields = dict[str, str]
@@ -97,6 +86,11 @@ def source(task: str, part: str = "evaluation", of: str = SHIFTED) -> Rows:
     return Rows(rows(task, part, of), label_names(task), fingerprint("/".join([task, *other])), origin, suite_of(of))
 
 
+def in_a_word(answer: str) -> str:
+    """Returns an answer as tuning replies: "yes .", "fire truck ."."""
+    return f"{answer.lower()} ."
+
+
 def label_names(task: str) -> tuple[str, ...]:
     """Returns the names of a task's classes where its rows hold their numbers, else nothing."""
     return {
@@ -105,48 +99,6 @@ def label_names(task: str) -> tuple[str, ...]:
         "snli_ve": ("entailment", "neutral", "contradiction"),
         "vsr": ("false", "true"),
     }.get(task, ())
-
-
-def tuning_corpus() -> Corpus:
-    """Returns the mixture: chat form, short answers, wordings and combinations that evaluation does not use."""
-    return Corpus(
-        name="embedded",
-        fingerprint=fingerprint("tuning"),
-        size=CORPUS_SIZE,
-        example=functools.partial(_example, "train"),
-        validation_size=VALIDATION_SIZE,
-        validation=functools.partial(_example, "validation"),
-    )
-
-
-def _example(part: str, index: int) -> Example:
-    """Returns one example of "train" or "validation": a scene, and one of the questions that it allows."""
-    scene, asked = tuning_question(part, index)
-    return Example(LazyImage(f"embedded/{part}/{index}", lambda: show(scene)), asked.question, asked.answer)
-
-
-def tuning_question(part: str, index: int) -> tuple[Scene, Asked]:
-    """Returns the scene and the question of a tuning or validation example."""
-    rng = np.random.default_rng([derive(VERSION, f"tuning/{part}"), index])
-    own = "tune" if part == "train" else part
-    while True:
-        kind = str(rng.choice(tuple(MIX), p=tuple(MIX.values())))
-        if kind == "things":
-            scene = world.random_scene(rng, (1, 2, 3, 4), own)
-            found = language.ask_things(scene, rng, own, [str(rng.choice(ASKED_OF_THINGS))])
-        else:
-            scene = _other_scene(rng, kind, own)
-            found = language.ASK["text" if kind == "sum" else kind](scene, rng, own)
-        if found:
-            return scene, found[int(rng.integers(len(found)))]
-
-
-def _other_scene(rng: np.random.Generator, kind: str, part: str) -> Scene:
-    if kind == "big":
-        return world.random_big(rng, part)
-    if kind == "digit":
-        return world.random_digit(rng, part, HASTE)
-    return world.random_text(rng, sums=kind == "sum", part=part)
 
 
 def _scenes(rng: np.random.Generator, part: str, n: int, make: Callable[[Scene], T | None]) -> list[T]:

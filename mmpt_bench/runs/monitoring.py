@@ -1,4 +1,9 @@
-"""Looks at a held-out probe during a training: `run --monitor TASKS --every N`; an alarm where a score drops."""
+"""Looks at a held-out probe during a training: `run --monitor TASKS --every N`; an alarm where a score drops.
+
+Each look is an exact test against the first one. An alarm needs p <= level / looks, counting all looks at all tasks of
+the training, so that the chance of any false alarm in it is at most the level, however the looks depend on each other
+(Bonferroni).
+"""
 
 from __future__ import annotations
 
@@ -9,13 +14,15 @@ from mmpt_bench.common.files import append_jsonl, jsonl, read_jsonl, write_atomi
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.records.run_folder import RunFolder
 from mmpt_bench.sources.prepared import PreparedTask
-from mmpt_bench.stats.monitoring import drop_p, is_alarm
+from mmpt_bench.stats.differences import drop_p
 
 if TYPE_CHECKING:
     from mmpt_bench.engine.models.backbone import Backbone
 
 FILE = "monitor.jsonl"
 """In a run's folder: a line a look and task."""
+LEVEL = 0.05
+"""Chance of a false alarm in a whole training, at most."""
 MOST = 100
 """Questions of a task that are asked at each look, each about another image."""
 
@@ -29,6 +36,11 @@ def probe_of(tasks: Mapping[str, PreparedTask]) -> dict[str, tuple[Any, list[Sam
             by_image.setdefault(sample.image.key, sample)
         found[name] = (item.task, list(by_image.values())[:MOST])
     return found
+
+
+def is_alarm(p: float, looks: int) -> bool:
+    """Returns whether a drop is more than noise explains, with so many looks in the training."""
+    return p <= LEVEL / looks
 
 
 class Monitor:

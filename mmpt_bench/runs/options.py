@@ -140,9 +140,6 @@ def make_request(method: Names, tasks: Names, options: Options) -> Request:
     except FieldError as error:
         raise RequestError(str(error).replace(f"`{error.field}`", f"`--{error.field.replace('_', '-')}`", 1)) from error
     _check_device(options.get("device"))
-    on_bad_item = options.get("on_bad_item", FAIL)
-    if on_bad_item not in (FAIL, SKIP):
-        raise unknown_name("way with bad items", on_bad_item, (FAIL, SKIP))
     if (limit := options.get("limit")) is not None and limit < 1:
         raise RequestError(f"`--limit {limit}`: 1 or more.")
     data = _path(options.get("data"))
@@ -171,8 +168,15 @@ def make_request(method: Names, tasks: Names, options: Options) -> Request:
         every=options.get("every", EVERY),
         guard=options.get("guard", True),
         eval_batch=_eval_batch(options),
-        on_bad_item=on_bad_item,
+        on_bad_item=_on_bad_item(options),
     )
+
+
+def _on_bad_item(options: Options) -> str:
+    way = options.get("on_bad_item", FAIL)
+    if way not in (FAIL, SKIP):
+        raise unknown_name("way with bad items", way, (FAIL, SKIP))
+    return way
 
 
 def _monitored(options: Options) -> tuple[Entry, ...]:

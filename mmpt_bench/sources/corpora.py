@@ -85,7 +85,7 @@ def load_corpus(wanted: str | TrainData) -> Corpus:
     wanted = train_data(wanted)
     check_train_data(wanted)
     if wanted.source == EMBEDDED:
-        from mmpt_bench.embedded.suite import tuning_corpus
+        from mmpt_bench.embedded.mixture import tuning_corpus
 
         return tuning_corpus().part(wanted.fraction)
     return _read_once(dataclasses.replace(wanted, fraction=1.0)).part(wanted.fraction)
@@ -143,7 +143,7 @@ def _task_entry(source: str) -> Entry:
 
 def _task_corpus(wanted: TrainData) -> Corpus:
     """Returns the training split of a task; never its test split, whatever the data calls it."""
-    from mmpt_bench.embedded.language import in_a_word
+    from mmpt_bench.embedded.suite import in_a_word
     from mmpt_bench.evaluation import task_catalog
     from mmpt_bench.sources.task_rows import Where, rows_of, samples
 

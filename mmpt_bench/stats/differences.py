@@ -223,3 +223,17 @@ def share_as_far(draws: np.ndarray, estimate: float, exact: bool) -> float:
     """Returns the share of draws as far from 0 as the estimate, which is itself a draw where not all were made."""
     as_far = int(np.sum(np.abs(draws) >= abs(estimate) * (1 - 1e-12)))
     return as_far / len(draws) if exact else (1 + as_far) / (1 + len(draws))
+
+
+def drop_p(before: Sequence[bool], now: Sequence[bool]) -> float:
+    """Returns the p-value of a drop on the same items: an exact one-sided sign test (McNemar's) on those that changed.
+
+    Args:
+        before: whether each item was right.
+        now: the same later.
+    """
+    from scipy.stats import binom
+
+    lost = sum(a and not b for a, b in zip(before, now, strict=True))
+    won = sum(b and not a for a, b in zip(before, now, strict=True))
+    return float(binom.sf(lost - 1, lost + won, 0.5)) if lost + won else 1.0

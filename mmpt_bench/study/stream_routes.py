@@ -81,7 +81,7 @@ def make_routes(
         return
     import torch
 
-    from mmpt_bench.engine.inference.features import pooled_features
+    from mmpt_bench.engine.inference.predict import pooled_features
 
     means, backbone = [], load()
     for corpus in corpora.values():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mmpt_bench.common.hashing import content_key
-from mmpt_bench.embedded import language, prompts, shifted, statements, suite, world
+from mmpt_bench.embedded import language, mixture, prompts, shifted, statements, suite, world
 from mmpt_bench.embedded.wordings import DIRECT, ENTAIL, QUESTIONS, TRUE_FALSE, YES_NO
 from mmpt_bench.engine.pretraining import curriculum, model, packing, pointing, sight, strangers
 from mmpt_bench.engine.pretraining.curriculum import PHASES, REHEARSAL
@@ -22,16 +22,17 @@ PARTS = ("pretrain", "tune", "validation")
 GOLDEN = ["dd7aee5cfed38580", "2d8f10da759819eb", "0e0ca0611ef3d7b6", "78d511fbf6784597"]
 
 
+SCORED = ("evaluation", "dev")
+"""Parts that no training shows."""
+
+
 def normal(question: str) -> str:
     return " ".join(model.build_tokenizer().tokenize(question))
 
 
 @pytest.fixture(scope="module")
 def by_part() -> dict[str, dict[str, list]]:
-    return {
-        part: {name: task_rows.samples(task(name), suite.source(name, part)) for name in TASKS}
-        for part in suite.TASK_PARTS
-    }
+    return {part: {name: task_rows.samples(task(name), suite.source(name, part)) for name in TASKS} for part in SCORED}
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +74,7 @@ def test_no_prompt_of_a_task_is_asked_in_pretraining(task_prompts: set[str], pre
 
 @pytest.mark.parametrize("part", ["train", "validation"])
 def test_no_prompt_of_a_task_is_asked_in_tuning(part: str, task_prompts: set[str]) -> None:
-    asked = {normal(suite.tuning_question(part, index)[1].question) for index in range(1500)}
+    asked = {normal(mixture.tuning_question(part, index)[1].question) for index in range(1500)}
     assert not asked & task_prompts
 
 
@@ -94,7 +95,7 @@ def wordings(asked: str) -> str:
 
 @pytest.mark.parametrize("part", ["train", "validation"])
 def test_the_wordings_of_the_tasks_and_of_tuning_are_others(part: str, by_part: dict[str, dict[str, list]]) -> None:
-    tuned = {wordings(suite.tuning_question(part, index)[1].question) for index in range(3000)}
+    tuned = {wordings(mixture.tuning_question(part, index)[1].question) for index in range(3000)}
     asked = {wordings(s.question) for of in by_part.values() for group in of.values() for s in group}
     assert not tuned & asked
 
@@ -185,7 +186,7 @@ def test_held_out_combinations_occur_in_their_part_alone() -> None:
     dev, test = world.HELD_OUT["dev"], world.HELD_OUT["evaluation"]
     assert (len(dev), len(test), len(dev & test)) == (7, 8, 0)
     drawn = [world.random_scene(rng, (1, 2, 3, 4)) for _ in range(3000)]
-    drawn += [suite.tuning_question(part, index)[0] for part in ("train", "validation") for index in range(1500)]
+    drawn += [mixture.tuning_question(part, index)[0] for part in ("train", "validation") for index in range(1500)]
     seen = {(thing.shape, thing.color) for scene in drawn for thing in scene.things}
     seen |= {(scene.big.shape, scene.big.color) for scene in drawn if scene.big}
     assert len(seen) == 80 - 15
@@ -216,11 +217,11 @@ def test_no_scene_occurs_in_two_parts(monkeypatch: pytest.MonkeyPatch, pretraini
     drawn: dict[str, list] = {"pretrain": [scene for scene, _ in pretraining]}
     drawn["pretrain"] += [sight._random_scene(np.random.default_rng(k), k % 4) for k in range(300)]
     monkeypatch.setattr(suite, "show", lambda scene, of: scene)
-    for part in suite.TASK_PARTS:
+    for part in SCORED:
         rows = [row for name in TASKS for row in suite.rows(name, part)]
         drawn[part] = [row["img"] if "img" in row else row["image"] for row in rows]
     for part, own in (("train", "tune"), ("validation", "validation")):
-        drawn[own] = [suite.tuning_question(part, index)[0] for index in range(1500)]
+        drawn[own] = [mixture.tuning_question(part, index)[0] for index in range(1500)]
     as_drawn = {part: {dataclasses.replace(scene, seed=0) for scene in scenes} for part, scenes in drawn.items()}
     assert set(as_drawn) == set(world.DIGIT_ROWS)
     assert len(set.union(*as_drawn.values())) == sum(map(len, as_drawn.values()))
@@ -235,7 +236,7 @@ def test_no_picture_of_a_task_occurs_in_tuning_or_in_the_other_part(by_part: dic
 
     shown = {part: {digest(s.image.open()) for name in TASKS for s in of[name][:150]} for part, of in by_part.items()}
     tuned = {
-        digest(suite.show(suite.tuning_question(part, i)[0])) for part in ("train", "validation") for i in range(400)
+        digest(suite.show(mixture.tuning_question(part, i)[0])) for part in ("train", "validation") for i in range(400)
     }
     assert not shown["dev"] & shown["evaluation"]
     assert not (shown["dev"] | shown["evaluation"]) & tuned
@@ -272,7 +273,8 @@ def test_every_word_that_tuning_and_tasks_use_is_taught_in_pretraining(phases: t
         for word in f"{asked.question} {asked.answer}".split()
     }
     taught |= {word for sentence in model.INSTRUCTIONS for word in sentence.split()}
-    tuned = {w for i in range(2000) for w in " ".join(vars(suite.tuning_question("train", i)[1]).values()).split()[1:]}
+    questions = [vars(mixture.tuning_question("train", i)[1]) for i in range(2000)]
+    tuned = {word for each in questions for word in " ".join(each.values()).split()[1:]}
     asked = {word for prompt in task_prompts for word in prompt.split()}
     assert asked <= taught
     assert {word for word in tuned if word in model.words()} <= taught
@@ -371,16 +373,30 @@ def test_every_built_in_task_passes_the_conformance_suite(name: str) -> None:
     assert not [result for result in check_task(task(name), few, rows.label_names) if not result.ok]
 
 
+def test_a_training_split_is_of_the_tuning_part_in_words_that_no_scored_part_uses(
+    by_part: dict[str, dict[str, list]],
+) -> None:
+    scored = {each.wording for part in SCORED for made in by_part[part].values() for each in made}
+    for name in TASKS:
+        rows = suite.rows(name, "train")
+        assert len(rows) >= 2_390, name
+        assert not {row["wording"] for row in rows} & scored
+        shown = [value for row in rows[:40] for value in row.values() if callable(value)]
+        assert shown
+        assert {world.part_of(value.args[0]) for value in shown} <= {"tune", "pretrain"}
+        assert shown[0]().size == (48, 48)
+
+
 def test_the_content_of_the_suite_is_that_of_its_version() -> None:
     """A change here means: raise VERSION in suite.py (or world.py, language.py) and write the new digests down."""
-    asked = [vars(suite.tuning_question("train", index)[1]) for index in range(200)]
-    pictures = [world.draw(suite.tuning_question("train", index)[0]).sum().item() for index in range(50)]
+    asked = [vars(mixture.tuning_question("train", index)[1]) for index in range(200)]
+    pictures = [world.draw(mixture.tuning_question("train", index)[0]).sum().item() for index in range(50)]
     rows = {
         f"{name}/{part}": [
             {k: str(v) for k, v in row.items() if k not in ("image", "img")} for row in suite.rows(name, part)[:100]
         ]
         for name in TASKS
-        for part in suite.TASK_PARTS
+        for part in SCORED
     }
     strengths = [getattr(shifted, name) for name in ("CAST", "SWING", "RIPPLE", "WAVE", "SOFT")]
     strengths += [suite.HASTE, suite.WORLDS["shifted"], world.HELD_OUT_SHARE]

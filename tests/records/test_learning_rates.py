@@ -137,7 +137,7 @@ def test_a_search_in_which_everything_failed_is_not_used() -> None:
 
 
 def test_every_shipped_choice_was_made_with_the_same_search_for_the_shipped_backbone() -> None:
-    from mmpt_bench.embedded.suite import tuning_corpus
+    from mmpt_bench.embedded.mixture import tuning_corpus
     from mmpt_bench.sources.weights import backbone_fingerprint
 
     shipped = learning_rates.read(learning_rates.shipped())

@@ -20,7 +20,7 @@ from mmpt_bench.common import locks
 from mmpt_bench.common.errors import Interrupted, MachineError, RequestError, UntrustedRecord
 from mmpt_bench.common.files import read_jsonl
 from mmpt_bench.common.locks import Held
-from mmpt_bench.embedded import suite
+from mmpt_bench.embedded import mixture, suite
 from mmpt_bench.engine.adapters.attachment import Handle
 from mmpt_bench.engine.models import backbone as backbones
 from mmpt_bench.engine.training import train
@@ -41,8 +41,8 @@ def small() -> Iterator[None]:
     """The embedded suite with few images, the backbone loaded once, and a checkpoint after each step."""
     with pytest.MonkeyPatch.context() as patch:
         torch.set_num_threads(1)
-        patch.setattr(suite, "CORPUS_SIZE", 32)
-        patch.setattr(suite, "VALIDATION_SIZE", 4)
+        patch.setattr(mixture, "CORPUS_SIZE", 32)
+        patch.setattr(mixture, "VALIDATION_SIZE", 4)
         for task, n in {"mme": 1, "pope": 2, "vsr": 2, "snli_ve": 2, "cifar10": 20, "mnist": 6}.items():
             patch.setitem(suite.N_IMAGES, task, n)
         patch.setattr(backbones, "load_backbone", functools.cache(backbones.load_backbone))

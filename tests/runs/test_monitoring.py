@@ -13,7 +13,8 @@ import scipy.stats
 import mmpt_bench as mb
 from mmpt_bench.common.errors import Interrupted, RequestError
 from mmpt_bench.runs import monitoring
-from mmpt_bench.stats.monitoring import LEVEL, drop_p, is_alarm
+from mmpt_bench.runs.monitoring import LEVEL, is_alarm
+from mmpt_bench.stats.differences import drop_p
 
 
 @pytest.fixture(autouse=True)

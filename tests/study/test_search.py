@@ -16,7 +16,7 @@ from mmpt_bench import api
 from mmpt_bench.cli.tune import best_structures, said
 from mmpt_bench.common.errors import Interrupted, RequestError, RunFailed
 from mmpt_bench.common.files import read_jsonl
-from mmpt_bench.embedded import suite
+from mmpt_bench.embedded import mixture, suite
 from mmpt_bench.engine.models import backbone as backbones
 from mmpt_bench.engine.training import train
 from mmpt_bench.methods import method_catalog
@@ -38,8 +38,8 @@ def small() -> Iterator[None]:
     """The embedded suite with few images, and the backbone loaded once."""
     with pytest.MonkeyPatch.context() as patch:
         torch.set_num_threads(1)
-        patch.setattr(suite, "CORPUS_SIZE", 32)
-        patch.setattr(suite, "VALIDATION_SIZE", 4)
+        patch.setattr(mixture, "CORPUS_SIZE", 32)
+        patch.setattr(mixture, "VALIDATION_SIZE", 4)
         for task, n in N_IMAGES.items():
             patch.setitem(suite.N_IMAGES, task, n)
         patch.setattr(backbones, "load_backbone", functools.cache(backbones.load_backbone))

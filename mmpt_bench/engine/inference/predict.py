@@ -12,10 +12,12 @@ from contextlib import closing
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from mmpt_bench.common.errors import RunFailed
+from mmpt_bench.data.images import LazyImage
 from mmpt_bench.data.samples import Prediction, Sample
-from mmpt_bench.engine.forward.prepared_images import PreparedImages
+from mmpt_bench.engine.forward.prepared_images import ImagePrefetcher, PreparedImages
 from mmpt_bench.engine.forward.tower import unread_blocks_skipped
 from mmpt_bench.engine.inference.plain import Answer, Question, answer
 from mmpt_bench.engine.inference.shared import NotShared, Shared, unfit
@@ -174,3 +176,27 @@ class _Way:
 
     def _say_plain(self, why: str) -> None:
         self.options.say(f"{self.title}: every question is asked on its own, because {why}")
+
+
+def pooled_features(
+    backbone: Backbone,
+    asked: Sequence[tuple[LazyImage, str]],
+    batch: int = 32,
+    stopping: Callable[[], bool] = lambda: False,
+) -> Tensor:
+    """Returns the mean of the decoder's last hidden states over image and question, (questions, width), in float32.
+
+    Stops early, with fewer rows, where `stopping` says so.
+    """
+    found = []
+    with torch.no_grad(), closing(ImagePrefetcher(backbone)) as images, backbone.computing():
+        for first in range(0, len(asked), batch):
+            if stopping():
+                break
+            some = asked[first : first + batch]
+            encoded = images.take([image for image, _ in some])
+            made = backbone.batch(encoded, [backbone.prompt_text(question) for _, question in some])
+            states = backbone.model(**made, use_cache=False, output_hidden_states=True).hidden_states[-1].float()
+            mask = made["attention_mask"][..., None].to(states)
+            found.append(((states * mask).sum(1) / mask.sum(1)).cpu())
+    return torch.cat(found) if found else torch.empty(0)

@@ -142,8 +142,8 @@ def train(
         on_step: told of every step.
         stopping: asked after every step; when it says so, a checkpoint is written and `Interrupted` raised.
         say: told once where the method needs whole images, and nothing can be shared.
-        on_start: told, before the first step, of the steps that the checkpoint holds.
-        terms: what is added to the loss.
+        on_start: told, before the first step, of the steps of the checkpoint.
+        terms: added to the loss.
 
     Raises:
         RequestError: the corpus holds conversations and the backbone has no form for them, or an example is too long;
@@ -169,8 +169,7 @@ def train(
     ):
         batches = corpus.batches(config.seed, budget.steps, budget.batch_size, training.done)
         first = next(corpus.batches(config.seed, budget.steps, budget.batch_size, training.done), [])
-        why = _compared(losses, first[:2], handle.trainable)
-        if why:
+        if why := _compared(losses, first[:2], handle.trainable):
             say(f"Every image goes through the whole model in training, because {why}.")
         # Behind the last batch stands an empty one.
         for examples, following in pairwise(chain(batches, [[]])):
