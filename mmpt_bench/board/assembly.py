@@ -214,6 +214,7 @@ def _flags(
         *rules,
         *(["close calls not asked again"] if not all(record.guard for record in records) else []),
         *(["lr not searched"] if row.trains and "searched:" not in source else []),
+        *(["lr of other hyperparameters"] if "with other hyperparameters" in source else []),
         *(["lr at edge"] if "edge" in source else []),
     ]
 

@@ -24,6 +24,7 @@ WIDE = 100
 FLAGS = {
     "exploratory": f"exploratory: fewer than {SEEDS_TO_CLAIM} seeds",
     "lr not searched": "learning rate not searched",
+    "lr of other hyperparameters": "learning rate searched with other hyperparameters",
     "lr at edge": "learning rate at the edge of those searched",
     "limit": "",  # the board's title says it
 }
