@@ -152,14 +152,19 @@ def _forgetting(board: StreamBoard, rows: Sequence[StreamRow]) -> Drawn:
     style.label_rows(axes, labels, True)
     axes.set_xlabel("Forgetting (percentage points)")
     legend.draw(figure)
+    said = "; ".join(
+        f"{row.name} {', '.join(f'{100 * row.measures[name].estimate:.1f}' for name, _, _ in kinds)}" for row in rows
+    )
     return Drawn(
         "stream", f"stream-{style.file_name(board.stream.name)}-forgetting", "Forgetting by its kind",
         "How far tasks are below their best behind the last stage, with 95 % intervals. Essential: of the most "
         "probable legal answers. Superficial: what replies as they are read lose beyond that.",
-        f"Forgetting of {', '.join(labels)}.", figure, _source(board), style.table(lines),
+        f"Forgetting in percentage points, essential and superficial: {said}.",
+        figure, _source(board), style.table(lines),
     )  # fmt: skip
 
 
 def _source(board: StreamBoard) -> str:
-    subset = "all questions" if board.stream.limit is None else f"the first {board.stream.limit:,} questions a task"
-    return f"Stream {' → '.join(board.stream.stream)}, {subset}, {board.dated}"
+    limit = board.stream.limit
+    subset = "all questions" if limit is None else f"the first {limit:,} questions of each task"
+    return f"{board.suite[:1].upper()}{board.suite[1:]} suite, {subset}, {board.dated}"

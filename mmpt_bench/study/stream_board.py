@@ -58,6 +58,7 @@ class StreamBoard:
     """Share of each task's questions that the router sends to the task's own adapter; empty without `new-adapter`."""
     dated: str = ""
     """Day of the newest record, in words."""
+    suite: str = ""
 
 
 def stream_boards(
@@ -97,9 +98,10 @@ def _board(store: Store, stream: Stream, tasks: Mapping[str, Task], records: Seq
         if routes is not None and Strategy.of(key[1]).kind == NEW:
             rows.append(_row((key[0], f"{key[1]}, {ROUTED}"), of, found, stream.base, own, numbers, routes))
     routed = {name: routes.accuracy(name) for name in stream.stream} if routes is not None else {}
+    suite = next((each.record.suite for each in found.values()), "")
     newest = max((each.record.time for each in found.values()), default="")
     dated = f"newest record {newest[:10]}" if newest else "no date recorded"
-    return StreamBoard(stream, tuple(rows), tuple(missing), routed, dated)
+    return StreamBoard(stream, tuple(rows), tuple(missing), routed, dated, suite)
 
 
 def _row(

@@ -438,7 +438,7 @@ def test_missing_cell_is_a_dash_and_a_command(tmp_path: Path) -> None:
     add(store, "1110", recipe("lora", 0))
     page = page_of(store)
     row = next(row for row in page.all("tr") if row.attributes.get("data-label") == "lora")
-    assert [cell.text for cell in row.all("td")][4] == "–"
+    assert [cell.text for cell in row.all("td")][5] == "–"
     assert "lora has no finished run on Shapes." in page.text
 
 

@@ -108,6 +108,10 @@ def test_offline_opens_no_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     made: dict[str, Any] = {"offline": True, "out": tmp_path / "out"}
     api.plan("frozen", "mnist", limit=2, **made)
-    for wrong in ({"backbone": "nobody/model"}, {"data": None, "train_data": "task:cifar10"}, {"adapter": "nobody/it"}):
+    for wrong in (
+        {"backbone": "nobody/model"},
+        {"train_data": "vision-flan", "train_images": tmp_path},
+        {"adapter": "nobody/it"},
+    ):
         with pytest.raises(MachineError, match="`--offline` forbids asking the hub"):
             api.plan("frozen", "mnist", **made, **wrong)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from mmpt_bench.common.files import append_jsonl, write_atomic
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.evaluation.metrics import MME_COGNITION, MME_PERCEPTION
 from mmpt_bench.evaluation.task import Task
-from mmpt_bench.records import ablations, rate_curve
+from mmpt_bench.records import ablations, rate_curve, streams
 from mmpt_bench.records.ablations import Ablation, Point
 from mmpt_bench.records.budget import Budget
 from mmpt_bench.records.learning_rates import FILE, Choice, dump
@@ -113,6 +114,21 @@ def study(folder: Path, n_seeds: int = 6) -> Store:
         for method, skill in SKILL.items() if method != "frozen"
     ]  # fmt: skip
     write_atomic(store.path(FILE), dump(choices).encode())
+    return store
+
+
+def add_stream(store: Store) -> Store:
+    """Adds a stream of two tasks to a study: LoRA, sequential, one training."""
+    order, seed = ("mme", "pope"), 0
+    first = dataclasses.replace(recipe("lora", seed), corpus="mme train", corpus_fingerprint="e" * 8)
+    stage = {"strategy": "sequential", "order": list(order), "after": [first.run_name]}
+    second = dataclasses.replace(first, corpus="pope train", corpus_fingerprint="f" * 8, stage=stage)
+    for by, skill in ((first, 0.7), (second, 0.6)):
+        add(store, by, skill, list(study_tasks()))
+    training = streams.Training("lora", "sequential", order, seed, (first.run_name, second.run_name))
+    base = recipe("frozen", 0).run_name
+    made = streams.Stream("mme-pope", order, tuple(study_tasks()), base, None, (training,), "mmpt-bench stream")
+    streams.write(store, made)
     return store
 
 

@@ -315,7 +315,7 @@ def _training_mode(backbone: Backbone, masters: Masters) -> Iterator[None]:
 
 
 def _backward(
-    losses: Losses, ready: Ready, masters: Masters, micro: int, terms: Sequence[Term]
+    losses: Losses, ready: Ready, masters: Masters, micro: int, terms: Sequence[Term] = ()
 ) -> tuple[float, dict[str, float], int]:
     """Returns (mean loss, added terms, micro-batch), leaving the batch's gradients; too little memory halves it.
 

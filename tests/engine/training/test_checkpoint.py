@@ -261,19 +261,19 @@ def allocator_error() -> RuntimeError:
 
 
 class FewFit:
-    """`Losses.sum_of` on a machine where so many examples at once fit into memory."""
+    """`Losses.answers` on a machine where so many examples at once fit into memory."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
         self.sizes: list[int] = []
-        real = Losses.sum_of
+        real = Losses.answers
 
-        def sum_of(losses: Losses, ready: Any, chosen: list[int]) -> Any:
+        def answers(losses: Losses, ready: Any, chosen: list[int]) -> Any:
             self.sizes.append(len(chosen))
             if len(chosen) > most:
                 raise allocator_error()
             return real(losses, ready, chosen)
 
-        monkeypatch.setattr(Losses, "sum_of", sum_of)
+        monkeypatch.setattr(Losses, "answers", answers)
         # One group a step where the memory allows it.
         monkeypatch.setattr("mmpt_bench.engine.training.loss.overhead_tokens", lambda *of: 1e9)
 

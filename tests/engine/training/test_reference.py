@@ -144,9 +144,9 @@ def test_memory_that_runs_out_halfway_through_a_batch_leaves_the_whole_batchs_gr
 ) -> None:
     examples, handle = next(corpus.batches(0, 1, 4)), attached(backbone, "projector")
     losses, masters = Losses(backbone, corpus.fingerprint, 512), Masters(handle)
-    real, calls, gradients = losses.sum_of, list[int](), []
+    real, calls, gradients = losses.answers, list[int](), []
 
-    def sum_of(ready: Any, chosen: list[int]) -> Any:
+    def answers(ready: Any, chosen: list[int]) -> Any:
         calls.append(len(chosen))
         if len(calls) == 2:
             raise MemoryError
@@ -156,7 +156,7 @@ def test_memory_that_runs_out_halfway_through_a_batch_leaves_the_whole_batchs_gr
         ready = losses.ready(examples)
         for attempt in (False, True):
             if attempt:
-                monkeypatch.setattr(losses, "sum_of", sum_of)
+                monkeypatch.setattr(losses, "answers", answers)
             masters.zero_gradients()
             found = train._backward(losses, ready, masters, 2)
             gradients.append((found[0], [p.grad.clone() for p in handle.trainable.values() if p.grad is not None]))

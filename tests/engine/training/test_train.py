@@ -128,7 +128,7 @@ def test_a_step_has_the_loss_and_gradient_of_the_plain_way(
         losses._overhead = 1.0
         ready = losses.ready(examples)
         assert len(losses.cut(ready, 9)) > 1
-        loss, _ = train._backward(losses, ready, Masters(handle), 9)
+        loss, _, _ = train._backward(losses, ready, Masters(handle), 9)
         assert loss == pytest.approx(expected, rel=1e-5)
         for found, known in zip(handle.trainable.values(), gradients, strict=True):
             torch.testing.assert_close(found.grad, known, atol=1e-5, rtol=1e-3)
