@@ -249,7 +249,10 @@ def stream(
     request = make_request(method, tasks, options)
     names = [text.strip() for text in comma_text(order).split(",") if text.strip()]
     strategies = [text.strip() for text in comma_text(strategy).split(",") if text.strip()]
-    asked = StreamRequest.of(request, names, orders, strategies, command)
+    words = ["mmpt-bench", "stream", "--order", ",".join(names), "--method", comma_text(method)]
+    words += ["--strategy", ",".join(strategies), "--tasks", comma_text(tasks), "--orders", str(orders)]
+    told = command or f"{shlex.join(words)} (from Python, with options of its own)"
+    asked = StreamRequest.of(request, names, orders, strategies, told)
     store = Store(request.out)
     planned = plan_stream(asked, store)
     if only_plan:

@@ -70,7 +70,7 @@ def _maps(board: StreamBoard, rows: Sequence[StreamRow]) -> Drawn:
         panel.set_xticks(range(len(tasks)), [style.safe(name) for name in tasks], rotation=40, ha="right")
         panel.set_yticks(range(len(order)), [style.safe(f"{k}: {name}") for k, name in enumerate(order, start=1)])
         panel.tick_params(length=0)
-        panel.set_title(style.safe(row.name))
+        panel.set_title(style.safe(f"{row.label}\n{row.strategy}"))
         for side in panel.spines.values():
             side.set_visible(False)
     return Drawn(
@@ -126,7 +126,7 @@ def _color(row: StreamRow, rows: Sequence[StreamRow], strategies: Sequence[str],
 
 def _percent(panel: Axes, is_first: bool) -> None:
     if is_first:
-        panel.set_ylabel("Score (%)")
+        panel.set_ylabel("Chance-corrected (%)")
 
 
 def _forgetting(board: StreamBoard, rows: Sequence[StreamRow]) -> Drawn:

@@ -51,13 +51,14 @@ class Stream:
     """Questions a task, where not all were asked."""
     trainings: tuple[Training, ...]
     command: str
-    """Makes what was asked for last."""
+    """Makes it, a line for each time that something was added."""
 
     def beside(self, known: Stream) -> Stream:
         """Returns it with the trainings of a known stream of the same name that are none of its own."""
         own = {each.key for each in self.trainings}
         kept = [each for each in known.trainings if each.key not in own]
-        return dataclasses.replace(self, trainings=(*kept, *self.trainings))
+        commands = [*known.command.splitlines(), *self.command.splitlines()]
+        return dataclasses.replace(self, trainings=(*kept, *self.trainings), command="\n".join(dict.fromkeys(commands)))
 
 
 def write(store: Store, stream: Stream) -> Stream:

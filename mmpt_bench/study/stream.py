@@ -157,7 +157,8 @@ def _one(request: Request, entry: Entry, seed: int, prepared: Prepared, store: S
     """Returns the plan of one run, called by its method and what it learns."""
     made = plan(dataclasses.replace(request, methods=(entry,), seeds=(seed,)), store, prepared)
     learnt = " after ".join(reversed(request.stage.get("order", [prepared.corpus.name])[-2:]))
-    label = entry.name if entry.name == FROZEN else f"{entry.name}, {learnt}"
+    how = f" {request.stage['strategy']}" if request.stage else ""
+    label = entry.name if entry.name == FROZEN else f"{entry.name}{how}, {learnt}"
     return dataclasses.replace(made, jobs=(dataclasses.replace(made.jobs[0], label=label),))
 
 

@@ -14,7 +14,7 @@ from mmpt_bench.stats.claims import SEEDS_TO_CLAIM, SIGNIFICANT, better
 from mmpt_bench.stats.differences import Difference, holm
 from mmpt_bench.stats.streams import MEASURES, at_trainings, measure, merged
 from mmpt_bench.study.stream_board import StreamBoard, StreamRow
-from mmpt_bench.study.stream_tables import told
+from mmpt_bench.study.stream_tables import TITLES, told
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -119,10 +119,10 @@ def _contrast(first: str, second: str, name: str, trainings: int, difference: Di
 def _sentence(contrasts: Sequence[Contrast]) -> str:
     least = min(c.trainings for c in contrasts)
     if least < SEEDS_TO_CLAIM:
-        few = f"{least} training{'s' if least > 1 else ''} of a seed and an order"
-        return f"With fewer than {SEEDS_TO_CLAIM} trainings no difference is significant; there are {few}."
+        few = "there is one" if least == 1 else f"there are {least}"
+        return f"With fewer than {SEEDS_TO_CLAIM} trainings no difference is significant; {few}."
     said = [
-        f"{c.better} is better than {c.second if c.better == c.first else c.first} in {c.measure.replace('_', ' ')} (p "
+        f"{c.better} is better than {c.second if c.better == c.first else c.first} in {_called(c.measure).lower()} (p "
         f"{numbers.p_value(c.p_holm)})"
         for c in contrasts
         if c.better is not None
@@ -132,12 +132,16 @@ def _sentence(contrasts: Sequence[Contrast]) -> str:
     return f"{'; '.join(said)}."
 
 
+def _called(measure: str) -> str:
+    return TITLES[measure].replace("\n", " ")
+
+
 def comparison_table(comparison: StreamComparison) -> Table:
     """Returns what to print below the sentence: a row a pair and measure; 80 columns are enough."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for name in ("Pair", "Measure", "Difference", "95 % interval", "p"):
+    for name in ("Pair", "Measure", "Difference (points)", "95 % interval", "p"):
         table.add_column(name, justify="left" if name in ("Pair", "Measure") else "right", no_wrap=name != "Pair")
     before = ""
     for c in comparison.contrasts:
@@ -145,7 +149,7 @@ def comparison_table(comparison: StreamComparison) -> Table:
         size, between = told(c.difference)
         table.add_row(
             rich_text(pair if pair != before else ""),
-            c.measure.replace("_", " "),
+            _called(c.measure),
             size,
             between,
             numbers.p_value(c.p_holm),

@@ -12,6 +12,7 @@ from mmpt_bench.common.files import write_atomic
 from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store
 from mmpt_bench.records.streams import FOLDER, Stream
+from mmpt_bench.stats.claims import SEEDS_TO_CLAIM
 from mmpt_bench.stats.differences import Difference
 from mmpt_bench.stats.streams import MEASURES
 from mmpt_bench.study.stream_board import ESSENTIAL, SUPERFICIAL, StreamBoard, StreamRow
@@ -36,6 +37,8 @@ NOTES = (
     "`new-adapter` trains one adapter a task and takes the right one (task identity is given); `routed` "
     "takes that of the nearest mean of the untuned model's features, among the tasks learnt so far. `joint` learns all "
     "tasks at once in as many steps.",
+    "**Essential** forgetting is that of the most probable legal answers; **superficial** is what the replies, as they "
+    "are read, lose beyond that: the form of answers.",
 )
 
 
@@ -155,7 +158,10 @@ def measures_table(board: StreamBoard) -> tuple[list[str], list[list[str]]]:
 def stream_md(board: StreamBoard) -> bytes:
     """Returns a stream as Markdown: measures, kinds of forgetting, scores by stage, and what is missing."""
     stream = board.stream
-    parts = [f"# Stream: {markdown(title(stream))}", f"Made by `{plain_text(stream.command, 2000)}`."]
+    parts = [
+        f"# Stream: {markdown(title(stream))}",
+        *(f"Made by `{plain_text(line, 2000)}`." for line in stream.command.splitlines()),
+    ]
     header, lines = measures_table(board)
     parts += [_table(header, lines), "\n".join(f"- {note}" for note in NOTES)]
     if board.routed:
@@ -199,7 +205,11 @@ def stream_tables(board: StreamBoard) -> list[RenderableType]:
             table.add_column(TITLES[name].replace("\n", " "), justify="right", no_wrap=True)
         for row in board.rows:
             cells = ["\n".join(told(row.measures.get(name))).strip() for name in shown]
-            table.add_row(rich_text(row.label) + "\n" + rich_text(row.strategy), *cells)
+            n = len(row.trainings)
+            trained = f"{n} training{'s' if n > 1 else ''}"
+            table.add_row("\n".join(map(rich_text, (row.label, row.strategy, trained))), *cells)
         made += [table] if shown else []
         heading = "Changes over the stream, in percentage points"
+    if any(len(row.trainings) < SEEDS_TO_CLAIM for row in board.rows):
+        made.append(f"Exploratory: with fewer than {SEEDS_TO_CLAIM} trainings no difference is significant.")
     return made
