@@ -41,16 +41,11 @@ def _of(board: StreamBoard, of: FigureData) -> Iterator[Drawn]:
         yield _forgetting(board, forgot)
 
 
-def _tasks(board: StreamBoard) -> list[str]:
-    order = board.rows[0].trainings[0].order
-    return [*order, *(name for name in board.stream.tasks if name not in order)]
-
-
 def _maps(board: StreamBoard, rows: Sequence[StreamRow]) -> Drawn:
     from matplotlib import colormaps
     from matplotlib.patches import Rectangle
 
-    order, tasks = rows[0].trainings[0].order, _tasks(board)
+    order, tasks = rows[0].trainings[0].order, rows[0].tasks
     size = (CELL[0] * len(tasks), CELL[1] * len(order))
     figure, axes = style.panels(len(rows), size, left=0.95, below=0.62, gap=0.95, per_line=2)
     lines: list[dict[str, Any]] = []
@@ -70,7 +65,7 @@ def _maps(board: StreamBoard, rows: Sequence[StreamRow]) -> Drawn:
         panel.set_xticks(range(len(tasks)), [style.safe(name) for name in tasks], rotation=40, ha="right")
         panel.set_yticks(range(len(order)), [style.safe(f"{k}: {name}") for k, name in enumerate(order, start=1)])
         panel.tick_params(length=0)
-        panel.set_title(style.safe(f"{row.label}\n{row.strategy}"))
+        panel.set_title(style.safe(f"{row.method} {row.strategy}"))
         for side in panel.spines.values():
             side.set_visible(False)
     return Drawn(
@@ -85,7 +80,7 @@ def _maps(board: StreamBoard, rows: Sequence[StreamRow]) -> Drawn:
 def _curves(board: StreamBoard, rows: Sequence[StreamRow], of: FigureData) -> Drawn:
     order = rows[0].trainings[0].order
     strategies = list(dict.fromkeys(row.strategy for row in rows))
-    marks = style.marks_of([(row.label, row.name) for row in rows], of.colors)
+    marks = style.marks_of([(row.method, row.name) for row in rows], of.colors)
     looks: list[dict[str, Any]] = [
         {"color": _color(row, rows, strategies, of), "marker": mark,
          "linestyle": STRATEGY_LINES[strategies.index(row.strategy) % len(STRATEGY_LINES)]}
@@ -120,7 +115,7 @@ def _curves(board: StreamBoard, rows: Sequence[StreamRow], of: FigureData) -> Dr
 def _color(row: StreamRow, rows: Sequence[StreamRow], strategies: Sequence[str], of: FigureData) -> str:
     """Returns the method's colour, or the strategy's where all rows are of one method."""
     if len({each.label for each in rows}) > 1:
-        return style.color_of(row.label, of.colors)
+        return style.color_of(row.method, of.colors)
     return STRATEGY_COLORS[strategies.index(row.strategy) % len(STRATEGY_COLORS)]
 
 

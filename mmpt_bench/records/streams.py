@@ -22,7 +22,7 @@ class Training:
     """One method carried through the tasks of a stream by one strategy, at one seed and in one order."""
 
     label: str
-    """The method, with hyperparameters where it has several variants."""
+    """The method, with the hyperparameters that are not its defaults."""
     strategy: str
     order: tuple[str, ...]
     """Names of tasks, as they were learnt."""
@@ -47,6 +47,8 @@ class Stream:
     """Tasks that are evaluated behind each stage: those of the stream, and others."""
     base: str
     """Run of the untuned model."""
+    results: dict[str, str]
+    """Task -> key of its result there: those of other runs count where data and questions are the same."""
     limit: int | None
     """Questions a task, where not all were asked."""
     trainings: tuple[Training, ...]

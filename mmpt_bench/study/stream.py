@@ -109,14 +109,16 @@ def plan_stream(asked: StreamRequest, store: Store) -> StreamPlan:
             # Joint training has no order.
             if strategy.kind != JOINT or order == asked.orders[0]:
                 stages = _stages(request, entry, seed, order, strategy, corpora, usual, store)
-                runs = tuple(named(made) for made in stages)
-                trainings.append(Training(entry.name, str(strategy), order, seed, runs))
-    names = tuple(prepared)
-    key = content_key([usual.backbone_fingerprint, dataclasses.asdict(request.budget), request.dtype, request.suite,
-                       sorted(asked.orders[0]), names, request.limit], 6)  # fmt: skip
+                made = list(stages)
+                runs = tuple(named(each) for each in made)
+                trainings.append(Training(_label(made[0]), str(strategy), order, seed, runs))
+    train_key = plans[base].jobs[0].recipe.train_key
+    results = {name: item.eval_key(train_key) for name, item in usual.tasks.items()}
+    learnt = [[name, corpora[name].fingerprint] for name in sorted(corpora)]
+    key = content_key([dataclasses.asdict(request.budget), request.dtype, request.suite, learnt, results], 6)
     stream = Stream(
-        f"{'-'.join(sorted(asked.orders[0]))}-{key}", asked.orders[0], names, base, request.limit, tuple(trainings),
-        asked.command,
+        f"{'-'.join(sorted(corpora))}-{key}", asked.orders[0], tuple(results), base, results, request.limit,
+        tuple(trainings), asked.command,
     )  # fmt: skip
     return StreamPlan(stream, tuple(plans.values()), corpora)
 
@@ -160,6 +162,13 @@ def _one(request: Request, entry: Entry, seed: int, prepared: Prepared, store: S
     how = f" {request.stage['strategy']}" if request.stage else ""
     label = entry.name if entry.name == FROZEN else f"{entry.name}{how}, {learnt}"
     return dataclasses.replace(made, jobs=(dataclasses.replace(made.jobs[0], label=label),))
+
+
+def _label(made: Plan) -> str:
+    """Returns the method with the hyperparameters that are not its defaults: variants are rows of their own."""
+    (job,) = made.jobs
+    told = ", ".join(f"{name}={value}" for name, value in sorted(job.changed.items()))
+    return f"{job.recipe.method} ({told})" if told else job.recipe.method
 
 
 def _searched(request: Request) -> str:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mmpt_bench.board.rescoring import Rescored, Samples, answers_of, check_track, rescored
+from mmpt_bench.board.rescoring import Rescored, Samples, answers_of, check_track, edition, rescored
+from mmpt_bench.common.errors import UntrustedRecord
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store
@@ -35,10 +36,17 @@ class StreamRow:
     """Those that are complete."""
     measures: dict[str, Difference]
     """By name: `MEASURES`, and the two kinds of forgetting."""
+    tasks: tuple[str, ...]
+    """Columns of `matrix`: those of the stream in the order of the first training, then the others."""
     matrix: np.ndarray
-    """Score of each task behind each stage, (stages, tasks), chance-corrected, mean over trainings: stages and tasks by
-    place in the stream; only of streams in one order."""
+    """Score of each task behind each stage, (stages, tasks), chance-corrected, mean over trainings; in several orders a
+    stage is another task in each."""
     resampled: Resampled
+
+    @property
+    def method(self) -> str:
+        """Returns the method without hyperparameters."""
+        return self.label.partition(" (")[0]
 
     @property
     def name(self) -> str:
@@ -75,9 +83,11 @@ def stream_boards(
 def _board(store: Store, stream: Stream, tasks: Mapping[str, Task], records: Sequence[Record]) -> StreamBoard:
     wanted = {run for training in stream.trainings for run in training.runs} | {stream.base}
     samples, found = Samples(store), {}
-    for record in records:
-        # A later record of the same result takes the place of an earlier one.
-        if record.run in wanted and record.status == "ok" and record.limit == stream.limit and record.task in tasks:
+    done = [record for record in records if record.run in wanted and record.status == "ok" and record.task in tasks]
+    editions = {r.task: edition(r) for r in done if stream.results.get(r.task) == r.eval_key}
+    for record in done:
+        # The same run may have been asked otherwise, too: on a subset, in another world, by another parse rule.
+        if record.limit == stream.limit and edition(record) == editions.get(record.task):
             check_track(record)
             found[record.run, record.task] = rescored(record, tasks[record.task], samples)
     names = [name for name in stream.tasks if name in tasks and (stream.base, name) in found]
@@ -93,10 +103,14 @@ def _board(store: Store, stream: Stream, tasks: Mapping[str, Task], records: Seq
     own = {name: tasks[name] for name in names}
     routes = read_routes(store, stream.name)
     rows = []
-    for key, of in groups.items():
-        rows.append(_row(key, of, found, stream.base, own, numbers))
-        if routes is not None and Strategy.of(key[1]).kind == NEW:
-            rows.append(_row((key[0], f"{key[1]}, {ROUTED}"), of, found, stream.base, own, numbers, routes))
+    for (label, strategy), of in groups.items():
+        is_new = routes is not None and Strategy.of(strategy).kind == NEW
+        for name, by in ((strategy, None), *([(f"{strategy}, {ROUTED}", routes)] if is_new else [])):
+            row = _row((label, name), of, found, stream.base, own, numbers, by)
+            if row is None:
+                missing.append(f"{label} {name}: a score is undefined in some bootstrap samples")
+            else:
+                rows.append(row)
     routed = {name: routes.accuracy(name) for name in stream.stream} if routes is not None else {}
     suite = next((each.record.suite for each in found.values()), "")
     newest = max((each.record.time for each in found.values()), default="")
@@ -112,8 +126,11 @@ def _row(
     tasks: Mapping[str, Task],
     numbers: Mapping[tuple[tuple[str, ...], int], int],
     routes: Routes | None = None,
-) -> StreamRow:
-    """Returns the measures of a method with a strategy; of new adapters with the choices of a router, if any."""
+) -> StreamRow | None:
+    """Returns the measures of a method with a strategy; of new adapters with the choices of a router, if any.
+
+    None where a score is undefined in some bootstrap samples.
+    """
     numbered = {numbers[tuple(one.order), one.seed]: one for one in trainings}
     in_order = [numbered[k] for k in sorted(numbered)]
     orders = [one.order for one in in_order]
@@ -124,6 +141,8 @@ def _row(
             stages = {name: part[0] for name, part in parts.items() if part is not None}
             before = {name: part[1] for name, part in parts.items() if part is not None}
             by_answers[answers] = (measured(stages, before, orders), stages)
+    if "score" not in by_answers:
+        return None
     resampled, stages = by_answers["score"]
     measures = {name: measure(resampled, name) for name in resampled.methods if name in MEASURES}
     if "forgetting" in measures and {"strict", "constrained"} <= set(by_answers):
@@ -134,7 +153,8 @@ def _row(
         [[stages[name].by_seed[:, k] for name in [*order, *_others(tasks, order)]] for k, order in enumerate(orders)],
         axis=0,
     ).T
-    return StreamRow(*key, tuple(in_order), measures, matrix, resampled)
+    columns = (*orders[0], *_others(tasks, orders[0]))
+    return StreamRow(*key, tuple(in_order), measures, columns, matrix, resampled)
 
 
 def _others(tasks: Mapping[str, Task], order: Sequence[str]) -> list[str]:
@@ -171,7 +191,9 @@ def _resampled(
             by_training[k] = _tally(found[run, name], answers) if run else of_base
         runs[str(stage)] = by_training
     record = found[base, name].record
-    chance, ceiling = record.chance or 0.0, record.ceiling or 1.0
+    if record.chance is None or record.ceiling is None:
+        raise UntrustedRecord(f"The record of `{name}` in `{base}` lacks chance or ceiling. Run it again.")
+    chance, ceiling = record.chance, record.ceiling
     try:
         scores, before = (
             resample(each, task.metric.values, task.headline, RESAMPLES, task=task.name)

@@ -112,10 +112,9 @@ def _matrix_lines(board: StreamBoard) -> list[dict[str, Any]]:
         if len(orders) > 1:
             continue
         (order,) = orders
-        tasks = [*order, *(name for name in board.stream.tasks if name not in order)]
         for stage, scores in enumerate(row.matrix):
             learnt = " + ".join(order) if len(row.matrix) == 1 else order[stage]
-            for task, score in zip(tasks, scores, strict=False):
+            for task, score in zip(row.tasks, scores, strict=True):
                 lines.append(
                     {"method": row.label, "strategy": row.strategy, "stage": stage + 1, "learnt": learnt, "task": task,
                      "score": float(score), "trainings": len(row.trainings)}

@@ -28,6 +28,7 @@ from mmpt_bench.study.stream_tables import MEASURE_COLUMNS, StreamResult, stream
 from support.studies import recipe
 
 QUICK: dict[str, Any] = {"steps": 3, "batch_size": 4, "limit": 6, "set": ["lora.r=2", "lora.learning_rate=1e-3"]}
+LORA = "lora (learning_rate=0.001, r=2)"
 STRATEGIES = ("sequential", "replay:0.5", "ewc:10", "lwf", "new-adapter", "joint")
 
 
@@ -178,6 +179,25 @@ def test_the_same_stream_again_does_nothing_and_other_strategies_are_added(made:
     ]
 
 
+def test_variants_of_a_method_are_rows_of_their_own(made: StreamResult, tmp_path: Path) -> None:
+    other = QUICK | {"set": ["lora.r=4", "lora.learning_rate=1e-3"], "seeds": 1}
+    arguments: Any = {"out": tmp_path, "order": "mnist,vsr", "method": "lora", "tasks": "mnist,vsr"}
+    mb.stream(**arguments, **QUICK)
+    both = mb.stream(**arguments, **other)
+    assert [(row.label, len(row.trainings)) for row in both.rows] == [
+        (LORA, 1), ("lora (learning_rate=0.001, r=4)", 1)
+    ]  # fmt: skip
+    assert [row.method for row in both.rows] == ["lora", "lora"]
+    assert len(board_of(both).stream.command.splitlines()) == 1  # the same words, options aside
+
+
+def test_a_run_of_the_stream_asked_otherwise_changes_no_measure(made: StreamResult) -> None:
+    before = made.table
+    mb.run("lora", "mnist,vsr", train_data="task:mnist", world="clean", out=made.folder, **QUICK)
+    again = mb.stream("mnist,vsr", "lora", STRATEGIES, "mnist,vsr,cifar10", out=made.folder, **QUICK)
+    assert again.table.equals(before)
+
+
 def test_a_stream_stopped_in_a_stage_goes_on_to_the_same_bytes(made: StreamResult, tmp_path: Path) -> None:
     by = {one.strategy: one.runs for one in made.stream.trainings}
     arguments: Any = {"out": tmp_path, **QUICK}
@@ -198,7 +218,7 @@ def test_a_stream_stopped_in_a_stage_goes_on_to_the_same_bytes(made: StreamResul
 
 
 def test_rows_of_a_stream_are_compared_measure_by_measure(made: StreamResult) -> None:
-    found: Any = mb.compare("lora sequential", "lora replay:0.5", out=made.folder)
+    found: Any = mb.compare(f"{LORA} sequential", f"{LORA} replay:0.5", out=made.folder)
     table = found.table.set_index("measure")
     own = made.table.set_index(["strategy", "measure"])["value"]
     for name in ("last", "forgetting", "elsewhere"):
@@ -206,10 +226,10 @@ def test_rows_of_a_stream_are_compared_measure_by_measure(made: StreamResult) ->
         assert table.loc[name, "difference"] == pytest.approx(apart, abs=1e-12)
     assert table["better"].isna().all()
     assert found.sentence.startswith("With fewer than 6 trainings no difference is significant")
-    with pytest.raises(RequestError, match=r"no row of a stream `lora ewx`\. Did you mean `lora ewc:10`"):
-        mb.compare("lora sequential", "lora ewx", out=made.folder)
+    with pytest.raises(RequestError, match="There is no row of a stream"):
+        mb.compare(f"{LORA} sequential", f"{LORA} ewx", out=made.folder)
     with pytest.raises(RequestError, match="leave out `--tasks`"):
-        mb.compare("lora sequential", "lora joint", tasks="mnist", out=made.folder)
+        mb.compare(f"{LORA} sequential", f"{LORA} joint", tasks="mnist", out=made.folder)
 
 
 def test_a_damaged_definition_is_named(made: StreamResult, tmp_path: Path) -> None:

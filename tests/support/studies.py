@@ -127,7 +127,8 @@ def add_stream(store: Store) -> Store:
         add(store, by, skill, list(study_tasks()))
     training = streams.Training("lora", "sequential", order, seed, (first.run_name, second.run_name))
     base = recipe("frozen", 0).run_name
-    made = streams.Stream("mme-pope", order, tuple(study_tasks()), base, None, (training,), "mmpt-bench stream")
+    results = {record.task: record.eval_key for record in store.records() if record.run == base}
+    made = streams.Stream("mme-pope", order, tuple(results), base, results, None, (training,), "mmpt-bench stream")
     streams.write(store, made)
     return store
 
