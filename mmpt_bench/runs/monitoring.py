@@ -63,19 +63,21 @@ class Monitor:
         self.alarms: list[str] = []
 
     def begin(self, done: int) -> None:
-        """Looks before the first step, or reads the looks up to the step that a checkpoint holds."""
+        """Looks before the first step of this sitting, or reads the looks up to the step that a checkpoint holds.
+
+        A training that was not looked at from its beginning is held against where looking began.
+        """
         path = self._folder.path(FILE)
         kept = [row for row in read_jsonl(path) if row["step"] <= done] if done else []
-        if not any(row["step"] == 0 for row in kept):
+        if {row["task"] for row in kept} != set(self._probe):
             kept = []
         write_atomic(path, jsonl(*kept))
         for row in kept:
-            if row["step"] == 0:
-                self._before[row["task"]] = [letter == "1" for letter in row["right"]]
-            elif row["alarm"]:
+            self._before.setdefault(row["task"], [letter == "1" for letter in row["right"]])
+            if row["alarm"]:
                 self.alarms.append(_told(row))
         if not kept:
-            self._look(0)
+            self._look(done)
 
     def after(self, step: int) -> None:
         """Looks where it is time."""
@@ -97,11 +99,12 @@ class Monitor:
             model.train(training)
 
     def _keep(self, step: int, name: str, right: list[bool]) -> None:
+        is_first = name not in self._before
         before = self._before.setdefault(name, right)
         p = drop_p(before, right)
         row = {
             "step": step, "task": name, "n": len(right), "score": sum(right) / len(right),
-            "before": sum(before) / len(before), "p": p, "alarm": step > 0 and is_alarm(p, self._looks),
+            "before": sum(before) / len(before), "p": p, "alarm": not is_first and is_alarm(p, self._looks),
             "right": "".join("1" if each else "0" for each in right),
         }  # fmt: skip
         append_jsonl(self._folder.path(FILE), row)

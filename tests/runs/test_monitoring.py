@@ -107,6 +107,23 @@ def test_looks_of_an_interrupted_training_are_those_of_an_undisturbed_one(
     assert whole == cut
 
 
+def test_a_training_that_was_not_looked_at_from_its_beginning_says_where_looking_began(tmp_path: Path) -> None:
+    calls = 0
+
+    def stop() -> bool:
+        nonlocal calls
+        calls += 1
+        return calls >= 3
+
+    with pytest.raises(Interrupted):
+        mb.run("lora", "mnist", out=tmp_path, stopping=stop, **QUICK)
+    mb.run("lora", "mnist", out=tmp_path, monitor="mnist", every=1, **QUICK)
+    (path,) = tmp_path.glob(f"runs/*/{monitoring.FILE}")
+    steps = [json.loads(line)["step"] for line in path.read_text().splitlines()]
+    assert steps[0] > 0
+    assert steps == list(range(steps[0], 5))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
