@@ -12,8 +12,7 @@ import click
 
 from mmpt_bench.cli.options import COLUMNS, JSON, OUT, budget_options, print_json, verbosity_options, words_again
 from mmpt_bench.cli.plan_text import print_plan
-from mmpt_bench.cli.progress import reporting, stopping
-from mmpt_bench.common.errors import Interrupted
+from mmpt_bench.cli.progress import running, say_drawn
 
 if TYPE_CHECKING:
     from mmpt_bench.study.ablation_tables import AblationResult
@@ -87,14 +86,10 @@ def ablate(only_plan: bool, as_json: bool, verbosity: int, **options: Any) -> No
     else:
         options["backbone"] = axes["backbone"].split(",")[0].strip()
     command = shlex.join(words_again(click.get_current_context(), NO_SCORE))
-    with reporting(options["out"], verbosity) as reporter, stopping() as stop:
-        try:
-            result = api.ablate(
-                **options, axes=axes, command=command, only_plan=only_plan, reporter=reporter, stopping=stop
-            )
-        except Interrupted as reason:
-            click.echo(f"Stopped: {reason}. What is done is recorded; the same command goes on from there.", err=True)
-            sys.exit(130)
+    with running(options["out"], verbosity) as (reporter, stop):
+        result = api.ablate(
+            **options, axes=axes, command=command, only_plan=only_plan, reporter=reporter, stopping=stop
+        )
     if result.summary is not None:
         if not as_json:
             n = len(result.seeds)
@@ -119,6 +114,4 @@ def _print(result: AblationResult, as_json: bool) -> None:
     for part in ablation_tables(result.board):
         console().print(part)
     click.echo(f"Written: {result.name}.csv and .md in {result.folder}/{FOLDER}/", err=True)
-    for path in result.figures:
-        if path.suffix == ".png":
-            click.echo(f"Drawn: {path} (and as .svg, .pdf and .csv)", err=True)
+    say_drawn(result.figures)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shlex
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ import click
 from mmpt_bench.cli.log_file import logged
 from mmpt_bench.cli.options import words_again
 from mmpt_bench.cli.streams import console as console_on
+from mmpt_bench.common.errors import Interrupted
 from mmpt_bench.common.escaping import plain_text
 
 if TYPE_CHECKING:
@@ -201,6 +203,24 @@ def reporting(out: Path, verbosity: int = 0) -> Iterator[Reporter]:
                 bars.train_step(job, step)
 
             yield Reporter(planned, train_step, bars.evaluated, finished, say)
+
+
+@contextmanager
+def running(out: Path, verbosity: int = 0) -> Iterator[tuple[Reporter, Callable[[], bool]]]:
+    """Yields a reporter and what says whether to stop; what is interrupted inside ends the process with 130."""
+    with reporting(out, verbosity) as reporter, stopping() as stop:
+        try:
+            yield reporter, stop
+        except Interrupted as reason:
+            click.echo(f"Stopped: {reason}. What is done is recorded; the same command goes on from there.", err=True)
+            sys.exit(130)
+
+
+def say_drawn(figures: Sequence[Path]) -> None:
+    """Names the figures that a command drew."""
+    for path in figures:
+        if path.suffix == ".png":
+            click.echo(f"Drawn: {path} (and as .svg, .pdf and .csv)", err=True)
 
 
 def score_line(record: Record) -> str:

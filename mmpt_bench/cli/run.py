@@ -30,9 +30,8 @@ from mmpt_bench.cli.options import (
     words_again,
 )
 from mmpt_bench.cli.plan_text import print_plan
-from mmpt_bench.cli.progress import QUIET, reporting, stopping
+from mmpt_bench.cli.progress import QUIET, running
 from mmpt_bench.cli.streams import echo
-from mmpt_bench.common.errors import Interrupted
 from mmpt_bench.records.budget import SMOKE_LIMIT, SMOKE_STEPS
 
 if TYPE_CHECKING:
@@ -150,12 +149,8 @@ def run(
         if code == FAILED:
             print_leaderboard(api.load_results(options["out"]).write_leaderboard(), "json" if as_json else "table")
         sys.exit(code)
-    with reporting(options["out"], verbosity) as reporter, stopping() as stop:
-        try:
-            results = api.run(**options, reporter=reporter, stopping=stop)
-        except Interrupted as reason:
-            click.echo(f"Stopped: {reason}. What is done is recorded; the same command goes on from there.", err=True)
-            sys.exit(130)
+    with running(options["out"], verbosity) as (reporter, stop):
+        results = api.run(**options, reporter=reporter, stopping=stop)
     _print(results, as_json, verbosity <= QUIET)
     if results.failed:
         n_failed = len({record.run for record in results.failed})

@@ -20,8 +20,7 @@ from mmpt_bench.cli.options import (
     words_again,
 )
 from mmpt_bench.cli.plan_text import print_plan
-from mmpt_bench.cli.progress import reporting, stopping
-from mmpt_bench.common.errors import Interrupted
+from mmpt_bench.cli.progress import running, say_drawn
 
 if TYPE_CHECKING:
     from mmpt_bench.study.stream_tables import StreamResult
@@ -69,12 +68,8 @@ def stream(only_plan: bool, as_json: bool, verbosity: int, **options: Any) -> No
 
     del options["train_data"]
     command = shlex.join(words_again(click.get_current_context(), NO_SCORE))
-    with reporting(options["out"], verbosity) as reporter, stopping() as stop:
-        try:
-            result = api.stream(**options, command=command, only_plan=only_plan, reporter=reporter, stopping=stop)
-        except Interrupted as reason:
-            click.echo(f"Stopped: {reason}. What is done is recorded; the same command goes on from there.", err=True)
-            sys.exit(130)
+    with running(options["out"], verbosity) as (reporter, stop):
+        result = api.stream(**options, command=command, only_plan=only_plan, reporter=reporter, stopping=stop)
     if result.summary is not None:
         print_plan(result.summary, as_json, stream=result.stream.name, trainings=len(result.stream.trainings))
         return
@@ -96,6 +91,4 @@ def _print(result: StreamResult, as_json: bool) -> None:
     for part in stream_tables(result.board):
         console().print(part)
     click.echo(f"Written: {result.stream.name}.csv, -scores.csv and .md in {result.folder}/{FOLDER}/", err=True)
-    for path in result.figures:
-        if path.suffix == ".png":
-            click.echo(f"Drawn: {path} (and as .svg, .pdf and .csv)", err=True)
+    say_drawn(result.figures)

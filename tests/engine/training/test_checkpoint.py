@@ -22,23 +22,10 @@ from mmpt_bench.engine.training.checkpoint import Checkpoints
 from mmpt_bench.engine.training.loss import Losses
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.records.budget import Budget
-from mmpt_bench.sources.corpora import load_corpus
 from support.disk import Disk
-from support.tiny import tiny_backbone
 
 STEPS = 6
 State = dict[str, torch.Tensor]
-
-
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
-    torch.set_num_threads(1)
-    return tiny_backbone(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
-def corpus() -> Corpus:
-    return load_corpus("embedded")
 
 
 @pytest.fixture

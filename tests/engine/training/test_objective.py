@@ -16,21 +16,8 @@ from mmpt_bench.engine.training.objective import Ewc, Lwf, fisher
 from mmpt_bench.engine.training.train import TrainingConfig, train
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.records.budget import Budget
-from mmpt_bench.sources.corpora import load_corpus
-from support.tiny import tiny_backbone
 
 CONFIG = TrainingConfig(Budget(steps=3, batch_size=4), 1e-2, 0)
-
-
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
-    torch.set_num_threads(1)
-    return tiny_backbone(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
-def corpus() -> Corpus:
-    return load_corpus("embedded")
 
 
 @pytest.fixture

@@ -24,22 +24,9 @@ from mmpt_bench.engine.training.masters import Masters, state_dtype
 from mmpt_bench.engine.training.memory import PeakMemory
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.records.budget import Budget
-from mmpt_bench.sources.corpora import load_corpus
-from support.tiny import tiny_backbone
 
 BUDGET = Budget(steps=20, batch_size=3, warmup=0.2, weight_decay=0.3, max_grad_norm=0.5)
 RATE, SEED = 3e-3, 5
-
-
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
-    torch.set_num_threads(1)
-    return tiny_backbone(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
-def corpus() -> Corpus:
-    return load_corpus("embedded")
 
 
 def attached(backbone: Backbone, method: str) -> Handle:

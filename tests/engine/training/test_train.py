@@ -15,21 +15,8 @@ from mmpt_bench.engine.training.loss import Losses, cut
 from mmpt_bench.engine.training.masters import Masters
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.records.budget import Budget
-from mmpt_bench.sources.corpora import load_corpus
-from support.tiny import tiny_backbone
 
 BUDGET = Budget(steps=6, batch_size=4)
-
-
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
-    torch.set_num_threads(1)
-    return tiny_backbone(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
-def corpus() -> Corpus:
-    return load_corpus("embedded")
 
 
 def attached(backbone: Backbone, method: str = "projector", **values: Any) -> Handle:
