@@ -88,7 +88,8 @@ def answer(board: Board, keys: Collection[str]) -> str:
         )
         return f"{said}{_limit(board)} (95 % CI {between}; {_seeds(best, board)})."
     size = numbers.signed(abs(of.change), column).lstrip("+")
-    where = f"{size} points {'above' if of.change >= 0 else 'below'} the untuned base"
+    where = f"{size} points {'above' if of.change > 0 else 'below'} the untuned base"
+    where = where if of.change else "as much as the untuned base"
     interval = numbers.between(of.change_interval, column)
     return f"{said}{_limit(board)}, {where} (95 % CI {interval}; {_seeds(best, board)})."
 
