@@ -72,14 +72,13 @@ def compare(
         UntrustedRecord: a record contradicts its own answers.
     """
     from mmpt_bench.study.compare import answer_to
-    from mmpt_bench.study.stream_board import stream_boards
     from mmpt_bench.study.stream_compare import compared, rows_named
 
     names = tuple(name for each in names for name in ([each] if isinstance(each, str) else each))
     text = comma_text(tasks)
     wanted = {e.name: task_catalog.load_task(e) for e in task_catalog.find_tasks(text)} if text else {}
     store, known = Store(results_folder(out)), task_catalog.built_in_tasks() | wanted
-    if (rows := rows_named(stream_boards(store, known), names)) is not None:
+    if (rows := rows_named(store, known, names)) is not None:
         if text or scope or setting:
             raise RequestError(
                 "Rows of a stream are compared as they are: leave out `--tasks`, `--scope`, `--setting`."

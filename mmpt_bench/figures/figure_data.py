@@ -105,6 +105,7 @@ def figure_data(
     colors: Mapping[str, str],
     boards: tuple[Evidence, ...] | None = None,
     ablations: tuple[AblationBoard, ...] | None = None,
+    streams: tuple[StreamBoard, ...] | None = None,
     n_resamples: int = RESAMPLES,
 ) -> FigureData:
     """Returns what a results folder holds for figures.
@@ -115,6 +116,7 @@ def figure_data(
         colors: hex colour by method; methods without one are grey.
         boards: what `leaderboard.evidence` returned, where it is known already.
         ablations: what `ablation_board` returned of each ablation, where it is known already.
+        streams: what `stream_boards` returned, where it is known already.
         n_resamples: of every interval.
 
     Raises:
@@ -130,5 +132,6 @@ def figure_data(
     for trial in (*read_trials(store.root / TRIALS), *tests):
         times[trial.search.key] = max(trial.time, times.get(trial.search.key, ""))
     curves = read_learning_curves(store)
-    streams = tuple(stream_boards(store, tasks))
+    if streams is None:
+        streams = tuple(stream_boards(store, tasks))
     return FigureData(boards, ablations, choices, by_search(tests), times, curves, tasks, colors, streams)

@@ -106,7 +106,8 @@ def write_leaderboard(
     found = evidence(store, tasks, records=records)
     made = replace(_made(found), folder=store.root)
     ablations = write_ablations(store, tasks, records)
-    write_streams(store, stream_boards(store, tasks, records))
+    streams = stream_boards(store, tasks, records)
+    write_streams(store, streams)
     if publish and acceptances(store):
         write_acceptance(store)
     write_atomic(store.path("scores.csv"), scores_csv(scores(store, tasks, records)))
@@ -114,7 +115,7 @@ def write_leaderboard(
     write_atomic(store.path("leaderboard.md"), leaderboard_md(made.boards, made.published))
     # A trial on a few questions has a table; its figures are drawn where they are asked for.
     drawn = found if publish else tuple(each for each in found if each.board.limit is None)
-    of = figure_data(store, tasks, method_catalog.colors(), drawn, tuple(ablations))
+    of = figure_data(store, tasks, method_catalog.colors(), drawn, tuple(ablations), tuple(streams))
     for each in figures(of, KINDS if publish else kinds):  # type: ignore[arg-type]
         if isinstance(each, Drawn):
             write(each, store.path("figures"))

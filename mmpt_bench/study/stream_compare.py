@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 from mmpt_bench.board.writers import numbers
 from mmpt_bench.common.errors import RequestError, unknown_name
 from mmpt_bench.common.escaping import rich_text
+from mmpt_bench.evaluation.task import Task
+from mmpt_bench.records.store import Store
+from mmpt_bench.records.streams import read_all
 from mmpt_bench.stats.claims import SEEDS_TO_CLAIM, SIGNIFICANT, better
 from mmpt_bench.stats.differences import Difference, holm
 from mmpt_bench.stats.streams import MEASURES, at_trainings, measure, merged
-from mmpt_bench.study.stream_board import StreamBoard, StreamRow
+from mmpt_bench.study.stream_board import ROUTED, StreamRow, stream_boards
 from mmpt_bench.study.stream_tables import TITLES, told
 
 if TYPE_CHECKING:
@@ -71,22 +74,24 @@ class StreamComparison:
         ]  # fmt: skip
 
 
-def rows_named(boards: Sequence[StreamBoard], names: Sequence[str]) -> list[StreamRow] | None:
+def rows_named(store: Store, tasks: Mapping[str, Task], names: Sequence[str]) -> list[StreamRow] | None:
     """Returns the rows of one stream that some names are of ("lora ewc:100"); None where no stream has any of them.
 
     Raises:
         RequestError: a stream has some of them and none has all.
+        UntrustedRecord: a record contradicts its own answers.
     """
+    defined = {f"{one.label} {one.strategy}" for stream in read_all(store) for one in stream.trainings}
+    # Only now are scores resampled.
+    if not any(name.removesuffix(f", {ROUTED}") in defined for name in names):
+        return None
+    boards = stream_boards(store, tasks)
     for board in boards:
         by_name = {row.name: row for row in board.rows}
         if all(name in by_name for name in names):
             return [by_name[name] for name in names]
     known = [row.name for board in boards for row in board.rows]
-    there = [name for name in names if name in known]
-    if not there:
-        return None
-    lost = next((name for name in names if name not in known), "")
-    if lost:
+    if lost := next((name for name in names if name not in known), ""):
         raise unknown_name("row of a stream", lost, dict.fromkeys(known))
     raise RequestError(f"No stream holds all of {', '.join(names)}.")
 
