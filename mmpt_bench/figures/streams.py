@@ -51,12 +51,14 @@ def _maps(board: StreamBoard, rows: Sequence[StreamRow]) -> Drawn:
     lines: list[dict[str, Any]] = []
     for panel, row in zip(axes, rows, strict=True):
         for (stage, at), score in np.ndenumerate(row.matrix):
+            low, high = row.between[stage, at]
             share = min(max(float(score), 0.0), 1.0)
             panel.add_patch(Rectangle((at - 0.5, stage - 0.5), 1, 1, color=colormaps["cividis"](share), linewidth=0))
             ink = "#fdfdfd" if share < 0.55 else "#111111"
             panel.text(at, stage, f"{100 * score:.0f}", ha="center", va="center", color=ink, size=7)
             lines.append({"method": row.label, "strategy": row.strategy, "stage": stage + 1, "learnt": order[stage],
-                          "task": tasks[at], "score": float(score), "trainings": len(row.trainings)})  # fmt: skip
+                          "task": tasks[at], "score": float(score), "interval_low": float(low),
+                          "interval_high": float(high), "trainings": len(row.trainings)})  # fmt: skip
         for stage in range(len(order)):
             panel.add_patch(Rectangle((stage - 0.46, stage - 0.44), 0.92, 0.88, fill=False, edgecolor="#D55E00"))
         panel.axvline(len(order) - 0.5, color="white", linewidth=2)
@@ -70,8 +72,8 @@ def _maps(board: StreamBoard, rows: Sequence[StreamRow]) -> Drawn:
             side.set_visible(False)
     return Drawn(
         "stream", f"stream-{style.file_name(board.stream.name)}-scores", "Scores behind each stage",
-        "Chance-corrected scores in percent, mean over trainings. Rows are stages, columns tasks: first those of the "
-        "stream, then others. Framed: the task that the stage learnt.",
+        "Chance-corrected scores in percent, mean over trainings; their intervals are in the table. Rows are stages, "
+        "columns tasks: first those of the stream, then others. Framed: the task that the stage learnt.",
         f"Scores of {len(tasks)} tasks behind each of {len(order)} stages, for {', '.join(row.name for row in rows)}.",
         figure, _source(board), style.table(lines),
     )  # fmt: skip

@@ -41,6 +41,8 @@ class StreamRow:
     matrix: np.ndarray
     """Score of each task behind each stage, (stages, tasks), chance-corrected, mean over trainings; in several orders a
     stage is another task in each."""
+    between: np.ndarray
+    """95 % interval of each, (stages, tasks, 2): percentiles over trainings and images."""
     resampled: Resampled
 
     @property
@@ -154,7 +156,9 @@ def _row(
         axis=0,
     ).T
     columns = (*orders[0], *_others(tasks, orders[0]))
-    return StreamRow(*key, tuple(in_order), measures, columns, matrix, resampled)
+    draws = np.stack([stages[name].draws for name in columns], axis=-1)
+    between = np.moveaxis(np.quantile(draws, [0.025, 0.975], axis=0), 0, -1)
+    return StreamRow(*key, tuple(in_order), measures, columns, matrix, between, resampled)
 
 
 def _others(tasks: Mapping[str, Task], order: Sequence[str]) -> list[str]:

@@ -72,14 +72,14 @@ class StreamResult:
 
     @property
     def scores(self) -> pd.DataFrame:
-        """A row a method, strategy, stage and task: its mean score, chance-corrected."""
+        """A row a method, strategy, stage and task: its mean score, chance-corrected, with its 95 % interval."""
         import pandas as pd
 
         return pd.DataFrame([] if self.board is None else _matrix_lines(self.board), columns=list(MATRIX_COLUMNS))
 
 
 MEASURE_COLUMNS = ("method", "strategy", "measure", "value", "ci_low", "ci_high", "p", "trainings", "seeds", "orders")
-MATRIX_COLUMNS = ("method", "strategy", "stage", "learnt", "task", "score", "trainings")
+MATRIX_COLUMNS = ("method", "strategy", "stage", "learnt", "task", "score", "ci_low", "ci_high", "trainings")
 
 
 def write_streams(store: Store, boards: Sequence[StreamBoard]) -> None:
@@ -114,10 +114,11 @@ def _matrix_lines(board: StreamBoard) -> list[dict[str, Any]]:
         (order,) = orders
         for stage, scores in enumerate(row.matrix):
             learnt = " + ".join(order) if len(row.matrix) == 1 else order[stage]
-            for task, score in zip(row.tasks, scores, strict=True):
+            for task, score, (low, high) in zip(row.tasks, scores, row.between[stage], strict=True):
                 lines.append(
                     {"method": row.label, "strategy": row.strategy, "stage": stage + 1, "learnt": learnt, "task": task,
-                     "score": float(score), "trainings": len(row.trainings)}
+                     "score": float(score), "ci_low": float(low), "ci_high": float(high),
+                     "trainings": len(row.trainings)}
                 )  # fmt: skip
     return lines
 
@@ -169,12 +170,13 @@ def stream_md(board: StreamBoard) -> bytes:
     matrix = _matrix_lines(board)
     if matrix:
         tasks = list(dict.fromkeys(line["task"] for line in matrix))
-        by_stage: dict[tuple[str, str, int, str], dict[str, float]] = {}
+        by_stage: dict[tuple[str, str, int, str], dict[str, str]] = {}
         for line in matrix:
             key = (line["method"], line["strategy"], line["stage"], line["learnt"])
-            by_stage.setdefault(key, {})[line["task"]] = line["score"]
+            score, low, high = (f"{100 * line[name]:.1f}" for name in ("score", "ci_low", "ci_high"))
+            by_stage.setdefault(key, {})[line["task"]] = f"{score} ({low} to {high})"
         rows = [
-            [method, strategy, f"{stage}: {learnt}", *(f"{100 * scores[task]:.1f}" for task in tasks)]
+            [method, strategy, f"{stage}: {learnt}", *(scores[task] for task in tasks)]
             for (method, strategy, stage, learnt), scores in by_stage.items()
         ]
         parts += ["## Scores behind each stage", _table(["Method", "Strategy", "Stage", *tasks], rows)]

@@ -143,6 +143,8 @@ def test_measures_scores_and_files(made: StreamResult) -> None:
     behind = scores[(scores["strategy"] == "sequential") & (scores["stage"] == 2)].set_index("task")["score"]
     assert last["sequential"] == pytest.approx(behind[["mnist", "vsr"]].mean())
     assert set(scores["task"]) == {"mnist", "vsr", "cifar10"}
+    assert (scores["ci_low"] <= scores["score"] + 1e-9).all()
+    assert (scores["score"] <= scores["ci_high"] + 1e-9).all()
     kept = scores[(scores["strategy"] == "new-adapter") & (scores["task"] == "mnist")]["score"]
     assert kept.nunique() == 1
     joint = table[table["strategy"] == "joint"]["measure"]
