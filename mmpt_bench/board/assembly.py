@@ -179,6 +179,7 @@ def _row(
         learning_rate=_rate(first) if trains else None,
         learning_rate_source="; ".join(sorted({record.learning_rate_source for record in records})),
         flags=(),
+        stage=first.stage,
     )
     flags = _flags(row, records, n_failed, limit, tasks)
     return replace(row, flags=(*flags, *(_threads(records) if various else [])))

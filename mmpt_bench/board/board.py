@@ -109,6 +109,8 @@ class Row:
     learning_rate: float | None
     learning_rate_source: str
     flags: tuple[str, ...]
+    stage: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """How its trainings depart from the usual (`Recipe.stage`)."""
     overall: float | None = None
     """Mean over tasks of (score - chance) / (ceiling - chance), over the seeds of the ranking."""
     overall_interval: Interval | None = None

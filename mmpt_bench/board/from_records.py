@@ -47,7 +47,7 @@ def evidence(
     for record in records:
         check_track(record)
     of_streams = in_streams(store)
-    records = [record for record in records if record.run not in of_streams and not record.stage]
+    records = [record for record in records if record.run not in of_streams and "order" not in record.stage]
     samples = Samples(store)
     found = [_board(group, samples, tasks, n_resamples) for group in _groups(store, records) if group.own or group.lost]
     return tuple(sorted(found, key=lambda each: _board_order(each.board)))
@@ -169,7 +169,7 @@ def _labels(records: Sequence[Record]) -> dict[str, str]:
             telling = asked
         for variant, record in of_method.items():
             earlier = earlier_params(method, record.params)
-            shown = sorted({*telling, *earlier, *changed.get(variant, ())})
+            shown = sorted({*telling, *earlier, *changed.get(variant, ()), *_departures(record)})
             told = ", ".join(f"{name}={_told(record).get(name)}" for name in shown)
             labels[variant] = f"{method} ({told})" if told else method
     return labels
@@ -180,7 +180,21 @@ def _variant(record: Record) -> str:
 
 
 def _told(record: Record) -> dict[str, object]:
-    """Returns what tells variants apart: hyperparameters, processes, and the file where the method is a user's own."""
+    """Returns what tells variants apart: hyperparameters, processes, the file where the method is a user's own, and how
+    the training departs from the usual."""
     file = {"file": record.method_fingerprint[:8]} if record.method_fingerprint else {}
     params = record.params | earlier_params(record.method, record.params)
-    return params | {"processes": record.world_size} | file
+    return params | {"processes": record.world_size} | file | _departures(record)
+
+
+def _departures(record: Record) -> dict[str, object]:
+    """Returns `Recipe.stage` in words."""
+    stage = record.stage
+    found: dict[str, object] = {}
+    if "from" in stage:
+        found["from"] = f"{stage['from']}, {stage['steps']} of the steps"
+    if "meta" in stage:
+        found["Reptile"] = " ".join(stage["meta"])
+    if "stop" in stage:
+        found["stops at an alarm"] = " ".join(stage["stop"])
+    return found

@@ -68,6 +68,7 @@ def check_track(record: Record) -> None:
             f"dtype and suite make `{content_key(parts, 8)}`: it was changed. Run it again."
         )
     recipe = {field.name: getattr(record, field.name) for field in dataclasses.fields(Recipe)}
+    recipe["budget"] = record.own_budget
     if is_known and (train_key(recipe), f"{record.method}-{record.train_key}") != (record.train_key, record.run):
         raise UntrustedRecord(
             f"A record of `{record.run}` is of other hyperparameters, data or seed than its key says: it was changed. "

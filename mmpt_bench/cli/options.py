@@ -129,6 +129,9 @@ def monitor_options(command: Callable[..., Any]) -> Callable[..., Any]:
     command = click.option("--every", default=EVERY, show_default=True, help="Steps between two looks of `--monitor`.")(
         command
     )
+    command = click.option(
+        "--stop-on-alarm", is_flag=True, help="An alarm ends the training; the best values before it are kept."
+    )(command)
     return click.option(
         "--monitor",
         default="",

@@ -65,6 +65,15 @@ if TYPE_CHECKING:
     "Not a result.",
 )
 @click.option("--adapter", metavar="DIR_OR_HUB_ID", help="Evaluate a trained adapter in PEFT's form; train nothing.")
+@click.option(
+    "--init-from", default="", metavar="RUN", help="Begin training with the adapter of a recorded run; its steps count."
+)
+@click.option(
+    "--meta",
+    default="",
+    metavar="reptile[:TASKS]",
+    help="Learn an initial value for `--init-from` over the training splits of tasks, in place of `--train-data`.",
+)
 @click.option("--other-base", is_flag=True, help="The adapter may be of another base model; the board says so.")
 @click.option("--recipe", type=click.Path(path_type=Path), help="Repeat a run from its recipe.yaml.")
 @click.option("--set", multiple=True, metavar="METHOD.FIELD=VALUE", help="A hyperparameter; repeatable.")
@@ -138,6 +147,7 @@ def run(
         refuse_beside("adapter", "method", "seeds", "set")
     if options["recipe"] is not None and options["adapter"] is None:
         refuse_beside("recipe", "method", "seeds", "set", "backbone", "steps", "batch_size", "dtype")
+        refuse_beside("recipe", "init_from", "meta", "stop_on_alarm")
     if smoke:
         refuse_beside("smoke", "steps", "limit", "recipe")
         options |= {"steps": SMOKE_STEPS, "limit": SMOKE_LIMIT}

@@ -85,6 +85,8 @@ class Corpus:
     """Earlier training data, mixed into the batches in equal parts."""
     share: float = 0.0
     """Of all examples of a training, those that are replayed."""
+    block: int = 0
+    """Batches in a row that are of one of `self` and `replayed`, each in its turn; 0 where batches are mixed."""
 
     def without(self, train: Collection[int], validation: Collection[int]) -> Corpus:
         """Returns this corpus without some training and validation examples, as a corpus of its own.
@@ -134,11 +136,12 @@ class Corpus:
     def batches(self, seed: int, steps: int, batch_size: int, first: int = 0) -> Iterator[list[Example]]:
         """Yields a run's batches from step `first` on; each epoch has an order of its own, from the seed alone.
 
-        Of `steps * batch_size` examples, `share` are replayed, rounded, at places drawn from the seed.
+        Of `steps * batch_size` examples, `share` are replayed, rounded, at places drawn from the seed; or `block`
+        batches are of one source.
         """
         sources = [self, *self.replayed]
         orders = [each._order(derive(seed, f"replay {k}" if k else "data")) for k, each in enumerate(sources)]
-        places = self._places(seed, steps * batch_size)
+        places = self._blocks(seed, steps, batch_size) if self.block else self._places(seed, steps * batch_size)
         for step in range(steps):
             taken = [(k, next(orders[k])) for k in places[step * batch_size : (step + 1) * batch_size]]
             if step >= first:
@@ -161,6 +164,27 @@ class Corpus:
             for number, place in enumerate(at):
                 found[place] = 1 + number % len(self.replayed)
         return found
+
+    def _blocks(self, seed: int, steps: int, batch_size: int) -> list[int]:
+        """Returns the same for blocks: every source once, in an order drawn anew, before any of them again."""
+        import numpy as np
+
+        rng, n = np.random.default_rng(derive(seed, "blocks")), 1 + len(self.replayed)
+        blocks = -(-steps // self.block)
+        order = [int(k) for _ in range(-(-blocks // n)) for k in rng.permutation(n)]
+        return [k for k in order[:blocks] for _ in range(self.block * batch_size)][: steps * batch_size]
+
+
+def in_blocks(corpora: Sequence[Corpus], block: int) -> Corpus:
+    """Returns training data whose batches are of one corpus, `block` in a row, then of another."""
+    first, *others = corpora
+    key = content_key(["blocks", block, [each.fingerprint for each in corpora]], 64)
+    name = f"{block} steps each of {', '.join(each.name for each in corpora)}"
+    most = max(each.most_exchanges for each in corpora)
+    faults = tuple(fault for each in corpora for fault in each.faults)
+    return dataclasses.replace(
+        first, name=name, fingerprint=key, most_exchanges=most, faults=faults, replayed=tuple(others), block=block
+    )
 
 
 def joined(corpora: Sequence[Corpus]) -> Corpus:

@@ -101,8 +101,15 @@ def variant_key(of: Any, budget: Mapping[str, Any]) -> str:
     """Names a training without its seed, of a recipe or a record: what seeds are averaged over."""
     params = hashed_params(of.method, of.params)
     parts = [of.backbone_fingerprint, of.corpus_fingerprint, of.method, params, budget, of.dtype, of.world_size]
-    of_stage = [[of.stage["strategy"], of.stage["order"]]] if of.stage else []
-    return content_key([*parts, of.method_fingerprint, *of_stage])
+    return content_key([*parts, of.method_fingerprint, *of_departures(of.stage)])
+
+
+def of_departures(stage: Mapping[str, Any]) -> list[Any]:
+    """Returns what of a recipe's `stage` tells variants apart: not the runs before a stage, each of a seed."""
+    if "order" not in stage:
+        return [stage] if stage else []
+    rest = {name: value for name, value in stage.items() if name not in ("strategy", "order", "after")}
+    return [[stage["strategy"], stage["order"], *([rest] if rest else [])]]
 
 
 def without_rate(params: Mapping[str, Any]) -> dict[str, Any]:

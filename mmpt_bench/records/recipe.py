@@ -30,8 +30,12 @@ class Recipe:
     method_fingerprint: str = ""
     """Of the method's file, where it is a user's own; empty for a built-in one."""
     stage: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """Of a stream: "strategy"; "order", the tasks up to this one; "after", the runs of the stages before it. Empty for
-    a training that begins from the method's own initial values."""
+    """How the training departs from the usual one, which begins from the method's own initial values.
+
+    Of a stream: "strategy"; "order", the tasks up to this one; "after", the runs of the stages before it. "from" and
+    "steps": the run whose adapter it begins with, and the steps that this one had. "meta": tasks over whose training
+    splits Reptile learns an initial value. "stop" and "every": tasks that are looked at, an alarm on which ends the
+    training, and steps between two looks."""
 
     def __post_init__(self) -> None:
         """Raises FieldError for what no run can have."""
@@ -63,5 +67,7 @@ class Recipe:
 
     @property
     def known_budget(self) -> dict[str, Any]:
-        """Returns the budget's fields; empty for an adapter whose training is not known."""
-        return {} if self.corpus_fingerprint == keys.UNKNOWN else dataclasses.asdict(self.budget)
+        """Returns the budget's fields, with the steps of a run that it begins from; empty where they are not known."""
+        if self.corpus_fingerprint == keys.UNKNOWN:
+            return {}
+        return dataclasses.asdict(self.budget) | {"steps": self.budget.steps + self.stage.get("steps", 0)}

@@ -49,7 +49,7 @@ class Identity:
     method_fingerprint: str = ""
     """Of the method's file, where it is a user's own."""
     stage: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """As of a `Recipe`: empty for what is no stage of a stream."""
+    """As of a `Recipe`: empty for an ordinary training."""
     notes: str = ""
     """What must be said beside its scores: an adapter's other base, what of it is not read."""
     changed: dict[str, Any] | None = None
@@ -189,6 +189,12 @@ class Record(Identity, Asked, Scores, Costs):
         """Returns its fields as one line of JSON holds them, without later ones that say nothing."""
         plain = dataclasses.asdict(self)
         return {name: value for name, value in plain.items() if name not in LATER or value != LATER[name]}
+
+    @property
+    def own_budget(self) -> dict[str, Any]:
+        """Returns the budget's fields, without the steps of the run that the training began from."""
+        steps = self.stage.get("steps", 0)
+        return self.budget | {"steps": self.budget["steps"] - steps} if steps and self.budget else self.budget
 
     @property
     def variant_key(self) -> str:

@@ -69,7 +69,7 @@ def reproduce(board: Board, store: Store) -> list[str]:
     give is repeated from the recipe of its run.
     """
     groups: dict[tuple[tuple[str, ...], tuple[int, ...], tuple[tuple[str, str], ...]], list[str]] = {}
-    for row in board.rows:
+    for row in [row for row in board.rows if not row.stage]:
         tasks = tuple(column.task for column in board.columns if column.task in row.cells)
         groups.setdefault((tasks, row.seeds, tuple(overrides(row, board, store).items())), []).append(row.method)
     # What does not train needs no seeds of its own: it joins a line with the same tasks.
@@ -82,6 +82,8 @@ def reproduce(board: Board, store: Store) -> list[str]:
         run_command(board, store, _in_order(methods), tasks, seeds, dict(sets))
         for (tasks, seeds, sets), methods in groups.items()
     ]
+    others = [row.label for row in board.rows if row.stage]
+    lines += [f"# {label}: use `--recipe` with the recipe.yaml of each of its runs." for label in others]
     if not _has_options(board):
         others = sorted(set(board.budget) - set(OPTIONS))
         lines.insert(0, f"# {', '.join(others)} of the budget have no option: use `--recipe` with a run's recipe.yaml.")

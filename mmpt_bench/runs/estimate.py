@@ -164,7 +164,7 @@ def paces(
         return None
     same = [r for r in like if r.budget in budgets]
     trained = list({r.run: r for r in (same or like) if r.train_seconds > 0}.values())
-    an_example = _means((r.method, r.train_seconds / (r.budget["steps"] * r.budget["batch_size"])) for r in trained)
+    an_example = _means((r.method, r.train_seconds / (r.own_budget["steps"] * r.budget["batch_size"])) for r in trained)
     a_question = _means((r.task, r.eval_seconds / r.n) for r in like)
     return Paces(an_example, a_question, max(r.peak_bytes for r in like), bool(same))
 

@@ -7,11 +7,10 @@ import dataclasses
 import datetime
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mmpt_bench.common.errors import BenchError, Interrupted, MachineError, RunFailed, UntrustedRecord
-from mmpt_bench.common.hashing import content_key, derive, file_sha256
+from mmpt_bench.common.hashing import content_key, derive
 from mmpt_bench.common.locks import LONGEST_WAIT, in_turn
 from mmpt_bench.data.images import BadImage
 from mmpt_bench.data.samples import Prediction
@@ -19,33 +18,17 @@ from mmpt_bench.evaluation.scoring import scored
 from mmpt_bench.records import keys
 from mmpt_bench.records.environment import environment
 from mmpt_bench.records.record import Record
-from mmpt_bench.records.run_folder import TENSORS, RunFolder
+from mmpt_bench.records.run_folder import RunFolder
 from mmpt_bench.records.store import Store
 from mmpt_bench.runs.bad_items import check_examples
 from mmpt_bench.runs.events import Reporter
-from mmpt_bench.runs.monitoring import Monitor
 from mmpt_bench.runs.plan import Job, Plan
-from mmpt_bench.runs.stages import begin, load_trained
+from mmpt_bench.runs.training import Session, train_run
 from mmpt_bench.sources.prepared import PreparedTask
 
 if TYPE_CHECKING:
     from mmpt_bench.engine.adapters.attachment import Handle
     from mmpt_bench.engine.models.backbone import Backbone
-    from mmpt_bench.engine.training.train import Step
-
-STEPS_A_WRITE = 25
-"""Optimiser steps that are logged together."""
-
-
-@dataclass
-class Session:
-    """What all runs of a plan share."""
-
-    plan: Plan
-    store: Store
-    backbone: Backbone
-    report: Reporter
-    stopping: Callable[[], bool]
 
 
 def execute(
@@ -158,7 +141,7 @@ def _results(
     if not todo:
         return
     try:
-        costs = _train(session, job, folder, handle)
+        costs = train_run(session, job, folder, handle)
     except (RunFailed, BadImage) as error:
         yield _failed(base, job, str(error))
         return
@@ -191,59 +174,6 @@ def _failed(base: Record, job: Job, reason: str, item: PreparedTask | None = Non
     return dataclasses.replace(
         failed, task_version=item.task.version, dataset=origin, data_fingerprint=fingerprint, limit=item.limit
     )
-
-
-def _train(session: Session, job: Job, folder: RunFolder, handle: Handle) -> dict[str, Any]:
-    """Returns what training cost, after training or after loading what was trained before."""
-    from mmpt_bench.engine.training.train import TrainingConfig, train
-
-    recipe, report = job.recipe, session.report
-    if not handle.trainable:
-        return {"seconds": 0.0, "peak_bytes": 0, "final_loss": None, "adapter_bytes": 0}
-    known = folder.training()
-    if known is not None:
-        folder.drop_checkpoint()
-        load_trained(folder, handle, known)
-        return known
-    config = TrainingConfig(recipe.budget, job.method.learning_rate, recipe.seed)
-    log: list[dict[str, Any]] = []
-    request, probe = session.plan.request, session.plan.prepared.probe
-    watch = Monitor(session.backbone, probe, folder, request.every, recipe.budget.steps, report.said) if probe else None
-
-    def on_step(step: Step) -> None:
-        report.train_step(job, step)
-        log.append(step.row)
-        if len(log) >= STEPS_A_WRITE:
-            folder.log_steps(log)
-            log.clear()
-        if watch:
-            watch.after(step.step)
-
-    def on_start(steps: Sequence[Step]) -> None:
-        folder.start_log([step.row for step in steps])
-        if watch:
-            watch.begin(len(steps))
-
-    try:
-        prepared, told = session.plan.prepared, (on_step, session.stopping, on_start, report.said)
-        terms = begin(session.store, session.backbone, recipe, prepared.before, handle)
-        result = train(session.backbone, handle, prepared.corpus, config, folder.checkpoint, *told, terms)
-    finally:
-        folder.log_steps(log)
-    if result.left_out:
-        report.said(
-            f"{job.label}, seed {recipe.seed}: {result.left_out:,} times an exchange of a conversation stood behind "
-            f"{recipe.budget.max_length:,} tokens and was left out; raise `--max-length` to train on it."
-        )
-    part = folder.new_adapter()
-    handle.save(part)
-    handle.let_go()
-    tensors = part / TENSORS
-    more = {"adapter_bytes": tensors.stat().st_size, "sha256": file_sha256(tensors), "train_key": recipe.train_key}
-    # Looks cost time and memory that are not the training's.
-    more |= {"process": None, "alarms": watch.alarms} if watch else {}
-    folder.finish_training(part, known := dataclasses.asdict(result) | more)
-    return known
 
 
 def _evaluate(session: Session, job: Job, folder: RunFolder, base: Record, item: PreparedTask) -> Record:

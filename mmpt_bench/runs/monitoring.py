@@ -1,4 +1,4 @@
-"""Looks at a held-out probe during a training: `run --monitor TASKS --every N`; an alarm where a score drops.
+"""Looks at a held-out probe during a training (`--monitor TASKS --every N`); a drop raises an alarm, which may end it.
 
 Each look is an exact test against the first one. An alarm needs p <= level / looks, counting all looks at all tasks of
 the training, so that the chance of any false alarm in it is at most the level, however the looks depend on each other
@@ -7,6 +7,7 @@ the training, so that the chance of any false alarm in it is at most the level, 
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from mmpt_bench.sources.prepared import PreparedTask
 from mmpt_bench.stats.differences import drop_p
 
 if TYPE_CHECKING:
+    from mmpt_bench.engine.adapters.attachment import Handle
     from mmpt_bench.engine.models.backbone import Backbone
 
 FILE = "monitor.jsonl"
@@ -25,6 +27,8 @@ LEVEL = 0.05
 """Chance of a false alarm in a whole training, at most."""
 MOST = 100
 """Questions of a task that are asked at each look, each about another image."""
+BEST = "best"
+"""In a run's folder, while it trains: the adapter that an alarm goes back to."""
 
 
 def probe_of(tasks: Mapping[str, PreparedTask]) -> dict[str, tuple[Any, list[Sample]]]:
@@ -54,13 +58,20 @@ class Monitor:
         every: int,
         steps: int,
         say: Callable[[str], None],
+        stops: Handle | None = None,
     ) -> None:
-        """Looks every `every` of `steps` steps."""
+        """Looks every `every` of `steps` steps; an alarm goes back to the best values of `stops`, where it is given."""
         self._backbone, self._probe, self._folder = backbone, probe_of(tasks), folder
         self._every, self._say = every, say
         self._looks = max(1, steps // every) * len(self._probe)
         self._before: dict[str, list[bool]] = {}
+        self._stops, self._means = stops, dict[int, list[float]]()
         self.alarms: list[str] = []
+
+    @property
+    def is_over(self) -> bool:
+        """Returns whether an alarm ends the training."""
+        return self._stops is not None and bool(self.alarms)
 
     def begin(self, done: int) -> None:
         """Looks before the first step of this sitting, or reads the looks up to the step that a checkpoint holds.
@@ -73,6 +84,7 @@ class Monitor:
             kept = []
         write_atomic(path, jsonl(*kept))
         for row in kept:
+            self._means.setdefault(row["step"], []).append(row["score"])
             self._before.setdefault(row["task"], [letter == "1" for letter in row["right"]])
             if row["alarm"]:
                 self.alarms.append(_told(row))
@@ -97,6 +109,29 @@ class Monitor:
                 self._keep(step, name, right)
         finally:
             model.train(training)
+        if self._stops is not None and not self.alarms and self._best() == step:
+            folder = self._folder.path(BEST)
+            shutil.rmtree(folder, ignore_errors=True)
+            self._stops.save(folder)
+
+    def _best(self) -> int:
+        """Returns the look with the highest mean score of the tasks, the last of equal ones.
+
+        The first look, at which nothing is learnt yet, is the best only where there is no other.
+        """
+        first, *others = sorted(self._means)
+        means = {step: sum(self._means[step]) / len(self._means[step]) for step in others}
+        return max(means, key=lambda step: (means[step], step)) if means else first
+
+    def finish(self, step: int) -> None:
+        """Ends a training behind `step`: after an alarm that stops it, the best values before are put back."""
+        if self._stops is not None and self.alarms:
+            from mmpt_bench.engine.adapters.saved import read_adapter
+
+            self._means.pop(step)  # that of the alarm
+            self._stops.load(read_adapter(self._folder.path(BEST)))
+            self.alarms.append(f"training stopped at step {step}; the adapter is that of step {self._best()}")
+        shutil.rmtree(self._folder.path(BEST), ignore_errors=True)
 
     def _keep(self, step: int, name: str, right: list[bool]) -> None:
         is_first = name not in self._before
@@ -108,6 +143,7 @@ class Monitor:
             "right": "".join("1" if each else "0" for each in right),
         }  # fmt: skip
         append_jsonl(self._folder.path(FILE), row)
+        self._means.setdefault(step, []).append(sum(right) / len(right))
         if row["alarm"]:
             self.alarms.append(_told(row))
             self._say(f"ALARM: {self.alarms[-1]}.")

@@ -17,7 +17,7 @@ from mmpt_bench.evaluation import task_catalog
 from mmpt_bench.evaluation.task import OFFICIAL
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.records.budget import EVAL_BATCH, EVERY, MOST, Budget
-from mmpt_bench.records.store import results_folder
+from mmpt_bench.records.store import Store, results_folder
 from mmpt_bench.runs.bad_items import FAIL, SKIP
 from mmpt_bench.runs.option_texts import (
     Names,
@@ -28,6 +28,7 @@ from mmpt_bench.runs.option_texts import (
     pairs,
 )
 from mmpt_bench.runs.request import Request, parse_overrides, parse_variants
+from mmpt_bench.runs.stages import REPTILE, begun_from
 from mmpt_bench.sources.corpora import TrainData, check_train_data
 from mmpt_bench.sources.weights import DTYPES, EMBEDDED, check_backbone
 
@@ -69,6 +70,12 @@ class Options(TypedDict, total=False):
     """Tasks whose dev part, 100 questions each, is looked at during training; a drop raises an alarm."""
     every: int
     """Steps between two looks."""
+    stop_on_alarm: bool
+    """An alarm ends the training, and the best values before it are kept."""
+    init_from: str
+    """A recorded run of the same method, whose adapter training begins with. Its steps count in the budget."""
+    meta: str
+    """"reptile", or "reptile:mnist,vsr": learn an initial value over the training splits of tasks."""
     guard: bool
     """In half precision, ask again where two words are as good as equal."""
     train_data: str
@@ -166,6 +173,7 @@ def make_request(method: Names, tasks: Names, options: Options) -> Request:
         device=options.get("device"),
         monitor=_monitored(options),
         every=options.get("every", EVERY),
+        stage=_departures(options, methods),
         guard=options.get("guard", True),
         eval_batch=_eval_batch(options),
         on_bad_item=_on_bad_item(options),
@@ -188,6 +196,40 @@ def _monitored(options: Options) -> tuple[Entry, ...]:
     found = tuple(task_catalog.find_tasks(text))
     if not 1 <= every <= steps:
         raise RequestError(f"`--every {every}`: a number from 1 to the {steps:,} steps of a training.")
+    return found
+
+
+def _departures(options: Options, methods: Sequence[Entry]) -> dict[str, Any]:
+    """Returns how trainings depart from the usual (`Recipe.stage`); RequestError where they cannot."""
+    found: dict[str, Any] = {}
+    if options.get("stop_on_alarm", False):
+        if not (monitored := _monitored(options)):
+            raise RequestError("`--stop-on-alarm` is about the alarms of `--monitor`: name tasks there.")
+        found |= {"stop": [entry.name for entry in monitored], "every": options.get("every", EVERY)}
+    if text := options.get("meta", ""):
+        if options.get("train_data", EMBEDDED) != EMBEDDED:
+            raise RequestError("`--meta` names what is trained on: leave out `--train-data`.")
+        found["meta"] = _meta_tasks(text)
+    if name := options.get("init_from", ""):
+        trained = [entry for entry in methods if entry.name != FROZEN]
+        if len(trained) != 1:
+            raise RequestError(
+                f"`--init-from {name[:80]}` is the adapter of one method: name that one with `--method`."
+            )
+        fields = parse_overrides(pairs(options.get("set", ())), methods).get(trained[0].name, {})
+        method = method_catalog.method_of(trained[0], fields)
+        found |= begun_from(Store(results_folder(options.get("out"))), name, method)
+    return found
+
+
+def _meta_tasks(text: str) -> list[str]:
+    """Returns the tasks of "reptile:mnist,vsr"; RequestError for another algorithm, or fewer than two tasks."""
+    kind, _, names = text.partition(":")
+    if kind != REPTILE:
+        raise unknown_name("way to learn initial values", kind[:40], (REPTILE,))
+    found = sorted({entry.name for entry in task_catalog.find_tasks(names or "all")})
+    if len(found) < 2:
+        raise RequestError(f"`--meta {text[:80]}`: Reptile learns from two tasks or more.")
     return found
 
 

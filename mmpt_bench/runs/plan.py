@@ -129,7 +129,11 @@ def _recorded(folder: RunFolder) -> tuple[set[str], str]:
 
 
 def _recipe(request: Request, entry: Entry, method: Any, seed: int, prepared: Prepared) -> Recipe:
-    given = prepared.corpus
+    given, stage = prepared.corpus, request.stage
+    if stage and not method.trains:
+        # Of the same setting as what it is compared with.
+        steps, stage = request.budget.steps + stage.get("steps", 0), {}
+        request = dataclasses.replace(request, budget=dataclasses.replace(request.budget, steps=steps))
     corpus, fingerprint, budget = method.trained_under(given.name, given.fingerprint, request.budget, request.dtype)
     return Recipe(
         backbone=request.backbone,
@@ -143,7 +147,7 @@ def _recipe(request: Request, entry: Entry, method: Any, seed: int, prepared: Pr
         seed=seed if method.trains else 0,
         dtype=keys.precision(request.dtype),
         method_fingerprint=own_fingerprint(entry),
-        stage=request.stage,
+        stage=stage,
     )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.common.entries import Entry
 from mmpt_bench.common.errors import RequestError, unknown_name
+from mmpt_bench.data.examples import in_blocks
 from mmpt_bench.data.rows import SHIFTED, is_generated, suite_of
 from mmpt_bench.evaluation.task import OFFICIAL
 from mmpt_bench.methods import method_catalog
@@ -19,6 +20,7 @@ from mmpt_bench.records.budget import EVAL_BATCH, EVERY, Budget
 from mmpt_bench.records.recipe import Recipe
 from mmpt_bench.records.store import results_folder
 from mmpt_bench.runs.bad_items import FAIL, SKIP, checked_corpus, checked_task, with_opened_images
+from mmpt_bench.runs.stages import INNER_STEPS
 from mmpt_bench.sources.corpora import TrainData, load_corpus, train_data
 from mmpt_bench.sources.prepared import Prepared, PreparedTask, prepare, prepare_tasks
 from mmpt_bench.sources.task_rows import Columns, Where
@@ -69,7 +71,7 @@ class Request:
     every: int = EVERY
     """Steps between two looks."""
     stage: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """Of a stream: as of a `Recipe`."""
+    """As of a `Recipe`: how trainings depart from the usual."""
     rates_of: str = ""
     """Fingerprint of other training data, whose searched learning rates are taken; empty: those of its own."""
     variants: dict[str, tuple[dict[str, str], ...]] = dataclasses.field(default_factory=dict)
@@ -111,10 +113,20 @@ class Request:
 
     def checked_corpus(self) -> Corpus:
         """Returns the training data, with bad examples found or left out."""
+        if tasks := self.stage.get("meta"):
+            return in_blocks([self.task_corpus(name) for name in tasks], INNER_STEPS)
         corpus = load_corpus(self.train)
         if self.train.source == EMBEDDED or (self.train.embedded and self.train.source.startswith("task:")):
             return corpus  # made by the package
         return checked_corpus(corpus, self._reader, self.budget.max_length, self.on_bad_item == SKIP)
+
+    def task_corpus(self, name: str) -> Corpus:
+        """Returns a task's training split, with bad examples found or left out; RequestError where there is none."""
+        train = dataclasses.replace(self.train, source=f"task:{name}", dataset=self.datasets.get(name, ""))
+        try:
+            return dataclasses.replace(self, train=train, stage={}).checked_corpus()
+        except RequestError as error:
+            raise RequestError(f"`{name}` cannot be learnt: {error}") from error
 
     def _reader(self) -> Backbone | None:
         """Returns the backbone as it reads images and texts, without weights; None where its family is not known."""
@@ -189,14 +201,14 @@ def from_recipe(recipe: Recipe, request: Request) -> Request:
     check_backbone(recipe.backbone)
     if keys.option(recipe.dtype) not in DTYPES:
         raise unknown_name("dtype", recipe.dtype, DTYPES)
-    if recipe.stage:
+    if "order" in recipe.stage:
         raise RequestError("The recipe is of one stage of a stream: `mmpt-bench stream` runs it after those before it.")
     if recipe.method_fingerprint:
         raise RequestError(f"The recipe is of a file of your own: run it with `--method ./{recipe.method[:100]}.py`.")
     train = request.train
     if recipe.corpus.partition("@")[0] == EMBEDDED:
         train = train_data(recipe.corpus)
-    elif train.source == EMBEDDED:
+    elif train.source == EMBEDDED and not recipe.stage.get("meta"):
         raise RequestError(f"The recipe was trained on `{recipe.corpus}`: say where it is with `--train-data`.")
     entry = method_catalog.named_method(recipe.method)
     method_catalog.check_fields(entry, list(recipe.params))
@@ -211,6 +223,7 @@ def from_recipe(recipe: Recipe, request: Request) -> Request:
         train=train,
         budget=recipe.budget,
         dtype=keys.option(recipe.dtype),
+        stage=recipe.stage,
     )
 
 

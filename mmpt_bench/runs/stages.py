@@ -1,7 +1,8 @@
-"""What a stage of a stream begins with: the adapter of the stage before it, and the terms of its strategy."""
+"""How a training departs from the usual one: the adapter that it begins with, what its strategy adds, Reptile."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mmpt_bench.common.errors import RequestError, RunFailed, UntrustedRecord, unknown_name
 from mmpt_bench.common.files import write_atomic
 from mmpt_bench.common.hashing import file_sha256
+from mmpt_bench.records.keys import RATE
 from mmpt_bench.records.recipe import Recipe
 from mmpt_bench.records.run_folder import ADAPTER, TENSORS, RunFolder
 from mmpt_bench.records.store import Store
@@ -25,6 +27,9 @@ SEQUENTIAL, REPLAY, EWC, LWF, NEW, JOINT = "sequential", "replay", "ewc", "lwf",
 NUMBERS = {SEQUENTIAL: None, REPLAY: 0.1, EWC: 100.0, LWF: 1.0, NEW: None, JOINT: None}
 """Strategies, and the default of the number that some take: share replayed, weight of the penalty or divergence."""
 FISHER = "fisher.safetensors"
+REPTILE = "reptile"
+INNER_STEPS = 5
+"""Of Reptile: optimiser steps on one task, after which the values move towards what they became."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +74,11 @@ def begin(store: Store, backbone: Backbone, recipe: Recipe, before: Sequence[Cor
         RunFailed: the stage before was not trained.
         UntrustedRecord: an adapter is damaged.
     """
-    if not recipe.stage:
+    if "from" in recipe.stage:
+        load_trained(_trained(store, recipe.stage["from"]), handle)
+    if "order" not in recipe.stage:
         return ()
-    runs = [store.run(name) for name in recipe.stage["after"]]
-    for run in runs:
-        if run.training() is None:
-            raise RunFailed(f"the stage before it, `{run.name}`, is not trained")
+    runs = [_trained(store, name) for name in recipe.stage["after"]]
     strategy = Strategy.of(recipe.stage["strategy"])
     terms: list[Term] = []
     if strategy.kind == EWC:
@@ -88,6 +92,64 @@ def begin(store: Store, backbone: Backbone, recipe: Recipe, before: Sequence[Cor
 
         terms.append(Lwf(strategy.number or 0.0, handle, values))
     return terms
+
+
+def _trained(store: Store, name: str) -> RunFolder:
+    run = store.run(name)
+    if run.training() is None:
+        raise RunFailed(f"the run before it, `{name}`, is not trained")
+    return run
+
+
+def begun_from(store: Store, name: str, method: Any) -> dict[str, Any]:
+    """Returns a recipe's `stage` for a training that begins with the adapter of a recorded run.
+
+    Raises:
+        RequestError: there is no such trained run, or its adapter is of another method or shape.
+    """
+    run = store.run(name)
+    if not run.is_trained:
+        raise RequestError(
+            f"`--init-from {name[:80]}`: `{store.root}` has no trained run of that name; `ls runs` lists them."
+        )
+    recipe = run.read_recipe()
+    own = {field: value for field, value in dataclasses.asdict(method).items() if field != RATE}
+    its = {field: value for field, value in recipe.params.items() if field != RATE}
+    if recipe.method != method.name or own != its:
+        told = [f"{field}={its.get(field)}" for field in own if its.get(field) != own[field]]
+        of = f"{recipe.method} ({', '.join(told)})" if told else recipe.method
+        raise RequestError(
+            f"`--init-from {name[:80]}` is an adapter of {of[:100]}: "
+            "the training needs the same method and hyperparameters."
+        )
+    return {"from": name, "steps": _steps_up_to(store, recipe)}
+
+
+def _steps_up_to(store: Store, recipe: Recipe) -> int:
+    """Returns the steps that an adapter has been trained for, with those of the runs before it."""
+    before = [store.run(name).read_recipe() for name in recipe.stage.get("after", ())]
+    return recipe.budget.steps + recipe.stage.get("steps", 0) + sum(each.budget.steps for each in before)
+
+
+class Reptile:
+    """Reptile (Nichol, Achiam and Schulman 2018, arXiv:1803.02999), on top of an ordinary training.
+
+    After every `INNER_STEPS` optimiser steps, which are on one task, the values become old + e (new - old); e falls
+    linearly from 1 to 0 over the training, as in the authors' runs. The optimizer's moments go on.
+    """
+
+    def __init__(self, handle: Handle, steps: int) -> None:
+        """`handle` holds the first values, which `steps` optimiser steps will move."""
+        self._handle, self._steps, self._old = handle, steps, handle.state()
+
+    def after(self, step: int) -> None:
+        """Moves the values where a task has had its steps."""
+        if step % INNER_STEPS and step != self._steps:
+            return
+        share = 1 - (step - 1) // INNER_STEPS * INNER_STEPS / self._steps
+        new = self._handle.state()
+        self._old = {name: old + share * (new[name] - old) for name, old in self._old.items()}
+        self._handle.load(self._old)
 
 
 def load_trained(run: RunFolder, handle: Handle, known: dict[str, Any] | None = None) -> dict[str, Tensor]:

@@ -167,6 +167,8 @@ def plan_search(method: Names, options: SearchOptions) -> SearchPlan:
         if RATE in texts:
             raise RequestError(f"`--set {name}.learning_rate`: the rate is what is searched; `--grid` says where.")
     methods = [made for entry in request.methods if (made := request.method_of(entry)).trains]
+    if request.stage:
+        raise RequestError("Learning rates are searched for whole trainings from a method's own initial values.")
     if not methods:
         raise RequestError("None of these methods has a learning rate to search.")
     variants = [

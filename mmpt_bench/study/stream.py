@@ -92,7 +92,7 @@ def plan_stream(asked: StreamRequest, store: Store) -> StreamPlan:
         RequestError: a task of the stream without a training split, or data that cannot be used.
     """
     request = dataclasses.replace(asked.request, rates_of=asked.request.rates_of or _searched(asked.request))
-    corpora = {name: _corpus(request, name) for name in asked.orders[0]}
+    corpora = {name: request.task_corpus(name) for name in asked.orders[0]}
     prepared = request.prepare_tasks()
     usual = request.prepare(prepared)
     plans: dict[str, Plan] = {}
@@ -149,7 +149,8 @@ def _stages(
         if number and strategy.kind != NEW:
             # The first stage is an ordinary run, whatever comes after it.
             stage = {"strategy": str(strategy), "order": list(order[: number + 1]), "after": list(after)}
-            own = dataclasses.replace(request, stage=stage)
+            stops = {name: value for name, value in request.stage.items() if name in ("stop", "every")}
+            own = dataclasses.replace(request, stage=stage | stops)
         made = _one(own, entry, seed, dataclasses.replace(usual, corpus=corpus, before=tuple(earlier)), store)
         after.append(made.jobs[0].recipe.run_name)
         yield made
@@ -159,7 +160,7 @@ def _one(request: Request, entry: Entry, seed: int, prepared: Prepared, store: S
     """Returns the plan of one run, called by its method and what it learns."""
     made = plan(dataclasses.replace(request, methods=(entry,), seeds=(seed,)), store, prepared)
     learnt = " after ".join(reversed(request.stage.get("order", [prepared.corpus.name])[-2:]))
-    how = f" {request.stage['strategy']}" if request.stage else ""
+    how = f" {request.stage['strategy']}" if "order" in request.stage else ""
     label = entry.name if entry.name == FROZEN else f"{entry.name}{how}, {learnt}"
     return dataclasses.replace(made, jobs=(dataclasses.replace(made.jobs[0], label=label),))
 
@@ -174,15 +175,6 @@ def _label(made: Plan) -> str:
 def _searched(request: Request) -> str:
     """Returns the fingerprint of the usual training data, whose searched learning rates a stream takes."""
     return load_corpus(request.train).fingerprint
-
-
-def _corpus(request: Request, name: str) -> Corpus:
-    """Returns a task's training split, with bad examples found or left out."""
-    train = dataclasses.replace(request.train, source=f"task:{name}", dataset=request.datasets.get(name, ""))
-    try:
-        return dataclasses.replace(request, train=train).checked_corpus()
-    except RequestError as error:
-        raise RequestError(f"`{name}` cannot be learnt: {error}") from error
 
 
 def run_stream(

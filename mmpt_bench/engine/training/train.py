@@ -128,7 +128,7 @@ def train(
     corpus: Corpus,
     config: TrainingConfig,
     checkpoint: Path | None = None,
-    on_step: Callable[[Step], None] = lambda step: None,
+    on_step: Callable[[Step], bool | None] = lambda step: None,
     stopping: Callable[[], bool] = lambda: False,
     on_start: Callable[[Sequence[Step]], None] = lambda steps: None,
     say: Callable[[str], None] = lambda text: None,
@@ -139,7 +139,7 @@ def train(
     Args:
         handle: of the adapter, attached with the run's seed.
         checkpoint: folder to write checkpoints to, and to go on from; None keeps none.
-        on_step: told of every step.
+        on_step: told of every step; training ends where it returns True.
         stopping: asked after every step; when it says so, a checkpoint is written and `Interrupted` raised.
         say: told once where the method needs whole images, and nothing can be shared.
         on_start: told, before the first step, of the steps of the checkpoint.
@@ -171,10 +171,10 @@ def train(
         first = next(corpus.batches(config.seed, budget.steps, budget.batch_size, training.done), [])
         if why := _compared(losses, first[:2], handle.trainable):
             say(f"Every image goes through the whole model in training, because {why}.")
-        # Behind the last batch stands an empty one.
-        for examples, following in pairwise(chain(batches, [[]])):
+        for examples, following in pairwise(chain(batches, [[]])):  # behind the last batch stands an empty one
             losses.soon(following)
-            on_step(training.step(losses, examples))
+            if on_step(training.step(losses, examples)):
+                break
             stop = stopping()
             if checkpoints is not None and (stop or time.perf_counter() - saved > CHECKPOINT_SECONDS):
                 checkpoints.write(training.done, training.state())
@@ -285,7 +285,6 @@ class _Training:
         return ProcessCosts(self._is_first, self._peak.resident, self._clock.own(), self._clock.others())
 
     def _peak_bytes(self) -> int:
-        """Returns the peak of all sittings."""
         return max(self._peak.note(), self.steps[-1].peak_bytes if self.steps else 0)
 
     def _seconds(self) -> float:
