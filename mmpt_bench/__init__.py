@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         run,
         score,
         stream,
+        transfer,
         tune,
         write_figures,
         write_report,
@@ -47,8 +48,8 @@ if TYPE_CHECKING:
     from mmpt_bench.runs.events import Reporter
 
 _HOMES = {
-    "api": "Results ablate check compare leaderboard load_results new plan read_experiment run score stream tune "
-    "write_figures write_report",
+    "api": "Results ablate check compare leaderboard load_results new plan read_experiment run score stream transfer "
+    "tune write_figures write_report",
     "common.errors": "BenchError MachineError RequestError RunFailed UntrustedRecord",
     "data.dataset": "Dataset Official Pin RawForm",
     "data.image_folders": "ImageFolder",

@@ -4,7 +4,8 @@
     results = mb.run(method="mmpt", tasks=["mme", "pope"])
     results.scores
 
-Those that read results, or score answers made elsewhere, are in analysis.py.
+Those that read results, or score answers made elsewhere, are in analysis.py; those that train one task after another in
+continual.py.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from mmpt_bench.analysis import write_figures as write_figures
 from mmpt_bench.analysis import write_report as write_report
 from mmpt_bench.common.errors import RequestError
 from mmpt_bench.common.files import check_can_write
+from mmpt_bench.continual import stream as stream
+from mmpt_bench.continual import transfer as transfer
 from mmpt_bench.evaluation import task_catalog
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.records.store import Store
@@ -37,14 +40,12 @@ from mmpt_bench.runs.options import Options, SearchOptions, make_request, reques
 
 if TYPE_CHECKING:
     from mmpt_bench.common.checking import CheckResult
-    from mmpt_bench.evaluation.task import Task
     from mmpt_bench.records.learning_rates import Choice
     from mmpt_bench.records.rate_trials import Trial
     from mmpt_bench.runs.estimate import PlanSummary
     from mmpt_bench.runs.request import Request
     from mmpt_bench.study.ablation_tables import AblationResult
     from mmpt_bench.study.search import SearchPlan
-    from mmpt_bench.study.stream_tables import StreamResult
 
 Stopping = Callable[[], bool]
 
@@ -103,7 +104,7 @@ def run(
     report.planned([planned])
     with tracking(report, names, request.out, request.offline) as told:
         made = tuple(execute([planned], store, told, stopping))
-    return Results(request.out, made, tuple(job.recipe.run_name for job in planned.jobs), _own_tasks(request))
+    return Results(request.out, made, tuple(job.recipe.run_name for job in planned.jobs), request.own_tasks)
 
 
 def plan(
@@ -139,10 +140,6 @@ def _plan(request: Request, store: Store, wanted: Any) -> Any:
     if wanted is not None:
         check_same(wanted, planned.jobs[0].recipe)
     return planned
-
-
-def _own_tasks(request: Request) -> dict[str, Task]:
-    return {entry.name: task_catalog.load_task(entry) for entry in request.tasks if entry.own}
 
 
 def ablate(
@@ -199,72 +196,11 @@ def ablate(
     if only_plan:
         return result
     made = run_ablation(planned, store, reporter or Reporter(), stopping)
-    known = task_catalog.built_in_tasks() | _own_tasks(asked.request)
+    known = task_catalog.built_in_tasks() | asked.request.own_tasks
     board = write_ablation(store, planned.ablation, known)
     drawn = write_ablation_figures(store, board, known, method_catalog.colors())
     failed = tuple(record for record in made if record.status == "failed")
     return dataclasses.replace(result, board=board, failed=failed, figures=tuple(drawn))
-
-
-def stream(
-    order: Names = "mnist,vsr,snli_ve,cifar10",
-    method: Names = "mmpt",
-    strategy: Names = "sequential",
-    tasks: Names = "all",
-    *,
-    orders: int = 1,
-    command: str = "",
-    only_plan: bool = False,
-    reporter: Reporter | None = None,
-    stopping: Stopping = _never,
-    **options: Unpack[Options],
-) -> StreamResult:
-    """Lets methods learn tasks one after another; returns what was kept, what was lost, and what else it changed.
-
-        made = mb.stream(["mnist", "vsr"], "lora", ["sequential", "replay:0.1"], seeds=range(3))
-        made.table                   # a row a method, strategy and measure, with intervals
-
-    Args:
-        order: tasks, in the order in which they are learnt, each on its own training split.
-        method: names or files.
-        strategy: "sequential", "replay:0.1" (share of earlier examples), "ewc:100", "lwf:1" (weights), "new-adapter",
-            "joint".
-        tasks: that are evaluated behind each stage: those of `order`, and others.
-        orders: so many orders of the tasks; the first is `order`.
-        command: what makes the stream again, for its table.
-        only_plan: runs nothing.
-        reporter: is told of every event, as in `run`.
-        stopping: asked after every step and batch, as in `run`.
-        options: as in `run`; `steps` are those of a stage.
-
-    Raises:
-        RequestError, MachineError, UntrustedRecord: as `run` does; and for a stream that cannot be.
-    """
-    from mmpt_bench.figures.draw import write_stream_figures
-    from mmpt_bench.runs.estimate import plan_summary
-    from mmpt_bench.study.stream import StreamRequest, plan_stream, run_stream
-    from mmpt_bench.study.stream_board import stream_boards
-    from mmpt_bench.study.stream_tables import StreamResult, write_streams
-
-    request = make_request(method, tasks, options)
-    names = [text.strip() for text in comma_text(order).split(",") if text.strip()]
-    strategies = [text.strip() for text in comma_text(strategy).split(",") if text.strip()]
-    words = ["mmpt-bench", "stream", "--order", ",".join(names), "--method", comma_text(method)]
-    words += ["--strategy", ",".join(strategies), "--tasks", comma_text(tasks), "--orders", str(orders)]
-    told = command or f"{shlex.join(words)} (from Python, with options of its own)"
-    asked = StreamRequest.of(request, names, orders, strategies, told)
-    store = Store(request.out)
-    planned = plan_stream(asked, store)
-    if only_plan:
-        return StreamResult(planned.stream, store.root, summary=plan_summary(planned.plans, store))
-    definition, made = run_stream(planned, store, reporter or Reporter(), stopping)
-    known = task_catalog.built_in_tasks() | _own_tasks(request)
-    boards = stream_boards(store, known)
-    write_streams(store, boards)
-    (board,) = (each for each in boards if each.stream.name == definition.name)
-    drawn = write_stream_figures(store, board, known, method_catalog.colors())
-    failed = tuple(record for record in made if record.status == "failed")
-    return StreamResult(definition, store.root, board, failed, figures=tuple(drawn))
 
 
 def tune(

@@ -192,7 +192,9 @@ def _departures(record: Record) -> dict[str, object]:
     stage = record.stage
     found: dict[str, object] = {}
     if "from" in stage:
-        found["from"] = f"{stage['from']}, {stage['steps']} of the steps"
+        corpus, rate = stage["of"]
+        its = "" if stage["seed"] == record.seed else f" (seed {stage['seed']})"
+        found["after"] = f"{stage['steps']} steps on {corpus}{its} at {rate:g}"
     if "meta" in stage:
         found["Reptile"] = " ".join(stage["meta"])
     if "stop" in stage:

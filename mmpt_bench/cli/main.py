@@ -25,6 +25,7 @@ from mmpt_bench.cli.run import run
 from mmpt_bench.cli.score import score
 from mmpt_bench.cli.stream import stream
 from mmpt_bench.cli.streams import echo, open_streams
+from mmpt_bench.cli.transfer import transfer
 from mmpt_bench.cli.tune import tune
 from mmpt_bench.common.errors import BenchError, MachineError, RequestError
 from mmpt_bench.common.escaping import plain_text
@@ -53,7 +54,7 @@ def cli() -> None:
 
 COMMANDS = (
     ablate, check, compare, data, doctor, export, figures, leaderboard, ls, new, pretrain, report, run, score, show,
-    stream, tune,
+    stream, transfer, tune,
 )  # fmt: skip
 SUMMARIES = {
     "ablate": "Vary settings of a method; see what changes.",
@@ -72,6 +73,7 @@ SUMMARIES = {
     "score": "Score answers made elsewhere.",
     "show": "Show a task, method, backbone or run.",
     "stream": "Learn tasks in turn; say what is lost.",
+    "transfer": "Learn a task from what others taught.",
     "tune": "Search each method's learning rate.",
 }
 """What the list of commands says of each, on a line of its own."""

@@ -25,7 +25,7 @@ from mmpt_bench.cli.progress import running, say_drawn
 if TYPE_CHECKING:
     from mmpt_bench.study.stream_tables import StreamResult
 
-NO_SCORE = ("as_json", "only_plan", "out", "offline", "verbosity", "eval_batch_size", "monitor", "every")
+NO_SCORE = ("as_json", "only_plan", "out", "offline", "verbosity", "eval_batch_size")
 """Options that change no score of a stream."""
 
 

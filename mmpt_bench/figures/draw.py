@@ -14,6 +14,7 @@ from mmpt_bench.figures.figure_data import FORMATS, KINDS, Drawn, FigureData, Fo
 from mmpt_bench.records.store import Store
 from mmpt_bench.study.ablation_board import AblationBoard
 from mmpt_bench.study.stream_board import StreamBoard
+from mmpt_bench.study.transfer import TransferRow
 
 ABLATION_KINDS: tuple[Kind, ...] = ("ablation-curves", "heat-map", "components")
 REFERENCE_RESAMPLES = 100
@@ -95,6 +96,19 @@ def write_stream_figures(
     of = FigureData((), (), (), {}, {}, {}, tasks, colors, (board,))
     made = [each for each in figures(of, ("stream",)) if isinstance(each, Drawn)]
     return [path for each in made for path in write(each, store.path("figures"))]
+
+
+def write_transfer_figure(store: Store, name: str, rows: Sequence[TransferRow], source: str) -> list[Path]:
+    """Writes the figure of a transfer to the `figures/` of its results folder and returns the paths."""
+    import matplotlib.style
+
+    from mmpt_bench.figures import transfer
+    from mmpt_bench.figures.style import STYLE, stamp
+
+    with matplotlib.style.context(["default", STYLE]):
+        drawn = transfer.draw(name, rows, source)
+        stamp(drawn.figure, source)
+    return write(drawn, store.path("figures"))
 
 
 def write_figures(

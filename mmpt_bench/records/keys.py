@@ -101,13 +101,14 @@ def variant_key(of: Any, budget: Mapping[str, Any]) -> str:
     """Names a training without its seed, of a recipe or a record: what seeds are averaged over."""
     params = hashed_params(of.method, of.params)
     parts = [of.backbone_fingerprint, of.corpus_fingerprint, of.method, params, budget, of.dtype, of.world_size]
-    return content_key([*parts, of.method_fingerprint, *of_departures(of.stage)])
+    return content_key([*parts, of.method_fingerprint, *of_departures(of.stage, of.seed)])
 
 
-def of_departures(stage: Mapping[str, Any]) -> list[Any]:
-    """Returns what of a recipe's `stage` tells variants apart: not the runs before a stage, each of a seed."""
+def of_departures(stage: Mapping[str, Any], seed: int) -> list[Any]:
+    """Returns what of a recipe's `stage` tells variants apart: not the runs before it of the same seed."""
     if "order" not in stage:
-        return [stage] if stage else []
+        left_out = ("from", "seed") if stage.get("seed") == seed else ()
+        return [{name: value for name, value in stage.items() if name not in left_out}] if stage else []
     rest = {name: value for name, value in stage.items() if name not in ("strategy", "order", "after")}
     return [[stage["strategy"], stage["order"], *([rest] if rest else [])]]
 

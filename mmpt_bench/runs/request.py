@@ -13,7 +13,8 @@ from mmpt_bench.common.entries import Entry
 from mmpt_bench.common.errors import RequestError, unknown_name
 from mmpt_bench.data.examples import in_blocks
 from mmpt_bench.data.rows import SHIFTED, is_generated, suite_of
-from mmpt_bench.evaluation.task import OFFICIAL
+from mmpt_bench.evaluation import task_catalog
+from mmpt_bench.evaluation.task import OFFICIAL, Task
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.records import keys
 from mmpt_bench.records.budget import EVAL_BATCH, EVERY, Budget
@@ -83,6 +84,11 @@ class Request:
         if self.data is not None or self.backbone != EMBEDDED:
             return "real"
         return suite_of(self.world)
+
+    @property
+    def own_tasks(self) -> dict[str, Task]:
+        """Returns the tasks from files, by name."""
+        return {entry.name: task_catalog.load_task(entry) for entry in self.tasks if entry.own}
 
     def prepare_tasks(self, is_dev: bool = False) -> dict[str, PreparedTask]:
         """Returns every task with its samples, or those of its dev part; raises as `prepared.prepare_tasks` does."""

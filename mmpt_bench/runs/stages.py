@@ -122,7 +122,13 @@ def begun_from(store: Store, name: str, method: Any) -> dict[str, Any]:
             f"`--init-from {name[:80]}` is an adapter of {of[:100]}: "
             "the training needs the same method and hyperparameters."
         )
-    return {"from": name, "steps": _steps_up_to(store, recipe)}
+    return begins_with(recipe, _steps_up_to(store, recipe))
+
+
+def begins_with(recipe: Recipe, steps: int) -> dict[str, Any]:
+    """Returns a recipe's `stage` for a training that begins with the adapter of another recipe, trained for `steps`."""
+    of = [recipe.corpus, recipe.params[RATE]]
+    return {"from": recipe.run_name, "of": of, "seed": recipe.seed, "steps": steps}
 
 
 def _steps_up_to(store: Store, recipe: Recipe) -> int:

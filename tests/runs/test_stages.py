@@ -13,6 +13,7 @@ import mmpt_bench as mb
 from mmpt_bench.common.errors import Interrupted, RequestError
 from mmpt_bench.data.examples import Corpus, in_blocks
 from mmpt_bench.engine.adapters.saved import read_adapter
+from mmpt_bench.records.keys import of_departures
 from mmpt_bench.runs import monitoring
 from mmpt_bench.runs.monitoring import Monitor
 from mmpt_bench.runs.stages import INNER_STEPS, Reptile
@@ -62,15 +63,25 @@ def test_a_training_from_a_run_is_the_second_stage_of_the_stream(
 
 
 def test_its_steps_and_those_before_are_one_budget_and_one_board(begun: tuple[Path, str, mb.Results]) -> None:
-    _, first, made = begun
+    _, _, made = begun
     assert {record.budget["steps"] for record in made.made} == {6}
     assert len({record.track for record in made.made}) == 1
     (track,) = {record.track for record in made.made}
     (board,) = (each for each in made.boards if each.track == track)
     assert sorted(row.label for row in board.rows) == [
         "frozen",
-        f"lora (from={first}, 3 of the steps, learning_rate=0.001, r=2)",
+        "lora (after=3 steps on mnist train at 0.001, learning_rate=0.001, r=2)",
     ]
+
+
+def test_seeds_that_begin_from_runs_of_their_own_seed_are_one_variant() -> None:
+    def stage(run: str, seed: int) -> dict[str, Any]:
+        return {"from": run, "of": ["mnist train", 1e-3], "seed": seed, "steps": 3}
+
+    assert of_departures(stage("a", 0), 0) == of_departures(stage("b", 1), 1)
+    assert of_departures(stage("a", 0), 1) != of_departures(stage("b", 1), 1)
+    assert of_departures(stage("a", 0), 1) == of_departures(stage("a", 0), 2)
+    assert of_departures({}, 0) == []
 
 
 def test_it_is_not_redone_and_its_recipe_can_be_repeated(begun: tuple[Path, str, mb.Results], tmp_path: Path) -> None:
@@ -156,7 +167,8 @@ def test_reptile_runs_and_a_training_begins_from_it(tmp_path: Path) -> None:
     assert record.corpus == f"{INNER_STEPS} steps each of mnist train, vsr train"
     made = mb.run("lora", "mnist", out=tmp_path, train_data="task:mnist", init_from=record.run, **QUICK)
     (after,) = [each for each in made.records if each.run != record.run]
-    assert after.stage == {"from": record.run, "steps": 3}
+    of = [record.corpus, 1e-3]
+    assert after.stage == {"from": record.run, "of": of, "seed": 0, "steps": 3}
 
 
 def test_an_alarm_ends_the_training_and_puts_the_best_values_back(
