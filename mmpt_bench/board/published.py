@@ -12,8 +12,12 @@ from pathlib import Path
 
 from mmpt_bench.common.errors import RequestError, UntrustedRecord
 
-COLUMNS = ("method", "task", "metric", "value", "unit", "source", "note")
-REMARK = "From papers, of other models and other data than the runs above: not comparable with them, and never ranked."
+COLUMNS = ("method", "task", "metric", "value", "unit", "kind", "source", "note")
+KINDS = ("primary", "secondary")
+REMARK = (
+    "From papers, of other models and other data than the runs above: not comparable with them, and never ranked. "
+    "`primary` was read in the source itself; `secondary` was read in another text about it, and may be wrong."
+)
 
 
 @dataclass(frozen=True)
@@ -23,14 +27,16 @@ class Published:
     method: str
     """As the paper calls it."""
     task: str
-    """Empty where the figure is of no task: a count of parameters."""
+    """Empty where the number is of no task: a count of parameters."""
     metric: str
     """Empty where the paper's claim names none."""
     value: str
     """As printed; words where the paper only orders: "above full fine-tuning"."""
     unit: str
+    kind: str
+    """`primary`: read in the source itself. `secondary`: read in another text that tells what the source says."""
     source: str
-    """Authors, title, venue and arXiv number."""
+    """Authors, title, venue and arXiv number; or a repository, a file and its commit."""
     note: str
 
 
@@ -39,12 +45,12 @@ def read_published(path: Path) -> tuple[Published, ...]:
 
     Raises:
         RequestError: there is no such file, or it is no UTF-8 text.
-        UntrustedRecord: its columns are others, or a row lacks its method, its value or its source (with line number).
+        UntrustedRecord: its columns are others, or a row lacks its method, value, kind or source (with line number).
     """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(f"The published figures `{path.name}` cannot be read: {error}.") from error
+        raise RequestError(f"The published scores `{path.name}` cannot be read: {error}.") from error
     reader = csv.DictReader(text.splitlines(), strict=True)
     if tuple(reader.fieldnames or ()) != COLUMNS:
         raise UntrustedRecord(f"`{path.name}` needs the columns {', '.join(COLUMNS)}.")
@@ -55,5 +61,7 @@ def read_published(path: Path) -> tuple[Published, ...]:
         for name in ("method", "value", "source"):
             if not row[name].strip():
                 raise UntrustedRecord(f"Line {reader.line_num} of `{path.name}` has no {name}: it is not accepted.")
+        if row["kind"].strip() not in KINDS:
+            raise UntrustedRecord(f"Line {reader.line_num} of `{path.name}`: `kind` is {' or '.join(KINDS)}.")
         rows.append(Published(**{name: row[name].strip() for name in COLUMNS}))
     return tuple(rows)

@@ -706,8 +706,13 @@ def test_long_replies_are_cut() -> None:
 
 def test_published_figures_stand_apart_with_their_remark(tmp_path: Path) -> None:
     published = read_published(ROOT / "results" / "published.csv")
-    assert len(published) == 13
-    assert all("arXiv:" in row.source for row in published)
+    assert len(published) == 30
+    assert all("arXiv:" in row.source or "github.com" in row.source for row in published)
+    # Of MMPT nothing was read in its paper; of MRT its abstract was.
+    assert {row.kind for row in published if row.method == "MMPT"} == {"secondary"}
+    assert [row.value for row in published if row.method == "MRT" and row.kind == "primary"] == ["1580.40", "0.03"]
+    (doubted,) = [row for row in published if "doubtful" in row.note]
+    assert (doubted.value, doubted.metric) == ("95.54", "share of full fine-tuning")
     store = store_in(tmp_path)
     add(store, "1110")
     ours, theirs = leaderboard_md(made(store), published).decode().split("## Published scores")
@@ -720,15 +725,16 @@ def test_published_figures_stand_apart_with_their_remark(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("mmpt,mme,score,1500,points,,", "Line 2 of `published.csv` has no source"),
-        ("mmpt,mme,score,,points,A paper,", "has no value"),
-        ("mmpt,mme,score", "has not 7 fields"),
-        ("mmpt,mme,score,1,points,A paper,,more", "has not 7 fields"),
+        ("mmpt,mme,score,1500,points,primary,,", "Line 2 of `published.csv` has no source"),
+        ("mmpt,mme,score,,points,primary,A paper,", "has no value"),
+        ("mmpt,mme,score,1500,points,,A paper,", "Line 2 .* `kind` is primary or secondary"),
+        ("mmpt,mme,score", "has not 8 fields"),
+        ("mmpt,mme,score,1,points,primary,A paper,,more", "has not 8 fields"),
     ],
 )
 def test_published_row_that_cannot_be_traced_is_refused(tmp_path: Path, line: str, message: str) -> None:
     file = tmp_path / "published.csv"
-    file.write_text(f"method,task,metric,value,unit,source,note\n{line}\n")
+    file.write_text(f"method,task,metric,value,unit,kind,source,note\n{line}\n")
     with pytest.raises(UntrustedRecord, match=message):
         read_published(file)
 

@@ -192,8 +192,8 @@ def _costs_md(board: Board) -> str:
 
 
 def _published_md(published: Sequence[Published]) -> str:
-    header = ("Method", "Task", "Metric", "Value", "Source", "Note")
-    lines = [(p.method, p.task, p.metric, f"{p.value} {p.unit}".strip(), p.source, p.note) for p in published]
+    header = ("Method", "Task", "Metric", "Value", "Kind", "Source", "Note")
+    lines = [(p.method, p.task, p.metric, f"{p.value} {p.unit}".strip(), p.kind, p.source, p.note) for p in published]
     return _table(header, lines)
 
 
