@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         load_results,
         new,
         plan,
+        prompts,
         read_experiment,
         run,
         score,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from mmpt_bench.data.images import LazyImage
     from mmpt_bench.data.rows import Rows, read_choice, read_image, read_label, read_text, read_wording
     from mmpt_bench.data.samples import Prediction, Sample
+    from mmpt_bench.evaluation.forms import PromptForm
     from mmpt_bench.evaluation.metrics import Accuracy, Metric, MMEMetric, POPEMetric
     from mmpt_bench.evaluation.parsing import yes_no
     from mmpt_bench.evaluation.replies import read_reply, reply_reader
@@ -48,14 +50,15 @@ if TYPE_CHECKING:
     from mmpt_bench.runs.events import Reporter
 
 _HOMES = {
-    "api": "Results ablate check compare leaderboard load_results new plan read_experiment run score stream transfer "
-    "tune write_figures write_report",
+    "api": "Results ablate check compare leaderboard load_results new plan prompts read_experiment run score "
+    "stream transfer tune write_figures write_report",
     "common.errors": "BenchError MachineError RequestError RunFailed UntrustedRecord",
     "data.dataset": "Dataset Official Pin RawForm",
     "data.image_folders": "ImageFolder",
     "data.images": "LazyImage",
     "data.rows": "Rows read_choice read_image read_label read_text read_wording",
     "data.samples": "Prediction Sample",
+    "evaluation.forms": "PromptForm",
     "evaluation.metrics": "Accuracy MMEMetric Metric POPEMetric",
     "evaluation.parsing": "yes_no",
     "evaluation.replies": "read_reply reply_reader",

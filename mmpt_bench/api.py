@@ -37,6 +37,7 @@ from mmpt_bench.runs.experiment import read_experiment as read_experiment
 from mmpt_bench.runs.new_files import new as new
 from mmpt_bench.runs.option_texts import Names, column_names, comma_text, pairs
 from mmpt_bench.runs.options import Options, SearchOptions, make_request, requested
+from mmpt_bench.study.prompts import prompts as prompts
 
 if TYPE_CHECKING:
     from mmpt_bench.common.checking import CheckResult

@@ -35,6 +35,22 @@ def sample(row: Mapping[str, Any], number: int, label_names: Sequence[str]) -> m
     )
 
 
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+FORMS = {
+    "plain": mb.PromptForm("Which of these is in the image: {options}?"),
+    "if-then": mb.PromptForm(
+        "{each} Which of these is in the image: {options}?",
+        each={name: f"If it is of the class {name}, answer {name}." for name in CLASSES},
+    ),
+    "context": mb.PromptForm(
+        "The image is a photograph of one object, only 32 x 32 points large. Which of these is in the image: {options}?"
+    ),
+    "steps": mb.PromptForm(
+        "So, which of these is in the image: {options}? Answer with one of them.",
+        first="Describe step by step the shape, the parts and the colors of the object in the image.",
+    ),
+}
+"""Forms of prompts that `mmpt-bench prompts cifar10` compares."""
 TASK = mb.Task(
     name="cifar10",
     title="CIFAR-10",
@@ -45,7 +61,7 @@ TASK = mb.Task(
         columns=("img", "label"),
         label_column="label",
         image_column="img",
-        classes=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+        classes=CLASSES,
         official=mb.Official(rows=10000),
     ),
     headline="accuracy",
@@ -57,5 +73,6 @@ TASK = mb.Task(
     decode="rank",
     max_new_tokens=8,
     version=1,
+    forms=FORMS,
     metric_names=("balanced_accuracy", "macro_f1"),
 )

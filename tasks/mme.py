@@ -37,6 +37,29 @@ def sample(row: Mapping[str, Any], number: int, label_names: Sequence[str]) -> m
     )
 
 
+LABELS, ASKED = ("yes", "no"), " Please answer yes or no."
+FORMS = {
+    "plain": mb.PromptForm("{question} Please answer {options}.", options=LABELS, without=ASKED),
+    "if-then": mb.PromptForm(
+        "{each} {question} Please answer {options}.",
+        each={"yes": "If the image shows that it is so, answer yes.", "no": "If it shows something else, answer no."},
+        options=LABELS,
+        without=ASKED,
+    ),
+    "context": mb.PromptForm(
+        "You answer questions about images. Only what can be seen in the image counts. {question} "
+        "Please answer {options}.",
+        options=LABELS,
+        without=ASKED,
+    ),
+    "steps": mb.PromptForm(
+        "So, {question} Please answer {options}.",
+        first="{question} Describe step by step what in the image answers this question.",
+        options=LABELS,
+        without=ASKED,
+    ),
+}
+"""Forms of prompts that `mmpt-bench prompts mme` compares."""
 TASK = mb.Task(
     name="mme",
     title="MME",
@@ -55,6 +78,7 @@ TASK = mb.Task(
     decode="generate",
     max_new_tokens=16,
     version=1,
+    forms=FORMS,
     metric_names=("perception", "cognition"),
     plain=mb.read_reply,
     other_rules={"lmms-eval": mb.yes_no("mme_lmms"), "vlmevalkit": mb.yes_no("yorn_vlmeval")},

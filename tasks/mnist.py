@@ -26,6 +26,16 @@ def sample(row: Mapping[str, Any], number: int, label_names: Sequence[str]) -> m
     )
 
 
+FORMS = {
+    "plain": mb.PromptForm("Which digit is in the image?"),
+    "options": mb.PromptForm("Which digit is in the image: {options}?"),
+    "context": mb.PromptForm("The image is a handwritten digit, white on black. Which digit is in the image?"),
+    "steps": mb.PromptForm(
+        "So, which digit is in the image: {options}? Answer with one of them.",
+        first="Describe step by step the strokes, loops and corners of the handwritten digit in the image.",
+    ),
+}
+"""Forms of prompts that `mmpt-bench prompts mnist` compares."""
 TASK = mb.Task(
     name="mnist",
     title="MNIST",
@@ -47,5 +57,6 @@ TASK = mb.Task(
     decode="rank",
     max_new_tokens=8,
     version=1,
+    forms=FORMS,
     metric_names=("balanced_accuracy", "macro_f1"),
 )

@@ -29,6 +29,23 @@ def sample(row: Mapping[str, Any], number: int, label_names: Sequence[str]) -> m
     )
 
 
+FORMS = {
+    "plain": mb.PromptForm("{question}"),
+    "if-then": mb.PromptForm(
+        "{each} {question}",
+        each={"yes": "If the object can be seen, answer yes.", "no": "If it cannot be seen, answer no."},
+        options=("yes", "no"),
+    ),
+    "context": mb.PromptForm(
+        "You answer questions about images. Only what can be seen counts, not what is usual in such a place. {question}"
+    ),
+    "steps": mb.PromptForm(
+        "So, {question} Answer {options}.",
+        first="{question} Describe step by step what in the image answers this question.",
+        options=("yes", "no"),
+    ),
+}
+"""Forms of prompts that `mmpt-bench prompts pope` compares."""
 TASK = mb.Task(
     name="pope",
     title="POPE",
@@ -49,6 +66,7 @@ TASK = mb.Task(
     decode="generate",
     max_new_tokens=32,
     version=1,
+    forms=FORMS,
     metric_names=("f1/random", "f1/popular", "f1/adversarial", "accuracy", "precision", "recall", "yes_ratio"),
     other_rules={"lmms-eval": mb.yes_no("pope_lmms"), "vlmevalkit": mb.yes_no("yorn_vlmeval")},
     plain=mb.read_reply,

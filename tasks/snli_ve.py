@@ -50,6 +50,27 @@ def from_raw(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"filename": file, "hypothesis": row["sentence2"], "label": CHOICES.index(gold)}
 
 
+FORMS = {
+    "plain": mb.PromptForm("{hypothesis} Is the statement {options}, given the image?"),
+    "if-then": mb.PromptForm(
+        "{each} Statement: {hypothesis} Answer {options}.",
+        each={
+            "entailment": "If the image proves the statement, answer entailment.",
+            "neutral": "If the image neither proves nor refutes the statement, answer neutral.",
+            "contradiction": "If the image refutes the statement, answer contradiction.",
+        },
+    ),
+    "context": mb.PromptForm(
+        "You judge statements about photographs. "
+        "Only what can be seen in the image counts, not what is usual or likely. "
+        "{hypothesis} Is the statement {options}, given the image?"
+    ),
+    "steps": mb.PromptForm(
+        "So, is the statement {options}, given the image? Answer with one of them.",
+        first="{hypothesis} Describe step by step what in the image speaks for or against this statement.",
+    ),
+}
+"""Forms of prompts that `mmpt-bench prompts snli_ve` compares."""
 TASK = mb.Task(
     name="snli_ve",
     title="SNLI-VE",
@@ -72,5 +93,6 @@ TASK = mb.Task(
     decode="rank",
     max_new_tokens=8,
     version=1,
+    forms=FORMS,
     metric_names=("balanced_accuracy", "macro_f1"),
 )

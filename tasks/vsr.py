@@ -31,6 +31,30 @@ def sample(row: Mapping[str, Any], number: int, label_names: Sequence[str]) -> m
     )
 
 
+LABELS = ("true", "false")
+FORMS = {
+    "plain": mb.PromptForm("{caption} Is the statement {options}?", options=LABELS),
+    "if-then": mb.PromptForm(
+        "{each} Statement: {caption} Answer {options}.",
+        each={
+            "true": "If the image shows what the statement says, answer true.",
+            "false": "If the image shows something else, answer false.",
+        },
+        options=LABELS,
+    ),
+    "context": mb.PromptForm(
+        "You judge where things are in photographs. "
+        "Only what can be seen in the image counts, not what is usual or likely. "
+        "{caption} Is the statement {options}?",
+        options=LABELS,
+    ),
+    "steps": mb.PromptForm(
+        "So, is the statement {options}? Answer with one of them.",
+        first="{caption} Describe step by step where the two objects are in the image.",
+        options=LABELS,
+    ),
+}
+"""Forms of prompts that `mmpt-bench prompts vsr` compares."""
 ZEROSHOT = mb.Dataset(
     hub="cambridgeltl/vsr_zeroshot",
     revision="148b3777ceef4a1bfe46377614980836db7d12f2",
@@ -71,5 +95,6 @@ TASK = mb.Task(
     decode="rank",
     max_new_tokens=8,
     version=1,
+    forms=FORMS,
     metric_names=("balanced_accuracy", "macro_f1"),
 )

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mmpt_bench.embedded import wordings
+from mmpt_bench.evaluation.forms import PromptForm
 
 YES_OR_NO = " Please answer yes or no."
 """How every question of MME ends."""
@@ -167,3 +168,54 @@ WHOLE["tune"] = {
     ],
     "mnist": wordings.QUESTIONS["tune"]["digit"],
 }
+
+_TRUE_FALSE, _YES_NO = ("true", "false"), ("yes", "no")
+_IF_YES = {"yes": "If it is so, say yes.", "no": "If it is not so, say no."}
+FORMS: dict[str, dict[str, PromptForm]] = {
+    "snli_ve": {
+        "plain": PromptForm("{hypothesis} Is the statement {options}, given the image?"),
+        "options-first": PromptForm("{options}: which is right, given the image? {hypothesis}"),
+        "no-options": PromptForm("{hypothesis} Judge the statement, given the image."),
+        "if-then": PromptForm(
+            "{each} {hypothesis}",
+            each={
+                "entailment": "If the statement is right, say entailment.",
+                "neutral": "If it is not right and not wrong, say neutral.",
+                "contradiction": "If the statement is wrong, say contradiction.",
+            },
+        ),
+    },
+    "vsr": {
+        "plain": PromptForm("{caption} Is the statement {options}?", options=_TRUE_FALSE),
+        "options-first": PromptForm("{options}: which is right, given the image? {caption}", options=_TRUE_FALSE),
+        "no-options": PromptForm("{caption} Judge the statement, given the image."),
+        "if-then": PromptForm(
+            "{each} {caption}",
+            each={"true": "If the statement is right, say true.", "false": "If the statement is wrong, say false."},
+            options=_TRUE_FALSE,
+        ),
+    },
+    "mme": {
+        "plain": PromptForm("{question} Please answer {options}.", options=_YES_NO, without=YES_OR_NO),
+        "options-first": PromptForm("{options}: {question}", options=_YES_NO, without=YES_OR_NO),
+        "no-options": PromptForm("{question}", without=YES_OR_NO),
+        "if-then": PromptForm("{each} {question}", each=_IF_YES, options=_YES_NO, without=YES_OR_NO),
+    },
+    "pope": {
+        "plain": PromptForm("{question}"),
+        "options": PromptForm("{question} Please answer {options}.", options=_YES_NO),
+        "options-first": PromptForm("{options}: {question}", options=_YES_NO),
+        "if-then": PromptForm("{each} {question}", each=_IF_YES, options=_YES_NO),
+    },
+    "cifar10": {
+        "plain": PromptForm("Which of these is in the image: {options}?"),
+        "options-first": PromptForm("{options}: which of these is in the image?"),
+        "no-options": PromptForm("Which object is in the image?"),
+    },
+    "mnist": {
+        "plain": PromptForm("Which digit is in the image?"),
+        "options": PromptForm("Which digit is in the image: {options}?"),
+        "options-first": PromptForm("{options}: which digit is in the image?"),
+    },
+}
+"""Forms of prompts by task, in words of the vocabulary; none generates free text, which the model cannot write."""

@@ -40,6 +40,8 @@ def check_task(task: Task, rows: Sequence[Mapping[str, Any]], label_names: Seque
         "the metric has its figures": lambda: _figures_are_there(task, samples),
         "a bad value names its column": lambda: _bad_values_are_named(task, rows[0], label_names),
     }
+    if task.forms:
+        checks["its forms of prompts can be written"] = lambda: _forms_are_written(task, rows, label_names)
     return results + [outcome(name, check) for name, check in checks.items()]
 
 
@@ -79,6 +81,18 @@ def _prompts_hold_words(samples: list[Sample]) -> str:
     if empty:
         raise CheckFailed(f"{len(empty)} questions are empty, first of `{empty[0]}`")
     return "none is"
+
+
+def _forms_are_written(task: Task, rows: Sequence[Mapping[str, Any]], label_names: Sequence[str]) -> str:
+    for name, form in task.forms.items():
+        for first in (False, True)[: 2 if form.first else 1]:
+            asked = task.asking(form, first=first)
+            try:
+                empty = [row for number, row in enumerate(rows) if not asked.sample(row, number, label_names).question]
+            except ValueError as error:
+                raise CheckFailed(f"`{name}`: {error}") from error
+            require(not empty, f"`{name}` asks nothing of {len(empty)} rows")
+    return f"{len(task.forms)} forms"
 
 
 def _figures(task: Task, samples: list[Sample], choices: Sequence[str | None]) -> dict[str, Any]:

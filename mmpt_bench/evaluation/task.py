@@ -12,6 +12,7 @@ from typing import Any, Literal
 from mmpt_bench.common.errors import unknown_name
 from mmpt_bench.data.dataset import Dataset
 from mmpt_bench.data.samples import Decode, Sample
+from mmpt_bench.evaluation.forms import PromptForm
 from mmpt_bench.evaluation.metrics import Metric
 from mmpt_bench.evaluation.replies import Parse, without_reasoning
 
@@ -58,9 +59,28 @@ class Task:
     rule: str = OFFICIAL
     """Name of the rule that `parse` is: "official" where a benchmark's authors defined it; part of a result's key."""
 
+    forms: Mapping[str, PromptForm] = field(default_factory=dict, hash=False)
+    """Other ways to ask, by name, for `mmpt-bench prompts`; the first is what others are compared with."""
+
     def on(self, data: Dataset) -> Task:
         """Returns the task on other data of its form."""
         return replace(self, data=data)
+
+    def asking(self, form: PromptForm, order: int = 0, orders: int = 1, first: bool = False) -> Task:
+        """Returns the task with its samples asked in a form: all but their question and wording is as it was.
+
+        Args:
+            form: whose columns the rows must have, else a sample raises ValueError.
+            order: of the labels, below `orders`.
+            first: asks what the form asks first.
+        """
+
+        def sample(row: Mapping[str, Any], number: int, label_names: Sequence[str]) -> Sample:
+            made = self.sample(row, number, label_names)
+            labels = form.labels(made.choices, order, orders)
+            return replace(made, question=form.written(form.first if first else form.ask, row, labels), wording="")
+
+        return replace(self, sample=sample)
 
     def with_rule(self, name: str) -> Task:
         """Returns the task with another parse rule; raises RequestError where it has none of that name."""

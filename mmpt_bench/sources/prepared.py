@@ -8,10 +8,12 @@ from typing import Any
 
 from mmpt_bench.common.entries import Entry, own_fingerprint
 from mmpt_bench.data.examples import Corpus
-from mmpt_bench.data.rows import Rows
+from mmpt_bench.data.rows import Rows, is_generated
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.data.tables import first_of
+from mmpt_bench.embedded.prompts import FORMS
 from mmpt_bench.evaluation import task_catalog
+from mmpt_bench.evaluation.forms import PromptForm
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.records import keys
 from mmpt_bench.sources.corpora import TrainData, load_corpus
@@ -46,6 +48,12 @@ class PreparedTask:
             return ""
         n = len({sample.image.key for sample in self.samples})
         return f"{len(self.faults):,} of {n:,} images cannot be used: {first_of(self.faults)}. {LEAVE_OUT}"
+
+    @property
+    def forms(self) -> Mapping[str, PromptForm]:
+        """Returns the forms of prompts by name: the task's, or those in words that the embedded model knows."""
+        generated = is_generated(self.rows.suite) and self.task.data.make_rows is None
+        return FORMS.get(self.task.name, {}) if generated else self.task.forms
 
     @property
     def asked(self) -> list[Any]:

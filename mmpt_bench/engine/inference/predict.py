@@ -105,10 +105,15 @@ def distinct(backbone: Backbone, samples: Sequence[Sample]) -> list[Question]:
 def prediction(task: Task, sample: Sample, made: Answer) -> Prediction:
     """Returns a sample's answer as its task reads it; raises RunFailed for a log-probability that is not finite."""
     reply, logprobs = made
-    if not all(map(math.isfinite, logprobs)):
-        raise RunFailed(f"log-probabilities of sample `{sample.id}` are not finite")
+    check_finite(sample, logprobs)
     best = sample.choices[logprobs.index(max(logprobs))]
     return Prediction(sample.id, reply, task.read(reply, sample.choices), best, logprobs)
+
+
+def check_finite(sample: Sample, logprobs: Sequence[float]) -> None:
+    """Raises RunFailed for a log-probability that is not finite."""
+    if not all(map(math.isfinite, logprobs)):
+        raise RunFailed(f"log-probabilities of sample `{sample.id}` are not finite")
 
 
 def _in_order(asked: Sequence[Question]) -> list[Question]:
