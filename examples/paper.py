@@ -2,10 +2,12 @@
 
     python examples/paper.py --plan
     python examples/paper.py --train-images vision-flan/images_191task_1k --images coco=DIR,flickr30k=DIR,mme=DIR
+    python examples/paper.py --train-images DIR --images coco=DIR,flickr30k=DIR,mme=DIR --protocol m2pt --items DIR
 
 `--plan` prints hours, memory and disk and runs nothing; it needs no weights, hub or accelerator. Without it, the
 learning rates are searched first, each method by the same search, then everything is trained, evaluated and ranked.
-What is recorded is not done again: the same command goes on after an interruption.
+What is recorded is not done again: the same command goes on after an interruption. `--protocol` also asks and scores
+all of it as the paper's authors do, on their items where `--items` has them (docs/protocols.md).
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from mmpt_bench.evaluation.protocols import PROTOCOLS
 from mmpt_bench.records.rate_curve import Protocol
 
 METHODS = ("frozen", "projector", "mmpt", "vpt", "prefix", "lora", "full")
@@ -110,7 +113,12 @@ def commands(options: argparse.Namespace) -> list[list[str]]:
     common += ["--images", options.images] if options.images else []
     common += ["--data", str(options.data)] if options.data else []
     tune = ["tune", *common, "--rounds", options.rounds, "--dev-tasks", ",".join(DEV_QUESTIONS)]
-    return [tune, ["run", *common, "--tasks", "all", "--seeds", seeds]]
+    made = [tune, ["run", *common, "--tasks", "all", "--seeds", seeds]]
+    if options.protocol:
+        items = ["--items", str(options.items)] if options.items else []
+        judge = ["--judge", options.judge] if options.judge else []
+        made.append(["protocol", options.protocol, *common, "--seeds", seeds, *items, *judge])
+    return made
 
 
 def main() -> int:
@@ -124,6 +132,9 @@ def main() -> int:
     parser.add_argument("--decontaminate", action="store_true", help="leave out training tasks that are evaluated")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rounds", default="1,3,5", help="seeds of each learning rate by round of the search")
+    parser.add_argument("--protocol", choices=tuple(PROTOCOLS), help="also ask and score as a paper's authors do")
+    parser.add_argument("--items", type=Path, help="folder of the authors' items, for --protocol")
+    parser.add_argument("--judge", help="file of verdicts, or a local model, for --protocol")
     parser.add_argument("--tflops", type=float, default=250.0, help="sustained speed that the plan counts with")
     parser.add_argument("--out", type=Path, default=Path("results-paper"))
     options = parser.parse_args()

@@ -38,6 +38,7 @@ from mmpt_bench.runs.new_files import new as new
 from mmpt_bench.runs.option_texts import Names, column_names, comma_text, pairs
 from mmpt_bench.runs.options import Options, SearchOptions, make_request, requested
 from mmpt_bench.study.prompts import prompts as prompts
+from mmpt_bench.study.protocol import protocol as protocol
 
 if TYPE_CHECKING:
     from mmpt_bench.common.checking import CheckResult

@@ -81,5 +81,9 @@ TASK = mb.Task(
     forms=FORMS,
     metric_names=("perception", "cognition"),
     plain=mb.read_reply,
-    other_rules={"lmms-eval": mb.yes_no("mme_lmms"), "vlmevalkit": mb.yes_no("yorn_vlmeval")},
+    other_rules={
+        "lmms-eval": mb.yes_no("mme_lmms"),
+        "vlmevalkit": mb.yes_no("yorn_vlmeval"),
+        "m2pt": mb.yes_no("mme_m2pt"),
+    },
 )

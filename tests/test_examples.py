@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from mmpt_bench.cli.main import cli
 from support.paths import ROOT
 
 FOLDER = ROOT / "examples"
@@ -51,13 +52,22 @@ def test_commands_name_every_method_and_the_data(paper: Any) -> None:
 
     options = argparse.Namespace(
         backbone="B", out=Path("O"), train_images=Path("T"), decontaminate=False, images="coco=C", data=None, seeds=3,
-        rounds="1,3",
+        rounds="1,3", protocol=None, items=Path("I"), judge="J",
     )  # fmt: skip
     tune, run = paper.commands(options)
     assert tune[0] == "tune"
     assert (tune[tune.index("--rounds") + 1], tune[tune.index("--dev-tasks") + 1]) == ("1,3", "vsr,snli_ve")
     assert run[run.index("--seeds") + 1] == "0,1,2"
     assert run[run.index("--images") + 1] == "coco=C"
+    options.protocol = "m2pt"
+    protocol = paper.commands(options)[2]
+    assert protocol[:2] == ["protocol", "m2pt"]
+    assert (protocol[protocol.index("--items") + 1], protocol[protocol.index("--judge") + 1]) == ("I", "J")
+    # What names a training is the same, so that what `run` trained is found again.
+    trained = run[1 : run.index("--tasks")]
+    assert protocol[2 : 2 + len(trained)] == trained
+    context = cli.commands["protocol"].make_context("protocol", protocol[1:])
+    assert context.params["seeds"] == "0,1,2"
     assert run[run.index("--method") + 1] == "frozen,projector,mmpt,vpt,prefix,lora,full"
 
 

@@ -21,6 +21,7 @@ from mmpt_bench.cli.listings import ls, show
 from mmpt_bench.cli.new import new
 from mmpt_bench.cli.pretrain import pretrain
 from mmpt_bench.cli.prompts import prompts
+from mmpt_bench.cli.protocol import protocol
 from mmpt_bench.cli.report import report
 from mmpt_bench.cli.run import run
 from mmpt_bench.cli.score import score
@@ -54,8 +55,8 @@ def cli() -> None:
 
 
 COMMANDS = (
-    ablate, check, compare, data, doctor, export, figures, leaderboard, ls, new, pretrain, prompts, report, run,
-    score, show, stream, transfer, tune,
+    ablate, check, compare, data, doctor, export, figures, leaderboard, ls, new, pretrain, prompts, protocol,
+    report, run, score, show, stream, transfer, tune,
 )  # fmt: skip
 SUMMARIES = {
     "ablate": "Vary settings of a method; see what changes.",
@@ -70,6 +71,7 @@ SUMMARIES = {
     "new": "Write an experiment, task or method file.",
     "pretrain": "Rebuild or probe the embedded model.",
     "prompts": "Compare forms of prompts on a task.",
+    "protocol": "Ask and score as a paper's authors do.",
     "report": "Write one HTML page with everything.",
     "run": "Train, evaluate, say whether tuning helped.",
     "score": "Score answers made elsewhere.",

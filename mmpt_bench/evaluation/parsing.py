@@ -1,7 +1,8 @@
 """The published rules by which yes-or-no benchmarks read a reply, to the letter; a person's reading is in `replies.py`.
 
 Each rule is written from its published description and proved against what the published tool makes of 2,091 replies
-(tests/evaluation/test_metrics.py). None means that the rule reads no answer; it is scored as wrong, never guessed.
+(tests/evaluation/test_metrics.py); `mme_m2pt` against the scores that it gives on published replies. None means that
+the rule reads no answer; it is scored as wrong, never guessed.
 """
 
 from __future__ import annotations
@@ -26,6 +27,14 @@ def mme_lmms(reply: str) -> str | None:
     return _yes_before_no(text[:4])
 
 
+def mme_m2pt(reply: str) -> str | None:
+    """Returns "yes" or "no" as M²PT's pipeline reads MME: "yes" anywhere in the reply, else "no" anywhere.
+
+    Anywhere in the text, within words too: "unknown" is no, "eyes" is yes.
+    """
+    return _yes_before_no(reply.lower())
+
+
 def pope_official(reply: str) -> str | None:
     """Returns "yes" or "no" by POPE's own tool, which always reads one: an empty reply is "yes".
 
@@ -48,7 +57,7 @@ def yorn_vlmeval(reply: str) -> str | None:
 
 
 YES_NO_RULES: dict[str, Callable[[str], str | None]] = {
-    rule.__name__: rule for rule in (mme_official, mme_lmms, pope_official, pope_lmms, yorn_vlmeval)
+    rule.__name__: rule for rule in (mme_official, mme_lmms, mme_m2pt, pope_official, pope_lmms, yorn_vlmeval)
 }
 """The published rules by name."""
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.common.errors import RequestError, RunFailed, UntrustedRecord, unknown_name
 from mmpt_bench.common.files import write_atomic
-from mmpt_bench.common.hashing import file_sha256
+from mmpt_bench.common.hashing import derive, file_sha256
 from mmpt_bench.records.keys import RATE
 from mmpt_bench.records.recipe import Recipe
 from mmpt_bench.records.run_folder import ADAPTER, TENSORS, RunFolder
@@ -172,6 +173,18 @@ def load_trained(run: RunFolder, handle: Handle, known: dict[str, Any] | None = 
     values = read_adapter(run.path(ADAPTER))
     handle.load(values)
     return values
+
+
+@contextmanager
+def attached(backbone: Backbone, method: Any, seed: int, run: RunFolder) -> Iterator[None]:
+    """Inside, a method is in the backbone with what was trained in a run, if it trains; then it is taken out again."""
+    handle = method.attach(backbone, derive(seed, "init"))
+    try:
+        if handle.trainable:
+            load_trained(run, handle)
+        yield
+    finally:
+        handle.remove()
 
 
 def _values_and_fisher(

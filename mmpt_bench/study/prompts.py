@@ -6,13 +6,12 @@ Models are trained, and asked in the task's own words, by the one runner; what a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Unpack
 
 from mmpt_bench.common.errors import Interrupted, RequestError, UntrustedRecord, unknown_name
 from mmpt_bench.common.files import append_jsonl, read_jsonl
-from mmpt_bench.common.hashing import content_key, derive
+from mmpt_bench.common.hashing import content_key
 from mmpt_bench.common.locks import LONGEST_WAIT
 from mmpt_bench.data.examples import Exchange
 from mmpt_bench.data.rows import is_generated
@@ -24,7 +23,7 @@ from mmpt_bench.runs.events import Reporter
 from mmpt_bench.runs.option_texts import Names, comma_text
 from mmpt_bench.runs.options import Options, make_request
 from mmpt_bench.runs.plan import Job, Plan, plan
-from mmpt_bench.runs.stages import load_trained
+from mmpt_bench.runs.stages import attached
 from mmpt_bench.sources.prepared import PreparedTask
 from mmpt_bench.sources.task_rows import samples
 from mmpt_bench.study.prompt_board import Said, prompt_rows
@@ -157,24 +156,12 @@ def _said(
         folder = store.run(job.recipe.run_name)
         if job.method.trains and not folder.is_trained:
             continue
-        with folder.lock(LONGEST_WAIT, stopping), _attached(backbone, job, folder):
+        with folder.lock(LONGEST_WAIT, stopping), attached(backbone, job.method, job.recipe.seed, folder):
             replies = Replies(backbone, item, folder, planned.request.eval_batch, stopping, report.said)
             for number, (name, form) in enumerate(asked.items()):
                 report.evaluated(job, item.task.name, number, len(asked))
                 yield _of_form(replies, job, name, form)
             report.evaluated(job, item.task.name, len(asked), len(asked))
-
-
-@contextmanager
-def _attached(backbone: Backbone, job: Job, folder: RunFolder) -> Iterator[None]:
-    """Inside, the backbone has a run's trained adapter."""
-    handle = job.method.attach(backbone, derive(job.recipe.seed, "init"))
-    try:
-        if handle.trainable:
-            load_trained(folder, handle)
-        yield
-    finally:
-        handle.remove()
 
 
 def _of_form(replies: Replies, job: Job, name: str, asked: Asked) -> Said:

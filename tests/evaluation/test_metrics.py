@@ -53,7 +53,7 @@ def expected(file: str) -> dict[str, Any]:
 
 
 @needs_data
-@pytest.mark.parametrize("rule", YES_NO_RULES)
+@pytest.mark.parametrize("rule", [rule for rule in YES_NO_RULES if rule != "mme_m2pt"])
 def test_parse_rule_agrees_with_the_published_tool_on_every_reply(rule: str) -> None:
     rows = json.loads((PUBLISHED / "parse_rules.json").read_text(encoding="utf-8"))
     assert len(rows) == 2091
@@ -76,6 +76,22 @@ def test_mme_scores_are_the_published_ones(file: str) -> None:
         if isinstance(value, dict):
             assert 100 * ours[f"acc/{name}"] == pytest.approx(value["acc"], abs=1e-9)
             assert 100 * ours[f"acc_plus/{name}"] == pytest.approx(value["acc_plus"], abs=1e-9)
+
+
+@needs_data
+def test_m2pts_reading_of_mme_differs_on_eight_replies_and_in_cognition_alone() -> None:
+    official, m2pt = task_named("mme"), task_named("mme", "m2pt")
+    samples, choices = published("mme_lavin_13b", official)
+    _, theirs = published("mme_lavin_13b", m2pt)
+    assert sum(a != b for a, b in zip(choices, theirs, strict=True)) == 8
+    before, now = (figures(official.metric, samples, of) for of in (choices, theirs))
+    assert (round(before["cognition"], 2), round(now["cognition"], 2)) == (249.64, 256.07)
+    assert before["perception"] == now["perception"]
+
+
+@pytest.mark.parametrize(("reply", "read"), [("Eyes.", "yes"), ("unknown", "no"), ("no, yes", "yes"), ("maybe", None)])
+def test_m2pts_rule_reads_yes_anywhere_before_no_anywhere(reply: str, read: str | None) -> None:
+    assert YES_NO_RULES["mme_m2pt"](reply) == read
 
 
 @needs_data

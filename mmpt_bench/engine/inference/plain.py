@@ -5,13 +5,15 @@ What faster ways are held to. With a batch of one it is how lmms-eval and others
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from mmpt_bench.common.hashing import derive
 from mmpt_bench.data.samples import Sample
+from mmpt_bench.engine.forward.prepared_images import PreparedImages
 from mmpt_bench.engine.models.backbone import IGNORED, Backbone
 from mmpt_bench.engine.models.encoding import Encoded
 from mmpt_bench.evaluation.task import Task
@@ -66,6 +68,31 @@ def one_by_one(backbone: Backbone, task: Task, samples: Sequence[Sample]) -> Ite
         with torch.no_grad(), backbone.computing():
             (made,) = answer(backbone, task.max_new_tokens, [asked], backbone.encode([sample.image.open()]))
         yield sample, made
+
+
+def sampled(backbone: Backbone, asked: Sequence[Question], decoding: Mapping[str, Any]) -> Iterator[str]:
+    """Yields the sampled reply to each question, in their order: no batch and no other question changes it.
+
+    Args:
+        decoding: temperature (0: greedy), top_k, new_tokens, seed; the seed of an item follows from it and its id.
+    """
+    heat = decoding["temperature"]
+    given: dict[str, Any] = {
+        "max_new_tokens": decoding["new_tokens"],
+        "num_beams": 1,
+        "pad_token_id": pad_token(backbone),
+    }
+    given |= {"do_sample": True, "temperature": heat, "top_k": decoding["top_k"]} if heat else {"do_sample": False}
+    images = PreparedImages(backbone)
+    devices = [torch.device(backbone.device)] if backbone.device.startswith("cuda") else []
+    for one in asked:
+        inputs = backbone.batch(images.processed([one.first]), [one.prompt])
+        with torch.random.fork_rng(devices), torch.no_grad(), backbone.computing():
+            torch.manual_seed(derive(decoding["seed"], one.first.id))
+            out = backbone.model.generate(**inputs, **given)
+        new = out[:, inputs["input_ids"].shape[1] :]
+        (reply,) = backbone.processor.tokenizer.batch_decode(new, skip_special_tokens=True)
+        yield reply.strip()
 
 
 def choice_ids(backbone: Backbone, one: Question) -> list[list[int]]:
