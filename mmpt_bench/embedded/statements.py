@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,6 +79,23 @@ def phrase(thing: Thing, parts: Sequence[str]) -> str:
 def matches(scene: Scene, shape: str | None = None, color: str | None = None) -> list[Thing]:
     """Returns the objects of a scene that have the given shape and colour."""
     return [t for t in scene.things if shape in (None, t.shape) and color in (None, t.color)]
+
+
+def cells_named(scene: Scene, fields: Mapping[str, str]) -> tuple[int, ...]:
+    """Returns the cells of what a question's words name: the objects of each name; every glyph of a scene of glyphs.
+
+    Args:
+        scene: that is asked about.
+        fields: what a wording is filled with; "noun", "ref", "refs", "a" and "b" name objects.
+    """
+    if scene.glyphs:
+        return tuple(cell for cell, _ in scene.glyphs)
+    found: set[int] = set()
+    for words in (fields[name].split() for name in ("noun", "ref", "refs", "a", "b") if name in fields):
+        shape = next(shape for shape in world.SHAPES if words[-1] in (shape, plural(shape)))
+        color = words[-2] if len(words) > 1 and words[-2] in world.COLORS else None
+        found |= {thing.cell for thing in matches(scene, shape, color)}
+    return tuple(sorted(found))
 
 
 def single_out(scene: Scene, rng: np.random.Generator) -> list[tuple[str, Thing]]:

@@ -36,6 +36,8 @@ TRAIN_ROWS = 2_400
 HASTE = 2.1
 """How much more a digit varies than in pre-training: turned, sheared, shrunk and off the middle."""
 
+ABOUT = "cells"
+"""Column of the cells that a question is about: for explanations, not part of the rows."""
 Row = dict[str, Any]
 Fields = dict[str, str]
 """What a wording is filled with."""
@@ -69,7 +71,7 @@ def rows(task: str, part: str = "evaluation", of: str = SHIFTED) -> list[Row]:
     """
     if part not in TASK_PARTS:
         raise ValueError(f"the embedded suite has no part `{part}`: {' or '.join(TASK_PARTS)}")
-    made = _ROWS[task](np.random.default_rng(derive(VERSION, f"{part}/{task}")), TASK_PARTS[part])
+    made = [{name: value for name, value in row.items() if name != ABOUT} for row in _made(task, part)]
     if part == "train":
         # Training takes some of them.
         return [
@@ -77,6 +79,19 @@ def rows(task: str, part: str = "evaluation", of: str = SHIFTED) -> list[Row]:
         ]
     shown = {id(scene): show(scene, of) for row in made for scene in row.values() if isinstance(scene, Scene)}
     return [{name: shown.get(id(value), value) for name, value in row.items()} for row in made]
+
+
+def _made(task: str, part: str) -> list[Row]:
+    """Returns a task's rows with scenes in place of images, and what each question is about."""
+    return _ROWS[task](np.random.default_rng(derive(VERSION, f"{part}/{task}")), TASK_PARTS[part])
+
+
+def regions(task: str, part: str = "evaluation") -> list[tuple[int, ...]]:
+    """Returns, for each of a task's rows in order, the cells (0..8) of what its question names.
+
+    None of them where it names what is not there, or is about the whole image; KeyError for a task without rows.
+    """
+    return [row.get(ABOUT, ()) for row in _made(task, part)]
 
 
 def source(task: str, part: str = "evaluation", of: str = SHIFTED) -> Rows:
@@ -150,6 +165,7 @@ def _pair(part: str, category: str, index: int, scene: Scene, yes: Fields, no: F
     return [
         common
         | {"question": _capital(wording.format(**fields)) + prompts.YES_OR_NO, "answer": answer, "wording": wording}
+        | {ABOUT: statements.cells_named(scene, fields)}
         for fields, answer in ((yes, "Yes"), (no, "No"))
     ]
 
@@ -225,6 +241,7 @@ def _pope(rng: np.random.Generator, part: str) -> list[Row]:
                         "image": image,
                         "category": strategy,
                         "wording": wording,
+                        ABOUT: statements.cells_named(scene, {"noun": shape}),
                     }
                 )
     return [row for of_strategy in made.values() for row in of_strategy]
@@ -239,7 +256,8 @@ def _vsr(rng: np.random.Generator, part: str) -> list[Row]:
         a, word, b = found
         said = word if truth else statements.OPPOSITE[word]
         caption = f"The {a} is {said} the {b}."
-        return {"image": scene, "caption": caption, "label": int(truth), "relation": said, "subj": a, "obj": b}
+        row = {"image": scene, "caption": caption, "label": int(truth), "relation": said, "subj": a, "obj": b}
+        return row | {ABOUT: statements.cells_named(scene, {"a": a, "b": b})}
 
     made = _scenes(rng, part, _n_images("vsr", part), captioned)
     wordings = prompts.WHOLE[part]["vsr"]
@@ -261,9 +279,10 @@ def _snli_ve(rng: np.random.Generator, part: str) -> list[Row]:
         thing = scene.things[int(rng.integers(len(scene.things)))]
         neutral = f"the {thing.shape} {rng.choice(statements.UNSEEN[part])}"
         common = {"image": scene, "premise": None}
+        named = (true.fields, {"ref": thing.shape}, false.fields)
         return [
-            common | {"hypothesis": f"{_capital(said)}.", "label": label}
-            for label, said in enumerate((true.statement, neutral, false.statement))
+            common | {"hypothesis": f"{_capital(said)}.", "label": label, ABOUT: statements.cells_named(scene, fields)}
+            for label, (said, fields) in enumerate(zip((true.statement, neutral, false.statement), named, strict=True))
         ]
 
     made = _scenes(rng, part, _n_images("snli_ve", part), stated)
