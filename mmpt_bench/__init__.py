@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         ablate,
         check,
         compare,
+        explain,
         leaderboard,
         load_results,
         new,
@@ -51,8 +52,8 @@ if TYPE_CHECKING:
     from mmpt_bench.runs.events import Reporter
 
 _HOMES = {
-    "api": "Results ablate check compare leaderboard load_results new plan prompts protocol read_experiment run "
-    "score stream transfer tune write_figures write_report",
+    "api": "Results ablate check compare explain leaderboard load_results new plan prompts protocol "
+    "read_experiment run score stream transfer tune write_figures write_report",
     "common.errors": "BenchError MachineError RequestError RunFailed UntrustedRecord",
     "data.dataset": "Dataset Official Pin RawForm",
     "data.image_folders": "ImageFolder",

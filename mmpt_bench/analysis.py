@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mmpt_bench.report.write import Report
     from mmpt_bench.study.acceptance import Written
     from mmpt_bench.study.comparison_text import ComparisonResult
+    from mmpt_bench.study.explain import ExplainResult
     from mmpt_bench.study.stream_compare import StreamComparison
 
 
@@ -160,6 +161,65 @@ def accept_search(out: str | Path | None = None) -> Written:
     from mmpt_bench.study.acceptance import write_acceptance
 
     return write_acceptance(Store(results_folder(out)))
+
+
+def explain(
+    runs: Names,
+    tasks: Names = "mme",
+    *,
+    maps: Names = "rollout,relevancy,grad,grad-input,ig,loo,attention,random",
+    limit: int = 100,
+    data: str | Path | None = None,
+    world: str = "shifted",
+    device: str | None = None,
+    offline: bool = False,
+    out: str | Path | None = None,
+    command: str = "",
+    say: Callable[[str], None] = lambda text: None,
+    stopping: Callable[[], bool] = lambda: False,
+) -> ExplainResult:
+    """Returns where runs look beside their untuned base, and whether that is right and faithful; writes and draws it.
+
+        found = mb.explain("mmpt", "mme", limit=40)
+        found.table                  # a row a method, map and score: value, interval, change from the base
+
+    Args:
+        runs: names of runs, or how they begin; runs of one variant are seeds of one row.
+        tasks: whose questions are explained.
+        maps: see docs/explain.md.
+        limit: questions a task.
+        data: folder of real data; by default the embedded suite where the runs are on the embedded model.
+        world: of the embedded suite.
+        device: as torch names it.
+        offline: opens no socket.
+        out: the results folder; files go to its `explain/`.
+        command: what makes the explanation again, for its tables.
+        say: is told what takes long.
+        stopping: asked after every question.
+
+    Raises:
+        RequestError: no such run, runs of several backbones, an unknown map, or data that cannot be used.
+        MachineError: captum, a model or data is missing.
+        UntrustedRecord: an adapter is damaged.
+    """
+    import dataclasses
+
+    from mmpt_bench.figures.explain_gallery import write_gallery
+    from mmpt_bench.study.explain import ExplainRequest, explain_runs
+    from mmpt_bench.study.explain_tables import write_explanation
+
+    asked = ExplainRequest(
+        tuple(_words(runs)), tuple(task_catalog.find_tasks(comma_text(tasks))), tuple(_words(maps)), limit,
+        None if data is None else Path(data), world, device, offline, command,
+    )  # fmt: skip
+    result = explain_runs(asked, Store(results_folder(out)), say, stopping)
+    drawn = write_gallery(result)
+    files = (*write_explanation(result), *([drawn] if drawn else []))
+    return dataclasses.replace(result, files=files)
+
+
+def _words(names: Names) -> list[str]:
+    return [word.strip() for word in comma_text(names).split(",") if word.strip()]
 
 
 def score(

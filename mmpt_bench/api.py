@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from mmpt_bench.analysis import accept_search as accept_search
 from mmpt_bench.analysis import compare as compare
+from mmpt_bench.analysis import explain as explain
 from mmpt_bench.analysis import leaderboard as leaderboard
 from mmpt_bench.analysis import load_results as load_results
 from mmpt_bench.analysis import published_leaderboard as published_leaderboard

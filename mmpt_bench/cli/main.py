@@ -14,6 +14,7 @@ from mmpt_bench.cli.check import check
 from mmpt_bench.cli.compare import compare
 from mmpt_bench.cli.data import data
 from mmpt_bench.cli.doctor import doctor
+from mmpt_bench.cli.explain import explain
 from mmpt_bench.cli.export import export
 from mmpt_bench.cli.figures import figures
 from mmpt_bench.cli.leaderboard import leaderboard
@@ -55,8 +56,8 @@ def cli() -> None:
 
 
 COMMANDS = (
-    ablate, check, compare, data, doctor, export, figures, leaderboard, ls, new, pretrain, prompts, protocol,
-    report, run, score, show, stream, transfer, tune,
+    ablate, check, compare, data, doctor, explain, export, figures, leaderboard, ls, new, pretrain, prompts,
+    protocol, report, run, score, show, stream, transfer, tune,
 )  # fmt: skip
 SUMMARIES = {
     "ablate": "Vary settings of a method; see what changes.",
@@ -64,6 +65,7 @@ SUMMARIES = {
     "compare": "Say which of some methods is better.",
     "data": "Look at the data before anything runs.",
     "doctor": "Say whether this machine is ready.",
+    "explain": "Draw and score where a run looks.",
     "export": "Print a run's results for the hub.",
     "figures": "Draw every figure that can be drawn.",
     "leaderboard": "Rebuild and print the leaderboard.",

@@ -1,0 +1,328 @@
+"""`mmpt-bench explain`: where runs look, whether that is right and faithful, and what tuning has changed of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mmpt_bench.common.entries import Entry
+from mmpt_bench.common.errors import Interrupted, RequestError, UntrustedRecord, unknown_name
+from mmpt_bench.common.hashing import canonical_json, content_key, derive
+from mmpt_bench.data.rows import SHIFTED
+from mmpt_bench.data.samples import Sample
+from mmpt_bench.evaluation import task_catalog
+from mmpt_bench.evaluation.task import Task
+from mmpt_bench.methods.method_catalog import method_of, named_method
+from mmpt_bench.records.keys import earlier_params, option
+from mmpt_bench.records.recipe import Recipe
+from mmpt_bench.records.store import Store
+from mmpt_bench.runs.stages import load_trained
+from mmpt_bench.sources.corpora import EMBEDDED
+from mmpt_bench.sources.task_rows import Where, rows_of, samples
+from mmpt_bench.study.explain_scores import BASE, Found, Key, averaged, inside, question_scores
+
+if TYPE_CHECKING:
+    from mmpt_bench.engine.explain.explained import Explained
+    from mmpt_bench.engine.models.backbone import Backbone
+
+FOLDER = "explain"
+MAPS = ("rollout", "relevancy", "grad", "grad-input", "ig", "loo", "attention", "random")
+LIMIT = 100
+Said = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class ExplainRequest:
+    """What is explained."""
+
+    runs: tuple[str, ...]
+    """Names of runs, or beginnings of names."""
+    tasks: tuple[Entry, ...]
+    maps: tuple[str, ...] = MAPS
+    limit: int = LIMIT
+    """Questions a task."""
+    data: Path | None = None
+    """Folder of real data; None: the embedded suite."""
+    world: str = SHIFTED
+    device: str | None = None
+    offline: bool = False
+    command: str = ""
+    """Makes the explanation again, for its tables."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """A question that is explained."""
+
+    task: str
+    sample: Sample
+    cells: tuple[int, ...]
+    """Of the 3 x 3 cells, those of what it names; empty where it names nothing that is there, or that is not known."""
+
+    @property
+    def image(self) -> str:
+        """Returns the name of its image, among those of all tasks."""
+        return f"{self.task}/{self.sample.cluster or self.sample.image.key}"
+
+
+@dataclass(frozen=True)
+class PromptLine:
+    """Attention to one kind of prompts in one layer, mean over questions and runs."""
+
+    side: str
+    layer: int
+    kind: str
+    attention: float
+    even: float
+    """What it would be if every row that is seen got as much."""
+
+
+@dataclass(frozen=True)
+class ExplainRow:
+    """The untuned base, or a variant of a method with its runs."""
+
+    label: str
+    runs: tuple[str, ...]
+    seeds: tuple[int, ...]
+    scores: dict[Key, Found]
+    prompts: tuple[PromptLine, ...]
+    explained: tuple[Explained, ...] = field(repr=False)
+    """Of the first run, one a question."""
+
+
+@dataclass(frozen=True, repr=False)
+class ExplainResult:
+    """Rows of an explanation, the base first."""
+
+    name: str
+    folder: Path
+    """The results folder."""
+    items: tuple[Item, ...]
+    rows: tuple[ExplainRow, ...]
+    maps: tuple[str, ...]
+    command: str = ""
+    files: tuple[Path, ...] = ()
+    """That were written."""
+    notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """Returns one line: what was explained, and where it is."""
+        return f"<Explanation `{self.name}` in `{self.folder}`: {len(self.items)} questions, {len(self.rows)} rows>"
+
+    @property
+    def table(self) -> Any:
+        """A row a method, map and score: value, ci_low, ci_high, change, change_ci_low, change_ci_high, questions."""
+        import pandas as pd
+
+        from mmpt_bench.study.explain_tables import COLUMNS, lines
+
+        return pd.DataFrame(lines(self), columns=list(COLUMNS))
+
+
+def region_of(item: Item, explained: Explained) -> np.ndarray | None:
+    """Returns the tokens of what a question names; None where that is nothing, all of the image, or not known."""
+    if not item.cells or explained.grid is None:
+        return None
+    found = inside(item.cells, explained.grid)
+    return found if found.any() and not found.all() else None
+
+
+def explain_runs(
+    request: ExplainRequest, store: Store, said: Said = lambda text: None, stopping: Callable[[], bool] = lambda: False
+) -> ExplainResult:
+    """Returns the maps and scores of runs beside their untuned base.
+
+    Raises:
+        RequestError: no such run, runs that do not go together, an unknown map, or a method from a user's own file.
+        MachineError: captum is asked for and missing, or data or model cannot be had.
+        UntrustedRecord: an adapter is damaged, or the backbone is another one.
+    """
+    variants = _variants(request.runs, store)
+    first = next(iter(variants.values()))[0]
+    maps = _known_maps(request.maps)
+    items = [item for entry in request.tasks for item in _items(entry, request, first.backbone)]
+    backbone = _backbone(first, request)
+    asked = _Asker(backbone, items, maps, said, stopping)
+    base, base_control = asked.explain(f"the untuned base, {first.backbone}")
+    plain = [question_scores(*each) for each in asked.beside(base, base_control)]
+    images = [item.image for item in items]
+    rows = [ExplainRow(BASE, (), (), averaged({0: plain}, images), (), tuple(base))]
+    for label, recipes in variants.items():
+        if recipes[0].method == BASE:
+            continue
+        found, prompts, shown = {}, [], None
+        for recipe in recipes:
+            with_adapter, control = asked.explain_run(recipe, store)
+            found[recipe.seed] = [question_scores(*each) for each in asked.beside(with_adapter, control, base)]
+            prompts += with_adapter
+            shown = shown or with_adapter
+        runs, seeds = tuple(recipe.run_name for recipe in recipes), tuple(found)
+        row = ExplainRow(label, runs, seeds, averaged(found, images, plain), _prompt_lines(prompts), tuple(shown or ()))
+        rows.append(row)
+    key = content_key([canonical_json([r.runs for r in rows]), [i.image for i in items], maps, request.limit], 8)
+    name = f"{'-'.join(dict.fromkeys(r[0].method for r in variants.values()))}-{key}"
+    notes = _notes(rows)
+    return ExplainResult(name, store.root, tuple(items), tuple(rows), maps, request.command, notes=notes)
+
+
+@dataclass
+class _Asker:
+    """Asks the same questions of one backbone after another adapter."""
+
+    backbone: Backbone
+    items: Sequence[Item]
+    maps: Sequence[str]
+    said: Said
+    stopping: Callable[[], bool]
+
+    def explain(self, what: str) -> tuple[list[Explained], list[dict[str, np.ndarray]]]:
+        """Returns every question with its maps, and the maps of the first under permuted weights."""
+        from mmpt_bench.engine.explain.explained import controls, explain
+
+        asked = [item.sample for item in self.items]
+        self.said(f"Explaining {what}: {len(asked):,} questions")
+        made = explain(self.backbone, asked, self.maps, self.stopping)
+        if len(made) < len(asked):
+            raise Interrupted(f"{len(made):,} of {len(asked):,} questions of {what} are explained")
+        return made, controls(self.backbone, asked, self.maps)
+
+    def explain_run(self, recipe: Recipe, store: Store) -> tuple[list[Explained], list[dict[str, np.ndarray]]]:
+        """Returns the same of a run, whose adapter is put in and taken out again."""
+        run = store.run(recipe.run_name)
+        params = recipe.params | earlier_params(recipe.method, recipe.params)
+        method = method_of(named_method(recipe.method), {name: str(value) for name, value in params.items()})
+        handle = method.attach(self.backbone, derive(recipe.seed, "init"))
+        try:
+            load_trained(run, handle)
+            return self.explain(run.name)
+        finally:
+            handle.remove()
+
+    def beside(
+        self,
+        made: Sequence[Explained],
+        control: Sequence[Mapping[str, np.ndarray]],
+        base: Sequence[Explained] | None = None,
+    ) -> list[tuple[Any, ...]]:
+        """Returns what `question_scores` takes, a question each."""
+        more = [*control, *[None] * (len(made) - len(control))]
+        others: Sequence[Explained | None] = base or [None] * len(made)
+        each = zip(self.items, made, more, others, strict=True)
+        return [(one, region_of(item, one), under, other) for item, one, under, other in each]
+
+
+def _variants(names: Sequence[str], store: Store) -> dict[str, list[Recipe]]:
+    """Returns the runs that names begin with, by the label of their variant, in the order of their seeds."""
+    known = {run.name: run for run in store.runs()}
+    recipes: dict[str, Recipe] = {}
+    for name in names:
+        found = [run for run in known if run == name] or [run for run in known if run.startswith(name)]
+        if not found:
+            raise unknown_name("run", name, known, "`mmpt-bench ls runs` lists them.")
+        recipes |= {run: known[run].read_recipe() for run in found}
+    if not recipes:
+        raise RequestError("Name a run, or how its name begins: `mmpt-bench explain mmpt`.")
+    same = {(r.backbone_fingerprint, r.dtype) for r in recipes.values()}
+    if len(same) > 1:
+        raise RequestError("The runs are of several backbones or precisions: explain those of one.")
+    for run, recipe in recipes.items():
+        if recipe.method != BASE and not known[run].is_trained:
+            raise RequestError(f"`{run}` is not trained to its end. `mmpt-bench run` goes on where it stopped.")
+    groups: dict[str, list[Recipe]] = {}
+    for recipe in sorted(recipes.values(), key=lambda r: (r.method, r.variant_key, r.seed)):
+        groups.setdefault(recipe.variant_key, []).append(recipe)
+    return dict(zip(_labels([group[0] for group in groups.values()]), groups.values(), strict=True))
+
+
+def _labels(variants: Sequence[Recipe]) -> list[str]:
+    """Returns the method of each variant, with what tells it from others of the method."""
+    labels = []
+    for one in variants:
+        others = [other for other in variants if other.method == one.method]
+        telling = sorted({n for o in others for n, v in o.params.items() if v != one.params.get(n)})
+        told = ", ".join(f"{name}={one.params.get(name)}" for name in telling)
+        labels.append(f"{one.method} ({told})" if told else one.method)
+    # What is left are trainings on other data, or under another budget.
+    return [
+        label if labels.count(label) == 1 else f"{label} [{one.variant_key[:6]}]"
+        for label, one in zip(labels, variants, strict=True)
+    ]
+
+
+def _known_maps(names: Sequence[str]) -> tuple[str, ...]:
+    """Returns the maps, each once, `random` among them; RequestError for an unknown one."""
+    from mmpt_bench.engine.explain.maps import check_captum
+
+    for name in names:
+        if name not in MAPS:
+            raise unknown_name("map", name, MAPS)
+    if "ig" in names:
+        check_captum()
+    return tuple(dict.fromkeys([*names, "random"]))
+
+
+def _items(entry: Entry, request: ExplainRequest, backbone: str) -> list[Item]:
+    """Returns a task's questions: all of some images, which are taken in the order of a hash of their names."""
+    task = task_catalog.load_task(entry)
+    made, regions = _asked(task, entry, request, backbone)
+    by_image: dict[str, list[Item]] = {}
+    for sample, cells in zip(made, regions, strict=True):
+        item = Item(task.name, sample, tuple(cells))
+        by_image.setdefault(item.image, []).append(item)
+    found: list[Item] = []
+    for image in sorted(by_image, key=lambda name: content_key([name])):
+        if len(found) >= request.limit:
+            break
+        found += by_image[image]
+    return found
+
+
+def _asked(
+    task: Task, entry: Entry, request: ExplainRequest, backbone: str
+) -> tuple[list[Sample], Sequence[Sequence[int]]]:
+    """Returns a task's samples, and the cells of what each names, where its images are generated."""
+    generated = backbone == EMBEDDED and request.data is None
+    where = Where(request.data, embedded=generated, offline=request.offline, world=request.world)
+    rows = rows_of(task, where)
+    made = samples(task, rows)
+    if generated and not entry.own and task.data.make_rows is None:
+        from mmpt_bench.embedded import suite
+
+        return made, suite.regions(task.name)
+    return made, [()] * len(made)
+
+
+def _backbone(recipe: Recipe, request: ExplainRequest) -> Backbone:
+    """Returns the backbone of a recipe; UntrustedRecord where its files are others."""
+    from mmpt_bench.engine.models.backbone import load_backbone
+
+    backbone = load_backbone(recipe.backbone, option(recipe.dtype), request.device, request.offline)
+    if backbone.fingerprint != recipe.backbone_fingerprint:
+        raise UntrustedRecord(f"The files of backbone `{recipe.backbone}` are not those that its runs were trained on.")
+    return backbone
+
+
+def _prompt_lines(made: Sequence[Explained]) -> tuple[PromptLine, ...]:
+    """Returns the attention to prompts, a line a side, kind and layer."""
+    found: dict[tuple[str, str, int], list[tuple[float, float]]] = {}
+    for one in made:
+        for share in one.prompts:
+            key = (share.side, share.kind, share.layer)
+            found.setdefault(key, []).append((share.attention, share.even))
+    lines = []
+    for (side, kind, layer), shares in sorted(found.items(), key=lambda each: (each[0][0] != "vision tower", each[0])):
+        attention, even = np.mean(shares, axis=0)
+        lines.append(PromptLine(side, layer, kind, float(attention), float(even)))
+    return tuple(lines)
+
+
+def _notes(rows: Sequence[ExplainRow]) -> tuple[str, ...]:
+    """Returns what a reader must know of these questions."""
+    has_regions = ("", "chance") in rows[0].scores
+    told = () if has_regions else ("No region is known: pointing and energy need the embedded suite's scenes.",)
+    few = [row.label for row in rows[1:] if len(row.seeds) < 6]
+    return (*told, *([f"Exploratory: fewer than 6 seeds ({', '.join(few)})."] if few else []))
