@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 FOLDER = "explain"
 MAPS = ("rollout", "relevancy", "grad", "grad-input", "ig", "loo", "attention", "random")
 LIMIT = 100
+TOLD_EVERY = 25
+"""Questions."""
 Said = Callable[[str], None]
 
 
@@ -147,22 +149,19 @@ def explain_runs(
     items = [item for entry in request.tasks for item in _items(entry, request, first.backbone)]
     backbone = _backbone(first, request)
     asked = _Asker(backbone, items, maps, said, stopping)
-    base, base_control = asked.explain(f"the untuned base, {first.backbone}")
-    plain = [question_scores(*each) for each in asked.beside(base, base_control)]
-    images = [item.image for item in items]
+    base = asked.explain(f"the untuned base, {first.backbone}")
+    plain, images = asked.scored(base), [item.image for item in items]
     rows = [ExplainRow(BASE, (), (), averaged({0: plain}, images), (), tuple(base))]
     for label, recipes in variants.items():
         if recipes[0].method == BASE:
             continue
-        found, prompts, shown = {}, [], None
-        for recipe in recipes:
-            with_adapter, control = asked.explain_run(recipe, store)
-            found[recipe.seed] = [question_scores(*each) for each in asked.beside(with_adapter, control, base)]
-            prompts += with_adapter
-            shown = shown or with_adapter
-        runs, seeds = tuple(recipe.run_name for recipe in recipes), tuple(found)
-        row = ExplainRow(label, runs, seeds, averaged(found, images, plain), _prompt_lines(prompts), tuple(shown or ()))
-        rows.append(row)
+        by_seed = {recipe.seed: asked.explain_run(recipe, store) for recipe in recipes}
+        scores = {seed: asked.scored(made, base) for seed, made in by_seed.items()}
+        every = [one for made in by_seed.values() for one in made]
+        runs, shown = tuple(recipe.run_name for recipe in recipes), by_seed[recipes[0].seed]
+        rows.append(
+            ExplainRow(label, runs, tuple(by_seed), averaged(scores, images, plain), _prompt_lines(every), tuple(shown))
+        )
     key = content_key([canonical_json([r.runs for r in rows]), [i.image for i in items], maps, request.limit], 8)
     name = f"{'-'.join(dict.fromkeys(r[0].method for r in variants.values()))}-{key}"
     notes = _notes(rows)
@@ -179,18 +178,22 @@ class _Asker:
     said: Said
     stopping: Callable[[], bool]
 
-    def explain(self, what: str) -> tuple[list[Explained], list[dict[str, np.ndarray]]]:
-        """Returns every question with its maps, and the maps of the first under permuted weights."""
-        from mmpt_bench.engine.explain.explained import controls, explain
+    def explain(self, what: str) -> list[Explained]:
+        """Returns every question with its maps."""
+        from mmpt_bench.engine.explain.explained import explain
 
         asked = [item.sample for item in self.items]
-        self.said(f"Explaining {what}: {len(asked):,} questions")
-        made = explain(self.backbone, asked, self.maps, self.stopping)
+
+        def told(done: int) -> None:
+            if done % TOLD_EVERY == 0 or done == len(asked):
+                self.said(f"{what}: {done:,} of {len(asked):,} questions are explained")
+
+        made = explain(self.backbone, asked, self.maps, self.stopping, told)
         if len(made) < len(asked):
             raise Interrupted(f"{len(made):,} of {len(asked):,} questions of {what} are explained")
-        return made, controls(self.backbone, asked, self.maps)
+        return made
 
-    def explain_run(self, recipe: Recipe, store: Store) -> tuple[list[Explained], list[dict[str, np.ndarray]]]:
+    def explain_run(self, recipe: Recipe, store: Store) -> list[Explained]:
         """Returns the same of a run, whose adapter is put in and taken out again."""
         run = store.run(recipe.run_name)
         params = recipe.params | earlier_params(recipe.method, recipe.params)
@@ -202,17 +205,11 @@ class _Asker:
         finally:
             handle.remove()
 
-    def beside(
-        self,
-        made: Sequence[Explained],
-        control: Sequence[Mapping[str, np.ndarray]],
-        base: Sequence[Explained] | None = None,
-    ) -> list[tuple[Any, ...]]:
-        """Returns what `question_scores` takes, a question each."""
-        more = [*control, *[None] * (len(made) - len(control))]
+    def scored(self, made: Sequence[Explained], base: Sequence[Explained] | None = None) -> list[dict[Key, float]]:
+        """Returns the scores of each question; `base` is the same questions to the untuned base."""
         others: Sequence[Explained | None] = base or [None] * len(made)
-        each = zip(self.items, made, more, others, strict=True)
-        return [(one, region_of(item, one), under, other) for item, one, under, other in each]
+        each = zip(self.items, made, others, strict=True)
+        return [question_scores(one, region_of(item, one), other) for item, one, other in each]
 
 
 def _variants(names: Sequence[str], store: Store) -> dict[str, list[Recipe]]:

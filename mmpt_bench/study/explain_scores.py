@@ -30,7 +30,7 @@ WHOLE = {"right": "Right", "probability": "Probability", "chance": "Region"}
 """Of each question, whatever the map."""
 OF_REGION = frozenset({"pointing", "energy", "chance"})
 LOW_IS_GOOD = frozenset({"deletion", "control"})
-BASE = "frozen"
+BASE, RANDOM = "frozen", "random"
 Key = tuple[str, str]
 """(Map, or "" for a score of the question; score)."""
 
@@ -58,14 +58,12 @@ def inside(cells: Sequence[int], grid: tuple[int, int]) -> np.ndarray:
 def question_scores(
     one: Explained,
     region: np.ndarray | None,
-    control: Mapping[str, np.ndarray] | None = None,
     base: Explained | None = None,
 ) -> dict[Key, float]:
     """Returns the scores of one question.
 
     Args:
         region: the tokens of what it names; None where it names nothing, or the whole image.
-        control: its maps under permuted weights, where it was asked.
         base: the same question to the untuned base; None for the base itself.
     """
     scores: dict[Key, float] = {("", "right"): float(one.is_right), ("", "probability"): one.probability}
@@ -79,9 +77,9 @@ def question_scores(
         if region is not None:
             scores[name, "pointing"] = saliency.pointing(values, region)
             scores[name, "energy"] = saliency.energy(values, region)
-        if control is not None and name in control:
-            scores[name, "control"] = saliency.rank_correlation(values, control[name])
-        if base is not None:
+        if name in one.control:
+            scores[name, "control"] = saliency.rank_correlation(values, one.control[name])
+        if base is not None and name != RANDOM:
             scores[name, "like_base"] = saliency.rank_correlation(values, base.maps[name])
     return scores
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -52,6 +52,8 @@ class Explained:
     image: np.ndarray
     """As the tower sees it where it is cut or stretched to one size, uint8, (height, width, 3)."""
     prompts: tuple[PromptShare, ...]
+    control: dict[str, Values] = field(default_factory=dict)
+    """Its maps under permuted weights; empty where the model was not asked."""
 
 
 def explain(
@@ -61,23 +63,29 @@ def explain(
     stopping: Callable[[], bool] = lambda: False,
     told: Callable[[int], None] = lambda done: None,
 ) -> list[Explained]:
-    """Returns every question with its maps and curves; fewer where `stopping` says so.
+    """Returns every question with its maps and curves, the first of them with controls; fewer where `stopping` says so.
 
     Args:
         backbone: with the adapter that is explained, or without.
         maps: names, as `maps.py` lists them.
         told: how many questions are done.
     """
+    made: list[Explained] = []
+    first: list[Asked] = []
     with attention_returned(backbone):
         blank = blank_token(backbone, samples)
-        made = []
-        for number, sample in enumerate(samples):
+        for sample in samples:
             if stopping():
-                break
+                return made
             asked = ask(backbone, sample)
             made.append(_explained(asked, sample, blank.expand_as(asked.tokens), maps))
-            told(number + 1)
-        return made
+            first += [asked] if len(first) < CONTROLLED else []
+            told(len(made))
+        names = [name for name in maps if name != RANDOM]
+        with permuted(backbone):
+            controls = [maps_of(asked, blank.expand_as(asked.tokens), names, 0) for asked in first]
+    controlled = [replace(one, control=control) for one, control in zip(made, controls, strict=False)]
+    return controlled + made[len(controlled) :]
 
 
 def blank_token(backbone: Backbone, samples: Sequence[Sample]) -> Tokens:
@@ -106,22 +114,13 @@ def _explained(asked: Asked, sample: Sample, blank: Tokens, names: Sequence[str]
     )
 
 
-def controls(backbone: Backbone, samples: Sequence[Sample], maps: Sequence[str]) -> list[dict[str, Values]]:
-    """Returns the maps of the first questions under permuted weights (Adebayo et al. 2018, arXiv:1810.03292).
-
-    The answer that is explained is the model's own under its own weights.
-    """
-    chosen, names = samples[:CONTROLLED], [name for name in maps if name != RANDOM]
-    with attention_returned(backbone):
-        asked = [ask(backbone, sample) for sample in chosen]
-        blank = blank_token(backbone, chosen)
-        with permuted(backbone):
-            return [maps_of(one, blank.expand_as(one.tokens), names, 0) for one in asked]
-
-
 @contextmanager
 def permuted(backbone: Backbone, seed: int = 0) -> Iterator[None]:
-    """Inside, rows and columns of every matrix in the decoder's layers are in random order; bit for bit back after."""
+    """Inside, rows and columns of every matrix in the decoder's layers are in random order; bit for bit back after.
+
+    The control of Adebayo et al. 2018, arXiv:1810.03292. The answer that is explained stays the model's own under its
+    own weights.
+    """
     layers = [backbone.model.get_submodule(name) for name in backbone.anatomy.decoder_layers]
     matrices = list({id(p): p for layer in layers for p in layer.parameters() if p.dim() >= 2}.values())
     generator = torch.Generator().manual_seed(derive(seed, "permuted"))
@@ -160,7 +159,7 @@ def _curves(asked: Asked, blank: Tokens, maps: dict[str, Values]) -> tuple[dict[
         places[name, True] = [place(rank < count) for count in counts]
     with torch.no_grad():
         stays = torch.from_numpy(np.stack(wanted)).to(own.device)[:, :, None]
-        logits = torch.cat([asked.logits(torch.where(some, own, blank)) for some in stays.split(64)])
+        logits = torch.cat([asked.logits(torch.where(some, own, blank)) for some in stays.split(asked.rows)])
     probability = logits.softmax(dim=-1)[:, asked.answer].tolist()
     same = (logits.argmax(dim=-1) == asked.answer).tolist()
 

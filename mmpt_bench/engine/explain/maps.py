@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmpt_bench.common.errors import MachineError, RequestError
-from mmpt_bench.engine.explain.question import ROWS, Asked, Tokens, Weights, attention_of
+from mmpt_bench.engine.explain.question import Asked, Tokens, Weights, attention_of
 from mmpt_bench.engine.models.backbone import Backbone
 from mmpt_bench.engine.prompts.bank import PromptBank
 
@@ -67,12 +67,14 @@ def relevancy(
 
 
 def integrated_gradients(
-    answer: Callable[[Tensor], Tensor], tokens: Tokens, blank: Tokens, steps: int = STEPS
+    answer: Callable[[Tensor], Tensor], tokens: Tokens, blank: Tokens, rows: int | None = None, steps: int = STEPS
 ) -> Float[Tensor, " tokens"]:
     """Returns what each token adds to the answer on the way from the blank ones; it sums to the whole difference.
 
     Args:
         answer: (rows, tokens, dim) -> (rows,).
+        rows: that it is given together at most.
+        steps: points of the path.
 
     Raises MachineError without captum.
     """
@@ -80,7 +82,7 @@ def integrated_gradients(
     from captum.attr import IntegratedGradients
 
     made = IntegratedGradients(answer, multiply_by_inputs=True).attribute(
-        tokens[None], baselines=blank[None], n_steps=steps, internal_batch_size=ROWS
+        tokens[None], baselines=blank[None], n_steps=steps, internal_batch_size=rows
     )
     values: Tensor = made[0].sum(dim=-1)
     return values
@@ -109,7 +111,7 @@ def maps_of(asked: Asked, blank: Tokens, names: Sequence[str], seed: int) -> dic
     if {"grad", "grad-input"} & set(names):
         found |= _of_gradient(asked, tokens)
     if "ig" in names:
-        found["ig"] = integrated_gradients(asked.odds, tokens, blank)
+        found["ig"] = integrated_gradients(asked.odds, tokens, blank, asked.rows)
     if "loo" in names:
         found["loo"] = _left_out(asked, tokens, blank)
     drawn = {name: value.detach().double().cpu().numpy() for name, value in found.items()}

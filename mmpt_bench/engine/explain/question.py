@@ -21,8 +21,8 @@ from mmpt_bench.data.samples import Sample
 from mmpt_bench.engine.inference.plain import Question, choice_ids
 from mmpt_bench.engine.models.backbone import Backbone
 
-ROWS = 64
-"""Most questions, each with other image tokens, that go through the decoder together."""
+MOST_TOKENS = 8192
+"""That go through the decoder together: of a question several times, each with other image tokens."""
 CLOSE = 1e-3
 """Most that logits of the kept call may be off the model's own, relative to the largest."""
 
@@ -50,9 +50,14 @@ class Asked:
         """Returns the image tokens as they enter the decoder."""
         return self.call["inputs_embeds"][0, self.places]  # type: ignore[no-any-return]
 
+    @property
+    def rows(self) -> int:
+        """Returns how often the question goes through the decoder together."""
+        return max(1, MOST_TOKENS // int(self.call["inputs_embeds"].shape[1]))
+
     def logits(self, tokens: ManyTokens) -> Float[Tensor, "rows words"]:
         """Returns the logits of the answers' first words with these image tokens in place of the question's own."""
-        return torch.cat([self._logits(part) for part in tokens.split(ROWS)])
+        return torch.cat([self._logits(part) for part in tokens.split(self.rows)])
 
     def odds(self, tokens: ManyTokens) -> Float[Tensor, " rows"]:
         """Returns the log-odds of the model's own answer against the others."""
