@@ -402,3 +402,38 @@ def test_the_content_of_the_suite_is_that_of_its_version() -> None:
     strengths += [suite.HASTE, suite.WORLDS["shifted"], world.HELD_OUT_SHARE]
     assert (suite.VERSION, world.VERSION, language.VERSION) == (4, 4, 4)
     assert [content_key(value) for value in (asked, pictures, rows, strengths)] == GOLDEN
+
+
+@pytest.mark.parametrize("part", SCORED)
+def test_regions_are_the_cells_of_what_a_question_names(part: str) -> None:
+    made, rows = suite.regions("mme", part), suite.rows("mme", part)
+    assert len(made) == len(rows)
+    by_kind: dict[str, list[tuple[str, str, int]]] = {}
+    for cells, row in zip(made, rows, strict=True):
+        by_kind.setdefault(row["category"], []).append((row["answer"], row["question"], len(cells)))
+    assert all((n > 0) == (answer == "Yes") for answer, _, n in by_kind["existence"])
+    assert {n for _, _, n in by_kind["color"]} == {1}
+    assert {n for _, _, n in by_kind["position"]} == {2}
+    assert {n for _, _, n in by_kind["numerical_calculation"]} == {3}
+    told = {"one": 1, "two": 2, "three": 3, "four": 4}
+    for answer, question, n in by_kind["count"]:
+        said = (
+            next(number for word, number in told.items() if f" {word} " in question) if " five " not in question else 5
+        )
+        assert (said == n) == (answer == "Yes"), question
+
+
+def test_a_region_is_where_the_object_is_drawn() -> None:
+    thing = world.Thing(5, "star", "red", "big", "plain")
+    scene = world.Scene("gray", (world.Thing(0, "star", "blue", "big", "plain"), thing))
+    assert statements.cells_named(scene, {"noun": "a red star"}) == (5,)
+    assert statements.cells_named(scene, {"refs": "stars"}) == (0, 5)
+    assert statements.cells_named(scene, {"noun": "an arrow"}) == ()
+    plain = world.draw(dataclasses.replace(scene, things=(scene.things[0],)))
+    down, across = np.nonzero((world.draw(scene) != plain).any(axis=2))
+    assert set(zip((down // 16).tolist(), (across // 16).tolist(), strict=True)) == {(1, 2)}
+
+
+def test_regions_are_no_part_of_the_rows() -> None:
+    assert all(suite.ABOUT not in row for name in TASKS for row in suite.rows(name)[:3])
+    assert all(suite.ABOUT not in row for row in suite.rows("pope", "train")[:3])

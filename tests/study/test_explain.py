@@ -1,0 +1,128 @@
+"""Averages of scores over questions, runs as seeds of a row, and an explanation from command to files."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import mmpt_bench as mb
+from mmpt_bench.common.errors import RequestError
+from mmpt_bench.records.budget import Budget
+from mmpt_bench.records.recipe import Recipe
+from mmpt_bench.records.store import Store
+from mmpt_bench.study.explain import _labels, _variants
+from mmpt_bench.study.explain_scores import averaged, inside
+from support.command import bench
+
+KEY = ("grad", "pointing")
+
+
+def questions(*values: float | None) -> list[dict[Any, float]]:
+    return [{} if value is None else {KEY: value} for value in values]
+
+
+def recipe(method: str = "lora", seed: int = 0, fingerprint: str = "f", **params: Any) -> Recipe:
+    return Recipe("embedded", fingerprint, "embedded", "c", method, params, Budget(), seed)
+
+
+def test_a_cell_is_the_tokens_whose_middle_it_holds() -> None:
+    assert inside([4], (3, 3)).tolist() == [False] * 4 + [True] + [False] * 4
+    of_six = inside([1, 8], (6, 6)).reshape(6, 6)
+    assert sorted(map(tuple, np.argwhere(of_six).tolist())) == [
+        (0, 2), (0, 3), (1, 2), (1, 3), (4, 4), (4, 5), (5, 4), (5, 5),
+    ]  # fmt: skip
+
+
+def test_a_score_is_the_mean_over_questions_then_over_seeds() -> None:
+    found = averaged({0: questions(1, 0, 1, 0), 1: questions(1, 1, 1, 1)}, list("aabb"), questions(0, 0, 0, 1))[KEY]
+    assert found.estimate == 0.75
+    assert found.change == 0.5
+    assert (found.n_questions, found.n_images) == (4, 2)
+
+
+def test_what_answers_as_the_base_does_has_no_change_and_no_doubt_of_it() -> None:
+    same = questions(0.3, 0.9, 0.1, 0.4, 0.7, 0.2)
+    found = averaged({5: same}, list("abcdef"), same)[KEY]
+    assert (found.change, found.change_interval) == (0, (0, 0))
+    assert found.interval[0] < found.estimate < found.interval[1]
+
+
+def test_questions_without_a_score_are_left_out_of_its_mean() -> None:
+    found = averaged({0: questions(1, None, 0, None, 1, None)}, list("aabbcc"))[KEY]
+    assert found.estimate == pytest.approx(2 / 3)
+    assert (found.n_questions, found.n_images) == (3, 3)
+    assert found.change is None
+
+
+def test_questions_about_one_image_are_resampled_together() -> None:
+    # Six images of ten equal questions are six observations: as wide as the six images once each.
+    values = [0.0, 1.0, 0.0, 1.0, 1.0, 0.0]
+    once = averaged({0: questions(*values)}, list("abcdef"))[KEY]
+    tenfold = averaged({0: questions(*np.repeat(values, 10))}, list(np.repeat(list("abcdef"), 10)))[KEY]
+    assert tenfold.interval == pytest.approx(once.interval)
+
+
+def test_variants_of_a_method_are_called_by_what_differs() -> None:
+    assert _labels([recipe(r=2), recipe("mmpt")]) == ["lora", "mmpt"]
+    assert _labels([recipe(r=2, a=1), recipe(r=16, a=1)]) == ["lora (r=2)", "lora (r=16)"]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    made = Store(tmp_path)
+    for one in (recipe(seed=0), recipe(seed=1), recipe("mmpt"), recipe("vpt", fingerprint="other")):
+        folder = made.run(one.run_name)
+        folder.path().mkdir(parents=True)
+        folder.write_recipe(one)
+    return made
+
+
+def test_a_run_that_is_not_there_is_named(store: Store) -> None:
+    with pytest.raises(RequestError, match="no run `lroa`"):
+        _variants(["lroa"], store)
+
+
+def test_runs_of_several_backbones_are_refused(store: Store) -> None:
+    with pytest.raises(RequestError, match="several backbones"):
+        _variants(["lora", "vpt"], store)
+
+
+def test_runs_that_are_not_trained_are_refused(store: Store) -> None:
+    with pytest.raises(RequestError, match="is not trained to its end"):
+        _variants(["mmpt"], store)
+
+
+def test_an_unknown_map_is_named_with_the_known(store: Store) -> None:
+    with pytest.raises(RequestError, match="no map `gradcam`"):
+        mb.explain("frozen", maps="gradcam", out=_with_frozen(store))
+
+
+def _with_frozen(store: Store) -> Path:
+    one = recipe("frozen")
+    store.run(one.run_name).path().mkdir(parents=True)
+    store.run(one.run_name).write_recipe(one)
+    return store.root
+
+
+@pytest.mark.slow
+def test_a_run_is_explained_beside_its_base_from_command_to_files(tmp_path: Path) -> None:
+    bench("run", "--method", "mmpt", "--tasks", "mme", "--limit", "2", "--steps", "2", "--out", ".", cwd=tmp_path)
+    words = ("explain", "mmpt", "--maps", "rollout,grad", "--limit", "6", "--out", ".", "--json")
+    told = json.loads(bench(*words, cwd=tmp_path).stdout)
+    assert sorted(Path(file).suffix for file in told["files"]) == [".csv", ".csv", ".md", ".png"]
+    assert all((tmp_path / file).is_file() for file in told["files"])
+    assert {(line["method"], line["map"]) for line in told["scores"] if line["map"]} == {
+        (label, name) for label in ("frozen", "mmpt") for name in ("rollout", "grad", "random")
+    }
+    table = next(tmp_path / file for file in told["files"] if file.endswith(".csv") and "prompts" not in file)
+    with table.open() as file:
+        lines = list(csv.DictReader(file))
+    assert [float(line["value"]) for line in lines] == pytest.approx([line["value"] for line in told["scores"]])
+    chance = [float(line["value"]) for line in lines if line["score"] == "chance"]
+    assert all(0 < value < 0.5 for value in chance)
+    kinds = {line["kind"] for line in told["prompts"]}
+    assert kinds == {"visual prompts", "textual prompts", "interaction"}
+    assert bench(*words, cwd=tmp_path).stdout == json.dumps(told, indent=1) + "\n"
