@@ -15,7 +15,7 @@ from mmpt_bench.data.examples import Corpus, Example
 from mmpt_bench.data.images import LazyImage
 from mmpt_bench.engine.adapters.attachment import Handle
 from mmpt_bench.engine.models.backbone import Backbone
-from mmpt_bench.engine.models.families import FAMILIES
+from mmpt_bench.engine.models.families import family
 from mmpt_bench.records.budget import Budget
 
 QUESTIONS = ("is there a circle ?", "how many red squares are there in this picture ?", "is it blue ?")
@@ -46,7 +46,7 @@ def noise_pictures(backbone: Backbone) -> list[Any]:
     size = getattr(backbone.model.config.vision_config, "image_size", None) or NOISE_SIDE
     side = size if isinstance(size, int) else size[0]
     # Families that take a picture in its own shape must cope with a batch of several.
-    shapes = [(1, 1)] * 3 if FAMILIES[backbone.anatomy.family].one_size else [(1, 1), (2, 1), (1, 2)]
+    shapes = [(1, 1)] * 3 if family(backbone.anatomy.family).one_size else [(1, 1), (2, 1), (1, 2)]
     generator = np.random.default_rng(0)
     return [
         Image.fromarray(generator.integers(0, 256, (high * side, wide * side, 3), dtype=np.uint8))

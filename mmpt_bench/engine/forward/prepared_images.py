@@ -16,7 +16,7 @@ from mmpt_bench.data.samples import Sample
 from mmpt_bench.engine.forward import tower
 from mmpt_bench.engine.models.backbone import Backbone
 from mmpt_bench.engine.models.encoding import Encoded, collated
-from mmpt_bench.engine.models.families import FAMILIES
+from mmpt_bench.engine.models.families import family
 from mmpt_bench.engine.models.reading import PROCESSOR_FAULTS, processor_fault
 from mmpt_bench.engine.prompts.as_keys import prompts_as_keys
 
@@ -159,7 +159,7 @@ class TowerStates:
         return [one for group in self._groups(images) for one in self._group(group)]
 
     def _groups(self, images: Sequence[LazyImage]) -> list[list[LazyImage]]:
-        one_size = FAMILIES[self.backbone.anatomy.family].one_size
+        one_size = family(self.backbone.anatomy.family).one_size
         alone = not one_size or self.backbone.image_tokens() >= ALONE_TOKENS
         return [[image] for image in images] if alone else [list(images)]
 

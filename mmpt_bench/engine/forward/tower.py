@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from mmpt_bench.engine.models.backbone import Backbone
-from mmpt_bench.engine.models.families import FAMILIES
+from mmpt_bench.engine.models.families import family
 
 
 def is_frozen(backbone: Backbone) -> bool:
@@ -22,7 +22,7 @@ def is_frozen(backbone: Backbone) -> bool:
 
     Dropout in the tower makes its features differ from call to call, so they cannot be kept either.
     """
-    if not FAMILIES[backbone.anatomy.family].projects_states:
+    if not family(backbone.anatomy.family).projects_states:
         return False
     tower, core = _tower(backbone), backbone.model.get_submodule(backbone.anatomy.core)
     if any(p.requires_grad for p in tower.parameters()) or "get_image_features" in vars(core):

@@ -11,8 +11,26 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mmpt_bench.common.errors import RequestError
-from mmpt_bench.engine.models.families import FAMILIES, Family, Layout
+from mmpt_bench.engine.models.families import Family, Layout
+from mmpt_bench.engine.models.families import family as known_family
+from mmpt_bench.engine.models.parts import (
+    builds_masks,
+    decoder_of,
+    depth_of,
+    head_of,
+    layout_of,
+    linear_widths,
+    marks_of,
+    merge_of,
+    name_of,
+    patches_of,
+    projector_of,
+    reads_last_output,
+    require,
+    stack_of,
+    tower_of,
+    width_of,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,6 +50,7 @@ class Anatomy:
     """Names (as in `model.named_modules()`), widths and sizes of a model's parts."""
 
     family: str
+    title: str
     core: str
     """The module that joins image features and text embeddings."""
     decoder: str
@@ -62,6 +81,20 @@ class Anatomy:
     projector_parameters: int
     vision_used_parameters: int
     total_parameters: int
+    marks: tuple[str, str] | None = None
+    """Input that marks tokens with 1, and which: those of the "picture" or of the "answer"."""
+    builds_masks: bool = False
+    """The core model turns a mask of tokens into a mask of pairs before the decoder sees it."""
+    reads_several: bool = False
+    """The projector reads several hidden states of the tower."""
+    merge: int = 1
+    """Patches on a side of the square that becomes one token."""
+    no_interaction: str = ""
+    """Why visual prompts cannot enter the decoder; empty where they can."""
+    no_visual: str = ""
+    """Why rows cannot be put into the tower's blocks; empty where they can."""
+    no_prompts: str = ""
+    """Why rows cannot be put into the decoder's sequence; empty where they can."""
 
     def in_decoder(self, leaves: Iterable[str]) -> str:
         """Returns a pattern, as PEFT takes one for targets, of the decoder's modules with these last names."""
@@ -73,61 +106,43 @@ def _size(*modules: nn.Module) -> int:
     return sum({id(p): p.numel() for module in modules for p in module.parameters()}.values())
 
 
-def _name_of(model: nn.Module, wanted: nn.Module) -> str:
-    return next(name for name, module in model.named_modules() if module is wanted)
-
-
-def _longest_stack(owner: nn.Module, what: str) -> tuple[str, nn.ModuleList]:
-    """Returns the name (inside `owner`) and the module of its longest ModuleList."""
-    from torch import nn
-
-    stacks = [(name, module) for name, module in owner.named_modules() if isinstance(module, nn.ModuleList)]
-    if not stacks:
-        raise RequestError(f"The model's {what} (`{type(owner).__name__}`) has no stack of blocks.")
-    return max(stacks, key=lambda item: len(item[1]))
-
-
-def _require(claim: bool, message: str) -> None:
-    if not claim:
-        raise RequestError(f"The model is not built as expected: {message}")
-
-
 def find_anatomy(model: Any) -> Anatomy:
     """Returns the anatomy of a Hugging Face image-text model, also of one on the meta device.
 
-    Raises RequestError where the family is unknown, or a part is not where or not as wide as its neighbours say.
+    Raises RequestError where no model of its type can be a backbone, or a part is not where or not as wide as its
+    neighbours say.
     """
     config = model.config
-    family = _family_of(config)
-    core, head = model.base_model, model.get_output_embeddings()
-    parts = dict(core.named_modules())
-    _require({family.vision, family.projector} <= parts.keys(), f"no `{family.vision}` or no `{family.projector}`.")
-    tower, projector = parts[family.vision], parts[family.projector]
+    family = known_family(config.model_type)
+    core, head, decoder = model.base_model, head_of(model), decoder_of(model)
+    tower = tower_of(core, decoder, family)
+    projector = projector_of(core, decoder, tower, family, config.get_text_config().hidden_size)
     anatomy = Anatomy(
         family=config.model_type,
-        core=_name_of(model, core),
-        projector=_name_of(model, projector),
-        lm_head=_name_of(model, head),
-        layout=family.layout,
+        title=family.title,
+        core=name_of(model, core),
+        projector=name_of(model, projector),
+        lm_head=name_of(model, head),
         drops_first=getattr(config, "vision_feature_select_strategy", "full") == "default",
-        language_parameters=_size(model.get_decoder(), head),
+        builds_masks=builds_masks(core),
+        marks=marks_of(core, family),
+        no_prompts=family.no_prompts,
+        language_parameters=_size(decoder, head),
         lm_head_parameters=_size(head),
         projector_parameters=_size(projector),
         total_parameters=_size(model),
-        **_decoder_parts(model),
+        **_decoder_parts(model, decoder),
         **_vision_parts(model, family, tower, projector),
     )
-    _check_widths(projector, anatomy.vision_dim, anatomy.text_dim)
     return anatomy
 
 
-def _decoder_parts(model: Any) -> dict[str, Any]:
+def _decoder_parts(model: Any, decoder: Any) -> dict[str, Any]:
     """Returns the fields of an anatomy that describe the decoder."""
     from torch import nn
 
-    decoder, text = model.get_decoder(), model.config.get_text_config()
-    name, (stack, layers) = _name_of(model, decoder), _longest_stack(decoder, "decoder")
-    _require(len(layers) == text.num_hidden_layers, f"{len(layers)} decoder layers.")
+    text = model.config.get_text_config()
+    name, (stack, layers) = name_of(model, decoder), stack_of(decoder, text.num_hidden_layers, "decoder")
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     linears = [
         Linear(f"{name}.{stack}.{part}", module.in_features, module.out_features)
@@ -137,7 +152,7 @@ def _decoder_parts(model: Any) -> dict[str, Any]:
     key_dim = (getattr(text, "num_key_value_heads", None) or text.num_attention_heads) * head_dim
     keys = [one for one in linears if one.name.endswith("k_proj")]
     if keys:
-        _require(keys[0].outputs == key_dim, f"`k_proj` writes {keys[0].outputs} values.")
+        require(keys[0].outputs == key_dim, f"`k_proj` writes {keys[0].outputs} values.")
     return {
         "decoder": name,
         "decoder_layers": tuple(f"{name}.{stack}.{i}" for i in range(len(layers))),
@@ -152,30 +167,37 @@ def _decoder_parts(model: Any) -> dict[str, Any]:
 def _vision_parts(model: Any, family: Family, tower: nn.Module, projector: nn.Module) -> dict[str, Any]:
     """Returns the fields of an anatomy that describe the vision tower, of which the projector may be a part."""
     config, vision = model.config, model.config.vision_config
-    name, (stack, blocks) = _name_of(model, tower), _longest_stack(tower, "vision tower")
-    _require(len(blocks) == vision.num_hidden_layers, f"{len(blocks)} vision blocks.")
-    used = _used_blocks(config, family, len(blocks))
+    name, (stack, blocks) = name_of(model, tower), stack_of(tower, depth_of(vision), "vision tower")
+    read_layers = _read_layers(config, len(blocks))
+    used = max(read_layers)
     projected = {id(p) for p in projector.parameters()}
     own = {part: p for part, p in tower.named_parameters() if id(p) not in projected}
-    read = _read_names(list(own), None if _reads_output(config, family) else f"{stack}.{used - 1}.")
+    whole = _reads_output(model.base_model, read_layers, len(blocks))
+    read = _read_names(list(own), None if whole else f"{stack}.{used - 1}.")
+    layout, turned = layout_of(blocks[0])
+    merge, mixes = merge_of(model.base_model, projector, width_of(vision) * len(read_layers), patches_of(vision))
+    _check_widths(projector, width_of(vision) * len(read_layers), config.get_text_config().hidden_size)
     return {
         "vision": name,
         "vision_layers": tuple(f"{name}.{stack}.{i}" for i in range(len(blocks))),
         "vision_used": used,
-        # Qwen2-VL calls the width of the projector's output `hidden_size`.
-        "vision_dim": getattr(vision, "embed_dim", None) or vision.hidden_size,
+        "reads_several": len(read_layers) > 1,
+        "vision_dim": width_of(vision),
         "vision_used_names": tuple(f"{name}.{part}" for part in read),
         "vision_used_parameters": sum(own[part].numel() for part in read),
+        "layout": layout,
+        "merge": merge,
+        "no_visual": family.no_visual or turned,
+        "no_interaction": family.mixes_patches or mixes,
     }
 
 
-def _used_blocks(config: Any, family: Family, depth: int) -> int:
-    """Returns how many leading vision blocks lie below the hidden state that is read."""
-    layer = getattr(config, family.feature_layer) if family.feature_layer else -1
-    if not isinstance(layer, int):
-        raise RequestError(f"`{family.feature_layer}: {layer}` reads several hidden states; only one is supported.")
-    used = layer if layer >= 0 else depth + 1 + layer
-    _require(0 < used <= depth, f"`{family.feature_layer}: {layer}` with {depth} vision blocks.")
+def _read_layers(config: Any, depth: int) -> list[int]:
+    """Returns how many leading vision blocks lie below each hidden state that is read."""
+    given = getattr(config, "vision_feature_layer", None)
+    layers = [-1] if given is None else [given] if isinstance(given, int) else list(given)
+    used = [layer if layer >= 0 else depth + 1 + layer for layer in layers]
+    require(bool(used) and 0 < min(used) <= max(used) <= depth, f"`vision_feature_layer: {given}` with {depth} blocks.")
     return used
 
 
@@ -190,12 +212,12 @@ def _read_names(names: list[str], last_block: str | None) -> list[str]:
     return [name for name in names if not name.startswith("head.") and ".head." not in name]
 
 
-def _reads_output(config: Any, family: Family) -> bool:
+def _reads_output(core: Any, layers: list[int], depth: int) -> bool:
     """Returns whether the projector reads the tower's output behind its last norm."""
+    if getattr(core.config, "vision_feature_layer", None) is None:
+        return True
     # InternVL takes the output where it says -1, LLaVA the state before the norm.
-    return family.feature_layer is None or (
-        config.model_type == "internvl" and getattr(config, family.feature_layer) == -1
-    )
+    return layers == [depth] and core.config.vision_feature_layer == -1 and reads_last_output(core)
 
 
 def _window(config: Any) -> int | None:
@@ -206,25 +228,9 @@ def _window(config: Any) -> int | None:
 
 
 def _check_widths(projector: nn.Module, vision_dim: int, text_dim: int) -> None:
-    """Raises RequestError unless the projector reads `vision_dim`, of one patch or several, and writes `text_dim`."""
-    from torch import nn
-
-    maps = [
-        (module.in_features, module.out_features) for module in projector.modules() if isinstance(module, nn.Linear)
-    ]
-    # Gemma 3 multiplies by a bare parameter, (inputs, outputs).
-    maps = maps or [(p.shape[0], p.shape[1]) for p in projector.parameters() if p.dim() == 2]
-    _require(bool(maps), "the projector has no linear map.")
-    inputs, outputs = maps[0][0], maps[-1][1]
-    _require(
+    """Raises RequestError unless a projector reads `vision_dim`, of one patch or several, and writes `text_dim`."""
+    inputs, outputs = linear_widths(projector)
+    require(
         inputs % vision_dim == 0 and outputs == text_dim,
-        f"the projector maps {inputs} to {outputs}, but the tower is {vision_dim} wide and the decoder {text_dim}.",
+        f"the projector maps {inputs} to {outputs}, but what it reads is {vision_dim} wide and the decoder {text_dim}.",
     )
-
-
-def _family_of(config: Any) -> Family:
-    """Returns the family of a configuration; raises RequestError for one that is not supported."""
-    if config.model_type not in FAMILIES:
-        known = ", ".join(sorted(FAMILIES))
-        raise RequestError(f"No anatomy for models of type `{config.model_type}`. Supported: {known}.")
-    return FAMILIES[config.model_type]

@@ -16,7 +16,7 @@ from mmpt_bench.data.examples import PLAIN, Opening
 from mmpt_bench.engine.models import chat
 from mmpt_bench.engine.models.anatomy import Anatomy, find_anatomy
 from mmpt_bench.engine.models.encoding import Encoded, Tokens, collated, encoded
-from mmpt_bench.engine.models.families import FAMILIES
+from mmpt_bench.engine.models.families import family
 from mmpt_bench.engine.models.feature_cache import PICTURE_BYTES, FeatureCache
 from mmpt_bench.sources.weights import DTYPES, backbone_folder, folder_fingerprint, verify_folder
 
@@ -98,7 +98,7 @@ class Backbone:
         Raises RequestError where it does not hold exactly one image token, as when the question brings its own; or
         where the family has no form for several exchanges.
         """
-        text = chat.prompt(self.processor, FAMILIES[self.anatomy.family], question, earlier, opening)
+        text = chat.prompt(self.processor, family(self.anatomy.family), question, earlier, opening)
         found = text.count(self.processor.image_token)
         if found != 1:
             raise RequestError(
@@ -124,7 +124,7 @@ class Backbone:
 
     def encode(self, pictures: Sequence[Image]) -> list[Encoded]:
         """Returns each image by itself, as the model takes it, worth caching."""
-        if FAMILIES[self.anatomy.family].one_size:
+        if family(self.anatomy.family).one_size:
             values = self.processor.image_processor(images=list(pictures), return_tensors="pt")["pixel_values"]
             text = self.processor.image_token * self.image_tokens(values)
             return [Encoded({"pixel_values": row[None]}, text) for row in values]
@@ -218,7 +218,7 @@ class Backbone:
             "attention_mask": padded([torch.ones_like(own) for own in ids], 0),
             "labels": padded(labels, IGNORED),
         }
-        marked = FAMILIES[self.anatomy.family].type_ids
+        marked = self.anatomy.marks
         if marked is not None:
             name, kind = marked
             answers, images = batch["labels"] != IGNORED, batch["input_ids"] == self.model.config.image_token_id

@@ -1,92 +1,89 @@
-"""The families of image-text models: one entry each, with what cannot be read off a model itself.
+"""What cannot be read off a family of image-text models: a few entries; everything else is found in the model.
 
-A family is a `model_type` of transformers. Everything else about a model (where its decoder is, how many blocks, how
-wide) is found in `anatomy`. Imports without torch.
+A family is a `model_type` of transformers. One without an entry is as well supported as its structure says: `parts`
+finds the tower, the projector and how patches become tokens. Imports without torch.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import functools
+from dataclasses import dataclass
 from typing import Literal
+
+from mmpt_bench.common.errors import RequestError
 
 Layout = Literal["batched", "packed"]
 
 
 @dataclass(frozen=True)
 class Family:
-    """What cannot be found structurally in one family of models."""
+    """What of a family is not found structurally; an empty field is found in the model."""
 
-    title: str
-    """As people call it."""
-    vision: str
+    title: str = ""
+    """As people call it; empty: by the name of its class."""
+    vision: str = ""
     """The vision tower, inside the core model."""
-    projector: str
+    projector: str = ""
     """What carries vision features to the width of the text, inside the core model."""
-    feature_layer: str | None = None
-    """Field of the configuration that says which hidden state of the tower is read; None: the last one."""
-    layout: Layout = "batched"
-    """Patches of an image as a row of a batch, or of all images behind one another."""
     mixes_patches: str = ""
-    """Why a row behind the patches cannot pass the projector as a token of its own; empty where it can."""
-    masks_pictures: bool = False
-    """The tower hides what an image was filled up with."""
+    """Why a row behind the patches cannot become a token of its own; empty where it can."""
+    no_prompts: str = ""
+    """Why rows cannot be put into the decoder's sequence; empty where they can."""
+    no_visual: str = ""
+    """Why rows cannot be put into the tower's blocks; empty where they can."""
     projects_states: bool = False
     """The projector takes the tower's states as they are, a tile at a time, and what it makes of them is the text's."""
     one_size: bool = False
     """Every image becomes the same number of pixels and tokens, and its tensor stacks."""
     type_ids: tuple[str, Literal["picture", "answer"]] | None = None
-    """Input that marks tokens with 1, and which ones."""
+    """Input that marks tokens with 1, and which ones; None: as the model's class takes it."""
     prompt: str | None = None
     """Prompt of a processor that has no chat template."""
-    video_processor: str = ""
-    """Class of a processor that has a part for videos, which is left out."""
-    core_builds_masks: bool = False
-    """The core model turns a mask of tokens into a mask of pairs before the decoder sees it."""
+    refused: str = ""
+    """Why no model of this family can be a backbone."""
 
 
-_GRID = "its projector joins neighbouring patches of a square grid"
-_TILES = "its tiles are put together as a grid behind the projector"
-
-_TOWER, _PROJECTOR, _LAYER = "vision_tower", "multi_modal_projector", "vision_feature_layer"
-
-_QWEN2_VL = Family(
-    "Qwen2-VL",
-    "visual",
-    "visual.merger",
-    layout="packed",
-    mixes_patches=_GRID,
-    type_ids=("mm_token_type_ids", "picture"),
-    video_processor="Qwen2VLProcessor",
-)
-_IDEFICS3 = Family(
-    "Idefics3", "vision_model", "connector", mixes_patches=_GRID, masks_pictures=True, projects_states=True
-)
 FAMILIES: dict[str, Family] = {
-    "llava": Family("LLaVA", _TOWER, _PROJECTOR, _LAYER, projects_states=True, one_size=True),
-    "llava_next": Family("LLaVA-NeXT", _TOWER, _PROJECTOR, _LAYER, mixes_patches=_TILES),
-    "qwen2_vl": _QWEN2_VL,
-    "qwen2_5_vl": replace(_QWEN2_VL, title="Qwen2.5-VL", video_processor="Qwen2_5_VLProcessor"),
+    "llava": Family("LLaVA", projects_states=True, one_size=True),
+    "llava_next": Family("LLaVA-NeXT"),
+    "qwen2_vl": Family("Qwen2-VL"),
+    "qwen2_5_vl": Family("Qwen2.5-VL"),
     "paligemma": Family(
         "PaliGemma 1 and 2",
-        _TOWER,
-        _PROJECTOR,
         type_ids=("token_type_ids", "answer"),
         # PaliGemmaProcessor puts these around a bare question; the models know no other form.
         prompt="{image}{bos}{question}\n",
-        core_builds_masks=True,
     ),
-    "idefics3": _IDEFICS3,
-    "smolvlm": replace(_IDEFICS3, title="SmolVLM", video_processor="SmolVLMProcessor"),
-    "internvl": Family(
-        "InternVL", _TOWER, _PROJECTOR, _LAYER, mixes_patches=_GRID, video_processor="InternVLProcessor"
-    ),
-    "gemma3": Family(
-        "Gemma 3",
-        _TOWER,
-        _PROJECTOR,
-        mixes_patches=_GRID,
-        type_ids=("token_type_ids", "picture"),
-        core_builds_masks=True,
-    ),
+    "idefics3": Family("Idefics3", projects_states=True),
+    "smolvlm": Family("SmolVLM", projects_states=True),
+    "internvl": Family("InternVL"),
+    "gemma3": Family("Gemma 3"),
 }
-"""By `config.model_type`."""
+"""By `config.model_type`. Not a list of what is supported."""
+
+
+@functools.cache
+def class_name(model_type: str) -> str:
+    """Returns the class of transformers that models of a type are; empty where none is an image-text model."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+    return str(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.get(model_type, ""))
+
+
+def family(model_type: str) -> Family:
+    """Returns the entry of a type of models, or an empty one for a type that has none.
+
+    Raises RequestError for a type that cannot be a backbone, with the reason: its configuration is enough to know.
+    """
+    known = FAMILIES.get(model_type)
+    if known is None:
+        name = class_name(model_type)
+        if not name:
+            raise RequestError(
+                f"Models of type `{model_type}` are no image-text models of the installed transformers. "
+                "Give another backbone, or install a transformers that has them."
+            )
+        known = Family(name.removesuffix("ForConditionalGeneration"))
+    if known.refused:
+        raise RequestError(f"{known.title} cannot be a backbone: {known.refused}.")
+    return known

@@ -13,12 +13,13 @@ import transformers
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, LlavaForConditionalGeneration
+from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
 
 from mmpt_bench.common.errors import MachineError, RequestError, UntrustedRecord, shown
 from mmpt_bench.common.files import loads
 from mmpt_bench.engine.models.anatomy import Anatomy, find_anatomy
-from mmpt_bench.engine.models.families import FAMILIES
+from mmpt_bench.engine.models.families import family
 from mmpt_bench.sources.weights import backbone_folder, check_backbone
 
 log = logging.getLogger(__name__)
@@ -146,8 +147,8 @@ def read_model(folder: Path, dtype: Any) -> Any:
 
 def read_processor(folder: Path, model_type: str) -> Any:
     """Returns a folder's processor; raises RequestError where none reads, MachineError where a package is missing."""
-    family = FAMILIES.get(model_type)
-    kind = pictures_only(family.video_processor) if family and family.video_processor else AutoProcessor
+    family(model_type)
+    kind = _processor_class(folder, model_type)
     try:
         made = kind.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         return completed(made, folder)
@@ -157,6 +158,18 @@ def read_processor(folder: Path, model_type: str) -> Any:
         ) from error
     except (OSError, ValueError, KeyError) as error:
         raise RequestError(f"The processor in `{folder}` does not load: {str(error).splitlines()[0]}") from error
+
+
+def _processor_class(folder: Path, model_type: str) -> Any:
+    """Returns the class that reads a folder's processor: without its part for videos where it has one."""
+    path = folder / "processor_config.json"
+    saved = loads(path.read_bytes()) if path.is_file() else {}
+    own = saved.get("processor_class") if isinstance(saved, dict) else None
+    for name in (own, PROCESSOR_MAPPING_NAMES.get(model_type)):
+        kind = getattr(transformers, name, None) if isinstance(name, str) else None
+        if kind is not None and hasattr(kind, "get_attributes"):
+            return pictures_only(name) if "video_processor" in kind.get_attributes() else AutoProcessor
+    return AutoProcessor
 
 
 CLASS_TOKENS = {"clip_vision_model": 1, "dinov2": 1, "siglip_vision_model": 0, "pixtral": 0}

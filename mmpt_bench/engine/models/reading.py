@@ -16,7 +16,7 @@ from mmpt_bench.common.errors import RequestError
 from mmpt_bench.data.examples import Example
 from mmpt_bench.engine.models import chat
 from mmpt_bench.engine.models.backbone import Backbone
-from mmpt_bench.engine.models.families import FAMILIES
+from mmpt_bench.engine.models.families import family
 from mmpt_bench.engine.models.loading import read_config, read_processor
 from mmpt_bench.sources.weights import backbone_folder
 
@@ -25,19 +25,18 @@ Size = tuple[int, int]
 
 
 @functools.lru_cache(maxsize=4)
-def read_without_weights(name: str, fingerprint: str, offline: bool) -> Backbone | None:
-    """Returns a backbone that encodes images and texts and answers nothing; None where its family is not known.
+def read_without_weights(name: str, fingerprint: str, offline: bool) -> Backbone:
+    """Returns a backbone that encodes images and texts and answers nothing.
 
     Args:
         fingerprint: of its files, which are read once a process.
 
     Raises:
-        RequestError, MachineError: its configuration or processor cannot be read.
+        RequestError, MachineError: its configuration or processor cannot be read, or no such model is a backbone.
     """
     folder = backbone_folder(name, offline)
     config = read_config(folder)
-    if config.model_type not in FAMILIES:
-        return None
+    family(config.model_type)
     if (folder / "generation_config.json").is_file():
         generation = GenerationConfig.from_pretrained(folder, local_files_only=True)
     else:

@@ -12,7 +12,6 @@ from mmpt_bench.common.errors import RequestError
 from mmpt_bench.engine.adapters.attachment import Attachment
 from mmpt_bench.engine.models.anatomy import Anatomy
 from mmpt_bench.engine.models.backbone import Backbone
-from mmpt_bench.engine.models.families import FAMILIES
 from mmpt_bench.engine.prompts import packed
 from mmpt_bench.engine.prompts.bank import PromptBank
 from mmpt_bench.engine.prompts.plan import PromptPlan
@@ -63,16 +62,30 @@ def check_plan(model: nn.Module, anatomy: Anatomy, plan: PromptPlan, occupied: b
         raise RequestError("Interaction needs visual prompts: raise `visual_length` or switch `interaction` off.")
     if plan.interaction != "none" and plan.interaction_place == "image" and not plan.text_first:
         raise RequestError("`placement` `visual-first` needs visual prompts in front: `interaction_place` `front`.")
-    family = FAMILIES[anatomy.family]
-    if plan.interaction != "none" and family.mixes_patches:
+    if plan.visual and anatomy.no_visual:
         raise RequestError(
-            f"Visual prompts cannot enter the language model of {family.title}: {family.mixes_patches}, where a prompt "
-            "has no place. Switch `interaction` off."
+            f"Visual prompts cannot enter the vision tower of {anatomy.title}: {anatomy.no_visual}. "
+            "Use a method without visual prompts."
+        )
+    if plan.decoder_rows and anatomy.no_prompts:
+        raise RequestError(
+            f"Prompts cannot enter the language model of {anatomy.title}: {anatomy.no_prompts}. "
+            "Use a method without prompts there."
+        )
+    if plan.interaction != "none" and anatomy.no_interaction:
+        raise RequestError(
+            f"Visual prompts cannot enter the language model of {anatomy.title}: {anatomy.no_interaction}, where a "
+            "prompt has no place. Switch `interaction` off."
+        )
+    if plan.interaction != "none" and anatomy.merge > 1:
+        raise RequestError(
+            f"Visual prompts cannot enter the language model of {anatomy.title}: its projector joins neighbouring "
+            "patches of a square grid, where a prompt has no place. Switch `interaction` off."
         )
     if plan.raw_sets and anatomy.vision_used == len(anatomy.vision_layers):
         raise RequestError(
             "`visual_states` `parameters` is the set of a vision block whose output is discarded, and the tower of "
-            f"this {family.title} is read to its last block: leave `visual_states` at `output`."
+            f"this {anatomy.title} is read to its last block: leave `visual_states` at `output`."
         )
     if plan.raw_sets and not plan.visual_deep:
         raise RequestError(
@@ -80,7 +93,7 @@ def check_plan(model: nn.Module, anatomy: Anatomy, plan: PromptPlan, occupied: b
         )
     if plan.visual and not plan.visual_deep and anatomy.layout == "packed":
         raise RequestError(
-            f"Visual prompts cannot flow through the tower of {family.title}, whose blocks group patches anew: "
+            f"Visual prompts cannot flow through the tower of {anatomy.title}, whose blocks group patches anew: "
             "leave `visual_deep` on."
         )
     if hasattr(model, "prompt_bank") and not occupied:
@@ -98,7 +111,6 @@ def _hook_vision(model: nn.Module, anatomy: Anatomy, bank: PromptBank) -> list[A
     They run before those by which transformers captures hidden states, which otherwise would see the prompts.
     """
     hooks: list[Any] = []
-    masked = FAMILIES[anatomy.family].masks_pictures
     for block, name in enumerate(anatomy.vision_layers[: anatomy.vision_used]):
         module = model.get_submodule(name)
         if anatomy.layout == "packed":
@@ -106,8 +118,7 @@ def _hook_vision(model: nn.Module, anatomy: Anatomy, bank: PromptBank) -> list[A
             leave = partial(packed.leave_block, bank)
             hooks.append(module.register_forward_hook(leave, with_kwargs=True, prepend=True))
             continue
-        if bank.plan.visual_deep or block == 0 or masked:
-            hooks.append(_before(model, name, partial(bank.append, block)))
+        hooks.append(_before(model, name, partial(bank.append, block)))
         last = block == anatomy.vision_used - 1
         if last and bank.plan.interaction == "parameters":
             hooks.append(module.register_forward_hook(bank.leave_parameters, prepend=True))
@@ -126,7 +137,7 @@ def _hook_decoder(model: nn.Module, anatomy: Anatomy, bank: PromptBank) -> list[
         _before(model, anatomy.decoder, bank.enter_decoder),
         decoder.register_forward_hook(bank.leave_decoder, with_kwargs=True),
     ]
-    if FAMILIES[anatomy.family].core_builds_masks:
+    if anatomy.builds_masks:
         hooks.append(_before(model, anatomy.core, bank.widen_mask))
     for index, name in enumerate(anatomy.decoder_layers):
         hooks.append(_before(model, name, partial(bank.enter_layer, index)))

@@ -136,10 +136,10 @@ def test_unknown_family_is_refused_by_name() -> None:
         find_anatomy(model)
 
 
-def test_several_feature_layers_are_refused() -> None:
+def test_several_feature_layers_need_a_projector_as_wide() -> None:
     model = LlavaForConditionalGeneration(config())
     model.config.vision_feature_layer = [-2, -1]
-    with pytest.raises(RequestError, match="several hidden states"):
+    with pytest.raises(RequestError, match="what it reads is 32 wide"):
         find_anatomy(model)
 
 
