@@ -112,7 +112,7 @@ def llava_next(folder: Path) -> Path:
         num_additional_image_tokens=1,
         chat_template=TEMPLATE.replace("IMAGE", f"{IMAGE} "),
     )
-    return _save(folder, tf.LlavaNextForConditionalGeneration(config), processor)
+    return save(folder, tf.LlavaNextForConditionalGeneration(config), processor)
 
 
 def _qwen(folder: Path, config: Any, model: type, processor: str) -> Path:
@@ -121,7 +121,7 @@ def _qwen(folder: Path, config: Any, model: type, processor: str) -> Path:
     )
     made = pictures_only(processor)(images, tokenizer(image_token=IMAGE, video_token="<video>"))
     made.chat_template = TEMPLATE.replace("IMAGE", f"<begin>{IMAGE}<end>")
-    return _save(folder, model(config), made)
+    return save(folder, model(config), made)
 
 
 def _qwen_text(sections: list[int]) -> dict[str, Any]:
@@ -171,7 +171,7 @@ def _paligemma(folder: Path, text: Any) -> Path:
     images = tf.SiglipImageProcessor(size={"height": 16, "width": 16})
     images.image_seq_length = 16
     processor = tf.PaliGemmaProcessor(images, tokenizer(image_token=IMAGE))
-    return _save(folder, tf.PaliGemmaForConditionalGeneration(config), processor)
+    return save(folder, tf.PaliGemmaForConditionalGeneration(config), processor)
 
 
 def paligemma(folder: Path) -> Path:
@@ -201,7 +201,7 @@ def _idefics(folder: Path, name: str) -> Path:
         processor.chat_template = template
     else:
         processor = tf.Idefics3Processor(images, tokenizer(), image_seq_len=4, chat_template=template)
-    return _save(folder, getattr(tf, f"{name}ForConditionalGeneration")(config), processor)
+    return save(folder, getattr(tf, f"{name}ForConditionalGeneration")(config), processor)
 
 
 def idefics3(folder: Path) -> Path:
@@ -231,7 +231,7 @@ def internvl(folder: Path) -> Path:
         images, tokenizer(**marks, video_token="<video>"), None, image_seq_length=4
     )
     processor.chat_template = TEMPLATE.replace("IMAGE", f"{IMAGE} ")
-    return _save(folder, tf.InternVLForConditionalGeneration(config), processor)
+    return save(folder, tf.InternVLForConditionalGeneration(config), processor)
 
 
 def gemma3(folder: Path) -> Path:
@@ -252,10 +252,10 @@ def gemma3(folder: Path) -> Path:
         image_seq_length=4,
         chat_template=TEMPLATE.replace("IMAGE", "<begin> "),
     )
-    return _save(folder, tf.Gemma3ForConditionalGeneration(config), processor)
+    return save(folder, tf.Gemma3ForConditionalGeneration(config), processor)
 
 
-def _save(folder: Path, model: Any, processor: Any) -> Path:
+def save(folder: Path, model: Any, processor: Any) -> Path:
     """Writes a model with weights large enough for answers to differ."""
     generator = torch.Generator().manual_seed(0)
     for name, parameter in model.named_parameters():

@@ -87,6 +87,12 @@ class Anatomy:
     """The core model turns a mask of tokens into a mask of pairs before the decoder sees it."""
     reads_several: bool = False
     """The projector reads several hidden states of the tower."""
+    recurrent: bool = False
+    """Some decoder layer passes states from token to token, through padding too."""
+    reads_output: bool = True
+    """The projector reads the tower's output, behind its last norm."""
+    tile_patches: int = 0
+    """Patches of one tile; 0 where images have no one size."""
     merge: int = 1
     """Patches on a side of the square that becomes one token."""
     no_interaction: str = ""
@@ -161,6 +167,7 @@ def _decoder_parts(model: Any, decoder: Any) -> dict[str, Any]:
         "head_dim": head_dim,
         "decoder_linears": tuple(linears),
         "window": _window(text),
+        "recurrent": any("full" not in kind and "sliding" not in kind and "chunked" not in kind for kind in _kinds(text)),
     }
 
 
@@ -187,6 +194,8 @@ def _vision_parts(model: Any, family: Family, tower: nn.Module, projector: nn.Mo
         "vision_used_parameters": sum(own[part].numel() for part in read),
         "layout": layout,
         "merge": merge,
+        "reads_output": whole,
+        "tile_patches": patches_of(vision) or 0,
         "no_visual": family.no_visual or turned,
         "no_interaction": family.mixes_patches or mixes,
     }
@@ -220,9 +229,16 @@ def _reads_output(core: Any, layers: list[int], depth: int) -> bool:
     return layers == [depth] and core.config.vision_feature_layer == -1 and reads_last_output(core)
 
 
+def _kinds(config: Any) -> list[str]:
+    """Returns what kind each decoder layer is, where the configuration says it."""
+    return list(getattr(config, "layer_types", None) or [])
+
+
 def _window(config: Any) -> int | None:
     """Returns how many tokens the decoder's layers see that see the fewest; None where each sees all."""
-    kinds = getattr(config, "layer_types", None)
+    kinds = _kinds(config)
+    if any("chunked" in kind for kind in kinds):
+        return getattr(config, "attention_chunk_size", None)
     slides = any("sliding" in kind for kind in kinds) if kinds else getattr(config, "use_sliding_window", True)
     return (getattr(config, "sliding_window", None) or None) if slides else None
 

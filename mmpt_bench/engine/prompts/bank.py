@@ -28,7 +28,6 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from mmpt_bench.common.errors import RequestError
 from mmpt_bench.common.hashing import derive
@@ -40,7 +39,6 @@ from mmpt_bench.engine.prompts.masks import (
     extend_mask,
     extend_mask_right,
     extend_positions,
-    image_places,
 )
 from mmpt_bench.engine.prompts.plan import Init, PromptPlan
 from mmpt_bench.engine.prompts.prompt_keys import give, projected
@@ -79,12 +77,17 @@ class PromptBank(nn.Module):
         return self.prompts(name, index).to(like).expand(len(like), -1, -1)
 
     @property
-    def flowing(self) -> int:
-        """Interaction tokens an image; raw parameters in front bring the class token along."""
+    def left(self) -> int:
+        """Rows left behind a tile's patches; raw parameters in front bring the class token along."""
         if self.plan.interaction == "none":
             return 0
-        brings_class = self.plan.interaction == "parameters" and self.anatomy.drops_first
+        brings_class = self.plan.interaction == "parameters" and self.anatomy.drops_first and self.anatomy.merge == 1
         return self.plan.visual + (brings_class and not self.plan.raw_sets)
+
+    @property
+    def flowing(self) -> int:
+        """Interaction tokens an image: a row's each, or one of every square of rows that the connector merges."""
+        return -(-self.left // self.anatomy.merge**2)
 
     @property
     def rows(self) -> PromptRows:
@@ -128,7 +131,7 @@ class PromptBank(nn.Module):
 
         def swap(hidden: Rows) -> Rows:
             kept, raw = hidden[:, : -self.plan.visual], self.spread("mmpt_visual", -1, hidden)
-            if not self.anatomy.drops_first:
+            if not self.anatomy.drops_first or self.anatomy.merge > 1:
                 return torch.cat([kept, raw], dim=1)
             return torch.cat([kept, raw[:, 1:] if self.plan.raw_sets else raw, hidden[:, :1]], dim=1)
 
@@ -136,31 +139,7 @@ class PromptBank(nn.Module):
 
     def cut_unread(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         """Before the first block that is not read: cuts what was left for the projector."""
-        return with_hidden(args, kwargs, hidden_in(args, kwargs)[:, : -self.flowing])
-
-    # Where image and text meet
-
-    def split_features(self, module: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        """Before image and text meet: parts the projected prompt states from the projected patches."""
-        if len(args) > 1:
-            raise ValueError("with interaction, give images and masks by keyword")
-        encoded = (kwargs.get("mm_encoder_outputs") or {}).get("image")
-        if encoded is None:
-            if kwargs.get("pixel_values") is None:
-                return args, kwargs
-            chosen = ("pixel_values", "vision_feature_layer", "vision_feature_select_strategy", "image_sizes")
-            encoded = module.get_image_features(**{k: kwargs[k] for k in chosen if k in kwargs}, return_dict=True)
-            kwargs = {k: v for k, v in kwargs.items() if k not in chosen}
-        if not len(encoded.pooler_output):
-            raise ValueError("interaction does not support beam search: transformers loses the images' features")
-        # A new object: `generate` without a cache hands the same features in again at every step.
-        patches: Any = [one[: -self.flowing] for one in encoded.pooler_output]
-        if isinstance(encoded.pooler_output, Tensor):
-            patches = torch.stack(patches)
-        features = BaseModelOutputWithPooling(pooler_output=patches)
-        states = torch.stack([one[-self.flowing :] for one in encoded.pooler_output])
-        entering = {"prompt_states": states, "prompt_places": image_places(module, kwargs, len(states))}
-        return args, {**kwargs, "mm_encoder_outputs": {"image": features}, **entering}
+        return with_hidden(args, kwargs, hidden_in(args, kwargs)[:, : -self.left])
 
     # Text side
 
@@ -185,9 +164,10 @@ class PromptBank(nn.Module):
         self._check_window(seen + length + (0 if seen else rows.total))
         if not seen:
             states = self._checked(states, embeds)
-            rows = replace(rows, places=places if rows.inside else ())
+            rows = replace(rows, places=places if rows.inside else (), starts=self._starts(mask))
+            kwargs |= _unmarked(kwargs, rows, embeds)
         kwargs["position_ids"] = extend_positions(kwargs.get("position_ids"), mask, rows, seen, length)
-        kwargs["attention_mask"] = extend_mask(mask, rows, seen, length)
+        kwargs["attention_mask"] = extend_mask(mask, rows, seen, length, self.anatomy.recurrent)
         if as_keys:
             return args, self._only_keys(module, kwargs, rows, embeds, states)
         if not seen:
@@ -210,6 +190,15 @@ class PromptBank(nn.Module):
         embeds = rows.put_in(embeds, front, states if rows.inside else None)
         kwargs |= {"position_ids": positions[..., away:], "attention_mask": mask, "inputs_embeds": embeds}
         return {**kwargs, "prompt_rows": rows, "prompt_rotary": rotary}
+
+    def _starts(self, mask: Any) -> tuple[int, ...]:
+        """Returns where the front rows stand in each sequence: behind its padding, where a decoder passes states on."""
+        if not self.anatomy.recurrent or mask is None or not self.rows.front:
+            return ()
+        if not isinstance(mask, Tensor) or mask.dim() != 2:
+            raise ValueError("with prompts before layers that pass states on, give an attention mask of tokens")
+        starts = tuple(mask.bool().int().argmax(dim=1).tolist())
+        return starts if any(starts) else ()
 
     def _check_window(self, tokens: int) -> None:
         """Raises RequestError where the decoder's window would no longer hold the prompts."""
@@ -262,7 +251,8 @@ class PromptBank(nn.Module):
                 keys, values = projected(module, "input_layernorm", self.prompts("mmpt_text", layer))
             give(module, keys, values, rotary)
             return args, {k: v for k, v in kwargs.items() if k not in ("prompt_rows", "prompt_rotary")}
-        if kwargs.get("prompt_rows") is None:
+        rows: PromptRows | None = kwargs.get("prompt_rows")
+        if rows is None:
             return args, kwargs
         if not self.plan.keys:
             # Attention functions need not accept an argument that they do not know.
@@ -271,8 +261,8 @@ class PromptBank(nn.Module):
             return args, kwargs
         hidden = hidden_in(args, kwargs)
         first = 0 if self.plan.text_first else self.flowing
-        parts = [hidden[:, :first], self.spread("mmpt_text", layer, hidden), hidden[:, first + self.plan.text :]]
-        return with_hidden(args, kwargs, torch.cat(parts, dim=1))
+        new = self.spread("mmpt_text", layer, hidden)
+        return with_hidden(args, kwargs, rows.overwritten(hidden, new, first))
 
     def mark_attention(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         """Before attention: marks the input whose first rows take trained keys and values."""
@@ -318,6 +308,19 @@ def _drawn(
         chosen = torch.randint(len(words), shape[:2], generator=torch.Generator().manual_seed(seed))
         return words.detach().float().cpu()[chosen]
     return xavier(*shape, seed)
+
+
+def _unmarked(kwargs: dict, rows: PromptRows, embeds: Rows) -> dict[str, Tensor]:
+    """Returns the arguments that mark tokens (DeepStack's `visual_pos_masks`), grown by rows without a mark."""
+    marks = {
+        name: value
+        for name, value in kwargs.items()
+        if name != "attention_mask" and isinstance(value, Tensor) and value.dtype == torch.bool
+        if value.shape == embeds.shape[:2]
+    }
+    front, inside = ([value.new_zeros(len(value), n) for value in marks.values()] for n in (rows.front, rows.inside))
+    grown = zip(marks.items(), front, inside, strict=True)
+    return {name: rows.put_in(one, [before], new if rows.inside else None) for (name, one), before, new in grown}
 
 
 def _refuse(decoder: Any, cache: Any) -> None:

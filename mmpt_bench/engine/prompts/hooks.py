@@ -12,7 +12,7 @@ from mmpt_bench.common.errors import RequestError
 from mmpt_bench.engine.adapters.attachment import Attachment
 from mmpt_bench.engine.models.anatomy import Anatomy
 from mmpt_bench.engine.models.backbone import Backbone
-from mmpt_bench.engine.prompts import packed
+from mmpt_bench.engine.prompts import interaction, packed
 from mmpt_bench.engine.prompts.bank import PromptBank
 from mmpt_bench.engine.prompts.plan import PromptPlan
 
@@ -40,7 +40,11 @@ def register_hooks(model: nn.Module, anatomy: Anatomy, bank: PromptBank) -> list
     if bank.rows.total:
         hooks += _hook_decoder(model, anatomy, bank)
     if bank.flowing:
-        hooks.append(_before(model, anatomy.core, bank.split_features))
+        hooks.append(_before(model, anatomy.core, partial(interaction.enter_core, bank)))
+    if bank.flowing and anatomy.merge > 1:
+        leave = partial(interaction.leave_tower, bank)
+        tower = model.get_submodule(anatomy.vision)
+        hooks.append(tower.register_forward_hook(leave, with_kwargs=True))
     return hooks
 
 
@@ -77,11 +81,6 @@ def check_plan(model: nn.Module, anatomy: Anatomy, plan: PromptPlan, occupied: b
             f"Visual prompts cannot enter the language model of {anatomy.title}: {anatomy.no_interaction}, where a "
             "prompt has no place. Switch `interaction` off."
         )
-    if plan.interaction != "none" and anatomy.merge > 1:
-        raise RequestError(
-            f"Visual prompts cannot enter the language model of {anatomy.title}: its projector joins neighbouring "
-            "patches of a square grid, where a prompt has no place. Switch `interaction` off."
-        )
     if plan.raw_sets and anatomy.vision_used == len(anatomy.vision_layers):
         raise RequestError(
             "`visual_states` `parameters` is the set of a vision block whose output is discarded, and the tower of "
@@ -115,7 +114,7 @@ def _hook_vision(model: nn.Module, anatomy: Anatomy, bank: PromptBank) -> list[A
         module = model.get_submodule(name)
         if anatomy.layout == "packed":
             hooks.append(_before(model, name, partial(packed.enter_block, bank, block)))
-            leave = partial(packed.leave_block, bank)
+            leave = partial(packed.leave_block, bank, block)
             hooks.append(module.register_forward_hook(leave, with_kwargs=True, prepend=True))
             continue
         hooks.append(_before(model, name, partial(bank.append, block)))

@@ -29,6 +29,8 @@ class PromptRows:
     """Before the first image token."""
     places: tuple[int, ...] = ()
     """Index of that token among the caller's, a sequence each; only where the cache is empty."""
+    starts: tuple[int, ...] = ()
+    """Index of the token before which the front rows stand, a sequence each; by default the first, of padding too."""
 
     @property
     def total(self) -> int:
@@ -39,11 +41,24 @@ class PromptRows:
         """Returns tokens, (batch, tokens, dim), with the rows in their places."""
         if inside is not None:
             tokens = _inserted(tokens, inside, self.places)
+        if self.starts:
+            return _inserted(tokens, torch.cat(list(front), dim=1), self.starts)
         return torch.cat([*front, tokens], dim=1)
+
+    def overwritten(self, grown: Tensor, new: Tensor, first: int) -> Tensor:
+        """Returns grown sequences, (batch, rows, dim), with `new` in place of the front rows from `first` on."""
+        end = first + new.shape[1]
+        if not self.starts:
+            return torch.cat([grown[:, :first], new, grown[:, end:]], dim=1)
+        triples = zip(grown, new, self.starts, strict=True)
+        return torch.stack([torch.cat([one[: at + first], own, one[at + end :]]) for one, own, at in triples])
 
     def cut_out(self, grown: Shaped[Tensor, "batch rows ..."]) -> Shaped[Tensor, "batch tokens ..."]:
         """Returns the caller's own tokens of sequences that grew."""
         own = grown[:, self.front :]
+        if self.starts:
+            pairs = zip(grown, self.starts, strict=True)
+            own = torch.stack([torch.cat([one[:at], one[at + self.front :]]) for one, at in pairs])
         if not self.inside:
             return own
         if len(set(self.places)) == 1:
@@ -63,32 +78,43 @@ def _inserted(
     return torch.stack([torch.cat([one[:place], own, one[place:]]) for one, own, place in rows])
 
 
-def image_places(core: Any, kwargs: Mapping[str, Any], pictures: int) -> tuple[int, ...]:
+def _image_tokens(core: Any, kwargs: Mapping[str, Any]) -> Bool[Tensor, "batch tokens"]:
+    """Returns which of a core model's tokens are an image's."""
+    ids, token = kwargs.get("input_ids"), core.config.image_token_id
+    if ids is not None:
+        return ids == token
+    embeds = kwargs["inputs_embeds"]
+    known = core.get_input_embeddings()(torch.full((), token, dtype=torch.long, device=embeds.device))
+    return (embeds == known).all(dim=-1)
+
+
+def image_counts(core: Any, kwargs: Mapping[str, Any]) -> list[int]:
+    """Returns how many image tokens each sequence has, (batch,), of a core model's arguments."""
+    counts: list[int] = _image_tokens(core, kwargs).sum(dim=1).tolist()
+    return counts
+
+
+def image_places(core: Any, kwargs: Mapping[str, Any], pictures: int, one_size: bool) -> tuple[int, ...]:
     """Returns the index of each sequence's first image token, (batch,), of a core model's arguments.
 
-    Raises ValueError where sequences do not have one image each, or a mask hides tokens before it, between others.
+    Raises ValueError where sequences do not have one image each (`one_size`: all of as many tokens), or a mask hides
+    tokens before it, between others.
     """
-    ids, token = kwargs.get("input_ids"), core.config.image_token_id
-    if ids is None:
-        embeds = kwargs["inputs_embeds"]
-        known = core.get_input_embeddings()(torch.full((), token, dtype=torch.long, device=embeds.device))
-        found = (embeds == known).all(dim=-1)
-    else:
-        found = ids == token
+    found = _image_tokens(core, kwargs)
     first, mask = found.int().argmax(dim=1), kwargs.get("attention_mask")
     gaps = torch.zeros_like(first)
     if isinstance(mask, Tensor) and mask.shape == found.shape:
         visible = mask.bool().int()
         gaps = first + 1 - visible.argmax(dim=1) - visible.cumsum(dim=1).gather(1, first[:, None])[:, 0]
     places, counts, hidden = torch.stack([first, found.sum(dim=1), gaps]).tolist()
-    if len(places) != pictures or min(counts) != max(counts):
+    if len(places) != pictures or min(counts) == 0 or (one_size and min(counts) != max(counts)):
         raise ValueError(f"interaction needs one image a sequence: {pictures} for {len(places)} sequences")
     if any(hidden):
         raise ValueError("with interaction, an attention mask hides no token between a sequence's first and its image")
     return tuple(places)
 
 
-def extend_mask(mask: Any, rows: PromptRows, seen: int, length: int) -> Any:
+def extend_mask(mask: Any, rows: PromptRows, seen: int, length: int, behind_padding: bool = False) -> Any:
     """Returns an attention mask in which all see the prompts, and at prefill the prompts have rows of their own.
 
     Rows before the first image token see what that token sees, and are seen by what sees it; among each other they
@@ -100,6 +126,7 @@ def extend_mask(mask: Any, rows: PromptRows, seen: int, length: int) -> Any:
         rows: by which sequences grow.
         seen: columns in the cache, prompts included; 0 at prefill.
         length: the caller's tokens in this call.
+        behind_padding: the front rows stand behind a sequence's padding, not before it.
 
     Raises:
         ValueError: the mask covers neither the caller's tokens nor those and the prompts.
@@ -107,13 +134,15 @@ def extend_mask(mask: Any, rows: PromptRows, seen: int, length: int) -> Any:
     if mask is None:
         return None
     if isinstance(mask, dict):
-        return {kind: extend_mask(one, rows, seen, length) for kind, one in mask.items()}
+        return {kind: extend_mask(one, rows, seen, length, behind_padding) for kind, one in mask.items()}
     own = length + max(seen - rows.total, 0)
     keys = mask.shape[-1]
     if seen and keys == seen + length:
         return mask
     if keys != own or mask.dim() not in (2, 4):
         raise ValueError(f"an attention mask of shape {tuple(mask.shape)} does not cover {own} tokens")
+    if mask.dim() == 2 and behind_padding:
+        return _with_visible(mask, mask.bool(), rows.total, 1, 0)
     if mask.dim() == 2:
         return functional.pad(_with_visible(mask, mask.bool(), rows.inside, 1, 0), (rows.front, 0), value=1)
     return _extend_4d(mask, rows, at_prefill=seen == 0)
@@ -202,6 +231,11 @@ def extend_positions(positions: Any, mask: Any, rows: PromptRows, seen: int, len
     if rows.inside:
         moved = _image_counted(moved, rows)
     first = torch.arange(rows.front, dtype=moved.dtype, device=moved.device)
+    if rows.starts:
+        moved = moved.expand(*moved.shape[:-2], len(rows.starts), -1)
+        pairs = zip(moved.unbind(-2), rows.starts, strict=True)
+        own = [torch.cat([one[..., :at], first.expand(*one.shape[:-1], -1), one[..., at:]], -1) for one, at in pairs]
+        return torch.stack(own, dim=-2)
     return torch.cat([first.expand(*moved.shape[:-1], rows.front), moved], dim=-1)
 
 

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from mmpt_bench.engine.prompts.bank import PromptBank, hidden_in, with_hidden, with_output
+from mmpt_bench.engine.prompts.interaction import squares
 
 Packed = Float[Tensor, "rows dim"]
 
@@ -32,10 +33,22 @@ def enter_block(bank: PromptBank, block: int, module: nn.Module, args: tuple, kw
     return with_hidden(args, kwargs, _behind(hidden, bounds, prompts.to(hidden)))
 
 
-def leave_block(bank: PromptBank, module: nn.Module, args: tuple, kwargs: dict, output: Any) -> Any:
-    """Behind a block: cuts the prompts off every segment."""
+def leave_block(bank: PromptBank, block: int, module: nn.Module, args: tuple, kwargs: dict, output: Any) -> Any:
+    """Behind a block: cuts the prompts off every segment; behind the last, with interaction, leaves them at the end."""
     rows, lengths = bank.plan.visual, _lengths(kwargs["cu_seqlens"])
-    return with_output(output, lambda hidden: torch.cat([one[:-rows] for one in hidden.split(lengths)]))
+    leaves = bank.left and block == bank.anatomy.vision_used - 1
+
+    def cut(hidden: Packed) -> Packed:
+        segments = hidden.split(lengths)
+        patches = [one[:-rows] for one in segments]
+        if not leaves:
+            return torch.cat(patches)
+        states = torch.stack([one[-rows:] for one in segments])
+        if bank.plan.interaction == "parameters":
+            states = bank.spread("mmpt_visual", -1, states)
+        return torch.cat([*patches, squares(states, bank.anatomy.merge**2).flatten(0, 1)])
+
+    return with_output(output, cut)
 
 
 def _lengths(bounds: Int[Tensor, " segments+1"]) -> list[int]:
