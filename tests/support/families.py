@@ -55,14 +55,14 @@ ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 ID = WORDS.index(IMAGE)
 
 
-def tokenizer(**named: str) -> Any:
-    """Returns a word-level tokenizer that knows every family's marks; some are also attributes of it."""
-    inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
+def tokenizer(*own: str, **named: str) -> Any:
+    """Returns a word-level tokenizer that knows every family's marks, and further ones; some are attributes of it."""
+    inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate([*WORDS, *own])}, unk_token="<unk>"))
     inner.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()])
     inner.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     special = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
     return tf.PreTrainedTokenizerFast(
-        tokenizer_object=inner, additional_special_tokens=MARKS, extra_special_tokens=named, **special
+        tokenizer_object=inner, additional_special_tokens=[*MARKS, *own], extra_special_tokens=named, **special
     )
 
 

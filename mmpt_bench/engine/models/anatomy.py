@@ -182,7 +182,7 @@ def _vision_parts(model: Any, family: Family, tower: nn.Module, projector: nn.Mo
     whole = _reads_output(model.base_model, read_layers, len(blocks))
     read = _read_names(list(own), None if whole else f"{stack}.{used - 1}.")
     layout, turned = layout_of(blocks[0])
-    merge, mixes = merge_of(model.base_model, projector, width_of(vision) * len(read_layers), patches_of(vision))
+    merge, mixes = merge_of(model.base_model, projector, blocks[0], read_layers)
     _check_widths(projector, width_of(vision) * len(read_layers), config.get_text_config().hidden_size)
     return {
         "vision": name,
@@ -245,8 +245,12 @@ def _window(config: Any) -> int | None:
 
 def _check_widths(projector: nn.Module, vision_dim: int, text_dim: int) -> None:
     """Raises RequestError unless a projector reads `vision_dim`, of one patch or several, and writes `text_dim`."""
+    from torch import nn
+
     inputs, outputs = linear_widths(projector)
+    # Ovis2 has a table of visual words, of which a patch is a mixture.
+    table = any(isinstance(one, nn.Embedding) for one in projector.modules())
     require(
-        inputs % vision_dim == 0 and outputs == text_dim,
+        (table or inputs % vision_dim == 0) and outputs == text_dim,
         f"the projector maps {inputs} to {outputs}, but what it reads is {vision_dim} wide and the decoder {text_dim}.",
     )

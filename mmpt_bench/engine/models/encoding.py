@@ -52,8 +52,13 @@ def encoded(processor: Any, picture: Image) -> Encoded:
     """Returns an image as the processor makes it of a text that is the image token alone."""
     image: str = processor.image_token
     made = processor(text=[image], images=[[picture]], return_tensors="pt", return_text_replacement_offsets=True)
+    tensors = {name: value for name, value in made.items() if name not in _TEXT}
+    if "text_replacement_offsets" not in made:
+        # Idefics2's processor does not tell; what it makes of the token is special tokens alone.
+        words = processor.tokenizer.convert_ids_to_tokens(made["input_ids"][0].tolist())
+        return Encoded(tensors, "".join(words).removeprefix(processor.tokenizer.bos_token or ""))
     (found,) = made["text_replacement_offsets"][0]
-    return Encoded({name: value for name, value in made.items() if name not in _TEXT}, found["replacement"])
+    return Encoded(tensors, found["replacement"])
 
 
 def collated(pictures: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

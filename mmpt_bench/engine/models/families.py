@@ -58,6 +58,10 @@ FAMILIES: dict[str, Family] = {
     "smolvlm": Family("SmolVLM", projects_states=True),
     "internvl": Family("InternVL"),
     "gemma3": Family("Gemma 3"),
+    "mllama": Family(
+        "Llama 3.2 Vision (Mllama)",
+        refused="its decoder looks at the image by cross-attention, through a mask that every text needs for itself",
+    ),
 }
 """By `config.model_type`. Not a list of what is supported."""
 

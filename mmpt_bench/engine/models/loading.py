@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, LlavaForConditionalGeneration
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
+from transformers.processing_utils import ProcessorMixin
 from transformers.utils import logging as transformers_logging
 
 from mmpt_bench.common.errors import MachineError, RequestError, UntrustedRecord, shown
@@ -220,7 +221,14 @@ def pictures_only(name: str) -> Any:
     """Returns a processor class of transformers without its part for videos, which would need torchvision."""
     kind: Any = getattr(transformers, name)
 
-    class PicturesOnly(kind):
+    class WithoutVideos(ProcessorMixin):
+        """Where a processor hands its parts on by name."""
+
+        def __init__(self, *args: Any, **named: Any) -> None:
+            named.pop("video_processor", None)
+            super().__init__(*args, **named)
+
+    class PicturesOnly(kind, WithoutVideos):
         """The same for images and text."""
 
         # SmolVLM's chat template asks it for these two, and uses them for videos alone.

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _TILES = "its tiles are put together as a grid behind the projector"
 _LEARNT_QUERIES = "its connector reads the image by learnt queries"
+_SEVERAL = "its projector reads several hidden states of the tower"
+_WORDS = "patches become a mixture of learnt visual words"
 _UNEVEN = "its connector is no map of squares of patches"
 _TURNED = "its vision blocks take the place of each patch in another form than those that are known"
 
@@ -137,20 +139,28 @@ def layout_of(block: nn.Module) -> tuple[Layout, str]:
     return "batched", _TURNED if rotated else ""
 
 
-def merge_of(core: Any, projector: nn.Module, read: int, patches: int | None) -> tuple[int, str]:
+def merge_of(core: Any, projector: nn.Module, block: nn.Module, read: list[int]) -> tuple[int, str]:
     """Returns the side of the square of patches that become a token, and why a prompt cannot; empty where it can.
 
     Args:
-        read: width of what is read of a patch.
-        patches: of one tile, where that has one size.
+        block: one of the tower's.
+        read: blocks below each hidden state that is read.
     """
+    vision = core.config.vision_config
     if hasattr(core, "pack_image_features"):
         return 1, _TILES
     names = {type(part).__name__.lower() for part in projector.modules()}
     if any("resampler" in name or "qformer" in name for name in names):
         return 1, _LEARNT_QUERIES
+    if len(read) > 1:
+        return 1, _SEVERAL
+    if any("table" in name for name in names):
+        return 1, _WORDS
+    if layout_of(block)[0] == "packed":
+        return getattr(vision, "spatial_merge_size", 0) or 1, ""
+    patches = patches_of(vision)
     tokens = getattr(core.config, "mm_tokens_per_image", None)
-    joined = (patches or 0) // tokens if tokens else linear_widths(projector)[0] / read
+    joined = (patches or 0) // tokens if tokens else linear_widths(projector)[0] / width_of(vision)
     side = math.isqrt(int(joined))
     return (side, "") if side and side * side == joined else (1, _UNEVEN)
 

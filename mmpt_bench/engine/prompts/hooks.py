@@ -95,6 +95,11 @@ def check_plan(model: nn.Module, anatomy: Anatomy, plan: PromptPlan, occupied: b
             f"Visual prompts cannot flow through the tower of {anatomy.title}, whose blocks group patches anew: "
             "leave `visual_deep` on."
         )
+    if plan.visual and not plan.visual_deep and anatomy.reads_several:
+        raise RequestError(
+            f"Visual prompts cannot flow through the tower of {anatomy.title}, of which several hidden states are "
+            "read: leave `visual_deep` on."
+        )
     if hasattr(model, "prompt_bank") and not occupied:
         raise RequestError("The backbone already carries prompts: remove them first.")
     if plan.keys:
