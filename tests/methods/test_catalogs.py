@@ -19,7 +19,16 @@ def test_every_task_of_the_card_is_there() -> None:
 
 
 def test_every_method_of_the_card_is_there_and_frozen_comes_first() -> None:
-    assert list(method_catalog.method_entries()) == ["frozen", "projector", "mmpt", "vpt", "prefix", "lora", "full"]
+    assert list(method_catalog.method_entries()) == [
+        "frozen",
+        "projector",
+        "mmpt",
+        "vpt",
+        "prefix",
+        "lora",
+        "adapter",
+        "full",
+    ]
 
 
 FIND = {"task": task_catalog.find_tasks, "method": method_catalog.find_methods}

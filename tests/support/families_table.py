@@ -23,6 +23,8 @@ METHODS = {
     "vpt-shallow": "vpt, `visual_deep=false`",
     "prefix": "prefix",
     "lora": "lora",
+    "adapter": "adapter",
+    "adapter-both": "adapter, `kind=pfeiffer`, `placement=both`",
     "full": "full",
     "full-vision": "full, `train_vision=true`",
 }

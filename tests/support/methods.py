@@ -11,7 +11,7 @@ from mmpt_bench.mmpt import MMPT
 from support.paths import ROOT
 
 FOLDER = ROOT / "baselines"
-METHODS = ["frozen", "projector", "vpt", "prefix", "lora", "full", "_template"]
+METHODS = ["frozen", "projector", "vpt", "prefix", "lora", "adapter", "full", "_template"]
 
 
 def method(name: str) -> Any:
@@ -42,6 +42,8 @@ VARIANTS = {
     "mmpt-visual": lambda: variant(MMPT, text_length=0, train_projector=False),
     "vpt-shallow": lambda: variant(method("vpt"), visual_deep=False),
     "full-vision": lambda: variant(method("full"), train_vision=True),
+    "adapter-both": lambda: variant(method("adapter"), kind="pfeiffer", size=3, placement="both"),
+    "adapter-parallel": lambda: variant(method("adapter"), kind="parallel", scale=4.0, placement="tower"),
     "lora-r1": lambda: variant(method("lora"), r=1, train_projector=False),
     **{name: lambda name=name: method(name) for name in METHODS},
 }

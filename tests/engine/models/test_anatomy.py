@@ -99,6 +99,7 @@ SHOWN = {
     "vpt": 23 * 20 * 1024 + 4_198_400,
     "prefix": 32 * 2 * 10 * 4096 + 4_198_400,
     "lora": 44_175_360,
+    "adapter": 64 * (2 * 64 * 4096 + 64 + 4096) + 4_198_400,
     "full": 6_742_614_016,
 }
 """By hand, from the widths: 131,072 a textual prompt, 24,576 a visual one in all blocks, a projector of 4,198,400."""
