@@ -17,6 +17,7 @@ NAMES = {
     "mmpt": "MMPT", "lora": "LoRA", "prefix": "prefix tuning", "vpt": "visual prompt tuning",
     "full": "full fine-tuning", "projector": "projector-only tuning", "frozen": "the untuned baseline",
     "adapter": "bottleneck adapters",
+    "dynamic": "input-conditioned prompts",
 }  # fmt: skip
 """Of built-in methods, in plain words."""
 LISTED = 4

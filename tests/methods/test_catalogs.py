@@ -25,6 +25,7 @@ def test_every_method_of_the_card_is_there_and_frozen_comes_first() -> None:
         "mmpt",
         "vpt",
         "prefix",
+        "dynamic",
         "lora",
         "adapter",
         "full",

@@ -11,7 +11,7 @@ from mmpt_bench.mmpt import MMPT
 from support.paths import ROOT
 
 FOLDER = ROOT / "baselines"
-METHODS = ["frozen", "projector", "vpt", "prefix", "lora", "adapter", "full", "_template"]
+METHODS = ["frozen", "projector", "vpt", "prefix", "lora", "adapter", "dynamic", "full", "_template"]
 
 
 def method(name: str) -> Any:
@@ -44,6 +44,10 @@ VARIANTS = {
     "full-vision": lambda: variant(method("full"), train_vision=True),
     "adapter-both": lambda: variant(method("adapter"), kind="pfeiffer", size=3, placement="both"),
     "adapter-parallel": lambda: variant(method("adapter"), kind="parallel", scale=4.0, placement="tower"),
+    "dynamic-text": lambda: variant(method("dynamic"), visual_length=0, each=True, features="question"),
+    "dynamic-image": lambda: variant(method("dynamic"), text_deep=False, features="image"),
+    "dynamic-static": lambda: variant(method("dynamic"), condition="static", size=2),
+    "dynamic-shuffled": lambda: variant(method("dynamic"), condition="shuffled", size=2),
     "lora-r1": lambda: variant(method("lora"), r=1, train_projector=False),
     **{name: lambda name=name: method(name) for name in METHODS},
 }

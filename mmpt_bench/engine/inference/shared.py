@@ -41,6 +41,8 @@ def unfit(backbone: Backbone) -> str:
         return f"models of type `{anatomy.family}` may not attend causally over their images"
     if called_through(backbone):
         return "the method sees what the model is called with"
+    if getattr(getattr(backbone.model, "prompt_bank", None), "reads_question", False):
+        return "its prompts, which stand before the image, depend on the question"
     if anatomy.window is not None:
         return "the decoder attends to a window only"
     return ""

@@ -18,7 +18,7 @@ TEXT_MODELS = ("llama", "qwen2")
 def prompts_as_keys(backbone: Backbone) -> Iterator[None]:
     """Inside, deep prompts enter the blocks that allow it as keys and values; the decoder's where nothing is cached."""
     bank = getattr(backbone.model, "prompt_bank", None)
-    if not isinstance(bank, PromptBank) or not (sides := _sides(backbone.model, bank)):
+    if not isinstance(bank, PromptBank) or bank.of_item or not (sides := _sides(backbone.model, bank)):
         yield
         return
     register()

@@ -60,6 +60,10 @@ class PromptBank(nn.Module):
     """
 
     as_keys: frozenset[str] = frozenset()
+    of_item = False
+    """Whether each item of a batch has prompts of its own (conditioned.py)."""
+    reads_question = False
+    """Whether a prompt depends on what is asked, so that questions about an image share nothing behind it."""
 
     def __init__(self, anatomy: Anatomy, plan: PromptPlan, seed: int, words: Float[Tensor, "words dim"]) -> None:
         """Draws the parameters, each tensor from its own stream of `seed`; `words` are the model's embeddings."""

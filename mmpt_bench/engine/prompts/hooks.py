@@ -14,15 +14,21 @@ from mmpt_bench.engine.models.anatomy import Anatomy
 from mmpt_bench.engine.models.backbone import Backbone
 from mmpt_bench.engine.prompts import interaction, packed
 from mmpt_bench.engine.prompts.bank import PromptBank
-from mmpt_bench.engine.prompts.plan import PromptPlan
+from mmpt_bench.engine.prompts.conditioned import ConditionedBank, frame_behind
+from mmpt_bench.engine.prompts.plan import GeneratorPlan, PromptPlan
 
 
-def attach_prompts(backbone: Backbone, plan: PromptPlan, seed: int) -> Attachment:
-    """Returns an attachment with a bank of trainable prompts on the model, as `prompt_bank`; see `check_plan`."""
+def attach_prompts(backbone: Backbone, plan: PromptPlan, seed: int, made: GeneratorPlan | None = None) -> Attachment:
+    """Returns an attachment with a bank of trainable prompts on the model, as `prompt_bank`; see `check_plan`.
+
+    `made` is of a generator that shifts the prompts for each item.
+    """
     model, anatomy = backbone.model, backbone.anatomy
     check_plan(model, anatomy, plan)
     attachment = Attachment(backbone)
-    bank = PromptBank(anatomy, plan, seed, model.get_input_embeddings().weight).to(next(model.parameters()).device)
+    words = model.get_input_embeddings().weight
+    bank = PromptBank(anatomy, plan, seed, words) if made is None else _conditioned(backbone, plan, seed, made)
+    bank.to(next(model.parameters()).device).train(model.training)
     model.add_module("prompt_bank", bank)
     attachment.undo_with(delattr, model, "prompt_bank")
     for hook in register_hooks(model, anatomy, bank):
@@ -32,6 +38,22 @@ def attach_prompts(backbone: Backbone, plan: PromptPlan, seed: int) -> Attachmen
     return attachment
 
 
+def _conditioned(backbone: Backbone, plan: PromptPlan, seed: int, made: GeneratorPlan) -> ConditionedBank:
+    """Returns a bank whose prompts depend on the item; RequestError where they could not be right."""
+    anatomy = backbone.anatomy
+    if plan.visual and anatomy.layout == "packed":
+        title = FAMILIES[anatomy.family].title
+        raise RequestError(
+            f"The tower of {title} has all images in one sequence, where prompts are the same for each: set "
+            "`visual_length` to 0."
+        )
+    bank = ConditionedBank(anatomy, plan, seed, backbone.model.get_input_embeddings().weight, made)
+    bank.image_token = backbone.model.config.image_token_id
+    if bank.reads_question:
+        bank.frame = frame_behind(backbone)
+    return bank
+
+
 def register_hooks(model: nn.Module, anatomy: Anatomy, bank: PromptBank) -> list[Any]:
     """Hooks a bank's prompts into a model; returns the hooks' handles, each with a `remove`."""
     hooks: list[Any] = []
@@ -39,6 +61,8 @@ def register_hooks(model: nn.Module, anatomy: Anatomy, bank: PromptBank) -> list
         hooks += _hook_vision(model, anatomy, bank)
     if bank.rows.total:
         hooks += _hook_decoder(model, anatomy, bank)
+    if isinstance(bank, ConditionedBank) and bank.plan.text:
+        hooks.append(_before(model, anatomy.core, bank.note_question))
     if bank.flowing:
         hooks.append(_before(model, anatomy.core, partial(interaction.enter_core, bank)))
     if bank.flowing and anatomy.merge > 1:

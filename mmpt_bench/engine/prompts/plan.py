@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from mmpt_bench.engine.models.anatomy import Anatomy
@@ -11,6 +11,7 @@ from mmpt_bench.engine.models.anatomy import Anatomy
 Interaction = Literal["none", "output", "parameters"]
 Place = Literal["image", "front"]
 Init = Literal["xavier", "normal", "words"]
+Features = Literal["both", "image", "question"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,44 @@ class PromptPlan:
     def count(self, anatomy: Anatomy) -> int:
         """Returns the number of values in all prompts."""
         return sum(math.prod(shape) for shape in self.shapes(anatomy).values())
+
+
+@dataclass(frozen=True)
+class GeneratorPlan:
+    """How a generator of shifts is built (conditioned.py)."""
+
+    size: int
+    """Width of the bottleneck."""
+    each: bool
+    """A shift of its own for every prompt of a set (IDPG), else one for all of them (CoCoOp)."""
+    features: Features
+    """What textual prompts look at."""
+    shuffled: bool
+    """In training, an item gets the features of another one of its micro-batch."""
+
+    def shapes(self, plan: PromptPlan, anatomy: Anatomy) -> dict[str, tuple[int, ...]]:
+        """Returns the shape of each parameter by its name."""
+        shapes: dict[str, tuple[int, ...]] = {}
+        for side, length, width in (("text", plan.text, anatomy.text_dim), ("visual", plan.visual, anatomy.vision_dim)):
+            if length:
+                sets = plan.shapes(anatomy)[f"mmpt_{side}"][0]
+                read = width * (2 if side == "text" and self.features == "both" else 1)
+                shapes[f"{side}_down"], shapes[f"{side}_down_bias"] = (self.size, read), (self.size,)
+                shapes[f"{side}_up"] = (sets, length if self.each else 1, width, self.size)
+        return shapes
+
+    def count(self, plan: PromptPlan, anatomy: Anatomy) -> int:
+        """Returns the number of values in the generator."""
+        return sum(math.prod(shape) for shape in self.shapes(plan, anatomy).values())
+
+    def as_static(self, plan: PromptPlan, anatomy: Anatomy) -> PromptPlan:
+        """Returns static prompts of about as many values: each side's, to half a prompt of every set."""
+        shapes, lengths = self.shapes(plan, anatomy), {}
+        for side, length in (("text", plan.text), ("visual", plan.visual)):
+            own = sum(math.prod(shape) for name, shape in shapes.items() if name.startswith(side))
+            sets, _, width = plan.shapes(anatomy).get(f"mmpt_{side}", (1, 0, 1))
+            lengths[side] = length + round(own / (sets * width))
+        return replace(plan, text=lengths["text"], visual=lengths["visual"])
 
 
 def plan_of(method: Any) -> PromptPlan:

@@ -100,6 +100,7 @@ SHOWN = {
     "prefix": 32 * 2 * 10 * 4096 + 4_198_400,
     "lora": 44_175_360,
     "adapter": 64 * (2 * 64 * 4096 + 64 + 4096) + 4_198_400,
+    "dynamic": 32 * 10 * 4096 + 23 * 20 * 1024 + 16 * (8192 + 1 + 32 * 4096 + 1024 + 1 + 23 * 1024) + 4_198_400,
     "full": 6_742_614_016,
 }
 """By hand, from the widths: 131,072 a textual prompt, 24,576 a visual one in all blocks, a projector of 4,198,400."""
