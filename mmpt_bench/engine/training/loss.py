@@ -67,6 +67,8 @@ class Ready:
     rows: list[Tokens]
     images: list[Encoded]
     """As the processor makes them, or a frozen tower's states of them."""
+    examples: tuple[Example, ...] = ()
+    """What they were made of."""
 
     @property
     def left_out(self) -> int:
@@ -129,7 +131,8 @@ class Losses:
         else:
             images = self._images.processed(examples)
         rows = self.backbone.tokens(prompts, targets, None, self.max_length, [image.text for image in images])
-        return Ready([chat.learnt(row, one.exchanges) for row, one in zip(rows, examples, strict=True)], images)
+        learnt = [chat.learnt(row, one.exchanges) for row, one in zip(rows, examples, strict=True)]
+        return Ready(learnt, images, tuple(examples))
 
     def compare(self, examples: Sequence[Example], trainable: Mapping[str, Tensor]) -> str:
         """Holds the shared way to the plain one on some examples, and takes the plain way from then on if they differ.

@@ -1,28 +1,73 @@
-"""What is added to the loss of answer tokens: penalties on parameters, divergence from an earlier state."""
+"""What is added to the loss of answer tokens: penalties on parameters, divergence from another state, a method's own.
+
+A term is what `objective(batch, outputs, context)` returns under its name, its weight in it, in nats summed over the
+answer tokens of a micro-batch. Streams, distillation and methods all add theirs in this way.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mmpt_bench.common.errors import RunFailed
 from mmpt_bench.data.examples import Corpus
 from mmpt_bench.engine.adapters.attachment import Handle
 from mmpt_bench.engine.models.backbone import Backbone
 from mmpt_bench.engine.training.loss import Losses, Ready
+from mmpt_bench.engine.training.masters import Masters
+from mmpt_bench.engine.training.memory import halved
 
 FISHER_EXAMPLES = 200
 """Examples whose gradients make a Fisher information."""
 State = Mapping[str, Tensor]
 
 
+@dataclass(frozen=True)
+class Batch:
+    """The answer tokens of a micro-batch."""
+
+    labels: Int[Tensor, " tokens"]
+    rows: Int[Tensor, " tokens"]
+    """Which example of the micro-batch each token is of."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the model made of a micro-batch."""
+
+    logits: Float[Tensor, "tokens words"]
+    """Of the answer tokens, in float32."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What else a term may look at."""
+
+    backbone: Backbone
+    parameters: Mapping[str, nn.Parameter]
+    """That are trained, by name. A penalty on them is multiplied by the number of tokens, to count once a step."""
+    given: Any = None
+    """What the term's `before` returned."""
+
+
 class Term:
     """A summand of the loss beside the cross-entropy of the answers; by default it adds nothing."""
 
     name = ""
+
+    def objective(self, batch: Batch, outputs: Outputs, context: Context) -> Mapping[str, Tensor]:
+        """Returns what is added to the loss of a micro-batch, by name: a sum over its answer tokens, in nats."""
+        found = self.of_tokens(outputs.logits, context.given)
+        return {} if found is None else {self.name: found}
+
+    def close(self) -> None:
+        """Ends what the term holds beside the model; called when the training ends."""
 
     def before(self, losses: Losses, ready: Ready, chosen: list[int]) -> Any:
         """Returns what `of_tokens` needs of a micro-batch, before the model computes it with gradients."""
@@ -37,6 +82,22 @@ class Term:
 
     def of_parameters(self, parameters: Mapping[str, nn.Parameter]) -> Tensor | None:
         """Returns the term of the trainable parameters, added once a step."""
+
+
+class OfMethod(Term):
+    """The terms of a method that has an `objective`."""
+
+    def __init__(self, method: Any) -> None:
+        """`method` is a `Method`."""
+        self._method = method
+
+    def objective(self, batch: Batch, outputs: Outputs, context: Context) -> Mapping[str, Tensor]:
+        """Returns the method's terms; RunFailed for one that is no single number."""
+        found: Mapping[str, Tensor] = self._method.objective(batch, outputs, context)
+        for name, value in found.items():
+            if not isinstance(value, Tensor) or value.dim():
+                raise RunFailed(f"`objective` of `{self._method.name}`: `{name}` is no tensor of one number")
+        return found
 
 
 class Ewc(Term):
@@ -128,3 +189,46 @@ def fisher(
     finally:
         losses.close()
     return {name: mean.cpu() for name, mean in total.items()}
+
+
+def backward(
+    losses: Losses, ready: Ready, masters: Masters, micro: int, terms: Sequence[Term] = ()
+) -> tuple[float, dict[str, float], int]:
+    """Returns (mean loss, added terms, micro-batch), leaving the batch's gradients; too little memory halves it.
+
+    The gradient is that of the whole batch's mean over answer tokens, however it is cut, and of the terms.
+    """
+    while True:
+        try:
+            total, tokens = 0.0, 0
+            added = {term.name: 0.0 for term in terms if term.name}
+            for chosen in losses.cut(ready, micro):
+                given = [term.before(losses, ready, chosen) for term in terms]
+                logits, labels = losses.answers(ready, chosen)
+                loss = functional.cross_entropy(logits, labels, reduction="sum")
+                total, tokens = total + loss.item(), tokens + len(labels)
+                batch = Batch(labels, _rows(ready, chosen).to(labels.device))
+                for term, known in zip(terms, given, strict=True):
+                    context = Context(losses.backbone, masters.by_name, known)
+                    for name, more in term.objective(batch, Outputs(logits), context).items():
+                        loss, added[name] = loss + more, added.get(name, 0.0) + more.item()
+                loss.backward()
+        except (MemoryError, RuntimeError) as error:
+            masters.zero_gradients()
+            micro = halved(micro, error, "one example a step")
+            continue
+        for parameter in masters.by_name.values():
+            if parameter.grad is not None:
+                parameter.grad /= tokens
+        added = {name: value / tokens for name, value in added.items()}
+        for term in terms:
+            if (penalty := term.of_parameters(masters.by_name)) is not None:
+                penalty.backward()
+                added[term.name] += penalty.item()
+        return total / tokens, added, micro
+
+
+def _rows(ready: Ready, chosen: Sequence[int]) -> Int[Tensor, " tokens"]:
+    """Returns which of the chosen examples each answer token is of."""
+    counts = [sum(last - first for first, last in ready.rows[i].replies) for i in chosen]
+    return torch.arange(len(chosen)).repeat_interleave(torch.tensor(counts))

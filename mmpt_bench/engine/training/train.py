@@ -6,7 +6,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from pathlib import Path
@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from mmpt_bench.common.errors import Interrupted, RunFailed
 from mmpt_bench.common.hashing import derive
@@ -23,7 +22,7 @@ from mmpt_bench.engine.adapters.attachment import Handle
 from mmpt_bench.engine.models.backbone import Backbone
 from mmpt_bench.engine.training.checkpoint import Checkpoints
 from mmpt_bench.engine.training.lora_update import updates_fused
-from mmpt_bench.engine.training.loss import Losses, Ready
+from mmpt_bench.engine.training.loss import Losses
 from mmpt_bench.engine.training.masters import Masters, state_dtype
 from mmpt_bench.engine.training.memory import (
     CpuClock,
@@ -34,7 +33,7 @@ from mmpt_bench.engine.training.memory import (
     shortage,
     steady_malloc,
 )
-from mmpt_bench.engine.training.objective import Term
+from mmpt_bench.engine.training.objective import Term, backward
 from mmpt_bench.engine.training.reached import Reached
 from mmpt_bench.records.budget import Budget
 from mmpt_bench.records.keys import check_precision
@@ -86,6 +85,8 @@ class Trained:
     """How many threads torch computed with, of every sitting: sums in another order are others in their last bits."""
     optimizer_state: str = ""
     """Precision of the optimizer's moments: "float32", whatever the model computes in."""
+    steps: int = 0
+    """Optimiser steps, those of earlier sittings too."""
     left_out: int = 0
     """Exchanges of conversations that stood behind `Budget.max_length`, each time that they were to be trained on."""
     process: ProcessCosts | None = None
@@ -166,7 +167,10 @@ def train(
     with (
         _training_mode(backbone, training.masters),
         closing(Losses(backbone, corpus.fingerprint, budget.max_length)) as losses,
+        ExitStack() as closed,
     ):
+        for term in terms:
+            closed.callback(term.close)
         batches = corpus.batches(config.seed, budget.steps, budget.batch_size, training.done)
         first = next(corpus.batches(config.seed, budget.steps, budget.batch_size, training.done), [])
         if why := _compared(losses, first[:2], handle.trainable):
@@ -227,7 +231,7 @@ class _Training:
         self.masters.zero_gradients()
         ready = losses.ready(examples)
         self._left_out += ready.left_out
-        loss, added, self._micro_batch = _backward(losses, ready, self.masters, self._micro_batch, self._terms)
+        loss, added, self._micro_batch = backward(losses, ready, self.masters, self._micro_batch, self._terms)
         self._reached.note()
         self._reached.judge(self.done + 1, budget.steps)
         norm = nn.utils.clip_grad_norm_(self.parameters, budget.max_grad_norm).item()
@@ -275,6 +279,7 @@ class _Training:
             self._micro_batch,
             self._threads,
             state_dtype(self._optimizer.state),
+            self.done,
             self._left_out,
             self._process_costs(),
         )
@@ -311,37 +316,3 @@ def _training_mode(backbone: Backbone, masters: Masters) -> Iterator[None]:
     finally:
         backbone.model.eval()
         masters.close()
-
-
-def _backward(
-    losses: Losses, ready: Ready, masters: Masters, micro: int, terms: Sequence[Term] = ()
-) -> tuple[float, dict[str, float], int]:
-    """Returns (mean loss, added terms, micro-batch), leaving the batch's gradients; too little memory halves it.
-
-    The gradient is that of the whole batch's mean over answer tokens, however it is cut, and of the terms.
-    """
-    while True:
-        try:
-            total, tokens, added = 0.0, 0, dict.fromkeys((term.name for term in terms), 0.0)
-            for chosen in losses.cut(ready, micro):
-                given = [term.before(losses, ready, chosen) for term in terms]
-                logits, labels = losses.answers(ready, chosen)
-                loss = functional.cross_entropy(logits, labels, reduction="sum")
-                total, tokens = total + loss.item(), tokens + len(labels)
-                for term, known in zip(terms, given, strict=True):
-                    if (more := term.of_tokens(logits, known)) is not None:
-                        loss, added[term.name] = loss + more, added[term.name] + more.item()
-                loss.backward()
-        except (MemoryError, RuntimeError) as error:
-            masters.zero_gradients()
-            micro = halved(micro, error, "one example a step")
-            continue
-        for parameter in masters.by_name.values():
-            if parameter.grad is not None:
-                parameter.grad /= tokens
-        added = {name: value / tokens for name, value in added.items()}
-        for term in terms:
-            if (penalty := term.of_parameters(masters.by_name)) is not None:
-                penalty.backward()
-                added[term.name] += penalty.item()
-        return total / tokens, added, micro
