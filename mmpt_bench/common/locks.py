@@ -12,7 +12,6 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -28,6 +27,9 @@ T = TypeVar("T")
 
 class Held(MachineError):
     """Another process holds the lock."""
+
+    told = ""
+    """What is waited for, and who holds it."""
 
 
 @contextlib.contextmanager
@@ -56,29 +58,60 @@ def held(
 
 
 def in_turn(
-    items: Iterable[T], lock: Callable[[T, float], AbstractContextManager[None]], wait_seconds: float
+    items: Iterable[T],
+    lock: Callable[[T], AbstractContextManager[None]],
+    wait_seconds: float,
+    ready: Callable[[T], bool] = lambda item: True,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> Iterator[tuple[T, AbstractContextManager[Any]]]:
-    """Yields each item with its lock, which is held until the caller leaves it; those that others hold come last.
+    """Yields each item with its lock, which is held until the caller leaves it.
+
+    Items that others hold, or that are not ready, are walked past and come back to, as often as it takes.
 
     Args:
         items: what is to be done.
-        lock: (item, seconds to wait) -> its lock, as `held` makes it.
-        wait_seconds: how long the last ones are waited for.
+        lock: item -> its lock, as `held` makes it; it does not wait.
+        wait_seconds: how long those that are left are waited for while none of them can be done.
+        ready: whether an item can be done now.
+        stopping: asked while others are waited for.
 
     Raises:
         Held: another process still holds one.
+        Interrupted: `stopping` said so.
     """
-    elsewhere: list[T] = []
-    for item, is_last_chance in chain(((each, False) for each in items), ((each, True) for each in elsewhere)):
-        stack = contextlib.ExitStack()
-        try:
-            stack.enter_context(lock(item, wait_seconds if is_last_chance else 0.0))
-        except Held:
-            if is_last_chance:
-                raise
-            elsewhere.append(item)
-            continue
-        yield item, stack
+    left, until, told = list(items), time.monotonic() + wait_seconds, ""
+    while left:
+        later: list[T] = []
+        fault: Held | None = None
+        for item in left:
+            stack = contextlib.ExitStack()
+            try:
+                if ready(item):
+                    stack.enter_context(lock(item))
+                    yield item, stack
+                    continue
+            except Held as error:
+                fault = error
+            later.append(item)
+        if len(later) < len(left):
+            until = time.monotonic() + wait_seconds
+        else:
+            told = _waited(fault, until, told, stopping)
+        left = later
+
+
+def _waited(fault: Held | None, until: float, told: str, stopping: Callable[[], bool]) -> str:
+    """Waits a moment for what others hold and returns who that is, which is logged where it is not `told` yet."""
+    if fault is None:
+        raise AssertionError("what is left waits for something that nobody does")
+    if time.monotonic() >= until:
+        raise fault
+    if stopping():
+        raise Interrupted(f"waiting for {fault.told}")
+    if fault.told != told:
+        log.warning("Waiting for %s.", fault.told)
+    time.sleep(POLL_SECONDS)
+    return fault.told
 
 
 def _claim(stream: BinaryIO, run: str, wait_seconds: float, stopping: Callable[[], bool]) -> None:
@@ -87,9 +120,11 @@ def _claim(stream: BinaryIO, run: str, wait_seconds: float, stopping: Callable[[
     while not _locked(stream, run):
         holder = _holder(stream)
         if time.monotonic() >= until:
-            raise Held(
+            fault = Held(
                 f"`{run}` is being done by {holder}. Wait for it, or end that process and run the command again."
             )
+            fault.told = f"`{run}`, which is held by {holder}"
+            raise fault
         if not told:
             log.warning("Waiting for `%s`, which is held by %s.", run, holder)
         told = True

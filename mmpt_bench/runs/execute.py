@@ -4,40 +4,49 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import datetime
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, MutableSet, Sequence
 from typing import TYPE_CHECKING
 
-from mmpt_bench.common.errors import BenchError, Interrupted, MachineError, RunFailed, UntrustedRecord
+from mmpt_bench.common.errors import BenchError, Interrupted, MachineError, RunFailed
 from mmpt_bench.common.hashing import content_key, derive
 from mmpt_bench.common.locks import LONGEST_WAIT, in_turn
 from mmpt_bench.data.images import BadImage
 from mmpt_bench.data.samples import Prediction
 from mmpt_bench.evaluation.scoring import scored
-from mmpt_bench.records import keys
-from mmpt_bench.records.environment import environment
 from mmpt_bench.records.record import Record
 from mmpt_bench.records.run_folder import RunFolder
 from mmpt_bench.records.store import Store
 from mmpt_bench.runs.bad_items import check_examples
 from mmpt_bench.runs.events import Reporter
 from mmpt_bench.runs.plan import Job, Plan
-from mmpt_bench.runs.training import Session, train_run
+from mmpt_bench.runs.session import Loaded, Session, base_record, failed, now
+from mmpt_bench.runs.training import train_run
 from mmpt_bench.sources.prepared import PreparedTask
 
 if TYPE_CHECKING:
     from mmpt_bench.engine.adapters.attachment import Handle
-    from mmpt_bench.engine.models.backbone import Backbone
 
 
 def execute(
-    plans: Sequence[Plan], store: Store, report: Reporter | None = None, stopping: Callable[[], bool] = lambda: False
+    plans: Sequence[Plan],
+    store: Store,
+    report: Reporter | None = None,
+    stopping: Callable[[], bool] = lambda: False,
+    tried: MutableSet[str] | None = None,
 ) -> Iterator[Record]:
     """Does what is still to be done and yields each record as it is written; failed runs and tasks are recorded too.
 
-    Runs that another process is doing are left for the end. What goes wrong with one run, and is no failure of its
-    training or evaluation, is said at once and raised when the other runs are done.
+    Runs that another process does are walked past and come back to, and so are stages of a stream whose earlier ones
+    another process does. What goes wrong with one run, and is no failure of its training or evaluation, is said at once
+    and raised when the other runs are done.
+
+    Args:
+        plans: what is to be done.
+        store: the results folder.
+        report: is told of every event.
+        stopping: asked after every step and batch.
+        tried: names of runs that were tried, shared with the other workers of the same command: none tries one again.
 
     Raises:
         Interrupted: `stopping` said so; everything done so far is on the disk.
@@ -45,52 +54,45 @@ def execute(
         MachineError: nothing can be written, or a run is held by a process that does not end.
         UntrustedRecord: the backbone's files changed while the run was planned, or an adapter is damaged.
     """
-    report = report or Reporter()
+    report, tried = report or Reporter(), set() if tried is None else tried
     faults: list[Exception] = []
     for plan in plans:
         if any(not job.trained and job.method.trains for job in plan.open):
             check_examples(plan.prepared.corpus)
-    for plan in plans:
-        if plan.open:
-            backbone = loaded_backbone(plan)
-            for said in backbone.decoding_said:
-                report.said(said)
-            yield from _all_of(Session(plan, store, backbone, report, stopping), faults)
+    loaded = Loaded(report)
+    items = [(Session(plan, store, loaded, report, stopping), job) for plan in plans for job in plan.open]
+    names = {job.recipe.run_name for _, job in items}
+
+    def lock(item: tuple[Session, Job]) -> contextlib.AbstractContextManager[None]:
+        return store.run(item[1].recipe.run_name).lock()
+
+    def ready(item: tuple[Session, Job]) -> bool:
+        before = names.intersection(item[1].recipe.stage.get("after", ()))
+        return all(name in tried or store.run(name).is_trained for name in before)
+
+    for (session, job), held in in_turn(items, lock, LONGEST_WAIT, ready, stopping):
+        with held:
+            if job.recipe.run_name not in tried:
+                yield from _tried(session, job, faults)
+                tried.add(job.recipe.run_name)
     if faults:
         raise faults[0]
 
 
-def loaded_backbone(plan: Plan) -> Backbone:
-    """Returns a plan's backbone; UntrustedRecord where its files changed meanwhile."""
-    from mmpt_bench.engine.models.backbone import load_backbone
-
-    request = plan.request
-    backbone = load_backbone(request.backbone, request.dtype, request.device, request.offline)
-    if backbone.fingerprint != plan.prepared.backbone_fingerprint:
-        raise UntrustedRecord(f"The files of backbone `{request.backbone}` changed while the run was planned.")
-    return backbone
-
-
-def _all_of(session: Session, faults: list[Exception]) -> Iterator[Record]:
-    """Does the runs of a plan."""
-
-    def lock(job: Job, wait_seconds: float) -> contextlib.AbstractContextManager[None]:
-        return session.store.run(job.recipe.run_name).lock(wait_seconds, session.stopping)
-
-    for job, held in in_turn(session.plan.open, lock, LONGEST_WAIT):
-        with held:
-            try:
-                for record in _run(session, job, session.store.run(job.recipe.run_name)):
-                    session.report.finished(record)
-                    yield record
-            except MachineError:
-                raise
-            except Exception as error:
-                what = str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
-                session.report.said(f"{job.label}, seed {job.recipe.seed}: {what[:500]}")
-                faults.append(error)
-                # Whatever went wrong may have left the model changed.
-                session.backbone = loaded_backbone(session.plan)
+def _tried(session: Session, job: Job, faults: list[Exception]) -> Iterator[Record]:
+    """Does a run, and keeps what goes wrong with it."""
+    session.loaded.of(session.plan)
+    try:
+        for record in _run(session, job, session.store.run(job.recipe.run_name)):
+            session.report.finished(record)
+            yield record
+    except MachineError:
+        raise
+    except Exception as error:
+        what = str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
+        session.report.said(f"{job.label}, seed {job.recipe.seed}: {what[:500]}")
+        faults.append(error)
+        session.loaded.drop()
 
 
 def _run(session: Session, job: Job, folder: RunFolder) -> Iterator[Record]:
@@ -110,13 +112,13 @@ def _run(session: Session, job: Job, folder: RunFolder) -> Iterator[Record]:
             handle = job.method.attach(session.backbone, derive(recipe.seed, "init"))
     except RunFailed as error:
         # Whatever was put in already is not known.
-        session.backbone = loaded_backbone(session.plan)
-        yield from _kept(folder, records, [_failed(_base_record(session, job), job, str(error))])
+        session.loaded.drop()
+        yield from _kept(folder, records, [failed(base_record(session, job), job, str(error))])
         return
     try:
         for note in handle.notes:
             session.report.said(f"{job.label}: {note}.")
-        base = _base_record(session, job, handle)
+        base = base_record(session, job, handle)
         made = _results(session, job, folder, handle, base, [tasks[name] for name in todo])
         yield from _kept(folder, records, made)
     finally:
@@ -136,14 +138,14 @@ def _results(
     """Yields the record of each task; one that cannot be asked fails alone, a training that fails takes all of them."""
     for item in todo:
         if item.faults:
-            yield _failed(base, job, f"{item.task.title}: {item.failure}", item)
+            yield failed(base, job, f"{item.task.title}: {item.failure}", item)
     todo = [item for item in todo if not item.faults]
     if not todo:
         return
     try:
         costs = train_run(session, job, folder, handle)
     except (RunFailed, BadImage) as error:
-        yield _failed(base, job, str(error))
+        yield failed(base, job, str(error))
         return
     trained = dataclasses.replace(
         base,
@@ -160,20 +162,7 @@ def _results(
         try:
             yield _evaluate(session, job, folder, trained, item)
         except (RunFailed, BadImage) as error:
-            yield _failed(trained, job, f"{item.task.title}: {error}", item)
-
-
-def _failed(base: Record, job: Job, reason: str, item: PreparedTask | None = None) -> Record:
-    """Returns the record of a training that failed, or of a task."""
-    name = "" if item is None else item.task.name
-    key = keys.failure_key(job.recipe.train_key, name)
-    failed = dataclasses.replace(base, eval_key=key, reason=reason, task=name, time=_now())
-    if item is None:
-        return failed
-    origin, fingerprint = item.rows.origin, item.rows.fingerprint
-    return dataclasses.replace(
-        failed, task_version=item.task.version, dataset=origin, data_fingerprint=fingerprint, limit=item.limit
-    )
+            yield failed(trained, job, f"{item.task.title}: {error}", item)
 
 
 def _evaluate(session: Session, job: Job, folder: RunFolder, base: Record, item: PreparedTask) -> Record:
@@ -208,7 +197,7 @@ def _evaluate(session: Session, job: Job, folder: RunFolder, base: Record, item:
         samples=session.store.write_samples(item.samples),
         eval_seconds=time.perf_counter() - began + sum(cache.spared for cache in caches),
         eval_others_cpu_seconds=others,
-        time=_now(),
+        time=now(),
         **scored(task, item.samples, predictions),
     )
 
@@ -235,46 +224,3 @@ def _answers(session: Session, job: Job, folder: RunFolder, item: PreparedTask) 
         if session.stopping() and len(answered) < total:
             raise Interrupted(f"{len(answered):,} of {total:,} questions of {task.title} are answered")
     return [answered[sample.id] for sample in item.samples]
-
-
-def _base_record(session: Session, job: Job, handle: Handle | None = None) -> Record:
-    """Returns what all records of a run share, as a failure without a reason; `handle` is None where none was made."""
-    import torch
-
-    from mmpt_bench.engine.adapters.saved import public_name
-
-    recipe, suite = job.recipe, session.plan.request.suite
-    return Record(
-        eval_key="",
-        train_key=recipe.train_key,
-        track=recipe.setting_key(suite),
-        suite=suite,
-        run=recipe.run_name,
-        method=recipe.method,
-        params=recipe.params,
-        changed=job.changed,
-        seed=recipe.seed,
-        backbone=public_name(recipe.backbone),
-        backbone_fingerprint=recipe.backbone_fingerprint,
-        corpus=recipe.corpus,
-        corpus_fingerprint=recipe.corpus_fingerprint,
-        budget=recipe.known_budget,
-        notes="; ".join(handle.notes) if handle else "",
-        dtype=recipe.dtype,
-        world_size=recipe.world_size,
-        method_fingerprint=recipe.method_fingerprint,
-        stage=recipe.stage,
-        learning_rate_source=job.rate_source,
-        task="",
-        status="failed",
-        reason="",
-        trainable=handle.size if handle else 0,
-        total=sum(p.numel() for p in session.backbone.model.parameters()),
-        environment=environment()
-        | {"device": session.backbone.device, "threads": int(torch.get_num_threads())}
-        | ({"decoding": decoding} if (decoding := session.backbone.decoding) else {}),
-    )
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")

@@ -3,36 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.common.hashing import file_sha256
 from mmpt_bench.records.run_folder import TENSORS, RunFolder
-from mmpt_bench.records.store import Store
-from mmpt_bench.runs.events import Reporter
 from mmpt_bench.runs.monitoring import Monitor
-from mmpt_bench.runs.plan import Job, Plan
+from mmpt_bench.runs.plan import Job
+from mmpt_bench.runs.session import Session
 from mmpt_bench.runs.stages import Reptile, begin, load_trained
 
 if TYPE_CHECKING:
     from mmpt_bench.engine.adapters.attachment import Handle
-    from mmpt_bench.engine.models.backbone import Backbone
     from mmpt_bench.engine.training.train import Step
 
 STEPS_A_WRITE = 25
 """Optimiser steps that are logged together."""
-
-
-@dataclass
-class Session:
-    """What all runs of a plan share."""
-
-    plan: Plan
-    store: Store
-    backbone: Backbone
-    report: Reporter
-    stopping: Callable[[], bool]
 
 
 def train_run(session: Session, job: Job, folder: RunFolder, handle: Handle) -> dict[str, Any]:

@@ -244,7 +244,7 @@ def tune(
             going.remove(of)
             yield session.choice(of, known)
         lost: set[str] = set()
-        for (of, rate, seed), lock in in_turn(todo, session.lock, LONGEST_WAIT):
+        for (of, rate, seed), lock in in_turn(todo, session.lock, LONGEST_WAIT, stopping=stopping):
             with lock:
                 try:
                     if of.search.key not in lost:
@@ -283,11 +283,11 @@ class _Session:
         """Returns the path of something that is kept while a trial is made."""
         return self.store.path(FOLDER, of.search.key, f"rate-{rate:g}-seed-{seed}", *names)
 
-    def lock(self, item: tuple[Sought, float, int], wait_seconds: float) -> AbstractContextManager[None]:
+    def lock(self, item: tuple[Sought, float, int]) -> AbstractContextManager[None]:
         """Holds a trial, which one process makes."""
         of, rate, seed = item
         what = f"the trial of {of.label} at {rate:g}, seed {seed}"
-        return held(self.path(of, rate, seed, "lock"), what, wait_seconds, self.stopping)
+        return held(self.path(of, rate, seed, "lock"), what)
 
     def make(self, of: Sought, rate: float, seed: int) -> None:
         """Makes and keeps a trial, or what of it no other process has made in the meantime."""

@@ -20,10 +20,11 @@ from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store
 from mmpt_bench.records.streams import Stream, Training, write
 from mmpt_bench.runs.events import Reporter
-from mmpt_bench.runs.execute import execute, loaded_backbone
+from mmpt_bench.runs.execute import execute
 from mmpt_bench.runs.options import FROZEN
 from mmpt_bench.runs.plan import Plan, plan
 from mmpt_bench.runs.request import Request
+from mmpt_bench.runs.session import loaded_backbone
 from mmpt_bench.runs.stages import JOINT, NEW, REPLAY, Strategy
 from mmpt_bench.sources.corpora import load_corpus
 from mmpt_bench.sources.prepared import Prepared

@@ -82,7 +82,7 @@ def test_each_of_200_runs_is_done_once_by_16_processes(tmp_path: Path) -> None:
     names = [f"run-{i}" for i in range(200)]
 
     def work() -> None:
-        for name, lock in in_turn(names, lambda name, seconds: store.run(name).lock(seconds), 60.0):
+        for name, lock in in_turn(names, lambda name: store.run(name).lock(), 60.0):
             with lock:
                 if not read_jsonl(store.run(name).path("train.jsonl")):
                     store.run(name).log_steps([{"step": 1, "process": os.getpid()}])
