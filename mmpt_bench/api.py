@@ -14,7 +14,7 @@ import dataclasses
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 from mmpt_bench.analysis import accept_search as accept_search
 from mmpt_bench.analysis import compare as compare
@@ -36,8 +36,8 @@ from mmpt_bench.report.results import Results
 from mmpt_bench.runs.events import Reporter
 from mmpt_bench.runs.experiment import read_experiment as read_experiment
 from mmpt_bench.runs.new_files import new as new
-from mmpt_bench.runs.option_texts import Names, column_names, comma_text, pairs
-from mmpt_bench.runs.options import Options, SearchOptions, make_request, requested
+from mmpt_bench.runs.option_texts import Names, column_names, comma_text
+from mmpt_bench.runs.options import Options, SearchOptions, requested
 from mmpt_bench.study.prompts import prompts as prompts
 from mmpt_bench.study.protocol import protocol as protocol
 
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from mmpt_bench.records.learning_rates import Choice
     from mmpt_bench.records.rate_trials import Trial
     from mmpt_bench.runs.estimate import PlanSummary
-    from mmpt_bench.runs.request import Request
     from mmpt_bench.study.ablation_tables import AblationResult
     from mmpt_bench.study.search import SearchPlan
 
@@ -66,6 +65,7 @@ def run(
     recipe: str | Path | None = None,
     base: bool = False,
     log_to: str | Sequence[str] = (),
+    workers: int | str = 1,
     reporter: Reporter | None = None,
     stopping: Stopping = _never,
     **options: Unpack[Options],
@@ -84,6 +84,7 @@ def run(
         recipe: a run's recipe.yaml, which is repeated exactly or refused.
         base: also evaluates the untuned base, `frozen`; the command does by default, a call does what it names.
         log_to: trackers that are told too: "wandb", "trackio", "tensorboard".
+        workers: who does the runs: a number of processes on this machine; see docs/scale.md.
         reporter: is told of every event.
         stopping: asked after every step and batch; `Interrupted` is raised when it says so, and all that was done is
             on the disk.
@@ -97,16 +98,18 @@ def run(
     A run that fails raises nothing: it is recorded with its reason, and in `results.failed`.
     """
     from mmpt_bench.interop.trackers import check_trackers, tracking
-    from mmpt_bench.runs.execute import execute
+    from mmpt_bench.runs.plan import plan_given
+    from mmpt_bench.runs.workers.backends import done_by
 
-    request, wanted = requested(method, tasks, (adapter, other_base), recipe, options, base)
+    given = (method, tasks, (adapter, other_base), recipe, options, base)
+    do, (request, _) = done_by(workers, plan_given, given), requested(*given)
     names, report = check_trackers(comma_text(log_to), request.offline), reporter or Reporter()
     store = Store(request.out)
     store.check_writable()
-    planned = _plan(request, store, wanted)
+    (planned,) = plan_given(given, store)
     report.planned([planned])
     with tracking(report, names, request.out, request.offline) as told:
-        made = tuple(execute([planned], store, told, stopping))
+        made = tuple(do([planned], store, told, stopping))
     return Results(request.out, made, tuple(job.recipe.run_name for job in planned.jobs), request.own_tasks)
 
 
@@ -125,24 +128,12 @@ def plan(
     mb.plan("all", "all", seeds=range(6)).cost.seconds
     """
     from mmpt_bench.runs.estimate import plan_summary
+    from mmpt_bench.runs.plan import plan_given
 
-    request, wanted = requested(method, tasks, (adapter, other_base), recipe, options, base)
-    check_can_write(request.out)
-    store = Store(request.out)
-    planned = _plan(request, store, wanted)
-    return plan_summary([planned], store)
-
-
-def _plan(request: Request, store: Store, wanted: Any) -> Any:
-    from mmpt_bench.runs.plan import plan as plan_runs
-    from mmpt_bench.runs.request import check_same
-
-    for entry in request.methods:
-        request.method_of(entry)
-    planned = plan_runs(request, store)
-    if wanted is not None:
-        check_same(wanted, planned.jobs[0].recipe)
-    return planned
+    given = (method, tasks, (adapter, other_base), recipe, options, base)
+    store = Store(requested(*given)[0].out)
+    check_can_write(store.root)
+    return plan_summary(plan_given(given, store), store)
 
 
 def ablate(
@@ -155,6 +146,7 @@ def ablate(
     budget_hours: float | None = None,
     command: str = "",
     only_plan: bool = False,
+    workers: int | str = 1,
     reporter: Reporter | None = None,
     stopping: Stopping = _never,
     **options: Unpack[Options],
@@ -174,6 +166,7 @@ def ablate(
         budget_hours: refuses what would take longer, by what recorded runs took.
         command: what makes the ablation again, for its table.
         only_plan: runs nothing.
+        workers: who does the runs, as in `run`.
         reporter: is told of every event, as in `run`.
         stopping: asked after every step and batch, as in `run`.
         options: as in `run`.
@@ -183,14 +176,13 @@ def ablate(
     """
     from mmpt_bench.figures.draw import write_ablation_figures
     from mmpt_bench.runs.estimate import plan_summary
-    from mmpt_bench.study.ablate import AblationRequest, plan_ablation, run_ablation
+    from mmpt_bench.runs.workers.backends import done_by
+    from mmpt_bench.study.ablate import ablation_asked, plan_ablation, plans_given, run_ablation
     from mmpt_bench.study.ablation_tables import AblationResult, write_ablation
-    from mmpt_bench.study.axes import split_sets
 
-    varied, fixed = split_sets(pairs(options.get("set", ())))
-    request = make_request(method, tasks, {**options, "set": fixed})
-    texts = {name.replace("_", "-"): comma_text(values) for name, values in (axes or {}).items()}  # type: ignore[arg-type]
-    asked = AblationRequest.of(request, texts, varied, comma_text(beside), one_at_a_time, budget_hours, command)
+    given = (method, tasks, axes, comma_text(beside), one_at_a_time, options)
+    do = done_by(workers, plans_given, given)
+    asked = ablation_asked(given, budget_hours, command)
     store = Store(asked.request.out)
     planned = plan_ablation(asked, store)
     points, seeds = [point.label for point in planned.ablation.all_points], asked.request.seeds
@@ -198,7 +190,7 @@ def ablate(
     result = AblationResult(planned.ablation.name, points, seeds, planned.n_runs, store.root, summary=found)
     if only_plan:
         return result
-    made = run_ablation(planned, store, reporter or Reporter(), stopping)
+    made = run_ablation(planned, store, reporter or Reporter(), stopping, do)
     known = task_catalog.built_in_tasks() | asked.request.own_tasks
     board = write_ablation(store, planned.ablation, known)
     drawn = write_ablation_figures(store, board, known, method_catalog.colors())
@@ -209,6 +201,7 @@ def ablate(
 def tune(
     method: Names = "all",
     *,
+    workers: int | str = 1,
     told: Callable[[str, Trial], None] = lambda label, trial: None,
     stopping: Stopping = _never,
     **options: Unpack[SearchOptions],
@@ -220,6 +213,7 @@ def tune(
 
     Args:
         method: names or files.
+        workers: who makes the trials, as in `run`.
         told: of each new trial, with what its method is called.
         stopping: as in `run`.
         options: see `SearchOptions`.
@@ -227,9 +221,15 @@ def tune(
     Raises:
         RequestError, MachineError: as `run` does.
     """
-    from mmpt_bench.study import search
+    from mmpt_bench.runs.workers.backends import count_of
+    from mmpt_bench.study.search import tune as tune_here
+    from mmpt_bench.study.search_workers import tune_in_processes
 
-    yield from search.tune(plan_tune(method, **options), told, stopping)
+    n, planned = count_of(workers), plan_tune(method, **options)
+    if n == 1:
+        yield from tune_here(planned, told, stopping)
+    else:
+        yield from tune_in_processes(n, (method, options), planned, told, stopping)
 
 
 def plan_tune(method: Names = "all", **options: Unpack[SearchOptions]) -> SearchPlan:

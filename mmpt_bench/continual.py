@@ -28,6 +28,7 @@ def stream(
     orders: int = 1,
     command: str = "",
     only_plan: bool = False,
+    workers: int | str = 1,
     reporter: Reporter | None = None,
     stopping: Callable[[], bool] = lambda: False,
     **options: Unpack[Options],
@@ -46,6 +47,7 @@ def stream(
         orders: so many orders of the tasks; the first is `order`.
         command: what makes the stream again, for its table.
         only_plan: runs nothing.
+        workers: who does the runs, as in `run`.
         reporter: is told of every event, as in `run`.
         stopping: asked after every step and batch, as in `run`.
         options: as in `run`; `steps` are those of a stage.
@@ -55,23 +57,19 @@ def stream(
     """
     from mmpt_bench.figures.draw import write_stream_figures
     from mmpt_bench.runs.estimate import plan_summary
-    from mmpt_bench.study.stream import StreamRequest, plan_stream, run_stream
+    from mmpt_bench.runs.workers.backends import done_by
+    from mmpt_bench.study.stream import plan_stream, plans_given, run_stream, stream_asked
     from mmpt_bench.study.stream_board import stream_boards
     from mmpt_bench.study.stream_tables import StreamResult, write_streams
 
-    request = make_request(method, tasks, options)
-    names = [text.strip() for text in comma_text(order).split(",") if text.strip()]
-    strategies = [text.strip() for text in comma_text(strategy).split(",") if text.strip()]
-    words = ["mmpt-bench", "stream", "--order", ",".join(names), "--method", comma_text(method)]
-    words += ["--strategy", ",".join(strategies), "--tasks", comma_text(tasks), "--orders", str(orders)]
-    told = command or f"{shlex.join(words)} (from Python, with options of its own)"
-    asked = StreamRequest.of(request, names, orders, strategies, told)
-    store = Store(request.out)
+    given = (order, method, strategy, tasks, orders, options)
+    do, asked = done_by(workers, plans_given, given), stream_asked(given, command)
+    store = Store(asked.request.out)
     planned = plan_stream(asked, store)
     if only_plan:
         return StreamResult(planned.stream, store.root, summary=plan_summary(planned.plans, store))
-    definition, made = run_stream(planned, store, reporter or Reporter(), stopping)
-    known = task_catalog.built_in_tasks() | request.own_tasks
+    definition, made = run_stream(planned, store, reporter or Reporter(), stopping, do)
+    known = task_catalog.built_in_tasks() | asked.request.own_tasks
     boards = stream_boards(store, known)
     write_streams(store, boards)
     (board,) = (each for each in boards if each.stream.name == definition.name)

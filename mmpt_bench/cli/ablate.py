@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mmpt_bench.cli.options import COLUMNS, JSON, OUT, budget_options, print_json, verbosity_options, words_again
+from mmpt_bench.cli.options import (
+    COLUMNS,
+    JSON,
+    OUT,
+    WORKERS,
+    budget_options,
+    print_json,
+    verbosity_options,
+    words_again,
+)
 from mmpt_bench.cli.plan_text import print_plan
 from mmpt_bench.cli.progress import running, say_drawn
 
@@ -18,7 +27,7 @@ if TYPE_CHECKING:
     from mmpt_bench.study.ablation_tables import AblationResult
 
 
-NO_SCORE = ("as_json", "only_plan", "out", "budget_hours", "offline", "verbosity", "eval_batch_size")
+NO_SCORE = ("as_json", "only_plan", "out", "budget_hours", "offline", "verbosity", "eval_batch_size", "workers")
 """Options that change no score of an ablation."""
 
 
@@ -62,6 +71,7 @@ def _axis_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--limit", type=click.IntRange(min=1), help="The first so many questions of each task: a trial.")
 @click.option("--plan", "only_plan", is_flag=True, help="Say what would run and how long; run nothing.")
 @COLUMNS
+@WORKERS
 @OUT
 @JSON
 @budget_options
@@ -86,7 +96,7 @@ def ablate(only_plan: bool, as_json: bool, verbosity: int, **options: Any) -> No
     else:
         options["backbone"] = axes["backbone"].split(",")[0].strip()
     command = shlex.join(words_again(click.get_current_context(), NO_SCORE))
-    with running(options["out"], verbosity) as (reporter, stop):
+    with running(options["out"], verbosity, options["workers"]) as (reporter, stop):
         result = api.ablate(
             **options, axes=axes, command=command, only_plan=only_plan, reporter=reporter, stopping=stop
         )

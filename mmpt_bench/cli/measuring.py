@@ -26,10 +26,10 @@ def one_process_a_run(context: click.Context, options: dict[str, Any]) -> int:
     from mmpt_bench import api
     from mmpt_bench.methods.method_catalog import find_methods
 
-    refuse_beside("measure-costs", "recipe", "adapter")
+    refuse_beside("measure-costs", "recipe", "adapter", "workers")
     asked = [word.strip() for word in options["method"].split(",") if word.strip()]
     words = {entry.name: entry.name if word == "all" else word for word in asked for entry in find_methods(word)}
-    planned = api.plan(**{name: value for name, value in options.items() if name != "log_to"})
+    planned = api.plan(**{name: value for name, value in options.items() if name not in ("log_to", "workers")})
     given, worst = words_again(context, NOT_HANDED_ON)[2:], 0
     with stopping() as stop:
         for row in planned.runs:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 LONG = 2000
 """Characters of a message."""
 QUIET, VERBOSE = -1, 1
+MANY = 64
+"""Runs under way together where a cluster does them."""
 
 
 def _label(job: Job) -> str:
@@ -37,15 +39,19 @@ def _label(job: Job) -> str:
 
 
 class _All:
-    """All runs of a command: which one is under way, and how long the rest may take."""
+    """All runs of a command: which are under way, and how long the rest may take."""
 
-    def __init__(self) -> None:
+    def __init__(self, at_once: int) -> None:
+        self.at_once = at_once
+        """Runs that may be under way together."""
         self.parts: dict[tuple[str, str], float] = {}
         """(run, task; empty for the training) -> its weight: what it took when the package was measured."""
         self.places: dict[str, int] = {}
         self.shares: dict[tuple[str, str], tuple[float, float]] = {}
         """What share of a part was done when it was first seen, and is done now."""
-        self.began, self.run, self.over = 0.0, "", set[str]()
+        self.began = 0.0
+        self.seen: list[str] = []
+        """Runs, those told of last behind the others."""
 
     def planned(self, plans: Sequence[Plan]) -> None:
         """Weighs every training and evaluation that is to be done."""
@@ -76,17 +82,17 @@ class _All:
         if run not in self.places:
             return ""
         self.began = self.began or now
-        if run != self.run:
-            # What failed is over too; a run that another process holds comes again.
-            self.over = (self.over | {self.run}) - {run}
-            self.run = run
+        if self.seen[-1:] != [run]:
+            self.seen = [*(name for name in self.seen if name != run), run]
         first, _ = self.shares.get((run, task), (share, share))
         self.shares[run, task] = first, share
         done = sum((now_done - before) * self.parts.get(key, 0.0) for key, (before, now_done) in self.shares.items())
+        # What failed is over too; a run that another process holds comes again.
+        over = set(self.seen[: -self.at_once])
         left = sum(
             weight * (1 - self.shares.get(key, (0.0, 0.0))[1])
             for key, weight in self.parts.items()
-            if key[0] not in self.over
+            if key[0] not in over
         )
         told = f"run {self.places[run]} of {len(self.places)}"
         return f"{told}, {duration((now - self.began) / done * left)} left for all" if done > 0 else told
@@ -115,13 +121,13 @@ class _Lines:
 
 
 class _Bars:
-    """One bar for the training or the task under way, and above it one for all runs."""
+    """A bar for each training or task under way, and one for all runs."""
 
     def __init__(self, bars: Progress, whole: _All) -> None:
-        self.bars, self.whole, self.current = bars, whole, ""
-        self.id: TaskID | None = None
+        self.bars, self.whole = bars, whole
+        self.shown: dict[str, tuple[TaskID, float, int]] = {}
+        """By what it says: the bar, when it began and where."""
         self.of_all: TaskID | None = None
-        self.began = (time.perf_counter(), 0)
 
     def _show(self, job: Job, task: str, total: int, done: int, note: str) -> None:
         from mmpt_bench.runs.estimate import duration
@@ -131,19 +137,18 @@ class _Bars:
         if told and self.of_all is None:
             self.of_all = self.bars.add_task("all runs", total=len(self.whole.places), note="")
         if self.of_all is not None:
-            place = self.whole.places[job.recipe.run_name]
-            self.bars.update(self.of_all, completed=place - 1, note=told.partition(", ")[2])
-        if label != self.current:
-            if self.id is not None:
-                self.bars.remove_task(self.id)
-            self.current, self.id = label, self.bars.add_task(label, total=total, note="")
-            self.began = (time.perf_counter(), done)
-        assert self.id is not None
-        began, first = self.began
+            n_over = max(0, len(self.whole.seen) - self.whole.at_once)
+            self.bars.update(self.of_all, completed=n_over, note=told.partition(", ")[2])
+        if label not in self.shown:
+            if len(self.shown) >= self.whole.at_once:
+                self.bars.remove_task(self.shown.pop(next(iter(self.shown)))[0])
+            self.shown[label] = self.bars.add_task(label, total=total, note=""), time.perf_counter(), done
+        # What was told of last is removed last.
+        bar, began, first = self.shown[label] = self.shown.pop(label)
         if first < done < total:
             seconds = (time.perf_counter() - began) / (done - first) * (total - done)
             note += f"{note and ', '}{duration(seconds)} left"
-        self.bars.update(self.id, completed=done, note=note)
+        self.bars.update(bar, completed=done, note=note)
 
     def train_step(self, job: Job, step: Any) -> None:
         self._show(job, "", job.recipe.budget.steps, step.step, f"loss {step.loss:.4f}")
@@ -153,18 +158,19 @@ class _Bars:
 
 
 @contextmanager
-def reporting(out: Path, verbosity: int = 0) -> Iterator[Reporter]:
+def reporting(out: Path, verbosity: int = 0, workers: str = "1") -> Iterator[Reporter]:
     """Yields the reporter that fits where stderr goes, and writes each event to the log in the results folder.
 
     Args:
         out: the results folder; nothing is made there before something is planned.
         verbosity: -1: scores and errors are not told on stderr; 1: every step is, and what the package logs.
+        workers: as `--workers` names them.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     from mmpt_bench.runs.events import Reporter
 
-    screen, whole = console_on(stderr=True), _All()
+    screen, whole = console_on(stderr=True), _All(max(1, int(workers)) if workers.isdecimal() else MANY)
     with logged(out, verbosity) as log:
 
         def say(text: str, level: int = logging.INFO) -> None:
@@ -206,9 +212,9 @@ def reporting(out: Path, verbosity: int = 0) -> Iterator[Reporter]:
 
 
 @contextmanager
-def running(out: Path, verbosity: int = 0) -> Iterator[tuple[Reporter, Callable[[], bool]]]:
+def running(out: Path, verbosity: int = 0, workers: str = "1") -> Iterator[tuple[Reporter, Callable[[], bool]]]:
     """Yields a reporter and what says whether to stop; what is interrupted inside ends the process with 130."""
-    with reporting(out, verbosity) as reporter, stopping() as stop:
+    with reporting(out, verbosity, workers) as reporter, stopping() as stop:
         try:
             yield reporter, stop
         except Interrupted as reason:

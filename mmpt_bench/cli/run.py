@@ -20,6 +20,7 @@ from mmpt_bench.cli.options import (
     JSON,
     OUT,
     PARSE,
+    WORKERS,
     WORLD,
     budget_options,
     command_on,
@@ -111,6 +112,7 @@ if TYPE_CHECKING:
     help="Each run in a process of its own, one after the other, so that its memory and time are its own; on an idle "
     "machine.",
 )
+@WORKERS
 @OUT
 @JSON
 @budget_options
@@ -152,14 +154,14 @@ def run(
         refuse_beside("smoke", "steps", "limit", "recipe")
         options |= {"steps": SMOKE_STEPS, "limit": SMOKE_LIMIT}
     if only_plan:
-        del options["log_to"]
+        del options["log_to"], options["workers"]
         print_plan(api.plan(**options), as_json)
         return
     if measure_costs and (code := one_process_a_run(context, options)):
         if code == FAILED:
             print_leaderboard(api.load_results(options["out"]).write_leaderboard(), "json" if as_json else "table")
         sys.exit(code)
-    with running(options["out"], verbosity) as (reporter, stop):
+    with running(options["out"], verbosity, options["workers"]) as (reporter, stop):
         results = api.run(**options, reporter=reporter, stopping=stop)
     _print(results, as_json, verbosity <= QUIET)
     if results.failed:

@@ -13,6 +13,7 @@ from mmpt_bench.cli.options import (
     COLUMNS,
     JSON,
     OUT,
+    WORKERS,
     budget_options,
     monitor_options,
     print_json,
@@ -25,7 +26,7 @@ from mmpt_bench.cli.progress import running, say_drawn
 if TYPE_CHECKING:
     from mmpt_bench.study.stream_tables import StreamResult
 
-NO_SCORE = ("as_json", "only_plan", "out", "offline", "verbosity", "eval_batch_size")
+NO_SCORE = ("as_json", "only_plan", "out", "offline", "verbosity", "eval_batch_size", "workers")
 """Options that change no score of a stream."""
 
 
@@ -49,6 +50,7 @@ NO_SCORE = ("as_json", "only_plan", "out", "offline", "verbosity", "eval_batch_s
 @click.option("--limit", type=click.IntRange(min=1), help="The first so many questions of each task: a trial.")
 @click.option("--plan", "only_plan", is_flag=True, help="Say what would run and how long; run nothing.")
 @COLUMNS
+@WORKERS
 @OUT
 @JSON
 @budget_options
@@ -68,7 +70,7 @@ def stream(only_plan: bool, as_json: bool, verbosity: int, **options: Any) -> No
 
     del options["train_data"]
     command = shlex.join(words_again(click.get_current_context(), NO_SCORE))
-    with running(options["out"], verbosity) as (reporter, stop):
+    with running(options["out"], verbosity, options["workers"]) as (reporter, stop):
         result = api.stream(**options, command=command, only_plan=only_plan, reporter=reporter, stopping=stop)
     if result.summary is not None:
         print_plan(result.summary, as_json, stream=result.stream.name, trainings=len(result.stream.trainings))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mmpt_bench.cli.log_file import logged
-from mmpt_bench.cli.options import BACKBONE, COLUMNS, IMAGES, OUT, budget_options, words_again
+from mmpt_bench.cli.options import BACKBONE, COLUMNS, IMAGES, OUT, WORKERS, budget_options, words_again
 from mmpt_bench.cli.progress import stopping
 from mmpt_bench.common.errors import Interrupted, RequestError
 from mmpt_bench.common.escaping import plain_text
@@ -72,6 +72,7 @@ if TYPE_CHECKING:
 @click.option("--data", type=click.Path(path_type=Path), help="Folder of real data in the hub's schema.")
 @IMAGES
 @COLUMNS
+@WORKERS
 @OUT
 @budget_options
 def tune(only_plan: bool, accept: bool, rounds: str, grid: str, **options: Any) -> None:
@@ -87,6 +88,7 @@ def tune(only_plan: bool, accept: bool, rounds: str, grid: str, **options: Any) 
         return
     asked = options | {"rounds": _numbers("rounds", rounds, int), "grid": _pair(grid)}
     if only_plan:
+        del asked["workers"]
         _print_plan(api.plan_tune(**asked))
         return
     choices: list[Choice] = []

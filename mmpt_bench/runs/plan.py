@@ -15,7 +15,8 @@ from mmpt_bench.records.keys import RATE
 from mmpt_bench.records.recipe import Recipe
 from mmpt_bench.records.run_folder import RunFolder
 from mmpt_bench.records.store import Store
-from mmpt_bench.runs.request import Request
+from mmpt_bench.runs.options import requested
+from mmpt_bench.runs.request import Request, check_same
 from mmpt_bench.sources.context import check_prompts_fit
 from mmpt_bench.sources.prepared import Prepared
 
@@ -66,6 +67,21 @@ class Plan:
 def plan(request: Request, store: Store, prepared: Prepared | None = None) -> Plan:
     """Returns the runs that a request names, in its order, with what of each is recorded already."""
     return plan_all([(request, prepared or request.prepare())], store)[0]
+
+
+def plan_given(given: Any, store: Store) -> list[Plan]:
+    """Returns the plan of what `requested` takes: a request as the user gave it; raises as that does, and as `plan`.
+
+    Raises:
+        RequestError: a recipe cannot be repeated here.
+    """
+    request, wanted = requested(*given)
+    for entry in request.methods:
+        request.method_of(entry)
+    made = plan(request, store)
+    if wanted is not None:
+        check_same(wanted, made.jobs[0].recipe)
+    return [made]
 
 
 def plan_all(asked: Sequence[tuple[Request, Prepared]], store: Store) -> list[Plan]:

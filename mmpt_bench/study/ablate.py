@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from mmpt_bench.common.entries import Entry
 from mmpt_bench.common.errors import RequestError
@@ -15,12 +16,15 @@ from mmpt_bench.records.store import Store
 from mmpt_bench.runs.estimate import estimate, how_long
 from mmpt_bench.runs.events import Reporter
 from mmpt_bench.runs.execute import execute
+from mmpt_bench.runs.option_texts import comma_text, pairs
+from mmpt_bench.runs.options import make_request
 from mmpt_bench.runs.plan import Job, Plan, plan, plan_all
 from mmpt_bench.runs.request import Request
+from mmpt_bench.runs.workers.backends import Do
 from mmpt_bench.sources.corpora import TrainData
 from mmpt_bench.sources.prepared import Prepared
 from mmpt_bench.sources.weights import check_backbone
-from mmpt_bench.study.axes import Axis, Setting, axes_of, combinations, label_of, name_of
+from mmpt_bench.study.axes import Axis, Setting, axes_of, combinations, label_of, name_of, split_sets
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,20 @@ class AblationPlan:
         return sum(len(each.jobs) for each in self.plans)
 
 
+def ablation_asked(given: Any, budget_hours: float | None = None, command: str = "") -> AblationRequest:
+    """Returns the request that `api.ablate` was given: (method, tasks, axes, beside, one_at_a_time, options)."""
+    method, tasks, axes, beside, one_at_a_time, options = given
+    varied, fixed = split_sets(pairs(options.get("set", ())))
+    request = make_request(method, tasks, {**options, "set": fixed})
+    texts = {name.replace("_", "-"): comma_text(values) for name, values in (axes or {}).items()}
+    return AblationRequest.of(request, texts, varied, beside, one_at_a_time, budget_hours, command)
+
+
+def plans_given(given: Any, store: Store) -> Sequence[Plan]:
+    """Returns the plans of what `ablation_asked` takes."""
+    return plan_ablation(ablation_asked(given), store).plans
+
+
 def plan_ablation(asked: AblationRequest, store: Store) -> AblationPlan:
     """Returns what an ablation needs; nothing is run or written.
 
@@ -96,13 +114,17 @@ def plan_ablation(asked: AblationRequest, store: Store) -> AblationPlan:
 
 
 def run_ablation(
-    planned: AblationPlan, store: Store, report: Reporter, stopping: Callable[[], bool] = lambda: False
+    planned: AblationPlan,
+    store: Store,
+    report: Reporter,
+    stopping: Callable[[], bool] = lambda: False,
+    do: Do = execute,
 ) -> list[Record]:
     """Does what is not yet recorded, keeps the ablation's definition, and returns the new records."""
     store.check_writable()
     report.planned(planned.plans)
     write(store, planned.ablation)
-    return list(execute(planned.plans, store, report, stopping))
+    return list(do(planned.plans, store, report, stopping))
 
 
 Place = tuple[Request, str, dict[str, Setting]]

@@ -148,7 +148,7 @@ def _said(
     planned: Plan, store: Store, asked: Mapping[str, Asked], report: Reporter, stopping: Callable[[], bool]
 ) -> Iterator[Said]:
     """Yields what each model said to each form; a model whose training failed says nothing."""
-    from mmpt_bench.runs.execute import loaded_backbone
+    from mmpt_bench.runs.session import loaded_backbone
 
     (item,) = planned.prepared.tasks.values()
     backbone = loaded_backbone(planned)

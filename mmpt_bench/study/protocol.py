@@ -154,7 +154,7 @@ def _of_run(
 
 
 def _backbone(planned: Plan) -> Any:
-    from mmpt_bench.runs.execute import loaded_backbone
+    from mmpt_bench.runs.session import loaded_backbone
 
     return loaded_backbone(planned)
 

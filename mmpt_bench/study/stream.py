@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -21,11 +23,13 @@ from mmpt_bench.records.store import Store
 from mmpt_bench.records.streams import Stream, Training, write
 from mmpt_bench.runs.events import Reporter
 from mmpt_bench.runs.execute import execute
-from mmpt_bench.runs.options import FROZEN
+from mmpt_bench.runs.option_texts import comma_text
+from mmpt_bench.runs.options import FROZEN, make_request
 from mmpt_bench.runs.plan import Plan, plan
 from mmpt_bench.runs.request import Request
 from mmpt_bench.runs.session import loaded_backbone
 from mmpt_bench.runs.stages import JOINT, NEW, REPLAY, Strategy
+from mmpt_bench.runs.workers.backends import Do
 from mmpt_bench.sources.corpora import load_corpus
 from mmpt_bench.sources.prepared import Prepared
 from mmpt_bench.study.stream_routes import make_routes
@@ -84,6 +88,23 @@ class StreamPlan:
     """The untuned model first, then stage by stage."""
     corpora: dict[str, Corpus]
     """Training data by task."""
+
+
+def stream_asked(given: Any, command: str = "") -> StreamRequest:
+    """Returns the request that `api.stream` was given: (order, method, strategy, tasks, orders, options)."""
+    order, method, strategy, tasks, n_orders, options = given
+    request = make_request(method, tasks, options)
+    names = [text.strip() for text in comma_text(order).split(",") if text.strip()]
+    strategies = [text.strip() for text in comma_text(strategy).split(",") if text.strip()]
+    words = ["mmpt-bench", "stream", "--order", ",".join(names), "--method", comma_text(method)]
+    words += ["--strategy", ",".join(strategies), "--tasks", comma_text(tasks), "--orders", str(n_orders)]
+    told = command or f"{shlex.join(words)} (from Python, with options of its own)"
+    return StreamRequest.of(request, names, n_orders, strategies, told)
+
+
+def plans_given(given: Any, store: Store) -> Sequence[Plan]:
+    """Returns the plans of what `stream_asked` takes."""
+    return plan_stream(stream_asked(given), store).plans
 
 
 def plan_stream(asked: StreamRequest, store: Store) -> StreamPlan:
@@ -179,13 +200,17 @@ def _searched(request: Request) -> str:
 
 
 def run_stream(
-    planned: StreamPlan, store: Store, report: Reporter, stopping: Callable[[], bool] = lambda: False
+    planned: StreamPlan,
+    store: Store,
+    report: Reporter,
+    stopping: Callable[[], bool] = lambda: False,
+    do: Do = execute,
 ) -> tuple[Stream, list[Record]]:
     """Does what is not yet recorded, keeps the stream's definition, and returns it with the new records."""
     store.check_writable()
     report.planned(planned.plans)
     stream = write(store, planned.stream)
-    made = list(execute(planned.plans, store, report, stopping))
+    made = list(do(planned.plans, store, report, stopping))
     if any(Strategy.of(one.strategy).kind == NEW for one in stream.trainings):
         first = planned.plans[0]
         make_routes(store, stream.name, lambda: loaded_backbone(first), planned.corpora, first.prepared, stopping)

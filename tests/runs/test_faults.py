@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import multiprocessing
 import os
@@ -13,14 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from mmpt_bench import api
 from mmpt_bench.common import locks
 from mmpt_bench.common.errors import Interrupted, MachineError, RequestError, UntrustedRecord
 from mmpt_bench.common.files import read_jsonl
 from mmpt_bench.common.locks import Held
-from mmpt_bench.embedded import mixture, suite
 from mmpt_bench.engine.adapters.attachment import Handle
 from mmpt_bench.engine.models import backbone as backbones
 from mmpt_bench.engine.training import train
@@ -30,6 +27,7 @@ from mmpt_bench.records.store import Store
 from mmpt_bench.runs.events import Reporter
 from support.disk import Disk
 from support.processes import in_child
+from support.small import make_small
 
 SIZE: dict[str, Any] = {"steps": 4, "batch_size": 2}
 SEARCH: dict[str, Any] = {"rounds": (1,), "grid": (1e-3, 3e-3)}
@@ -40,15 +38,7 @@ SEARCH: dict[str, Any] = {"rounds": (1,), "grid": (1e-3, 3e-3)}
 def small() -> Iterator[None]:
     """The embedded suite with few images, the backbone loaded once, and a checkpoint after each step."""
     with pytest.MonkeyPatch.context() as patch:
-        torch.set_num_threads(1)
-        patch.setattr(mixture, "CORPUS_SIZE", 32)
-        patch.setattr(mixture, "VALIDATION_SIZE", 4)
-        for task, n in {"mme": 1, "pope": 2, "vsr": 2, "snli_ve": 2, "cifar10": 20, "mnist": 6}.items():
-            patch.setitem(suite.N_IMAGES, task, n)
-        patch.setattr(backbones, "load_backbone", functools.cache(backbones.load_backbone))
-        patch.setattr(train, "CHECKPOINT_SECONDS", -1.0)
-        # Before any fork: weights are read by threads, and a forked child has none of its parent's.
-        backbones.load_backbone("embedded", "float32", None, False)
+        make_small(patch)
         yield
 
 

@@ -42,9 +42,8 @@ def _conditioned(backbone: Backbone, plan: PromptPlan, seed: int, made: Generato
     """Returns a bank whose prompts depend on the item; RequestError where they could not be right."""
     anatomy = backbone.anatomy
     if plan.visual and anatomy.layout == "packed":
-        title = FAMILIES[anatomy.family].title
         raise RequestError(
-            f"The tower of {title} has all images in one sequence, where prompts are the same for each: set "
+            f"The tower of {anatomy.title} has all images in one sequence, where prompts are the same for each: set "
             "`visual_length` to 0."
         )
     bank = ConditionedBank(anatomy, plan, seed, backbone.model.get_input_embeddings().weight, made)

@@ -1,0 +1,1 @@
+"""Runs shared out among processes: on one machine, on a Ray cluster, on Slurm."""

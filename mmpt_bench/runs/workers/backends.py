@@ -1,0 +1,49 @@
+"""What `--workers` names: who does the runs of a command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from mmpt_bench.common.errors import RequestError
+from mmpt_bench.records.record import Record
+from mmpt_bench.records.store import Store
+from mmpt_bench.runs.events import Reporter
+from mmpt_bench.runs.execute import execute
+from mmpt_bench.runs.plan import Plan
+
+Do = Callable[[Sequence[Plan], Store, Reporter, Callable[[], bool]], Iterator[Record]]
+"""As `execute`."""
+MOST = 512
+"""Processes on one machine."""
+
+
+def count_of(workers: int | str) -> int:
+    """Returns how many processes `--workers` names; RequestError for what it cannot be."""
+    text = str(workers).strip()
+    if text.isdecimal() and 1 <= int(text) <= MOST:
+        return int(text)
+    raise RequestError(f"`--workers {text[:40]}`: a number of processes from 1 to {MOST}.")
+
+
+def done_by(workers: int | str, replan: Callable[[Any, Store], Sequence[Plan]], request: Any) -> Do:
+    """Returns what does the plans of a command: this process, or workers, which plan anew what they are asked.
+
+    Args:
+        workers: 1 for this process.
+        replan: (request, store) -> the plans; a function at the top of a module.
+        request: plain values, as the command was given them.
+
+    Raises:
+        RequestError: no number of processes.
+    """
+    n = count_of(workers)
+    if n == 1:
+        return execute
+    from mmpt_bench.runs.workers.message import Asked
+    from mmpt_bench.runs.workers.processes import run_in_processes
+
+    def do(plans: Sequence[Plan], store: Store, report: Reporter, stopping: Callable[[], bool]) -> Iterator[Record]:
+        return run_in_processes(n, Asked(replan, request), plans, store, report, stopping)
+
+    return do
