@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from mmpt_bench.common.version import VERSION as __version__
 
 if TYPE_CHECKING:
+    from mmpt_bench.analysis import merge, verify
     from mmpt_bench.api import (
         Results,
         ablate,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from mmpt_bench.runs.events import Reporter
 
 _HOMES = {
+    "analysis": "merge verify",
     "api": "Results ablate check compare explain leaderboard load_results new plan prompts protocol "
     "read_experiment run score stream transfer tune write_figures write_report",
     "common.errors": "BenchError MachineError RequestError RunFailed UntrustedRecord",

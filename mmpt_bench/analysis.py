@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mmpt_bench.board.contrasts import Scope
     from mmpt_bench.figures.figure_data import Drawn, Missing
     from mmpt_bench.interop.answers.score import Scorecard
+    from mmpt_bench.records.merge import Merged
     from mmpt_bench.report.leaderboard import Leaderboard
     from mmpt_bench.report.write import Report
     from mmpt_bench.study.acceptance import Written
@@ -154,6 +155,35 @@ def write_report(
 
     target, folder = (None if path is None else Path(path) for path in (file, images))
     return write.write_report(results_folder(out), target, folder, task_catalog.built_in_tasks(), say)
+
+
+def merge(folders: Sequence[str | Path], out: str | Path) -> Merged:
+    """Copies what results folders hold into one; returns which runs were taken, and what contradicts itself.
+
+        mb.merge(["from-a", "from-b"], "mmpt-results").conflicts
+
+    A run is taken whole from one folder, or not at all: two trainings of it never meet in a row of a table.
+
+    Raises:
+        RequestError: a folder that is none, or is `out`.
+        MachineError: `out` cannot be written.
+    """
+    from mmpt_bench.records.merge import merge as merge_stores
+
+    return merge_stores([Path(each) for each in folders], Store(Path(out)))
+
+
+def verify(out: str | Path | None = None) -> list[str]:
+    """Returns a sentence for each thing in a results folder that is not what its hash says; nothing is written.
+
+    mb.verify("mmpt-results") == []
+
+    Raises:
+        RequestError: there is no such folder.
+    """
+    from mmpt_bench.records.verify import faults
+
+    return list(faults(Store(load_results(out).folder)))
 
 
 def accept_search(out: str | Path | None = None) -> Written:

@@ -19,6 +19,7 @@ from mmpt_bench.cli.export import export
 from mmpt_bench.cli.figures import figures
 from mmpt_bench.cli.leaderboard import leaderboard
 from mmpt_bench.cli.listings import ls, show
+from mmpt_bench.cli.merge import merge
 from mmpt_bench.cli.new import new
 from mmpt_bench.cli.pretrain import pretrain
 from mmpt_bench.cli.prompts import prompts
@@ -30,6 +31,7 @@ from mmpt_bench.cli.stream import stream
 from mmpt_bench.cli.streams import echo, open_streams
 from mmpt_bench.cli.transfer import transfer
 from mmpt_bench.cli.tune import tune
+from mmpt_bench.cli.verify import verify
 from mmpt_bench.common.errors import BenchError, MachineError, RequestError
 from mmpt_bench.common.escaping import plain_text
 from mmpt_bench.common.files import scrub
@@ -56,8 +58,8 @@ def cli() -> None:
 
 
 COMMANDS = (
-    ablate, check, compare, data, doctor, explain, export, figures, leaderboard, ls, new, pretrain, prompts,
-    protocol, report, run, score, show, stream, transfer, tune,
+    ablate, check, compare, data, doctor, explain, export, figures, leaderboard, ls, merge, new, pretrain, prompts,
+    protocol, report, run, score, show, stream, transfer, tune, verify,
 )  # fmt: skip
 SUMMARIES = {
     "ablate": "Vary settings of a method; see what changes.",
@@ -70,6 +72,7 @@ SUMMARIES = {
     "figures": "Draw every figure that can be drawn.",
     "leaderboard": "Rebuild and print the leaderboard.",
     "ls": "List tasks, methods, backbones or runs.",
+    "merge": "Make one results folder of several.",
     "new": "Write an experiment, task or method file.",
     "pretrain": "Rebuild or probe the embedded model.",
     "prompts": "Compare forms of prompts on a task.",
@@ -81,6 +84,7 @@ SUMMARIES = {
     "stream": "Learn tasks in turn; say what is lost.",
     "transfer": "Learn a task from what others taught.",
     "tune": "Search each method's learning rate.",
+    "verify": "Check that results are what they say.",
 }
 """What the list of commands says of each, on a line of its own."""
 for command in COMMANDS:

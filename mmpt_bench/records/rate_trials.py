@@ -65,6 +65,11 @@ class Trial:
     commit: str
     time: str
 
+    @property
+    def row(self) -> dict[str, Any]:
+        """Returns it as a line of a file holds it."""
+        return dataclasses.asdict(self)
+
 
 def read_trials(path: Path) -> list[Trial]:
     """Returns the trials of a file, without those that an earlier protocol made.

@@ -13,6 +13,7 @@ LATER: dict[str, Any] = {
     **{"n_read_otherwise": None, "n_reasoning": None, "n_unfinished": None, "threads": "", "optimizer_state": ""},
     **{"own_process": False, "cpu_seconds": None, "resident_bytes": None},
     **{"others_cpu_seconds": None, "eval_others_cpu_seconds": None, "stage": {}},
+    **{"adapter_sha256": "", "attempt": ""},
 }
 """Fields that records of earlier versions lack, and what is taken for them there."""
 
@@ -141,6 +142,10 @@ class Costs:
     eval_others_cpu_seconds: float | None = None
     """The same during the evaluation."""
     adapter_bytes: int = 0
+    adapter_sha256: str = ""
+    """SHA-256 of the adapter's tensors; empty where nothing was trained, and in older records."""
+    attempt: str = ""
+    """Names the training that made the adapter: two trainings of one run are two attempts. Empty as above."""
     threads: str = ""
     """How many threads the training computed with, as "1", or "1, 4" of two sittings; empty where it is not known.
     Those of the evaluation stand in `environment`."""

@@ -171,6 +171,7 @@ class RunFolder:
                 self.read_recipe()
             except RequestError as error:
                 raise UntrustedRecord(f"The recipe of `{self.name}` was edited: {error}") from error
+        check_unmixed(records)
         for record in records:
             if not record.answers_sha256:
                 continue
@@ -246,6 +247,21 @@ def _stands(record: Record, records: Sequence[Record]) -> bool:
     if record.status == "ok" or not known or (known[-1].reason, known[-1].data_fingerprint, known[-1].limit) != what:
         return False
     return not any(each.status == "ok" and each.time > known[-1].time for each in records)
+
+
+def check_unmixed(records: Sequence[Record]) -> None:
+    """Raises UntrustedRecord where results of one run are of several trainings: folders were copied over each other."""
+    first: dict[str, Record] = {}
+    for record in records:
+        if record.status != "ok" or not record.adapter_sha256:
+            continue
+        known = first.setdefault(record.run, record)
+        if known.adapter_sha256 != record.adapter_sha256:
+            raise UntrustedRecord(
+                f"Results of `{record.run}` are of two trainings: `{known.task}` of the adapter "
+                f"{known.adapter_sha256[:12]}, `{record.task}` of {record.adapter_sha256[:12]}. Delete the run's "
+                "folder and run it again; `mmpt-bench merge` takes a run whole."
+            )
 
 
 def summed(row: Mapping[str, Any]) -> dict[str, Any]:

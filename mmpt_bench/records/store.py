@@ -26,7 +26,7 @@ from mmpt_bench.data.images import LazyImage
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.evaluation.counting import INDEX_CHARACTERS, MAX_CHOICES
 from mmpt_bench.records.record import Record
-from mmpt_bench.records.run_folder import RECORDS, RunFolder, read_records, summed
+from mmpt_bench.records.run_folder import RECORDS, RunFolder, check_unmixed, read_records, summed
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -123,6 +123,12 @@ class Store:
                 if told is None:
                     raise
                 told(error)
+        try:
+            check_unmixed(list(found.values()))
+        except UntrustedRecord as error:
+            if told is None:
+                raise
+            told(error)
         return sorted(found.values(), key=lambda record: (record.run, record.task, record.eval_key))
 
     def publish(self) -> Path:

@@ -152,6 +152,8 @@ def _results(
         train_seconds=costs["seconds"],
         peak_bytes=costs["peak_bytes"],
         adapter_bytes=costs["adapter_bytes"],
+        adapter_sha256=costs.get("sha256", ""),
+        attempt=costs.get("attempt", ""),
         threads=", ".join(map(str, costs.get("threads", ()))),
         optimizer_state=costs.get("optimizer_state", ""),
         final_loss=costs["final_loss"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import uuid
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,7 @@ def train_run(session: Session, job: Job, folder: RunFolder, handle: Handle) -> 
     handle.let_go()
     tensors = part / TENSORS
     more |= {"adapter_bytes": tensors.stat().st_size, "sha256": file_sha256(tensors), "train_key": recipe.train_key}
+    more["attempt"] = uuid.uuid4().hex
     folder.finish_training(part, known := dataclasses.asdict(result) | more)
     return known
 

@@ -1,0 +1,37 @@
+"""`mmpt-bench verify`: whether a results folder is what its hashes say."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from mmpt_bench.cli.merge import UNTRUSTED
+from mmpt_bench.cli.options import JSON, print_json
+from mmpt_bench.cli.streams import echo
+
+
+@click.command()
+@click.argument("results", required=False, type=click.Path(path_type=Path))
+@JSON
+def verify(results: Path | None, as_json: bool) -> None:
+    """Check the hashes of adapters, answers, samples and records, and that each run is of one training.
+
+    RESULTS is a results folder; by default $MMPT_RESULTS, or mmpt-results. Nothing is written. Exit code 5 where
+    something cannot be trusted.
+
+    \b
+    mmpt-bench verify mmpt-results
+    """
+    from mmpt_bench import analysis
+
+    found = analysis.verify(results)
+    if as_json:
+        print_json(found)
+    else:
+        for text in found:
+            echo(text)
+        if not found:
+            echo("Everything is what its hash says.")
+    sys.exit(UNTRUSTED if found else 0)

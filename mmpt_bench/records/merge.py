@@ -1,0 +1,218 @@
+"""Results folders as one: a run is taken whole from one of them or not at all; what contradicts itself is listed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mmpt_bench.common.errors import RequestError, UntrustedRecord
+from mmpt_bench.common.files import append_jsonl, make_folder, scrub, sync, write_atomic
+from mmpt_bench.records import ablations, learning_rates, streams
+from mmpt_bench.records.rate_trials import TESTS, TRIALS, read_trials
+from mmpt_bench.records.record import Record
+from mmpt_bench.records.run_folder import RECORDS, RunFolder, read_records, summed
+from mmpt_bench.records.store import Store
+from mmpt_bench.records.verify import verified
+
+COSTS = {
+    "train_seconds", "eval_seconds", "peak_bytes", "own_process", "resident_bytes", "cpu_seconds",
+    "others_cpu_seconds", "eval_others_cpu_seconds", "time", "environment", "attempt", "answers_bytes",
+    "answers_sha256", "notes",
+}  # fmt: skip
+"""Fields in which two records of the same result may differ: when, where and how long."""
+
+
+@dataclass
+class Merged:
+    """What a merge did."""
+
+    taken: list[str] = field(default_factory=list)
+    """Runs that were copied, or whose published records were."""
+    same: int = 0
+    """Runs that the target had already, with as much or more."""
+    conflicts: list[str] = field(default_factory=list)
+    """What was left out, and why; each names both places."""
+
+
+@dataclass(frozen=True)
+class _Copy:
+    """A run as one folder has it."""
+
+    store: Store
+    name: str
+    records: tuple[Record, ...]
+    adapter: str
+    """SHA-256 of its tensors; empty where it has none."""
+    has_folder: bool
+
+    @property
+    def told(self) -> str:
+        """Returns where it is."""
+        return f"`{scrub(str(self.store.root))}`"
+
+    def covers(self, other: _Copy) -> bool:
+        """Returns whether this has all that another copy has, and the same where both have something."""
+        if other.adapter not in ("", self.adapter) or (other.has_folder and not self.has_folder):
+            return False
+        return all(self.results.get(key) == result for key, result in other.results.items())
+
+    @property
+    def results(self) -> dict[str, Mapping[str, object]]:
+        """Returns what came out, by key; what failed in one folder may have succeeded in another."""
+        return {record.eval_key: _result(record) for record in self.records if record.status == "ok"}
+
+
+def merge(sources: Sequence[Path], out: Store) -> Merged:
+    """Copies what results folders hold into one, which may hold some of it already.
+
+    Raises:
+        RequestError: a source that is no results folder, or is the target.
+        MachineError: the target cannot be written.
+    """
+    for path in sources:
+        if not path.is_dir():
+            raise RequestError(f"There is no results folder `{path}` to merge.")
+        if path.resolve() == out.root.resolve():
+            raise RequestError(f"`{path}` is what is merged into: name it with `--out` alone.")
+    out.check_writable()
+    stores, done = [out, *map(Store, sources)], Merged()
+    copies: dict[str, list[_Copy]] = {}
+    for store in stores:
+        for copy in _copies(store, done):
+            copies.setdefault(copy.name, []).append(copy)
+    for name, each in sorted(copies.items()):
+        best = next((copy for copy in each if all(copy.covers(other) for other in each)), None)
+        if best is None:
+            done.conflicts.append(_conflict(name, each))
+        elif best.store is out:
+            done.same += 1
+        else:
+            _take(best, out)
+            done.taken.append(name)
+    _definitions(stores, out, done)
+    _searches(stores, out, done)
+    return done
+
+
+def _copies(store: Store, done: Merged) -> Iterator[_Copy]:
+    """Yields the runs of a folder; what cannot be trusted is a conflict."""
+    published: dict[str, list[Record]] = {}
+    for record in read_records(store.path(RECORDS)):
+        published.setdefault(record.run, []).append(record)
+    for run in store.runs():
+        try:
+            known, own = run.training(), list(verified(run))
+        except UntrustedRecord as error:
+            done.conflicts.append(f"{_told(store)}: {error}")
+            published.pop(run.name, None)
+            continue
+        own_keys = {record.eval_key for record in own}
+        more = [record for record in published.pop(run.name, []) if record.eval_key not in own_keys]
+        yield _Copy(store, run.name, (*more, *own), "" if known is None else known["sha256"], True)
+    for name, records in published.items():
+        yield _Copy(store, name, tuple(records), _adapter(records), False)
+
+
+def _adapter(records: Sequence[Record]) -> str:
+    return next((record.adapter_sha256 for record in records if record.adapter_sha256), "")
+
+
+def _told(store: Store) -> str:
+    return f"`{scrub(str(store.root))}`"
+
+
+def _result(record: Record) -> Mapping[str, object]:
+    """Returns what a record says, without when, where and how long."""
+    return {name: value for name, value in record.row.items() if name not in COSTS}
+
+
+def _conflict(name: str, copies: Sequence[_Copy]) -> str:
+    """Returns in a sentence how copies of a run differ."""
+    first, other = next((a, b) for a in copies for b in copies if a is not b and not a.covers(b))
+    if "" not in (first.adapter, other.adapter) and first.adapter != other.adapter:
+        why = (
+            f"trained twice: the adapter is {first.adapter[:12]} in {first.told}, {other.adapter[:12]} in {other.told}"
+        )
+    else:
+        own, theirs = first.results, other.results
+        unlike = [theirs[key]["task"] for key in theirs if key in own and own[key] != theirs[key]]
+        what = f"another result on `{unlike[0]}`" if unlike else "results that the other has not"
+        why = f"each of {first.told} and {other.told} has {what}"
+    return f"`{name}`: {why}. Nothing of it was taken: delete one of the copies, or finish the run in one folder."
+
+
+def _take(copy: _Copy, out: Store) -> None:
+    """Copies a run, whole or not at all, with the samples that its records need."""
+    make_folder(out.path("samples"))
+    for name in sorted({record.samples for record in copy.records if record.samples}):
+        if not out.path("samples", f"{name}.jsonl").exists():
+            copy.store.read_samples(name)
+            write_atomic(out.path("samples", f"{name}.jsonl"), copy.store.path("samples", f"{name}.jsonl").read_bytes())
+    if not copy.has_folder:
+        append_jsonl(out.path(RECORDS), *(summed(record.row) for record in copy.records))
+        return
+    run = out.run(copy.name)
+    with run.lock():
+        _replace(copy.store.run(copy.name), run)
+        in_folder = {record.eval_key for record in run.records()}
+        for record in copy.records:
+            if record.eval_key not in in_folder:
+                run.append_record(record)
+
+
+def _replace(source: RunFolder, target: RunFolder) -> None:
+    """Puts a copy of a run's folder in the place of another; the lock file stays, it is held."""
+    part = target.root / "runs" / f".{target.name}.part"
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.copytree(source.path(), part, symlinks=True, ignore=shutil.ignore_patterns("lock", ".*.tmp"))
+    for path in part.rglob("*"):
+        if path.is_symlink():
+            shutil.rmtree(part)
+            raise UntrustedRecord(f"`{scrub(str(source.path()))}` holds a link, `{path.name}`: remove it.")
+        if path.is_file():
+            sync(path)
+    before = target.root / "runs" / f".{target.name}.before"
+    shutil.rmtree(before, ignore_errors=True)
+    os.replace(target.path(), before)
+    os.replace(part, target.path())
+    sync(target.root / "runs")
+    shutil.rmtree(before)
+
+
+def _definitions(stores: Sequence[Store], out: Store, done: Merged) -> None:
+    """Takes the definitions of ablations and streams; a stream's trainings come together."""
+    known = {each.name: each for each in ablations.read_all(out)}
+    for store in stores[1:]:
+        for ablation in ablations.read_all(store):
+            if ablation.name not in known:
+                ablations.write(out, known.setdefault(ablation.name, ablation))
+            elif known[ablation.name].all_points != ablation.all_points:
+                done.conflicts.append(f"The ablation `{ablation.name}` of {_told(store)} has other points: left out.")
+        for stream in streams.read_all(store):
+            streams.write(out, stream)
+
+
+def _searches(stores: Sequence[Store], out: Store, done: Merged) -> None:
+    """Takes trials of learning rates and choices that the target lacks."""
+    for name in (TRIALS, TESTS):
+        known = {(each.search.key, each.rate, each.seed): each for each in read_trials(out.path(name))}
+        for store in stores[1:]:
+            for trial in read_trials(store.path(name)):
+                before = known.setdefault((trial.search.key, trial.rate, trial.seed), trial)
+                if before is trial:
+                    append_jsonl(out.path(name), trial.row)
+                elif before.score != trial.score:
+                    told = f"{trial.search.method} at {trial.rate:g}, seed {trial.seed}"
+                    done.conflicts.append(f"The trial of {told} in {_told(store)} has another score: left out.")
+    chosen = {choice.search.key: choice for choice in learning_rates.read(out.path(learning_rates.FILE))}
+    n_before = len(chosen)
+    for store in stores[1:]:
+        for choice in learning_rates.read(store.path(learning_rates.FILE)):
+            if chosen.setdefault(choice.search.key, choice).curve != choice.curve:
+                told = f"The search of {choice.search.method} in {_told(store)} has another curve"
+                done.conflicts.append(f"{told}: left out.")
+    if len(chosen) > n_before:
+        write_atomic(out.path(learning_rates.FILE), learning_rates.dump(list(chosen.values())).encode())

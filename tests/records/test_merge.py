@@ -1,0 +1,189 @@
+"""Results folders that become one, and whether one is what its hashes say."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from mmpt_bench import analysis
+from mmpt_bench.common.errors import RequestError, UntrustedRecord
+from mmpt_bench.common.files import append_jsonl
+from mmpt_bench.common.hashing import file_sha256
+from mmpt_bench.data.samples import Prediction
+from mmpt_bench.records.rate_trials import TRIALS, Search, Trial
+from mmpt_bench.records.recipe import Recipe
+from mmpt_bench.records.run_folder import ADAPTER, TENSORS
+from mmpt_bench.records.store import Store
+from support.command import bench
+from support.synthetic import keep, recipe, record, samples, task
+
+TASKS = {name: task(name) for name in ("vsr", "pope")}
+
+
+def run_in(store: Store, made_by: Recipe, names: Sequence[str], weights: bytes = b"weights", right: str = "110") -> str:
+    """Adds a trained run with results on tasks; returns its name."""
+    run = store.run(made_by.run_name)
+    part = run.new_adapter()
+    part.mkdir(parents=True)
+    (part / TENSORS).write_bytes(weights)
+    sha256 = file_sha256(part / TENSORS)
+    run.write_recipe(made_by)
+    costs = {"seconds": 1.5, "peak_bytes": 2**20, "final_loss": 0.5, "adapter_bytes": len(weights), "sha256": sha256}
+    run.finish_training(part, costs)
+    for name in names:
+        run.append_predictions(name, "k", [Prediction("0", "yes", "yes", "yes", (-0.1, -2.0))])
+        written, digest = run.answers_written(name)
+        keep(store, record(store, TASKS[name], samples(12), right, made_by, adapter_sha256=sha256, attempt=sha256[:8],
+                           answers_bytes=written, answers_sha256=digest))  # fmt: skip
+    return run.name
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    found = [path for path in folder.rglob("*") if path.is_file() and path.name != "lock"]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> tuple[Store, Store]:
+    return Store(tmp_path / "a"), Store(tmp_path / "b")
+
+
+def test_runs_of_two_folders_stand_in_one_with_every_byte(two: tuple[Store, Store], tmp_path: Path) -> None:
+    a, b = two
+    names = [run_in(a, recipe(seed=0), ["vsr", "pope"]), run_in(b, recipe(seed=1), ["vsr"], b"others")]
+    before = [files(a.root), files(b.root)]
+    done = analysis.merge([a.root, b.root], tmp_path / "out")
+    assert (sorted(done.taken), done.same, done.conflicts) == (sorted(names), 0, [])
+    assert files(tmp_path / "out") == before[0] | before[1]
+    assert [files(a.root), files(b.root)] == before
+    assert analysis.verify(tmp_path / "out") == []
+    again = analysis.merge([a.root, b.root], tmp_path / "out")
+    assert (again.taken, again.same, again.conflicts) == ([], 2, [])
+
+
+def test_of_two_copies_the_one_that_has_all_of_the_other_is_taken(two: tuple[Store, Store], tmp_path: Path) -> None:
+    a, b = two
+    name = run_in(a, recipe(), ["vsr"])
+    run_in(b, recipe(), ["vsr", "pope"])
+    out = Store(tmp_path / "out")
+    analysis.merge([a.root], out.root)
+    done = analysis.merge([b.root], out.root)
+    assert (done.taken, done.conflicts) == ([name], [])
+    assert sorted(each.task for each in out.records()) == ["pope", "vsr"]
+
+
+def test_a_run_that_was_trained_twice_is_listed_with_both_places_and_never_mixed(
+    two: tuple[Store, Store], tmp_path: Path
+) -> None:
+    a, b = two
+    name = run_in(a, recipe(), ["vsr"], b"one training")
+    run_in(b, recipe(), ["pope"], b"another training")
+    kept = run_in(b, recipe(seed=1), ["pope"])
+    said = bench("merge", "a", "b", "--out", "out", cwd=tmp_path, code=5)
+    assert f"`{name}`: trained twice" in said.stderr
+    assert "`a`" in said.stderr
+    assert "`b`" in said.stderr
+    assert "1 run taken, 0 there already" in said.stdout
+    assert {each.run for each in Store(tmp_path / "out").records()} == {kept}
+
+
+@pytest.mark.parametrize(
+    ("of_b", "says"), [(("pope", "110"), "results that the other has not"), (("vsr", "100"), "another result on `vsr`")]
+)
+def test_copies_of_which_none_has_all_of_the_other_are_a_conflict(
+    of_b: tuple[str, str], says: str, two: tuple[Store, Store], tmp_path: Path
+) -> None:
+    a, b = two
+    run_in(a, recipe(), ["vsr"])
+    run_in(b, recipe(), [of_b[0]], right=of_b[1])
+    done = analysis.merge([a.root, b.root], tmp_path / "out")
+    assert done.taken == []
+    assert says in done.conflicts[0]
+
+
+def test_a_published_folder_without_runs_is_merged_too(two: tuple[Store, Store], tmp_path: Path) -> None:
+    a, b = two
+    first = run_in(a, recipe(), ["vsr", "pope"])
+    a.publish()
+    shutil.rmtree(a.root / "runs")
+    second = run_in(b, recipe(seed=1), ["vsr"])
+    out = Store(tmp_path / "out")
+    assert analysis.merge([a.root, b.root], out.root).conflicts == []
+    assert sorted((each.run, each.task) for each in out.records()) == sorted(
+        [(first, "pope"), (first, "vsr"), (second, "vsr")]
+    )
+
+
+def test_trials_come_together_and_one_with_another_score_is_listed(two: tuple[Store, Store], tmp_path: Path) -> None:
+    def trial(rate: float, score: float) -> Trial:
+        return Trial(Search("lora", {"r": 2}, "b", "c", {"steps": 3}), rate, 0, score, {}, "", 1.0, 1, "", "")
+
+    a, b = two
+    append_jsonl(a.path(TRIALS), trial(1e-3, 0.5).row, trial(3e-3, 0.6).row)
+    append_jsonl(b.path(TRIALS), trial(3e-3, 0.7).row, trial(1e-2, 0.8).row)
+    done = analysis.merge([a.root, b.root], tmp_path / "out")
+    lines = [json.loads(line) for line in (tmp_path / "out" / TRIALS).read_text().splitlines()]
+    assert [(line["rate"], line["score"]) for line in lines] == [(1e-3, 0.5), (3e-3, 0.6), (1e-2, 0.8)]
+    assert len(done.conflicts) == 1
+    assert "lora at 0.003, seed 0 in" in done.conflicts[0]
+
+
+def test_what_is_no_folder_or_the_target_itself_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with pytest.raises(RequestError, match="There is no results folder"):
+        analysis.merge([tmp_path / "none"], tmp_path / "out")
+    with pytest.raises(RequestError, match="is what is merged into"):
+        analysis.merge([tmp_path / "out"], tmp_path / "out")
+
+
+def test_folders_copied_over_each_other_are_refused_wherever_they_are_read(
+    two: tuple[Store, Store], tmp_path: Path
+) -> None:
+    a, b = two
+    name = run_in(a, recipe(), ["vsr"], b"one training")
+    run_in(b, recipe(), ["pope"], b"another training")
+    # As rsync does: the newer file in place of the older, the lines of records together.
+    records = [store.run(name).path("records.jsonl").read_bytes() for store in two]
+    shutil.copytree(b.root, a.root, dirs_exist_ok=True)
+    a.run(name).path("records.jsonl").write_bytes(b"".join(records))
+    with pytest.raises(UntrustedRecord, match=f"Results of `{name}` are of two trainings: `vsr` of the adapter"):
+        a.records()
+    said = bench("verify", "a", cwd=tmp_path, code=5)
+    assert "are of two trainings" in said.stdout
+
+
+@pytest.mark.parametrize("damage", ["adapter", "answers", "record", "samples"])
+def test_what_was_edited_is_told(damage: str, two: tuple[Store, Store], tmp_path: Path) -> None:
+    a, _ = two
+    run = a.run(run_in(a, recipe(), ["vsr"]))
+    path = {
+        "adapter": run.path(ADAPTER, TENSORS), "answers": run.path("vsr.jsonl"), "record": run.path("records.jsonl"),
+        "samples": next((a.root / "samples").iterdir()),
+    }[damage]  # fmt: skip
+    assert analysis.verify(a.root) == []
+    path.write_bytes(
+        path.read_bytes().replace(b"weights", b"w").replace(b'"yes"', b'"no"').replace(b'"n":12', b'"n":9')
+    )
+    (told,) = analysis.verify(a.root)
+    assert {"adapter": "is damaged: its hash differs", "answers": "were edited", "record": "cannot be trusted",
+            "samples": "was changed"}[damage] in told  # fmt: skip
+
+
+def test_results_of_another_adapter_than_the_one_that_lies_there_are_told(two: tuple[Store, Store]) -> None:
+    a, b = two
+    name = run_in(a, recipe(), ["vsr"], b"one training")
+    run_in(b, recipe(), [], b"another training")
+    shutil.rmtree(a.run(name).path(ADAPTER))
+    shutil.copytree(b.run(name).path(ADAPTER), a.run(name).path(ADAPTER))
+    (told,) = analysis.verify(a.root)
+    assert f"The results of `{name}` are of the adapter" in told
+
+
+def test_the_published_results_are_what_their_hashes_say() -> None:
+    from support.paths import ROOT
+
+    assert analysis.verify(ROOT / "results") == []
