@@ -19,6 +19,7 @@ from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store, published_folder
 from mmpt_bench.study.ablation_board import ablation_boards
 from mmpt_bench.study.comparison_text import ComparisonResult, sentence, threads_note
+from mmpt_bench.study.rerun import run_command
 
 RUN = ("mmpt-bench", "run")
 PUBLISHED = "published"
@@ -102,9 +103,9 @@ def _beside_published(
     for name in (name.partition(":")[2] for name in names if name.startswith(f"{PUBLISHED}:")):
         if not (label := _label(same.board, name)):
             known = [row.label for row in same.board.rows]
-            raise unknown_name(
-                "row of the published board", name, known, "`mmpt-bench leaderboard --published` shows them."
-            )
+            _check_one_row([same], name, f"{PUBLISHED}:")
+            hint = "`mmpt-bench leaderboard --published` shows them. Quote names that have spaces."
+            raise unknown_name("row of the published board", name, known, hint)
         wanted[label] = None
     moved = {label: f"{PUBLISHED}:{label}" for label in wanted}
     rows = [replace(row, label=moved[row.label]) for row in same.board.rows if row.label in moved]
@@ -146,15 +147,10 @@ def _resolved(
                 f"`{shlex.join([*RUN, '--method', 'all', '--out', str(store.root)])}` makes something."
             )
         lost = next((name for name in names if not any(_label(each.board, name) for each in boards)), "")
-        several = list(dict.fromkeys(row.label for each in boards for row in each.board.rows if row.method == lost))
-        if several:
-            told = ", ".join(f"`{label}`" for label in several)
-            raise RequestError(f"`{lost}` has several rows: {told}. Name one of them, in quotation marks.")
+        _check_one_row(boards, lost)
         if lost in method_catalog.method_entries():
-            tasks_there = ",".join(dict.fromkeys(c.task for each in boards for c in each.board.columns))
             raise RequestError(
-                f"`{lost}` has no finished run in `{store.root}`: "
-                f"`{shlex.join([*RUN, '--method', lost, '--tasks', tasks_there, '--out', str(store.root)])}` makes one."
+                f"`{lost}` has no finished run in `{store.root}`: `{_makes(lost, boards, names, store)}`."
             )
         if lost:
             raise unknown_name("method or run", lost, dict.fromkeys(known), "`mmpt-bench ls runs` lists what there is.")
@@ -165,6 +161,24 @@ def _resolved(
         told = "; ".join(f"`--setting {each.board.track}`: {each.board.title}" for each, _ in places)
         raise RequestError(f"Several boards hold {', '.join(names)}: say which one. {told}.")
     return places[0]
+
+
+def _check_one_row(boards: Sequence[Evidence], method: str, prefix: str = "") -> None:
+    """Raises RequestError for a method that has several rows."""
+    several = list(dict.fromkeys(row.label for each in boards for row in each.board.rows if row.method == method))
+    if several:
+        told = ", ".join(f'"{prefix}{label}"' for label in several)
+        raise RequestError(f"`{prefix}{method}` has several rows: {told}. Name one of them, in quotation marks.")
+
+
+def _makes(lost: str, boards: Sequence[Evidence], names: Sequence[str], store: Store) -> str:
+    """Returns the command that runs a method as the others were run: the first board that holds one of them."""
+    held = [each.board for each in boards if any(_label(each.board, name) for name in names)]
+    board = (held or [each.board for each in boards])[0]
+    rows = [row for row in board.rows if held and row.label in {_label(board, name) for name in names}] or board.rows
+    tasks = [c.task for c in board.columns if any(c.task in row.cells for row in rows)]
+    seeds = sorted({seed for row in rows for seed in row.seeds})
+    return run_command(board, store, [lost], tasks, seeds)
 
 
 def _holding(boards: Sequence[Evidence], names: Sequence[str], setting: str) -> list[tuple[Evidence, tuple[str, ...]]]:

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+LONGEST_LABEL = 15
+"""Characters of a label that is repeated in a narrow column."""
+
+
 @dataclass(frozen=True, repr=False)
 class ComparisonResult:
     """What is said of some rows of a board; a notebook shows the sentence and the table."""
@@ -214,9 +218,21 @@ def _differences_tables(answer: ComparisonResult) -> list[Table]:
             numbers.p_value(each.p_holm),
             numbers.NOTHING if each.on_board is None else numbers.p_value(each.on_board.p_adjusted),
             numbers.NOTHING if each.detectable is None else _amount(each.detectable, each, answer.board),
-            rich_text(each.better or "not significant"),
+            rich_text(better_text(each.first, each.better)),
         )
     return list(made.values())
+
+
+def better_text(first: str, better: str | None) -> str:
+    """Returns which of a pair is better, for a narrow column: its label, or where that is long, its place in the pair.
+
+    Args:
+        first: the label of the first of the pair.
+        better: the label of the better one; None where the two are not significantly different.
+    """
+    if better is None:
+        return "not significant"
+    return better if len(better) <= LONGEST_LABEL else ("the first" if better == first else "the second")
 
 
 def _on(each: Contrast, board: Board) -> str:

@@ -36,7 +36,7 @@ from mmpt_bench.records.store import Store
 from mmpt_bench.report import audit, drawings, write
 from mmpt_bench.report.content import Content, gather
 from mmpt_bench.report.questions import Asked
-from mmpt_bench.report.rerun import run_command
+from mmpt_bench.study.rerun import run_command
 from support.command import bench
 from support.pages import HEADINGS, Element, parsed
 from support.paths import ROOT

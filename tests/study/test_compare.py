@@ -13,6 +13,7 @@ from rich.console import Console
 
 from mmpt_bench.board.from_records import evidence
 from mmpt_bench.common.errors import RequestError
+from mmpt_bench.records.budget import Budget
 from mmpt_bench.records.store import Store
 from mmpt_bench.stats.differences import detectable_by_seeds, method_difference
 from mmpt_bench.stats.resampling import resample
@@ -141,8 +142,32 @@ def test_methods_without_two_common_seeds_are_refused_at_method_scope(tmp_path: 
 
 def test_a_method_that_was_not_run_is_said_with_the_command_that_runs_it(tmp_path: Path) -> None:
     store = filled(tmp_path, 1, {"lora": GOOD})
-    with pytest.raises(RequestError, match=r"`vpt` has no finished run in .*`mmpt-bench run --method vpt --tasks "):
+    with pytest.raises(RequestError, match=r"`vpt` has no finished run in .*: `mmpt-bench run --method vpt --tasks "):
         answer_to(store, ["lora", "vpt"], TASKS, n_resamples=20)
+
+
+def test_the_suggested_command_repeats_the_conditions_of_what_is_recorded(tmp_path: Path) -> None:
+    store, by = store_in(tmp_path), recipe("lora", 3, budget=Budget(steps=7, batch_size=4))
+    keep(store, record(store, TASKS["colours"], ASKED, GOOD, by, limit=60))
+    with pytest.raises(RequestError) as raised:
+        answer_to(store, ["lora", "vpt"], TASKS, n_resamples=20)
+    command = str(raised.value).partition(": `")[2]
+    told = "mmpt-bench run --method vpt --tasks colours --seeds 3 --steps 7 --batch-size 4 --backbone tiny"
+    assert command.startswith(told)
+    assert " --limit 60" in command
+
+
+@pytest.mark.parametrize("better", [0, 1])
+def test_long_labels_keep_a_row_of_the_comparison_on_one_line_in_80_columns(tmp_path: Path, better: int) -> None:
+    store, labels = store_in(tmp_path), ["lora (placement=attention)", "lora (placement=mlp)"]
+    for i, label in enumerate(labels):
+        for seed in range(6):
+            by = recipe("lora", seed, {"placement": label[16:-1], "train_projector": False})
+            keep(store, record(store, TASKS["colours"], ASKED, GOOD if i == better else BAD, by))
+    console = Console(width=80, file=io.StringIO(), record=True)
+    console.print(tables(answer_to(store, labels, TASKS, n_resamples=50))[0])
+    (line,) = (line for line in console.export_text().splitlines() if line.strip().startswith("Colours"))
+    assert line.rstrip().endswith(("the first", "the second")[better])
 
 
 def test_an_empty_folder_is_said_with_what_makes_records(tmp_path: Path) -> None:
@@ -213,8 +238,11 @@ def test_a_method_with_several_rows_is_asked_for_by_the_label_of_one(tmp_path: P
     for rank in (2, 16):
         by = recipe("lora", 0, {"learning_rate": 1 / rank, "r": rank})
         keep(store, record(store, TASKS["colours"], ASKED, GOOD, by))
-    with pytest.raises(RequestError, match=r"`lora` has several rows: `lora \(r=16\)`, `lora \(r=2\)`\. Name one"):
+    said = r'has several rows: "{0}lora \(r=16\)", "{0}lora \(r=2\)"\. Name one of them, in quotation marks'
+    with pytest.raises(RequestError, match="`lora` " + said.format("")):
         answer_to(store, ["lora", "mmpt"], TASKS, n_resamples=200)
+    with pytest.raises(RequestError, match="`published:lora` " + said.format("published:")):
+        answer_to(store, ["mmpt", "published:lora"], TASKS, n_resamples=50, published=store)
     answer = answer_to(store, ["lora (r=2)", "mmpt"], TASKS, n_resamples=200)
     assert "lora (r=2)" in answer.sentence
 
