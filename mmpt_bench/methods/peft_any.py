@@ -34,7 +34,6 @@ REFUSED = {
     "ADALORA": "its ranks move by calls of its own during training, which a common budget does not make",
     "XLORA": "it mixes adapters that are trained already",
     "POLY": "it needs a task for each example",
-    "OSF": "it changes the base's own weights",
     "TRAINABLE_TOKENS": "it trains embeddings of named tokens, of which a benchmark has none",
     "SHADOW": "it runs a second model beside the base",
     "MMPT": "it is a method here: `mmpt`",

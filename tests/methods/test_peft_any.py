@@ -32,7 +32,7 @@ from support.tiny import ANSWERS, QUESTIONS, pictures, tiny_backbone
 
 torch.set_num_threads(1)
 RUN = sorted(str(kind.value) for kind in PEFT_TYPE_TO_CONFIG_MAPPING if kind.value not in REFUSED)
-QUICK = ("VERA", "IA3")
+QUICK = ("OSF", "VERA", "IA3")
 
 
 @pytest.fixture(scope="module")
