@@ -197,7 +197,7 @@ def explain(
     runs: Names,
     tasks: Names = "mme",
     *,
-    maps: Names = "rollout,relevancy,grad,grad-input,ig,loo,attention,random",
+    maps: Names = "",
     limit: int = 100,
     data: str | Path | None = None,
     world: str = "shifted",
@@ -216,7 +216,7 @@ def explain(
     Args:
         runs: names of runs, or how they begin; runs of one variant are seeds of one row.
         tasks: whose questions are explained.
-        maps: see docs/explain.md.
+        maps: "rollout", "grad", ...: see docs/explain.md; by default all that can be made here.
         limit: questions a task.
         data: folder of real data; by default the embedded suite where the runs are on the embedded model.
         world: of the embedded suite.

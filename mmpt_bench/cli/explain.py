@@ -20,9 +20,9 @@ NO_SCORE = ("as_json", "out", "offline", "verbosity", "device")
 @click.option("--tasks", default="mme", show_default=True, help="Whose questions are explained: names or files.")
 @click.option(
     "--maps",
-    default="rollout,relevancy,grad,grad-input,ig,loo,attention,random",
-    show_default=True,
-    help="Kinds of maps, comma-separated; random is always among them.",
+    default="",
+    help="rollout, relevancy, grad, grad-input, ig, loo, attention; comma-separated. By default all; random is always "
+    "among them.",
 )
 @click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="Questions a task.")
 @click.option("--data", type=click.Path(path_type=Path), help="Folder of real data in the hub's schema.")

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 FOLDER = "explain"
 MAPS = ("rollout", "relevancy", "grad", "grad-input", "ig", "loo", "attention", "random")
 LIMIT = 100
+NO_CAPTUM = "`ig` is left out: it needs captum, `pip install 'mmpt-bench[explain]'`."
 TOLD_EVERY = 25
 """Questions."""
 Said = Callable[[str], None]
@@ -44,7 +45,8 @@ class ExplainRequest:
     runs: tuple[str, ...]
     """Names of runs, or beginnings of names."""
     tasks: tuple[Entry, ...]
-    maps: tuple[str, ...] = MAPS
+    maps: tuple[str, ...] = ()
+    """Names of `MAPS`; empty: all that can be made here."""
     limit: int = LIMIT
     """Questions a task."""
     data: Path | None = None
@@ -164,7 +166,8 @@ def explain_runs(
         )
     key = content_key([canonical_json([r.runs for r in rows]), [i.image for i in items], maps, request.limit], 8)
     name = f"{'-'.join(dict.fromkeys(r[0].method for r in variants.values()))}-{key}"
-    notes = _notes(rows)
+    left_out = [] if request.maps or "ig" in maps else [NO_CAPTUM]
+    notes = (*_notes(rows), *left_out)
     return ExplainResult(name, store.root, tuple(items), tuple(rows), maps, request.command, notes=notes)
 
 
@@ -251,9 +254,14 @@ def _labels(variants: Sequence[Recipe]) -> list[str]:
 
 
 def _known_maps(names: Sequence[str]) -> tuple[str, ...]:
-    """Returns the maps, each once, `random` among them; RequestError for an unknown one."""
-    from mmpt_bench.engine.explain.maps import check_captum
+    """Returns the maps, each once, `random` among them; without names, all, and `ig` where captum is installed.
 
+    Raises RequestError for an unknown map, MachineError for `ig` without captum.
+    """
+    from mmpt_bench.engine.explain.maps import check_captum, has_captum
+
+    if not names:
+        return tuple(name for name in MAPS if name != "ig" or has_captum())
     for name in names:
         if name not in MAPS:
             raise unknown_name("map", name, MAPS)

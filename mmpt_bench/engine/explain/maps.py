@@ -88,12 +88,16 @@ def integrated_gradients(
     return values
 
 
+def has_captum() -> bool:
+    """Returns whether captum is installed, which the map `ig` needs."""
+    return importlib.util.find_spec("captum") is not None
+
+
 def check_captum() -> None:
     """Raises MachineError where captum is not installed."""
-    if importlib.util.find_spec("captum") is None:
+    if not has_captum():
         raise MachineError(
-            "The map `ig` needs captum: `pip install 'mmpt-bench[explain]'`. Or leave it out: "
-            "`--maps rollout,relevancy,grad,grad-input,loo,attention,random`."
+            "The map `ig` needs captum: `pip install 'mmpt-bench[explain]'`. Or leave `ig` out of `--maps`."
         )
 
 
