@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from mmpt_bench.evaluation.forms import PromptForm
 from mmpt_bench.stats.differences import holm
 from mmpt_bench.study.prompt_board import Said, prompt_rows
 from mmpt_bench.study.prompt_tables import FOLDER, PromptResult, prompts_md
+from support.command import bench
 from support.synthetic import samples, task
 
 OWN = '''"""Plain images: which color?"""
@@ -156,6 +158,32 @@ def test_tables_are_written_for_programs_and_people(made: PromptResult) -> None:
     assert len(made.table) == 3
     assert set(made.orders["order"]) == {1, 2}
     assert "| frozen | the same |" in prompts_md(made).decode()
+
+
+def test_trained_models_are_asked_with_their_own_adapters(tmp_path: Path) -> None:
+    quick: dict[str, Any] = {"steps": 3, "batch_size": 4, "limit": 8, "set": ["lora.r=2", "lora.learning_rate=0.05"]}
+    made = mb.prompts("vsr", "frozen,lora", "plain,if-then", orders=2, seeds=[0, 1], out=tmp_path, **quick)
+    assert [(row.method, row.form, row.seeds) for row in made.rows] == [
+        ("frozen", "plain", ()), ("frozen", "if-then", ()), ("lora", "plain", (0, 1)), ("lora", "if-then", (0, 1)),
+    ]  # fmt: skip
+    logprobs = []
+    for kept in sorted(tmp_path.glob("runs/*/prompts-vsr.jsonl")):
+        rows = {row["key"]: row["logprobs"] for row in map(json.loads, kept.open())}
+        logprobs.append([rows[key] for key in sorted(rows)])
+    # One model each: what they say to the same prompts is their own.
+    assert len(logprobs) == 3
+    assert logprobs[0] != logprobs[1] != logprobs[2]
+    assert {len(each) for each in logprobs} == {8 * 2 * 2}
+
+
+@pytest.mark.slow
+def test_the_command_prints_a_table_for_people_and_json_for_programs(tmp_path: Path) -> None:
+    words = ["prompts", "vsr", "--method", "frozen", "--forms", "plain,no-options", "--limit", "4", "--out", "o"]
+    said = bench(*words, cwd=tmp_path)
+    assert "Prompt forms on VSR" in said.stdout
+    assert max(map(len, said.stdout.splitlines())) <= 80
+    rows = json.loads(bench(*words, "--json", cwd=tmp_path).stdout)["rows"]
+    assert [(row["form"], row["compared_with"]) for row in rows] == [("plain", None), ("no-options", "plain")]
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from mmpt_bench.data.images import LazyImage
 from mmpt_bench.evaluation.protocols import SEVEN, Item
 from mmpt_bench.study.protocol_board import Answered, ProtocolRow, protocol_rows
 from mmpt_bench.study.protocol_tables import FOLDER, ProtocolResult, protocol_md
+from support.command import bench
 
 
 def items(n: int, group: str = "", targets: tuple[str, ...] = ("yes", "no")) -> tuple[Item, ...]:
@@ -172,6 +173,26 @@ def test_without_the_authors_items_the_table_says_so(tmp_path: Path) -> None:
     assert "Not the paper's items" in protocol_md(made).decode()
     assert "cifar_100" in made.missing
     assert set(SEVEN["POPE"]) <= set(made.missing)
+
+
+def test_a_trained_method_is_asked_with_its_adapter(folder: Path, tmp_path: Path) -> None:
+    quick: dict[str, Any] = {"steps": 3, "batch_size": 4, "set": ["lora.r=2", "lora.learning_rate=0.05"]}
+    mb.run("lora", "vsr", out=tmp_path, limit=4, **quick)
+    made = mb.protocol("mixlora", "frozen,lora", "mnist", items=folder, out=tmp_path, **quick)
+    assert [(row.method, row.seeds, row.n) for row in made.rows] == [("frozen", (), 6), ("lora", (0,), 6)]
+    with pytest.raises(RequestError, match="`lora`, seed 1, is not trained"):
+        mb.protocol("mixlora", "lora", "mnist", items=folder, out=tmp_path, seeds=[0, 1], **quick)
+
+
+@pytest.mark.slow
+def test_the_command_says_whose_items_it_asked(folder: Path, tmp_path: Path) -> None:
+    words = ("protocol", "mrt", "--method", "frozen", "--tasks", "mnist", "--out", "o")
+    said = bench(*words, "--items", str(folder), cwd=tmp_path)
+    assert "nobody has verified" in said.stdout
+    assert "No MMAvg: text_vqa" in said.stdout
+    assert json.loads(bench(*words, "--limit", "2", "--json", cwd=tmp_path).stdout)["items"].startswith(
+        "Not the paper's items"
+    )
 
 
 def test_an_interrupted_run_keeps_its_replies(folder: Path, tmp_path: Path) -> None:
