@@ -2,6 +2,8 @@
 
     python benchmarks/board.py                         1,000 runs with 60,000 answers each
     python benchmarks/board.py --runs 100 --seeds 4    fewer
+    python benchmarks/board.py --runs 10000 --tasks vsr    a board of one task that grew; at most 30 s and 1 GB
+    python benchmarks/board.py --runs 3000    a board of all tasks that grew; at most 45 s
     python benchmarks/board.py --keep DIR              keeps the store, and builds its board only when run again
 
 The tasks are the six of the board with as many questions an image as the real ones; MNIST has the questions that are
@@ -117,9 +119,10 @@ def records(store: Store, tasks: dict[str, Task], n_runs: int, n_seeds: int, n_a
             )  # fmt: skip
 
 
-def make(folder: Path, n_runs: int, n_seeds: int, n_answers: int) -> None:
+def make(folder: Path, n_runs: int, n_seeds: int, n_answers: int, names: str) -> None:
     """Writes the store."""
-    store, tasks = Store(folder), {n: task_catalog.load_task(entry) for n, entry in task_catalog.task_entries().items()}
+    tasks = {entry.name: task_catalog.load_task(entry) for entry in task_catalog.find_tasks(names)}
+    store = Store(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with store.path("records.jsonl").open("w", encoding="utf-8") as stream:
         for record in records(store, tasks, n_runs, n_seeds, n_answers):
@@ -142,6 +145,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--seeds", type=int, default=8, help="of each method with one set of hyperparameters")
+    parser.add_argument("--tasks", default="all", help="of all runs: names, comma-separated")
     parser.add_argument("--answers", type=int, default=N_ANSWERS, help="of a run")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="where the store is, or is to be")
     parser.add_argument("--json", type=Path)
@@ -149,12 +153,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = given.keep or Path(scratch) / "results"
         if not (folder / "records.jsonl").is_file():
-            make(folder, given.runs, given.seeds, given.answers)
+            make(folder, given.runs, given.seeds, given.answers, given.tasks)
         took = built(folder)
-    print(f"{given.runs:,} runs of {given.answers:,} answers: {took['cpu_seconds']:.1f} s of the processor, "
+    print(f"{given.runs:,} runs on {given.tasks}: {took['cpu_seconds']:.1f} s of the processor, "
           f"{took['peak_bytes'] / 1e9:.2f} GB at most")  # fmt: skip
     if given.json:
-        row = {"runs": given.runs, "answers": given.answers, **took, "environment": environment()}
+        row = {"runs": given.runs, "tasks": given.tasks, "answers": given.answers, **took, "environment": environment()}
         given.json.write_text(json.dumps(row, indent=2) + "\n")
 
 

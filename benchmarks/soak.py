@@ -37,7 +37,7 @@ import torch
 from mmpt_bench.embedded import mixture, suite
 from mmpt_bench.engine.inference import predict
 from mmpt_bench.engine.models import backbone as backbones
-from mmpt_bench.engine.training import memory, train
+from mmpt_bench.engine.training import checkpoint, memory
 from mmpt_bench.figures import draw
 from mmpt_bench.records import store
 from mmpt_bench.records.rate_trials import TRIALS
@@ -88,7 +88,7 @@ def _make_small() -> None:
         return drawn[key]
 
     draw.render = once
-    train.CHECKPOINT_SECONDS = -1.0
+    checkpoint.CHECKPOINT_SECONDS, checkpoint.CHECKPOINT_SHARE = -1.0, 1e9
     execute.STEPS_A_WRITE = 1
     time.perf_counter = lambda: 1.0
     memory.PeakMemory.note = lambda self: 2**30

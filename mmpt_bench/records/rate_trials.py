@@ -8,11 +8,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from mmpt_bench.common.errors import UntrustedRecord
-from mmpt_bench.common.files import read_jsonl
+from mmpt_bench.common.files import loads, read_jsonl
 from mmpt_bench.common.hashing import content_key
 from mmpt_bench.common.values import FieldError, from_plain
 from mmpt_bench.records.rate_curve import Scores
@@ -39,7 +40,7 @@ class Search:
     dev_fingerprint: str = ""
     """Of the rows of the dev part; empty for a validation loss."""
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Names the search."""
         return content_key(dataclasses.asdict(self))
@@ -77,18 +78,61 @@ def read_trials(path: Path) -> list[Trial]:
     Raises:
         UntrustedRecord: a line is no trial (with its number).
     """
-    found = []
-    for number, row in enumerate(read_jsonl(path), start=1):
-        if "search" not in row and "loss" in row:
-            continue
-        try:
-            trial = from_plain(Trial, row)
-            if not trial.rate > 0 or (trial.score is not None and trial.score > 1):
-                raise ValueError(f"it says rate {trial.rate:g}, score {trial.score}.")
-        except (FieldError, TypeError, ValueError) as error:
-            raise UntrustedRecord(f"Line {number} of `{path.name}` is no trial: {error} Remove that line.") from error
-        found.append(trial)
-    return found
+    rows = enumerate(read_jsonl(path), start=1)
+    return [trial for number, row in rows if (trial := _trial(row, path, number)) is not None]
+
+
+def _trial(row: dict[str, Any], path: Path, number: int) -> Trial | None:
+    if "search" not in row and "loss" in row:
+        return None
+    try:
+        trial = from_plain(Trial, row)
+        if not trial.rate > 0 or (trial.score is not None and trial.score > 1):
+            raise ValueError(f"it says rate {trial.rate:g}, score {trial.score}.")
+    except (FieldError, TypeError, ValueError) as error:
+        raise UntrustedRecord(f"Line {number} of `{path.name}` is no trial: {error} Remove that line.") from error
+    return trial
+
+
+class TrialFile:
+    """The trials of a file by search, to which several processes append; reading it again reads the new lines alone."""
+
+    def __init__(self, path: Path) -> None:
+        """Reads nothing yet."""
+        self.path = path
+        self._end, self._lines = 0, 0
+        self._found: dict[str, list[Trial]] = {}
+
+    def read(self) -> TrialFile:
+        """Reads what was appended and returns itself; raises as `read_trials` does. A torn last line is left."""
+        size = self.path.stat().st_size if self.path.is_file() else 0
+        if size < self._end:
+            self._end, self._lines, self._found = 0, 0, {}
+        if size == self._end:
+            return self
+        with self.path.open("rb") as stream:
+            stream.seek(self._end)
+            whole = stream.read().rpartition(b"\n")[0]
+        for line in whole.splitlines():
+            self._lines += 1
+            try:
+                row = loads(line)
+            except ValueError as error:
+                told = f"Line {self._lines} of `{self.path.name}` is damaged: {error}. Remove that line."
+                raise UntrustedRecord(told) from error
+            if (trial := _trial(row, self.path, self._lines)) is not None:
+                self._found.setdefault(trial.search.key, []).append(trial)
+        self._end += len(whole) + bool(whole)
+        return self
+
+    @property
+    def trials(self) -> list[Trial]:
+        """Returns all of them, search by search."""
+        return [trial for of in self._found.values() for trial in of]
+
+    def scores(self, search: Search) -> Scores:
+        """Returns (rate, seed) -> score of a search."""
+        return {(trial.rate, trial.seed): trial.score for trial in self._found.get(search.key, ())}
 
 
 def scores_of(trials: Sequence[Trial], search: Search) -> Scores:

@@ -23,7 +23,8 @@ from mmpt_bench.records.environment import environment
 from mmpt_bench.records.keys import RATE, without_rate
 from mmpt_bench.records.learning_rates import Choice
 from mmpt_bench.records.rate_curve import Progress, Protocol, grid_between, progress
-from mmpt_bench.records.rate_trials import TESTS, TRIALS, Search, Trial, read_trials, scores_of
+from mmpt_bench.records.rate_trials import TESTS, TRIALS, Search, Trial, TrialFile
+from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store
 from mmpt_bench.runs.bad_items import check_examples
 from mmpt_bench.runs.estimate import paces
@@ -52,28 +53,30 @@ class Sought:
     """Its name, and what of its hyperparameters is not the default: "lora (r=8)"."""
 
 
-@dataclass(frozen=True)
 class Known:
     """The trials that a results folder holds."""
 
-    trials: tuple[Trial, ...]
-    tests: tuple[Trial, ...]
-
-    @classmethod
-    def of(cls, store: Store) -> Known:
+    def __init__(self, store: Store) -> None:
         """Reads them; UntrustedRecord for a line that is none."""
-        return cls(tuple(read_trials(store.path(TRIALS))), tuple(read_trials(store.path(TESTS))))
+        self.trials, self.tests = TrialFile(store.path(TRIALS)), TrialFile(store.path(TESTS))
+        self.now()
+
+    def now(self) -> Known:
+        """Reads what was added meanwhile, and returns itself."""
+        self.trials.read()
+        self.tests.read()
+        return self
 
     def progress(self, search: Search, protocol: Protocol) -> Progress:
         """Returns how far a search is."""
-        return progress(protocol, scores_of(self.trials, search))
+        return progress(protocol, self.trials.scores(search))
 
     def parts(self, search: Search, rate: float, seed: int, also_test: bool) -> tuple[str, ...]:
         """Returns what a model is still to be scored on: of "dev" and "test"; nothing of one that failed."""
-        dev = scores_of(self.trials, search)
+        dev = self.trials.scores(search)
         if (rate, seed) not in dev:
             return ("dev", "test") if also_test else ("dev",)
-        tested = (rate, seed) in scores_of(self.tests, search)
+        tested = (rate, seed) in self.tests.scores(search)
         return ("test",) if also_test and not tested and dev[rate, seed] is not None else ()
 
 
@@ -111,7 +114,7 @@ class SearchPlan:
 
     def cost(self, store: Store) -> Cost:
         """Returns what is still to be done."""
-        known, (fewest, most) = Known.of(store), self.protocol.trainings
+        known, (fewest, most), records = Known(store), self.protocol.trainings, store.records()
         low = high = 0
         seconds: float | None = 0.0
         for of in self.sought:
@@ -120,11 +123,11 @@ class SearchPlan:
             # In the last round it is known which rates are left.
             is_open = bool(now.todo) and made + len(now.todo) < fewest
             n_low, n_high = ((n - made + n_todo - len(now.todo)) if is_open else n_todo for n in (fewest, most))
-            low, high, pace = low + n_low, high + n_high, self._seconds(of, known, store)
+            low, high, pace = low + n_low, high + n_high, self._seconds(of, known, records)
             seconds = None if seconds is None or pace is None else seconds + n_high * pace
         return Cost(low, high, seconds)
 
-    def _seconds(self, of: Sought, known: Known, store: Store) -> float | None:
+    def _seconds(self, of: Sought, known: Known, records: Sequence[Record]) -> float | None:
         """Returns what a trial takes, by trials, or else by runs, with this backbone, budget and precision."""
 
         def like(search: Search) -> bool:
@@ -132,13 +135,13 @@ class SearchPlan:
                 of.search, method="", params={}
             )
 
-        near = [trial for trial in known.trials if like(trial.search)]
+        near = [trial for trial in known.trials.trials if like(trial.search)]
         own = [trial.seconds for trial in near if trial.search.method == of.search.method]
         took = own or [trial.seconds for trial in near]
         if took:
             return sum(took) / len(took)
         search = of.search
-        pace = paces(store.records(), {search.backbone_fingerprint}, {search.dtype}, [search.budget])
+        pace = paces(records, {search.backbone_fingerprint}, {search.dtype}, [search.budget])
         if pace is None or not pace.an_example:
             return None
         asked = [(name, len(item.samples)) for name, item in (*self.judge.dev.items(), *self.judge.test.items())]
@@ -234,10 +237,11 @@ def tune(
     store = Store(plan.request.out)
     store.check_writable()
     check_examples(plan.prepared.corpus)
-    session = _Session(plan, store, _backbone(plan.request), told, stopping)
+    known = Known(store)
+    session = _Session(plan, store, known, _backbone(plan.request), told, stopping)
     going, faults = list(plan.sought), []
     while going:
-        known = Known.of(store)
+        known.now()
         todo = [(of, rate, seed) for of in going for rate, seed in plan.todo(of, known)]
         waiting = {of.search.key for of, _, _ in todo}
         for of in [of for of in going if of.search.key not in waiting]:
@@ -275,6 +279,7 @@ class _Session:
 
     plan: SearchPlan
     store: Store
+    known: Known
     backbone: Backbone
     told: Callable[[str, Trial], None]
     stopping: Callable[[], bool]
@@ -292,7 +297,7 @@ class _Session:
     def make(self, of: Sought, rate: float, seed: int) -> None:
         """Makes and keeps a trial, or what of it no other process has made in the meantime."""
         plan = self.plan
-        known = Known.of(self.store)
+        known = self.known.now()
         # Another process may have made it, or seen its rate fail.
         if (rate, seed) not in plan.todo(of, known):
             return
@@ -309,7 +314,7 @@ class _Session:
                 _threads(), environment()["commit"], _now(),
             )  # fmt: skip
             with self._files_held():
-                append_jsonl(self.store.path(TRIALS if part == "dev" else TESTS), dataclasses.asdict(trial))
+                append_jsonl(self.store.path(TRIALS if part == "dev" else TESTS), trial.row)
             if part == "dev":
                 self.told(of.label, trial)
         shutil.rmtree(checkpoint, ignore_errors=True)

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from mmpt_bench.common.errors import UntrustedRecord
+from mmpt_bench.common.files import append_jsonl
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.records import learning_rates
 from mmpt_bench.records.budget import Budget
 from mmpt_bench.records.learning_rates import Choice, Wanted
 from mmpt_bench.records.rate_curve import Curve, Point
-from mmpt_bench.records.rate_trials import DEV, LOSS, TRIALS, Search, Trial, read_trials
+from mmpt_bench.records.rate_trials import DEV, LOSS, TRIALS, Search, Trial, TrialFile, read_trials
 
 SEARCH = Search("lora", {"r": 16}, "b", "c", dataclasses.asdict(Budget()), "float32", DEV, "d")
 
@@ -169,3 +170,30 @@ def test_trials_of_an_earlier_protocol_are_passed_over_and_damaged_ones_refused(
         path.write_text(json.dumps(row | damage) + "\n")
         with pytest.raises(UntrustedRecord, match="Line 1 of"):
             read_trials(path)
+
+
+def test_a_file_of_trials_that_grows_is_read_on_from_where_it_was(tmp_path: Path) -> None:
+    def trial(rate: float, method: str = "lora") -> Trial:
+        return Trial(Search(method, {}, "b", "c", {}), rate, 1000, 0.5, {}, "", 1.0, 1, "", "")
+
+    path, search = tmp_path / TRIALS, trial(1e-3).search
+    known = TrialFile(path).read()
+    assert known.scores(search) == {}
+    append_jsonl(path, trial(1e-3).row)
+    assert known.read().scores(search) == {(1e-3, 1000): 0.5}
+    # What was read once is not looked at again: a changed line of the same length says so.
+    path.write_bytes(path.read_bytes().replace(b"0.5", b"0.6"))
+    append_jsonl(path, trial(3e-3).row, trial(1e-2, "vpt").row)
+    assert known.read().scores(search) == {(1e-3, 1000): 0.5, (3e-3, 1000): 0.5}
+    assert known.scores(trial(1e-2, "vpt").search) == {(1e-2, 1000): 0.5}
+    with path.open("ab") as stream:
+        stream.write(b'{"search": {')
+    assert len(known.read().trials) == 3
+    append_jsonl(path, trial(1e-1).row)
+    assert known.read().scores(search)[1e-1, 1000] == 0.5
+    with path.open("ab") as stream:
+        stream.write(b"[]x\n")
+    with pytest.raises(UntrustedRecord, match=f"Line 5 of `{TRIALS}` is damaged"):
+        known.read()
+    path.write_bytes(b"")
+    assert known.read().trials == []

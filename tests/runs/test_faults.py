@@ -21,6 +21,7 @@ from mmpt_bench.common.locks import Held
 from mmpt_bench.engine.adapters.attachment import Handle
 from mmpt_bench.engine.models import backbone as backbones
 from mmpt_bench.engine.training import train
+from mmpt_bench.engine.training.checkpoint import Checkpoints
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.records.run_folder import LOG, TENSORS
 from mmpt_bench.records.store import Store
@@ -146,7 +147,7 @@ def test_a_full_disk_while_the_adapter_is_written_damages_nothing_recorded_earli
     run(tmp_path, "projector")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     # Without checkpoints, so that the adapter is the first large file.
-    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 1e9)
+    monkeypatch.setattr(Checkpoints, "is_due", False)
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limit[1]))
     try:

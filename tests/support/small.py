@@ -9,7 +9,7 @@ import torch
 
 from mmpt_bench.embedded import mixture, suite
 from mmpt_bench.engine.models import backbone as backbones
-from mmpt_bench.engine.training import train
+from mmpt_bench.engine.training.checkpoint import Checkpoints
 
 
 def make_small(patch: pytest.MonkeyPatch) -> None:
@@ -20,6 +20,6 @@ def make_small(patch: pytest.MonkeyPatch) -> None:
     for task, n in {"mme": 1, "pope": 2, "vsr": 2, "snli_ve": 2, "cifar10": 20, "mnist": 6}.items():
         patch.setitem(suite.N_IMAGES, task, n)
     patch.setattr(backbones, "load_backbone", functools.cache(backbones.load_backbone))
-    patch.setattr(train, "CHECKPOINT_SECONDS", -1.0)
+    patch.setattr(Checkpoints, "is_due", True)
     # Before any fork: weights are read by threads, and a forked child has none of its parent's.
     backbones.load_backbone("embedded", "float32", None, False)

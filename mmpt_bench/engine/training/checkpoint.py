@@ -11,6 +11,7 @@ import hashlib
 import logging
 import os
 import re
+import time
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
@@ -20,6 +21,8 @@ from mmpt_bench.common.files import make_folder, raise_unwritten, scrub, sync
 from mmpt_bench.common.hashing import file_sha256
 
 log = logging.getLogger(__name__)
+CHECKPOINT_SECONDS, CHECKPOINT_SHARE = 20.0, 0.02
+"""Least seconds between two checkpoints, and the share of a training's time that writing them may take."""
 FORM = 2
 """Of a checkpoint's content; one of another form is left alone."""
 _NAME = re.compile(r"step-(\d+)-([0-9a-f]{64})\.pt")
@@ -31,6 +34,13 @@ class Checkpoints:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._verified: Path | None = None
+        self._since, self._cost = time.perf_counter(), 0.0
+
+    @property
+    def is_due(self) -> bool:
+        """Returns whether enough time has passed since the last one, by what writing that took."""
+        wait = max(CHECKPOINT_SECONDS, self._cost / CHECKPOINT_SHARE)
+        return time.perf_counter() - self._since > wait
 
     def last(self) -> dict[str, Any] | None:
         """Returns the last state whose bytes are those that were written; None where there is none.
@@ -56,7 +66,7 @@ class Checkpoints:
         Raises:
             MachineError: it cannot be written (disk full, read-only); the last verified one is whole.
         """
-        written = _Hashed()
+        written, began = _Hashed(), time.perf_counter()
         try:
             make_folder(self.folder)
             # There is never more than one beside the one that is written: it may be as large as the model.
@@ -76,6 +86,8 @@ class Checkpoints:
                 self._part.unlink(missing_ok=True)
             raise_unwritten(error, self.folder, written.size)
         self._verified = path
+        self._since = time.perf_counter()
+        self._cost = self._since - began
 
     @property
     def _part(self) -> Path:

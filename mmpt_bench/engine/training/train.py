@@ -38,8 +38,6 @@ from mmpt_bench.engine.training.reached import Reached
 from mmpt_bench.records.budget import Budget
 from mmpt_bench.records.keys import check_precision
 
-CHECKPOINT_SECONDS = 20.0
-
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -163,7 +161,6 @@ def train(
     if checkpoints is not None and (state := checkpoints.last()) is not None:
         training.restore(state)
     on_start(training.steps)
-    saved = time.perf_counter()
     with (
         _training_mode(backbone, training.masters),
         closing(Losses(backbone, corpus.fingerprint, budget.max_length)) as losses,
@@ -180,9 +177,8 @@ def train(
             if on_step(training.step(losses, examples)):
                 break
             stop = stopping()
-            if checkpoints is not None and (stop or time.perf_counter() - saved > CHECKPOINT_SECONDS):
+            if checkpoints is not None and (stop or checkpoints.is_due):
                 checkpoints.write(training.done, training.state())
-                saved = time.perf_counter()
             if stop:
                 raise Interrupted(f"stopped after step {training.done} of {budget.steps}")
     return training.result()

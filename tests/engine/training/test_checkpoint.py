@@ -17,7 +17,7 @@ from mmpt_bench.cli.progress import stopping
 from mmpt_bench.common.errors import Interrupted, MachineError, RunFailed
 from mmpt_bench.data.examples import Corpus
 from mmpt_bench.engine.models.backbone import Backbone
-from mmpt_bench.engine.training import memory, train
+from mmpt_bench.engine.training import checkpoint, memory, train
 from mmpt_bench.engine.training.checkpoint import Checkpoints
 from mmpt_bench.engine.training.loss import Losses
 from mmpt_bench.methods import method_catalog
@@ -30,7 +30,7 @@ State = dict[str, torch.Tensor]
 
 @pytest.fixture
 def at_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(Checkpoints, "is_due", True)
 
 
 Trained = tuple[State, list[train.Step], list[train.Step]]
@@ -331,3 +331,23 @@ def test_any_other_error_is_raised_as_it_is() -> None:
 @pytest.mark.parametrize(("size", "next_size"), [(2, 1), (3, 2), (4, 2), (7, 4), (16, 8)])
 def test_a_batch_that_does_not_fit_is_halved_upwards(size: int, next_size: int) -> None:
     assert memory.halved(size, MemoryError(), "one") == next_size
+
+
+def test_checkpoints_take_two_percent_of_the_time_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(checkpoint.time, "perf_counter", lambda: now[0])
+    real = checkpoint.sync
+    # Writing takes 3 seconds: 20 seconds are not enough, 3 / 0.02 = 150 are.
+    monkeypatch.setattr(checkpoint, "sync", lambda path: (now.__setitem__(0, now[0] + 3.0), real(path))[1])
+    made = Checkpoints(tmp_path / "checkpoint")
+    now[0] = 20.0
+    assert not made.is_due
+    now[0] = 20.5
+    assert made.is_due
+    (tmp_path / "checkpoint").mkdir()
+    made.write(1, {"steps": []})
+    assert now == [23.5]
+    now[0] += 149.9
+    assert not made.is_due
+    now[0] += 0.2
+    assert made.is_due
