@@ -15,7 +15,7 @@ from typing import Any
 from mmpt_bench.board.board import Board, Cell, Column, Row
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.stats.claims import SEEDS_TO_CLAIM, Comparison, Ranking, Ratio, ranking, retention
-from mmpt_bench.stats.differences import method_difference
+from mmpt_bench.stats.differences import MANY, method_difference
 from mmpt_bench.stats.intervals import Interval, percentile
 from mmpt_bench.stats.resampling import Resampled, Runs, average, resample
 
@@ -78,7 +78,7 @@ def ranked(
     rows = {row.label: replace(row, unranked=reasons[row.label]) for row in board.rows}
     comparisons: dict[str, tuple[Comparison, ...]] = {}
     if overall is not None:
-        made = ranking(overall)
+        made = ranking(overall, _reference(board, overall))
         comparisons[OVERALL] = made.comparisons
         for label in overall.methods:
             rows[label] = replace(_with_overall(rows[label], overall, made, board), **_forgetting(parts, label, base))
@@ -87,7 +87,7 @@ def ranked(
         having = [row for row in rows.values() if column.task in row.cells]
         labels, of_seeds, lost = comparable({row.label: seeds_of(row, [column.task]) for row in having})
         found = headlines[column.task] = figure(column.task, tuple(labels), of_seeds) if labels else None
-        made_here = ranking(found) if found is not None else None
+        made_here = ranking(found, _reference(board, found)) if found is not None else None
         comparisons[column.task] = made_here.comparisons if made_here is not None else ()
         rows |= _with_places(column, board, having, found, made_here, lost)
     rows |= {row.label: _with_own_change(row, rows, board, figure) for row in rows.values() if row.overall is None}
@@ -157,7 +157,7 @@ def _forgetting(parts: Mapping[str, Part], label: str, base: str) -> dict[str, A
     below = [task for task, change in changes.items() if change < 0]
     if not below:
         return {"forgetting": 0.0}
-    change, interval = _above(average([parts[task] for task in below]), label, base)
+    change, interval = _above(average([_narrowed(parts[task], label, base) for task in below]), label, base)
     assert change is not None
     assert interval is not None
     share = len(below) / len(parts)
@@ -167,6 +167,16 @@ def _forgetting(parts: Mapping[str, Part], label: str, base: str) -> dict[str, A
         "forgetting_interval": between,
         "forgot_most": min(changes, key=lambda t: changes[t]),
     }
+
+
+def _narrowed(part: Part, *labels: str) -> Part:
+    """Returns a task's headline for some rows alone where there are many: each is averaged for itself."""
+    resampled, *scale = part
+    if len(resampled.methods) <= MANY:
+        return part
+    columns = [resampled.column(label) for label in labels]
+    by_seed, drawn = resampled.by_seed[columns], resampled.pictures_drawn[:, columns]
+    return Resampled(labels, resampled.seeds, by_seed, drawn, resampled.draws[:, columns]), scale[0], scale[1]
 
 
 def runs_of(
@@ -288,6 +298,11 @@ def _of_method(board: Board, method: str, overall: Resampled | None) -> str:
     if overall is not None and known:
         return max(known, key=lambda label: (overall.estimates[overall.column(label)], label))
     return labels[0] if labels else ""
+
+
+def _reference(board: Board, resampled: Resampled) -> str:
+    """Returns what every row of a large board is compared with: the baseline, or else the tuned projector."""
+    return next((label for label in (board.base, board.projector) if label in resampled.methods), "")
 
 
 def _kept(resampled: Resampled, label: str, board: Board, chance: float, is_centred: bool) -> dict[str, Ratio]:

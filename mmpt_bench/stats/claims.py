@@ -9,7 +9,7 @@ from string import ascii_letters
 
 import numpy as np
 
-from mmpt_bench.stats.differences import Difference, holm, method_differences
+from mmpt_bench.stats.differences import MANY, Difference, holm, method_differences
 from mmpt_bench.stats.intervals import Interval, percentile
 from mmpt_bench.stats.resampling import Resampled
 
@@ -18,6 +18,8 @@ SEEDS_TO_CLAIM = 6
 SIGNIFICANT = 0.05
 BORDERLINE = (0.025, 0.1)
 """Between these, other seeds may well put p on the other side of .05."""
+TOP = 30
+"""Best methods that are compared with each other where there are more than `MANY`."""
 SAME = 1e-12
 """Scores closer than this, relative to 1 or to themselves, are equal: sums of the same counts in another order."""
 
@@ -71,22 +73,26 @@ class Ranking:
     """Fewer than six seeds: no difference can be significant."""
 
 
-def ranking(resampled: Resampled, level: float = 0.95) -> Ranking:
+def ranking(resampled: Resampled, reference: str = "", level: float = 0.95) -> Ranking:
     """Returns the places of methods by their means, and the groups of those that are not significantly different.
+
+    Of more than `MANY` methods, all are compared with the reference and the best, and the `TOP` best with each other:
+    these make the family of Holm, and the others have no letters.
 
     Significantly different means, at method scope: the t test's p, adjusted by Holm over all pairs, is below .05,
     and so is the sign-flip p of the pair, which needs six seeds. With fewer, all share one letter and the ranking is
     exploratory.
     """
-    names, comparisons = resampled.methods, compared(resampled, level)
-    exploratory = len(resampled.seeds) < SEEDS_TO_CLAIM
-    scores, draws = resampled.estimates, resampled.draws
+    names, scores = resampled.methods, resampled.estimates
     order = sorted(range(len(names)), key=lambda i: (-scores[i], names[i]))
-    apart = [(c.first, c.second) for c in comparisons if c.better is not None]
-    letters = compact_letters([names[i] for i in order], apart)
+    lettered = [names[i] for i in order] if len(names) <= MANY else [names[i] for i in order[:TOP]]
+    comparisons = compared(resampled, level, _pairs(names, lettered, reference))
+    exploratory = len(resampled.seeds) < SEEDS_TO_CLAIM
+    apart = [(c.first, c.second) for c in comparisons if c.better is not None and {c.first, c.second} <= {*lettered}]
+    letters = dict.fromkeys(names, "") | compact_letters(lettered, apart)
     low_p, high_p = BORDERLINE
     unsure = {n for c in comparisons if low_p <= c.p_adjusted <= high_p for n in (c.first, c.second)}
-    above = (draws[:, None, :] > draws[:, :, None]).sum(axis=2) + 1
+    above = _places(resampled.draws)
     low = np.quantile(above, (1 - level) / 2, axis=0, method="lower")
     high = np.quantile(above, (1 + level) / 2, axis=0, method="higher")
     standings = {
@@ -96,6 +102,27 @@ def ranking(resampled: Resampled, level: float = 0.95) -> Ranking:
         for i, name in enumerate(names)
     }
     return Ranking(standings, comparisons, exploratory)
+
+
+def _pairs(names: Sequence[str], best: Sequence[str], reference: str) -> list[tuple[str, str]]:
+    """Returns the pairs that are compared, in the order of the names."""
+    if len(best) == len(names):
+        return list(combinations(names, 2))
+    beside = {best[0], reference} & {*names}
+    wanted = {frozenset((one, name)) for one in beside for name in names if name != one}
+    wanted |= {frozenset(pair) for pair in combinations(best, 2)}
+    places = {name: number for number, name in enumerate(names)}
+    return sorted(
+        (tuple(sorted(pair, key=places.__getitem__)) for pair in wanted),  # type: ignore[misc]
+        key=lambda pair: (places[pair[0]], places[pair[1]]),
+    )
+
+
+def _places(draws: np.ndarray) -> np.ndarray:
+    """Returns the place of each method on each resample, (resamples, methods): 1 and how many are above it."""
+    ordered = np.sort(draws, axis=1)
+    below = [np.searchsorted(row, own, side="right") for row, own in zip(ordered, draws, strict=True)]
+    return draws.shape[1] - np.array(below).reshape(draws.shape) + 1
 
 
 def _place(scores: np.ndarray, number: int) -> int:
@@ -151,15 +178,20 @@ def retention(
         chance: what guessing gives.
         level: share of intervals that hold the truth.
     """
-    score, top = resampled.column(method), resampled.column(full)
-    figures = np.vstack([resampled.estimates, resampled.draws])
+    estimates = resampled.estimates
+
+    def figure(name: str) -> np.ndarray:
+        column = resampled.column(name)
+        return np.concatenate([estimates[column : column + 1], resampled.draws[:, column]])
+
+    score, top = figure(method), figure(full)
     references: dict[str, np.ndarray | float | None] = {"raw": 0.0, "chance_corrected": chance, "gain_recovered": None}
     if frozen is not None:
-        references["gain_recovered"] = figures[:, resampled.column(frozen)]
+        references["gain_recovered"] = figure(frozen)
     return {
         name: Ratio(None, None, "the frozen model was not run")
         if reference is None
-        else _ratio(figures[:, score] - reference, figures[:, top] - reference, level)
+        else _ratio(score - reference, top - reference, level)
         for name, reference in references.items()
     }
 
@@ -175,11 +207,13 @@ def _ratio(numerator: np.ndarray, denominator: np.ndarray, level: float) -> Rati
     return Ratio(float(numerator[0] / denominator[0]), interval)
 
 
-def compared(resampled: Resampled, level: float = 0.95) -> tuple[Comparison, ...]:
-    """Returns all pairs of methods as one family of Holm; none below two seeds or two methods."""
+def compared(
+    resampled: Resampled, level: float = 0.95, pairs: Sequence[tuple[str, str]] | None = None
+) -> tuple[Comparison, ...]:
+    """Returns pairs of methods, all of them by default, as one family of Holm; none below two seeds or two methods."""
     if len(resampled.seeds) < 2 or len(resampled.methods) < 2:
         return ()
-    pairs = list(combinations(resampled.methods, 2))
+    pairs = list(combinations(resampled.methods, 2)) if pairs is None else pairs
     differences = method_differences(resampled, pairs, level)
     adjusted = holm([difference.p for difference in differences])
     return tuple(

@@ -17,11 +17,10 @@ import numpy as np
 
 from mmpt_bench.common.hashing import derive
 from mmpt_bench.stats.intervals import Interval
-from mmpt_bench.stats.resampling import Resampled, Tally, Values, figure_of
+from mmpt_bench.stats.resampling import IN_CACHE, Resampled, Tally, Values, figure_of
 
-IN_CACHE = 2**16
-"""Numbers of one array that are worked on at once where there are many: half a megabyte."""
-
+MANY = 300
+"""Methods from which on not all pairs are compared: those of a thousand are half a million."""
 EXACT_FLIPS = 12
 """Up to this many units all 2**n sign flips are gone through; beyond, flips are drawn."""
 
@@ -114,21 +113,31 @@ def _paired(resampled: Resampled, pairs: Sequence[tuple[str, str]]) -> tuple[np.
     n = len(resampled.seeds)
     if n < 2:
         raise ValueError(f"a difference of methods needs two seeds or more, not {n}; compare checkpoints instead")
-    first, second = (np.array([resampled.column(pair[side]) for pair in pairs]) for side in (0, 1))
-    # Variances of differences follow from the covariances of methods: no pair has its own pass over the resamples.
-    drawn = resampled.pictures_drawn - resampled.pictures_drawn.mean(axis=0)
-    means = drawn.mean(axis=2)
-    own = (drawn - means[:, :, None]).swapaxes(1, 2).reshape(-1, drawn.shape[1])
-    pictures, interaction = (_variances(_products(x) / (len(drawn) - 1), first, second) for x in (means, own))
+    places = {method: number for number, method in enumerate(resampled.methods)}
+    first, second = (np.array([places[pair[side]] for pair in pairs]) for side in (0, 1))
     by_seed = resampled.by_seed[first] - resampled.by_seed[second]
+    if len(resampled.methods) > MANY:
+        pictures, interaction = _variances_of_pairs(resampled.pictures_drawn, first, second)
+    else:
+        # Variances of differences follow from the covariances of methods: no pair passes over the resamples itself.
+        pictures, interaction = (_variances(each, first, second) for each in resampled.covariances)
     return by_seed, *crossed_errors(by_seed, pictures, interaction / (n - 1))
 
 
-def _products(x: np.ndarray) -> np.ndarray:
-    """Returns `x.T @ x`, added up in the order of the rows: the same bits on every processor."""
-    step = max(1, IN_CACHE // x.shape[1] ** 2)
-    parts = (x[start : start + step] for start in range(0, len(x), step))
-    return np.asarray(sum((part[:, :, None] * part[:, None, :]).sum(axis=0) for part in parts))
+def _variances_of_pairs(drawn: np.ndarray, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns what `_variances` does of `Resampled.covariances`, pair by pair: of many methods few are asked for."""
+    found = np.empty((2, len(first)))
+    step = max(1, 16 * IN_CACHE // drawn[:, 0].size)
+    for start in range(0, len(first), step):
+        some = slice(start, start + step)
+        apart = drawn[:, first[some]] - drawn[:, second[some]]
+        apart -= apart.mean(axis=0)
+        means = apart.mean(axis=2)
+        found[0, some] = (means**2).sum(axis=0)
+        apart -= means[:, :, None]
+        found[1, some] = (apart**2).sum(axis=0).sum(axis=1)
+    pictures, interaction = found / (len(drawn) - 1)
+    return pictures, interaction
 
 
 def _variances(covariances: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:

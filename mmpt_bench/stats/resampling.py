@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -43,6 +43,10 @@ Runs = Tally | Mapping[int, Tally]
 
 CHUNK = 2**22
 """Numbers that are held at once: 32 MB."""
+TOGETHER = 512
+"""Runs whose counts are added up together: those of ten thousand would fill the memory."""
+IN_CACHE = 2**16
+"""Numbers of one array that are worked on at once where there are many: half a megabyte."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +68,25 @@ class Resampled:
         """The figure on all images, mean over seeds, (methods,)."""
         return self.by_seed.mean(axis=1)
 
+    @cached_property
+    def covariances(self) -> tuple[np.ndarray, np.ndarray]:
+        """Over resamples of images, (methods, methods): of means over seeds, and of the seeds' deviations from them."""
+        drawn = self.pictures_drawn - self.pictures_drawn.mean(axis=0)
+        means = drawn.mean(axis=2)
+        own = (drawn - means[:, :, None]).swapaxes(1, 2).reshape(-1, drawn.shape[1])
+        pictures, interaction = (_products(x) / (len(drawn) - 1) for x in (means, own))
+        return pictures, interaction
+
     def column(self, method: str) -> int:
         """Returns the method's place in `methods` (ValueError where it has none)."""
         return self.methods.index(method)
+
+
+def _products(x: np.ndarray) -> np.ndarray:
+    """Returns `x.T @ x`, added up in the order of the rows: the same bits on every processor."""
+    step = max(1, IN_CACHE // x.shape[1] ** 2)
+    parts = (x[start : start + step] for start in range(0, len(x), step))
+    return np.asarray(sum((part[:, :, None] * part[:, None, :]).sum(axis=0) for part in parts))
 
 
 def resample(
@@ -100,26 +120,26 @@ def resample_all(
 ) -> dict[str, Resampled]:
     """Returns several figures of every method, all on the same resamples; arguments and errors as of `resample`."""
     seeds = _common_seeds(runs)
-    flat = [tally for run in runs.values() for tally in _at_seeds(run, seeds)]
-    stacked = _side_by_side(flat)
-    columns = flat[0].columns
-    shape = (len(runs), max(1, len(seeds)))
-    by_tally = [values(sums, columns) for sums in stacked.sum(axis=0).reshape(len(flat), -1)]
-    draws = {name: np.empty((n_resamples, *shape)) for name in figures}
-    start = 0
-    for sums in _picture_sums(stacked, flat[0], n_resamples, _stream(seed, task)):
-        drawn = values(sums.reshape(len(sums), *shape, -1), columns)
+    width = max(1, len(seeds))
+    by_seed = {name: np.empty((len(runs), width)) for name in figures}
+    draws = {name: np.empty((n_resamples, len(runs), width)) for name in figures}
+    methods, first = list(runs), None
+    for start in range(0, len(methods), step := max(1, TOGETHER // width)):
+        flat = [tally for method in methods[start : start + step] for tally in _at_seeds(runs[method], seeds)]
+        first = first or flat[0]
+        stacked, some = _side_by_side([first, *flat])[:, len(first.columns) :], slice(start, start + step)
+        shape = (len(flat) // width, width)
+        on_all = [values(sums, first.columns) for sums in stacked.sum(axis=0).reshape(len(flat), -1)]
+        done = 0
+        for sums in _picture_sums(stacked, first, n_resamples, _stream(seed, task)):
+            drawn = values(sums.reshape(len(sums), *shape, -1), first.columns)
+            for name in figures:
+                draws[name][done : done + len(sums), some] = _defined(drawn, name)
+            done += len(sums)
         for name in figures:
-            draws[name][start : start + len(sums)] = _defined(drawn, name)
-        start += len(sums)
+            by_seed[name][some] = np.array([_defined(of, name) for of in on_all]).reshape(shape)
     return {
-        name: Resampled(
-            tuple(runs),
-            seeds,
-            np.array([_defined(of, name) for of in by_tally]).reshape(shape),
-            draws[name],
-            over_seeds(draws[name], seed),
-        )
+        name: Resampled(tuple(runs), seeds, by_seed[name], draws[name], over_seeds(draws[name], seed))
         for name in figures
     }
 
@@ -137,9 +157,14 @@ def average(parts: Sequence[tuple[Resampled, float, float]]) -> Resampled:
             raise ValueError("tasks can be averaged over the same methods, seeds and number of resamples only")
 
     def mean(field: str) -> np.ndarray:
-        return np.mean(
-            [(getattr(part, field) - chance) / (ceiling - chance) for part, chance, ceiling in parts], axis=0
-        )
+        # One after another, as numpy adds along a first axis: no more than two of them are held.
+        total: np.ndarray | None = None
+        for part, chance, ceiling in parts:
+            scaled = getattr(part, field) - chance
+            scaled /= ceiling - chance
+            total = scaled if total is None else np.add(total, scaled, out=total)
+        assert total is not None
+        return np.divide(total, len(parts), out=total)
 
     return Resampled(first.methods, first.seeds, mean("by_seed"), mean("pictures_drawn"), mean("draws"))
 
