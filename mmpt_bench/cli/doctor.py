@@ -45,7 +45,7 @@ class Finding:
 def doctor(out: Path, as_json: bool, is_repair: bool) -> None:
     """Say whether this machine is ready, and what to do where it is not.
 
-    Nothing is made or changed without `--repair`.
+    Nothing is made or changed without `--repair`, but for a lock file that is removed at once.
     """
     if is_repair:
         _repair(out)
@@ -87,10 +87,44 @@ def findings(out: Path) -> Iterator[Finding]:
     yield Finding("cores", True, str(os.cpu_count()))
     yield _tried("embedded model", _embedded, "Install the package again: its weights are part of it.")
     yield _tried("results folder", lambda: _results(out))
+    yield _locks(out)
     free = shutil.disk_usage(next(p for p in (out.resolve(), *out.resolve().parents) if p.exists())).free
     yield Finding(
         "free disk", free > 2**30, f"{free / 2**30:.1f} GiB", "" if free > 2**30 else "Runs want at least 1 GiB."
     )
+
+
+SHARED = ("nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "9p", "fuse")
+"""File systems, by how their types begin, that other machines may hold too."""
+
+
+def _locks(out: Path) -> Finding:
+    """Returns whether two processes can hold one lock in the results folder: each would do the run, and mix its files."""
+    from mmpt_bench.common.locks import excludes
+
+    folder = next(each for each in (out.resolve(), *out.resolve().parents) if each.is_dir())
+    kind = _file_system(folder)
+    where = f"`{folder}`, {kind}" if kind else f"`{folder}`"
+    helps = (
+        "Give each process a results folder of its own with `--out`, and bring them together with `mmpt-bench merge`."
+    )
+    try:
+        if not excludes(folder):
+            return Finding("locks", False, f"two processes hold the same one in {where}", helps)
+    except (BenchError, OSError) as error:
+        return Finding("locks", False, f"{where}: {error}", helps)
+    if not kind.startswith(SHARED):
+        return Finding("locks", True, f"keep a second process out in {where}")
+    told = "on this machine; whether they do on two, a second one tells that runs the same command"
+    return Finding("locks", True, f"keep a second process out in {where}, {told}")
+
+
+def _file_system(folder: Path) -> str:
+    """Returns the type of the file system that a folder is on; empty where the system does not tell."""
+    import psutil
+
+    mounts = [part for part in psutil.disk_partitions(all=True) if folder.is_relative_to(part.mountpoint)]
+    return max(mounts, key=lambda part: len(part.mountpoint)).fstype if mounts else ""
 
 
 def _package(name: str, least: str) -> Finding:

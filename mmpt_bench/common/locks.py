@@ -9,6 +9,8 @@ import json
 import logging
 import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
@@ -112,6 +114,36 @@ def _waited(fault: Held | None, until: float, told: str, stopping: Callable[[], 
         log.warning("Waiting for %s.", fault.told)
     time.sleep(POLL_SECONDS)
     return fault.told
+
+
+TRY = """
+import fcntl, sys
+with open(sys.argv[1], "a+b") as stream:
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        sys.exit(7)
+"""
+"""What another process does that wants a lock: it ends with 7 where it does not get it."""
+
+
+def excludes(folder: Path) -> bool:
+    """Returns whether a lock in a folder keeps another process of this machine out, and is free again afterwards.
+
+    Raises:
+        MachineError: locks do not work there, or nothing can be written.
+    """
+    path = folder / f".lock-{os.getpid()}.tmp"
+
+    def tried() -> int:
+        return subprocess.run([sys.executable, "-c", TRY, str(path)], check=False, timeout=60).returncode
+
+    try:
+        with held(path, str(path)):
+            is_kept_out = tried() == 7
+        return is_kept_out and tried() == 0
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def _claim(stream: BinaryIO, run: str, wait_seconds: float, stopping: Callable[[], bool]) -> None:
