@@ -99,7 +99,7 @@ SHARED = ("nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "9p", "fuse"
 
 
 def _locks(out: Path) -> Finding:
-    """Returns whether two processes can hold one lock in the results folder: each would do the run, and mix its files."""
+    """Returns whether two processes can hold one lock in the results folder: both would do a run, and mix its files."""
     from mmpt_bench.common.locks import excludes
 
     folder = next(each for each in (out.resolve(), *out.resolve().parents) if each.is_dir())
