@@ -47,13 +47,15 @@ class PlanSummary:
     many images cannot be used."""
     corpus: dict[str, Any]
     """Name, examples, how many are held out for selection, and how many cannot be used."""
+    corpora: list[dict[str, Any]]
+    """The same of all training data, where a stream has several."""
     cost: Cost
     notes: list[str]
     """What a reader of the scores must know of rows and training data; runs whose records cannot be trusted."""
 
     def as_plain(self) -> dict[str, Any]:
         """Returns it as JSON values."""
-        found = {"runs": self.runs, "tasks": self.tasks, "corpus": self.corpus}
+        found = {"runs": self.runs, "tasks": self.tasks, "corpus": self.corpus, "corpora": self.corpora}
         return found | {"seconds": self.cost.seconds, "peak_bytes": self.cost.peak_bytes}
 
 
@@ -86,11 +88,14 @@ def plan_summary(plans: Sequence[Plan], store: Store) -> PlanSummary:
         }
         for name, item in first.prepared.tasks.items()
     ]
-    corpus = first.prepared.corpus
-    trained_on = {"name": corpus.name, "examples": corpus.size, "held_out": corpus.validation_size}
-    trained_on["bad_examples"] = len(corpus.faults)
+    trains = [plan for plan in plans if any(job.method.trains for job in plan.jobs)] or plans
+    corpora = {plan.prepared.corpus.fingerprint: plan.prepared.corpus for plan in trains}
+    trained_on = [
+        {"name": of.name, "examples": of.size, "held_out": of.validation_size, "bad_examples": len(of.faults)}
+        for of in corpora.values()
+    ]
     faults = [f"{job.label}, seed {job.recipe.seed}: {job.fault}" for plan in plans for job in plan.jobs if job.fault]
-    return PlanSummary(rows, tasks, trained_on, estimate(plans, store), first.prepared.notes + faults)
+    return PlanSummary(rows, tasks, trained_on[0], trained_on, estimate(plans, store), first.prepared.notes + faults)
 
 
 def estimate(plans: Sequence[Plan], store: Store) -> Cost:

@@ -18,6 +18,7 @@ from mmpt_bench.records.store import Store
 from mmpt_bench.runs.options import requested
 from mmpt_bench.runs.request import Request, check_same
 from mmpt_bench.sources.context import check_prompts_fit
+from mmpt_bench.sources.corpora import EMBEDDED, load_corpus
 from mmpt_bench.sources.prepared import Prepared
 
 LONG_QUESTIONS = 20
@@ -185,8 +186,12 @@ def _with_rate(
         keys.precision(request.dtype),
         dataclasses.asdict(type(method)()),
     )
-    found = learning_rates.look_up(known, wanted)
+    found, is_other = learning_rates.look_up(known, wanted), bool(request.rates_of)
+    if found is None and request.train.embedded and request.train.source.startswith("task:"):
+        # As in a stream, of which a training on a task's split is the first stage.
+        usual = dataclasses.replace(wanted, corpus_fingerprint=load_corpus(EMBEDDED).fingerprint)
+        found, is_other = learning_rates.look_up(known, usual), True
     if found is None:
         return method, "documented default, not searched"
-    said = found[1] + (", on other training data" if request.rates_of else ", on the whole corpus" * bool(corpus.whole))
+    said = found[1] + (", on other training data" if is_other else ", on the whole training data" * bool(corpus.whole))
     return dataclasses.replace(method, learning_rate=found[0]), said

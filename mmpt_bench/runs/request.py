@@ -122,9 +122,18 @@ class Request:
         if tasks := self.stage.get("meta"):
             return in_blocks([self.task_corpus(name) for name in tasks], INNER_STEPS)
         corpus = load_corpus(self.train)
-        if self.train.source == EMBEDDED or (self.train.embedded and self.train.source.startswith("task:")):
-            return corpus  # made by the package
-        return checked_corpus(corpus, self._reader, self.budget.max_length, self.on_bad_item == SKIP)
+        skip, longest = self.on_bad_item == SKIP, self.budget.max_length
+        if self.train.source != EMBEDDED and not (self.train.embedded and self.train.source.startswith("task:")):
+            return checked_corpus(corpus, self._reader, longest, skip)
+        if longest >= Budget().max_length:
+            return corpus  # the package makes none that is longer
+        checked = checked_corpus(corpus, self._reader, longest, skip, is_generated=True)
+        if checked.faults:
+            raise RequestError(
+                f"`--max-length {longest}`: {len(checked.faults):,} examples of `{corpus.name}` are longer, as the "
+                f"first, which {checked.faults[0]}. A reply is never cut: raise it."
+            )
+        return checked
 
     def task_corpus(self, name: str) -> Corpus:
         """Returns a task's training split, with bad examples found or left out; RequestError where there is none."""

@@ -41,6 +41,12 @@ def bench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
 
 
 WRONG = [
+    (
+        "run --max-length 3 --train-data task:mnist --plan",
+        2,
+        "`--max-length 3`: 2,400 examples of `mnist train`",
+        "raise",
+    ),
     ("run --device cuda", 3, "no device `cuda` here", "write `cpu`"),
     ("run --device cuda:7 --plan", 3, "no device `cuda:7` here", "write `cpu`"),
     ("run --device gpu", 2, "no device `gpu`", "An NVIDIA GPU is `cuda`"),
@@ -224,3 +230,27 @@ def test_the_list_of_commands_cuts_no_summary(bench: Bench) -> None:
     _, out, _ = bench("--help")
     assert out.count("...") == 1, "that of `COMMAND [ARGS]...`"
     assert "bash_source" in out
+
+
+def test_a_plan_of_many_runs_has_a_line_for_each_method(bench: Bench) -> None:
+    asked = "stream --order mnist,vsr,snli_ve --orders 3 --tasks mnist,vsr,snli_ve --limit 5 --method lora,mmpt --plan"
+    _, out, _ = bench(asked)
+    # An order has three stages a method; two of the three orders share no first stage with another.
+    assert [line.partition(":")[0] for line in out.splitlines()[3:6]] == [
+        "frozen, 1 run",
+        "lora, 8 runs",
+        "mmpt, 8 runs",
+    ]
+    assert out.startswith("Trained on mnist train: ")
+    assert "Trained on embedded" not in out
+    _, listed, _ = bench(f"{asked} --json")
+    assert len(json.loads(listed)["runs"]) == 17
+
+
+def test_a_training_on_a_tasks_split_takes_the_rate_of_a_streams_first_stage(bench: Bench) -> None:
+    _, of_run, _ = bench("run --method lora --train-data task:vsr --tasks vsr --no-base --plan --json")
+    _, of_stream, _ = bench("stream --order vsr,mnist --method lora --tasks vsr,mnist --plan --json")
+    (run,), first = json.loads(of_run)["runs"], json.loads(of_stream)["runs"][1]
+    assert run["run"] == first["run"]
+    assert run["learning_rate_source"].startswith("searched: dev score")
+    assert run["learning_rate_source"].endswith("on other training data")
