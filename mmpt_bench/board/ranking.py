@@ -1,8 +1,8 @@
 """Places, groups, gains and retention of a board's methods, all from common resamples of images and seeds.
 
-Which tasks and seeds count is decided by the methods that are there: a task, or a seed, that at least half of them
-have. A method that lacks a task, or more than half of the seeds, is shown without a place, and why; so one trial run
-with one seed does not take the seeds from all the others.
+Which tasks and seeds count is decided by the methods that are there, the untuned base left out: a task, or a seed, that
+at least half of them have. A method that lacks a task, or more than half of the seeds, is shown without a place, and
+why; so one trial run with one seed does not take the seeds from all the others.
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ def ranked(
         tasks: the tasks by name.
         n_resamples: of every interval.
     """
-    counted = [c.task for c in board.columns if 2 * sum(c.task in row.cells for row in board.rows) >= len(board.rows)]
+    # The untuned base, which is asked whatever anything else was, does not make a task count.
+    tuned = [row for row in board.rows if row.method != FROZEN] or list(board.rows)
+    counted = [c.task for c in board.columns if 2 * sum(c.task in row.cells for row in tuned) >= len(tuned)]
     reasons = {row.label: _lacking(row, counted) for row in board.rows}
     complete = [row for row in board.rows if not reasons[row.label]]
     chosen, seeds, without = comparable({row.label: seeds_of(row, counted) for row in complete})

@@ -62,5 +62,5 @@ def print_leaderboard(made: Leaderboard, form: str, new: Collection[str] = (), b
         screen.print(part)
     if made.folder is not None:
         files = "scores.csv, leaderboard.csv, leaderboard.md"
-        drawn = " and figures/" if (made.folder / "figures").is_dir() else ""
+        drawn = " and figures/" if made.figures else ""
         click.echo(f"Written: {files}{drawn} in {made.folder}/", err=True)

@@ -40,6 +40,8 @@ class Leaderboard:
     """Scores from papers, which are shown apart."""
     folder: Path | None = None
     """Where scores.csv, leaderboard.csv, leaderboard.md and figures/ were written; None where nothing was."""
+    figures: tuple[str, ...] = ()
+    """Names of the figures that were drawn."""
 
     def of(self, keys: Collection[str], runs: Collection[str]) -> Leaderboard:
         """Returns the boards that hold some of these results, or failures of these runs."""
@@ -116,7 +118,9 @@ def write_leaderboard(
     # A trial on a few questions has a table; its figures are drawn where they are asked for.
     drawn = found if publish else tuple(each for each in found if each.board.limit is None)
     of = figure_data(store, tasks, method_catalog.colors(), drawn, tuple(ablations), tuple(streams))
+    names = []
     for each in figures(of, KINDS if publish else kinds):  # type: ignore[arg-type]
         if isinstance(each, Drawn):
             write(each, store.path("figures"))
-    return made
+            names.append(each.name)
+    return replace(made, figures=tuple(names))

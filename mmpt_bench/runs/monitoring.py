@@ -7,6 +7,7 @@ the training, so that the chance of any false alarm in it is at most the level, 
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -65,7 +66,8 @@ class Monitor:
         self._every, self._say = every, say
         self._looks = max(1, steps // every) * len(self._probe)
         self._before: dict[str, list[bool]] = {}
-        self._stops, self._means = stops, dict[int, list[float]]()
+        self._scores: dict[str, list[tuple[float, int]]] = {}
+        self._stops = stops
         self.alarms: list[str] = []
 
     @property
@@ -84,8 +86,8 @@ class Monitor:
             kept = []
         write_atomic(path, jsonl(*kept))
         for row in kept:
-            self._means.setdefault(row["step"], []).append(row["score"])
             self._before.setdefault(row["task"], [letter == "1" for letter in row["right"]])
+            self._scores.setdefault(row["task"], []).append((row["score"], row["step"]))
             if row["alarm"]:
                 self.alarms.append(_told(row))
         if not kept:
@@ -114,23 +116,32 @@ class Monitor:
             shutil.rmtree(folder, ignore_errors=True)
             self._stops.save(folder)
 
-    def _best(self) -> int:
+    def _best(self, before: float = float("inf")) -> int:
         """Returns the look with the highest mean score of the tasks, the last of equal ones.
 
         The first look, at which nothing is learnt yet, is the best only where there is no other.
         """
-        first, *others = sorted(self._means)
-        means = {step: sum(self._means[step]) / len(self._means[step]) for step in others}
-        return max(means, key=lambda step: (means[step], step)) if means else first
+        seen: dict[int, list[float]] = {}
+        for score, step in itertools.chain.from_iterable(self._scores.values()):
+            seen.setdefault(step, []).append(score)
+        first, *others = (step for step in sorted(seen) if step < before)
+        return max(others, key=lambda step: (sum(seen[step]) / len(seen[step]), step)) if others else first
 
     def finish(self, step: int) -> None:
-        """Ends a training behind `step`: after an alarm that stops it, the best values before are put back."""
-        if self._stops is not None and self.alarms:
+        """Ends a training behind `step`, and says what the looks saw.
+
+        After an alarm that ends it, the best values before are put back.
+        """
+        for name, scores in self._scores.items():
+            (first, _), (last, end), (lowest, at) = scores[0], scores[-1], min(scores)
+            told = f"{len(scores)} looks: {first:.0%} first, {last:.0%} at step {end}, lowest {lowest:.0%} at step {at}"
+            raised = sum(f"probe of {name} " in alarm for alarm in self.alarms)
+            self._say(f"Probe of {name}, {told}; {raised or 'no'} alarm{'s' * (raised > 1)} ({self._folder.name}).")
+        if self.is_over and self._stops is not None:
             from mmpt_bench.engine.adapters.saved import read_adapter
 
-            self._means.pop(step)  # that of the alarm
             self._stops.load(read_adapter(self._folder.path(BEST)))
-            self.alarms.append(f"training stopped at step {step}; the adapter is that of step {self._best()}")
+            self.alarms.append(f"training stopped at step {step}; the adapter is that of step {self._best(step)}")
         shutil.rmtree(self._folder.path(BEST), ignore_errors=True)
 
     def _keep(self, step: int, name: str, right: list[bool]) -> None:
@@ -143,7 +154,7 @@ class Monitor:
             "right": "".join("1" if each else "0" for each in right),
         }  # fmt: skip
         append_jsonl(self._folder.path(FILE), row)
-        self._means.setdefault(step, []).append(sum(right) / len(right))
+        self._scores.setdefault(name, []).append((sum(right) / len(right), step))
         if row["alarm"]:
             self.alarms.append(_told(row))
             self._say(f"ALARM: {self.alarms[-1]}.")

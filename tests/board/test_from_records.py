@@ -447,6 +447,17 @@ def test_method_that_lacks_a_task_is_shown_unranked(tmp_path: Path) -> None:
     assert row(board, "prefix").cells["colours"].place == 1
 
 
+def test_tasks_of_the_untuned_base_alone_do_not_count(tmp_path: Path) -> None:
+    """As after a stream, which asks the base on all its tasks; a later run asks a method on one."""
+    store = store_in(tmp_path)
+    for of in (COLOURS, SHAPES):
+        add(store, "10", recipe("frozen", params={"learning_rate": 0.0}), of=of)
+    add(store, "1110", recipe("lora"))
+    (board,) = made(store)
+    assert {column.task: column.counts for column in board.columns} == {"colours": True, "shapes": False}
+    assert {r.label: (r.place, r.unranked) for r in board.rows} == {"lora": (1, ""), "frozen": (2, "")}
+
+
 def test_task_of_one_method_alone_does_not_count(tmp_path: Path) -> None:
     store = store_in(tmp_path)
     for method in ("lora", "vpt", "prefix"):

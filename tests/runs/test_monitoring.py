@@ -82,6 +82,11 @@ def test_an_alarm_is_said_and_stands_beside_the_score(tmp_path: Path, monkeypatc
     )
     assert [text for text in said if text.startswith("ALARM: on the probe of mnist the score fell from ")]
     (record,) = made.records
+    rows = [json.loads(line) for line in (tmp_path / "runs" / record.run / monitoring.FILE).read_text().splitlines()]
+    first, last = (f"{row['score']:.0%}" for row in rows)
+    (summary,) = (text for text in said if text.startswith("Probe of mnist, 2 looks: "))
+    assert f"{first} first, {last} at step 4, lowest " in summary
+    assert summary.endswith(f"; 1 alarm ({record.run}).")
     assert "on the probe of mnist the score fell from" in record.notes
     assert "by step 4" in record.notes
 
