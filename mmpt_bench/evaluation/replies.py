@@ -81,7 +81,7 @@ def without_reasoning(reply: str) -> str | None:
 
 
 def first_turn(reply: str) -> str:
-    """Returns a reply up to where the model goes on with a turn of the user's, if anything is said before that."""
+    """Returns a reply up to where it ends or goes on with a turn of the user's, if anything is said before that."""
     found = next((each for each in re.finditer(NEXT_TURN, reply) if re.search(r"\w", reply[: each.start()])), None)
     return reply if found is None else reply[: found.start()]
 

@@ -8,9 +8,10 @@ CLOSE = rf"(?:<\|?(?:/|end_of_){TAG}\|?>|\[/{TAG}\]|◁/{TAG}▷|<\|channel\|>fi
 FLAGS = re.IGNORECASE | re.DOTALL
 NEXT_TURN = (
     r"(?:<\|im_start\|>\s*user\b|<\|start_header_id\|>\s*user\b|<start_of_turn>\s*user\b|<\|user\|>|\[INST\]"
+    r"|<\|(?:endoftext|im_end|eot_id|end_of_text|end)\|>|<(?:end_of_turn|end_of_utterance|eos)>"
     r"|(?:^|\n)\s*(?:#{2,3}\s*)?(?:[Uu]ser|[Hh]uman|Question|Instruction|Q) ?:|\b(?:USER|HUMAN) ?:)"
 )
-"""Where a model goes on with a turn of the user's, in the marks of chat templates."""
+"""Where a reply ends, or a model goes on with a turn of the user's, in the marks of chat templates."""
 
 
 def _words(text: str) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""Replies are read as a person reads them: 784 labelled ones, and what no reader may get wrong."""
+"""Replies are read as a person reads them: 790 labelled ones, and what no reader may get wrong."""
 
 from __future__ import annotations
 

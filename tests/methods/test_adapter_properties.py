@@ -33,6 +33,10 @@ CONFIGS: dict[str, Callable[[], Any]] = {
     "lora": lambda: LoraConfig(r=2, target_modules=["q_proj", "v_proj"]),
     "dora and lm_head": lambda: LoraConfig(r=2, use_dora=True, target_modules=["up_proj"], modules_to_save=["lm_head"]),
     "pissa": lambda: LoraConfig(r=2, target_modules=["o_proj"], init_lora_weights="pissa"),
+    "rslora": lambda: LoraConfig(r=4, lora_alpha=3, use_rslora=True, target_modules=["q_proj", "up_proj"]),
+    "dora": lambda: LoraConfig(r=2, use_dora=True, target_modules=["q_proj", "down_proj"]),
+    "olora": lambda: LoraConfig(r=2, target_modules=["o_proj"], init_lora_weights="olora"),
+    "embeddings": lambda: LoraConfig(r=2, target_modules=["embed_tokens", "v_proj"]),
     "biases": lambda: LoraConfig(r=2, target_modules=["k_proj"], bias="all"),
     "ia3": lambda: IA3Config(target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"]),
 }
@@ -182,3 +186,12 @@ def test_adapter_of_every_family_answers_as_in_peft_or_is_refused(
     family: str, config: str, changes: Any, naming: str
 ) -> None:
     check(case(family, config), changes, naming)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", sorted(CONFIGS))
+@pytest.mark.parametrize("family", ALL)
+def test_adapter_as_peft_saved_it_has_the_logits_of_plain_peft(family: str, config: str) -> None:
+    one = case(family, config)
+    assert not torch.equal(one.wanted, one.answers)
+    check(one, [], "as they are")
