@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mmpt_bench.report.write import Report
     from mmpt_bench.study.acceptance import Written
     from mmpt_bench.study.comparison_text import ComparisonResult
-    from mmpt_bench.study.explain import ExplainResult
+    from mmpt_bench.study.explain_result import ExplainResult
     from mmpt_bench.study.stream_compare import StreamComparison
 
 

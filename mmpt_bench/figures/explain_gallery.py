@@ -11,12 +11,10 @@ import numpy as np
 from mmpt_bench.common.files import write_atomic
 from mmpt_bench.figures import style
 from mmpt_bench.stats.saliency import disagreement
-from mmpt_bench.study.explain import FOLDER, ExplainResult, Item, region_of
+from mmpt_bench.study.explain_result import FOLDER, ExplainResult, Item, region_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-    from mmpt_bench.engine.explain.explained import Explained
 
 SHOWN = 6
 """Questions of a gallery."""
@@ -44,7 +42,7 @@ def shown(result: ExplainResult) -> list[int]:
     return [order[place] for place in places]
 
 
-def _compared(one: Explained) -> list[np.ndarray]:
+def _compared(one: Any) -> list[np.ndarray]:
     return [values for name, values in one.maps.items() if name != "random"]
 
 
@@ -72,14 +70,14 @@ def _drawn(result: ExplainResult, places: list[int]) -> Any:
     return figure
 
 
-def _words(item: Item, label: str, one: Explained, with_question: bool) -> str:
+def _words(item: Item, label: str, one: Any, with_question: bool) -> str:
     asked = textwrap.wrap(style.safe(item.sample.question), 36, max_lines=3, placeholder=" …") if with_question else []
     mark = "right" if one.is_right else f"wrong: {item.sample.answer}"
     said = f"{style.safe(label)}: {style.safe(one.answer)} {100 * one.probability:.0f} % ({style.safe(mark)})"
     return "\n".join([*asked, *textwrap.wrap(said, 36)])
 
 
-def _draw(axes: Axes, one: Explained, name: str, region: np.ndarray | None) -> None:
+def _draw(axes: Axes, one: Any, name: str, region: np.ndarray | None) -> None:
     """Draws an image, with a map's positive part over it, its highest token and what the question names."""
     assert one.grid is not None
     side, (down, across) = (0, 1, 1, 0), one.grid

@@ -131,6 +131,15 @@ def prepare_tasks(
     return prepared
 
 
+def regions_of(task: Task, where: Where) -> list[tuple[int, ...]]:
+    """Returns the cells (0..8) of what each question of a generated task names, a row each; nothing for other rows."""
+    if not where.embedded or where.folder is not None or task.data.make_rows is not None:
+        return []
+    from mmpt_bench.embedded import suite
+
+    return suite.regions(task.name)
+
+
 def prepare(tasks: dict[str, PreparedTask], train: TrainData, backbone: str, offline: bool) -> Prepared:
     """Returns tasks with what is trained on and which files the backbone is; raises as these readers do."""
     return Prepared(tasks, load_corpus(train), backbone_fingerprint(backbone, offline))

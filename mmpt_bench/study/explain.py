@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,14 +22,15 @@ from mmpt_bench.records.recipe import Recipe
 from mmpt_bench.records.store import Store
 from mmpt_bench.runs.stages import load_trained
 from mmpt_bench.sources.corpora import EMBEDDED
+from mmpt_bench.sources.prepared import regions_of
 from mmpt_bench.sources.task_rows import Where, rows_of, samples
-from mmpt_bench.study.explain_scores import BASE, Found, Key, averaged, inside, question_scores
+from mmpt_bench.study.explain_result import ExplainResult, ExplainRow, Item, PromptLine, region_of
+from mmpt_bench.study.explain_scores import BASE, Key, averaged, question_scores
 
 if TYPE_CHECKING:
     from mmpt_bench.engine.explain.explained import Explained
     from mmpt_bench.engine.models.backbone import Backbone
 
-FOLDER = "explain"
 MAPS = ("rollout", "relevancy", "grad", "grad-input", "ig", "loo", "attention", "random")
 LIMIT = 100
 NO_CAPTUM = "`ig` is left out: it needs captum, `pip install 'mmpt-bench[explain]'`."
@@ -56,83 +57,6 @@ class ExplainRequest:
     offline: bool = False
     command: str = ""
     """Makes the explanation again, for its tables."""
-
-
-@dataclass(frozen=True)
-class Item:
-    """A question that is explained."""
-
-    task: str
-    sample: Sample
-    cells: tuple[int, ...]
-    """Of the 3 x 3 cells, those of what it names; empty where it names nothing that is there, or that is not known."""
-
-    @property
-    def image(self) -> str:
-        """Returns the name of its image, among those of all tasks."""
-        return f"{self.task}/{self.sample.cluster or self.sample.image.key}"
-
-
-@dataclass(frozen=True)
-class PromptLine:
-    """Attention to one kind of prompts in one layer, mean over questions and runs."""
-
-    side: str
-    layer: int
-    kind: str
-    attention: float
-    even: float
-    """What it would be if every row that is seen got as much."""
-
-
-@dataclass(frozen=True)
-class ExplainRow:
-    """The untuned base, or a variant of a method with its runs."""
-
-    label: str
-    runs: tuple[str, ...]
-    seeds: tuple[int, ...]
-    scores: dict[Key, Found]
-    prompts: tuple[PromptLine, ...]
-    explained: tuple[Explained, ...] = field(repr=False)
-    """Of the first run, one a question."""
-
-
-@dataclass(frozen=True, repr=False)
-class ExplainResult:
-    """Rows of an explanation, the base first."""
-
-    name: str
-    folder: Path
-    """The results folder."""
-    items: tuple[Item, ...]
-    rows: tuple[ExplainRow, ...]
-    maps: tuple[str, ...]
-    command: str = ""
-    files: tuple[Path, ...] = ()
-    """That were written."""
-    notes: tuple[str, ...] = ()
-
-    def __repr__(self) -> str:
-        """Returns one line: what was explained, and where it is."""
-        return f"<Explanation `{self.name}` in `{self.folder}`: {len(self.items)} questions, {len(self.rows)} rows>"
-
-    @property
-    def table(self) -> Any:
-        """A row a method, map and score: value, ci_low, ci_high, change, change_ci_low, change_ci_high, questions."""
-        import pandas as pd
-
-        from mmpt_bench.study.explain_tables import COLUMNS, lines
-
-        return pd.DataFrame(lines(self), columns=list(COLUMNS))
-
-
-def region_of(item: Item, explained: Explained) -> np.ndarray | None:
-    """Returns the tokens of what a question names; None where that is nothing, all of the image, or not known."""
-    if not item.cells or explained.grid is None:
-        return None
-    found = inside(item.cells, explained.grid)
-    return found if found.any() and not found.all() else None
 
 
 def explain_runs(
@@ -273,7 +197,7 @@ def _known_maps(names: Sequence[str]) -> tuple[str, ...]:
 def _items(entry: Entry, request: ExplainRequest, backbone: str) -> list[Item]:
     """Returns a task's questions: all of some images, which are taken in the order of a hash of their names."""
     task = task_catalog.load_task(entry)
-    made, regions = _asked(task, entry, request, backbone)
+    made, regions = _asked(task, request, backbone)
     by_image: dict[str, list[Item]] = {}
     for sample, cells in zip(made, regions, strict=True):
         item = Item(task.name, sample, tuple(cells))
@@ -286,19 +210,12 @@ def _items(entry: Entry, request: ExplainRequest, backbone: str) -> list[Item]:
     return found
 
 
-def _asked(
-    task: Task, entry: Entry, request: ExplainRequest, backbone: str
-) -> tuple[list[Sample], Sequence[Sequence[int]]]:
+def _asked(task: Task, request: ExplainRequest, backbone: str) -> tuple[list[Sample], Sequence[Sequence[int]]]:
     """Returns a task's samples, and the cells of what each names, where its images are generated."""
     generated = backbone == EMBEDDED and request.data is None
     where = Where(request.data, embedded=generated, offline=request.offline, world=request.world)
-    rows = rows_of(task, where)
-    made = samples(task, rows)
-    if generated and not entry.own and task.data.make_rows is None:
-        from mmpt_bench.embedded import suite
-
-        return made, suite.regions(task.name)
-    return made, [()] * len(made)
+    made = samples(task, rows_of(task, where))
+    return made, regions_of(task, where) or [()] * len(made)
 
 
 def _backbone(recipe: Recipe, request: ExplainRequest) -> Backbone:

@@ -9,16 +9,12 @@ from typing import TYPE_CHECKING, Any
 from mmpt_bench.common.escaping import csv_table, markdown, plain_text, rich_text
 from mmpt_bench.common.files import write_atomic
 from mmpt_bench.stats.saliency import SHARES
-from mmpt_bench.study.explain import FOLDER, ExplainResult, ExplainRow
+from mmpt_bench.study.explain_result import COLUMNS, FOLDER, ExplainResult, ExplainRow, lines
 from mmpt_bench.study.explain_scores import BASE, LOW_IS_GOOD, SCORES, WHOLE, Found, Key
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-COLUMNS = (
-    "method", "map", "score", "value", "ci_low", "ci_high", "change", "change_ci_low", "change_ci_high", "questions",
-    "images", "seeds",
-)  # fmt: skip
 PROMPT_COLUMNS = ("method", "side", "kind", "layer", "attention", "even", "ratio")
 NOTES = (
     "All but the control and `like base` in per cent, with 95 % intervals over images (and seeds, of several runs); "
@@ -32,21 +28,6 @@ NOTES = (
     "base**: rank correlation with the base's map of the same question.",
     "`random` is noise: what a map does not beat, it does not show.",
 )
-
-
-def lines(result: ExplainResult) -> list[dict[str, Any]]:
-    """Returns a line a method, map and score."""
-    made = []
-    for row in result.rows:
-        for (name, score), found in row.scores.items():
-            change = found.change_interval or (None, None)
-            made.append(
-                {"method": row.label, "map": name, "score": score, "value": found.estimate,
-                 "ci_low": found.interval[0], "ci_high": found.interval[1], "change": found.change,
-                 "change_ci_low": change[0], "change_ci_high": change[1], "questions": found.n_questions,
-                 "images": found.n_images, "seeds": len(row.seeds)}
-            )  # fmt: skip
-    return made
 
 
 def prompt_lines(result: ExplainResult) -> list[dict[str, Any]]:
