@@ -20,6 +20,7 @@ SCORES = {
     "energy": "Energy",
     "deletion": "Deletion",
     "insertion": "Insertion",
+    "beyond_random": "Beyond random",
     "kept_10": "Kept, top 10 %",
     "kept_25": "Kept, top 25 %",
     "control": "Control",
@@ -73,6 +74,8 @@ def question_scores(
         deleted, inserted = one.deletion[name], one.insertion[name]
         scores[name, "deletion"] = saliency.area(deleted.counts, deleted.probability)
         scores[name, "insertion"] = saliency.area(inserted.counts, inserted.probability)
+        if name != RANDOM and RANDOM in one.maps:
+            scores[name, "beyond_random"] = _spread(one, name) - _spread(one, RANDOM)
         scores[name, "kept_10"], scores[name, "kept_25"] = _kept(inserted, 0.1), _kept(inserted, 0.25)
         if region is not None:
             scores[name, "pointing"] = saliency.pointing(values, region)
@@ -82,6 +85,12 @@ def question_scores(
         if base is not None and name != RANDOM:
             scores[name, "like_base"] = saliency.rank_correlation(values, base.maps[name])
     return scores
+
+
+def _spread(one: Explained, name: str) -> float:
+    """Returns insertion minus deletion of a map: how far its highest tokens carry the answer, and its lowest do not."""
+    put_back, taken = one.insertion[name], one.deletion[name]
+    return saliency.area(put_back.counts, put_back.probability) - saliency.area(taken.counts, taken.probability)
 
 
 def _kept(curve: Curve, share: float) -> float:

@@ -15,6 +15,7 @@ from mmpt_bench.study.explain_scores import BASE, LOW_IS_GOOD, SCORES, WHOLE, Fo
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+ON_TERMINAL = ("pointing", "energy", "deletion", "insertion", "beyond_random", "kept_10", "control", "like_base")
 PROMPT_COLUMNS = ("method", "side", "kind", "layer", "attention", "even", "ratio")
 NOTES = (
     "All but the control and `like base` in per cent, with 95 % intervals over images (and seeds, of several runs); "
@@ -23,7 +24,8 @@ NOTES = (
     "there. Chance of both is the region's share of the image.",
     f"**Deletion** (low is good), **insertion** (high is good): area under the probability of the model's own answer, "
     f"as {', '.join(f'{100 * share:g}' for share in SHARES)} % of the image tokens, highest first, are replaced by the "
-    "mean token, or put back. **Kept**: the answer stays when only the highest tokens do.",
+    "mean token, or put back. Both hang on how sure a model is, whatever the map: **beyond random** is insertion minus "
+    "deletion, above that of random on the same question. **Kept**: the answer stays when only the highest tokens do.",
     "**Control** (near 0 is good): rank correlation with the map of the same model under permuted weights. **Like "
     "base**: rank correlation with the base's map of the same question.",
     "`random` is noise: what a map does not beat, it does not show.",
@@ -56,13 +58,13 @@ def sentences(result: ExplainResult) -> list[str]:
     made = []
     for row in result.rows[1:]:
         told = []
-        for score, what in (("pointing", "Points at the object"), ("deletion", "Deletion"), ("insertion", "Insertion")):
+        for score, what in (("pointing", "points at the object"), ("beyond_random", "faithful beyond random")):
             changes = {n: f for (n, s), f in row.scores.items() if s == score and n != "random" and f.change_interval}
             if not changes:
                 continue
             moved = {n: f for n, f in changes.items() if f.change_interval and not _holds_0(f.change_interval)}
             parts = [f"`{n}` {100 * (f.change or 0):+.1f}" for n, f in moved.items()]
-            told.append(f"{what}: {', '.join(parts) if parts else 'no change'} (of {len(changes)} maps)")
+            told.append(f"{what}: {', '.join(parts) if parts else 'none'} (of {len(changes)} maps)")
         if told:
             made.append(f"{row.label}, change from the base where its interval leaves out 0: {'; '.join(told)}.")
     return made
@@ -147,9 +149,11 @@ def explanation_tables(result: ExplainResult) -> Iterator[RenderableType]:
             title += f"; chance of pointing {100 * row.scores['', 'chance'].estimate:.1f} %"
         table = Table(title=rich_text(title), title_justify="left", box=None, pad_edge=False)
         table.add_column("Map", no_wrap=True)
-        shown = [s for s in SCORES if any((name, s) in row.scores for name in result.maps)]
+        shown = [s for s in ON_TERMINAL if any((name, s) in row.scores for name in result.maps)]
         for score in shown:
-            table.add_column(SCORES[score].replace(", ", "\n").replace(" base", "\nbase"), justify="right")
+            table.add_column(
+                SCORES[score].replace(", ", "\n").replace("d r", "d\nr").replace(" b", "\nb"), justify="right"
+            )
         for name in result.maps:
             cells = [_short(row, (name, score)) for score in shown]
             table.add_row(name, *cells)

@@ -7,17 +7,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import mmpt_bench as mb
 from mmpt_bench.common.errors import RequestError
+from mmpt_bench.data.images import LazyImage
+from mmpt_bench.data.samples import Sample
+from mmpt_bench.engine.explain.explained import Curve, Explained
 from mmpt_bench.records.budget import Budget
 from mmpt_bench.records.recipe import Recipe
 from mmpt_bench.records.store import Store
 from mmpt_bench.study.explain import _labels, _variants
-from mmpt_bench.study.explain_scores import averaged, inside
+from mmpt_bench.study.explain_scores import averaged, inside, question_scores
 from support.command import bench
 
 KEY = ("grad", "pointing")
+SAMPLE = Sample("0", LazyImage("0.png", lambda: Image.new("RGB", (2, 2))), "?", ("yes", "no"), "yes")
 
 
 def questions(*values: float | None) -> list[dict[Any, float]]:
@@ -68,6 +73,34 @@ def test_questions_about_one_image_are_resampled_together() -> None:
 def test_variants_of_a_method_are_called_by_what_differs() -> None:
     assert _labels([recipe(r=2), recipe("mmpt")]) == ["lora", "mmpt"]
     assert _labels([recipe(r=2, a=1), recipe(r=16, a=1)]) == ["lora (r=2)", "lora (r=16)"]
+
+
+def explained(probability: float, **insertion_and_deletion: tuple[list[float], list[float]]) -> Explained:
+    """Returns a question with maps of two tokens, whose curves have three points."""
+
+    def curve(heights: list[float]) -> Curve:
+        return Curve((0, 1, 2), tuple(heights), tuple(height > 0.5 for height in heights))
+
+    curves = insertion_and_deletion.items()
+    return Explained(
+        SAMPLE, "yes", True, probability, {name: np.array([1.0, 0.0]) for name, _ in curves},
+        {name: curve(down) for name, (_, down) in curves}, {name: curve(up) for name, (up, _) in curves},
+        (1, 2), np.zeros((2, 2, 3), np.uint8), (),
+    )  # fmt: skip
+
+
+def test_scores_of_a_question_are_those_worked_out_by_hand() -> None:
+    one = explained(0.9, own=([0.5, 0.9, 0.9], [0.9, 0.5, 0.5]), random=([0.5, 0.5, 0.9], [0.9, 0.9, 0.5]))
+    found = question_scores(one, np.array([True, False]), one)
+    assert found["own", "insertion"] == pytest.approx((0.5 / 2 + 0.9 + 0.9 / 2) / 2)
+    assert found["own", "deletion"] == pytest.approx((0.9 / 2 + 0.5 + 0.5 / 2) / 2)
+    # Insertion minus deletion is .8 - .6 for the map, and .6 - .8 for noise.
+    assert found["own", "beyond_random"] == pytest.approx(0.4)
+    assert (found["own", "pointing"], found["own", "energy"], found["", "chance"]) == (1, 1, 0.5)
+    assert (found["own", "kept_10"], found["random", "kept_10"]) == (1, 0)
+    assert found["own", "like_base"] == pytest.approx(1)
+    assert ("random", "like_base") not in found
+    assert ("random", "beyond_random") not in found
 
 
 @pytest.fixture
