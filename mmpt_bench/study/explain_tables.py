@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 ON_TERMINAL = ("pointing", "energy", "deletion", "insertion", "beyond_random", "kept_10", "control", "like_base")
+OF_CHANGES = (
+    ("pointing", "pointing"), ("energy", "energy"), ("beyond_random", "insertion minus deletion beyond random"),
+)  # fmt: skip
 PROMPT_COLUMNS = ("method", "side", "kind", "layer", "attention", "even", "ratio")
 NOTES = (
     "All but the control and `like base` in per cent, with 95 % intervals over images (and seeds, of several runs); "
@@ -58,7 +61,7 @@ def sentences(result: ExplainResult) -> list[str]:
     made = []
     for row in result.rows[1:]:
         told = []
-        for score, what in (("pointing", "points at the object"), ("beyond_random", "faithful beyond random")):
+        for score, what in OF_CHANGES:
             changes = {n: f for (n, s), f in row.scores.items() if s == score and n != "random" and f.change_interval}
             if not changes:
                 continue
