@@ -239,32 +239,46 @@ def plan_tune(method: Names = "all", **options: Unpack[SearchOptions]) -> Search
     return plan_search(method, options)
 
 
+def _check_backbone(name: str) -> list[CheckResult]:
+    from mmpt_bench.engine.adapters.check_family import check_family
+    from mmpt_bench.engine.models.backbone import load_backbone
+
+    return check_family(load_backbone(name))
+
+
 def check(
     file: str | Path, backbone: str = "embedded", data: str | Path | None = None, columns: Sequence[str] = ()
 ) -> list[CheckResult]:
-    """Returns what a task's or a method's file passes of the conformance suite; the file is run.
+    """Returns what a file of a task, a method or a family passes of the conformance suite; the file is run.
 
         all(result.ok for result in mb.check("colours.py"))
 
     Args:
-        file: of a task, which is checked on its own rows, or of a method.
-        backbone: that a method is tried on.
+        file: of a task, which is checked on its own rows, of a method, or of a family; or the folder of a backbone,
+            whose parts are checked.
+        backbone: that a method or a family is tried on.
         data: folder of a task's rows; else those that it makes, those of the embedded suite, or of the hub.
         columns: what files call the task's columns.
 
     Raises:
-        RequestError: there is no such file, or it exports neither.
+        RequestError: there is no such file, or it exports none of these.
     """
+    from mmpt_bench.engine.models.families import is_family, register_file
     from mmpt_bench.evaluation.check_task import check_task
     from mmpt_bench.sources.task_rows import Where, rows_of
 
     path = Path(file)
+    if path.is_dir():
+        return _check_backbone(str(path))
     if not path.is_file():
         raise RequestError(f"There is no file `{file}` to check.")
     if path.suffix in (".yaml", ".yml"):
         raise RequestError(
             f"`{file}` is no Python file; `mmpt-bench run {shlex.quote(str(file))} --plan` checks an experiment."
         )
+    if is_family(path):
+        register_file(path)
+        return _check_backbone(backbone)
     if method_catalog.is_method(path):
         from mmpt_bench.engine.adapters.check_method import check_method
         from mmpt_bench.engine.models.backbone import load_backbone

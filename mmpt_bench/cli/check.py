@@ -18,7 +18,7 @@ from mmpt_bench.cli.options import BACKBONE, COLUMNS, JSON, print_json
 @COLUMNS
 @JSON
 def check(file: Path, backbone: str, data: Path | None, columns: tuple[str, ...], as_json: bool) -> None:
-    """Run the conformance suite on a task's or method's file: the checks that the built-in ones pass too."""
+    """Run the conformance suite on a file of a task, a method or a family, or on a backbone's folder."""
     from mmpt_bench import api
 
     results = api.check(file, backbone, data, columns)

@@ -16,6 +16,7 @@ from mmpt_bench.cli.options import (
     BACKBONE,
     COLUMNS,
     DATASET,
+    FAMILY,
     IMAGES,
     JSON,
     OUT,
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
 @click.option("--recipe", type=click.Path(path_type=Path), help="Repeat a run from its recipe.yaml.")
 @click.option("--set", multiple=True, metavar="METHOD.FIELD=VALUE", help="A hyperparameter; repeatable.")
 @BACKBONE
+@FAMILY
 @click.option(
     "--data", type=click.Path(path_type=Path), help="Folder of real data in the hub's schema, or a file of rows."
 )
@@ -141,6 +143,8 @@ def run(
     """
     from mmpt_bench import api
     from mmpt_bench.interop.trackers import check_trackers
+
+    options.pop("family")  # Known by now: `--family` is read before anything else.
 
     if (file := options.pop("experiment")) is not None:
         options |= api.read_experiment(file, **given_beside_experiment(context))

@@ -8,11 +8,13 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mmpt_bench.common.errors import UntrustedRecord
+from mmpt_bench.common.errors import RequestError, UntrustedRecord
+from mmpt_bench.methods.prompt_method import PromptMethod
 from mmpt_bench.records.budget import Budget
 from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store, published_folder
 from mmpt_bench.runs.plan import Job, Plan
+from mmpt_bench.sources.weights import EMBEDDED, backbone_folder
 from mmpt_bench.stats.differences import detectable_difference
 
 OWN = ("embedded", "float32")
@@ -95,7 +97,30 @@ def plan_summary(plans: Sequence[Plan], store: Store) -> PlanSummary:
         for of in corpora.values()
     ]
     faults = [f"{job.label}, seed {job.recipe.seed}: {job.fault}" for plan in plans for job in plan.jobs if job.fault]
-    return PlanSummary(rows, tasks, trained_on[0], trained_on, estimate(plans, store), first.prepared.notes + faults)
+    told = first.prepared.notes + faults + _misfits(plans)
+    return PlanSummary(rows, tasks, trained_on[0], trained_on, estimate(plans, store), told)
+
+
+def _misfits(plans: Sequence[Plan]) -> list[str]:
+    """Returns why prompt methods cannot run on a backbone, told by its configuration alone."""
+    from mmpt_bench.engine.models.anatomy import find_anatomy
+    from mmpt_bench.engine.models.loading import empty_model
+    from mmpt_bench.engine.prompts.hooks import check_plan
+    from mmpt_bench.engine.prompts.plan import plan_of
+
+    found: dict[str, None] = {}
+    for plan in plans:
+        jobs = [job for job in plan.open if isinstance(job.method, PromptMethod)]
+        if plan.request.backbone == EMBEDDED or not jobs:
+            continue
+        model = empty_model(backbone_folder(plan.request.backbone, plan.request.offline, weights=False))
+        anatomy = find_anatomy(model)
+        for job in jobs:
+            try:
+                check_plan(model, anatomy, plan_of(job.method))
+            except RequestError as error:
+                found[f"{job.recipe.method} cannot run on this backbone. {error}"] = None
+    return list(found)
 
 
 def estimate(plans: Sequence[Plan], store: Store) -> Cost:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import re
 import struct
@@ -66,9 +67,27 @@ def backbone_fingerprint(name: str, offline: bool = False) -> str:
     return folder_fingerprint(backbone_folder(name, offline))
 
 
+OWN_FAMILIES: dict[str, str] = {}
+"""Types of models that a user's file describes (`--family`), and the SHA-256 of that file."""
+
+
 def folder_fingerprint(folder: Path) -> str:
-    """Returns one SHA-256 over a folder's files; an unchanged one is read once a process."""
-    return files_sha256(_files(folder), _sha256)
+    """Returns one SHA-256 over a folder's files; an unchanged one is read once a process.
+
+    Where a user's file says where the parts of such models are, it is part of what is fingerprinted.
+    """
+    found = files_sha256(_files(folder), _sha256)
+    own = OWN_FAMILIES.get(_model_type(folder)) if OWN_FAMILIES else None
+    return found if own is None else hashlib.sha256(f"{found} {own}".encode()).hexdigest()
+
+
+def _model_type(folder: Path) -> str:
+    """Returns what a folder's configuration calls its type of models; empty where it does not."""
+    try:
+        known = json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return ""
+    return str(known.get("model_type", "")) if isinstance(known, dict) else ""
 
 
 def _files(folder: Path) -> set[Path]:

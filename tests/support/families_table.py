@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from mmpt_bench.common.errors import RequestError
-from support.families import BUILDERS
 from support.methods import VARIANTS
+from support.newer_families import BUILDERS
 
 METHODS = {
     "frozen": "frozen",
@@ -33,8 +33,23 @@ METHODS = {
 }
 HEAD = """# Families of models, and which method runs on them
 
-A backbone is any Hugging Face image-text model of these families; one class serves all, and a family is one line of
-`mmpt_bench/engine/models/families.py`. A tick says that the method passes every check of `mmpt-bench check` on a random
+A backbone is any Hugging Face image-text model whose parts are found: the module with the configuration's
+`vision_config`, what maps it to the width of the text, the decoder, and how patches become tokens. What a model does
+not say of itself is an entry of `mmpt_bench/engine/models/families.py`, or of your own file:
+
+```python
+from mmpt_bench.engine.models.families import Family
+
+FAMILIES = {"my_vl": Family("My VL", projector="visual_adapter")}
+```
+
+    mmpt-bench check mine.py --backbone ./my-vl-tiny
+    mmpt-bench run --family mine.py --backbone ./my-vl --method mmpt --tasks mme
+
+The file is part of the backbone's fingerprint. `mmpt-bench check ./my-vl-tiny` checks the parts that are found without
+one. A refusal is said by `--plan` too, from the configuration alone.
+
+These families are tested. A tick says that the method passes every check of `mmpt-bench check` on a random
 tiny model of the family: it trains, generates, saves, loads and comes off again bit for bit, the parameter count is the
 closed form, and no answer depends on padding, on its place in the batch or on the cache. Images of different shapes
 share those batches. A number is a refusal, said before anything is trained.
@@ -43,6 +58,9 @@ Made by `PYTHONPATH=tests python tests/support/families_table.py`;
 `pytest -m slow tests/engine/models/test_families.py` runs the checks.
 """
 TAIL = """
+A connector that makes one token of s x s patches makes one of s^2 prompts, averaged over an image's tiles:
+[decision 0037](decisions/0037-interaction-through-merging-connectors.md).
+
 MMPT's interaction tokens stand in the image slot, before the image tokens (`interaction_place=image`), and are to the
 decoder what these are: where image tokens see each other both ways (PaliGemma), so do they. `interaction_place=front`
 runs where `image` does.
@@ -50,6 +68,13 @@ runs where `image` does.
 Prompts in a decoder with a sliding window (Gemma 2 and 3, so PaliGemma 2 and Gemma 3) are right as long as prompts and
 text fit the window together (4,096 tokens in Gemma 2, 1,024 in Gemma 3 4B); a longer example is refused with its
 length. In Qwen2.5-VL, blocks that attend within windows get a copy of their prompts in every window.
+
+In decoders with layers that pass states from token to token (Qwen3.5), prompts stand behind a sequence's padding.
+
+Not in the table: Mistral 3 and others with a Pixtral tower (their processor needs torchvision; visual prompts are
+refused, since blocks rotate patches by their place), Gemma 3n (needs timm). Refused: Llama 3.2 Vision (Mllama), whose
+decoder looks at the image by cross-attention through a mask of every text; models that encode text and decode it by two
+stacks; models without a `vision_config`.
 
 Weight-delta methods of the installed `peft` (`--method peft:NAME`) change the decoder's linear maps, which every family
 has; they are tested on LLaVA alone.

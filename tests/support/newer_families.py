@@ -74,7 +74,13 @@ def qwen3_5(folder: Path) -> Path:
     linear = {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8}
     kinds = {"layer_types": ["linear_attention", "linear_attention", "full_attention"], "head_dim": 16}
     rope = {"rope_parameters": MROPE["rope_parameters"] | {"partial_rotary_factor": 0.5}}
-    return _qwen3(folder, "Qwen3_5", {"vocab_size": 320} | rope | linear | kinds | {"linear_value_head_dim": 8}, {}, _bytes_of_qwen3_5())
+    return _qwen3(
+        folder,
+        "Qwen3_5",
+        {"vocab_size": 320} | rope | linear | kinds | {"linear_value_head_dim": 8},
+        {},
+        _bytes_of_qwen3_5(),
+    )
 
 
 def _bytes_of_qwen3_5() -> Any:
@@ -82,7 +88,9 @@ def _bytes_of_qwen3_5() -> Any:
     marks = ["<pad>", "<s>", "</s>", IMAGE, "<begin>", "<end>", "<video>"]
     vocab = {word: i for i, word in enumerate([*marks, *sorted(pre_tokenizers.ByteLevel.alphabet())])}
     special = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<pad>"}
-    return tf.Qwen3_5Tokenizer(vocab, [], **special, additional_special_tokens=marks[3:], extra_special_tokens=QWEN_WORDS)
+    return tf.Qwen3_5Tokenizer(
+        vocab, [], **special, additional_special_tokens=marks[3:], extra_special_tokens=QWEN_WORDS
+    )
 
 
 def llava_onevision(folder: Path) -> Path:
@@ -157,7 +165,17 @@ def glm4v(folder: Path) -> Path:
 
 def aya_vision(folder: Path) -> Path:
     """Writes an Aya Vision: tiles, and patches joined four by four within the projector."""
-    marks = ["<|START_OF_IMG|>", "<|END_OF_IMG|>", "<|IMG_PATCH|>", "TILE_GLOBAL", "TILE_1", "TILE_2", "TILE_3", "TILE_4", "TILE"]
+    marks = [
+        "<|START_OF_IMG|>",
+        "<|END_OF_IMG|>",
+        "<|IMG_PATCH|>",
+        "TILE_GLOBAL",
+        "TILE_1",
+        "TILE_2",
+        "TILE_3",
+        "TILE_4",
+        "TILE",
+    ]
     words = tokenizer(*marks)
     words.add_tokens(marks, special_tokens=True)
     config = tf.AyaVisionConfig(
@@ -185,10 +203,10 @@ def idefics2(folder: Path) -> Path:
         text_config=tf.MistralConfig(**TEXT, sliding_window=None),
         image_token_id=ID,
     )
-    images = tf.Idefics2ImageProcessor(
-        do_image_splitting=False, size={"longest_edge": 32, "shortest_edge": 16}
+    images = tf.Idefics2ImageProcessor(do_image_splitting=False, size={"longest_edge": 32, "shortest_edge": 16})
+    processor = tf.Idefics2Processor(
+        images, tokenizer(), image_seq_len=4, chat_template=TEMPLATE.replace("IMAGE", IMAGE)
     )
-    processor = tf.Idefics2Processor(images, tokenizer(), image_seq_len=4, chat_template=TEMPLATE.replace("IMAGE", IMAGE))
     return save(folder, tf.Idefics2ForConditionalGeneration(config), processor)
 
 
@@ -267,8 +285,12 @@ def ovis2(folder: Path) -> Path:
         hidden_size=32,
         tie_word_embeddings=False,
     )
-    images = tf.Ovis2ImageProcessor(size={"height": 16, "width": 16}, crop_to_patches=True, min_patches=1, max_patches=4)
-    processor = tf.Ovis2Processor(images, words, image_seq_length=16, chat_template=TEMPLATE.replace("IMAGE", f"{IMAGE} "))
+    images = tf.Ovis2ImageProcessor(
+        size={"height": 16, "width": 16}, crop_to_patches=True, min_patches=1, max_patches=4
+    )
+    processor = tf.Ovis2Processor(
+        images, words, image_seq_length=16, chat_template=TEMPLATE.replace("IMAGE", f"{IMAGE} ")
+    )
     return save(folder, tf.Ovis2ForConditionalGeneration(config), processor)
 
 
@@ -276,10 +298,22 @@ def gemma4(folder: Path) -> Path:
     """Writes a Gemma 4: patches in their own shape, pooled, and embeddings for every layer."""
     marks = {"image_token": IMAGE, "boi_token": "<begin>", "eoi_token": "<end>", "audio_token": "<|audio|>"}
     marks |= {"boa_token": "<|boa|>", "eoa_token": "<|eoa|>"}
-    text = {**WIDE, "head_dim": 8, "sliding_window": 256, "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 128}
+    text = {
+        **WIDE,
+        "head_dim": 8,
+        "sliding_window": 256,
+        "hidden_size_per_layer_input": 8,
+        "vocab_size_per_layer_input": 128,
+    }
     kinds = ["sliding_attention", "sliding_attention", "full_attention"]
     config = tf.Gemma4Config(
-        vision_config={**VISION, "num_key_value_heads": 2, "head_dim": 8, "pooling_kernel_size": 2, "position_embedding_size": 128},
+        vision_config={
+            **VISION,
+            "num_key_value_heads": 2,
+            "head_dim": 8,
+            "pooling_kernel_size": 2,
+            "position_embedding_size": 128,
+        },
         text_config=tf.Gemma4TextConfig(**text, layer_types=kinds, global_head_dim=8),
         audio_config=None,
         image_token_id=ID,
@@ -288,7 +322,13 @@ def gemma4(folder: Path) -> Path:
         tie_word_embeddings=False,
     )
     images = tf.Gemma4ImageProcessor(patch_size=4, pooling_kernel_size=2, max_soft_tokens=70)
-    processor = pictures_only("Gemma4Processor")(tf.Gemma4AudioFeatureExtractor(), images, tokenizer("<|video|>", "<|audio|>", "<|boa|>", "<|eoa|>", **marks), None, image_seq_length=70)
+    processor = pictures_only("Gemma4Processor")(
+        tf.Gemma4AudioFeatureExtractor(),
+        images,
+        tokenizer("<|video|>", "<|audio|>", "<|boa|>", "<|eoa|>", **marks),
+        None,
+        image_seq_length=70,
+    )
     processor.chat_template = TEMPLATE.replace("IMAGE", f"{IMAGE} ")
     return save(folder, tf.Gemma4ForConditionalGeneration(config), processor)
 
@@ -299,7 +339,6 @@ NEWER: dict[str, Callable[[Path], Path]] = {
     "LLaVA-OneVision": llava_onevision,
     "Qwen3.5": qwen3_5,
     "Gemma 4": gemma4,
-    "Mistral 3": mistral3,
     "GLM-4V": glm4v,
     "Aya Vision": aya_vision,
     "Idefics2": idefics2,
@@ -308,5 +347,7 @@ NEWER: dict[str, Callable[[Path], Path]] = {
     "VipLLaVA": vipllava,
     "Ovis2": ovis2,
 }
+NEEDS_TORCHVISION: dict[str, Callable[[Path], Path]] = {"Mistral 3": mistral3}
+"""Families whose processors need torchvision, which the package does not."""
 BUILDERS = {**families.BUILDERS, **NEWER}
-"""Every family that is tested."""
+"""Every family in the table of docs/families.md."""

@@ -106,7 +106,9 @@ def snapshot(backbone: Backbone) -> dict[str, Any]:
 
 def replies(backbone: Backbone, pictures: list[Any], prompts: list[str], use_cache: bool = True) -> list[list[int]]:
     """Returns greedy replies as tokens, all of the same length."""
-    batch = backbone.batch(pictures, prompts)
+    batch, config = backbone.batch(pictures, prompts), backbone.model.config
+    # Ovis2 has words around an image that are visual ones too.
+    marks = {config.image_token_id, *getattr(config, "visual_indicator_token_ids", ())}
     with torch.no_grad(), backbone.computing():
         tokens = backbone.model.generate(
             **batch,
@@ -115,6 +117,6 @@ def replies(backbone: Backbone, pictures: list[Any], prompts: list[str], use_cac
             max_new_tokens=NEW_TOKENS,
             use_cache=use_cache,
             # A small model may well say "<image>", which without a cache would ask for another picture.
-            suppress_tokens=[backbone.processor.image_token_id],
+            suppress_tokens=sorted(marks | {backbone.processor.image_token_id}),
         )
     return tokens[:, batch["input_ids"].shape[1] :].tolist()

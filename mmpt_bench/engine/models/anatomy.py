@@ -30,6 +30,7 @@ from mmpt_bench.engine.models.parts import (
     stack_of,
     tower_of,
     width_of,
+    words_needed,
 )
 
 if TYPE_CHECKING:
@@ -120,6 +121,8 @@ def find_anatomy(model: Any) -> Anatomy:
     """
     config = model.config
     family = known_family(config.model_type)
+    require(not config.is_encoder_decoder, "its text is encoded and decoded by two models, of which prompts know one.")
+    require(getattr(config, "vision_config", None) is not None, "its configuration has no `vision_config`.")
     core, head, decoder = model.base_model, head_of(model), decoder_of(model)
     tower = tower_of(core, decoder, family)
     projector = projector_of(core, decoder, tower, family, config.get_text_config().hidden_size)
@@ -132,7 +135,7 @@ def find_anatomy(model: Any) -> Anatomy:
         drops_first=getattr(config, "vision_feature_select_strategy", "full") == "default",
         builds_masks=builds_masks(core),
         marks=marks_of(core, family),
-        no_prompts=family.no_prompts,
+        no_prompts=family.no_prompts or words_needed(config.get_text_config()),
         language_parameters=_size(decoder, head),
         lm_head_parameters=_size(head),
         projector_parameters=_size(projector),
@@ -167,7 +170,9 @@ def _decoder_parts(model: Any, decoder: Any) -> dict[str, Any]:
         "head_dim": head_dim,
         "decoder_linears": tuple(linears),
         "window": _window(text),
-        "recurrent": any("full" not in kind and "sliding" not in kind and "chunked" not in kind for kind in _kinds(text)),
+        "recurrent": any(
+            "full" not in kind and "sliding" not in kind and "chunked" not in kind for kind in _kinds(text)
+        ),
     }
 
 

@@ -283,9 +283,10 @@ def load_backbone(name: str, dtype: str = "float32", device: str | None = None, 
     verify_folder(folder)
     import torch
 
-    from mmpt_bench.engine.models.loading import decode_plainly, read_model, read_processor
+    from mmpt_bench.engine.models.loading import decode_plainly, read_model, read_processor, refuse_unfit
     from mmpt_bench.engine.training.memory import told_of_memory
 
+    refuse_unfit(folder)
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     check_device(place)
     with told_of_memory(f"while the backbone `{name}` was loaded"):

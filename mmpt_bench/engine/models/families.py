@@ -7,10 +7,14 @@ finds the tower, the projector and how patches become tokens. Imports without to
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
+from mmpt_bench.common.entries import find, load_module, own_fingerprint
 from mmpt_bench.common.errors import RequestError
+from mmpt_bench.sources.weights import OWN_FAMILIES
 
 Layout = Literal["batched", "packed"]
 
@@ -91,3 +95,30 @@ def family(model_type: str) -> Family:
     if known.refused:
         raise RequestError(f"{known.title} cannot be a backbone: {known.refused}.")
     return known
+
+
+def is_family(path: Path) -> bool:
+    """Returns whether a file assigns `FAMILIES`, read without importing it."""
+    return (
+        path.suffix == ".py" and re.search(r"^FAMILIES\b", path.read_text(encoding="utf-8"), re.MULTILINE) is not None
+    )
+
+
+def register_file(path: Path) -> None:
+    """Adds the entries of a user's file, `FAMILIES`, to those that are known, for this process alone.
+
+    The file's content becomes part of the fingerprint of every backbone of these types.
+
+    Raises:
+        RequestError: there is no such file, it has no `FAMILIES`, or an entry is none.
+    """
+    (entry,) = find("family", str(path), {})
+    found = getattr(load_module(entry, "family"), "FAMILIES", None)
+    if not isinstance(found, dict) or not found:
+        raise RequestError(f"`{path}` exports no family: write `FAMILIES = {{'model_type': Family(...)}}` in it.")
+    for name, made in found.items():
+        if not isinstance(name, str) or not isinstance(made, Family):
+            raise RequestError(f"`FAMILIES` in `{path}` holds {name!r}, which is no `model_type` with its `Family`.")
+        title = made.title or class_name(name).removesuffix("ForConditionalGeneration") or name
+        FAMILIES[name] = replace(made, title=title)
+        OWN_FAMILIES[name] = own_fingerprint(entry)

@@ -20,7 +20,7 @@ from transformers.utils import logging as transformers_logging
 from mmpt_bench.common.errors import MachineError, RequestError, UntrustedRecord, shown
 from mmpt_bench.common.files import loads
 from mmpt_bench.engine.models.anatomy import Anatomy, find_anatomy
-from mmpt_bench.engine.models.families import family
+from mmpt_bench.engine.models.families import FAMILIES, family
 from mmpt_bench.sources.weights import backbone_folder, check_backbone
 
 log = logging.getLogger(__name__)
@@ -46,6 +46,18 @@ def read_config(folder: Path) -> Any:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise RequestError(f"`{folder}` has no readable configuration: {str(error).splitlines()[0]}") from error
+
+
+def refuse_unfit(folder: Path) -> Any:
+    """Returns a folder's configuration; RequestError where it says that its models cannot be a backbone.
+
+    Of a family that nobody wrote down, its structure is looked at too, without weights or processor.
+    """
+    config = read_config(folder)
+    family(config.model_type)
+    if config.model_type not in FAMILIES:
+        find_anatomy(empty_model(folder))
+    return config
 
 
 TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
@@ -109,6 +121,9 @@ def empty_model(folder: Path) -> Any:
     try:
         with torch.device("meta"):
             return kind.from_config(config) if kind is AutoModelForImageTextToText else kind(config)
+    except ImportError as error:
+        lines = str(error).strip().splitlines()
+        raise RequestError(f"Models of type `{config.model_type}` need a package: {lines[0]}") from error
     except ValueError as error:
         raise RequestError(f"`{folder}` is not an image-text model: {str(error).splitlines()[0]}") from error
 
@@ -167,7 +182,9 @@ def _processor_class(folder: Path, model_type: str) -> Any:
     saved = loads(path.read_bytes()) if path.is_file() else {}
     own = saved.get("processor_class") if isinstance(saved, dict) else None
     for name in (own, PROCESSOR_MAPPING_NAMES.get(model_type)):
-        kind = getattr(transformers, name, None) if isinstance(name, str) else None
+        if not isinstance(name, str):
+            continue
+        kind = getattr(transformers, name, None)
         if kind is not None and hasattr(kind, "get_attributes"):
             return pictures_only(name) if "video_processor" in kind.get_attributes() else AutoProcessor
     return AutoProcessor

@@ -19,6 +19,7 @@ _TILES = "its tiles are put together as a grid behind the projector"
 _LEARNT_QUERIES = "its connector reads the image by learnt queries"
 _SEVERAL = "its projector reads several hidden states of the tower"
 _WORDS = "patches become a mixture of learnt visual words"
+_WORD_A_LAYER = "each of its layers reads an embedding of every token's word, and a prompt has no word"
 _UNEVEN = "its connector is no map of squares of patches"
 _TURNED = "its vision blocks take the place of each patch in another form than those that are known"
 
@@ -67,8 +68,8 @@ def tower_of(core: Any, decoder: nn.Module, family: Family) -> Any:
         parts = dict(core.named_modules())
         require(family.vision in parts, f"no `{family.vision}`.")
         return parts[family.vision]
+    require(getattr(core.config, "vision_config", None) is not None, "its configuration has no `vision_config`.")
     wanted = type(core.config.vision_config)
-    require(hasattr(core.config, "vision_config"), "its configuration has no `vision_config`.")
     own = set(map(id, decoder.modules()))
     for module in core.modules():
         if module is not core and id(module) not in own and isinstance(getattr(module, "config", None), wanted):
@@ -174,6 +175,11 @@ def builds_masks(core: Any) -> bool:
 def reads_last_output(core: Any) -> bool:
     """Returns whether the tower's output, behind its last norm, is what is read where the configuration says -1."""
     return "last_hidden_state" in inspect.unwrap(type(core).get_image_features).__code__.co_names
+
+
+def words_needed(text: Any) -> str:
+    """Returns why rows cannot stand in a decoder that asks every token for its word; empty where it does not."""
+    return _WORD_A_LAYER if getattr(text, "hidden_size_per_layer_input", 0) else ""
 
 
 def marks_of(core: Any, family: Family) -> Any:

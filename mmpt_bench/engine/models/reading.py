@@ -16,8 +16,7 @@ from mmpt_bench.common.errors import RequestError
 from mmpt_bench.data.examples import Example
 from mmpt_bench.engine.models import chat
 from mmpt_bench.engine.models.backbone import Backbone
-from mmpt_bench.engine.models.families import family
-from mmpt_bench.engine.models.loading import read_config, read_processor
+from mmpt_bench.engine.models.loading import read_processor, refuse_unfit
 from mmpt_bench.sources.weights import backbone_folder
 
 Size = tuple[int, int]
@@ -35,8 +34,7 @@ def read_without_weights(name: str, fingerprint: str, offline: bool) -> Backbone
         RequestError, MachineError: its configuration or processor cannot be read, or no such model is a backbone.
     """
     folder = backbone_folder(name, offline)
-    config = read_config(folder)
-    family(config.model_type)
+    config = refuse_unfit(folder)
     if (folder / "generation_config.json").is_file():
         generation = GenerationConfig.from_pretrained(folder, local_files_only=True)
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,19 @@ import pytest
 import torch
 from PIL import Image
 
-from mmpt_bench.common.errors import RequestError
+from mmpt_bench.common.errors import MachineError, RequestError
+from mmpt_bench.engine.adapters.check_family import check_family
 from mmpt_bench.engine.adapters.check_method import _place_in_batch, check_method
 from mmpt_bench.engine.adapters.trial import attached, noise_pictures
+from mmpt_bench.engine.models import families
 from mmpt_bench.engine.models.anatomy import find_anatomy
 from mmpt_bench.engine.models.backbone import IGNORED, load_backbone
-from mmpt_bench.engine.models.loading import empty_model
-from support.families import BUILDERS, TEMPLATE
+from mmpt_bench.engine.models.families import is_family, register_file
+from mmpt_bench.engine.models.loading import empty_model, refuse_unfit
+from support.families import TEMPLATE
 from support.families_table import METHODS, refusal, table
 from support.methods import VARIANTS
+from support.newer_families import BUILDERS, NEWER
 from support.paths import ROOT
 from support.tiny import ANSWERS, QUESTIONS
 
@@ -28,7 +33,11 @@ PAGE = ROOT / "docs" / "families.md"
 HAS_NUM2WORDS = importlib.util.find_spec("num2words") is not None
 NEEDS = pytest.mark.skipif(not HAS_NUM2WORDS, reason="SmolVLM's processor needs the package num2words")
 FAMILIES = [pytest.param(name, marks=NEEDS) if name == "SmolVLM" else name for name in BUILDERS]
-WHOLE = {name: "mmpt" if name.startswith(("LLaVA-1", "Pali")) else "mmpt-apart" for name in BUILDERS}
+SLOW = [
+    *[one for one in FAMILIES if not isinstance(one, str) or one not in NEWER],
+    *[pytest.param(name, marks=pytest.mark.slow) for name in NEWER],
+]
+"""The newer families once more than once a change: the structure that finds them is tested on the others."""
 
 
 class Backbones(dict[str, Any]):
@@ -53,7 +62,7 @@ def asked(backbone: Any) -> list[str]:
     return [backbone.prompt_text(question) for question in QUESTIONS]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", SLOW)
 def test_inputs_are_what_the_processor_makes_of_them(backbones: Backbones, family: str) -> None:
     backbone = backbones[family]
     processor, pictures = backbone.processor, noise_pictures(backbone)
@@ -69,7 +78,7 @@ def test_inputs_are_what_the_processor_makes_of_them(backbones: Backbones, famil
         assert torch.equal(found[name], wanted[name].to(found[name].dtype)), name
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", SLOW)
 def test_encoded_pictures_give_the_same_batch(backbones: Backbones, family: str) -> None:
     backbone = backbones[family]
     pictures, prompts = noise_pictures(backbone), asked(backbone)
@@ -78,15 +87,16 @@ def test_encoded_pictures_give_the_same_batch(backbones: Backbones, family: str)
         assert torch.equal(value, kept[name])
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", SLOW)
 def test_labels_are_the_answer_and_the_end(backbones: Backbones, family: str) -> None:
     backbone = backbones[family]
     batch = backbone.batch(noise_pictures(backbone), asked(backbone), ANSWERS)
     kept = [backbone.processor.tokenizer.decode(row[row != IGNORED]) for row in batch["labels"]]
-    assert kept == ["yes </s>", "two </s>", "blue . </s>"]
+    # Qwen3.5's own tokenizer writes white space before words only.
+    assert [text.replace(" ", "") for text in kept] == ["yes</s>", "two</s>", "blue.</s>"]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", SLOW)
 def test_exactly_the_used_vision_weights_reach_the_loss(backbones: Backbones, family: str) -> None:
     backbone = backbones[family]
     anatomy, model = backbone.anatomy, backbone.model
@@ -97,10 +107,12 @@ def test_exactly_the_used_vision_weights_reach_the_loss(backbones: Backbones, fa
     assert {n for n in reached if not n.startswith(f"{anatomy.projector}.")} == set(anatomy.vision_used_names)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", SLOW)
 def test_prompts_on_both_sides_answer_alike_in_any_batch(backbones: Backbones, family: str) -> None:
-    method = VARIANTS[WHOLE[family]]()()
-    assert _place_in_batch(method, backbones[family]).endswith("agree")
+    backbone = backbones[family]
+    kind = next(name for name in ("mmpt", "mmpt-apart", "vpt", "lora") if refusal(name, backbone) is None)
+    method = VARIANTS[kind]()()
+    assert _place_in_batch(method, backbone).endswith("agree")
 
 
 @NEEDS
@@ -157,3 +169,41 @@ def test_text_that_brings_its_own_beginning_gets_no_second(tmp_path: Path) -> No
     backbone = load_backbone(str(folder), device="cpu", offline=True)
     ids = backbone.batch(noise_pictures(backbone)[:1], [backbone.prompt_text(QUESTIONS[0])])["input_ids"][0]
     assert (ids == backbone.processor.tokenizer.bos_token_id).sum() == 1
+
+
+@pytest.mark.parametrize("kind", ["florence2", "gemma3n", "mllama", "imaginary"])
+def test_what_cannot_be_a_backbone_is_refused_by_its_configuration(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+    with pytest.raises((RequestError, MachineError)):
+        refuse_unfit(tmp_path)
+
+
+def test_users_file_says_where_parts_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(families, "FAMILIES", dict(families.FAMILIES))
+    monkeypatch.setattr(families, "OWN_FAMILIES", {})
+    own = tmp_path / "mine.py"
+    line = 'FAMILIES = {"llava": Family("Mine", mixes_patches="it says so", one_size=True)}'
+    own.write_text(f"from mmpt_bench.engine.models.families import Family\n\n{line}\n")
+    folder = BUILDERS["LLaVA-1.5"](tmp_path / "model")
+    assert is_family(own)
+    register_file(own)
+    anatomy = find_anatomy(empty_model(folder))
+    assert (anatomy.title, anatomy.no_interaction) == ("Mine", "it says so")
+    assert set(families.OWN_FAMILIES) == {"llava"}
+
+
+def test_file_without_families_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("X = 1\n")
+    with pytest.raises(RequestError, match="exports no family"):
+        register_file(tmp_path / "mine.py")
+
+
+def test_parts_of_a_family_pass_their_checks(backbones: Backbones) -> None:
+    assert not [result for result in check_family(backbones["LLaVA-1.5"]) if not result.ok]
+
+
+def test_a_wrong_projector_fails_the_checks(backbones: Backbones) -> None:
+    whole = backbones["LLaVA-1.5"]
+    anatomy = dataclasses.replace(whole.anatomy, vision_used_names=whole.anatomy.vision_used_names[:-1])
+    results = check_family(dataclasses.replace(whole, anatomy=anatomy))
+    assert next(result.ok for result in results) is False

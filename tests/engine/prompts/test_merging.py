@@ -84,7 +84,10 @@ def prompted(block: Any, prompts: Tensor, last: list[Tensor]) -> Callable[..., A
         patches, states = [], []
         for start, end in zip(cu_seqlens[:-1].tolist(), cu_seqlens[1:].tolist(), strict=True):
             cosine, sine = (one[start:end] for one in position_embeddings)
-            turned = torch.cat([cosine, torch.ones(N, cosine.shape[1])]), torch.cat([sine, torch.zeros(N, sine.shape[1])])
+            turned = (
+                torch.cat([cosine, torch.ones(N, cosine.shape[1])]),
+                torch.cat([sine, torch.zeros(N, sine.shape[1])]),
+            )
             bounds = torch.tensor([0, end - start + N], dtype=torch.int32)
             out = plain(
                 torch.cat([hidden[start:end], prompts]),
@@ -123,8 +126,8 @@ def by_hand(plain: Any, family: str, batch: dict[str, Tensor], visual: Tensor) -
     image = torch.cat([one.reshape(-1, tokens.shape[-1]) for one in given])
     ids, token = batch["input_ids"], core.config.image_token_id
     place = int((ids[0] == token).int().argmax())
-    grown = {name: longer(batch[name], place, batch[name][:, place, None].expand(-1, len(tokens)))
-             for name in ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids") if name in batch}  # fmt: skip
+    texts = [name for name in ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids") if name in batch]
+    grown = {name: longer(batch[name], place, batch[name][:, place, None].expand(-1, len(tokens))) for name in texts}
     slot = torch.cat([tokens, image])
     encoded = BaseModelOutputWithPooling(pooler_output=[slot] if "image_grid_thw" in batch else slot[None])
     if "image_grid_thw" in batch:
