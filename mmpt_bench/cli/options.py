@@ -73,7 +73,8 @@ WORKERS = click.option(
     default="1",
     show_default=True,
     metavar="N",
-    help="So many processes on this machine, each with one thread, or a GPU of its own.",
+    help="So many processes on this machine, each with one thread, or a GPU of its own; or, but for `tune`, `ray`, "
+    "`ray://HOST`, `slurm`.",
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout, and nothing else.")
 FAMILY = click.option(

@@ -34,6 +34,7 @@ def execute(
     report: Reporter | None = None,
     stopping: Callable[[], bool] = lambda: False,
     tried: MutableSet[str] | None = None,
+    loaded: Loaded | None = None,
 ) -> Iterator[Record]:
     """Does what is still to be done and yields each record as it is written; failed runs and tasks are recorded too.
 
@@ -47,6 +48,7 @@ def execute(
         report: is told of every event.
         stopping: asked after every step and batch.
         tried: names of runs that were tried, shared with the other workers of the same command: none tries one again.
+        loaded: holds the backbone of what was done before.
 
     Raises:
         Interrupted: `stopping` said so; everything done so far is on the disk.
@@ -59,7 +61,7 @@ def execute(
     for plan in plans:
         if any(not job.trained and job.method.trains for job in plan.open):
             check_examples(plan.prepared.corpus)
-    loaded = Loaded(report)
+    loaded = loaded or Loaded(report)
     items = [(Session(plan, store, loaded, report, stopping), job) for plan in plans for job in plan.open]
     names = {job.recipe.run_name for _, job in items}
 

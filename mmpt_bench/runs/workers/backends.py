@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -18,32 +19,35 @@ MOST = 512
 """Processes on one machine."""
 
 
-def count_of(workers: int | str) -> int:
-    """Returns how many processes `--workers` names; RequestError for what it cannot be."""
+def count_of(workers: int | str, more: str = "") -> int:
+    """Returns how many processes `--workers` names; RequestError for what it cannot be, with what `more` there is."""
     text = str(workers).strip()
     if text.isdecimal() and 1 <= int(text) <= MOST:
         return int(text)
-    raise RequestError(f"`--workers {text[:40]}`: a number of processes from 1 to {MOST}.")
+    raise RequestError(f"`--workers {text[:40]}`: a number of processes from 1 to {MOST}{more}.")
 
 
 def done_by(workers: int | str, replan: Callable[[Any, Store], Sequence[Plan]], request: Any) -> Do:
     """Returns what does the plans of a command: this process, or workers, which plan anew what they are asked.
 
     Args:
-        workers: 1 for this process.
+        workers: 1 for this process, a number of processes, "ray", "ray://HOST", "slurm".
         replan: (request, store) -> the plans; a function at the top of a module.
         request: plain values, as the command was given them.
 
     Raises:
-        RequestError: no number of processes.
+        RequestError: neither a number of processes nor an engine.
     """
-    n = count_of(workers)
+    from mmpt_bench.runs.workers.message import Asked
+
+    asked, text = Asked(replan, request), str(workers).strip()
+    if text in ("ray", "slurm") or text.startswith("ray://"):
+        from mmpt_bench.runs.workers.engines import run_on_engine
+
+        return functools.partial(run_on_engine, text, asked)
+    n = count_of(workers, ", `ray`, `ray://HOST` or `slurm`")
     if n == 1:
         return execute
-    from mmpt_bench.runs.workers.message import Asked
     from mmpt_bench.runs.workers.processes import run_in_processes
 
-    def do(plans: Sequence[Plan], store: Store, report: Reporter, stopping: Callable[[], bool]) -> Iterator[Record]:
-        return run_in_processes(n, Asked(replan, request), plans, store, report, stopping)
-
-    return do
+    return functools.partial(run_in_processes, n, asked)

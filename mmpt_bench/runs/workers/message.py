@@ -36,6 +36,10 @@ class Message:
     """Each backbone and its fingerprint, as the command sees them."""
     versions: Mapping[str, str]
     """Of the packages that the command runs on."""
+    folder: Path = Path()
+    """Where the command was typed, for paths in the request."""
+    stop: Path = Path()
+    """A file that tells workers elsewhere to stop, when it is there."""
 
     @classmethod
     def of(cls, asked: Asked, plans: Sequence[Plan], store: Store) -> Message:
@@ -49,8 +53,8 @@ class Message:
         return dataclasses.replace(self, runs=tuple(runs))
 
 
-def planned_anew(message: Message) -> list[Plan]:
-    """Returns the plans of a message as this process makes them, with the jobs that it names alone.
+def planned_anew(message: Message, whole: bool = False) -> list[Plan]:
+    """Returns the plans of a message as this process makes them, with the jobs that it names alone, or `whole`.
 
     Raises:
         MachineError: packages, a backbone's files or a run's key are others here than where the command runs.
@@ -71,6 +75,8 @@ def planned_anew(message: Message) -> list[Plan]:
             f"This worker does not plan `{lacking[0]}`: data, methods or learning rates are others than for the "
             "command. Give both the same checkout, data and results folder."
         )
+    if whole:
+        return list(plans)
     return [
         dataclasses.replace(plan, jobs=tuple(job for job in plan.jobs if job.recipe.run_name in message.runs))
         for plan in plans

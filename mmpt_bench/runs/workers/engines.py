@@ -1,0 +1,214 @@
+"""`--workers ray` and `--workers slurm`: each run is a task of an engine, which finds it a machine and tries it again.
+
+The results folder must be one that all machines see. Nothing here hands out machines or GPUs: the engine does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import pickle
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import Any, Protocol
+
+from mmpt_bench.common.errors import Interrupted, MachineError
+from mmpt_bench.common.files import make_folder, read_jsonl
+from mmpt_bench.records.record import Record
+from mmpt_bench.records.run_folder import LOG
+from mmpt_bench.records.store import Store
+from mmpt_bench.runs.events import Reporter
+from mmpt_bench.runs.execute import execute
+from mmpt_bench.runs.plan import Job, Plan
+from mmpt_bench.runs.session import Loaded
+from mmpt_bench.runs.workers.message import Asked, Message, planned_anew
+
+LOOK_SECONDS, STOP_SECONDS = 1.0, 120.0
+"""Between two looks at what tasks do; and how long they are given to write checkpoints when the command is stopped."""
+FOLDER = "workers"
+"""In the results folder: what Slurm's jobs print, and the file that tells tasks to stop."""
+CLUSTER = "slurm"
+"""As submitit names it; "local" runs jobs as processes, in tests."""
+
+
+class Task(Protocol):
+    """A run that an engine does, as submitit's jobs and futures are."""
+
+    def done(self) -> bool:
+        """Returns whether it has ended."""
+
+    def result(self) -> Any:
+        """Returns what it returned, or raises what it raised."""
+
+
+Submit = Callable[[Sequence[Message]], Sequence[Task]]
+
+
+def run_on_engine(
+    engine: str, asked: Asked, plans: Sequence[Plan], store: Store, report: Reporter, stopping: Callable[[], bool]
+) -> Iterator[Record]:
+    """Does what is still to be done as tasks of "ray", "ray://HOST" or "slurm"; yields and raises as `execute` does.
+
+    A stage of a stream becomes a task when the stage before it is done.
+    """
+    whole, stop = Message.of(asked, plans, store), store.path(FOLDER, f"stop-{uuid.uuid4().hex}")
+    whole = dataclasses.replace(whole, folder=Path.cwd(), stop=stop.absolute())
+    jobs = {job.recipe.run_name: job for plan in plans for job in plan.open}
+    order = TopologicalSorter({n: {*job.recipe.stage.get("after", ())} & {*jobs} for n, job in jobs.items()})
+    order.prepare()
+    make_folder(stop.parent)
+    faults: list[Exception] = []
+    open_: dict[str, Task] = {}
+    told: dict[str, int] = {}
+    with _engine(engine, store) as submit:
+        try:
+            while order.is_active():
+                ready = order.get_ready()
+                open_ |= dict(zip(ready, submit([whole.narrowed([name]) for name in ready]), strict=True))
+                if stopping():
+                    raise Interrupted(f"{len(open_)} runs are under way")
+                for name in [name for name, task in open_.items() if task.done()]:
+                    yield from _ended(open_.pop(name), report, faults)
+                    order.done(name)
+                for name in open_:
+                    _tell_steps(store, jobs[name], told, report)
+                time.sleep(LOOK_SECONDS)
+        finally:
+            if open_:
+                stop.touch()
+                _wait(open_.values())
+                stop.unlink()
+    if faults:
+        raise faults[0]
+
+
+def _ended(task: Task, report: Reporter, faults: list[Exception]) -> Iterator[Record]:
+    """Tells of what a task did; what the engine could not do is a fault, like what the run raised."""
+    try:
+        records, said, fault = task.result()
+    except Exception as error:
+        records, said = [], [f"A task was lost: {str(error)[-300:]}"]
+        fault = MachineError(f"The engine lost a run: {str(error)[-300:]}. The same command goes on.")
+    for text in said:
+        report.said(text)
+    for record in records:
+        report.finished(record)
+        yield record
+    if fault is not None:
+        faults.append(fault)
+
+
+def do(message: Message) -> tuple[list[Record], list[str], Exception | None]:
+    """Does the runs of a message in this process; returns the records, what was said, and what went wrong.
+
+    The plans and the backbone of the message before stay, where the engine gives one process several tasks.
+    """
+    os.chdir(message.folder)
+    made: list[Record] = []
+    said: list[str] = []
+    looked = [0.0, 0.0]
+
+    def stopping() -> bool:
+        # The folder may be on another machine: it is not asked at each step.
+        if time.monotonic() - looked[0] > LOOK_SECONDS:
+            looked[:] = time.monotonic(), float(message.stop.exists())
+        return bool(looked[1])
+
+    try:
+        plans, loaded = _kept(pickle.dumps(dataclasses.replace(message, runs=(), stop=Path())), message)
+        report = Reporter(said=said.append)
+        mine = [
+            dataclasses.replace(plan, jobs=tuple(job for job in plan.jobs if job.recipe.run_name in message.runs))
+            for plan in plans
+        ]
+        made += execute(mine, Store(message.out), report, stopping, loaded=loaded)
+    except Interrupted:
+        return made, said, None
+    except Exception as error:
+        return made, said, error
+    return made, said, None
+
+
+_KEPT: dict[bytes, tuple[list[Plan], Loaded]] = {}
+
+
+def _kept(key: bytes, message: Message) -> tuple[list[Plan], Loaded]:
+    """Returns the plans of a command, and what holds its backbone; those of another command are let go."""
+    if key not in _KEPT:
+        _KEPT.clear()
+        _KEPT[key] = planned_anew(message, whole=True), Loaded(Reporter())
+    return _KEPT[key]
+
+
+def _tell_steps(store: Store, job: Job, told: dict[str, int], report: Reporter) -> None:
+    """Tells of the last step that a run has logged in its folder, where it is a new one."""
+    from mmpt_bench.engine.training.train import Step
+
+    rows = read_jsonl(store.run(job.recipe.run_name).path(LOG))
+    if rows and rows[-1]["step"] != told.get(job.recipe.run_name):
+        told[job.recipe.run_name] = rows[-1]["step"]
+        report.train_step(job, Step(**rows[-1]))
+
+
+def _wait(tasks: Sequence[Task] | Any) -> None:
+    """Waits until tasks have seen that they are to stop."""
+    until = time.monotonic() + STOP_SECONDS
+    while time.monotonic() < until and not all(task.done() for task in tasks):
+        time.sleep(LOOK_SECONDS)
+
+
+@contextlib.contextmanager
+def _engine(name: str, store: Store) -> Iterator[Submit]:
+    with _slurm(store) if name == "slurm" else _ray(name) as submit:
+        yield submit
+
+
+@contextlib.contextmanager
+def _ray(name: str) -> Iterator[Submit]:
+    """Yields what submits to a Ray cluster: the one that this machine is part of, or one of its own."""
+    try:
+        import ray
+    except ImportError as error:
+        raise MachineError("`--workers ray` needs Ray. `pip install 'mmpt-bench[ray]'`") from error
+
+    own = {name: os.environ[name] for name in ("PYTHONPATH", "OMP_NUM_THREADS") if name in os.environ}
+    address = None if name == "ray" else name
+    ray.init(address=address, runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"} | own}, log_to_driver=False)
+    try:
+        n_gpus = 1 if ray.cluster_resources().get("GPU") else 0
+        # A task whose machine is lost is done on another one; a process keeps its backbone from task to task.
+        remote = ray.remote(num_cpus=1, num_gpus=n_gpus, max_retries=-1, max_calls=0)(do)
+        yield lambda messages: [remote.remote(message).future() for message in messages]
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _slurm(store: Store) -> Iterator[Submit]:
+    """Yields what submits to Slurm: an array of jobs. Partition, account and time are Slurm's own SBATCH_ variables."""
+    try:
+        import submitit
+    except ImportError as error:
+        raise MachineError("`--workers slurm` needs submitit. `pip install 'mmpt-bench[slurm]'`") from error
+
+    if CLUSTER == "slurm" and shutil.which("sbatch") is None:
+        raise MachineError("`--workers slurm`: there is no `sbatch` here. Run the command where jobs are submitted.")
+    executor = submitit.AutoExecutor(folder=store.path(FOLDER) / "%j", cluster=CLUSTER)
+    executor.update_parameters(name="mmpt-bench", timeout_min=24 * 60)
+    jobs: list[Any] = []
+
+    def submit(messages: Sequence[Message]) -> Sequence[Task]:
+        made = executor.map_array(do, messages) if messages else []
+        jobs.extend(made)
+        return made
+
+    try:
+        yield submit
+    finally:
+        for job in (each for each in jobs if not each.done()):
+            job.cancel(check=False)
