@@ -14,7 +14,7 @@ from typing import Any
 
 from mmpt_bench.board.board import Board, Cell, Column, Row
 from mmpt_bench.evaluation.task import Task
-from mmpt_bench.stats.claims import SEEDS_TO_CLAIM, Comparison, Ranking, Ratio, ranking, retention
+from mmpt_bench.stats.claims import SEEDS_TO_CLAIM, TOP, Comparison, Ranking, Ratio, ranking, retention
 from mmpt_bench.stats.differences import MANY, method_difference
 from mmpt_bench.stats.intervals import Interval, percentile
 from mmpt_bench.stats.resampling import Resampled, Runs, average, resample
@@ -77,6 +77,8 @@ def ranked(
     overall = average(list(parts.values())) if parts else None
     reference, projector, base = (_of_method(board, name, overall) for name in (FULL, PROJECTOR, FROZEN))
     board = replace(board, reference=reference, projector=projector, base=base)
+    if overall is not None and len(overall.methods) > MANY:
+        board = replace(board, notes=(*board.notes, _few_pairs(len(overall.methods), _reference(board, overall))))
     rows = {row.label: replace(row, unranked=reasons[row.label]) for row in board.rows}
     comparisons: dict[str, tuple[Comparison, ...]] = {}
     if overall is not None:
@@ -300,6 +302,12 @@ def _of_method(board: Board, method: str, overall: Resampled | None) -> str:
     if overall is not None and known:
         return max(known, key=lambda label: (overall.estimates[overall.column(label)], label))
     return labels[0] if labels else ""
+
+
+def _few_pairs(n: int, reference: str) -> str:
+    """Returns what a large board says of the pairs that it compares."""
+    beside = f"`{reference}` and with the best" if reference else "the best"
+    return f"Of {n:,} rows each is compared with {beside}, and the {TOP} best with each other: others have no letters."
 
 
 def _reference(board: Board, resampled: Resampled) -> str:

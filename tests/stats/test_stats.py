@@ -13,6 +13,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from mmpt_bench.evaluation.metrics import Accuracy, MMEMetric
+from mmpt_bench.stats import claims, differences, resampling
 from mmpt_bench.stats.claims import Ranking, compact_letters, ranking, retention
 from mmpt_bench.stats.differences import (
     crossed_errors,
@@ -593,3 +594,54 @@ def test_large_counts_are_added_up_to_the_last_one() -> None:
     counts = np.array([[1, 2**24 + 1]])
     tally = Tally(("0",), ("",), ("asked/", "right/"), counts)
     assert set(picture_draws(tally, values, 20, 0)["accuracy"]) == {2.0**24 + 1}
+
+
+@pytest.fixture
+def forty(monkeypatch: pytest.MonkeyPatch) -> Resampled:
+    """Forty methods at eight seeds, where more than twenty are many and the five best are compared with each other."""
+    for module in (claims, differences):
+        monkeypatch.setattr(module, "MANY", 20)
+    monkeypatch.setattr(claims, "TOP", 5)
+    rng = np.random.default_rng(0)
+    by_seed = rng.normal(np.linspace(0.4, 0.8, 40)[:, None], 0.02, (40, 8))
+    pictures = by_seed + rng.normal(0, 0.01, (200, 40, 8))
+    return Resampled(tuple(f"m{i:02}" for i in range(40)), tuple(range(8)), by_seed, pictures, pictures.mean(axis=2))
+
+
+def test_of_many_methods_all_meet_the_reference_and_the_best_and_the_best_meet_each_other(forty: Resampled) -> None:
+    order = [forty.methods[i] for i in np.argsort(-forty.estimates)]
+    best, found = set(order[:5]), ranking(forty, "m03")
+    pairs = {frozenset((c.first, c.second)) for c in found.comparisons}
+    wanted = {frozenset(("m03", name)) for name in forty.methods if name != "m03"}
+    wanted |= {frozenset((order[0], name)) for name in forty.methods if name != order[0]}
+    wanted |= {frozenset(pair) for pair in combinations(best, 2)}
+    assert pairs == wanted
+    assert len(found.comparisons) == 39 + 38 + 3 + 2 + 1
+    assert {name for name, standing in found.standings.items() if standing.groups} == best
+    assert [found.standings[name].place for name in order] == list(range(1, 41))
+
+
+def test_a_pair_among_many_has_the_difference_that_it_has_among_few(
+    forty: Resampled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = [("m05", "m07")]
+    among_many = method_differences(forty, pair)
+    monkeypatch.setattr(differences, "MANY", 300)
+    among_few = method_differences(forty, pair)
+    assert among_many[0].p == pytest.approx(among_few[0].p, rel=1e-9)
+    assert among_many[0].interval == pytest.approx(among_few[0].interval, rel=1e-9)
+
+
+def test_places_on_resamples_count_those_above_with_equal_ones_sharing_a_place() -> None:
+    draws = np.array([[0.3, 0.5, 0.5, 0.1], [0.2, 0.2, 0.2, 0.2]])
+    assert claims._places(draws).tolist() == [[3, 1, 1, 4], [1, 1, 1, 1]]
+
+
+def test_runs_added_up_in_blocks_are_those_added_up_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(1)
+    board = {name: {s: simulated(rng, 0.5, np.zeros(30), 2) for s in range(3)} for name in "abcde"}
+    whole = resample(board, values, "accuracy", 50)
+    monkeypatch.setattr(resampling, "TOGETHER", 6)
+    parts = resample(board, values, "accuracy", 50)
+    for name in ("by_seed", "pictures_drawn", "draws"):
+        assert getattr(parts, name).tobytes() == getattr(whole, name).tobytes()
