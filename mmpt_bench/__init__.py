@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from mmpt_bench.common.version import VERSION as __version__
 
 if TYPE_CHECKING:
-    from mmpt_bench.analysis import merge, verify
     from mmpt_bench.api import (
         Results,
         ablate,
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
         explain,
         leaderboard,
         load_results,
+        merge,
         new,
         plan,
         prompts,
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         stream,
         transfer,
         tune,
+        verify,
         write_figures,
         write_report,
     )
@@ -53,9 +54,8 @@ if TYPE_CHECKING:
     from mmpt_bench.runs.events import Reporter
 
 _HOMES = {
-    "analysis": "merge verify",
-    "api": "Results ablate check compare explain leaderboard load_results new plan prompts protocol "
-    "read_experiment run score stream transfer tune write_figures write_report",
+    "api": "Results ablate analysis check compare explain leaderboard load_results merge new plan prompts "
+    "protocol read_experiment run score stream transfer tune verify write_figures write_report",
     "common.errors": "BenchError MachineError RequestError RunFailed UntrustedRecord",
     "data.dataset": "Dataset Official Pin RawForm",
     "data.image_folders": "ImageFolder",

@@ -28,9 +28,9 @@ def merge(folders: tuple[Path, ...], out: Path, as_json: bool) -> None:
     \b
     mmpt-bench merge from-a from-b --out mmpt-results
     """
-    from mmpt_bench import analysis
+    from mmpt_bench import api
 
-    done = analysis.merge(folders, out)
+    done = api.merge(folders, out)
     if as_json:
         print_json(dataclasses.asdict(done))
     else:

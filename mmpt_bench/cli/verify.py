@@ -24,9 +24,9 @@ def verify(results: Path | None, as_json: bool) -> None:
     \b
     mmpt-bench verify mmpt-results
     """
-    from mmpt_bench import analysis
+    from mmpt_bench import api
 
-    found = analysis.verify(results)
+    found = api.verify(results)
     if as_json:
         print_json(found)
     else:
