@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from mmpt_bench import Method, RequestError
 from mmpt_bench.common.hashing import derive
-from mmpt_bench.engine.adapters.attachment import Attachment, Handle, uniform
+from mmpt_bench.engine.adapters.attachment import Attachment, Group, Handle, uniform
 from mmpt_bench.engine.models.anatomy import Anatomy
 from mmpt_bench.engine.models.backbone import Backbone
 
@@ -46,13 +46,18 @@ class Adapter(Method):
     placement: Literal["decoder", "tower", "both"] = "decoder"
     """Which blocks get bottlenecks; of the tower, those whose output is read."""
     train_projector: bool = True
+    projector_rate: float = 1.0
+    """Learning rate of the projector, as a factor of the method's: LLaVA-1.5's recipe for LoRA has 0.1."""
     learning_rate: float = 1e-4
     """AdapterHub's recommendation for bottleneck adapters (Pfeiffer et al. 2020, arXiv:2007.07779)."""
 
     def __post_init__(self) -> None:
         """Raises RequestError for a size or a scale that trains nothing."""
-        if self.size < 1 or not self.scale > 0:
-            raise RequestError(f"`size` {self.size} must be at least 1, and `scale` {self.scale:g} above 0.")
+        if self.size < 1 or not self.scale > 0 or not self.projector_rate > 0:
+            raise RequestError(
+                f"`size` {self.size} must be at least 1, `scale` {self.scale:g} and `projector_rate` "
+                f"{self.projector_rate:g} above 0."
+            )
         self.check_choices()
 
     def attach(self, backbone: Backbone, seed: int) -> Handle:
@@ -76,6 +81,11 @@ class Adapter(Method):
         if self.train_projector:
             attachment.open(backbone.anatomy.projector)
         return attachment.handle(self)
+
+    def groups(self, anatomy: Anatomy) -> tuple[Group, ...]:
+        """Returns the projector, where its learning rate is another one."""
+        own = self.train_projector and self.projector_rate != 1.0
+        return (Group(anatomy.projector, self.projector_rate),) if own else ()
 
     def count(self, anatomy: Anatomy) -> int:
         """Returns 2 x size x width + size + width over all bottlenecks, and the projector."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from mmpt_bench import Method, RequestError
-from mmpt_bench.engine.adapters.attachment import Handle
+from mmpt_bench.engine.adapters.attachment import Group, Handle
 from mmpt_bench.engine.models.anatomy import Anatomy
 from mmpt_bench.engine.models.backbone import Backbone
 from mmpt_bench.engine.prompts.plan import GeneratorPlan, PromptPlan
@@ -49,6 +49,8 @@ class Dynamic(Method):
     init: Literal["xavier", "normal"] = "xavier"
     """What the static prompts start as: xavier-uniform, or normal with a deviation of 0.02."""
     train_projector: bool = True
+    projector_rate: float = 1.0
+    """Learning rate of the projector, as a factor of the method's: LLaVA-1.5's recipe for LoRA has 0.1."""
     learning_rate: float = 7e-4
     """MMPT's, as a starting value: CoCoOp's 2e-3 is of plain gradient descent."""
 
@@ -59,8 +61,10 @@ class Dynamic(Method):
                 f"`visual_length` {self.visual_length} and `text_length` {self.text_length}: "
                 "lengths are 0 or more, and one is above 0."
             )
-        if self.size < 1:
-            raise RequestError(f"`size` must be at least 1, not {self.size}.")
+        if self.size < 1 or not self.projector_rate > 0:
+            raise RequestError(
+                f"`size` {self.size} must be at least 1, `projector_rate` {self.projector_rate:g} above 0."
+            )
         self.check_choices()
 
     @property
@@ -79,6 +83,11 @@ class Dynamic(Method):
         if self.train_projector:
             attachment.open(backbone.anatomy.projector)
         return attachment.handle(self)
+
+    def groups(self, anatomy: Anatomy) -> tuple[Group, ...]:
+        """Returns the projector, where its learning rate is another one."""
+        own = self.train_projector and self.projector_rate != 1.0
+        return (Group(anatomy.projector, self.projector_rate),) if own else ()
 
     def count(self, anatomy: Anatomy) -> int:
         """Returns the number of trainable parameters: prompts, generator and projector."""

@@ -188,9 +188,9 @@ def _told(record: Record) -> dict[str, object]:
 
 
 def _departures(record: Record) -> dict[str, object]:
-    """Returns `Recipe.stage` in words."""
+    """Returns in words how a training departs from the usual: where it begins and ends, and from whom it learns."""
     stage = record.stage
-    found: dict[str, object] = {}
+    found: dict[str, object] = {"objective": _learnt(record.objective)} if record.objective else {}
     if "from" in stage:
         corpus, rate = stage["of"]
         its = "" if stage["seed"] == record.seed else f" (seed {stage['seed']})"
@@ -200,3 +200,11 @@ def _departures(record: Record) -> dict[str, object]:
     if "stop" in stage:
         found["stops at an alarm"] = " ".join(stage["stop"])
     return found
+
+
+def _learnt(objective: Mapping[str, object]) -> str:
+    """Returns what is learnt from a teacher, without what is usual: "kd:0.5,temperature:2 of full-0123456789abcdef"."""
+    usual = {"temperature": 1.0, "divergence": "forward", "compute": "steps"}
+    named = {name: value for name, value in objective.items() if not name.startswith("teacher")}
+    parts = [f"{name}:{value}" for name, value in named.items() if usual.get(name) != value]
+    return f"{','.join(parts)} of {objective['teacher']}"

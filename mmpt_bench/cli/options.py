@@ -121,6 +121,16 @@ def budget_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="What the learning rate does after the warm-up.",
         ),
         click.option(
+            "--warmup",
+            default=plain.warmup,
+            show_default=True,
+            help="Share of the steps in which the learning rate rises from 0.",
+        ),
+        click.option("--weight-decay", default=plain.weight_decay, show_default=True, help="Of AdamW."),
+        click.option(
+            "--max-grad-norm", default=plain.max_grad_norm, show_default=True, help="A longer gradient is shortened."
+        ),
+        click.option(
             "--dtype",
             default="float32",
             show_default=True,
@@ -144,6 +154,23 @@ def budget_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ):
         command = option(command)
     return command
+
+
+def teacher_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds what is learnt beside the answers."""
+    command = click.option(
+        "--objective",
+        default="",
+        metavar="PARTS",
+        help="What is learnt from the teacher: kd:WEIGHT, temperature:T, divergence:forward|reverse|jsd, and "
+        "compute:steps|equal (fewer steps, its passes counted).",
+    )(command)
+    return click.option(
+        "--teacher",
+        default="",
+        metavar="METHOD:RUN",
+        help="Learn each answer token from a model too: a trained run on this backbone, or backbone:NAME.",
+    )(command)
 
 
 def monitor_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -28,6 +28,7 @@ from mmpt_bench.cli.options import (
     given_beside_experiment,
     monitor_options,
     refuse_beside,
+    teacher_options,
     verbosity_options,
     words_again,
 )
@@ -119,6 +120,7 @@ if TYPE_CHECKING:
 @JSON
 @budget_options
 @monitor_options
+@teacher_options
 @verbosity_options
 @click.pass_context
 def run(
@@ -150,10 +152,10 @@ def run(
         options |= api.read_experiment(file, **given_beside_experiment(context))
     check_trackers(options["log_to"], options["offline"])
     if options["adapter"] is not None and options["recipe"] is None:
-        refuse_beside("adapter", "method", "seeds", "set")
+        refuse_beside("adapter", "method", "seeds", "set", "teacher", "objective")
     if options["recipe"] is not None and options["adapter"] is None:
         refuse_beside("recipe", "method", "seeds", "set", "backbone", "steps", "batch_size", "dtype")
-        refuse_beside("recipe", "init_from", "meta", "stop_on_alarm")
+        refuse_beside("recipe", "init_from", "meta", "stop_on_alarm", "teacher", "objective")
     if smoke:
         refuse_beside("smoke", "steps", "limit", "recipe")
         options |= {"steps": SMOKE_STEPS, "limit": SMOKE_LIMIT}

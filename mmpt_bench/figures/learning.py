@@ -66,11 +66,14 @@ def _drawn(
         ends[label] = _curve(axes, list(by_seed.values()), color, styles[label])
         lines += [
             {"label": label, "method": methods[label], "seed": seed, "step": step, "loss": loss}
+            | {f"term {name}": values[i] for name, values in curve.terms.items()}
             for seed, curve in by_seed.items()
-            for step, loss in zip(curve.steps, curve.losses, strict=True)
+            for i, (step, loss) in enumerate(zip(curve.steps, curve.losses, strict=True))
         ]
+        _terms(axes, list(by_seed.values()), color)
     axes.set_xlabel("Optimiser step")
     axes.set_ylabel("Nats a token")
+    has_terms = any(curve.terms for by_seed in curves.values() for curve in by_seed.values())
     has_seeds = any(len(by_seed) > 1 for by_seed in curves.values())
     axes.set_title("Training loss" + (", mean ± SD over seeds" if has_seeds else ""))
     axes.margins(x=0.01)
@@ -80,7 +83,9 @@ def _drawn(
         "learning-curves", name, title,
         "Line: mean over seeds. Band: one standard deviation over seeds to each side. Thin lines: the seeds that end "
         "lowest and highest. Each point is the mean of the steps since the one before. The loss is of training: it "
-        f"says how fast a method fits, not how well it generalises. {style.suite_note(of.board)}",
+        "says how fast a method fits, not how well it generalises. "
+        + "Dotted and named: terms that are added to it. " * has_terms
+        + style.suite_note(of.board),
         f"Training loss of {len(curves)} methods by step. {lowest} ends lowest, at {ends[lowest][1]:.3f}.",
         figure, source_of(of), style.table(lines),
     )  # fmt: skip
@@ -98,6 +103,15 @@ def _curve(axes: Axes, curves: Sequence[LearningCurve], color: str, line: Any) -
             axes.plot(steps, losses_of_seed, color=color, linewidth=0.5, alpha=0.35, zorder=2)
     axes.plot(steps, mean, linestyle=line, color=color, linewidth=1.6, zorder=3)
     return steps[-1], float(mean[-1])
+
+
+def _terms(axes: Axes, curves: Sequence[LearningCurve], color: str) -> None:
+    """Draws what was added to the loss: dotted, the mean over seeds of each term."""
+    steps = curves[0].steps
+    for name in curves[0].terms:
+        mean = np.mean([c.terms[name] for c in curves if c.steps == steps and name in c.terms], axis=0)
+        axes.plot(steps, mean, linestyle=":", color=color, linewidth=1.0, zorder=2)
+        axes.annotate(name, (steps[0], mean[0]), size=6.5, color=color)
 
 
 def _label(axes: Axes, ends: dict[str, tuple[int, float]], colors: dict[str, str], height: float) -> None:

@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 from mmpt_bench.common.errors import RequestError
-from mmpt_bench.engine.adapters.attachment import Handle
+from mmpt_bench.engine.adapters.attachment import Group, Handle
 from mmpt_bench.engine.models.anatomy import Anatomy
 from mmpt_bench.engine.models.backbone import Backbone
 from mmpt_bench.records.budget import Budget
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mmpt_bench.engine.training.objective import Batch, Context, Outputs
 
 
 class Method:
@@ -41,6 +46,18 @@ class Method:
     def count(self, anatomy: Anatomy) -> int:
         """Returns the number of trainable parameters in closed form, without building anything."""
         raise NotImplementedError(f"`{type(self).__name__}` has no `count`")
+
+    def objective(self, batch: Batch, outputs: Outputs, context: Context) -> Mapping[str, Tensor]:
+        """Returns what the method adds to the loss of a micro-batch, by name; its weights are hyperparameters of it.
+
+        Each term is a tensor of one number: a sum over the answer tokens, in nats, with its weight in it. A penalty on
+        `context.parameters` is multiplied by the number of `batch.labels`, and so counts once a step.
+        """
+        return {}
+
+    def groups(self, anatomy: Anatomy) -> tuple[Group, ...]:
+        """Returns the parameters that have a learning rate or weight decay of their own; by default none have."""
+        return ()
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def check_precision(dtype: str) -> None:
 def train_key(recipe: Mapping[str, Any]) -> str:
     """Names a training by all fields of its recipe but the backbone's name, which the fingerprint stands for."""
     params = hashed_params(recipe["method"], recipe["params"])
-    left_out = {"backbone"} if recipe.get("stage") else {"backbone", "stage"}
+    left_out = {"backbone", *(name for name in ("stage", "objective") if not recipe.get(name))}
     return content_key({name: value for name, value in recipe.items() if name not in left_out} | {"params": params})
 
 
@@ -101,7 +101,8 @@ def variant_key(of: Any, budget: Mapping[str, Any]) -> str:
     """Names a training without its seed, of a recipe or a record: what seeds are averaged over."""
     params = hashed_params(of.method, of.params)
     parts = [of.backbone_fingerprint, of.corpus_fingerprint, of.method, params, budget, of.dtype, of.world_size]
-    return content_key([*parts, of.method_fingerprint, *of_departures(of.stage, of.seed)])
+    of_objective = [of.objective] if of.objective else []
+    return content_key([*parts, of.method_fingerprint, *of_departures(of.stage, of.seed), *of_objective])
 
 
 def of_departures(stage: Mapping[str, Any], seed: int) -> list[Any]:

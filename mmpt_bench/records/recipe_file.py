@@ -28,8 +28,8 @@ def write_recipe(recipe: Recipe, path: Path) -> None:
             f"`{changed[0]}` names your home directory or a secret, and would be part of the run's key. "
             "Write it relative to the working directory, or with `~`."
         )
-    # Trainings of no stream are written as they were before there were streams.
-    value = {name: each for name, each in value.items() if name != "stage" or each}
+    # Trainings of no stream, and without a teacher, are written as they were before there were any.
+    value = {name: each for name, each in value.items() if name not in ("stage", "objective") or each}
     text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=120)
     write_atomic(path, f"# Reruns this training: mmpt-bench run --recipe {path.name}\n{text}".encode())
 

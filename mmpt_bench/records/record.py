@@ -12,7 +12,7 @@ LATER: dict[str, Any] = {
     **{"changed": None, "guard": True, "answers_bytes": 0, "answers_sha256": "", "notes": ""},
     **{"n_read_otherwise": None, "n_reasoning": None, "n_unfinished": None, "threads": "", "optimizer_state": ""},
     **{"own_process": False, "cpu_seconds": None, "resident_bytes": None},
-    **{"others_cpu_seconds": None, "eval_others_cpu_seconds": None, "stage": {}},
+    **{"others_cpu_seconds": None, "eval_others_cpu_seconds": None, "stage": {}, "objective": {}},
     **{"adapter_sha256": "", "attempt": ""},
 }
 """Fields that records of earlier versions lack, and what is taken for them there."""
@@ -51,6 +51,8 @@ class Identity:
     """Of the method's file, where it is a user's own."""
     stage: dict[str, Any] = dataclasses.field(default_factory=dict)
     """As of a `Recipe`: empty for an ordinary training."""
+    objective: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """As of a `Recipe`: empty for what has no teacher."""
     notes: str = ""
     """What must be said beside its scores: an adapter's other base, what of it is not read."""
     changed: dict[str, Any] | None = None

@@ -173,7 +173,7 @@ def _evaluate(session: Session, job: Job, folder: RunFolder, base: Record, item:
     """Returns the record of one task, after asking what is not answered yet."""
     from mmpt_bench.engine.training.memory import CpuClock
 
-    task, train_key, caches = item.task, job.recipe.train_key, session.backbone.caches
+    task, caches = item.task, session.backbone.caches
     for cache in caches:
         cache.begin()
     # Where replies may be kept already, the time is not that of all questions.
@@ -181,7 +181,7 @@ def _evaluate(session: Session, job: Job, folder: RunFolder, base: Record, item:
     began, clock = time.perf_counter(), CpuClock()
     predictions = _answers(session, job, folder, item)
     others = clock.others() if is_whole else None
-    key, replies_key = item.eval_key(train_key), item.replies_key(train_key)
+    key, replies_key = item.eval_key(job.recipe.train_key), item.replies_key(job.recipe.train_key)
     written, sha256 = folder.answers_written(task.name)
     return dataclasses.replace(
         base,
@@ -219,8 +219,7 @@ def _answers(session: Session, job: Job, folder: RunFolder, item: PreparedTask) 
     }
     left = [sample for sample in item.samples if sample.id not in answered]
     report.evaluated(job, task.name, len(answered), total)
-    images, size = content_key(item.asked), session.plan.request.eval_batch
-    options = InferenceOptions(size, images, item.guard, report.said)
+    options = InferenceOptions(session.plan.request.eval_batch, content_key(item.asked), item.guard, report.said)
     for batch in predict(session.backbone, task, left, options):
         folder.append_predictions(task.name, key, batch)
         answered |= {prediction.id: prediction for prediction in batch}

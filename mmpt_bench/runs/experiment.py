@@ -21,7 +21,7 @@ from mmpt_bench.runs.options import Options, make_request
 from mmpt_bench.runs.request import field_text
 from mmpt_bench.sources.weights import EMBEDDED
 
-BUDGET = ("steps", "batch_size", "max_length", "schedule")
+BUDGET = ("steps", "batch_size", "max_length", "schedule", "warmup", "weight_decay", "max_grad_norm")
 """Options that stand under `budget`."""
 ELSEWHERE = {**dict.fromkeys(BUDGET, "budget"), "set": "methods", "variants": "methods"}
 FOLDERS = ("data", "train_images", "out")

@@ -19,6 +19,7 @@ from mmpt_bench.methods import method_catalog
 from mmpt_bench.records.budget import EVAL_BATCH, EVERY, MOST, Budget
 from mmpt_bench.records.store import Store, results_folder
 from mmpt_bench.runs.bad_items import FAIL, SKIP
+from mmpt_bench.runs.objectives import objective_of
 from mmpt_bench.runs.option_texts import (
     Names,
     column_names,
@@ -76,6 +77,11 @@ class Options(TypedDict, total=False):
     """A recorded run of the same method, whose adapter training begins with. Its steps count in the budget."""
     meta: str
     """"reptile", or "reptile:mnist,vsr": learn an initial value over the training splits of tasks."""
+    teacher: str
+    """Of `run` and `plan` alone: a run on the same backbone, "full:KEY", or "backbone:NAME", whose word on each answer
+    token is learnt too."""
+    objective: str
+    """What is learnt from it: "kd:0.5,temperature:2,divergence:forward,compute:steps"."""
     guard: bool
     """In half precision, ask again where two words are as good as equal."""
     train_data: str
@@ -88,6 +94,11 @@ class Options(TypedDict, total=False):
     max_length: int
     schedule: Literal["cosine", "constant"]
     """What the learning rate does after the warm-up."""
+    warmup: float
+    """Share of the steps in which the learning rate rises from 0."""
+    weight_decay: float
+    max_grad_norm: float
+    """Longest gradient, over all trained parameters; a longer one is shortened."""
     dtype: str
     """"float32", "bfloat16", "float16"."""
     device: str | None
@@ -143,6 +154,9 @@ def make_request(method: Names, tasks: Names, options: Options) -> Request:
             batch_size=options.get("batch_size", plain.batch_size),
             max_length=options.get("max_length", plain.max_length),
             schedule=options.get("schedule", plain.schedule),
+            warmup=options.get("warmup", plain.warmup),
+            weight_decay=options.get("weight_decay", plain.weight_decay),
+            max_grad_norm=options.get("max_grad_norm", plain.max_grad_norm),
         )
     except FieldError as error:
         raise RequestError(str(error).replace(f"`{error.field}`", f"`--{error.field.replace('_', '-')}`", 1)) from error
@@ -152,7 +166,7 @@ def make_request(method: Names, tasks: Names, options: Options) -> Request:
     data = _path(options.get("data"))
     if data is not None and not data.exists():
         raise RequestError(f"There is no folder or file `{data}` to read data from.")
-    return Request(
+    request = Request(
         methods=tuple(methods),
         overrides=parse_overrides(pairs(options.get("set", ())), methods),
         tasks=tuple(found),
@@ -178,6 +192,8 @@ def make_request(method: Names, tasks: Names, options: Options) -> Request:
         eval_batch=_eval_batch(options),
         on_bad_item=_on_bad_item(options),
     )
+    learnt = objective_of(options.get("objective", ""), options.get("teacher", ""), request)
+    return dataclasses.replace(request, objective=learnt)
 
 
 def _on_bad_item(options: Options) -> str:

@@ -165,6 +165,8 @@ def _recipe(request: Request, entry: Entry, method: Any, seed: int, prepared: Pr
         dtype=keys.precision(request.dtype),
         method_fingerprint=own_fingerprint(entry),
         stage=stage,
+        # What does not train learns from nobody.
+        objective=request.objective if method.trains else {},
     )
 
 

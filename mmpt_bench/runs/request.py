@@ -73,6 +73,8 @@ class Request:
     """Steps between two looks."""
     stage: dict[str, Any] = dataclasses.field(default_factory=dict)
     """As of a `Recipe`: how trainings depart from the usual."""
+    objective: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """What is learnt from a teacher: as of a `Recipe`."""
     rates_of: str = ""
     """Fingerprint of other training data, whose searched learning rates are taken; empty: those of its own."""
     variants: dict[str, tuple[dict[str, str], ...]] = dataclasses.field(default_factory=dict)
@@ -239,6 +241,7 @@ def from_recipe(recipe: Recipe, request: Request) -> Request:
         budget=recipe.budget,
         dtype=keys.option(recipe.dtype),
         stage=recipe.stage,
+        objective=recipe.objective,
     )
 
 

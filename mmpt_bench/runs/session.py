@@ -100,6 +100,7 @@ def base_record(session: Session, job: Job, handle: Handle | None = None) -> Rec
         world_size=recipe.world_size,
         method_fingerprint=recipe.method_fingerprint,
         stage=recipe.stage,
+        objective=recipe.objective,
         learning_rate_source=job.rate_source,
         task="",
         status="failed",

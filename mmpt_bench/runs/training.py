@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from mmpt_bench.common.hashing import file_sha256
 from mmpt_bench.records.run_folder import TENSORS, RunFolder
 from mmpt_bench.runs.monitoring import Monitor
+from mmpt_bench.runs.objectives import config_and_terms
 from mmpt_bench.runs.plan import Job
 from mmpt_bench.runs.session import Session
-from mmpt_bench.runs.stages import Reptile, begin, load_trained
+from mmpt_bench.runs.stages import Reptile, load_trained
 
 if TYPE_CHECKING:
     from mmpt_bench.engine.adapters.attachment import Handle
@@ -24,7 +25,7 @@ STEPS_A_WRITE = 25
 
 def train_run(session: Session, job: Job, folder: RunFolder, handle: Handle) -> dict[str, Any]:
     """Returns what training cost, after training or after loading what was trained before; raises as `train` does."""
-    from mmpt_bench.engine.training.train import TrainingConfig, train
+    from mmpt_bench.engine.training.train import train
 
     recipe, report, prepared = job.recipe, session.report, session.plan.prepared
     if not handle.trainable:
@@ -34,9 +35,9 @@ def train_run(session: Session, job: Job, folder: RunFolder, handle: Handle) -> 
         folder.drop_checkpoint()
         load_trained(folder, handle, known)
         return known
-    config = TrainingConfig(recipe.budget, job.method.learning_rate, recipe.seed)
-    terms = begin(session.store, session.backbone, recipe, prepared.before, handle)
-    watch = _Watch(session, job, folder, handle)
+    own = (job.method, prepared.before, handle)
+    config, terms = config_and_terms(session.store, session.backbone, session.plan.request, recipe, own)
+    watch = _Watch(session, job, folder, handle, config.budget.steps)
     # Where a task of Reptile began is in no checkpoint.
     checkpoint = None if watch.reptile else folder.checkpoint
     told = (watch.on_step, session.stopping, watch.on_start, report.said)
@@ -63,8 +64,8 @@ def train_run(session: Session, job: Job, folder: RunFolder, handle: Handle) -> 
 class _Watch:
     """What is told of each step of a training: the progress, the log, the monitor, Reptile."""
 
-    def __init__(self, session: Session, job: Job, folder: RunFolder, handle: Handle) -> None:
-        stage, steps = job.recipe.stage, job.recipe.budget.steps
+    def __init__(self, session: Session, job: Job, folder: RunFolder, handle: Handle, steps: int) -> None:
+        stage = job.recipe.stage
         self._job, self._folder, self._report, self._done = job, folder, session.report, 0
         self._log: list[dict[str, Any]] = []
         self.reptile = Reptile(handle, steps) if "meta" in stage else None

@@ -160,6 +160,8 @@ def plan_search(method: Names, options: SearchOptions) -> SearchPlan:
     named, n = comma_text(options.get("dev_tasks", "")), options.get("structures", 1)
     rest: Any = {name: value for name, value in options.items() if name not in own}
     request = make_request(method, named or "all", rest)
+    if request.objective:
+        raise RequestError("`--teacher` is for runs: a search trains on the answers alone.")
     if request.monitor:
         raise RequestError("`--monitor` is for runs: a search looks at dev data when a training is done.")
     low, high = options.get("grid", (Protocol.grid[0], Protocol.grid[-1]))

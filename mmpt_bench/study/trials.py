@@ -14,6 +14,7 @@ from mmpt_bench.common.errors import Interrupted, RequestError, RunFailed
 from mmpt_bench.common.hashing import content_key, derive
 from mmpt_bench.evaluation.scoring import centred_score
 from mmpt_bench.records.rate_trials import DEV, LOSS
+from mmpt_bench.runs.objectives import terms_of_method
 from mmpt_bench.runs.request import Request
 from mmpt_bench.sources.prepared import Prepared, PreparedTask
 
@@ -99,8 +100,9 @@ class Trainer:
         method = dataclasses.replace(method, learning_rate=rate)
         handle = method.attach(self.backbone, derive(seed, "init"))
         try:
-            config = TrainingConfig(self.budget, rate, seed)
-            trained = train(self.backbone, handle, self.corpus, config, checkpoint, stopping=self.stopping)
+            config = TrainingConfig(self.budget, rate, seed, method.groups(self.backbone.anatomy))
+            terms = terms_of_method(method)
+            trained = train(self.backbone, handle, self.corpus, config, checkpoint, stopping=self.stopping, terms=terms)
             began = time.perf_counter() - trained.seconds
             handle.let_go()
             found = {part: self._result(part) for part in parts}

@@ -29,6 +29,7 @@ OTHER: dict[str, Any] = {
     "backbone_fingerprint": "other files", "corpus": "d", "corpus_fingerprint": "other rows", "method": "vpt",
     "params": {"r": 16}, "seed": 1, "dtype": "bfloat16-mixed", "world_size": 2, "method_fingerprint": "a file",
     "stage": {"strategy": "sequential", "order": ["a", "b"], "after": ["run"]},
+    "objective": {"kd": 0.5, "teacher": "full-run"},
 }  # fmt: skip
 BUDGETS = [("steps", 401), ("batch_size", 8), ("warmup", 0.1), ("schedule", "constant"), ("weight_decay", 0.1),
            ("max_grad_norm", 2.0), ("max_length", 512)]  # fmt: skip

@@ -71,6 +71,18 @@ class Handle:
             master.detach().copy_(state[name])
 
 
+@dataclass(frozen=True)
+class Group:
+    """Trained parameters with a learning rate or weight decay of their own."""
+
+    prefix: str
+    """What their names begin with; the first group that fits takes a parameter."""
+    rate: float = 1.0
+    """Factor of the method's learning rate, so that one search of rates still does for the whole method."""
+    weight_decay: float | None = None
+    """None: the budget's."""
+
+
 class Attachment:
     """Changes that a method makes to a backbone, and how to undo each of them."""
 

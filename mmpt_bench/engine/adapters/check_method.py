@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import math
 import re
 import tempfile
 from collections.abc import Callable
@@ -115,6 +116,30 @@ def _gradients(method: Any, backbone: Backbone) -> str:
     return f"every parameter within {LEAST} steps of a training"
 
 
+def _terms(method: Any, backbone: Backbone) -> str:
+    with attached(method, backbone) as handle:
+        if not handle.trainable:
+            return UNTRAINED
+        try:
+            found = train_as_run(method, backbone, handle, 2)
+        except RunFailed as error:
+            require(False, str(error))
+    names = [sorted(step) for step in found]
+    require(names[0] == names[-1], f"`objective` adds {names[0]} in one step and {names[-1]} in another")
+    require(all(math.isfinite(v) for step in found for v in step.values()), "a term of `objective` is not finite")
+    return f"terms {', '.join(names[0])}" if names[0] else "not applicable: it adds no term"
+
+
+def _groups(method: Any, backbone: Backbone) -> str:
+    groups = method.groups(backbone.anatomy)
+    with attached(method, backbone) as handle:
+        for one in groups:
+            found = [name for name in handle.trainable if name.startswith(one.prefix)]
+            require(bool(found), f"no trained parameter's name begins with `{one.prefix}`, which `groups` names")
+            require(one.rate > 0 and (one.weight_decay or 0) >= 0, f"`{one.prefix}` has a rate or decay that cannot be")
+    return f"{len(groups)} with settings of their own" if groups else "not applicable: one group"
+
+
 def _learns(method: Any, backbone: Backbone) -> str:
     with attached(method, backbone) as handle:
         if not handle.trainable:
@@ -181,6 +206,8 @@ _METHOD_CHECKS: dict[str, Callable[[Any, Any], str]] = {
     "the same seed gives the same start": _same_seed,
     "frozen weights stay bit-identical": _frozen_stays,
     "every trainable parameter gets a gradient": _gradients,
+    "terms that it adds to the loss are finite and keep their names": _terms,
+    "groups with settings of their own hold trained parameters": _groups,
     "ten steps lower the loss": _learns,
     "remove restores the base bit for bit": _restores,
     "a saved state answers the same": _round_trip,

@@ -74,15 +74,22 @@ def train_briefly(method: Any, backbone: Backbone, handle: Handle, steps: int) -
         return [*losses, backbone.model(**batch).loss.item()]
 
 
-def train_as_run(method: Any, backbone: Backbone, handle: Handle, steps: int) -> None:
-    """Trains on the batch's examples as `run` does; raises RunFailed where a parameter gets no gradient."""
+def train_as_run(method: Any, backbone: Backbone, handle: Handle, steps: int) -> list[dict[str, float]]:
+    """Trains on the batch's examples as `run` does, with the method's own terms, and returns these of each step.
+
+    Raises RunFailed where a parameter gets no gradient.
+    """
+    from mmpt_bench.engine.training.objective import OfMethod
     from mmpt_bench.engine.training.train import TrainingConfig, train
 
     images = [LazyImage(f"noise {i}", lambda one=one: one) for i, one in enumerate(noise_pictures(backbone))]  # type: ignore[misc]
     examples = [Example(*each) for each in zip(images, QUESTIONS, ANSWERS, strict=True)]
     corpus = Corpus("check", "check", len(examples), examples.__getitem__, 0, examples.__getitem__)
     budget = Budget(steps=steps, batch_size=len(examples), schedule="constant")
-    train(backbone, handle, corpus, TrainingConfig(budget, method.learning_rate, 0))
+    config = TrainingConfig(budget, method.learning_rate, 0, method.groups(backbone.anatomy))
+    found: list[dict[str, float]] = []
+    train(backbone, handle, corpus, config, on_step=lambda step: found.append(step.terms), terms=[OfMethod(method)])
+    return found
 
 
 def logits_of(backbone: Backbone) -> Tensor:

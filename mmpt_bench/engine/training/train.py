@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmpt_bench.common.errors import Interrupted, RunFailed
+from mmpt_bench.common.errors import Interrupted, RequestError, RunFailed
 from mmpt_bench.common.hashing import derive
 from mmpt_bench.data.examples import Corpus, Example, Exchange
-from mmpt_bench.engine.adapters.attachment import Handle
+from mmpt_bench.engine.adapters.attachment import Group, Handle
 from mmpt_bench.engine.models.backbone import Backbone
 from mmpt_bench.engine.training.checkpoint import Checkpoints
 from mmpt_bench.engine.training.lora_update import updates_fused
@@ -47,6 +47,8 @@ class TrainingConfig:
     rate: float
     """Peak learning rate."""
     seed: int
+    groups: tuple[Group, ...] = ()
+    """Parameters with settings of their own."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,8 @@ class Trained:
     """Precision of the optimizer's moments: "float32", whatever the model computes in."""
     steps: int = 0
     """Optimiser steps, those of earlier sittings too."""
+    groups: tuple[dict[str, float], ...] = ()
+    """Parameters, peak learning rate and weight decay of each group of parameters, as they were in force."""
     left_out: int = 0
     """Exchanges of conversations that stood behind `Budget.max_length`, each time that they were to be trained on."""
     process: ProcessCosts | None = None
@@ -99,6 +103,31 @@ def learning_rate(step: int, budget: Budget, peak: float) -> float:
     if budget.schedule == "constant":
         return peak
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, budget.steps - warm)))
+
+
+def grouped(parameters: Mapping[str, nn.Parameter], config: TrainingConfig) -> list[dict[str, Any]]:
+    """Returns parameters as an optimizer takes them, with the factor of the learning rate as "rate"; no empty group.
+
+    Raises RequestError for a group of no parameter.
+    """
+    decay = config.budget.weight_decay
+    plain: dict[str, Any] = {"params": [], "rate": 1.0, "weight_decay": decay}
+    own: list[dict[str, Any]] = [
+        {"params": [], "rate": one.rate, "weight_decay": decay if one.weight_decay is None else one.weight_decay}
+        for one in config.groups
+    ]
+    for name, parameter in parameters.items():
+        fits = (made for one, made in zip(config.groups, own, strict=True) if name.startswith(one.prefix))
+        next(fits, plain)["params"].append(parameter)
+    for one, made in zip(config.groups, own, strict=True):
+        if not made["params"]:
+            raise RequestError(f"The method's group `{one.prefix}` holds no parameter that is trained.")
+    return [made for made in (plain, *own) if made["params"]]
+
+
+def _in_force(group: Mapping[str, Any], rate: float) -> dict[str, float]:
+    n = sum(parameter.numel() for parameter in group["params"])
+    return {"parameters": n, "learning_rate": rate * group["rate"], "weight_decay": group["weight_decay"]}
 
 
 def validation_loss(backbone: Backbone, corpus: Corpus, batch_size: int, max_length: int) -> float:
@@ -194,8 +223,8 @@ class _Training:
         self.masters = Masters(handle)
         self.parameters = list(self.masters.by_name.values())
         self._reached = Reached(self.masters.by_name)
-        fused, decay = all(p.device.type in ("cpu", "cuda") for p in self.parameters), config.budget.weight_decay
-        self._optimizer = torch.optim.AdamW(self.parameters, lr=config.rate, weight_decay=decay, fused=fused)
+        fused = all(p.device.type in ("cpu", "cuda") for p in self.parameters)
+        self._optimizer = torch.optim.AdamW(grouped(self.masters.by_name, config), lr=config.rate, fused=fused)
         torch.manual_seed(derive(config.seed, "dropout"))
         self._threads: tuple[int, ...] = (torch.get_num_threads(),)
         self.steps: list[Step] = []
@@ -223,7 +252,7 @@ class _Training:
         budget = self._config.budget
         rate = learning_rate(self.done, budget, self._config.rate)
         for group in self._optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("rate", 1.0)
         self.masters.zero_gradients()
         ready = losses.ready(examples)
         self._left_out += ready.left_out
@@ -276,6 +305,7 @@ class _Training:
             self._threads,
             state_dtype(self._optimizer.state),
             self.done,
+            tuple(_in_force(group, self._config.rate) for group in self._optimizer.param_groups),
             self._left_out,
             self._process_costs(),
         )

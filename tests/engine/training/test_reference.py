@@ -17,7 +17,7 @@ from mmpt_bench.common.errors import Interrupted, RunFailed
 from mmpt_bench.data.examples import Corpus
 from mmpt_bench.engine.adapters.attachment import Handle
 from mmpt_bench.engine.models.backbone import Backbone
-from mmpt_bench.engine.training import train
+from mmpt_bench.engine.training import objective, train
 from mmpt_bench.engine.training.checkpoint import Checkpoints
 from mmpt_bench.engine.training.loss import Losses, overhead_tokens
 from mmpt_bench.engine.training.masters import Masters, state_dtype
@@ -145,7 +145,7 @@ def test_memory_that_runs_out_halfway_through_a_batch_leaves_the_whole_batchs_gr
             if attempt:
                 monkeypatch.setattr(losses, "answers", answers)
             masters.zero_gradients()
-            found = train._backward(losses, ready, masters, 2)
+            found = objective.backward(losses, ready, masters, 2)
             gradients.append((found[0], [p.grad.clone() for p in handle.trainable.values() if p.grad is not None]))
     finally:
         losses.close()

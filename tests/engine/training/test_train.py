@@ -10,7 +10,7 @@ from mmpt_bench.common.errors import Interrupted, RunFailed
 from mmpt_bench.data.examples import Corpus, Example
 from mmpt_bench.engine.adapters.attachment import Handle
 from mmpt_bench.engine.models.backbone import Backbone
-from mmpt_bench.engine.training import train
+from mmpt_bench.engine.training import objective, train
 from mmpt_bench.engine.training.loss import Losses, cut
 from mmpt_bench.engine.training.masters import Masters
 from mmpt_bench.methods import method_catalog
@@ -66,7 +66,7 @@ def test_a_smaller_micro_batch_gives_the_gradient_of_the_whole_batch(backbone: B
     losses, gradients = Losses(backbone, corpus.fingerprint, 512), []
     for micro in (6, 2, 1):
         backbone.model.zero_grad(set_to_none=True)
-        train._backward(losses, losses.ready(examples), Masters(handle), micro)
+        objective.backward(losses, losses.ready(examples), Masters(handle), micro)
         gradients.append([p.grad.clone() for p in handle.trainable.values()])
     handle.remove()
     for other in gradients[1:]:
@@ -115,7 +115,7 @@ def test_a_step_has_the_loss_and_gradient_of_the_plain_way(
         losses._overhead = 1.0
         ready = losses.ready(examples)
         assert len(losses.cut(ready, 9)) > 1
-        loss, _, _ = train._backward(losses, ready, Masters(handle), 9)
+        loss, _, _ = objective.backward(losses, ready, Masters(handle), 9)
         assert loss == pytest.approx(expected, rel=1e-5)
         for found, known in zip(handle.trainable.values(), gradients, strict=True):
             torch.testing.assert_close(found.grad, known, atol=1e-5, rtol=1e-3)
