@@ -241,13 +241,6 @@ def plan_tune(method: Names = "all", **options: Unpack[SearchOptions]) -> Search
     return plan_search(method, options)
 
 
-def _check_backbone(name: str) -> list[CheckResult]:
-    from mmpt_bench.engine.adapters.check_family import check_family
-    from mmpt_bench.engine.models.backbone import load_backbone
-
-    return check_family(load_backbone(name))
-
-
 def check(
     file: str | Path, backbone: str = "embedded", data: str | Path | None = None, columns: Sequence[str] = ()
 ) -> list[CheckResult]:
@@ -270,17 +263,18 @@ def check(
     from mmpt_bench.sources.task_rows import Where, rows_of
 
     path = Path(file)
-    if path.is_dir():
-        return _check_backbone(str(path))
-    if not path.is_file():
+    if not path.exists():
         raise RequestError(f"There is no file `{file}` to check.")
     if path.suffix in (".yaml", ".yml"):
         raise RequestError(
             f"`{file}` is no Python file; `mmpt-bench run {shlex.quote(str(file))} --plan` checks an experiment."
         )
-    if is_family(path):
-        register_file(path)
-        return _check_backbone(backbone)
+    if path.is_dir() or is_family(path):
+        from mmpt_bench.engine.adapters.check_family import check_backbone
+
+        if path.is_file():
+            register_file(path)
+        return check_backbone(backbone if path.is_file() else str(path))
     if method_catalog.is_method(path):
         from mmpt_bench.engine.adapters.check_method import check_method
         from mmpt_bench.engine.models.backbone import load_backbone

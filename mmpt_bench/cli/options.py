@@ -42,14 +42,6 @@ def _results_folder(_context: click.Context, _parameter: click.Parameter, given:
     return results_folder(given)
 
 
-def _family(context: click.Context, parameter: click.Parameter, given: Path | None) -> Path | None:
-    if given is not None:
-        from mmpt_bench.engine.models.families import register_file
-
-        register_file(given)
-    return given
-
-
 OUT = click.option(
     "--out",
     type=FOLDER,
@@ -80,7 +72,6 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON to stdou
 FAMILY = click.option(
     "--family",
     type=click.Path(path_type=Path),
-    callback=_family,
     help="Your file that says what is not found in models of a family; its code runs.",
 )
 BACKBONE = click.option(

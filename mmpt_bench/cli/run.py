@@ -146,7 +146,10 @@ def run(
     from mmpt_bench import api
     from mmpt_bench.interop.trackers import check_trackers
 
-    options.pop("family")  # Known by now: `--family` is read before anything else.
+    if (own := options.pop("family")) is not None:
+        from mmpt_bench.engine.models.families import register_file
+
+        register_file(own)
 
     if (file := options.pop("experiment")) is not None:
         options |= api.read_experiment(file, **given_beside_experiment(context))

@@ -9,7 +9,7 @@ from typing import Any
 from mmpt_bench.common.checking import CheckResult, outcome, require
 from mmpt_bench.common.errors import RequestError
 from mmpt_bench.engine.adapters.trial import NEW_TOKENS, QUESTIONS, batch_of, noise_pictures, replies
-from mmpt_bench.engine.models.backbone import Backbone
+from mmpt_bench.engine.models.backbone import Backbone, load_backbone
 from mmpt_bench.engine.prompts.hooks import attach_prompts
 from mmpt_bench.engine.prompts.plan import PromptPlan
 
@@ -19,6 +19,11 @@ PLANS = {
     "textual prompts": PromptPlan(text=3),
     "a key-value prefix": PromptPlan(keys=3),
 }
+
+
+def check_backbone(name: str) -> list[CheckResult]:
+    """Returns what `check_family` does of a backbone's folder."""
+    return check_family(load_backbone(name))
 
 
 def check_family(backbone: Backbone) -> list[CheckResult]:
