@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from mmpt_bench.runs.events import Reporter
 
 _HOMES = {
-    "api": "Results ablate analysis check compare explain leaderboard load_results merge new plan prompts "
+    "api": "Results ablate check compare explain leaderboard load_results merge new plan prompts "
     "protocol read_experiment run score stream transfer tune verify write_figures write_report",
     "common.errors": "BenchError MachineError RequestError RunFailed UntrustedRecord",
     "data.dataset": "Dataset Official Pin RawForm",

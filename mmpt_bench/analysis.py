@@ -164,6 +164,10 @@ def merge(folders: Sequence[str | Path], out: str | Path) -> Merged:
 
     A run is taken whole from one folder, or not at all: two trainings of it never meet in a row of a table.
 
+    Args:
+        folders: results folders, which stay as they are.
+        out: the folder that they are copied into, which may hold some of it already.
+
     Raises:
         RequestError: a folder that is none, or is `out`.
         MachineError: `out` cannot be written.
@@ -176,7 +180,10 @@ def merge(folders: Sequence[str | Path], out: str | Path) -> Merged:
 def verify(out: str | Path | None = None) -> list[str]:
     """Returns a sentence for each thing in a results folder that is not what its hash says; nothing is written.
 
-    mb.verify("mmpt-results") == []
+        mb.verify("mmpt-results") == []
+
+    Args:
+        out: the results folder; by default `$MMPT_RESULTS`, or `mmpt-results` in the working directory.
 
     Raises:
         RequestError: there is no such folder.

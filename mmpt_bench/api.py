@@ -39,7 +39,8 @@ from mmpt_bench.runs.events import Reporter
 from mmpt_bench.runs.experiment import read_experiment as read_experiment
 from mmpt_bench.runs.new_files import new as new
 from mmpt_bench.runs.option_texts import Names, column_names, comma_text
-from mmpt_bench.runs.options import Options, SearchOptions, requested
+from mmpt_bench.runs.options import Options, SearchOptions
+from mmpt_bench.runs.requested import requested
 from mmpt_bench.study.prompts import prompts as prompts
 from mmpt_bench.study.protocol import protocol as protocol
 

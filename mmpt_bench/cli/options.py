@@ -122,10 +122,7 @@ def budget_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--max-grad-norm", default=plain.max_grad_norm, show_default=True, help="A longer gradient is shortened."
         ),
         click.option(
-            "--dtype",
-            default="float32",
-            show_default=True,
-            help="float32, bfloat16, or float16 where nothing is trained.",
+            "--dtype", default="float32", show_default=True, help="bfloat16, or float16 where nothing is trained."
         ),
         click.option("--device", default=None, help="As torch names it; by default the accelerator if there is one."),
         click.option(

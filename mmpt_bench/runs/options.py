@@ -28,7 +28,7 @@ from mmpt_bench.runs.option_texts import (
     numbered_seeds,
     pairs,
 )
-from mmpt_bench.runs.request import Request, parse_overrides, parse_variants
+from mmpt_bench.runs.request import Request, parse_overrides
 from mmpt_bench.runs.stages import REPTILE, begun_from
 from mmpt_bench.sources.corpora import TrainData, check_train_data
 from mmpt_bench.sources.weights import DTYPES, EMBEDDED, check_backbone
@@ -144,22 +144,11 @@ def make_request(method: Names, tasks: Names, options: Options) -> Request:
     _check_whole(options)
     methods = method_catalog.find_methods(comma_text(method))
     found = task_catalog.find_tasks(comma_text(tasks))
-    backbone, dtype, plain = options.get("backbone", EMBEDDED), options.get("dtype", "float32"), Budget()
+    backbone, dtype = options.get("backbone", EMBEDDED), options.get("dtype", "float32")
     check_backbone(backbone)
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, DTYPES)
-    try:
-        budget = Budget(
-            steps=options.get("steps", plain.steps),
-            batch_size=options.get("batch_size", plain.batch_size),
-            max_length=options.get("max_length", plain.max_length),
-            schedule=options.get("schedule", plain.schedule),
-            warmup=options.get("warmup", plain.warmup),
-            weight_decay=options.get("weight_decay", plain.weight_decay),
-            max_grad_norm=options.get("max_grad_norm", plain.max_grad_norm),
-        )
-    except FieldError as error:
-        raise RequestError(str(error).replace(f"`{error.field}`", f"`--{error.field.replace('_', '-')}`", 1)) from error
+    budget = _budget(options)
     _check_device(options.get("device"))
     if (limit := options.get("limit")) is not None and limit < 1:
         raise RequestError(f"`--limit {limit}`: 1 or more.")
@@ -194,6 +183,16 @@ def make_request(method: Names, tasks: Names, options: Options) -> Request:
     )
     learnt = objective_of(options.get("objective", ""), options.get("teacher", ""), request)
     return dataclasses.replace(request, objective=learnt)
+
+
+def _budget(options: Options) -> Budget:
+    """Returns what every method is given alike; RequestError for values that cannot be."""
+    fields = {field.name for field in dataclasses.fields(Budget)}
+    given: dict[str, Any] = {name: value for name, value in options.items() if name in fields}
+    try:
+        return Budget(**given)
+    except FieldError as error:
+        raise RequestError(str(error).replace(f"`{error.field}`", f"`--{error.field.replace('_', '-')}`", 1)) from error
 
 
 def _on_bad_item(options: Options) -> str:
@@ -274,54 +273,6 @@ def _eval_batch(options: Options) -> int:
     if not 1 <= size <= MOST:
         raise RequestError(f"`--eval-batch-size` is {str(size)[:40]}: a number from 1 to {MOST:,}.")
     return size
-
-
-def requested(
-    method: Names,
-    tasks: Names,
-    trained: tuple[str | None, bool],
-    recipe: str | Path | None,
-    options: Options,
-    base: bool = False,
-) -> tuple[Request, Any]:
-    """Returns (the request, the recipe that it repeats or None).
-
-    Args:
-        trained: adapter, may it be of another base.
-        base: the untuned model is evaluated too, before all others; not beside an adapter, whose setting is its own,
-            nor beside a recipe, which is one run.
-    """
-    adapter, other_base = trained
-    options, variants = options.copy(), options.get("variants", {})
-    options.pop("variants", None)
-    if variants and (adapter is not None or recipe is not None):
-        raise RequestError(
-            "An adapter or a recipe is one variant: `variants`, or an experiment, cannot stand beside it."
-        )
-    if adapter is not None and recipe is not None:
-        raise RequestError("`--adapter` and `--recipe` do not go together: the one trains nothing.")
-    if adapter is not None:
-        from mmpt_bench.methods.trained_adapter import adapter_entry
-
-        request = make_request(FROZEN, tasks, options)
-        entry = adapter_entry(adapter, request.offline, other_base)
-        return dataclasses.replace(request, methods=(entry,)), None
-    if other_base:
-        raise RequestError("`--other-base` is said of an adapter: name it with `--adapter`.")
-    if recipe is None:
-        request = make_request(method, tasks, options)
-        return _with_base(dataclasses.replace(request, variants=parse_variants(variants, request.methods)), base), None
-    from mmpt_bench.records.recipe_file import read_recipe
-    from mmpt_bench.runs.request import from_recipe
-
-    wanted = read_recipe(Path(recipe))
-    return from_recipe(wanted, make_request(FROZEN, tasks, options)), wanted
-
-
-def _with_base(request: Request, base: bool) -> Request:
-    if not base or any(entry.name == FROZEN for entry in request.methods):
-        return request
-    return dataclasses.replace(request, methods=(method_catalog.named_method(FROZEN), *request.methods))
 
 
 def _world(name: str, is_embedded: bool) -> str:

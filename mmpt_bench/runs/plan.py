@@ -15,8 +15,8 @@ from mmpt_bench.records.keys import RATE
 from mmpt_bench.records.recipe import Recipe
 from mmpt_bench.records.run_folder import RunFolder
 from mmpt_bench.records.store import Store
-from mmpt_bench.runs.options import requested
 from mmpt_bench.runs.request import Request, check_same
+from mmpt_bench.runs.requested import requested
 from mmpt_bench.sources.context import check_prompts_fit
 from mmpt_bench.sources.corpora import EMBEDDED, load_corpus
 from mmpt_bench.sources.prepared import Prepared

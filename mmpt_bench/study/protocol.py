@@ -27,9 +27,10 @@ from mmpt_bench.evaluation.protocols import (
 from mmpt_bench.records.store import Store
 from mmpt_bench.runs.events import Reporter
 from mmpt_bench.runs.option_texts import Names, comma_text
-from mmpt_bench.runs.options import Options, requested
+from mmpt_bench.runs.options import Options
 from mmpt_bench.runs.plan import Job, Plan, plan
 from mmpt_bench.runs.request import Request
+from mmpt_bench.runs.requested import requested
 from mmpt_bench.runs.stages import attached
 from mmpt_bench.study.protocol_board import Answered, protocol_rows
 from mmpt_bench.study.protocol_items import ItemFile, item_files

@@ -22,7 +22,7 @@ from mmpt_bench.cli.run import _next
 from mmpt_bench.common.errors import RequestError
 from mmpt_bench.records.store import Store
 from mmpt_bench.runs.option_texts import numbered_seeds, seeds_text
-from mmpt_bench.runs.options import requested
+from mmpt_bench.runs.requested import requested
 from support.studies import add, recipe, study_tasks
 from support.synthetic import store_in
 

@@ -9,10 +9,8 @@ output: labels, logits and lengths never see them.
 
 Interaction tokens are the visual prompts' states behind the last block that is read, or raw parameters in their place.
 They are left in its output, pass through the projector with the patches, and are split off where image and text meet,
-so image features cached from `get_image_features` carry them.
-
-No hook keeps anything between two calls. Where the rows are travels as a keyword argument, because a recomputed
-(checkpointed) or repeated forward must not depend on what ran before it.
+so image features cached from `get_image_features` carry them. No hook keeps anything between two calls: where the rows
+are travels as a keyword argument, because a recomputed or repeated forward must not depend on what ran before it.
 
 Limits, each refused: a cache of fixed size; several images a sequence with interaction; beam search with interaction
 (transformers counts features against image tokens); more tokens than a sliding window holds; `generate` continued from

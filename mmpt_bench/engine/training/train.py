@@ -181,11 +181,10 @@ def train(
         MachineError: a checkpoint cannot be written; the one before it is whole.
     """
     check_precision(backbone.dtype)
-    budget = config.budget
     if corpus.most_exchanges > 1:
         backbone.target([Exchange("q", "a")] * 2)
     steady_malloc()
-    training = _Training(backbone, handle, config, terms)
+    budget, training = config.budget, _Training(backbone, handle, config, terms)
     checkpoints = None if checkpoint is None else Checkpoints(checkpoint)
     if checkpoints is not None and (state := checkpoints.last()) is not None:
         training.restore(state)
@@ -197,8 +196,8 @@ def train(
     ):
         for term in terms:
             closed.callback(term.close)
-        batches = corpus.batches(config.seed, budget.steps, budget.batch_size, training.done)
-        first = next(corpus.batches(config.seed, budget.steps, budget.batch_size, training.done), [])
+        asked = (config.seed, budget.steps, budget.batch_size, training.done)
+        batches, first = corpus.batches(*asked), next(corpus.batches(*asked), [])
         if why := _compared(losses, first[:2], handle.trainable):
             say(f"Every image goes through the whole model in training, because {why}.")
         for examples, following in pairwise(chain(batches, [[]])):  # behind the last batch stands an empty one
