@@ -175,6 +175,22 @@ def test_a_task_that_makes_its_own_rows_runs_on_any_backbone(tmp_path: Path) -> 
         assert [(record.task, record.dataset) for record in made] == [("mine", "24 plain images")]
 
 
+def test_plan_says_what_a_backbone_refuses_without_its_weights(tmp_path: Path) -> None:
+    from support.families import BUILDERS
+
+    mine, folder = tmp_path / "mine.py", BUILDERS["LLaVA-NeXT"](tmp_path / "tiny")
+    mine.write_text((ROOT / "tasks" / "_template.py").read_text())
+    given: dict[str, Any] = {"backbone": str(folder), "out": tmp_path / "results", "limit": 4, "offline": True}
+    (told,) = [note for note in mb.plan("mmpt,lora", mine, **given).notes if "cannot run" in note]
+    assert told.startswith("mmpt cannot run on this backbone. ")
+    assert "grid behind the projector" in told
+    config = folder / "config.json"
+    config.write_text(config.read_text().replace('"llava_next"', '"mllama"'))
+    (folder / "processor_config.json").unlink()
+    with pytest.raises(mb.RequestError, match="cross-attention"):
+        mb.plan("lora", mine, **given)
+
+
 @pytest.mark.parametrize("words", [("-m", "mmpt_bench"), ("-m", "mmpt_bench", "--version")])
 def test_the_package_runs_as_a_module(words: tuple[str, ...]) -> None:
     done = subprocess.run([sys.executable, *words], capture_output=True, text=True, cwd=ROOT)
