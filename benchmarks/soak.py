@@ -42,7 +42,7 @@ from mmpt_bench.figures import draw
 from mmpt_bench.records import store
 from mmpt_bench.records.rate_trials import TRIALS
 from mmpt_bench.runs import execute
-from mmpt_bench.study import search
+from mmpt_bench.study.searches import search
 
 SIZE = ("--steps", "3", "--batch-size", "2")
 COMMANDS = (

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from mmpt_bench.records.merge import Merged
     from mmpt_bench.report.leaderboard import Leaderboard
     from mmpt_bench.report.write import Report
-    from mmpt_bench.study.acceptance import Written
-    from mmpt_bench.study.comparison_text import ComparisonResult
-    from mmpt_bench.study.explain_result import ExplainResult
-    from mmpt_bench.study.stream_compare import StreamComparison
+    from mmpt_bench.study.comparisons.text import ComparisonResult
+    from mmpt_bench.study.explanations.result import ExplainResult
+    from mmpt_bench.study.searches.acceptance import Written
+    from mmpt_bench.study.streams.compare import StreamComparison
 
 
 def load_results(folder: str | Path | None = None, *, published: bool = False) -> Results:
@@ -73,8 +73,8 @@ def compare(
         RequestError: nothing, or several boards, hold all the names; or they cannot be compared at the scope.
         UntrustedRecord: a record contradicts its own answers.
     """
-    from mmpt_bench.study.compare import answer_to
-    from mmpt_bench.study.stream_compare import compared, rows_named
+    from mmpt_bench.study.comparisons.compare import answer_to
+    from mmpt_bench.study.streams.compare import compared, rows_named
 
     names = tuple(name for each in names for name in ([each] if isinstance(each, str) else each))
     text = comma_text(tasks)
@@ -195,7 +195,7 @@ def verify(out: str | Path | None = None) -> list[str]:
 
 def accept_search(out: str | Path | None = None) -> Written:
     """Writes search.md, curves and whether dev scores predict test scores, from recorded trials; see docs/tuning.md."""
-    from mmpt_bench.study.acceptance import write_acceptance
+    from mmpt_bench.study.searches.acceptance import write_acceptance
 
     return write_acceptance(Store(results_folder(out)))
 
@@ -242,8 +242,8 @@ def explain(
     import dataclasses
 
     from mmpt_bench.figures.explain_gallery import write_gallery
-    from mmpt_bench.study.explain import ExplainRequest, explain_runs
-    from mmpt_bench.study.explain_tables import write_explanation
+    from mmpt_bench.study.explanations.explain import ExplainRequest, explain_runs
+    from mmpt_bench.study.explanations.tables import write_explanation
 
     asked = ExplainRequest(
         tuple(_words(runs)), tuple(task_catalog.find_tasks(comma_text(tasks))), tuple(_words(maps)), limit,

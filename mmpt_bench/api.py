@@ -41,16 +41,16 @@ from mmpt_bench.runs.new_files import new as new
 from mmpt_bench.runs.option_texts import Names, column_names, comma_text
 from mmpt_bench.runs.options import Options, SearchOptions
 from mmpt_bench.runs.requested import requested
-from mmpt_bench.study.prompts import prompts as prompts
-from mmpt_bench.study.protocol import protocol as protocol
+from mmpt_bench.study.prompts.prompts import prompts as prompts
+from mmpt_bench.study.protocols.protocol import protocol as protocol
 
 if TYPE_CHECKING:
     from mmpt_bench.common.checking import CheckResult
     from mmpt_bench.records.learning_rates import Choice
     from mmpt_bench.records.rate_trials import Trial
     from mmpt_bench.runs.estimate import PlanSummary
-    from mmpt_bench.study.ablation_tables import AblationResult
-    from mmpt_bench.study.search import SearchPlan
+    from mmpt_bench.study.ablations.tables import AblationResult
+    from mmpt_bench.study.searches.search import SearchPlan
 
 Stopping = Callable[[], bool]
 
@@ -180,8 +180,8 @@ def ablate(
     from mmpt_bench.figures.draw import write_ablation_figures
     from mmpt_bench.runs.estimate import plan_summary
     from mmpt_bench.runs.workers.backends import done_by
-    from mmpt_bench.study.ablate import ablation_asked, plan_ablation, plans_given, run_ablation
-    from mmpt_bench.study.ablation_tables import AblationResult, write_ablation
+    from mmpt_bench.study.ablations.ablate import ablation_asked, plan_ablation, plans_given, run_ablation
+    from mmpt_bench.study.ablations.tables import AblationResult, write_ablation
 
     given = (method, tasks, axes, comma_text(beside), one_at_a_time, options)
     do = done_by(workers, plans_given, given)
@@ -225,8 +225,8 @@ def tune(
         RequestError, MachineError: as `run` does.
     """
     from mmpt_bench.runs.workers.backends import count_of
-    from mmpt_bench.study.search import tune as tune_here
-    from mmpt_bench.study.search_workers import tune_in_processes
+    from mmpt_bench.study.searches.search import tune as tune_here
+    from mmpt_bench.study.searches.workers import tune_in_processes
 
     n, planned = count_of(workers), plan_tune(method, **options)
     if n == 1:
@@ -237,7 +237,7 @@ def tune(
 
 def plan_tune(method: Names = "all", **options: Unpack[SearchOptions]) -> SearchPlan:
     """Returns what `tune` would search with the same arguments; trains and writes nothing."""
-    from mmpt_bench.study.search import plan_search
+    from mmpt_bench.study.searches.search import plan_search
 
     return plan_search(method, options)
 

@@ -15,8 +15,8 @@ from mmpt_bench.runs.option_texts import Names, comma_text
 from mmpt_bench.runs.options import Options, make_request
 
 if TYPE_CHECKING:
-    from mmpt_bench.study.stream_tables import StreamResult
-    from mmpt_bench.study.transfer_tables import TransferResult
+    from mmpt_bench.study.streams.tables import StreamResult
+    from mmpt_bench.study.streams.transfer_tables import TransferResult
 
 
 def stream(
@@ -58,9 +58,9 @@ def stream(
     from mmpt_bench.figures.draw import write_stream_figures
     from mmpt_bench.runs.estimate import plan_summary
     from mmpt_bench.runs.workers.backends import done_by
-    from mmpt_bench.study.stream import plan_stream, plans_given, run_stream, stream_asked
-    from mmpt_bench.study.stream_board import stream_boards
-    from mmpt_bench.study.stream_tables import StreamResult, write_streams
+    from mmpt_bench.study.streams.board import stream_boards
+    from mmpt_bench.study.streams.stream import plan_stream, plans_given, run_stream, stream_asked
+    from mmpt_bench.study.streams.tables import StreamResult, write_streams
 
     given = (order, method, strategy, tasks, orders, options)
     do, asked = done_by(workers, plans_given, given), stream_asked(given, command)
@@ -111,8 +111,8 @@ def transfer(
     """
     from mmpt_bench.figures.draw import write_transfer_figure
     from mmpt_bench.runs.estimate import plan_summary
-    from mmpt_bench.study.transfer import TransferRequest, plan_transfer, run_transfer, transfer_rows
-    from mmpt_bench.study.transfer_tables import TransferResult, write_transfer
+    from mmpt_bench.study.streams.transfer import TransferRequest, plan_transfer, run_transfer, transfer_rows
+    from mmpt_bench.study.streams.transfer_tables import TransferResult, write_transfer
 
     sources = [text.strip() for text in comma_text(before).split(",") if text.strip()]
     asked = TransferRequest.of(make_request(method, task, options), sources, before_steps)

@@ -24,7 +24,7 @@ from mmpt_bench.cli.plan_text import print_plan
 from mmpt_bench.cli.progress import running, say_drawn
 
 if TYPE_CHECKING:
-    from mmpt_bench.study.ablation_tables import AblationResult
+    from mmpt_bench.study.ablations.tables import AblationResult
 
 
 NO_SCORE = ("as_json", "only_plan", "out", "budget_hours", "offline", "verbosity", "eval_batch_size", "workers")
@@ -88,7 +88,7 @@ def ablate(only_plan: bool, as_json: bool, verbosity: int, **options: Any) -> No
     mmpt-bench ablate --method lora --set r=4,16,64 --lr 1e-4,1e-3 --one-at-a-time
     """
     from mmpt_bench import api
-    from mmpt_bench.study.axes import OPTIONS
+    from mmpt_bench.study.ablations.axes import OPTIONS
 
     axes = {name: text for name in OPTIONS if (text := options.pop(f"axis_{name.replace('-', '_')}")) is not None}
     if "," not in axes.get("backbone", ""):
@@ -115,7 +115,7 @@ def ablate(only_plan: bool, as_json: bool, verbosity: int, **options: Any) -> No
 
 def _print(result: AblationResult, as_json: bool) -> None:
     from mmpt_bench.cli.streams import console
-    from mmpt_bench.study.ablation_tables import FOLDER, ablation_json, ablation_tables
+    from mmpt_bench.study.ablations.tables import FOLDER, ablation_json, ablation_tables
 
     assert result.board is not None
     if as_json:

@@ -36,8 +36,8 @@ def compare(names: tuple[str, ...], tasks: str, scope: str | None, setting: str,
     mmpt-bench compare "lora sequential" "lora replay:0.1"
     """
     from mmpt_bench import api
-    from mmpt_bench.study.comparison_text import as_plain, tables
-    from mmpt_bench.study.stream_compare import StreamComparison, comparison_table
+    from mmpt_bench.study.comparisons.text import as_plain, tables
+    from mmpt_bench.study.streams.compare import StreamComparison, comparison_table
 
     answer = api.compare(*names, tasks=tasks, scope=scope, setting=setting, out=out)  # type: ignore[arg-type]
     plain: dict[str, Any]

@@ -45,8 +45,8 @@ def explain(runs: tuple[str, ...], as_json: bool, verbosity: int, **options: Any
     """
     from mmpt_bench import api
     from mmpt_bench.cli.streams import console, echo
-    from mmpt_bench.study.explain_result import lines
-    from mmpt_bench.study.explain_tables import explanation_tables, prompt_lines
+    from mmpt_bench.study.explanations.result import lines
+    from mmpt_bench.study.explanations.tables import explanation_tables, prompt_lines
 
     command = shlex.join(words_again(click.get_current_context(), NO_SCORE))
 

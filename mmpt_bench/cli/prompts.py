@@ -63,7 +63,7 @@ def prompts(as_json: bool, verbosity: int, **options: Any) -> None:
     """
     from mmpt_bench import api
     from mmpt_bench.cli.streams import console
-    from mmpt_bench.study.prompt_tables import FOLDER, lines, prompts_table
+    from mmpt_bench.study.prompts.tables import FOLDER, lines, prompts_table
 
     command = shlex.join(words_again(click.get_current_context(), NO_SCORE))
     with running(options["out"], verbosity) as (reporter, stop):

@@ -67,7 +67,7 @@ def protocol(as_json: bool, verbosity: int, **options: Any) -> None:
     """
     from mmpt_bench import api
     from mmpt_bench.cli.streams import console
-    from mmpt_bench.study.protocol_tables import FOLDER, items_told, lines, missing_told, protocol_table
+    from mmpt_bench.study.protocols.tables import FOLDER, items_told, lines, missing_told, protocol_table
 
     if options["adapter"] is not None:
         refuse_beside("adapter", "method", "seeds", "set")

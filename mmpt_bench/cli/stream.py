@@ -24,7 +24,7 @@ from mmpt_bench.cli.plan_text import print_plan
 from mmpt_bench.cli.progress import running, say_drawn
 
 if TYPE_CHECKING:
-    from mmpt_bench.study.stream_tables import StreamResult
+    from mmpt_bench.study.streams.tables import StreamResult
 
 NO_SCORE = ("as_json", "only_plan", "out", "offline", "verbosity", "eval_batch_size", "workers")
 """Options that change no score of a stream."""
@@ -84,7 +84,7 @@ def stream(only_plan: bool, as_json: bool, verbosity: int, **options: Any) -> No
 def _print(result: StreamResult, as_json: bool) -> None:
     from mmpt_bench.cli.streams import console
     from mmpt_bench.records.streams import FOLDER
-    from mmpt_bench.study.stream_tables import stream_json, stream_tables
+    from mmpt_bench.study.streams.tables import stream_json, stream_tables
 
     assert result.board is not None
     if as_json:

@@ -46,7 +46,7 @@ def transfer(only_plan: bool, as_json: bool, verbosity: int, **options: Any) -> 
     mmpt-bench transfer vsr --from mnist,reptile --method lora --steps 400 --before 100
     """
     from mmpt_bench import api
-    from mmpt_bench.study.transfer_tables import FOLDER, NOTE, table_lines, terminal_table
+    from mmpt_bench.study.streams.transfer_tables import FOLDER, NOTE, table_lines, terminal_table
 
     del options["train_data"]
     command = shlex.join(words_again(click.get_current_context(), NO_SCORE))

@@ -18,7 +18,7 @@ from mmpt_bench.common.escaping import plain_text
 if TYPE_CHECKING:
     from mmpt_bench.records.learning_rates import Choice
     from mmpt_bench.records.rate_trials import Trial
-    from mmpt_bench.study.search import SearchPlan
+    from mmpt_bench.study.searches.search import SearchPlan
 
 
 @click.command()

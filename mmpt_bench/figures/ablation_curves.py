@@ -11,8 +11,8 @@ from mmpt_bench.board.board import Row
 from mmpt_bench.figures import points, style
 from mmpt_bench.figures.figure_data import Drawn, FigureData, Missing, source_of
 from mmpt_bench.records.ablations import Point
-from mmpt_bench.study.ablation_board import AblationBoard
-from mmpt_bench.study.ablation_tables import title as title_of
+from mmpt_bench.study.ablations.board import AblationBoard
+from mmpt_bench.study.ablations.tables import title as title_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,7 +9,7 @@ from mmpt_bench.board.board import Row
 from mmpt_bench.figures import points, style
 from mmpt_bench.figures.figure_data import Drawn, FigureData, Missing, source_of
 from mmpt_bench.records.ablations import Point
-from mmpt_bench.study.ablation_board import AblationBoard
+from mmpt_bench.study.ablations.board import AblationBoard
 
 TITLE = "Component ablation"
 NOTHING = "No component ablation is recorded: `mmpt-bench ablate --parts visual,text,both-plain,both`."

@@ -12,9 +12,9 @@ from mmpt_bench.common.files import write_atomic
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.figures.figure_data import FORMATS, KINDS, Drawn, FigureData, Format, Kind, Missing, figure_data
 from mmpt_bench.records.store import Store
-from mmpt_bench.study.ablation_board import AblationBoard
-from mmpt_bench.study.stream_board import StreamBoard
-from mmpt_bench.study.transfer import TransferRow
+from mmpt_bench.study.ablations.board import AblationBoard
+from mmpt_bench.study.streams.board import StreamBoard
+from mmpt_bench.study.streams.transfer import TransferRow
 
 ABLATION_KINDS: tuple[Kind, ...] = ("ablation-curves", "heat-map", "components")
 REFERENCE_RESAMPLES = 100

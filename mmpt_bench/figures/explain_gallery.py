@@ -11,7 +11,7 @@ import numpy as np
 from mmpt_bench.common.files import write_atomic
 from mmpt_bench.figures import style
 from mmpt_bench.stats.saliency import disagreement
-from mmpt_bench.study.explain_result import FOLDER, ExplainResult, Item, region_of
+from mmpt_bench.study.explanations.result import FOLDER, ExplainResult, Item, region_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

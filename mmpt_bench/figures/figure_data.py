@@ -14,8 +14,8 @@ from mmpt_bench.records.learning_rates import FILE, Choice, read, shipped
 from mmpt_bench.records.rate_curve import Scores
 from mmpt_bench.records.rate_trials import TESTS, TRIALS, by_search, read_trials
 from mmpt_bench.records.store import Store
-from mmpt_bench.study.ablation_board import AblationBoard, ablation_boards
-from mmpt_bench.study.stream_board import StreamBoard, stream_boards
+from mmpt_bench.study.ablations.board import AblationBoard, ablation_boards
+from mmpt_bench.study.streams.board import StreamBoard, stream_boards
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,7 +11,7 @@ from mmpt_bench.board.ranking import FROZEN, FULL, OVERALL
 from mmpt_bench.figures.figure_data import FigureData
 from mmpt_bench.figures.style import color_of, line_entry, scaled
 from mmpt_bench.stats.intervals import Interval, chance_centred
-from mmpt_bench.study.ablation_board import AblationBoard
+from mmpt_bench.study.ablations.board import AblationBoard
 
 AXIS_TITLES = {
     "prompt-len": "Prompts a layer, each side", "visual-len": "Visual prompts a layer",

@@ -9,7 +9,7 @@ import numpy as np
 
 from mmpt_bench.figures import style
 from mmpt_bench.figures.figure_data import Drawn, FigureData, Missing
-from mmpt_bench.study.stream_board import ESSENTIAL, SUPERFICIAL, StreamBoard, StreamRow
+from mmpt_bench.study.streams.board import ESSENTIAL, SUPERFICIAL, StreamBoard, StreamRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,7 +7,7 @@ from typing import Any
 
 from mmpt_bench.figures import style
 from mmpt_bench.figures.figure_data import Drawn
-from mmpt_bench.study.transfer import OWN, TransferRow
+from mmpt_bench.study.streams.transfer import OWN, TransferRow
 
 COLORS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 LINES = ("-", "--", "-.", ":")

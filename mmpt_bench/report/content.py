@@ -28,10 +28,10 @@ from mmpt_bench.report.missing import Gap, gaps, nothing_recorded, of_ablation
 from mmpt_bench.report.questions import Asked
 from mmpt_bench.report.verdict import verdict
 from mmpt_bench.stats.claims import Comparison
-from mmpt_bench.study.ablation_board import AblationBoard, ablation_boards
-from mmpt_bench.study.ablation_tables import title
+from mmpt_bench.study.ablations.board import AblationBoard, ablation_boards
+from mmpt_bench.study.ablations.tables import title
 from mmpt_bench.study.rerun import PROGRAM, out_option, reproduce
-from mmpt_bench.study.stream_board import StreamBoard
+from mmpt_bench.study.streams.board import StreamBoard
 
 PAIRS_SHOWN = 60
 """Comparisons in the table; beyond, those with the highest score and with the method under study are shown."""

@@ -25,10 +25,10 @@ from mmpt_bench.methods import method_catalog
 from mmpt_bench.records.learning_curves import publish_learning_curves
 from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store, published_folder
-from mmpt_bench.study.ablation_tables import write_ablations
-from mmpt_bench.study.acceptance import acceptances, write_acceptance
-from mmpt_bench.study.stream_board import stream_boards
-from mmpt_bench.study.stream_tables import write_streams
+from mmpt_bench.study.ablations.tables import write_ablations
+from mmpt_bench.study.searches.acceptance import acceptances, write_acceptance
+from mmpt_bench.study.streams.board import stream_boards
+from mmpt_bench.study.streams.tables import write_streams
 
 
 @dataclass(frozen=True)

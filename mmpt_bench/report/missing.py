@@ -12,7 +12,7 @@ from mmpt_bench.methods import method_catalog
 from mmpt_bench.records.store import Store
 from mmpt_bench.report.verdict import listed, plural
 from mmpt_bench.stats.claims import SEEDS_TO_CLAIM
-from mmpt_bench.study.ablation_board import AblationBoard
+from mmpt_bench.study.ablations.board import AblationBoard
 from mmpt_bench.study.rerun import overrides, run_command, tune_command
 
 SHOWN = 5

@@ -32,9 +32,9 @@ from mmpt_bench.report.drawings import Drawing
 from mmpt_bench.report.missing import of_ablation
 from mmpt_bench.report.verdict import listed, number, plural
 from mmpt_bench.stats.claims import SEEDS_TO_CLAIM
-from mmpt_bench.study.ablation_tables import table, title
-from mmpt_bench.study.stream_tables import measures_table
-from mmpt_bench.study.stream_tables import title as stream_title
+from mmpt_bench.study.ablations.tables import table, title
+from mmpt_bench.study.streams.tables import measures_table
+from mmpt_bench.study.streams.tables import title as stream_title
 
 FILE = "report.html"
 FOLDER = Path(__file__).parent / "page"

@@ -1,5 +1,4 @@
-"""Experiments over runs: ablations, searches of learning rates, comparisons.
+"""Experiments over runs: a folder each for ablations, comparisons, searches, streams, prompts, protocols, explanations.
 
 One run is planned and executed in `runs/`.
-Start with ablate.py, search.py or compare.py.
 """

@@ -26,9 +26,9 @@ from mmpt_bench.records.store import Store
 from mmpt_bench.runs.estimate import estimate
 from mmpt_bench.runs.plan import Job, Plan
 from mmpt_bench.sources.corpora import load_corpus
-from mmpt_bench.study.ablation_board import ablation_board
-from mmpt_bench.study.ablation_tables import ablation_csv, ablation_md, ablation_tables, table
-from mmpt_bench.study.axes import axes_of, combinations, label_of, split_sets
+from mmpt_bench.study.ablations.axes import axes_of, combinations, label_of, split_sets
+from mmpt_bench.study.ablations.board import ablation_board
+from mmpt_bench.study.ablations.tables import ablation_csv, ablation_md, ablation_tables, table
 from support.command import bench
 from support.paths import ROOT
 from support.synthetic import keep, record, samples, store_in, task

@@ -15,7 +15,7 @@ from mmpt_bench.records.learning_rates import Choice
 from mmpt_bench.records.rate_curve import Curve, Point
 from mmpt_bench.records.rate_trials import DEV, TESTS, TRIALS, Search, Trial
 from mmpt_bench.records.store import Store
-from mmpt_bench.study.acceptance import Gain, acceptances, gains, spearman
+from mmpt_bench.study.searches.acceptance import Gain, acceptances, gains, spearman
 
 SEARCH = Search("lora", {"r": 16}, "b", "c", {"steps": 4, "batch_size": 2}, "float32", DEV, "d")
 Scores = dict[float, list[float | None]]

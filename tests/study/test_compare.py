@@ -17,8 +17,8 @@ from mmpt_bench.records.budget import Budget
 from mmpt_bench.records.store import Store
 from mmpt_bench.stats.differences import detectable_by_seeds, method_difference
 from mmpt_bench.stats.resampling import resample
-from mmpt_bench.study.compare import answer_to
-from mmpt_bench.study.comparison_text import as_plain, tables
+from mmpt_bench.study.comparisons.compare import answer_to
+from mmpt_bench.study.comparisons.text import as_plain, tables
 from support.command import bench
 from support.synthetic import keep, recipe, record, samples, store_in, task
 

@@ -17,8 +17,8 @@ from mmpt_bench.engine.explain.explained import Curve, Explained
 from mmpt_bench.records.budget import Budget
 from mmpt_bench.records.recipe import Recipe
 from mmpt_bench.records.store import Store
-from mmpt_bench.study.explain import _labels, _variants
-from mmpt_bench.study.explain_scores import averaged, inside, question_scores
+from mmpt_bench.study.explanations.explain import _labels, _variants
+from mmpt_bench.study.explanations.scores import averaged, inside, question_scores
 from support.command import bench
 
 KEY = ("grad", "pointing")

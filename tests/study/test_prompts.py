@@ -13,8 +13,8 @@ import mmpt_bench as mb
 from mmpt_bench.common.errors import Interrupted, RequestError, UntrustedRecord
 from mmpt_bench.evaluation.forms import PromptForm
 from mmpt_bench.stats.differences import holm
-from mmpt_bench.study.prompt_board import Said, prompt_rows
-from mmpt_bench.study.prompt_tables import FOLDER, PromptResult, prompts_md
+from mmpt_bench.study.prompts.board import Said, prompt_rows
+from mmpt_bench.study.prompts.tables import FOLDER, PromptResult, prompts_md
 from support.command import bench
 from support.synthetic import samples, task
 

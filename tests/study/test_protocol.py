@@ -15,8 +15,8 @@ import mmpt_bench as mb
 from mmpt_bench.common.errors import Interrupted, RequestError
 from mmpt_bench.data.images import LazyImage
 from mmpt_bench.evaluation.protocols import SEVEN, Item
-from mmpt_bench.study.protocol_board import Answered, ProtocolRow, protocol_rows
-from mmpt_bench.study.protocol_tables import FOLDER, ProtocolResult, protocol_md
+from mmpt_bench.study.protocols.board import Answered, ProtocolRow, protocol_rows
+from mmpt_bench.study.protocols.tables import FOLDER, ProtocolResult, protocol_md
 from support.command import bench
 
 

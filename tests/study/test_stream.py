@@ -22,9 +22,9 @@ from mmpt_bench.records.store import Store
 from mmpt_bench.records.streams import read_all
 from mmpt_bench.runs.options import make_request
 from mmpt_bench.runs.stages import Strategy
-from mmpt_bench.study.stream import StreamRequest
-from mmpt_bench.study.stream_board import StreamBoard
-from mmpt_bench.study.stream_tables import MEASURE_COLUMNS, StreamResult, stream_md, stream_tables
+from mmpt_bench.study.streams.board import StreamBoard
+from mmpt_bench.study.streams.stream import StreamRequest
+from mmpt_bench.study.streams.tables import MEASURE_COLUMNS, StreamResult, stream_md, stream_tables
 from support.studies import recipe
 
 QUICK: dict[str, Any] = {"steps": 3, "batch_size": 4, "limit": 6, "set": ["lora.r=2", "lora.learning_rate=1e-3"]}

@@ -14,7 +14,7 @@ from mmpt_bench.common.errors import RequestError
 from mmpt_bench.records.store import Store
 from mmpt_bench.runs.monitoring import FILE
 from mmpt_bench.runs.options import make_request
-from mmpt_bench.study.transfer import OWN, Line, TransferPlan, TransferRequest, transfer_rows
+from mmpt_bench.study.streams.transfer import OWN, Line, TransferPlan, TransferRequest, transfer_rows
 
 EVERY, STEPS, BEFORE = 10, 40, 20
 

@@ -13,7 +13,7 @@ from mmpt_bench.engine.explain.maps import maps_of
 from mmpt_bench.engine.explain.question import ask, attention_returned
 from mmpt_bench.engine.models.backbone import Backbone, load_backbone
 from mmpt_bench.stats.saliency import energy, pointing
-from mmpt_bench.study.explain_scores import inside
+from mmpt_bench.study.explanations.scores import inside
 from support.tiny import QUESTIONS, tiny_backbone
 
 torch.set_num_threads(1)

@@ -32,7 +32,7 @@ from mmpt_bench.runs.stages import JOINT, NEW, REPLAY, Strategy
 from mmpt_bench.runs.workers.backends import Do
 from mmpt_bench.sources.corpora import load_corpus
 from mmpt_bench.sources.prepared import Prepared
-from mmpt_bench.study.stream_routes import make_routes
+from mmpt_bench.study.streams.routes import make_routes
 
 
 @dataclass(frozen=True)

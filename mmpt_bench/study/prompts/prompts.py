@@ -26,8 +26,8 @@ from mmpt_bench.runs.plan import Job, Plan, plan
 from mmpt_bench.runs.stages import attached
 from mmpt_bench.sources.prepared import PreparedTask
 from mmpt_bench.sources.task_rows import samples
-from mmpt_bench.study.prompt_board import Said, prompt_rows
-from mmpt_bench.study.prompt_tables import PromptResult, write_prompts
+from mmpt_bench.study.prompts.board import Said, prompt_rows
+from mmpt_bench.study.prompts.tables import PromptResult, write_prompts
 
 if TYPE_CHECKING:
     from mmpt_bench.engine.models.backbone import Backbone

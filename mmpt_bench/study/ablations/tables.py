@@ -19,7 +19,7 @@ from mmpt_bench.records.ablations import FOLDER, Ablation
 from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store
 from mmpt_bench.stats.claims import SEEDS_TO_CLAIM, adjusted_p
-from mmpt_bench.study.ablation_board import AblationBoard, ablation_board, ablation_boards
+from mmpt_bench.study.ablations.board import AblationBoard, ablation_board, ablation_boards
 
 if TYPE_CHECKING:
     import pandas as pd

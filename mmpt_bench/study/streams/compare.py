@@ -16,8 +16,8 @@ from mmpt_bench.records.streams import read_all
 from mmpt_bench.stats.claims import SEEDS_TO_CLAIM, SIGNIFICANT, better
 from mmpt_bench.stats.differences import Difference, holm
 from mmpt_bench.stats.streams import MEASURES, at_trainings, measure, merged
-from mmpt_bench.study.stream_board import ROUTED, StreamRow, stream_boards
-from mmpt_bench.study.stream_tables import TITLES, told
+from mmpt_bench.study.streams.board import ROUTED, StreamRow, stream_boards
+from mmpt_bench.study.streams.tables import TITLES, told
 
 if TYPE_CHECKING:
     import pandas as pd

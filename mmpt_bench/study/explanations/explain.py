@@ -24,8 +24,8 @@ from mmpt_bench.runs.stages import load_trained
 from mmpt_bench.sources.corpora import EMBEDDED
 from mmpt_bench.sources.prepared import regions_of
 from mmpt_bench.sources.task_rows import Where, rows_of, samples
-from mmpt_bench.study.explain_result import ExplainResult, ExplainRow, Item, PromptLine, region_of
-from mmpt_bench.study.explain_scores import BASE, Key, averaged, question_scores
+from mmpt_bench.study.explanations.result import ExplainResult, ExplainRow, Item, PromptLine, region_of
+from mmpt_bench.study.explanations.scores import BASE, Key, averaged, question_scores
 
 if TYPE_CHECKING:
     from mmpt_bench.engine.explain.explained import Explained

@@ -11,8 +11,8 @@ from mmpt_bench.common.escaping import csv_table, markdown, plain_text, rich_tex
 from mmpt_bench.common.files import write_atomic
 from mmpt_bench.evaluation.protocols import FILES, SEVEN, Protocol
 from mmpt_bench.records.store import Store
-from mmpt_bench.study.protocol_board import MMAVG, PARTS, ProtocolRow
-from mmpt_bench.study.protocol_items import ItemFile
+from mmpt_bench.study.protocols.board import MMAVG, PARTS, ProtocolRow
+from mmpt_bench.study.protocols.items import ItemFile
 
 if TYPE_CHECKING:
     import pandas as pd

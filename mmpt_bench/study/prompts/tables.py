@@ -12,7 +12,7 @@ from mmpt_bench.common.files import write_atomic
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store
-from mmpt_bench.study.prompt_board import PromptRow
+from mmpt_bench.study.prompts.board import PromptRow
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,8 +17,8 @@ from mmpt_bench.evaluation.task import Task
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store, published_folder
-from mmpt_bench.study.ablation_board import ablation_boards
-from mmpt_bench.study.comparison_text import ComparisonResult, sentence, threads_note
+from mmpt_bench.study.ablations.board import ablation_boards
+from mmpt_bench.study.comparisons.text import ComparisonResult, sentence, threads_note
 from mmpt_bench.study.rerun import run_command
 
 RUN = ("mmpt-bench", "run")

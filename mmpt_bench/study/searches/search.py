@@ -32,7 +32,7 @@ from mmpt_bench.runs.option_texts import Names, comma_text
 from mmpt_bench.runs.options import Options, SearchOptions, make_request
 from mmpt_bench.runs.request import Request
 from mmpt_bench.sources.prepared import Prepared
-from mmpt_bench.study.trials import Judge, Trainer, prepare
+from mmpt_bench.study.searches.trials import Judge, Trainer, prepare
 
 if TYPE_CHECKING:
     from mmpt_bench.engine.models.backbone import Backbone

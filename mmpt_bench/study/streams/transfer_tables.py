@@ -12,7 +12,7 @@ from mmpt_bench.common.escaping import csv_table, markdown, plain_text, rich_tex
 from mmpt_bench.common.files import write_atomic
 from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store
-from mmpt_bench.study.transfer import OWN, TransferRow
+from mmpt_bench.study.streams.transfer import OWN, TransferRow
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,7 +15,7 @@ from mmpt_bench.records.streams import FOLDER, Stream
 from mmpt_bench.stats.claims import SEEDS_TO_CLAIM
 from mmpt_bench.stats.differences import Difference
 from mmpt_bench.stats.streams import MEASURES
-from mmpt_bench.study.stream_board import ESSENTIAL, SUPERFICIAL, StreamBoard, StreamRow
+from mmpt_bench.study.streams.board import ESSENTIAL, SUPERFICIAL, StreamBoard, StreamRow
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -32,9 +32,9 @@ from mmpt_bench.runs.plan import Job, Plan, plan
 from mmpt_bench.runs.request import Request
 from mmpt_bench.runs.requested import requested
 from mmpt_bench.runs.stages import attached
-from mmpt_bench.study.protocol_board import Answered, protocol_rows
-from mmpt_bench.study.protocol_items import ItemFile, item_files
-from mmpt_bench.study.protocol_tables import FOLDER, ProtocolResult, write_protocol
+from mmpt_bench.study.protocols.board import Answered, protocol_rows
+from mmpt_bench.study.protocols.items import ItemFile, item_files
+from mmpt_bench.study.protocols.tables import FOLDER, ProtocolResult, write_protocol
 
 EACH_TIME = 16
 """Replies that are written to the disk together."""

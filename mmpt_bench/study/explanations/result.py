@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmpt_bench.data.samples import Sample
-from mmpt_bench.study.explain_scores import Found, Key, inside
+from mmpt_bench.study.explanations.scores import Found, Key, inside
 
 if TYPE_CHECKING:
     from mmpt_bench.engine.explain.explained import Explained

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from mmpt_bench.common.escaping import csv_table, markdown, plain_text, rich_text
 from mmpt_bench.common.files import write_atomic
 from mmpt_bench.stats.saliency import SHARES
-from mmpt_bench.study.explain_result import COLUMNS, FOLDER, ExplainResult, ExplainRow, lines
-from mmpt_bench.study.explain_scores import BASE, LOW_IS_GOOD, SCORES, WHOLE, Found, Key
+from mmpt_bench.study.explanations.result import COLUMNS, FOLDER, ExplainResult, ExplainRow, lines
+from mmpt_bench.study.explanations.scores import BASE, LOW_IS_GOOD, SCORES, WHOLE, Found, Key
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

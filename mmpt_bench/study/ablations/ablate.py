@@ -24,7 +24,7 @@ from mmpt_bench.runs.workers.backends import Do
 from mmpt_bench.sources.corpora import TrainData
 from mmpt_bench.sources.prepared import Prepared
 from mmpt_bench.sources.weights import check_backbone
-from mmpt_bench.study.axes import Axis, Setting, axes_of, combinations, label_of, name_of, split_sets
+from mmpt_bench.study.ablations.axes import Axis, Setting, axes_of, combinations, label_of, name_of, split_sets
 
 
 @dataclass(frozen=True)

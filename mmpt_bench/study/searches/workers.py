@@ -10,7 +10,7 @@ from mmpt_bench.records.learning_rates import Choice
 from mmpt_bench.records.rate_trials import Trial
 from mmpt_bench.runs.workers.message import check_versions
 from mmpt_bench.runs.workers.processes import Tell, told_by_workers
-from mmpt_bench.study.search import SearchPlan, plan_search, tune
+from mmpt_bench.study.searches.search import SearchPlan, plan_search, tune
 
 
 def tune_in_processes(

@@ -17,7 +17,7 @@ from mmpt_bench.runs.stages import NEW, Strategy
 from mmpt_bench.stats.differences import Difference
 from mmpt_bench.stats.resampling import Resampled, Runs, Tally, resample
 from mmpt_bench.stats.streams import MEASURES, centred, measure, measured, merged
-from mmpt_bench.study.stream_routes import Routes, read_routes
+from mmpt_bench.study.streams.routes import Routes, read_routes
 
 RESAMPLES = 1000
 ROUTED = "routed"

@@ -1,0 +1,4 @@
+"""Ablations: what may vary, its runs, its board and its tables.
+
+Start with ablate.py.
+"""

@@ -1,0 +1,4 @@
+"""Where models look, scored.
+
+Start with explain.py.
+"""

@@ -1,0 +1,4 @@
+"""Forms of prompts compared on the same items.
+
+Start with prompts.py.
+"""

@@ -1,0 +1,4 @@
+"""How published papers ask and read.
+
+Start with protocol.py.
+"""

@@ -1,0 +1,4 @@
+"""One task after another: streams and transfer.
+
+Start with stream.py.
+"""
