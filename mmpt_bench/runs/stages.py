@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mmpt_bench.engine.training.objective import Term
 
 SEQUENTIAL, REPLAY, EWC, LWF, NEW, JOINT = "sequential", "replay", "ewc", "lwf", "new-adapter", "joint"
-NUMBERS = {SEQUENTIAL: None, REPLAY: 0.1, EWC: 100.0, LWF: 1.0, NEW: None, JOINT: None}
+NUMBERS = {SEQUENTIAL: None, REPLAY: 0.1, EWC: 1e4, LWF: 10.0, NEW: None, JOINT: None}
 """Strategies, and the default of the number that some take: share replayed, weight of the penalty or divergence."""
 FISHER = "fisher.safetensors"
 REPTILE = "reptile"

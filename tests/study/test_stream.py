@@ -76,7 +76,7 @@ def test_a_task_without_a_training_split_is_named(tmp_path: Path) -> None:
 
 def test_strategies_are_written_with_their_numbers() -> None:
     assert [str(Strategy.of(text)) for text in STRATEGIES] == [
-        "sequential", "replay:0.5", "ewc:10", "lwf:1", "new-adapter", "joint"
+        "sequential", "replay:0.5", "ewc:10", "lwf:10", "new-adapter", "joint"
     ]  # fmt: skip
 
 
@@ -111,8 +111,8 @@ def test_strategies_share_the_first_stage_and_new_adapters_are_single_runs(made:
     single = mb.run("lora", "vsr", train_data="task:vsr", out=made.folder, **QUICK)
     assert by["new-adapter"][1] in {record.run for record in single.records}
     assert single.made == ()
-    assert read_recipe(folder / by["lwf:1"][1] / "recipe.yaml").stage == {
-        "strategy": "lwf:1", "order": ["mnist", "vsr"], "after": [firsts["lwf:1"]]
+    assert read_recipe(folder / by["lwf:10"][1] / "recipe.yaml").stage == {
+        "strategy": "lwf:10", "order": ["mnist", "vsr"], "after": [firsts["lwf:10"]]
     }  # fmt: skip
 
 
@@ -123,7 +123,7 @@ def test_terms_are_in_the_log_and_the_fisher_information_beside_the_adapter(made
         return [json.loads(line) for line in (made.folder / "runs" / run / "train.jsonl").read_text().splitlines()]
 
     assert all("ewc" in step["terms"] for step in steps(by["ewc:10"][1]))
-    assert all("lwf" in step["terms"] for step in steps(by["lwf:1"][1]))
+    assert all("lwf" in step["terms"] for step in steps(by["lwf:10"][1]))
     assert all("terms" not in step for step in steps(by["sequential"][1]))
     assert (made.folder / "runs" / by["ewc:10"][0] / "fisher.safetensors").is_file()
     # Before the first step nothing has moved; afterwards it has.

@@ -75,7 +75,7 @@ class StreamComparison:
 
 
 def rows_named(store: Store, tasks: Mapping[str, Task], names: Sequence[str]) -> list[StreamRow] | None:
-    """Returns the rows of one stream that some names are of ("lora ewc:100"); None where no stream has any of them.
+    """Returns the rows of one stream that some names are of ("lora ewc:10000"); None where no stream has any of them.
 
     Raises:
         RequestError: a stream has some of them and none has all.
