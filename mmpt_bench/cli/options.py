@@ -82,6 +82,30 @@ BACKBONE = click.option(
 )
 
 
+def _optimizer_options() -> list[Callable[..., Any]]:
+    """Returns what the optimizer is given alike for every method."""
+    plain = Budget()
+    return [
+        click.option(
+            "--schedule",
+            type=click.Choice(SCHEDULES),
+            default=plain.schedule,
+            show_default=True,
+            help="What the learning rate does after the warm-up.",
+        ),
+        click.option(
+            "--warmup",
+            default=plain.warmup,
+            show_default=True,
+            help="Share of the steps in which the learning rate rises from 0.",
+        ),
+        click.option("--weight-decay", default=plain.weight_decay, show_default=True, help="Of AdamW."),
+        click.option(
+            "--max-grad-norm", default=plain.max_grad_norm, show_default=True, help="A longer gradient is shortened."
+        ),
+    ]
+
+
 def budget_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds what every method is given alike."""
     plain = Budget()
@@ -104,23 +128,7 @@ def budget_options(command: Callable[..., Any]) -> Callable[..., Any]:
             show_default=True,
             help="Longest training example in tokens, with those of its image.",
         ),
-        click.option(
-            "--schedule",
-            type=click.Choice(SCHEDULES),
-            default=plain.schedule,
-            show_default=True,
-            help="What the learning rate does after the warm-up.",
-        ),
-        click.option(
-            "--warmup",
-            default=plain.warmup,
-            show_default=True,
-            help="Share of the steps in which the learning rate rises from 0.",
-        ),
-        click.option("--weight-decay", default=plain.weight_decay, show_default=True, help="Of AdamW."),
-        click.option(
-            "--max-grad-norm", default=plain.max_grad_norm, show_default=True, help="A longer gradient is shortened."
-        ),
+        *_optimizer_options(),
         click.option(
             "--dtype", default="float32", show_default=True, help="bfloat16, or float16 where nothing is trained."
         ),

@@ -67,6 +67,7 @@ def test_a_search_has_no_teacher(taught: tuple[Path, str]) -> None:
         api.plan_tune("projector", out=out, teacher=run, objective="kd:1")
 
 
+@pytest.mark.slow
 def test_a_student_learns_from_its_teacher_at_equal_steps_and_at_equal_compute(taught: tuple[Path, str]) -> None:
     out, run = taught
     for objective in ("kd:1", "kd:1,compute:equal"):

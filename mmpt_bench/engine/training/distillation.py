@@ -94,4 +94,4 @@ def steps_at_equal_compute(steps: int, student_parameters: int, teacher_paramete
     A step is a forward and a backward pass of the student, (1 + 2) x its parameters, and a forward pass of the teacher.
     """
     alone = (1 + BACKWARD) * student_parameters
-    return max(1, int(steps * alone / (alone + teacher_parameters)))
+    return max(1, round(steps * alone / (alone + teacher_parameters)))

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from pathlib import Path
@@ -190,12 +190,9 @@ def train(
         training.restore(state)
     on_start(training.steps)
     with (
-        _training_mode(backbone, training.masters),
+        _training_mode(backbone, training.masters, terms),
         closing(Losses(backbone, corpus.fingerprint, budget.max_length)) as losses,
-        ExitStack() as closed,
     ):
-        for term in terms:
-            closed.callback(term.close)
         asked = (config.seed, budget.steps, budget.batch_size, training.done)
         batches, first = corpus.batches(*asked), next(corpus.batches(*asked), [])
         if why := _compared(losses, first[:2], handle.trainable):
@@ -332,7 +329,7 @@ def _compared(losses: Losses, examples: list[Example], trainable: Mapping[str, n
 
 
 @contextmanager
-def _training_mode(backbone: Backbone, masters: Masters) -> Iterator[None]:
+def _training_mode(backbone: Backbone, masters: Masters, terms: Sequence[Term]) -> Iterator[None]:
     """Inside, the model trains, and computes nothing that is not needed; afterwards it holds no gradient."""
     backbone.model.train()
     try:
@@ -341,3 +338,5 @@ def _training_mode(backbone: Backbone, masters: Masters) -> Iterator[None]:
     finally:
         backbone.model.eval()
         masters.close()
+        for term in terms:
+            term.close()
