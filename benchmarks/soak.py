@@ -92,8 +92,8 @@ def _make_small() -> None:
     execute.STEPS_A_WRITE = 1
     time.perf_counter = lambda: 1.0
     memory.PeakMemory.note = lambda self: 2**30
-    memory.PeakMemory.resident = property(lambda self: 2**29, lambda self, value: None)
-    memory.CpuClock.own, memory.CpuClock.others = lambda self: 1.0, lambda self: None
+    # A training in several sittings has no costs of one process.
+    train._Training._process_costs = memory.CpuClock.others = lambda self: None
     now = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
     still = SimpleNamespace(UTC=datetime.UTC, datetime=SimpleNamespace(now=lambda zone: now))
     execute.datetime = search.datetime = still

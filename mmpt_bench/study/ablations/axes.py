@@ -133,9 +133,8 @@ def axes_of(options: Mapping[str, str], varied: Sequence[str], methods: Sequence
                     raise RequestError(f"`--{owner[name]}` and `--{axis.name}` both set `{entry.name}.{name}`.")
         if not any(axis.varies(entry.name) for axis in axes):
             raise RequestError(
-                f"Nothing would be varied in `{entry.name}`. Give an axis, as `--prompt-len 5,10,20` or "
-                f"`--set {entry.name}.FIELD=1,2`; its fields: {_fields(entry)}. To have it as it is for comparison, "
-                f"name it with `--with {entry.name}`."
+                f"Nothing would be varied in `{entry.name}`. Give an axis, as `--prompt-len 5,10,20` or `--set "
+                f"{entry.name}.FIELD=1,2` (`mmpt-bench show {entry.name}` lists fields), or `--with {entry.name}`."
             )
     return sorted(axes, key=lambda axis: axis.name == "parts")
 
