@@ -182,7 +182,7 @@ def _ray(name: str) -> Iterator[Submit]:
     try:
         n_gpus = 1 if ray.cluster_resources().get("GPU") else 0
         # A task whose machine is lost is done on another one; a process keeps its backbone from task to task.
-        remote = ray.remote(num_cpus=1, num_gpus=n_gpus, max_retries=-1, max_calls=0)(do)
+        remote = ray.remote(num_cpus=1, num_gpus=n_gpus, max_retries=3, max_calls=0)(do)
         yield lambda messages: [remote.remote(message).future() for message in messages]
     finally:
         ray.shutdown()
