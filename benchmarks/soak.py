@@ -37,11 +37,11 @@ import torch
 from mmpt_bench.embedded import mixture, suite
 from mmpt_bench.engine.inference import predict
 from mmpt_bench.engine.models import backbone as backbones
-from mmpt_bench.engine.training import checkpoint, memory
+from mmpt_bench.engine.training import checkpoint, memory, train
 from mmpt_bench.figures import draw
 from mmpt_bench.records import store
 from mmpt_bench.records.rate_trials import TRIALS
-from mmpt_bench.runs import execute
+from mmpt_bench.runs import session, training
 from mmpt_bench.study.searches import search
 
 SIZE = ("--steps", "3", "--batch-size", "2")
@@ -89,14 +89,15 @@ def _make_small() -> None:
 
     draw.render = once
     checkpoint.CHECKPOINT_SECONDS, checkpoint.CHECKPOINT_SHARE = -1.0, 1e9
-    execute.STEPS_A_WRITE = 1
+    training.STEPS_A_WRITE = 1
+    training.uuid = SimpleNamespace(uuid4=lambda: SimpleNamespace(hex="0" * 32))
     time.perf_counter = lambda: 1.0
     memory.PeakMemory.note = lambda self: 2**30
     # A training in several sittings has no costs of one process.
     train._Training._process_costs = memory.CpuClock.others = lambda self: None
     now = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
     still = SimpleNamespace(UTC=datetime.UTC, datetime=SimpleNamespace(now=lambda zone: now))
-    execute.datetime = search.datetime = still
+    session.datetime = search.datetime = still
 
 
 def _soak(folder: Path, kills: int, chance: random.Random) -> int:
