@@ -115,3 +115,19 @@ def test_every_cell_of_the_notebook_runs_and_shows_what_it_ends_with(
     assert "prompt-len=5" in ablation
     assert report == "'report.html'"
     assert (tmp_path / "quickstart-results" / "report.html").is_file()
+
+
+def test_lettered_choice_is_a_task_whose_letters_are_right_equally_often() -> None:
+    from collections import Counter
+
+    import mmpt_bench as mb
+    from mmpt_bench.evaluation.task_catalog import find_tasks, load_task
+
+    path = str(FOLDER / "lettered_choice.py")
+    assert all(result.ok for result in mb.check(path))
+    task = load_task(find_tasks(path)[0])
+    made = task.data.make_rows()
+    samples = [task.sample(row, i, made.label_names) for i, row in enumerate(made.rows)]
+    assert set(Counter(each.answer for each in samples).values()) == {9}
+    assert samples[5].question.startswith("Hint: Dots may be small. How many dots are there? A. two B. three")
+    assert samples[5].answer == "A"

@@ -13,7 +13,7 @@ import torch
 from peft import PeftModel
 
 from mmpt_bench.common.errors import RequestError, UntrustedRecord
-from mmpt_bench.engine.adapters.attachment import Attachment
+from mmpt_bench.engine.adapters.attachment import Attachment, Group
 from mmpt_bench.engine.adapters.check_method import check_method
 from mmpt_bench.engine.adapters.saved import CONFIG_FILE, read_adapter
 from mmpt_bench.engine.adapters.trial import attached
@@ -79,6 +79,30 @@ class Untidy(MMPT):
 def test_checks_catch_a_method_that_changes_the_base(backbones: dict[Any, Any]) -> None:
     failed = {result.name for result in check_method(Untidy, backbones["clip-2"]) if not result.ok}
     assert {"remove restores the base bit for bit", "the same seed gives the same start"} <= failed
+
+
+@dataclasses.dataclass(frozen=True)
+class Odd(VARIANTS["projector"]()):  # type: ignore[misc]
+    """Adds a term that is not finite."""
+
+    def objective(self, batch: Any, outputs: Any, context: Any) -> dict[str, Any]:
+        return {"odd": outputs.logits.sum() * 0 + float("nan")}
+
+
+@dataclasses.dataclass(frozen=True)
+class Nothing(VARIANTS["projector"]()):  # type: ignore[misc]
+    """Names a group of no parameter."""
+
+    def groups(self, anatomy: Any) -> tuple[Group, ...]:
+        return (Group("nothing."),)
+
+
+def test_checks_catch_a_term_that_is_no_number_and_a_group_of_nothing(backbones: dict[Any, Any]) -> None:
+    failed = [{r.name for r in check_method(of, backbones["clip-2"]) if not r.ok} for of in (Odd, Nothing)]
+    groups = "groups with settings of their own hold trained parameters"
+    assert "terms that it adds to the loss are finite and keep their names" in failed[0]
+    assert groups not in failed[0]
+    assert groups in failed[1]
 
 
 def test_checks_leave_the_backbone_as_it_was(backbones: dict[Any, Any]) -> None:
