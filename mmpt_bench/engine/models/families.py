@@ -62,6 +62,22 @@ FAMILIES: dict[str, Family] = {
     "smolvlm": Family("SmolVLM", projects_states=True),
     "internvl": Family("InternVL"),
     "gemma3": Family("Gemma 3"),
+    **{
+        name: Family(title)
+        for name, title in {
+            "aya_vision": "Aya Vision",
+            "deepseek_vl": "DeepSeek-VL",
+            "gemma4": "Gemma 4",
+            "glm4v": "GLM-4V",
+            "idefics2": "Idefics2",
+            "llava_onevision": "LLaVA-OneVision",
+            "ovis2": "Ovis2",
+            "qwen3_5": "Qwen3.5",
+            "qwen3_vl": "Qwen3-VL",
+            "qwen3_vl_moe": "Qwen3-VL-MoE",
+            "vipllava": "VipLLaVA",
+        }.items()
+    },
     "mllama": Family(
         "Llama 3.2 Vision (Mllama)",
         refused="its decoder looks at the image by cross-attention, through a mask that every text needs for itself",
