@@ -26,6 +26,10 @@ def boards(
     return tuple(each.board for each in evidence(store, tasks, n_resamples, records))
 
 
+DEPARTURES = {"objective", "after", "Reptile", "stops at an alarm"}
+"""What a label calls how a training departs from the usual."""
+
+
 def evidence(
     store: Store, tasks: Mapping[str, Task], n_resamples: int = RESAMPLES, records: Sequence[Record] | None = None
 ) -> tuple[Evidence, ...]:
@@ -169,8 +173,9 @@ def _labels(records: Sequence[Record]) -> dict[str, str]:
             telling = asked
         for variant, record in of_method.items():
             earlier = earlier_params(method, record.params)
-            shown = sorted({*telling, *earlier, *changed.get(variant, ()), *_departures(record)})
-            told = ", ".join(f"{name}={_told(record).get(name)}" for name in shown)
+            # Beside rows that depart from the usual, those that do not are called as before.
+            usual = {*telling, *earlier, *changed.get(variant, ())} - DEPARTURES
+            told = ", ".join(f"{name}={_told(record).get(name)}" for name in sorted(usual | _departures(record).keys()))
             labels[variant] = f"{method} ({told})" if told else method
     return labels
 
