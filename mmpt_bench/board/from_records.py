@@ -50,10 +50,12 @@ def evidence(
     records = store.records() if records is None else records
     for record in records:
         check_track(record)
-    of_streams = in_streams(store)
+    of_streams, bases = in_streams(store), {stream.base for stream in read_streams(store)}
     records = [record for record in records if record.run not in of_streams and "order" not in record.stage]
     samples = Samples(store)
-    found = [_board(group, samples, tasks, n_resamples) for group in _groups(store, records) if group.own or group.lost]
+    # The untuned model of a stream is a row of the leaderboard where others are beside it.
+    groups = [group for group in _groups(store, records) if group.lost or {r.run for r in group.own} - bases]
+    found = [_board(group, samples, tasks, n_resamples) for group in groups]
     return tuple(sorted(found, key=lambda each: _board_order(each.board)))
 
 
