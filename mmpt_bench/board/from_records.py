@@ -14,6 +14,7 @@ from mmpt_bench.data.rows import LEFT_OUT
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.records.ablations import varied_in_ablations
 from mmpt_bench.records.keys import earlier_params
+from mmpt_bench.records.recipe import STOPS, stops_at
 from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store
 from mmpt_bench.records.streams import read_all as read_streams
@@ -26,7 +27,7 @@ def boards(
     return tuple(each.board for each in evidence(store, tasks, n_resamples, records))
 
 
-DEPARTURES = {"objective", "after", "Reptile", "stops at an alarm"}
+DEPARTURES = {"objective", "after", "Reptile", STOPS}
 """What a label calls how a training departs from the usual."""
 
 
@@ -204,9 +205,7 @@ def _departures(record: Record) -> dict[str, object]:
         found["after"] = f"{stage['steps']} steps on {corpus}{its} at {rate:g}"
     if "meta" in stage:
         found["Reptile"] = " ".join(stage["meta"])
-    if "stop" in stage:
-        found["stops at an alarm"] = " ".join(stage["stop"])
-    return found
+    return found | stops_at(stage)
 
 
 def _learnt(objective: Mapping[str, object]) -> str:

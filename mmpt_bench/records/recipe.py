@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from mmpt_bench.common.values import FieldError
 from mmpt_bench.records import keys
 from mmpt_bench.records.budget import MOST_SEED, Budget
+
+STOPS = "stops at an alarm"
+
+
+def stops_at(stage: Mapping[str, Any]) -> dict[str, str]:
+    """Returns what a label says of a training that an alarm may end: {"stops at an alarm": "mnist every 50"}."""
+    return {STOPS: f"{' '.join(stage['stop'])} every {stage['every']}"} if "stop" in stage else {}
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,16 @@ class Stream:
         return dataclasses.replace(self, trainings=(*kept, *self.trainings), command="\n".join(dict.fromkeys(commands)))
 
 
+def _checked(stream: Stream, name: str) -> Stream:
+    """Returns a stream; ValueError where it is not that of its file, or its trainings are not of its tasks."""
+    if stream.name != name:
+        raise ValueError(f"it is called `{stream.name[:60]}` inside")
+    for one in stream.trainings:
+        if sorted(one.order) != sorted(stream.stream) or len(one.runs) not in (1, len(one.order)):
+            raise ValueError(f"a training of `{one.label[:60]}` has not a run for each task")
+    return stream
+
+
 def write(store: Store, stream: Stream) -> Stream:
     """Keeps a stream's definition, with the trainings that it had before, and returns it."""
     for known in read_all(store):
@@ -78,7 +88,7 @@ def read_all(store: Store) -> list[Stream]:
     folder, found = store.path(FOLDER), []
     for path in sorted(folder.glob("[!.]*.json")) if folder.is_dir() else []:
         try:
-            found.append(from_plain(Stream, loads(path.read_bytes())))
+            found.append(_checked(from_plain(Stream, loads(path.read_bytes())), path.stem))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, FieldError) as error:
             raise UntrustedRecord(
                 f"`{FOLDER}/{path.name}` is damaged: {error}. Remove it and run the stream again: what is recorded is "

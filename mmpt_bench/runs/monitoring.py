@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from mmpt_bench.common.errors import UntrustedRecord
 from mmpt_bench.common.files import append_jsonl, jsonl, read_jsonl, write_atomic
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.records.run_folder import RunFolder
@@ -26,6 +27,8 @@ FILE = "monitor.jsonl"
 """In a run's folder: a line a look and task."""
 LEVEL = 0.05
 """Chance of a false alarm in a whole training, at most."""
+LOOK = {"step": int, "task": str, "score": float, "before": float, "alarm": bool}
+"""What a line holds, beside the number and the letters of right answers."""
 MOST = 100
 """Questions of a task that are asked at each look, each about another image."""
 BEST = "best"
@@ -41,6 +44,19 @@ def probe_of(tasks: Mapping[str, PreparedTask]) -> dict[str, tuple[Any, list[Sam
             by_image.setdefault(sample.image.key, sample)
         found[name] = (item.task, list(by_image.values())[:MOST])
     return found
+
+
+def read_looks(folder: RunFolder) -> list[dict[str, Any]]:
+    """Returns the looks of a run's training; UntrustedRecord for a line that is none."""
+    rows = read_jsonl(folder.path(FILE))
+    for number, row in enumerate(rows, start=1):
+        right = row.get("right")
+        fits = isinstance(right, str) and 0 < len(right) == row.get("n") and set(right) <= {"0", "1"}
+        if not fits or any(type(row.get(name)) is not kind for name, kind in LOOK.items()):
+            raise UntrustedRecord(
+                f"Line {number} of `{FILE}` in `{folder.name}` is no look at a probe. Delete that folder to train anew."
+            )
+    return rows
 
 
 def is_alarm(p: float, looks: int) -> bool:
@@ -81,7 +97,7 @@ class Monitor:
         A training that was not looked at from its beginning is held against where looking began.
         """
         path = self._folder.path(FILE)
-        kept = [row for row in read_jsonl(path) if row["step"] <= done] if done else []
+        kept = [row for row in read_looks(self._folder) if row["step"] <= done] if done else []
         if {row["task"] for row in kept} != set(self._probe):
             kept = []
         write_atomic(path, jsonl(*kept))

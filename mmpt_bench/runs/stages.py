@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.common.errors import RequestError, RunFailed, UntrustedRecord, unknown_name
 from mmpt_bench.common.files import write_atomic
-from mmpt_bench.common.hashing import derive, file_sha256
+from mmpt_bench.common.hashing import bytes_sha256, content_key, derive, file_sha256
 from mmpt_bench.records.keys import RATE
 from mmpt_bench.records.recipe import Recipe
 from mmpt_bench.records.run_folder import ADAPTER, TENSORS, RunFolder
@@ -28,6 +29,8 @@ SEQUENTIAL, REPLAY, EWC, LWF, NEW, JOINT = "sequential", "replay", "ewc", "lwf",
 NUMBERS = {SEQUENTIAL: None, REPLAY: 0.1, EWC: 1e4, LWF: 10.0, NEW: None, JOINT: None}
 """Strategies, and the default of the number that some take: share replayed, weight of the penalty or divergence."""
 FISHER = "fisher.safetensors"
+SHA256 = "sha256"
+"""In its header: of its values."""
 REPTILE = "reptile"
 INNER_STEPS = 5
 """Of Reptile: optimiser steps on one task, after which the values move towards what they became."""
@@ -191,13 +194,43 @@ def _values_and_fisher(
     run: RunFolder, backbone: Backbone, corpus: Corpus, recipe: Recipe, handle: Handle
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Returns a stage's values and its Fisher information, which is kept in the run's folder."""
-    from safetensors.torch import load_file, save
+    from safetensors.torch import save
 
     from mmpt_bench.engine.training.objective import FISHER_EXAMPLES, fisher
 
     values, path = load_trained(run, handle), run.path(FISHER)
-    if not path.is_file():
+    if path.is_file():
+        known = _kept_fisher(path, values)
+    else:
         n = min(FISHER_EXAMPLES, recipe.budget.steps * recipe.budget.batch_size)
         found = fisher(backbone, handle, corpus, recipe.seed, recipe.budget.max_length, n)
-        write_atomic(path, save(found))
-    return values, load_file(path)
+        known = found
+        write_atomic(path, save(found, {SHA256: _digest(found)}))
+    return values, known
+
+
+def _kept_fisher(path: Path, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns a Fisher information that was kept; UntrustedRecord for one that is damaged, or of other values."""
+    from safetensors import SafetensorError, safe_open
+    from safetensors.torch import load_file
+
+    try:
+        found = load_file(path)
+        with safe_open(path, "pt") as file:
+            sha256 = (file.metadata() or {}).get(SHA256, "")
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, str(error)[:80]) from error
+    if {n: v.shape for n, v in found.items()} != {n: v.shape for n, v in values.items()}:
+        raise _damaged(path, "it is of other values than the adapter's")
+    # Those of earlier versions have no checksum.
+    if sha256 not in ("", _digest(found)):
+        raise _damaged(path, "its values have changed")
+    return found
+
+
+def _damaged(path: Path, why: str) -> UntrustedRecord:
+    return UntrustedRecord(f"`{path.name}` in `{path.parent.name}` is damaged: {why}. Delete it: it is made anew.")
+
+
+def _digest(values: Mapping[str, Tensor]) -> str:
+    return content_key([[name, bytes_sha256(values[name].numpy().tobytes())] for name in sorted(values)])

@@ -8,15 +8,16 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save
 
 import mmpt_bench as mb
-from mmpt_bench.common.errors import Interrupted, RequestError
+from mmpt_bench.common.errors import Interrupted, RequestError, UntrustedRecord
 from mmpt_bench.data.examples import Corpus, in_blocks
 from mmpt_bench.engine.adapters.saved import read_adapter
 from mmpt_bench.records.keys import of_departures
 from mmpt_bench.runs import monitoring
 from mmpt_bench.runs.monitoring import Monitor
-from mmpt_bench.runs.stages import INNER_STEPS, Reptile
+from mmpt_bench.runs.stages import FISHER, INNER_STEPS, SHA256, Reptile, _digest, _kept_fisher
 from mmpt_bench.sources.corpora import TrainData, load_corpus
 
 QUICK: dict[str, Any] = {"steps": 3, "batch_size": 4, "limit": 6, "set": ["lora.r=2", "lora.learning_rate=1e-3"]}
@@ -228,3 +229,23 @@ def test_an_interrupted_training_that_stops_at_an_alarm_has_the_same_bytes(
     cut = mb.run("lora", "mnist", out=tmp_path / "cut", **options).records[0]
     assert cut.notes == whole.notes
     assert adapter_of(tmp_path / "whole", whole.run) == adapter_of(tmp_path / "cut", cut.run)
+
+
+def test_a_damaged_fisher_information_is_named(tmp_path: Path) -> None:
+    known = {"a": torch.tensor([1.0, 2.0])}
+    path = tmp_path / "lora-1" / FISHER
+    path.parent.mkdir()
+    whole = save(known, {SHA256: _digest(known)})
+    path.write_bytes(whole)
+    assert torch.equal(_kept_fisher(path, known)["a"], known["a"])
+    path.write_bytes(save(known))  # of an earlier version
+    assert torch.equal(_kept_fisher(path, known)["a"], known["a"])
+    for damaged, why in (
+        (whole[:-3], "`fisher.safetensors` in `lora-1` is damaged"),
+        (whole[:-1] + bytes([whole[-1] ^ 1]), "its values have changed"),
+        (b"", "is damaged"),
+        (save({"b": known["a"]}), "it is of other values"),
+    ):
+        path.write_bytes(damaged)
+        with pytest.raises(UntrustedRecord, match=why):
+            _kept_fisher(path, known)

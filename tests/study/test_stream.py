@@ -23,6 +23,7 @@ from mmpt_bench.records.streams import read_all
 from mmpt_bench.runs.options import make_request
 from mmpt_bench.runs.stages import Strategy
 from mmpt_bench.study.streams.board import StreamBoard
+from mmpt_bench.study.streams.routes import read_routes
 from mmpt_bench.study.streams.stream import StreamRequest
 from mmpt_bench.study.streams.tables import MEASURE_COLUMNS, StreamResult, stream_md, stream_tables
 from support.studies import recipe
@@ -192,6 +193,15 @@ def test_variants_of_a_method_are_rows_of_their_own(made: StreamResult, tmp_path
     assert len(board_of(both).stream.command.splitlines()) == 1  # the same words, options aside
 
 
+@pytest.mark.slow
+def test_trainings_that_an_alarm_may_end_are_a_row_of_their_own(tmp_path: Path) -> None:
+    arguments: Any = {"out": tmp_path, "order": "mnist,vsr", "method": "lora", "tasks": "mnist,vsr"}
+    mb.stream(**arguments, **QUICK)
+    both = mb.stream(**arguments, **QUICK, seeds=1, monitor="mnist", every=3, stop_on_alarm=True)
+    stops = "lora (learning_rate=0.001, r=2, stops at an alarm=mnist every 3)"
+    assert [(row.label, len(row.trainings)) for row in both.rows] == [(LORA, 1), (stops, 1)]
+
+
 def test_a_run_of_the_stream_asked_otherwise_changes_no_measure(made: StreamResult) -> None:
     before = made.table
     mb.run("lora", "mnist,vsr", train_data="task:mnist", world="clean", out=made.folder, **QUICK)
@@ -239,3 +249,43 @@ def test_a_damaged_definition_is_named(made: StreamResult, tmp_path: Path) -> No
     (folder / "a.json").write_text('{"name": 3}')
     with pytest.raises(UntrustedRecord, match=r"`streams/a.json` is damaged"):
         read_all(Store(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "../../elsewhere"}, "it is called `../../elsewhere` inside"),
+        ({"order": ["mnist"]}, "has not a run for each task"),
+        ({"runs": ["a", "b", "c"]}, "has not a run for each task"),
+        ({"runs": []}, "has not a run for each task"),
+    ],
+)
+def test_a_definition_that_is_of_another_stream_is_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    training = {"label": "lora", "strategy": "sequential", "order": ["mnist", "vsr"], "seed": 0, "runs": ["a", "b"]}
+    whole = {
+        "name": "a", "stream": ["mnist", "vsr"], "tasks": ["mnist", "vsr"], "base": "f", "results": {}, "limit": None,
+        "trainings": [training | {name: value for name, value in change.items() if name in training}], "command": "",
+    }  # fmt: skip
+    path = tmp_path / "streams" / "a.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(whole | {"name": change.get("name", "a")}))
+    with pytest.raises(UntrustedRecord, match=message):
+        read_all(Store(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "routes",
+    [
+        {"mnist": {"samples": "s", "ranked": [["mnist", "vsr"], ["mnist"]]}},
+        {"mnist": {"samples": "s", "ranked": [3]}},
+        {"mnist": {"samples": "s", "ranked": [["pope"]]}},
+        {"mnist": {"samples": "s", "ranked": []}},
+        {},
+    ],
+)
+def test_damaged_routes_are_named(tmp_path: Path, routes: dict[str, Any]) -> None:
+    path = tmp_path / "streams" / "routes" / "a.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(routes))
+    with pytest.raises(UntrustedRecord, match=r"`streams/routes/a.json` is damaged|The routes of the stream"):
+        read_routes(Store(tmp_path), "a").of("mnist", "s", ("mnist", "vsr"))  # type: ignore[union-attr]

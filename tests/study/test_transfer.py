@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import mmpt_bench as mb
-from mmpt_bench.common.errors import RequestError
+from mmpt_bench.common.errors import RequestError, UntrustedRecord
 from mmpt_bench.records.store import Store
 from mmpt_bench.runs.monitoring import FILE
 from mmpt_bench.runs.options import make_request
@@ -27,7 +27,11 @@ def asked(out: Path, **more: Any) -> TransferRequest:
 def keep(store: Store, run: str, rights: list[str], every: int = EVERY) -> None:
     path = store.run(run).path(FILE)
     path.parent.mkdir(parents=True)
-    rows = [{"step": every * k, "task": "vsr", "right": right} for k, right in enumerate(rights)]
+    rows = [
+        {"step": every * k, "task": "vsr", "n": len(right), "score": right.count("1") / len(right), "before": 0.0,
+         "p": 1.0, "alarm": False, "right": right}
+        for k, right in enumerate(rights)
+    ]  # fmt: skip
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
@@ -72,6 +76,25 @@ def test_a_run_without_the_looks_is_named(tmp_path: Path) -> None:
     plan = TransferPlan("vsr", (), (Line("lora", OWN, ("own",)),))
     with pytest.raises(RequestError, match="`own` was trained without looks at `vsr` every 10 steps"):
         transfer_rows(asked(tmp_path), plan, store)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"step": None}, "Line 2 of `monitor.jsonl` in `own` is no look"),
+        ({"right": "0?"}, "is no look"),
+        ({"score": "half"}, "is no look"),
+        ({"n": 1, "right": "1"}, "are of other questions"),
+    ],
+)
+def test_damaged_looks_are_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    store = Store(tmp_path)
+    keep(store, "own", ["00", "01", "01", "11", "11"])
+    path = store.run("own").path(FILE)
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(row | (change if k == 1 else {})) + "\n" for k, row in enumerate(rows)))
+    with pytest.raises(UntrustedRecord, match=message):
+        transfer_rows(asked(tmp_path), TransferPlan("vsr", (), (Line("lora", OWN, ("own",)),)), store)
 
 
 @pytest.mark.parametrize(

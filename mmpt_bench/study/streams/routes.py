@@ -32,15 +32,21 @@ class Routes:
 
     def of(self, task: str, samples: str, seen: tuple[str, ...]) -> list[str]:
         """Returns the task whose adapter each sample goes to, among those seen; UntrustedRecord for other samples."""
-        known, ranked = self.by_task.get(task, ("", []))
-        if known != samples:
+        known, ranked = self._known(task)
+        if known != samples or not set(seen) & set(ranked[0]):
             raise UntrustedRecord(f"The routes of the stream are of other samples of `{task}`: run the stream again.")
         return [next(name for name in each if name in seen) for each in ranked]
 
     def accuracy(self, task: str) -> float:
         """Returns the share of a task's questions that go to its own adapter, behind the last stage."""
-        _, ranked = self.by_task[task]
+        _, ranked = self._known(task)
         return sum(each[0] == task for each in ranked) / len(ranked)
+
+    def _known(self, task: str) -> tuple[str, list[list[str]]]:
+        known, ranked = self.by_task.get(task, ("", []))
+        if not ranked:
+            raise UntrustedRecord(f"The routes of the stream lack those of `{task}`: run the stream again.")
+        return known, ranked
 
 
 def _path(store: Store, name: str) -> Any:
@@ -54,7 +60,13 @@ def read_routes(store: Store, name: str) -> Routes | None:
         return None
     try:
         value = loads(path.read_bytes())
-        return Routes({task: (str(each["samples"]), each["ranked"]) for task, each in value.items()})
+        found = {
+            task: (str(each["samples"]), [list(map(str, row)) for row in each["ranked"]])
+            for task, each in value.items()
+        }
+        if not all(set(row) == set(ranked[0]) for _, ranked in found.values() for row in ranked):
+            raise ValueError("a question has other tasks than the first")
+        return Routes(found)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UntrustedRecord(f"`{FOLDER}/routes/{path.name}` is damaged: {error}. Remove it.") from error
 

@@ -18,6 +18,7 @@ from mmpt_bench.common.hashing import content_key, derive
 from mmpt_bench.data.examples import Corpus, joined
 from mmpt_bench.evaluation import task_catalog
 from mmpt_bench.methods import method_catalog
+from mmpt_bench.records.recipe import stops_at
 from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store
 from mmpt_bench.records.streams import Stream, Training, write
@@ -188,9 +189,12 @@ def _one(request: Request, entry: Entry, seed: int, prepared: Prepared, store: S
 
 
 def _label(made: Plan) -> str:
-    """Returns the method with the hyperparameters that are not its defaults: variants are rows of their own."""
+    """Returns the method with all that tells its variants apart, which are rows of their own: the hyperparameters that
+    are not its defaults, a user's own file, and where an alarm ends the training."""
     (job,) = made.jobs
-    told = ", ".join(f"{name}={value}" for name, value in sorted(job.changed.items()))
+    file = {"file": job.recipe.method_fingerprint[:8]} if job.recipe.method_fingerprint else {}
+    found = dict(sorted(job.changed.items())) | file | stops_at(job.recipe.stage)
+    told = ", ".join(f"{name}={value}" for name, value in found.items())
     return f"{job.recipe.method} ({told})" if told else job.recipe.method
 
 

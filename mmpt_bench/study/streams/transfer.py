@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mmpt_bench.common.entries import Entry
-from mmpt_bench.common.errors import RequestError
-from mmpt_bench.common.files import read_jsonl
+from mmpt_bench.common.errors import RequestError, UntrustedRecord
 from mmpt_bench.common.hashing import content_key, derive
 from mmpt_bench.evaluation import task_catalog
 from mmpt_bench.records.recipe import Recipe
@@ -22,7 +21,7 @@ from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store
 from mmpt_bench.runs.events import Reporter
 from mmpt_bench.runs.execute import execute
-from mmpt_bench.runs.monitoring import FILE
+from mmpt_bench.runs.monitoring import read_looks
 from mmpt_bench.runs.plan import Plan, plan
 from mmpt_bench.runs.request import Request
 from mmpt_bench.runs.stages import REPTILE, begins_with
@@ -216,13 +215,17 @@ def _looks(store: Store, line: Line, asked: TransferRequest, before: int) -> np.
     wanted = list(range(0, asked.request.budget.steps - before + 1, asked.request.every))
     found = []
     for run in line.runs:
-        rows = {row["step"]: row for row in read_jsonl(store.run(run).path(FILE)) if row["task"] == asked.target.name}
+        rows = {row["step"]: row for row in read_looks(store.run(run)) if row["task"] == asked.target.name}
         if not set(wanted) <= set(rows):
             raise RequestError(
                 f"`{run}` was trained without looks at `{asked.target.name}` every {asked.request.every} steps, so its "
                 "curve is not known: delete its folder, or name another one with `--out`."
             )
         found.append([[letter == "1" for letter in rows[step]["right"]] for step in wanted])
+    if len({len(look) for looks in found for look in looks}) > 1:
+        raise UntrustedRecord(
+            f"Looks of {', '.join(f'`{run}`' for run in line.runs)[:120]} are of other questions: delete those folders."
+        )
     return np.array(found, dtype=float)
 
 
