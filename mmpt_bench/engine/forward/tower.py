@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -35,7 +36,7 @@ def is_frozen(backbone: Backbone) -> bool:
     unread = {id(block) for block in _unread(backbone)}
     for module in tower.modules():
         hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
-        if any(hook.__module__ != "transformers.utils.output_capturing" for hook in hooks):
+        if any(_where(hook) != "transformers.utils.output_capturing" for hook in hooks):
             return False
         if "forward" in vars(module) and id(module) not in unread:
             return False
@@ -51,13 +52,18 @@ def called_through(backbone: Backbone) -> bool:
     for i in range(len(parts) + 1):
         module = backbone.model.get_submodule(".".join(parts[:i]))
         hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
-        if "forward" in vars(module) or any(not hook.__module__.startswith(_HARMLESS) for hook in hooks):
+        if "forward" in vars(module) or any(not _where(hook).startswith(_HARMLESS) for hook in hooks):
             return True
     return False
 
 
 _HARMLESS = ("transformers.utils.output_capturing", "mmpt_bench.engine.prompts")
 """Whose hooks on the whole model read no pixels: those that capture states, and our prompts'."""
+
+
+def _where(hook: Any) -> str:
+    """Returns the module that a hook is of, also of one with arguments bound to it."""
+    return str((hook.func if isinstance(hook, partial) else hook).__module__)
 
 
 def fingerprint(backbone: Backbone) -> str:
