@@ -137,6 +137,10 @@ def test_a_search_in_which_everything_failed_is_not_used() -> None:
     assert learning_rates.look_up([failed], wanted()) is None
 
 
+UNSEARCHED = {"adapter", "dynamic"}
+"""Later methods, whose rows say that their learning rate was not searched."""
+
+
 def test_every_shipped_choice_was_made_with_the_same_search_for_the_shipped_backbone() -> None:
     from mmpt_bench.embedded.mixture import tuning_corpus
     from mmpt_bench.sources.weights import backbone_fingerprint
@@ -144,7 +148,8 @@ def test_every_shipped_choice_was_made_with_the_same_search_for_the_shipped_back
     shipped = learning_rates.read(learning_rates.shipped())
     trained = [c for e in method_catalog.find_methods("all") if (c := method_catalog.load_method(e)).lr_range[1] > 0]
     searched = [(c.search.method, c.search.params) for c in shipped]
-    for method in trained:
+    assert {method.name for method in trained} >= UNSEARCHED
+    for method in [method for method in trained if method.name not in UNSEARCHED]:
         plain = {name: value for name, value in dataclasses.asdict(method()).items() if name != "learning_rate"}
         assert (method.name, plain) in searched
     conditions = [dataclasses.replace(c.search, method="", params={}) for c in shipped]
