@@ -8,7 +8,14 @@ from typing import Any
 
 from mmpt_bench.common.checking import CheckResult, outcome, require
 from mmpt_bench.common.errors import RequestError
-from mmpt_bench.engine.adapters.trial import NEW_TOKENS, QUESTIONS, batch_of, noise_pictures, replies
+from mmpt_bench.engine.adapters.trial import (
+    NEW_TOKENS,
+    QUESTIONS,
+    answers_shared_and_alone,
+    batch_of,
+    noise_pictures,
+    replies,
+)
 from mmpt_bench.engine.models.backbone import Backbone, load_backbone
 from mmpt_bench.engine.prompts.hooks import attach_prompts
 from mmpt_bench.engine.prompts.plan import PromptPlan
@@ -31,6 +38,7 @@ def check_family(backbone: Backbone) -> list[CheckResult]:
     checks: dict[str, Any] = {
         "exactly the vision weights that are read get a gradient": _reached,
         "answers do not depend on batch, padding or cache": _in_any_batch,
+        "questions that share an image are answered as when asked alone": answers_shared_and_alone,
     }
     checks |= {f"answers do not depend on the batch with {name}": plan for name, plan in PLANS.items()}
     results = []

@@ -24,6 +24,7 @@ from mmpt_bench.engine.adapters.saved import CONFIG_FILE, TENSOR_FILE, read_adap
 from mmpt_bench.engine.adapters.trial import (
     NEW_TOKENS,
     QUESTIONS,
+    answers_shared_and_alone,
     attached,
     logits_of,
     noise_pictures,
@@ -188,6 +189,12 @@ def _place_in_batch(method: Any, backbone: Backbone) -> str:
     return f"{len(alone)} replies of {NEW_TOKENS} tokens agree"
 
 
+def _shares(method: Any, backbone: Backbone) -> str:
+    with attached(method, backbone) as handle:
+        train_briefly(method, backbone, handle, steps=2)
+        return answers_shared_and_alone(backbone)
+
+
 def _saves(method: Any, backbone: Backbone) -> str:
     with attached(method, backbone) as handle, tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "adapter"
@@ -212,5 +219,6 @@ _METHOD_CHECKS: dict[str, Callable[[Any, Any], str]] = {
     "remove restores the base bit for bit": _restores,
     "a saved state answers the same": _round_trip,
     "answers do not depend on batch, padding or cache": _place_in_batch,
+    "questions that share an image are answered as when asked alone": _shares,
     "save writes a readable adapter": _saves,
 }

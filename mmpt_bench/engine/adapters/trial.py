@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from mmpt_bench.common.checking import require
 from mmpt_bench.data.examples import Corpus, Example
 from mmpt_bench.data.images import LazyImage
+from mmpt_bench.data.samples import Sample
 from mmpt_bench.engine.adapters.attachment import Handle
 from mmpt_bench.engine.models.backbone import Backbone
 from mmpt_bench.engine.models.families import family
@@ -21,6 +23,10 @@ from mmpt_bench.records.budget import Budget
 QUESTIONS = ("is there a circle ?", "how many red squares are there in this picture ?", "is it blue ?")
 ANSWERS = ("yes", "no", "yes")
 NEW_TOKENS = 6
+CHOICES = ("yes", "no", "two circles", "three red squares")
+"""Legal answers of one token and of several."""
+CLOSE = 1e-4
+"""Largest difference, in nats, of a log-probability computed in another order."""
 NOISE_SIDE = 16
 """Pixels of a picture's side, for towers that have no size of their own."""
 
@@ -109,6 +115,39 @@ def snapshot(backbone: Backbone) -> dict[str, Any]:
         "flags": {name: p.requires_grad for name, p in model.named_parameters()},
         "training modes": {name: module.training for name, module in model.named_modules()},
     }
+
+
+def answers_shared_and_alone(backbone: Backbone) -> str:
+    """Returns how many answers, asked with what they share done once, are those of the plain way, asked alone.
+
+    Raises:
+        CheckFailed: replies differ, or log-probabilities by more than `CLOSE`.
+    """
+    from mmpt_bench.engine.forward.prepared_images import PreparedImages
+    from mmpt_bench.engine.inference.plain import Question, answer
+    from mmpt_bench.engine.inference.shared import NotShared, Shared, unfit
+
+    shown = [LazyImage(f"noise {i}", lambda one=one: one) for i, one in enumerate(noise_pictures(backbone))]  # type: ignore[misc]
+    asked = []
+    for image in shown:
+        # Of one image once, so that the number of questions differs.
+        for question in QUESTIONS[: 1 if image is shown[1] else None]:
+            asked.append(Question(backbone.prompt_text(question), [Sample("", image, question, CHOICES, CHOICES[0])]))
+    with closing(PreparedImages(backbone)) as images, torch.no_grad(), backbone.computing():
+        try:
+            if why := unfit(backbone):
+                return f"not applicable: {why}"
+            shared = Shared(backbone, NEW_TOKENS, images)
+            shared.check(asked)
+            together = shared.answer(asked)
+        except NotShared as error:
+            return f"not applicable: {error}"
+        alone = [answer(backbone, NEW_TOKENS, [one], images.processed([one.first]))[0] for one in asked]
+    require([reply for reply, _ in together] == [reply for reply, _ in alone], "replies differ")
+    ours, wanted = (torch.tensor([ranks for _, ranks in made]) for made in (together, alone))
+    apart = (ours - wanted).abs().max().item()
+    require(backbone.dtype != "float32" or apart <= CLOSE, f"log-probabilities differ by {apart:.1e}")
+    return f"{len(asked)} replies agree, log-probabilities within {CLOSE:.0e}"
 
 
 def replies(backbone: Backbone, pictures: list[Any], prompts: list[str], use_cache: bool = True) -> list[list[int]]:

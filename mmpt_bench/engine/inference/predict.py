@@ -43,6 +43,8 @@ class InferenceOptions:
 
 
 USUAL = InferenceOptions()
+_FAULTS = (MemoryError, RuntimeError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What a model's own code raises that is called in a way it does not know."""
 
 
 def predict(
@@ -138,17 +140,20 @@ class _Way:
         """Takes the shared way, where the model allows it and it answers the first questions as the plain one does."""
         why = unfit(self.backbone)
         if not why and todo:
-            shared = Shared(self.backbone, self.max_new_tokens, self.images)
             try:
                 with torch.no_grad(), self.backbone.computing():
+                    shared = Shared(self.backbone, self.max_new_tokens, self.images)
                     shared.check(todo)
                 self._shared = shared
             except NotShared as error:
                 why = str(error)
-            except (MemoryError, RuntimeError) as error:
+            except _FAULTS as error:
                 if shortage(error) is None:
-                    raise
-                why = "memory ran out while the shared way was compared with the plain one"
+                    # A family whose code shares otherwise; what is wrong with a method, the plain way says too.
+                    fault = str(error).partition("\n")[0][:100]
+                    why = f"the shared way does not run on this model ({type(error).__name__}: {fault})"
+                else:
+                    why = "memory ran out while the shared way was compared with the plain one"
         if why:
             self._say_plain(why)
 
@@ -180,7 +185,7 @@ class _Way:
         return answer(self.backbone, self.max_new_tokens, batch, images)
 
     def _say_plain(self, why: str) -> None:
-        self.options.say(f"{self.title}: every question is asked on its own, because {why}")
+        self.options.say(f"{self.title}: questions share a batch and nothing else, because {why}")
 
 
 def pooled_features(

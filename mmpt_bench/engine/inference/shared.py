@@ -1,27 +1,37 @@
 """Answers with each thing done once: an image encoded once, "frame + image" prefilled once for all its questions.
 
-Right where attention is causal and a prompt reads the same up to its image's last token whatever is asked. What can
-be seen of that is checked by `unfit` and while prompts are encoded; the rest, as an adapter that looks at the question
-when it changes the image's features, by `check`, which compares with the plain way. Replies are those of `generate`.
+Right where what stands up to an image's last token is the same whatever is asked, and sees nothing behind it. Where an
+image's tokens see the question too (PaliGemma), only the image's features are shared. What can be seen of that is
+checked by `unfit` and while prompts are encoded; the rest, as an adapter that looks at the question when it changes the
+image's features, by `check`, which compares with the plain way. Replies are those of `generate`.
+
+Images may become different numbers of tokens: prefixes are padded on the left, questions again behind them, so that a
+cache has padding in two places, which the mask hides. Positions are counted without it, from where a family's own
+positions of an image end (M-RoPE) on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from mmpt_bench.data.samples import Sample
 from mmpt_bench.engine.forward.last_layer import rows_read
 from mmpt_bench.engine.forward.prepared_images import PreparedImages
 from mmpt_bench.engine.forward.tower import called_through, unread_blocks_skipped
-from mmpt_bench.engine.inference.plain import Answer, Question, choice_ids
+from mmpt_bench.engine.inference.plain import Answer, Question, choice_ids, pad_token
 from mmpt_bench.engine.models.backbone import Backbone
 from mmpt_bench.engine.models.encoding import Tokens
+from mmpt_bench.engine.models.families import family
 from mmpt_bench.engine.models.kv_cache import cache_name, rows_of
 
 CHOICE_ROWS = 256
@@ -34,17 +44,27 @@ class NotShared(Exception):
     """These questions need the plain way; the message says why."""
 
 
+@dataclass(frozen=True)
+class _Read:
+    """Prompts that a model has read."""
+
+    logits: Float[Tensor, "rows words"]
+    """Of the next token."""
+    cache: Any
+    mask: Int[Tensor, "rows columns"]
+    """Which columns of the cache hold a token, prompts apart."""
+    ahead: Int[Tensor, "rows 1"]
+    """By how much a token's position is ahead of the number of tokens before it."""
+
+
 def unfit(backbone: Backbone) -> str:
     """Returns why nothing can be shared with this model, or an empty text."""
-    anatomy = backbone.anatomy
-    if anatomy.family != "llava" or anatomy.layout != "batched":
-        return f"models of type `{anatomy.family}` may not attend causally over their images"
+    if backbone.anatomy.recurrent:
+        return "some layers of its decoder pass states from token to token, padding too"
     if called_through(backbone):
         return "the method sees what the model is called with"
     if getattr(getattr(backbone.model, "prompt_bank", None), "reads_question", False):
         return "its prompts, which stand before the image, depend on the question"
-    if anatomy.window is not None:
-        return "the decoder attends to a window only"
     return ""
 
 
@@ -57,98 +77,180 @@ class Shared:
         """Of the latest `answer`, one a question: the least lead, over its decisions, of the best over the second."""
         self._choices: dict[tuple[str, tuple[str, ...]], list[list[int]]] = {}
         self._ends = set(backbone.ends)
+        self._one_size = family(backbone.anatomy.family).one_size
+        core = backbone.model.get_submodule(backbone.anatomy.core)
+        self._several_dims = hasattr(core, "get_rope_index")
+        """Positions are in three dimensions, and an image's are the model's own to count."""
+        self._sees_question = (backbone.anatomy.marks or ("", ""))[1] == "answer"
+        """An image's tokens see the question behind them."""
+        self._first_position = _first_position(backbone)
 
     def answer(self, batch: Sequence[Question]) -> list[Answer]:
         """Returns the answer to each question; best with questions about an image together.
 
         Raises:
-            NotShared: the prompts differ before the end of the image.
+            NotShared: the prompts differ before the end of the image, or are longer than the decoder's window.
         """
-        logits, cache, mask = self._prefill(batch)
-        self.margins = _lead(logits).tolist()
-        first = logits.log_softmax(-1)
+        read = self._prefill(batch)
+        self.margins = _lead(read.logits).tolist()
+        first = read.logits.log_softmax(-1)
         encoded = [self._choice_ids(one) for one in batch]
         ranks = [[first[i, ids[0]].item() for ids in row] for i, row in enumerate(encoded)]
-        self._add_later_tokens(ranks, encoded, cache, mask)
+        self._add_later_tokens(ranks, encoded, read)
         for i, row in enumerate(ranks):
             best = sorted(row, reverse=True)
             self.margins[i] = min([self.margins[i], *[best[0] - other for other in best[1:2]]])
-        replies = self.backbone.processor.tokenizer.batch_decode(
-            self._decode(logits, cache, mask), skip_special_tokens=True
-        )
+        replies = self.backbone.processor.tokenizer.batch_decode(self._decode(read), skip_special_tokens=True)
         return [(reply, tuple(row)) for reply, row in zip(replies, ranks, strict=True)]
 
     def check(self, batch: Sequence[Question]) -> None:
-        """Compares the first logits of up to two questions with the plain way's; raises NotShared where they differ."""
-        few = list({a.first.question: a for a in batch[:2]}.values())
+        """Compares the logits of up to two questions' first two tokens with those of `generate`.
+
+        Raises:
+            NotShared: they differ.
+        """
+        if self._one_size:
+            few = list({a.first.question: a for a in batch[:2]}.values())
+        else:
+            # Of the shortest prompts and of the longest: images that become different numbers of tokens.
+            few = list({one.first.image.key: one for one in (batch[0], batch[-1])}.values())
         # Each of them twice, so that its prefix is shared as it will be.
         with unread_blocks_skipped(self.backbone):
-            ours = self._prefill([one for one in few for _ in range(2)])[0][::2]
-        for one, logits in zip(few, ours, strict=True):
-            inputs = self.backbone.batch(self.images.processed([one.first]), [one.prompt])
-            plain = self.backbone.model(**inputs, use_cache=False).logits[0, -1].float()
-            apart = ((logits - plain).abs().max() / plain.abs().max().clamp(min=1)).item()
-            if not apart <= TOLERANCE[self.backbone.dtype]:
-                raise NotShared(
-                    f"the adapter or the model makes an answer depend on more (logits differ by {apart:.2g})"
-                )
+            read = self._prefill([one for one in few for _ in range(2)])
+            next_one = self._fed(read, read.logits.argmax(-1)) if self.max_new_tokens > 1 else read
+        for one, ours in zip(few, zip(read.logits[::2], next_one.logits[::2], strict=True), strict=True):
+            out = self.backbone.model.generate(
+                **self.backbone.batch(self.images.processed([one.first]), [one.prompt]),
+                max_new_tokens=min(self.max_new_tokens, 2), do_sample=False, num_beams=1, output_logits=True,
+                return_dict_in_generate=True, pad_token_id=pad_token(self.backbone),
+            )  # fmt: skip
+            for logits, plain in zip(ours, out.logits, strict=False):
+                apart = ((logits - plain[0].float()).abs().max() / plain.abs().max().clamp(min=1)).item()
+                if not apart <= TOLERANCE[self.backbone.dtype]:
+                    raise NotShared(
+                        f"the adapter or the model makes an answer depend on more (logits differ by {apart:.2g})"
+                    )
 
-    def _prefill(self, batch: Sequence[Question]) -> tuple[Float[Tensor, "batch words"], Any, Tensor]:
-        """Returns (logits of the next token, cache, attention mask) behind the prompts."""
+    def _prefill(self, batch: Sequence[Question]) -> _Read:
+        """Returns prompts as the model has read them, those about an image behind one reading of it."""
         firsts = {one.first.image.key: one.first for one in batch}
-        seen, count = self.images.features(list(firsts.values()))
-        rows = self.backbone.tokens([one.prompt for one in batch], n_image_tokens=count)
-        at = self._common(rows)
-        inputs: dict[str, Any]
-        if len(firsts) == len(batch):
-            inputs = dict(self.backbone.pad(rows, "left"))
-            mask, inputs["mm_encoder_outputs"] = inputs["attention_mask"], seen
-        else:
-            prefix = torch.tensor([rows[0].ids[:at]], device=self.backbone.device).expand(len(firsts), -1)
-            with rows_read(self.backbone, torch.zeros_like(prefix, dtype=torch.bool)):
-                out = self.backbone.model(input_ids=prefix, mm_encoder_outputs=seen, use_cache=True, logits_to_keep=1)
-            places = {key: i for i, key in enumerate(firsts)}
-            inputs = dict(self.backbone.pad([Tokens(row.ids[at:]) for row in rows], "left"))
-            mask = torch.cat([inputs["attention_mask"].new_ones(len(batch), at), inputs["attention_mask"]], dim=1)
-            inputs[cache_name()] = rows_of(
-                out[cache_name()],
-                [places[one.first.image.key] for one in batch],
-                inputs["input_ids"].shape[1] + self.max_new_tokens,
-            )
-        del inputs["labels"]
-        inputs["attention_mask"] = mask
-        return *self._call(inputs, mask), mask
+        places = {key: i for i, key in enumerate(firsts)}
+        owners = [places[one.first.image.key] for one in batch]
+        seen, texts = self._seen(list(firsts.values()))
+        rows = self.backbone.tokens([one.prompt for one in batch], image_texts=[texts[i] for i in owners])
+        if self._sees_question and len(firsts) < len(batch):
+            seen = self._features_of(seen, owners)
+        if self._sees_question or len(firsts) == len(batch):
+            self._check_window(max(len(row.ids) for row in rows), batch)
+            return self._first(rows, seen, read_last=True)
+        prefixes = self._prefixes(rows, owners)
+        asked = [Tokens(row.ids[len(prefixes[i]) :]) for row, i in zip(rows, owners, strict=True)]
+        width = max(map(len, prefixes)) + max(len(row.ids) for row in asked)
+        self._check_window(width, batch)
+        prefix = self._first([Tokens(ids) for ids in prefixes], seen, read_last=False)
+        given = self.backbone.pad(asked, "left")
+        cache = rows_of(prefix.cache, owners, given["input_ids"].shape[1] + self.max_new_tokens)
+        mask = torch.cat([prefix.mask[owners], given["attention_mask"]], dim=1)
+        logits, cache = self._call(given["input_ids"], mask, prefix.ahead[owners], cache)
+        return _Read(logits, cache, mask, prefix.ahead[owners])
 
-    def _common(self, rows: Sequence[Tokens]) -> int:
-        """Returns where the image ends, which is the same in all prompts, as is what stands before."""
-        image = self.backbone.processor.image_token_id
-        at = len(rows[0].ids) - rows[0].ids[::-1].index(image)
-        prefix = rows[0].ids[:at]
-        if any(row.ids[:at] != prefix or image in row.ids[at:] or len(row.ids) == at for row in rows):
-            raise NotShared("the prompts differ before the end of the image")
-        return at
+    def _seen(self, firsts: Sequence[Sample]) -> tuple[dict[str, Any], list[str]]:
+        """Returns (the model's inputs for samples' images, what each image's token stands for)."""
+        if self._one_size:
+            features, count = self.images.features(firsts)
+            return {"mm_encoder_outputs": features}, [self.backbone.processor.image_token * count] * len(firsts)
+        encoded = self.images.processed(firsts)
+        return self.backbone.inputs(encoded), [one.text for one in encoded]
 
-    def _call(self, inputs: dict[str, Any], mask: Tensor) -> tuple[Tensor, Any]:
-        """Returns (logits of the last token, cache) of one call of the model; positions are counted from the mask."""
-        read = torch.zeros_like(inputs["input_ids"], dtype=torch.bool)
+    def _features_of(self, seen: dict[str, Any], owners: Sequence[int]) -> dict[str, Any]:
+        """Returns images' features, each encoded once, for every question about them."""
+        core = self.backbone.model.get_submodule(self.backbone.anatomy.core)
+        made = core.get_image_features(**seen, return_dict=True).pooler_output
+        return {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=made[owners])}}
+
+    def _first(self, rows: Sequence[Tokens], seen: dict[str, Any], read_last: bool) -> _Read:
+        """Returns texts with images as the model has read them; logits are right where the last token is read."""
+        given = self.backbone.pad(rows, "left")
+        del given["labels"]
+        mask = given["attention_mask"]
+        read = torch.zeros_like(mask, dtype=torch.bool)
+        read[:, -1] = read_last
+        ahead = torch.full_like(mask[:, :1], self._first_position)
+        if not self._several_dims:
+            given["position_ids"] = _positions(mask, mask.shape[1], ahead)
+        with rows_read(self.backbone, read), self._positions_noted() as noted:
+            out = self.backbone.model(**given, **seen, use_cache=True, logits_to_keep=1)
+        if self._several_dims:
+            latest = noted[0].expand(noted[0].shape[0], *mask.shape).masked_fill(mask == 0, 0).amax(dim=(0, 2))
+            ahead = (latest + 1 - mask.sum(-1))[:, None]
+        return _Read(out.logits[:, -1].float(), out[cache_name()], mask, ahead)
+
+    @contextmanager
+    def _positions_noted(self) -> Iterator[list[Tensor]]:
+        """Yields the positions that the decoder is called with inside, before prompts move them."""
+        noted: list[Tensor] = []
+        decoder = self.backbone.model.get_submodule(self.backbone.anatomy.decoder)
+        hook = decoder.register_forward_pre_hook(
+            lambda module, args, kwargs: noted.append(kwargs["position_ids"]), with_kwargs=True, prepend=True
+        )
+        try:
+            yield noted
+        finally:
+            hook.remove()
+
+    def _prefixes(self, rows: Sequence[Tokens], owners: Sequence[int]) -> list[list[int]]:
+        """Returns each image's tokens up to its last and the marks behind, which all prompts about it begin with."""
+        image, found = self.backbone.model.config.image_token_id, {}
+        added = self.backbone.processor.tokenizer.added_tokens_decoder
+        marks = {i for i, token in added.items() if token.special}
+        for row, i in zip(rows, owners, strict=True):
+            at = len(row.ids) - row.ids[::-1].index(image)
+            # Ovis2 makes the mark behind an image out of what the tower sees.
+            at += len([*takewhile(marks.__contains__, row.ids[at:-1])])
+            if found.setdefault(i, row.ids[:at]) != row.ids[:at] or len(row.ids) == at:
+                raise NotShared("the prompts differ before the end of the image")
+        return [found[i] for i in range(len(found))]
+
+    def _check_window(self, width: int, batch: Sequence[Question]) -> None:
+        """Raises NotShared where prompts, padding and answers would not fit the window that some layers see."""
+        window, bank = self.backbone.anatomy.window, getattr(self.backbone.model, "prompt_bank", None)
+        if window is None:
+            return
+        answers = max(len(ids) for one in batch for ids in [*self._choice_ids(one), [0] * self.max_new_tokens])
+        longest = width + answers + (bank.rows.total if bank is not None else 0)
+        if longest > window:
+            raise NotShared(f"a batch of {longest} tokens is longer than the {window} that some layers see")
+
+    def _call(self, ids: Tensor, mask: Tensor, ahead: Tensor, cache: Any) -> tuple[Tensor, Any]:
+        """Returns (logits of the last token, cache) of further tokens, all of them where several are to be read."""
+        read = torch.zeros_like(ids, dtype=torch.bool)
         read[:, -1] = True
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -read.shape[1] :]
-        with rows_read(self.backbone, read) if read.shape[1] > 1 else nullcontext():
-            out = self.backbone.model(**inputs, position_ids=positions, use_cache=True, logits_to_keep=1)
+        positions = self._in_dims(_positions(mask, ids.shape[1], ahead))
+        given = {"input_ids": ids, "attention_mask": mask, "position_ids": positions, cache_name(): cache}
+        with rows_read(self.backbone, read) if ids.shape[1] > 1 else nullcontext():
+            out = self.backbone.model(**given, use_cache=True, logits_to_keep=1)
         return out.logits[:, -1].float(), out[cache_name()]
 
-    def _decode(self, logits: Tensor, cache: Any, mask: Tensor) -> list[list[int]]:
+    def _in_dims(self, positions: Int[Tensor, "rows tokens"]) -> Tensor:
+        """Returns a text's positions as the decoder takes them: the same in each of three dimensions, or one."""
+        return positions.expand(3, -1, -1) if self._several_dims else positions
+
+    def _fed(self, read: _Read, tokens: Int[Tensor, " rows"]) -> _Read:
+        """Returns prompts with one token more each; their cache is used up."""
+        mask = torch.cat([read.mask, read.mask.new_ones(len(tokens), 1)], dim=1)
+        logits, cache = self._call(tokens[:, None], mask, read.ahead, read.cache)
+        return _Read(logits, cache, mask, read.ahead)
+
+    def _decode(self, read: _Read) -> list[list[int]]:
         """Returns the greedy replies as tokens; a finished one leaves the batch. The cache is used up."""
-        replies: list[list[int]] = [[] for _ in range(len(logits))]
-        alive, tokens = list(range(len(logits))), logits.argmax(-1)
+        replies: list[list[int]] = [[] for _ in range(len(read.logits))]
+        alive, tokens = list(range(len(replies))), read.logits.argmax(-1)
         for step in range(self.max_new_tokens):
             if step:
-                mask = torch.cat([mask, mask.new_ones(len(alive), 1)], dim=1)
-                inputs = {"input_ids": tokens[:, None], "attention_mask": mask, cache_name(): cache}
-                logits, cache = self._call(inputs, mask)
-                for i, lead in zip(alive, _lead(logits).tolist(), strict=True):
+                read = self._fed(read, tokens)
+                for i, lead in zip(alive, _lead(read.logits).tolist(), strict=True):
                     self.margins[i] = min(self.margins[i], lead)
-                tokens = logits.argmax(-1)
+                tokens = read.logits.argmax(-1)
             chosen = tokens.tolist()
             for i, token in zip(alive, chosen, strict=True):
                 replies[i].append(token)
@@ -156,9 +258,9 @@ class Shared:
             if not left or step + 1 == self.max_new_tokens:
                 break
             if len(left) < len(alive):
-                alive = [alive[place] for place in left]
-                tokens, mask = tokens[left], mask[left]
-                cache = rows_of(cache, left, self.max_new_tokens - step)
+                alive, tokens = [alive[place] for place in left], tokens[left]
+                cache = rows_of(read.cache, left, self.max_new_tokens - step)
+                read = _Read(read.logits[left], cache, read.mask[left], read.ahead[left])
         return replies
 
     def _choice_ids(self, one: Question) -> list[list[int]]:
@@ -167,26 +269,38 @@ class Shared:
             self._choices[key] = choice_ids(self.backbone, one)
         return self._choices[key]
 
-    def _add_later_tokens(
-        self, ranks: list[list[float]], encoded: list[list[list[int]]], cache: Any, mask: Tensor
-    ) -> None:
+    def _add_later_tokens(self, ranks: list[list[float]], encoded: list[list[list[int]]], read: _Read) -> None:
         """Adds the log-probabilities of the second and later tokens of legal answers to those of the first."""
         todo = [(i, j, ids) for i, row in enumerate(encoded) for j, ids in enumerate(row) if len(ids) > 1]
         for start in range(0, len(todo), CHOICE_ROWS):
             part = todo[start : start + CHOICE_ROWS]
             owners = [i for i, _, _ in part]
-            fed = pad_sequence([torch.tensor(ids[:-1]) for _, _, ids in part], batch_first=True).to(mask.device)
-            given = pad_sequence([mask.new_ones(len(ids) - 1) for _, _, ids in part], batch_first=True)
-            width, seen = fed.shape[1], torch.cat([mask[owners], given], dim=1)
-            positions = (seen.cumsum(-1) - 1)[:, -width:]
+            fed = pad_sequence([torch.tensor(ids[:-1]) for _, _, ids in part], batch_first=True).to(read.mask.device)
+            given = pad_sequence([read.mask.new_ones(len(ids) - 1) for _, _, ids in part], batch_first=True)
+            width, seen = fed.shape[1], torch.cat([read.mask[owners], given.to(read.mask.device)], dim=1)
+            positions = self._in_dims(_positions(seen, width, read.ahead[owners]))
             out = self.backbone.model(
                 input_ids=fed, attention_mask=seen, position_ids=positions, use_cache=True,
-                **{cache_name(): rows_of(cache, owners, width)},
+                **{cache_name(): rows_of(read.cache, owners, width)},
             )  # fmt: skip
             known = out.logits.float().log_softmax(-1)
             for place, (i, j, ids) in enumerate(part):
                 later = torch.tensor(ids[1:], device=known.device)
                 ranks[i][j] += known[place, : len(later)].gather(-1, later[:, None]).sum().item()
+
+
+def _positions(mask: Tensor, length: int, ahead: Int[Tensor, "rows 1"]) -> Int[Tensor, "rows tokens"]:
+    """Returns the positions of a mask's last tokens, counted without padding."""
+    return ((mask.cumsum(-1) - 1).clamp(min=0) + ahead)[:, -length:]
+
+
+def _first_position(backbone: Backbone) -> int:
+    """Returns what position a text's first token has under `generate`: 1 in PaliGemma."""
+    ids = torch.zeros(1, 1, dtype=torch.long, device=backbone.device)
+    given = backbone.model.prepare_inputs_for_generation(
+        ids, attention_mask=torch.ones_like(ids), position_ids=ids, is_first_iteration=True
+    )
+    return int(given["position_ids"].min())
 
 
 def _lead(logits: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from mmpt_bench.common.errors import RequestError, RunFailed
 from mmpt_bench.data.images import LazyImage
 from mmpt_bench.data.samples import Prediction, Sample
+from mmpt_bench.engine.inference import shared
 from mmpt_bench.engine.inference.plain import one_by_one
 from mmpt_bench.engine.inference.predict import InferenceOptions, predict, prediction
 from mmpt_bench.engine.models.backbone import Backbone, load_backbone
@@ -184,7 +185,8 @@ def test_features_of_a_frozen_tower_are_kept_for_the_next_method_and_those_of_pr
     assert passes == {"lora": 3 + 2, "prefix": 2, "vpt": 3 + 2 + 1, "projector": 2}
 
 
-def test_a_finished_reply_leaves_the_batch(backbone: Backbone) -> None:
+def test_a_finished_reply_leaves_the_batch(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmpt_bench.engine.inference.shared.Shared.check", lambda *args: None)
     with torch.no_grad():
         inputs = [backbone.batch([s.image.open()], [backbone.prompt_text(s.question)]) for s in samples()]
         begins = [int(backbone.model(**one).logits[0, -1].argmax()) for one in inputs]
@@ -225,6 +227,34 @@ def test_memory_that_runs_out_in_the_comparison_itself_is_said_and_costs_no_repl
     said: list[str] = []
     assert_same(asked(backbone, samples(), say=said.append), expected)
     assert ["memory ran out" in text for text in said] == [True]
+
+
+def test_a_model_that_cannot_be_asked_so_is_asked_the_plain_way_and_that_is_said(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(*args: Any) -> None:
+        raise TypeError("unexpected keyword argument `logits_to_keep`")
+
+    expected = plain(backbone, samples())
+    monkeypatch.setattr("mmpt_bench.engine.inference.shared.Shared.check", unknown)
+    said: list[str] = []
+    assert_same(asked(backbone, samples(), say=said.append), expected)
+    assert ["does not run on this model (TypeError: unexpected" in text for text in said] == [True]
+
+
+def test_answers_that_go_wrong_from_the_second_word_on_are_found_before_they_are_given(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = shared._positions
+
+    def late(mask: Any, length: int, ahead: Any) -> Any:
+        return whole(mask, length, ahead) + 3 * (length == 1)
+
+    expected = plain(backbone, samples())
+    monkeypatch.setattr(shared, "_positions", late)
+    said: list[str] = []
+    assert_same(asked(backbone, samples(), say=said.append), expected)
+    assert ["logits differ" in text for text in said] == [True]
 
 
 def test_text_before_the_picture_that_differs_is_asked_the_plain_way_and_said_once(backbone: Backbone) -> None:
