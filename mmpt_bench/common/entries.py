@@ -72,7 +72,7 @@ def find(
                 raise RequestError(f"`{entry.name}` is asked for twice: run one configuration of a method at a time.")
             found[entry.name] = entry
         elif word.endswith(".py") or "/" in word:
-            entry = _own(kind, word, known)
+            entry = own_entry(kind, word, known)
             found[entry.name] = entry
         elif word in known:
             found.setdefault(word, known[word])
@@ -83,7 +83,8 @@ def find(
     return list(found.values())
 
 
-def _own(kind: str, word: str, known: Mapping[str, Entry]) -> Entry:
+def own_entry(kind: str, word: str, known: Mapping[str, Entry]) -> Entry:
+    """Returns the entry of a user's file; RequestError where it is none, or would hide what is `known`."""
     path = Path(word)
     if not path.is_file():
         raise RequestError(f"There is no file `{word}` to read a {kind} from.")

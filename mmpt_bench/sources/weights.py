@@ -67,8 +67,8 @@ def backbone_fingerprint(name: str, offline: bool = False) -> str:
     return folder_fingerprint(backbone_folder(name, offline))
 
 
-OWN_FAMILIES: dict[str, str] = {}
-"""Types of models that a user's file describes (`--family`), and the SHA-256 of that file."""
+OWN_FAMILIES: dict[str, tuple[str, Path]] = {}
+"""Types of models that a user's file describes (`--family`), the SHA-256 of that file, and the file."""
 
 
 def folder_fingerprint(folder: Path) -> str:
@@ -78,7 +78,7 @@ def folder_fingerprint(folder: Path) -> str:
     """
     found = files_sha256(_files(folder), _sha256)
     own = OWN_FAMILIES.get(_model_type(folder)) if OWN_FAMILIES else None
-    return found if own is None else hashlib.sha256(f"{found} {own}".encode()).hexdigest()
+    return found if own is None else hashlib.sha256(f"{found} {own[0]}".encode()).hexdigest()
 
 
 def _model_type(folder: Path) -> str:

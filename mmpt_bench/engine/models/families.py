@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from mmpt_bench.common.entries import find, load_module, own_fingerprint
+from mmpt_bench.common.entries import load_module, own_entry, own_fingerprint
 from mmpt_bench.common.errors import RequestError
 from mmpt_bench.sources.weights import OWN_FAMILIES
 
@@ -128,7 +128,7 @@ def register_file(path: Path) -> None:
     Raises:
         RequestError: there is no such file, it has no `FAMILIES`, or an entry is none.
     """
-    (entry,) = find("family", str(path), {})
+    entry = own_entry("family", str(path), {})
     found = getattr(load_module(entry, "family"), "FAMILIES", None)
     if not isinstance(found, dict) or not found:
         raise RequestError(f"`{path}` exports no family: write `FAMILIES = {{'model_type': Family(...)}}` in it.")
@@ -137,4 +137,4 @@ def register_file(path: Path) -> None:
             raise RequestError(f"`FAMILIES` in `{path}` holds {name!r}, which is no `model_type` with its `Family`.")
         title = made.title or class_name(name).removesuffix("ForConditionalGeneration") or name
         FAMILIES[name] = replace(made, title=title)
-        OWN_FAMILIES[name] = own_fingerprint(entry)
+        OWN_FAMILIES[name] = own_fingerprint(entry), entry.path

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from mmpt_bench.common.errors import MachineError
+from mmpt_bench.engine.models.families import register_file
 from mmpt_bench.records.environment import environment
 from mmpt_bench.records.store import Store
 from mmpt_bench.runs.plan import Plan
+from mmpt_bench.sources.weights import OWN_FAMILIES
 
 
 @dataclass(frozen=True)
@@ -40,13 +42,17 @@ class Message:
     """Where the command was typed, for paths in the request."""
     stop: Path = Path()
     """A file that tells workers elsewhere to stop, when it is there."""
+    families: tuple[Path, ...] = ()
+    """The user's files that say where the parts of models are."""
 
     @classmethod
     def of(cls, asked: Asked, plans: Sequence[Plan], store: Store) -> Message:
         """Returns the message that tells of everything that is open."""
         runs = tuple(dict.fromkeys(job.recipe.run_name for plan in plans for job in plan.open))
         backbones = {(plan.request.backbone, plan.prepared.backbone_fingerprint) for plan in plans}
-        return cls(asked, store.root.absolute(), runs, tuple(sorted(backbones)), environment()["versions"])
+        families = tuple(sorted({path for _, path in OWN_FAMILIES.values()}))
+        versions = environment()["versions"]
+        return cls(asked, store.root.absolute(), runs, tuple(sorted(backbones)), versions, families=families)
 
     def narrowed(self, runs: Collection[str]) -> Message:
         """Returns the message that tells of some of its runs alone."""
@@ -61,6 +67,8 @@ def planned_anew(message: Message, whole: bool = False) -> list[Plan]:
         RequestError, UntrustedRecord: as planning does.
     """
     check_versions(message.versions)
+    for file in message.families:
+        register_file(file)
     plans = message.asked.replan(message.asked.request, Store(message.out))
     here = {plan.request.backbone: plan.prepared.backbone_fingerprint for plan in plans}
     for name, fingerprint in message.backbones:

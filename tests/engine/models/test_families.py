@@ -198,6 +198,20 @@ def test_file_without_families_is_refused(tmp_path: Path) -> None:
         register_file(tmp_path / "mine.py")
 
 
+@pytest.mark.parametrize("name", ["mine", "all", "a.py,b.py", "mine.txt"])
+def test_what_is_no_file_of_a_family_is_refused_as_a_file(name: str) -> None:
+    with pytest.raises(RequestError, match=r"There is no file `.*` to read a family from"):
+        register_file(Path(name))
+
+
+def test_a_folder_with_a_comma_holds_one_file(tmp_path: Path) -> None:
+    own = tmp_path / "a,b" / "mine.py"
+    own.parent.mkdir()
+    own.write_text("X = 1\n")
+    with pytest.raises(RequestError, match="exports no family"):
+        register_file(own)
+
+
 def test_parts_of_a_family_pass_their_checks(backbones: Backbones) -> None:
     assert not [result for result in check_family(backbones["LLaVA-1.5"]) if not result.ok]
 

@@ -15,6 +15,7 @@ from mmpt_bench import api
 from mmpt_bench.common.errors import Interrupted, MachineError, RequestError
 from mmpt_bench.common.files import read_jsonl
 from mmpt_bench.engine.adapters.attachment import Handle
+from mmpt_bench.engine.models import families
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.records.run_folder import TENSORS
 from mmpt_bench.records.store import Store
@@ -163,6 +164,23 @@ def test_a_worker_plans_the_runs_that_it_is_told_of(tmp_path: Path) -> None:
     (planned,) = planned_anew(sent)
     assert tuple(job.recipe.run_name for job in planned.jobs) == sent.runs
     assert planned_anew(sent.narrowed([]))[0].jobs == ()
+
+
+def test_a_worker_reads_the_users_file_of_a_family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(families, "FAMILIES", dict(families.FAMILIES))
+    own = tmp_path / "mine.py"
+    line = 'FAMILIES = {"llava": Family("Mine")}'
+    own.write_text(f"from mmpt_bench.engine.models.families import Family\n\n{line}\n")
+    bare = message(tmp_path)
+    families.register_file(own)
+    sent = message(tmp_path)
+    # As in a fresh interpreter, which knows no file of the user's.
+    families.OWN_FAMILIES.clear()
+    assert sent.families == (own,)
+    assert sent.backbones != bare.backbones
+    (planned,) = planned_anew(sent)
+    families.OWN_FAMILIES.clear()
+    assert tuple(job.recipe.run_name for job in planned.jobs) == sent.runs
 
 
 @pytest.mark.parametrize(
