@@ -112,7 +112,7 @@ def _locks(out: Path) -> Finding:
         if not excludes(folder):
             return Finding("locks", False, f"two processes hold the same one in {where}", helps)
     except (BenchError, OSError) as error:
-        return Finding("locks", False, f"{where}: {error}", helps)
+        return Finding("locks", False, f"{where}: {str(error).removesuffix('.')}", helps)
     if not kind.startswith(SHARED):
         return Finding("locks", True, f"keep a second process out in {where}")
     told = "on this machine; whether they do on two, a second one tells that runs the same command"

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from mmpt_bench.cli.options import refuse_beside, words_again
+from mmpt_bench.cli.options import words_again
 from mmpt_bench.cli.progress import stopping
 
 FAILED = 4
@@ -26,7 +26,6 @@ def one_process_a_run(context: click.Context, options: dict[str, Any]) -> int:
     from mmpt_bench import api
     from mmpt_bench.methods.method_catalog import find_methods
 
-    refuse_beside("measure-costs", "recipe", "adapter", "workers")
     asked = [word.strip() for word in options["method"].split(",") if word.strip()]
     words = {entry.name: entry.name if word == "all" else word for word in asked for entry in find_methods(word)}
     planned = api.plan(**{name: value for name, value in options.items() if name not in ("log_to", "workers")})

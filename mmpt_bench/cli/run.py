@@ -145,6 +145,7 @@ def run(
     """
     from mmpt_bench import api
     from mmpt_bench.interop.trackers import check_trackers
+    from mmpt_bench.runs.workers.backends import check_workers
 
     if (own := options.pop("family")) is not None:
         from mmpt_bench.engine.models.families import register_file
@@ -162,6 +163,9 @@ def run(
     if smoke:
         refuse_beside("smoke", "steps", "limit", "recipe")
         options |= {"steps": SMOKE_STEPS, "limit": SMOKE_LIMIT}
+    if measure_costs:
+        refuse_beside("measure-costs", "recipe", "adapter", "workers")
+    check_workers(options["workers"])
     if only_plan:
         del options["log_to"], options["workers"]
         print_plan(api.plan(**options), as_json)

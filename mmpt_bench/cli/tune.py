@@ -82,13 +82,14 @@ def tune(only_plan: bool, accept: bool, rounds: str, grid: str, **options: Any) 
     learning_rates.json, and `run` uses them and says so. Two of these commands on one folder share the work.
     """
     from mmpt_bench import api
+    from mmpt_bench.runs.workers.backends import count_of
 
     if accept:
         click.echo(api.accept_search(options["out"]).text, nl=False)
         return
     asked = options | {"rounds": _numbers("rounds", rounds, int), "grid": _pair(grid)}
     if only_plan:
-        del asked["workers"]
+        count_of(asked.pop("workers"))
         _print_plan(api.plan_tune(**asked))
         return
     choices: list[Choice] = []

@@ -17,6 +17,7 @@ Do = Callable[[Sequence[Plan], Store, Reporter, Callable[[], bool]], Iterator[Re
 """As `execute`."""
 MOST = 512
 """Processes on one machine."""
+ENGINES = ", `ray`, `ray://HOST` or `slurm`"
 
 
 def count_of(workers: int | str, more: str = "") -> int:
@@ -25,6 +26,13 @@ def count_of(workers: int | str, more: str = "") -> int:
     if text.isdecimal() and 1 <= int(text) <= MOST:
         return int(text)
     raise RequestError(f"`--workers {text[:40]}`: a number of processes from 1 to {MOST}{more}.")
+
+
+def check_workers(workers: int | str) -> None:
+    """Raises RequestError for what `--workers` cannot be, neither a number of processes nor an engine."""
+    text = str(workers).strip()
+    if text not in ("ray", "slurm") and not text.startswith("ray://"):
+        count_of(workers, ENGINES)
 
 
 def done_by(workers: int | str, replan: Callable[[Any, Store], Sequence[Plan]], request: Any) -> Do:
@@ -45,7 +53,7 @@ def done_by(workers: int | str, replan: Callable[[Any, Store], Sequence[Plan]], 
         from mmpt_bench.runs.workers.engines import run_on_engine
 
         return functools.partial(run_on_engine, text, asked)
-    n = count_of(workers, ", `ray`, `ray://HOST` or `slurm`")
+    n = count_of(workers, ENGINES)
     if n == 1:
         return execute
     from mmpt_bench.runs.workers.processes import run_in_processes
