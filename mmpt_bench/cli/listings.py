@@ -140,9 +140,13 @@ def _records(out: Path) -> list[Record]:
 
 
 def _runs(out: Path) -> list[Fields]:
+    from mmpt_bench.records.recipe import learnt
+
     rows: dict[str, Fields] = {}
     for record in _records(out):
-        row = rows.setdefault(record.run, {"run": record.run, "seed": record.seed, "suite": record.suite, "tasks": []})
+        first = {"run": record.run, "seed": record.seed, "suite": record.suite}
+        first |= {"learnt": learnt(record.corpus, record.stage)} if record.trainable else {}
+        row = rows.setdefault(record.run, first | {"tasks": []})
         if record.status == "ok":
             row["tasks"].append(record.task)
         else:

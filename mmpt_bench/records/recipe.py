@@ -11,6 +11,14 @@ from mmpt_bench.common.values import FieldError
 from mmpt_bench.records import keys
 from mmpt_bench.records.budget import MOST_SEED, Budget
 
+
+def learnt(corpus: str, stage: Mapping[str, Any]) -> str:
+    """Returns what a run learnt: "vsr train"; of a stream, "replay:0.1, mnist → vsr"; or with what came before."""
+    if "order" in stage:
+        return f"{stage['strategy']}, {' → '.join(stage['order'])}"
+    return f"{corpus} after {stage['steps']:,} steps on {stage['of'][0]}" if "from" in stage else corpus
+
+
 STOPS = "stops at an alarm"
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mmpt_bench.common.errors import RequestError, UntrustedRecord
+from mmpt_bench.records.recipe import learnt
 from mmpt_bench.records.recipe_file import read_recipe, write_recipe
 from mmpt_bench.runs.request import check_same
 from support.synthetic import keep, recipe, record, samples, store_in, task
@@ -113,3 +114,11 @@ def test_a_recipe_with_what_no_key_can_hold_is_refused(value: str, tmp_path: Pat
     assert value in path.read_text()
     with pytest.raises(RequestError, match="no finite number"):
         read_recipe(path)
+
+
+def test_what_a_run_learnt_is_said_in_words() -> None:
+    stage = {"strategy": "replay:0.1", "order": ["mnist", "vsr"], "after": ["lora-1"]}
+    assert learnt("vsr train", {}) == "vsr train"
+    assert learnt("vsr train, 0.1 replayed of mnist train", stage) == "replay:0.1, mnist → vsr"
+    begun = {"from": "lora-1", "of": ["mnist train", 1e-3], "seed": 0, "steps": 1000}
+    assert learnt("vsr train", begun) == "vsr train after 1,000 steps on mnist train"

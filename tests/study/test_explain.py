@@ -1,6 +1,8 @@
 """Averages of scores over questions, runs as seeds of a row, and an explanation from command to files."""
 
 import csv
+import dataclasses
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 import mmpt_bench as mb
 from mmpt_bench.common.errors import RequestError
@@ -18,7 +21,9 @@ from mmpt_bench.records.budget import Budget
 from mmpt_bench.records.recipe import Recipe
 from mmpt_bench.records.store import Store
 from mmpt_bench.study.explanations.explain import _labels, _variants
-from mmpt_bench.study.explanations.scores import averaged, inside, question_scores
+from mmpt_bench.study.explanations.result import ExplainResult, ExplainRow
+from mmpt_bench.study.explanations.scores import Found, averaged, inside, question_scores
+from mmpt_bench.study.explanations.tables import explanation_tables
 from support.command import bench
 
 KEY = ("grad", "pointing")
@@ -73,6 +78,25 @@ def test_questions_about_one_image_are_resampled_together() -> None:
 def test_variants_of_a_method_are_called_by_what_differs() -> None:
     assert _labels([recipe(r=2), recipe("mmpt")]) == ["lora", "mmpt"]
     assert _labels([recipe(r=2, a=1), recipe(r=16, a=1)]) == ["lora (r=2)", "lora (r=16)"]
+
+
+def test_trainings_on_other_data_are_called_by_what_they_learnt() -> None:
+    first = dataclasses.replace(recipe(r=2), corpus="mnist train")
+    stage = {"strategy": "replay:0.1", "order": ["mnist", "vsr"], "after": ["lora-1"]}
+    second = dataclasses.replace(recipe(r=2), corpus="vsr train", stage=stage)
+    longer = dataclasses.replace(first, budget=Budget(steps=7))
+    assert _labels([first, second]) == ["lora [mnist train]", "lora [replay:0.1, mnist → vsr]"]
+    assert _labels([first, longer]) == [f"lora [mnist train, {each.variant_key[:6]}]" for each in (first, longer)]
+
+
+def test_labels_in_brackets_are_printed_as_they_are(tmp_path: Path) -> None:
+    row = {("", "right"): Found(0.5, (0.5, 0.5), 2, 2), ("grad", "pointing"): Found(0.5, (0.5, 0.5), 2, 2, 0.0, (0, 0))}
+    label = "lora [vsr train, e4b918]"
+    rows = tuple(ExplainRow(name, (), (), row, (), ()) for name in ("frozen", label))
+    console = Console(width=80, file=(printed := io.StringIO()))
+    for part in explanation_tables(ExplainResult("n", tmp_path, (), rows, ("grad",))):
+        console.print(part)
+    assert " ".join(printed.getvalue().split()).count(label) == 2
 
 
 def explained(probability: float, **insertion_and_deletion: tuple[list[float], list[float]]) -> Explained:

@@ -18,7 +18,7 @@ from mmpt_bench.evaluation import task_catalog
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.methods.method_catalog import method_of, named_method
 from mmpt_bench.records.keys import earlier_params, option
-from mmpt_bench.records.recipe import Recipe
+from mmpt_bench.records.recipe import Recipe, learnt
 from mmpt_bench.records.store import Store
 from mmpt_bench.runs.stages import load_trained
 from mmpt_bench.sources.corpora import EMBEDDED
@@ -88,7 +88,8 @@ def explain_runs(
         rows.append(
             ExplainRow(label, runs, tuple(by_seed), averaged(scores, images, plain), _prompt_lines(every), tuple(shown))
         )
-    key = content_key([canonical_json([r.runs for r in rows]), [i.image for i in items], maps, request.limit], 8)
+    asked_of = [canonical_json([r.runs for r in rows]), [i.image for i in items], maps, request.limit]
+    key = content_key([*asked_of, *([request.world] if request.world != SHIFTED else [])], 8)
     name = f"{'-'.join(dict.fromkeys(r[0].method for r in variants.values()))}-{key}"
     left_out = [] if request.maps or "ig" in maps else [NO_CAPTUM]
     notes = (*_notes(rows), *left_out)
@@ -170,11 +171,14 @@ def _labels(variants: Sequence[Recipe]) -> list[str]:
         telling = sorted({n for o in others for n, v in o.params.items() if v != one.params.get(n)})
         told = ", ".join(f"{name}={one.params.get(name)}" for name in telling)
         labels.append(f"{one.method} ({told})" if told else one.method)
-    # What is left are trainings on other data, or under another budget.
+    # What is left are trainings on other data, stages of streams, or trainings under another budget.
+    both = [(label, learnt(one.corpus, one.stage)) for label, one in zip(labels, variants, strict=True)]
     return [
-        label if labels.count(label) == 1 else f"{label} [{one.variant_key[:6]}]"
-        for label, one in zip(labels, variants, strict=True)
-    ]
+        label if labels.count(label) == 1
+        else f"{label} [{what}]" if both.count((label, what)) == 1
+        else f"{label} [{what}, {one.variant_key[:6]}]"
+        for (label, what), one in zip(both, variants, strict=True)
+    ]  # fmt: skip
 
 
 def _known_maps(names: Sequence[str]) -> tuple[str, ...]:

@@ -161,7 +161,7 @@ def explanation_tables(result: ExplainResult) -> Iterator[RenderableType]:
             cells = [_short(row, (name, score)) for score in shown]
             table.add_row(name, *cells)
         yield table
-    yield "\n".join(sentences(result))
+    yield "\n".join(rich_text(each, 2000) for each in sentences(result))
 
 
 def _short(row: ExplainRow, key: Key) -> str:
