@@ -64,3 +64,16 @@ def print_leaderboard(made: Leaderboard, form: str, new: Collection[str] = (), b
         files = "scores.csv, leaderboard.csv, leaderboard.md"
         drawn = " and figures/" if made.figures else ""
         click.echo(f"Written: {files}{drawn} in {made.folder}/", err=True)
+        if told := _of_streams(made.folder):
+            click.echo(told, err=True)
+
+
+def _of_streams(folder: Path) -> str:
+    """Returns where the runs stand that no leaderboard shows: those of streams; empty without any."""
+    from mmpt_bench.board.from_records import in_streams
+    from mmpt_bench.records.store import Store
+
+    of = in_streams(Store(folder))
+    names = sorted(set(of.values()))
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"{len(of)} runs stand in the tables of streams: streams/{names[0]}.md{more}." if of else ""

@@ -36,6 +36,15 @@ DATASET = click.option(
 )
 
 
+def not_empty(context: click.Context, parameter: click.Parameter, given: str) -> str:
+    """Refuses an empty value that was written: `--init-from "$RUN"` without RUN would train something else."""
+    from click.core import ParameterSource
+
+    if not given.strip() and context.get_parameter_source(parameter.name or "") is not ParameterSource.DEFAULT:
+        raise RequestError(f"`{parameter.opts[0]}` is empty: give it a value, or leave it out.")
+    return given
+
+
 def _results_folder(_context: click.Context, _parameter: click.Parameter, given: Path | None) -> Path:
     from mmpt_bench.records.store import results_folder
 
@@ -157,6 +166,7 @@ def teacher_options(command: Callable[..., Any]) -> Callable[..., Any]:
     command = click.option(
         "--objective",
         default="",
+        callback=not_empty,
         metavar="PARTS",
         help="What is learnt from the teacher: kd:WEIGHT, temperature:T, divergence:forward|reverse|jsd, and "
         "compute:steps|equal (fewer steps, its passes counted).",
@@ -164,6 +174,7 @@ def teacher_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "--teacher",
         default="",
+        callback=not_empty,
         metavar="METHOD:RUN",
         help="Learn each answer token from a model too: a trained run on this backbone, or backbone:NAME.",
     )(command)
@@ -180,6 +191,7 @@ def monitor_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "--monitor",
         default="",
+        callback=not_empty,
         metavar="TASKS",
         help="Look at 100 questions of these tasks' dev part during training; a drop beyond noise raises an alarm.",
     )(command)

@@ -27,6 +27,7 @@ from mmpt_bench.cli.options import (
     command_on,
     given_beside_experiment,
     monitor_options,
+    not_empty,
     refuse_beside,
     teacher_options,
     verbosity_options,
@@ -69,11 +70,16 @@ if TYPE_CHECKING:
 )
 @click.option("--adapter", metavar="DIR_OR_HUB_ID", help="Evaluate a trained adapter in PEFT's form; train nothing.")
 @click.option(
-    "--init-from", default="", metavar="RUN", help="Begin training with the adapter of a recorded run; its steps count."
+    "--init-from",
+    default="",
+    callback=not_empty,
+    metavar="RUN",
+    help="Begin training with the adapter of a recorded run; its steps count.",
 )
 @click.option(
     "--meta",
     default="",
+    callback=not_empty,
     metavar="reptile[:TASKS]",
     help="Learn an initial value for `--init-from` over the training splits of tasks, in place of `--train-data`.",
 )

@@ -61,7 +61,8 @@ class Strategy:
         if not 0 < value < (1.0 if kind == REPLAY else 1e9):
             what = "a share above 0 and below 1" if kind == REPLAY else "a weight above 0"
             raise RequestError(f"`{text[:60]}`: write {what}, as in `{kind}:{default:g}`.")
-        return cls(kind, value)
+        # As it is written: digits that its name lacks would make two of one.
+        return cls(kind, float(f"{value:g}"))
 
     def __str__(self) -> str:
         """Returns it as it is written, with its number."""

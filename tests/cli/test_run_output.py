@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shlex
 from pathlib import Path
@@ -14,6 +15,7 @@ from mmpt_bench.board.board import Board
 from mmpt_bench.board.contrasts import contrasts
 from mmpt_bench.board.from_records import evidence
 from mmpt_bench.board.writers.terminal import answer, leaderboard_tables
+from mmpt_bench.cli.leaderboard import _of_streams
 from mmpt_bench.cli.log_file import FILE, MOST_BYTES, logged
 from mmpt_bench.cli.main import cli
 from mmpt_bench.cli.options import words_again
@@ -251,3 +253,15 @@ def test_the_log_has_a_line_an_event_is_bounded_and_without_secrets(
     assert files == [FILE, f"{FILE}.1"]
     assert all(path.stat().st_size <= MOST_BYTES for path in tmp_path.iterdir())
     assert logging.getLogger("mmpt_bench").handlers == before
+
+
+def test_a_leaderboard_says_where_the_runs_of_streams_stand(tmp_path: Path) -> None:
+    assert _of_streams(tmp_path) == ""
+    (tmp_path / "streams").mkdir()
+    training = {"label": "lora", "strategy": "sequential", "order": ["mnist", "vsr"], "seed": 0, "runs": ["a", "b"]}
+    stream = {
+        "name": "s", "stream": ["mnist", "vsr"], "tasks": ["mnist", "vsr"], "base": "f", "results": {}, "limit": None,
+        "trainings": [training], "command": "",
+    }  # fmt: skip
+    (tmp_path / "streams" / "s.json").write_text(json.dumps(stream))
+    assert _of_streams(tmp_path) == "2 runs stand in the tables of streams: streams/s.md."

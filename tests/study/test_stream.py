@@ -53,6 +53,7 @@ def board_of(made: StreamResult) -> StreamBoard:
         ("mnist,pope", "sequential", "lora", 1, "`--tasks` leaves out `pope`"),
         ("mnist,vsr", "replya", "lora", 1, "no strategy `replya`. Did you mean `replay`"),
         ("mnist,vsr", "replay:1", "lora", 1, "a share above 0 and below 1"),
+        ("mnist,vsr", "replay:0.01", "lora", 1, "`replay:0.01` replays none of a stage's 12 examples"),
         ("mnist,vsr", "ewc:-1", "lora", 1, "a weight above 0"),
         ("mnist,vsr", "lwf:x", "lora", 1, "a weight above 0"),
         ("mnist,vsr", "joint:2", "lora", 1, "`joint` takes no number"),

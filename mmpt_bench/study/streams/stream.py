@@ -69,6 +69,11 @@ class StreamRequest:
         if not 1 <= n_orders <= math.factorial(len(names)):
             raise RequestError(f"`--orders {n_orders}`: {len(names)} tasks have 1 to {math.factorial(len(names))}.")
         found = tuple(dict.fromkeys(Strategy.of(text) for text in strategies))
+        n = request.budget.steps * request.budget.batch_size
+        if none := next((each for each in found if each.kind == REPLAY and not round(n * (each.number or 0))), None):
+            raise RequestError(
+                f"`{none}` replays none of a stage's {n:,} examples: take a larger share, or more steps."
+            )
         return cls(request, tuple(_orders(tuple(names), n_orders)), found, command)
 
 
