@@ -152,6 +152,9 @@ def test_verdicts_come_from_a_file_and_each_reply_needs_one(made: ProtocolResult
     verdicts.write_text('{"key": "a", "correct": "yes"}\n')
     with pytest.raises(RequestError, match="is no verdict"):
         mb.protocol("mrt", "frozen", judge=verdicts, **options)
+    verdicts.write_text("".join(json.dumps({"key": "a", "correct": right}) + "\n" for right in (True, False)))
+    with pytest.raises(RequestError, match=r"Line 2 of `verdicts\.jsonl` contradicts an earlier verdict on `a`"):
+        mb.protocol("mrt", "frozen", judge=verdicts, **options)
 
 
 def test_a_local_model_judges_what_is_not_the_target_and_its_verdicts_are_kept(
@@ -226,6 +229,9 @@ def test_a_reply_depends_on_its_seed_and_item_alone() -> None:
     [
         ({"name": "m2p"}, "no protocol `m2p`. Did you mean `m2pt`"),
         ({"tasks": "mnits"}, "no file of items `mnits`"),
+        ({"tasks": " , "}, "name files of items, each once, or `all`"),
+        ({"tasks": "mnist,mnist"}, "name files of items, each once, or `all`"),
+        ({"tasks": "mnist,text_vqa"}, "no items of `text_vqa` without `--items`: leave it out"),
         ({"method": "lora"}, "`lora`, seed 0, is not trained"),
         ({"items": "nowhere"}, "no folder `nowhere`"),
     ],

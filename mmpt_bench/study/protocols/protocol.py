@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
 from mmpt_bench.common.errors import Interrupted, RequestError, unknown_name
-from mmpt_bench.common.files import append_jsonl, write_atomic
+from mmpt_bench.common.files import append_jsonl, read_jsonl, write_atomic
 from mmpt_bench.common.hashing import content_key
 from mmpt_bench.common.locks import LONGEST_WAIT
 from mmpt_bench.data.samples import Prediction, Sample
@@ -85,6 +85,10 @@ def protocol(
     store, report = Store(request.out), reporter or Reporter()
     planned = _trained(request, store)
     files = item_files(None if items is None else Path(items), wanted, request)
+    there = [each.file for each in files]
+    if comma_text(tasks) != "all" and (lacking := [file for file in wanted if file not in there]):
+        where = "without `--items`" if items is None else f"in `{items}`"
+        raise RequestError(f"There are no items of `{lacking[0]}` {where}: leave it out of `--tasks`.")
     answered = [
         each
         for job in planned.jobs
@@ -104,7 +108,9 @@ def protocol(
 
 def _files(tasks: str) -> list[str]:
     """Returns the files of items that are named; RequestError for one that there is not."""
-    wanted = list(FILES) if tasks == "all" else [each.strip() for each in tasks.split(",")]
+    wanted = list(FILES) if tasks == "all" else [each.strip() for each in tasks.split(",") if each.strip()]
+    if not wanted or len(set(wanted)) < len(wanted):
+        raise RequestError(f"`--tasks {tasks[:80]}`: name files of items, each once, or `all`.")
     if unknown := [each for each in wanted if each not in FILES]:
         raise unknown_name("file of items", unknown[0], FILES)
     return wanted
@@ -203,7 +209,7 @@ def _verdicts(
               for item, reply, key in each.with_keys()}  # fmt: skip
     path = Path(judge)
     if path.is_file():
-        known = _read_verdicts(path)
+        known = _known_verdicts(path, json_rows(text_of(path), path)[0])
         if lacking := [key for key in wanted if key not in known]:
             raise RequestError(
                 f"`{path.name}` has no verdict on {len(lacking):,} of {len(wanted):,} replies, first `{lacking[0]}`. "
@@ -214,12 +220,15 @@ def _verdicts(
     return _judged(str(judge), store, wanted, request, stopping)
 
 
-def _read_verdicts(path: Path) -> dict[str, bool]:
-    rows, _ = json_rows(text_of(path), path)
+def _known_verdicts(path: Path, rows: Iterable[tuple[int, Mapping[str, Any]]]) -> dict[str, bool]:
+    """Returns the verdicts of a file's numbered rows; RequestError for one that is none, or contradicts another."""
+    found: dict[str, bool] = {}
     for line, row in rows:
         if not isinstance(row.get("key"), str) or not isinstance(row.get("correct"), bool):
             raise RequestError(f'Line {line} of `{path.name}` is no verdict: {{"key": KEY, "correct": true or false}}.')
-    return {row["key"]: row["correct"] for _, row in rows}
+        if found.setdefault(row["key"], row["correct"]) != row["correct"]:
+            raise RequestError(f"Line {line} of `{path.name}` contradicts an earlier verdict on `{row['key'][:40]}`.")
+    return found
 
 
 def _judged(
@@ -238,7 +247,8 @@ def _judged(
     path = store.path(
         FOLDER, "verdicts", f"{backbone.fingerprint[:16]}-{content_key([JUDGED, request.dtype], 6)}.jsonl"
     )
-    known = _read_verdicts(path) if path.is_file() else {}
+    # A last line that was not finished is left out: its verdict is asked for again.
+    known = _known_verdicts(path, enumerate(read_jsonl(path), start=1))
     asked = {}
     for key, (_, item, reply) in wanted.items():
         if key not in known and reply and not exact_match(reply, item.target):
