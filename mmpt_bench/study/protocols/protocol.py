@@ -85,10 +85,8 @@ def protocol(
     store, report = Store(request.out), reporter or Reporter()
     planned = _trained(request, store)
     files = item_files(None if items is None else Path(items), wanted, request)
-    there = [each.file for each in files]
-    if comma_text(tasks) != "all" and (lacking := [file for file in wanted if file not in there]):
-        where = "without `--items`" if items is None else f"in `{items}`"
-        raise RequestError(f"There are no items of `{lacking[0]}` {where}: leave it out of `--tasks`.")
+    if comma_text(tasks) != "all":
+        _check_there(wanted, files, items)
     answered = [
         each
         for job in planned.jobs
@@ -114,6 +112,14 @@ def _files(tasks: str) -> list[str]:
     if unknown := [each for each in wanted if each not in FILES]:
         raise unknown_name("file of items", unknown[0], FILES)
     return wanted
+
+
+def _check_there(wanted: Sequence[str], files: Sequence[ItemFile], items: str | Path | None) -> None:
+    """Refuses files that are named and have no items (RequestError)."""
+    there = [each.file for each in files]
+    if lacking := [file for file in wanted if file not in there]:
+        where = "without `--items`" if items is None else f"in `{items}`"
+        raise RequestError(f"There are no items of `{lacking[0]}` {where}: leave it out of `--tasks`.")
 
 
 def _trained(request: Request, store: Store) -> Plan:
