@@ -84,9 +84,7 @@ def protocol(
     request = replace(requested(method, "all", (adapter, other_base), None, options)[0], tasks=())
     store, report = Store(request.out), reporter or Reporter()
     planned = _trained(request, store)
-    files = item_files(None if items is None else Path(items), wanted, request)
-    if comma_text(tasks) != "all":
-        _check_there(wanted, files, items)
+    files = _items(items, wanted, request, comma_text(tasks) != "all")
     answered = [
         each
         for job in planned.jobs
@@ -114,12 +112,14 @@ def _files(tasks: str) -> list[str]:
     return wanted
 
 
-def _check_there(wanted: Sequence[str], files: Sequence[ItemFile], items: str | Path | None) -> None:
-    """Refuses files that are named and have no items (RequestError)."""
+def _items(items: str | Path | None, wanted: Sequence[str], request: Request, named: bool) -> list[ItemFile]:
+    """Returns the items of the files that are there; RequestError for one that is `named` and is not."""
+    files = item_files(None if items is None else Path(items), wanted, request)
     there = [each.file for each in files]
-    if lacking := [file for file in wanted if file not in there]:
+    if named and (lacking := [file for file in wanted if file not in there]):
         where = "without `--items`" if items is None else f"in `{items}`"
         raise RequestError(f"There are no items of `{lacking[0]}` {where}: leave it out of `--tasks`.")
+    return files
 
 
 def _trained(request: Request, store: Store) -> Plan:
