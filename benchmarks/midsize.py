@@ -1,4 +1,4 @@
-"""A LLaVA and a SmolVLM of some 45 million parameters with random weights, for timing; no download.
+"""A LLaVA, a SmolVLM and a Qwen2-VL of some 45 million parameters with random weights, for timing; no download.
 
 A CLIP tower (width 320, 12 blocks, 196 patches of 224 pixels) and a Llama (width 384, 15 layers, 8,000 words): the
 tower is about a third of the work of one question. So that replies are as short as those of a trained model,
@@ -82,11 +82,11 @@ def save_llava(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-def save_smolvlm(folder: Path, seed: int = 0) -> Path:
+def save_smolvlm(folder: Path, seed: int = 0, answers: bool = False) -> Path:
     """Writes a SmolVLM: tiles of 256 pixels, 256 patches and 16 tokens each; five of them for an image of 640 x 480.
 
     A SigLIP tower (width 320, 12 blocks) and a Llama (width 384, 15 layers): as in SmolVLM-256M, most of the work is
-    the tower's.
+    the tower's. `answers` makes its replies short.
     """
     import transformers as tf
 
@@ -108,12 +108,53 @@ def save_smolvlm(folder: Path, seed: int = 0) -> Path:
         image_token_id=words.convert_tokens_to_ids("<image>"), scale_factor=4, tie_word_embeddings=False,
     )  # fmt: skip
     model = tf.SmolVLMForConditionalGeneration(config)
+    if answers:
+        _answer_shortly(model, words)
     model.generation_config.pad_token_id, model.generation_config.eos_token_id = 0, 2
     model.save_pretrained(folder)
     images = tf.SmolVLMImageProcessor(size={"longest_edge": 512}, max_image_size={"longest_edge": 256})
     template = TEMPLATE.replace("<image>\n", "<image>")
     processor = pictures_only("SmolVLMProcessor")(images, words, None, image_seq_len=16)
     processor.chat_template = template
+    processor.save_pretrained(folder)
+    return folder
+
+
+def save_qwen2_vl(folder: Path, seed: int = 0) -> Path:
+    """Writes a Qwen2-VL: images of at most 512 patches, 128 tokens, in their own shape; replies are short.
+
+    A tower of packed patches (width 320, 12 blocks) and a Qwen2 (width 384, 15 layers).
+    """
+    import transformers as tf
+
+    from mmpt_bench.engine.models.loading import pictures_only
+
+    torch.manual_seed(seed)
+    marks = ["<begin>", "<end>", "<video>"]
+    words = tokenizer(marks, image_token="<image>", video_token="<video>")
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [8, 12, 12]}
+    begin, end, video = words.convert_tokens_to_ids(marks)
+    config = tf.Qwen2VLConfig(
+        vision_config={
+            "depth": 12, "embed_dim": 320, "hidden_size": 384, "num_heads": 5, "patch_size": 14, "mlp_ratio": 4,
+            "spatial_merge_size": 2, "temporal_patch_size": 2,
+        },
+        text_config={
+            "hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 15, "num_attention_heads": 6,
+            "num_key_value_heads": 6, "vocab_size": VOCABULARY, "max_position_embeddings": 2048, "pad_token_id": 0,
+            "bos_token_id": 1, "eos_token_id": 2, "rope_parameters": rope, "use_sliding_window": False,
+            "tie_word_embeddings": False,
+        },
+        image_token_id=words.convert_tokens_to_ids("<image>"), video_token_id=video, vision_start_token_id=begin,
+        vision_end_token_id=end, tie_word_embeddings=False,
+    )  # fmt: skip
+    model = tf.Qwen2VLForConditionalGeneration(config)
+    _answer_shortly(model, words)
+    model.generation_config.pad_token_id, model.generation_config.eos_token_id = 0, 2
+    model.save_pretrained(folder)
+    images = tf.Qwen2VLImageProcessor(size={"shortest_edge": 3136, "longest_edge": 128 * 28 * 28})
+    processor = pictures_only("Qwen2VLProcessor")(images, words)
+    processor.chat_template = TEMPLATE.replace("<image>\n", "<begin><image><end>")
     processor.save_pretrained(folder)
     return folder
 

@@ -71,6 +71,10 @@ length. In Qwen2.5-VL, blocks that attend within windows get a copy of their pro
 
 In decoders with layers that pass states from token to token (Qwen3.5), prompts stand behind a sequence's padding.
 
+In evaluation, an image is read once for all questions about it, in every family but two: in PaliGemma, whose image
+tokens see the question, only the tower's work is shared, and in Qwen3.5 nothing but the batch. `run` says so, and
+`mmpt-bench check` compares the answers with those of a question at a time.
+
 Not in the table: Mistral 3 and others with a Pixtral tower (their processor needs torchvision; visual prompts are
 refused, since blocks rotate patches by their place), Gemma 3n (needs timm). Refused: Llama 3.2 Vision (Mllama), whose
 decoder looks at the image by cross-attention through a mask of every text; models that encode text and decode it by two
