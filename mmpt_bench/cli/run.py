@@ -150,28 +150,8 @@ def run(
     mmpt-bench run --smoke
     """
     from mmpt_bench import api
-    from mmpt_bench.interop.trackers import check_trackers
-    from mmpt_bench.runs.workers.backends import check_workers
 
-    if (own := options.pop("family")) is not None:
-        from mmpt_bench.engine.models.families import register_file
-
-        register_file(own)
-
-    if (file := options.pop("experiment")) is not None:
-        options |= api.read_experiment(file, **given_beside_experiment(context))
-    check_trackers(options["log_to"], options["offline"])
-    if options["adapter"] is not None and options["recipe"] is None:
-        refuse_beside("adapter", "method", "seeds", "set", "teacher", "objective")
-    if options["recipe"] is not None and options["adapter"] is None:
-        refuse_beside("recipe", "method", "seeds", "set", "backbone", "steps", "batch_size", "dtype")
-        refuse_beside("recipe", "init_from", "meta", "stop_on_alarm", "teacher", "objective")
-    if smoke:
-        refuse_beside("smoke", "steps", "limit", "recipe")
-        options |= {"steps": SMOKE_STEPS, "limit": SMOKE_LIMIT}
-    if measure_costs:
-        refuse_beside("measure-costs", "recipe", "adapter", "workers")
-    check_workers(options["workers"])
+    options = _checked(context, options, smoke, measure_costs)
     if only_plan:
         del options["log_to"], options["workers"]
         print_plan(api.plan(**options), as_json)
@@ -191,6 +171,33 @@ def run(
     if not as_json and verbosity > QUIET:
         for line in _next(context, options):
             click.echo(line, err=True)
+
+
+def _checked(context: click.Context, options: dict[str, Any], smoke: bool, measure_costs: bool) -> dict[str, Any]:
+    """Returns the options with those of an experiment's file; RequestError for what does not go together."""
+    from mmpt_bench import api
+    from mmpt_bench.interop.trackers import check_trackers
+    from mmpt_bench.runs.workers.backends import check_workers
+
+    if (own := options.pop("family")) is not None:
+        from mmpt_bench.engine.models.families import register_file
+
+        register_file(own)
+    if (file := options.pop("experiment")) is not None:
+        options |= api.read_experiment(file, **given_beside_experiment(context))
+    check_trackers(options["log_to"], options["offline"])
+    if options["adapter"] is not None and options["recipe"] is None:
+        refuse_beside("adapter", "method", "seeds", "set", "teacher", "objective")
+    if options["recipe"] is not None and options["adapter"] is None:
+        refuse_beside("recipe", "method", "seeds", "set", "backbone", "steps", "batch_size", "dtype")
+        refuse_beside("recipe", "init_from", "meta", "stop_on_alarm", "teacher", "objective")
+    if smoke:
+        refuse_beside("smoke", "steps", "limit", "recipe")
+        options |= {"steps": SMOKE_STEPS, "limit": SMOKE_LIMIT}
+    if measure_costs:
+        refuse_beside("measure-costs", "recipe", "adapter", "workers")
+    check_workers(options["workers"])
+    return options
 
 
 def _print(results: Results, as_json: bool, quiet: bool) -> None:

@@ -79,6 +79,10 @@ def test_nothing_is_asked_twice_and_an_edited_answer_is_noticed(made: PromptResu
     again = mb.prompts(str(own), "frozen", orders=2, reasoning_tokens=4, out=made.folder)
     assert again.rows == made.rows
     assert kept.read_bytes() == before
+    # Read by another rule, nothing is asked, and the tables are others.
+    otherwise = mb.prompts(str(own), "frozen", orders=2, reasoning_tokens=4, out=made.folder, parse="plain")
+    assert kept.read_bytes() == before
+    assert otherwise.name != made.name == again.name
     kept.write_bytes(before.replace(b'"reply_tokens":', b'"reply_tokens":9', 1))
     try:
         with pytest.raises(UntrustedRecord, match=r"Line 1 of `prompts-plain\.jsonl`"):

@@ -200,7 +200,8 @@ class Shared:
 
     def _prefixes(self, rows: Sequence[Tokens], owners: Sequence[int]) -> list[list[int]]:
         """Returns each image's tokens up to its last and the marks behind, which all prompts about it begin with."""
-        image, found = self.backbone.model.config.image_token_id, {}
+        image = self.backbone.model.config.image_token_id
+        found: dict[int, list[int]] = {}
         added = self.backbone.processor.tokenizer.added_tokens_decoder
         marks = {i for i, token in added.items() if token.special}
         for row, i in zip(rows, owners, strict=True):

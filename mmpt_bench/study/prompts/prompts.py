@@ -17,6 +17,7 @@ from mmpt_bench.data.examples import Exchange
 from mmpt_bench.data.rows import is_generated
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.evaluation.forms import PromptForm
+from mmpt_bench.evaluation.task import OFFICIAL
 from mmpt_bench.records.run_folder import RunFolder, check_sum, summed
 from mmpt_bench.records.store import Store
 from mmpt_bench.runs.events import Reporter
@@ -90,7 +91,8 @@ def prompts(
     said = list(_said(planned, store, asked, report, stopping))
     told = {name: [form.form.ask, form.form.first, *form.form.each.items()] for name, form in asked.items()}
     trained = [job.recipe.train_key for job in planned.jobs]
-    name = f"{item.task.name}-{content_key([item.asked, told, trained, n_orders, reasoning_tokens], 6)}"
+    read = [item.task.rule] if options.get("parse", OFFICIAL) != OFFICIAL else []
+    name = f"{item.task.name}-{content_key([item.asked, told, trained, n_orders, reasoning_tokens, *read], 6)}"
     first = next(iter(asked.values()))
     rows = prompt_rows(item.task, first.by_order[0], said)
     result = PromptResult(name, item.task, item.rows.origin, store.root, rows, failed, command)
