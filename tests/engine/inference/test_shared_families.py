@@ -81,7 +81,8 @@ def test_questions_share_images_of_any_shape(family: str, tmp_path: Path) -> Non
 def test_the_tower_sees_an_image_once(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = of_family(family, tmp_path)
     monkeypatch.setattr(Shared, "check", lambda *args: None)
-    block, seen = backbone.model.get_submodule(backbone.anatomy.vision_layers[0]), []
+    block = backbone.model.get_submodule(backbone.anatomy.vision_layers[0])
+    seen: list[int] = []
 
     def note(module: Any, args: tuple, kwargs: dict) -> None:
         seen.append((args[0] if args else kwargs["hidden_states"])[..., 0].numel())
