@@ -15,8 +15,9 @@ from support.studies import study, study_tasks
 
 RESULTS = ROOT / "results"
 SOURCES = (
-    "records.jsonl", "samples/*.jsonl", "ablations/*.json", "streams/*.json", "streams/routes/*.json", "learning_curves.jsonl", "learning_rates.json",
-    "learning_rate_trials.jsonl", "learning_rate_test_scores.jsonl", "published.csv",
+    "records.jsonl", "samples/*.jsonl", "ablations/*.json", "streams/*.json", "streams/routes/*.json",
+    "learning_curves.jsonl", "learning_rates.json", "learning_rate_trials.jsonl", "learning_rate_test_scores.jsonl",
+    "published.csv",
 )  # fmt: skip
 """What is not made from something else in the folder; `published.csv` is typed from papers."""
 OWN = {"runs", "checkpoints", "tracking", "audit.json", "report.html"}
