@@ -171,7 +171,9 @@ def test_a_local_model_judges_what_is_not_the_target_and_its_verdicts_are_kept(
 
 
 def test_without_the_authors_items_the_table_says_so(tmp_path: Path) -> None:
-    made = mb.protocol("mrt", "frozen", "visual_spatial_reasoning,cifar_100", out=tmp_path, limit=4)
+    made = mb.protocol("mrt", "frozen", "visual_spatial_reasoning", out=tmp_path, limit=4)
+    with pytest.raises(RequestError, match="no items of `cifar_100` without `--items`"):
+        mb.protocol("mrt", "frozen", "visual_spatial_reasoning,cifar_100", out=tmp_path, limit=4)
     assert [each.file for each in made.files] == ["visual_spatial_reasoning"]
     assert "Not the paper's items" in protocol_md(made).decode()
     assert "cifar_100" in made.missing
