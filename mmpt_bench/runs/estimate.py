@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from mmpt_bench.records.budget import Budget
 from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store, published_folder
 from mmpt_bench.runs.plan import Job, Plan
+from mmpt_bench.runs.request import Request
 from mmpt_bench.sources.weights import EMBEDDED, backbone_folder
 from mmpt_bench.stats.differences import detectable_difference
 
@@ -103,24 +104,27 @@ def plan_summary(plans: Sequence[Plan], store: Store) -> PlanSummary:
 
 def _misfits(plans: Sequence[Plan]) -> list[str]:
     """Returns why prompt methods cannot run on a backbone, told by its configuration alone."""
+    found: dict[str, None] = {}
+    for plan in plans:
+        jobs = [job for job in plan.open if isinstance(job.method, PromptMethod)]
+        if plan.request.backbone != EMBEDDED and jobs:
+            found |= dict.fromkeys(_misfits_of(plan.request, jobs))
+    return list(found)
+
+
+def _misfits_of(request: Request, jobs: Sequence[Job]) -> Iterator[str]:
     from mmpt_bench.engine.models.anatomy import find_anatomy
     from mmpt_bench.engine.models.loading import empty_model
     from mmpt_bench.engine.prompts.hooks import check_plan
     from mmpt_bench.engine.prompts.plan import plan_of
 
-    found: dict[str, None] = {}
-    for plan in plans:
-        jobs = [job for job in plan.open if isinstance(job.method, PromptMethod)]
-        if plan.request.backbone == EMBEDDED or not jobs:
-            continue
-        model = empty_model(backbone_folder(plan.request.backbone, plan.request.offline, weights=False))
-        anatomy = find_anatomy(model)
-        for job in jobs:
-            try:
-                check_plan(model, anatomy, plan_of(job.method))
-            except RequestError as error:
-                found[f"{job.recipe.method} cannot run on this backbone. {error}"] = None
-    return list(found)
+    model = empty_model(backbone_folder(request.backbone, request.offline, weights=False))
+    anatomy = find_anatomy(model)
+    for job in jobs:
+        try:
+            check_plan(model, anatomy, plan_of(job.method))
+        except RequestError as error:
+            yield f"{job.recipe.method} cannot run on this backbone. {error}"
 
 
 def estimate(plans: Sequence[Plan], store: Store) -> Cost:
