@@ -162,6 +162,7 @@ def test_batches_in_blocks_are_of_one_task_and_every_task_has_its_turn() -> None
     assert rest == [example.image.key for batch in list(blocks.batches(0, 11, 3))[4:] for example in batch]
 
 
+@pytest.mark.slow
 def test_reptile_runs_and_a_training_begins_from_it(tmp_path: Path) -> None:
     meta = mb.run("lora", "mnist", out=tmp_path, meta="reptile:mnist,vsr", **QUICK)
     (record,) = meta.records

@@ -164,6 +164,7 @@ def test_tables_are_written_for_programs_and_people(made: PromptResult) -> None:
     assert "| frozen | the same |" in prompts_md(made).decode()
 
 
+@pytest.mark.slow
 def test_trained_models_are_asked_with_their_own_adapters(tmp_path: Path) -> None:
     quick: dict[str, Any] = {"steps": 3, "batch_size": 4, "limit": 8, "set": ["lora.r=2", "lora.learning_rate=0.05"]}
     made = mb.prompts("vsr", "frozen,lora", "plain,if-then", orders=2, seeds=[0, 1], out=tmp_path, **quick)

@@ -169,6 +169,7 @@ def test_a_search_that_is_stopped_while_it_scores_goes_on(tmp_path: Path) -> Non
     assert len(tune(tmp_path)) == 1
 
 
+@pytest.mark.slow
 def test_a_variant_of_a_method_has_a_search_of_its_own(tmp_path: Path) -> None:
     (made,) = tune(tmp_path, "lora", set=["lora.r=2"])
     assert made.search.params["r"] == 2

@@ -182,6 +182,7 @@ def test_the_same_stream_again_does_nothing_and_other_strategies_are_added(made:
     ]
 
 
+@pytest.mark.slow
 def test_variants_of_a_method_are_rows_of_their_own(made: StreamResult, tmp_path: Path) -> None:
     other = QUICK | {"set": ["lora.r=4", "lora.learning_rate=1e-3"], "seeds": 1}
     arguments: Any = {"out": tmp_path, "order": "mnist,vsr", "method": "lora", "tasks": "mnist,vsr"}
