@@ -58,7 +58,7 @@ def _maps(board: StreamBoard, rows: Sequence[StreamRow]) -> Drawn:
             panel.text(at, stage, f"{100 * score:.0f}", ha="center", va="center", color=ink, size=7)
             lines.append({"method": row.label, "strategy": row.strategy, "stage": stage + 1, "learnt": order[stage],
                           "task": tasks[at], "score": float(score), "interval_low": float(low),
-                          "interval_high": float(high), "trainings": len(row.trainings)})  # fmt: skip
+                          "interval_high": float(high), "trainings": row.n})  # fmt: skip
         for stage in range(len(order)):
             panel.add_patch(Rectangle((stage - 0.46, stage - 0.44), 0.92, 0.88, fill=False, edgecolor="#D55E00"))
         panel.axvline(len(order) - 0.5, color="white", linewidth=2)
@@ -143,7 +143,7 @@ def _forgetting(board: StreamBoard, rows: Sequence[StreamRow]) -> Drawn:
             axes.barh(place + offset, 100 * found.estimate, height=0.3, color=color)
             axes.plot([low, high], [place + offset] * 2, color="black", linewidth=0.8)
             lines.append({"method": row.label, "strategy": row.strategy, "kind": name, "forgetting": found.estimate,
-                          **style.spanned(found.interval), "trainings": len(row.trainings)})  # fmt: skip
+                          **style.spanned(found.interval), "trainings": row.n})  # fmt: skip
     axes.axvline(0, color="black", linewidth=0.6)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     style.label_rows(axes, labels, True)

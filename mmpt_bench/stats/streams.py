@@ -113,6 +113,23 @@ def at_trainings(resampled: Resampled, trainings: Sequence[int], seed: int = 0) 
     return Resampled(resampled.methods, tuple(trainings), by_seed, drawn, over_seeds(drawn, seed))
 
 
+def over_units(resampled: Resampled, units: Sequence[int], seed: int = 0) -> Resampled:
+    """Returns figures with the trainings of a unit averaged: what consists of the same runs is one replicate.
+
+    Args:
+        resampled: a figure at each training.
+        units: of each training, the unit that it is of.
+        seed: of the draws of units.
+    """
+    if len(set(units)) == len(units):
+        return resampled
+    of = [[k for k, unit in enumerate(units) if unit == each] for each in dict.fromkeys(units)]
+    by_seed = np.stack([resampled.by_seed[:, chosen].mean(axis=1) for chosen in of], axis=1)
+    drawn = np.stack([resampled.pictures_drawn[:, :, chosen].mean(axis=2) for chosen in of], axis=2)
+    seeds = tuple(resampled.seeds[chosen[0]] for chosen in of)
+    return Resampled(resampled.methods, seeds, by_seed, drawn, over_seeds(drawn, seed))
+
+
 def merged(parts: Mapping[str, Resampled]) -> Resampled:
     """Returns figures of several on the same resamples and seeds side by side, each called by its part, too."""
     first = next(iter(parts.values()))

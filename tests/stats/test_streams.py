@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mmpt_bench.stats.resampling import Tally, resample
-from mmpt_bench.stats.streams import ZERO, centred, measure, measured, stream_measures
+from mmpt_bench.stats.resampling import Resampled, Tally, resample
+from mmpt_bench.stats.streams import ZERO, centred, measure, measured, over_units, stream_measures
 from support.simulated import tally_of, values
 
 A = np.array([[0.8, 0.3, 0.2], [0.6, 0.9, 0.4], [0.5, 0.7, 0.8]])
@@ -84,3 +84,20 @@ def test_one_training_has_an_interval_over_images() -> None:
     found = measure(measured(stages, before, [["a", "b"]]), "backward_transfer")
     assert found.interval[1] < 0
     assert found.p < 0.05
+
+
+def test_the_same_runs_in_several_orders_are_one_replicate() -> None:
+    rng = np.random.default_rng(0)
+    by_seed = np.array([[0.4, 0.7], [0.0, 0.0]])
+    drawn = by_seed + rng.normal(0, 0.001, (200, 2, 2))
+    once = Resampled(("a", "0"), (0, 1), by_seed, drawn, drawn.mean(axis=2))
+    thrice = [0, 1, 0, 1, 0, 1]
+    again = Resampled(("a", "0"), tuple(range(6)), by_seed[:, thrice], drawn[:, :, thrice], drawn.mean(axis=2))
+    units = over_units(again, thrice)
+    assert units.seeds == (0, 1)
+    np.testing.assert_allclose(units.by_seed, once.by_seed)
+    assert measure(units, "a", "0").interval == pytest.approx(measure(once, "a", "0").interval)
+    wide, narrow = (np.ptp(measure(each, "a", "0").interval) for each in (units, again))
+    # Student's t with 1 degree of freedom over 2 replicates, and not with 5 over 6.
+    assert wide > 4 * narrow
+    assert over_units(once, [0, 1]) is once

@@ -16,7 +16,7 @@ from mmpt_bench.records.streams import Stream, Training, read_all
 from mmpt_bench.runs.stages import NEW, Strategy
 from mmpt_bench.stats.differences import Difference
 from mmpt_bench.stats.resampling import Resampled, Runs, Tally, resample
-from mmpt_bench.stats.streams import MEASURES, centred, measure, measured, merged
+from mmpt_bench.stats.streams import MEASURES, centred, measure, measured, merged, over_units
 from mmpt_bench.study.streams.routes import Routes, read_routes
 
 RESAMPLES = 1000
@@ -44,6 +44,17 @@ class StreamRow:
     between: np.ndarray
     """95 % interval of each, (stages, tasks, 2): percentiles over trainings and images."""
     resampled: Resampled
+    """The measures at each training."""
+
+    @property
+    def units(self) -> tuple[int, ...]:
+        """Returns of each training which replicate it is."""
+        return units_of(self.trainings)
+
+    @property
+    def n(self) -> int:
+        """Returns how many trainings there are of which no two consist of the same runs."""
+        return len(set(self.units))
 
     @property
     def method(self) -> str:
@@ -146,9 +157,11 @@ def _row(
     if "score" not in by_answers:
         return None
     resampled, stages = by_answers["score"]
-    measures = {name: measure(resampled, name) for name in resampled.methods if name in MEASURES}
+    units = units_of(in_order)
+    own = over_units(resampled, units)
+    measures = {name: measure(own, name) for name in resampled.methods if name in MEASURES}
     if "forgetting" in measures and {"strict", "constrained"} <= set(by_answers):
-        both = merged({answers: by_answers[answers][0] for answers in ("strict", "constrained")})
+        both = over_units(merged({name: by_answers[name][0] for name in ("strict", "constrained")}), units)
         measures[ESSENTIAL] = measure(both, "constrained forgetting")
         measures[SUPERFICIAL] = measure(both, "strict forgetting", "constrained forgetting")
     matrix = np.mean(
@@ -159,6 +172,12 @@ def _row(
     draws = np.stack([stages[name].draws for name in columns], axis=-1)
     between = np.moveaxis(np.quantile(draws, [0.025, 0.975], axis=0), 0, -1)
     return StreamRow(*key, tuple(in_order), measures, columns, matrix, between, resampled)
+
+
+def units_of(trainings: Sequence[Training]) -> tuple[int, ...]:
+    """Returns of each training which replicate it is: in other orders, new adapters are the same runs, and one."""
+    runs: dict[frozenset[str], int] = {}
+    return tuple(runs.setdefault(frozenset(one.runs), len(runs)) for one in trainings)
 
 
 def _others(tasks: Mapping[str, Task], order: Sequence[str]) -> list[str]:

@@ -15,7 +15,7 @@ from mmpt_bench.records.store import Store
 from mmpt_bench.records.streams import read_all
 from mmpt_bench.stats.claims import SEEDS_TO_CLAIM, SIGNIFICANT, better
 from mmpt_bench.stats.differences import Difference, holm
-from mmpt_bench.stats.streams import MEASURES, at_trainings, measure, merged
+from mmpt_bench.stats.streams import MEASURES, at_trainings, measure, merged, over_units
 from mmpt_bench.study.streams.board import ROUTED, StreamRow, stream_boards
 from mmpt_bench.study.streams.tables import TITLES, told
 
@@ -104,14 +104,23 @@ def compared(rows: Sequence[StreamRow]) -> StreamComparison:
         if not shared:
             raise RequestError(f"{one.name} and {other.name} have no training at the same seed and order in common.")
         both = merged({name: at_trainings(row.resampled, shared) for name, row in (("a", one), ("b", other))})
+        # Of the row in which fewer trainings are others.
+        units = min((_units(row, shared) for row in (one, other)), key=lambda found: len(set(found)))
+        both = over_units(both, units)
         found += [
-            (one.name, other.name, name, len(shared), measure(both, f"a {name}", f"b {name}"))
+            (one.name, other.name, name, len(set(units)), measure(both, f"a {name}", f"b {name}"))
             for name in MEASURES
             if name in one.measures and name in other.measures
         ]
     adjusted = holm([difference.p for *_, difference in found])
     contrasts = tuple(_contrast(*each, p) for each, p in zip(found, adjusted, strict=True))
     return StreamComparison(tuple(row.name for row in rows), contrasts, _sentence(contrasts))
+
+
+def _units(row: StreamRow, trainings: Sequence[int]) -> list[int]:
+    """Returns what trainings, by their numbers, are replicates of."""
+    of = dict(zip(row.resampled.seeds, row.units, strict=True))
+    return [of[k] for k in trainings]
 
 
 def _contrast(first: str, second: str, name: str, trainings: int, difference: Difference, p: float) -> Contrast:

@@ -98,7 +98,7 @@ def _measure_lines(rows: Sequence[StreamRow]) -> list[dict[str, Any]]:
             lines.append(
                 {"method": row.label, "strategy": row.strategy, "measure": name, "value": found.estimate,
                  "ci_low": found.interval[0], "ci_high": found.interval[1], "p": found.p,
-                 "trainings": len(row.trainings), "seeds": len({one.seed for one in row.trainings}),
+                 "trainings": row.n, "seeds": len({one.seed for one in row.trainings}),
                  "orders": len({tuple(one.order) for one in row.trainings})}
             )  # fmt: skip
     return lines
@@ -118,7 +118,7 @@ def _matrix_lines(board: StreamBoard) -> list[dict[str, Any]]:
                 lines.append(
                     {"method": row.label, "strategy": row.strategy, "stage": stage + 1, "learnt": learnt, "task": task,
                      "score": float(score), "ci_low": float(low), "ci_high": float(high),
-                     "trainings": len(row.trainings)}
+                     "trainings": row.n}
                 )  # fmt: skip
     return lines
 
@@ -151,7 +151,7 @@ def measures_table(board: StreamBoard) -> tuple[list[str], list[list[str]]]:
     lines = []
     for row in board.rows:
         cells = [told(row.measures.get(name)) for name in (*MEASURES, ESSENTIAL, SUPERFICIAL)]
-        lines.append([row.label, row.strategy, str(len(row.trainings)), *(f"{a} ({b})" if b else a for a, b in cells)])
+        lines.append([row.label, row.strategy, str(row.n), *(f"{a} ({b})" if b else a for a, b in cells)])
     return header, lines
 
 
@@ -206,11 +206,11 @@ def stream_tables(board: StreamBoard) -> list[RenderableType]:
             table.add_column(TITLES[name].replace("\n", " "), justify="right", no_wrap=True)
         for row in board.rows:
             cells = ["\n".join(told(row.measures.get(name))).strip() for name in shown]
-            n = len(row.trainings)
+            n = row.n
             trained = f"{n} training{'s' if n > 1 else ''}"
             table.add_row("\n".join(map(rich_text, (row.label, row.strategy, trained))), *cells)
         made += [table] if shown else []
         heading = "Changes over the stream, in percentage points"
-    if any(len(row.trainings) < SEEDS_TO_CLAIM for row in board.rows):
+    if any(row.n < SEEDS_TO_CLAIM for row in board.rows):
         made.append(f"Exploratory: with fewer than {SEEDS_TO_CLAIM} trainings no difference is significant.")
     return made
