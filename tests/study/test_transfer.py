@@ -66,6 +66,17 @@ def test_a_score_that_is_not_reached_has_no_steps(tmp_path: Path) -> None:
     assert own.reached == 40
     assert other.reached == other.reached_interval[0] == float("inf")
     assert other.last_difference == -1
+    # One seed: nothing is claimed.
+    assert other.p is None
+
+
+def test_six_seeds_have_a_p(tmp_path: Path) -> None:
+    store, runs = Store(tmp_path), [f"{name}-{seed}" for name in ("own", "mnist") for seed in range(6)]
+    for run in runs:
+        keep(store, run, ["0" * 40, "1" * 40, "1" * 40] if "mnist" in run else ["0" * 40] * 4 + ["1" * 20 + "0" * 20])
+    plan = TransferPlan("vsr", (), (Line("lora", OWN, tuple(runs[:6])), Line("lora", "mnist", tuple(runs[6:]))))
+    _, other = transfer_rows(asked(tmp_path, seeds="0-5"), plan, store)
+    assert other.last_difference == 0.5
     assert other.p is not None
     assert other.p < 0.01
 

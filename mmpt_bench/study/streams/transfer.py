@@ -26,6 +26,7 @@ from mmpt_bench.runs.plan import Plan, plan
 from mmpt_bench.runs.request import Request
 from mmpt_bench.runs.stages import REPTILE, begins_with
 from mmpt_bench.sources.corpora import load_corpus
+from mmpt_bench.stats.claims import SEEDS_TO_CLAIM
 from mmpt_bench.stats.differences import holm
 from mmpt_bench.stats.intervals import Interval, percentile, percentile_p
 
@@ -162,7 +163,7 @@ class TransferRow:
     """Of the last look from that of the method's own beginning; None for that itself."""
     last_interval: Interval | None
     p: float | None
-    """Of that difference, corrected by Holm over all beginnings of all methods."""
+    """Of that difference, corrected by Holm over all beginnings of all methods; None with fewer than 6 seeds."""
 
 
 def run_transfer(
@@ -184,6 +185,7 @@ def transfer_rows(asked: TransferRequest, planned: TransferPlan, store: Store) -
         RequestError: a run was trained without the looks, before a transfer asked for them.
     """
     every, total, rows = asked.request.every, asked.request.budget.steps, []
+    claims = len(asked.request.seeds) >= SEEDS_TO_CLAIM
     for method in dict.fromkeys(line.method for line in planned.lines):
         lines = [line for line in planned.lines if line.method == method]
         right = [_looks(store, line, asked, 0 if line.init == OWN else asked.before) for line in lines]
@@ -202,7 +204,7 @@ def transfer_rows(asked: TransferRequest, planned: TransferPlan, store: Store) -
                 TransferRow(
                     method, line.init, tuple(map(int, steps[number])), own, band,
                     _reached(own, steps[number], level), _ordered(reached), float(own[-1] - level) if other else None,
-                    percentile(apart) if other else None, percentile_p(apart) if other else None,
+                    percentile(apart) if other else None, percentile_p(apart) if other and claims else None,
                 )
             )  # fmt: skip
     compared = [row for row in rows if row.p is not None]

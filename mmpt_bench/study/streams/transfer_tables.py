@@ -29,7 +29,7 @@ NOTE = (
     "Scores are of questions of the target's dev part. **Steps to the score**: in total, those on other tasks counted, "
     "until the mean score is that with which the method's own initial values end; a hyphen where that is not reached. "
     "**Last**: score after all steps, and its difference from beginning with the method's own values. Intervals: 95 %, "
-    "over seeds and questions; p corrected by Holm. With fewer than 6 seeds, exploratory."
+    "over seeds and questions; p corrected by Holm, and none with fewer than 6 seeds."
 )
 
 
@@ -73,10 +73,10 @@ def _texts(rows: Sequence[TransferRow]) -> tuple[list[str], list[list[str]]]:
     lines = []
     for row in rows:
         difference, p = "", ""
-        if row.last_difference is not None and row.last_interval is not None and row.p is not None:
+        if row.last_difference is not None and row.last_interval is not None:
             low, high = (100 * value for value in row.last_interval)
             difference = f"{100 * row.last_difference:+.1f} ({low:.1f} to {high:.1f})"
-            p = "< .001" if row.p < 0.001 else f"{row.p:.3f}"
+            p = "" if row.p is None else "< .001" if row.p < 0.001 else f"{row.p:.3f}"
         low, high = row.reached_interval
         lines.append([
             row.method, "its own values" if row.init == OWN else row.init,
