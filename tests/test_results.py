@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from mmpt_bench import api
+from mmpt_bench.board.writers.terminal import leaderboard_tables
 from mmpt_bench.evaluation import task_catalog
 from support.command import bench
 from support.paths import ROOT
@@ -84,3 +87,13 @@ def test_the_published_leaderboard_is_printed_anywhere_and_nothing_is_written(tm
     said = bench("leaderboard", "--published", "--format", "csv", cwd=tmp_path)
     assert said.stdout.encode() == (RESULTS / "leaderboard.csv").read_bytes()
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_the_published_leaderboard_names_its_methods_and_cuts_nothing_at_any_width(width: int) -> None:
+    console = Console(width=width, file=io.StringIO(), record=True)
+    for part in leaderboard_tables(api.load_results(published=True).boards[:1], width=width)[:2]:
+        console.print(part)
+    table = console.export_text()
+    for whole in ("Method", "Overall", "Seeds", "77.9–82.1", "15.4 to 21.7", "projector", "prefix", "frozen"):
+        assert whole in table, whole

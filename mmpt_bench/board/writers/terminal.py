@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 WIDTH, OF_METHOD, OF_TASK, OF_CHANGE = 80, 20, 12, 15
 """Columns of a terminal, and those that a method's name, a score and a difference take of them."""
-WIDE = 100
-"""So many columns have room for the worst seed and the share that is trained."""
+WIDE, WIDEST = 100, 120
+"""So many columns have room for the worst seed and the share that is trained; and for forgetting too."""
 FLAGS = {
     "exploratory": f"exploratory: fewer than {SEEDS_TO_CLAIM} seeds",
     "lr not searched": "learning rate not searched",
@@ -151,7 +151,8 @@ def _ranks(board: Board, new: Collection[str], width: int) -> Table:
 
     def forgetting(row: Row) -> str:
         told = numbers.forgetting(row, board)
-        return rich_text(told.replace(" (", "\n(").replace(", most on ", "\n"))
+        parts = told.replace(" (", "\n(").replace(", most on ", "\n").splitlines()
+        return "\n".join(map(rich_text, parts))
 
     worst = width >= WIDE and any(len(row.seeds) > 1 for row in board.rows)
     shown: dict[str, Callable[[Row], str]] = {
@@ -160,7 +161,7 @@ def _ranks(board: Board, new: Collection[str], width: int) -> Table:
         "Overall": lambda row: _two(numbers.percent(row.overall), numbers.percents(row.overall_interval)),
         **({"vs. base": change} if changes else {}),
         **({"Worst seed": lambda row: numbers.percent(row.worst)} if worst else {}),
-        **({"Forgetting": forgetting} if width >= WIDE and changes else {}),
+        **({"Forgetting": forgetting} if width >= WIDEST and changes else {}),
         **({"Trained": numbers.share} if width >= WIDE else {}),
         "Cost": numbers.cost,
         "Seeds": numbers.seeds,
