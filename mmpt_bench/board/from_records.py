@@ -200,9 +200,9 @@ def _departures(record: Record) -> dict[str, object]:
     stage = record.stage
     found: dict[str, object] = {"objective": _learnt(record.objective)} if record.objective else {}
     if "from" in stage:
-        corpus, rate = stage["of"]
+        corpus, rate, batch_size = stage["of"]
         its = "" if stage["seed"] == record.seed else f" (seed {stage['seed']})"
-        found["after"] = f"{stage['steps']} steps on {corpus}{its} at {rate:g}"
+        found["after"] = f"{stage['steps']} steps of {batch_size} on {corpus}{its} at {rate:g}"
     if "meta" in stage:
         found["Reptile"] = " ".join(stage["meta"])
     return found | stops_at(stage)

@@ -49,9 +49,10 @@ class Recipe:
     """How the training departs from the usual one, which begins from the method's own initial values.
 
     Of a stream: "strategy"; "order", the tasks up to this one; "after", the runs of the stages before it. "from":
-    the run whose adapter it begins with; "of", "seed" and "steps": its training data and learning rate, its seed, and
-    for how many steps it was trained. "meta": tasks over whose training splits Reptile learns an initial value. "stop"
-    and "every": tasks that are looked at, an alarm on which ends the training, and steps between two looks."""
+    the run whose adapter it begins with; "of", "variant", "seed" and "steps": its training data, learning rate and
+    batch size, all of its recipe but the seed, its seed, and for how many steps it was trained. "meta": tasks over
+    whose training splits Reptile learns an initial value. "stop" and "every": tasks that are looked at, an alarm on
+    which ends the training, and steps between two looks."""
     objective: dict[str, Any] = dataclasses.field(default_factory=dict)
     """What is learnt from a teacher, as `runs/objectives.Distillation`; empty for a training on answers alone."""
 

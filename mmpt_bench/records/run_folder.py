@@ -42,8 +42,8 @@ ADAPTER, TENSORS, COSTS, LOG, RECORDS = (
     "train.jsonl",
     "records.jsonl",
 )
-
-
+BEST = "best"
+"""While it trains: the adapter that an alarm goes back to."""
 SUM = "content_sha256"
 """Field of a line that holds the beginning of the SHA-256 of its other fields."""
 
@@ -120,7 +120,8 @@ class RunFolder:
 
     def drop_checkpoint(self) -> None:
         """Removes what only an unfinished training needs."""
-        shutil.rmtree(self.checkpoint, ignore_errors=True)
+        for path in (self.checkpoint, self.path(BEST)):
+            shutil.rmtree(path, ignore_errors=True)
 
     def start_log(self, steps: Sequence[Mapping[str, Any]]) -> None:
         """Makes train.jsonl the steps that a checkpoint holds: later ones come again, and none of these may be lost."""

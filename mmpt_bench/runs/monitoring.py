@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from mmpt_bench.common.errors import UntrustedRecord
 from mmpt_bench.common.files import append_jsonl, jsonl, read_jsonl, write_atomic
 from mmpt_bench.data.samples import Sample
-from mmpt_bench.records.run_folder import RunFolder
+from mmpt_bench.records.run_folder import BEST, RunFolder
 from mmpt_bench.sources.prepared import PreparedTask
 from mmpt_bench.stats.differences import drop_p
 
@@ -31,8 +31,6 @@ LOOK = {"step": int, "task": str, "score": float, "before": float, "alarm": bool
 """What a line holds, beside the number and the letters of right answers."""
 MOST = 100
 """Questions of a task that are asked at each look, each about another image."""
-BEST = "best"
-"""In a run's folder, while it trains: the adapter that an alarm goes back to."""
 
 
 def probe_of(tasks: Mapping[str, PreparedTask]) -> dict[str, tuple[Any, list[Sample]]]:
@@ -158,7 +156,6 @@ class Monitor:
 
             self._stops.load(read_adapter(self._folder.path(BEST)))
             self.alarms.append(f"training stopped at step {step}; the adapter is that of step {self._best(step)}")
-        shutil.rmtree(self._folder.path(BEST), ignore_errors=True)
 
     def _keep(self, step: int, name: str, right: list[bool]) -> None:
         is_first = name not in self._before

@@ -132,8 +132,9 @@ def begun_from(store: Store, name: str, method: Any) -> dict[str, Any]:
 
 def begins_with(recipe: Recipe, steps: int) -> dict[str, Any]:
     """Returns a recipe's `stage` for a training that begins with the adapter of another recipe, trained for `steps`."""
-    of = [recipe.corpus, recipe.params[RATE]]
-    return {"from": recipe.run_name, "of": of, "seed": recipe.seed, "steps": steps}
+    of = [recipe.corpus, recipe.params[RATE], recipe.budget.batch_size]
+    whose = {"variant": recipe.variant_key, "seed": recipe.seed}
+    return {"from": recipe.run_name, "of": of, **whose, "steps": steps}
 
 
 def _steps_up_to(store: Store, recipe: Recipe) -> int:

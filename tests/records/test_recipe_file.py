@@ -120,5 +120,5 @@ def test_what_a_run_learnt_is_said_in_words() -> None:
     stage = {"strategy": "replay:0.1", "order": ["mnist", "vsr"], "after": ["lora-1"]}
     assert learnt("vsr train", {}) == "vsr train"
     assert learnt("vsr train, 0.1 replayed of mnist train", stage) == "replay:0.1, mnist → vsr"
-    begun = {"from": "lora-1", "of": ["mnist train", 1e-3], "seed": 0, "steps": 1000}
+    begun = {"from": "lora-1", "of": ["mnist train", 1e-3, 16], "seed": 0, "steps": 1000}
     assert learnt("vsr train", begun) == "vsr train after 1,000 steps on mnist train"

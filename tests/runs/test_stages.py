@@ -15,6 +15,7 @@ from mmpt_bench.common.errors import Interrupted, RequestError, UntrustedRecord
 from mmpt_bench.data.examples import Corpus, in_blocks
 from mmpt_bench.engine.adapters.saved import read_adapter
 from mmpt_bench.records.keys import of_departures
+from mmpt_bench.records.run_folder import BEST, RunFolder
 from mmpt_bench.runs import monitoring
 from mmpt_bench.runs.monitoring import Monitor
 from mmpt_bench.runs.stages import FISHER, INNER_STEPS, SHA256, Reptile, _digest, _kept_fisher
@@ -71,17 +72,18 @@ def test_its_steps_and_those_before_are_one_budget_and_one_board(begun: tuple[Pa
     (board,) = (each for each in made.boards if each.track == track)
     assert sorted(row.label for row in board.rows) == [
         "frozen",
-        "lora (after=3 steps on mnist train at 0.001, learning_rate=0.001, r=2)",
+        "lora (after=3 steps of 4 on mnist train at 0.001, learning_rate=0.001, r=2)",
     ]
 
 
 def test_seeds_that_begin_from_runs_of_their_own_seed_are_one_variant() -> None:
-    def stage(run: str, seed: int) -> dict[str, Any]:
-        return {"from": run, "of": ["mnist train", 1e-3], "seed": seed, "steps": 3}
+    def stage(run: str, seed: int, of: str = "v") -> dict[str, Any]:
+        return {"from": run, "of": ["mnist train", 1e-3, 16], "variant": of, "seed": seed, "steps": 3}
 
     assert of_departures(stage("a", 0), 0) == of_departures(stage("b", 1), 1)
     assert of_departures(stage("a", 0), 1) != of_departures(stage("b", 1), 1)
     assert of_departures(stage("a", 0), 1) == of_departures(stage("a", 0), 2)
+    assert of_departures(stage("a", 0), 0) != of_departures(stage("a", 0, "trained otherwise"), 0)
     assert of_departures({}, 0) == []
 
 
@@ -169,8 +171,8 @@ def test_reptile_runs_and_a_training_begins_from_it(tmp_path: Path) -> None:
     assert record.corpus == f"{INNER_STEPS} steps each of mnist train, vsr train"
     made = mb.run("lora", "mnist", out=tmp_path, train_data="task:mnist", init_from=record.run, **QUICK)
     (after,) = [each for each in made.records if each.run != record.run]
-    of = [record.corpus, 1e-3]
-    assert after.stage == {"from": record.run, "of": of, "seed": 0, "steps": 3}
+    (one,) = {each.variant_key for each in meta.records}
+    assert after.stage == {"from": record.run, "of": [record.corpus, 1e-3, 4], "variant": one, "seed": 0, "steps": 3}
 
 
 def test_an_alarm_ends_the_training_and_puts_the_best_values_back(
@@ -203,7 +205,7 @@ def test_an_alarm_ends_the_training_and_puts_the_best_values_back(
     assert record.notes.endswith(f"training stopped at step 4; the adapter is that of step {best}")
     saved = read_adapter(folder / "adapter")
     assert all(torch.equal(saved[name], states[best][name]) for name in saved)
-    assert not (folder / monitoring.BEST).exists()
+    assert not (folder / BEST).exists()
     plain = mb.run("lora", "mnist", out=tmp_path, **(options | {"stop_on_alarm": False}))
     assert {each.run for each in plain.made}.isdisjoint({record.run})
 
@@ -227,6 +229,15 @@ def test_an_interrupted_training_that_stops_at_an_alarm_has_the_same_bytes(
     calls = iter(range(100))
     with pytest.raises(Interrupted):
         mb.run("lora", "mnist", out=tmp_path / "cut", stopping=lambda: next(calls) >= 1, **options)
+    saved = RunFolder.finish_training
+
+    def killed(folder: RunFolder, *args: Any) -> None:
+        monkeypatch.setattr(RunFolder, "finish_training", saved)
+        raise Interrupted("between the end of the training and its saved adapter")
+
+    monkeypatch.setattr(RunFolder, "finish_training", killed)
+    with pytest.raises(Interrupted):
+        mb.run("lora", "mnist", out=tmp_path / "cut", **options)
     cut = mb.run("lora", "mnist", out=tmp_path / "cut", **options).records[0]
     assert cut.notes == whole.notes
     assert adapter_of(tmp_path / "whole", whole.run) == adapter_of(tmp_path / "cut", cut.run)

@@ -7,6 +7,7 @@ import dataclasses
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,13 +17,13 @@ import mmpt_bench as mb
 from mmpt_bench.board.from_records import boards
 from mmpt_bench.common.errors import Interrupted, RequestError, UntrustedRecord
 from mmpt_bench.evaluation import task_catalog
-from mmpt_bench.records.keys import train_key
+from mmpt_bench.records.keys import RATE, train_key
 from mmpt_bench.records.recipe_file import read_recipe
 from mmpt_bench.records.store import Store
-from mmpt_bench.records.streams import read_all
+from mmpt_bench.records.streams import Training, read_all
 from mmpt_bench.runs.options import make_request
 from mmpt_bench.runs.stages import Strategy
-from mmpt_bench.study.streams.board import StreamBoard
+from mmpt_bench.study.streams.board import StreamBoard, _labels
 from mmpt_bench.study.streams.routes import read_routes
 from mmpt_bench.study.streams.stream import StreamRequest
 from mmpt_bench.study.streams.tables import MEASURE_COLUMNS, StreamResult, stream_md, stream_tables
@@ -74,6 +75,19 @@ def test_a_task_without_a_training_split_is_named(tmp_path: Path) -> None:
     (tmp_path / "vsr" / "test.jsonl").write_text("{}\n")
     with pytest.raises(RequestError, match="`vsr` cannot be learnt"):
         mb.stream("vsr,mnist", "lora", out=tmp_path / "out", data=tmp_path, tasks="vsr,mnist", steps=2)
+
+
+def test_trainings_of_two_learning_rates_are_two_rows() -> None:
+    """As after a search between two commands; a training without a record is called as before."""
+
+    def labels(label: str, **rates: float) -> dict[str, str]:
+        trainings = [Training(label, "sequential", ("a", "b"), 0, (f"{run}-1", run)) for run in (*rates, "undone")]
+        records: Any = {(run, "a"): SimpleNamespace(record=SimpleNamespace(params={RATE: rates[run]})) for run in rates}
+        return _labels(trainings, records)
+
+    assert labels("lora", r=1e-3, s=1e-3) == {"r": "lora", "s": "lora", "undone": "lora"}
+    assert labels("lora", r=1e-3, s=3e-4)["s"] == "lora (learning_rate=0.0003)"
+    assert labels("lora (r=2)", r=1e-3, s=3e-4)["r"] == "lora (r=2, learning_rate=0.001)"
 
 
 def test_strategies_are_written_with_their_numbers() -> None:

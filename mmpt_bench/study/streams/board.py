@@ -10,6 +10,7 @@ import numpy as np
 from mmpt_bench.board.rescoring import Rescored, Samples, answers_of, check_track, edition, rescored
 from mmpt_bench.common.errors import UntrustedRecord
 from mmpt_bench.evaluation.task import Task
+from mmpt_bench.records.keys import RATE
 from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store
 from mmpt_bench.records.streams import Stream, Training, read_all
@@ -106,10 +107,11 @@ def _board(store: Store, stream: Stream, tasks: Mapping[str, Task], records: Seq
     names = [name for name in stream.tasks if name in tasks and (stream.base, name) in found]
     groups: dict[tuple[str, str], list[Training]] = {}
     missing = []
+    labels = _labels(stream.trainings, found)
     numbers: dict[tuple[tuple[str, ...], int], int] = {}
     for training in stream.trainings:
         if all((run, name) in found for run in training.runs for name in names) and set(training.order) <= set(names):
-            groups.setdefault((training.label, training.strategy), []).append(training)
+            groups.setdefault((labels[training.runs[-1]], training.strategy), []).append(training)
             numbers.setdefault((tuple(training.order), training.seed), len(numbers))
         else:
             missing.append(f"{training.label} {training.strategy}, seed {training.seed}, {' → '.join(training.order)}")
@@ -129,6 +131,22 @@ def _board(store: Store, stream: Stream, tasks: Mapping[str, Task], records: Seq
     newest = max((each.record.time for each in found.values()), default="")
     dated = f"newest record {newest[:10]}" if newest else "no date recorded"
     return StreamBoard(stream, tuple(rows), tuple(missing), routed, dated, suite)
+
+
+def _labels(trainings: Sequence[Training], found: Mapping[tuple[str, str], Rescored]) -> dict[str, str]:
+    """Returns what the row of each training is called, by its last run: with the learning rate where those of one
+    method have several, as after a search between two commands."""
+    params = {run: each.record.params for (run, _), each in found.items()}
+    rates: dict[str, dict[str, float | None]] = {}
+    for one in trainings:
+        rates.setdefault(one.label, {})[one.runs[-1]] = params.get(one.runs[-1], {}).get(RATE)
+    labels = {}
+    for label, of in rates.items():
+        several = len(set(of.values()) - {None}) > 1
+        stem, opening = label.removesuffix(")"), ", " if label.endswith(")") else " ("
+        for run, rate in of.items():
+            labels[run] = f"{stem}{opening}{RATE}={rate})" if several and rate is not None else label
+    return labels
 
 
 def _row(
