@@ -25,6 +25,7 @@ from mmpt_bench.engine.models.anatomy import Anatomy
 from mmpt_bench.engine.models.backbone import Backbone
 from mmpt_bench.engine.models.kv_cache import cache_in, tokens_in
 from mmpt_bench.engine.prompts.bank import PromptBank, hidden_in, with_hidden
+from mmpt_bench.engine.prompts.masks import PromptRows
 from mmpt_bench.engine.prompts.plan import GeneratorPlan, PromptPlan
 
 _PROBES = ("yes", "no", "a red circle", "?", ".", "is it 1", "what colour")
@@ -93,29 +94,26 @@ class ConditionedBank(PromptBank):
         kwargs = dict(kwargs)
         condition, embeds = kwargs.pop("prompt_condition", None), kwargs["inputs_embeds"]
         args, kwargs = super().enter_decoder(module, args, kwargs)
-        if kwargs.get("prompt_rows") is None:
+        rows: PromptRows | None = kwargs.get("prompt_rows")
+        if rows is None:
             return args, kwargs
         image, question = condition
         parts = {"image": image, "question": question}
         chosen = [part for name, part in parts.items() if self.made.features in (name, "both")]
         code = self.code("text", torch.cat([mean_of(embeds, part) for part in chosen], dim=-1))
-        kwargs["inputs_embeds"] = self._shifted(0, kwargs["inputs_embeds"], code)
+        kwargs["inputs_embeds"] = rows.added(kwargs["inputs_embeds"], self.shift("text", 0, code))
         return args, {**kwargs, "prompt_code": code}
 
     def enter_layer(self, layer: int, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         """Before a decoder layer: overwrites the textual prompts' rows with the layer's own, shifted."""
-        code = kwargs.get("prompt_code")
-        if code is None:
+        code, rows = kwargs.get("prompt_code"), kwargs.get("prompt_rows")
+        if code is None or rows is None:
             return super().enter_layer(layer, module, args, kwargs)
         kwargs = {name: value for name, value in kwargs.items() if name != "prompt_code"}
         args, kwargs = super().enter_layer(layer, module, args, kwargs)
         if layer == 0 or not self.plan.text_deep:
             return args, kwargs
-        return with_hidden(args, kwargs, self._shifted(layer, hidden_in(args, kwargs), code))
-
-    def _shifted(self, layer: int, hidden: Tensor, code: Tensor) -> Tensor:
-        n = self.plan.text
-        return torch.cat([hidden[:, :n] + self.shift("text", layer, code), hidden[:, n:]], dim=1)
+        return with_hidden(args, kwargs, rows.added(hidden_in(args, kwargs), self.shift("text", layer, code)))
 
 
 def mean_of(states: Float[Tensor, "batch tokens dim"], chosen: Bool[Tensor, "batch tokens"]) -> Tensor:

@@ -100,9 +100,12 @@ def _merged(bank: PromptBank, core: Any, encoded: Any, kwargs: dict) -> Float[Te
     if states is None:
         raise ValueError("interaction needs the images' features as this model makes them with its prompts")
     tokens = through_connector(bank, core, states)
-    # In tokens, an image is as large as its tiles are many.
+    # In tokens, an image is as large as its tiles are many; in a packed sequence, it is one whatever its size.
     counts = image_counts(core, kwargs)
-    tiles = [round(count * len(tokens) / sum(counts)) for count in counts]
+    if bank.anatomy.layout == "packed":
+        tiles = [1] * len(counts)
+    else:
+        tiles = [round(count * len(tokens) / sum(counts)) for count in counts]
     if sum(tiles) != len(tokens) or not all(tiles):
         raise ValueError(f"interaction needs one image a sequence: {len(tokens)} for {len(counts)} sequences")
     return torch.stack([own.mean(dim=0) for own in tokens.split(tiles)])

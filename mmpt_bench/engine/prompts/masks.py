@@ -53,6 +53,13 @@ class PromptRows:
         triples = zip(grown, new, self.starts, strict=True)
         return torch.stack([torch.cat([one[: at + first], own, one[at + end :]]) for one, own, at in triples])
 
+    def added(self, grown: Tensor, shift: Tensor) -> Tensor:
+        """Returns grown sequences, (batch, rows, dim), with `shift`, (batch, n, dim), added to its first n rows."""
+        n = shift.shape[1]
+        starts = self.starts or (0,) * len(grown)
+        own = torch.stack([one[at : at + n] for one, at in zip(grown, starts, strict=True)])
+        return self.overwritten(grown, own + shift, 0)
+
     def cut_out(self, grown: Shaped[Tensor, "batch rows ..."]) -> Shaped[Tensor, "batch tokens ..."]:
         """Returns the caller's own tokens of sequences that grew."""
         own = grown[:, self.front :]

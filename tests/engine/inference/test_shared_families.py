@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+import mmpt_bench.engine.inference.predict as predict_module
 from mmpt_bench.common.errors import RequestError
 from mmpt_bench.data.images import LazyImage
 from mmpt_bench.data.samples import Prediction, Sample
@@ -75,6 +76,21 @@ def assert_as_alone(backbone: Backbone) -> list[str]:
 @pytest.mark.parametrize("family", ["LLaVA-NeXT", "Qwen2-VL", "PaliGemma", "InternVL", "Gemma 3"])
 def test_questions_share_images_of_any_shape(family: str, tmp_path: Path) -> None:
     assert assert_as_alone(of_family(family, tmp_path)) == []
+
+
+@pytest.mark.parametrize(("family", "method"), [("Qwen2-VL", "mmpt"), ("Qwen3.5", "dynamic-text")])
+def test_prompts_stand_in_a_batch_as_alone_whatever_the_images_shapes(
+    family: str, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Qwen2-VL: an image's prompts are one row, however large it is. Qwen3.5: they stand behind the padding."""
+    monkeypatch.setattr(predict_module, "unfit", lambda backbone: "it is to be asked in plain batches")
+    backbone = of_family(family, tmp_path)
+    with attached(VARIANTS[method]()(), backbone) as handle:
+        generator = torch.Generator().manual_seed(5)
+        with torch.no_grad():
+            for value in handle.trainable.values():
+                value += 0.1 * torch.randn(value.shape, generator=generator)
+        assert len(assert_as_alone(backbone)) == 2
 
 
 @pytest.mark.parametrize("family", ["Qwen2-VL", "PaliGemma"])
