@@ -13,7 +13,7 @@ from mmpt_bench.cli.progress import stopping
 
 FAILED = 4
 """Exit code where a run failed and is recorded as failed: the others go on."""
-NOT_HANDED_ON = ("method", "seeds", "measure_costs", "as_json", "base")
+NOT_HANDED_ON = ("method", "seeds", "measure_costs", "as_json", "base", "set")
 
 
 def one_process_a_run(context: click.Context, options: dict[str, Any]) -> int:
@@ -40,6 +40,7 @@ def one_process_a_run(context: click.Context, options: dict[str, Any]) -> int:
                 words.get(row["label"], row["label"]),
                 "--seeds",
                 str(row["seed"]),
+                *(word for text in options["set"] if _is_of(text, row["label"]) for word in ("--set", text)),
                 *given,
                 "--no-base",
                 "--json",
@@ -57,3 +58,9 @@ def one_process_a_run(context: click.Context, options: dict[str, Any]) -> int:
                 return child.returncode if child.returncode > 0 else 130
             worst = max(worst, child.returncode)
     return worst
+
+
+def _is_of(text: str, method: str) -> bool:
+    """Returns whether a text of `--set` is about a method: by its name, or because one method alone is asked for."""
+    name, dot, _ = text.partition("=")[0].strip().rpartition(".")
+    return not dot or name == method

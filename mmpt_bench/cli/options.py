@@ -11,6 +11,7 @@ import click
 
 from mmpt_bench.common.errors import RequestError
 from mmpt_bench.records.budget import EVAL_BATCH, EVERY, SCHEDULES, Budget
+from mmpt_bench.sources.weights import ATTENTION, QUANTIZED
 
 PROGRAM = "mmpt-bench"
 FOLDER = click.Path(path_type=Path)
@@ -142,6 +143,16 @@ def budget_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--dtype", default="float32", show_default=True, help="bfloat16, or float16 where nothing is trained."
         ),
         click.option("--device", default=None, help="As torch names it; by default the accelerator if there is one."),
+        click.option(
+            "--quantize", type=click.Choice(tuple(QUANTIZED)), help="Frozen weights of tower and language model."
+        ),
+        click.option("--max-pixels", type=int, help="Larger images are made as small, where the processor can."),
+        click.option("--min-pixels", type=int, help="Smaller images are made as large, where the processor can."),
+        click.option(
+            "--attn-implementation",
+            type=click.Choice(ATTENTION),
+            help="As transformers names it; by default the model's own.",
+        ),
         click.option(
             "--on-bad-item",
             type=click.Choice(("fail", "skip")),

@@ -178,6 +178,7 @@ def _checked(context: click.Context, options: dict[str, Any], smoke: bool, measu
     from mmpt_bench import api
     from mmpt_bench.interop.trackers import check_trackers
     from mmpt_bench.runs.workers.backends import check_workers
+    from mmpt_bench.sources.weights import HOW
 
     if (own := options.pop("family")) is not None:
         from mmpt_bench.engine.models.families import register_file
@@ -189,7 +190,7 @@ def _checked(context: click.Context, options: dict[str, Any], smoke: bool, measu
     if options["adapter"] is not None and options["recipe"] is None:
         refuse_beside("adapter", "method", "seeds", "set", "teacher", "objective")
     if options["recipe"] is not None and options["adapter"] is None:
-        refuse_beside("recipe", "method", "seeds", "set", "backbone", "steps", "batch_size", "dtype")
+        refuse_beside("recipe", "method", "seeds", "set", "backbone", "steps", "batch_size", "dtype", *HOW)
         refuse_beside("recipe", "init_from", "meta", "stop_on_alarm", "teacher", "objective")
     if smoke:
         refuse_beside("smoke", "steps", "limit", "recipe")

@@ -129,9 +129,10 @@ def _typed(document: Document, place: Place, value: Any, hint: Any) -> Any:
 
 def _source(folder: Path, text: str) -> str:
     """Returns a backbone or training data: a path beside the experiment where there is one, else the name."""
-    near = folder / Path(text).expanduser()
-    is_name = not text.startswith((".", "/", "~")) and not Path(text).exists()
-    return text if text == EMBEDDED or (is_name and not near.exists()) else str(near)
+    plain, question, how = text.partition("?")
+    near = folder / Path(plain).expanduser()
+    is_name = not plain.startswith((".", "/", "~")) and not Path(plain).exists()
+    return text if plain == EMBEDDED or (is_name and not near.exists()) else f"{near}{question}{how}"
 
 
 def _methods(document: Document, folder: Path, given: Any) -> tuple[str, dict[str, list[dict[str, str]]]]:

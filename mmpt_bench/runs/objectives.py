@@ -126,6 +126,7 @@ def config_and_terms(
     terms = [*begin(store, backbone, recipe, before, handle), *terms_of_method(method)]
     if not recipe.objective:
         return config, terms
+    from mmpt_bench.engine.models.quantized import n_values
     from mmpt_bench.engine.training.distillation import Distill, check_tokenizers, steps_at_equal_compute
 
     of = Distillation(**recipe.objective)
@@ -134,7 +135,7 @@ def config_and_terms(
     terms.append(Distill(of.kd, of.temperature, of.divergence, teacher, recipe.budget.max_length))  # type: ignore[arg-type]
     if of.compute == "steps":
         return config, terms
-    sizes = [sum(p.numel() for p in each.model.parameters()) for each in (backbone, teacher)]
+    sizes = [sum(n_values(p) for p in each.model.parameters()) for each in (backbone, teacher)]
     budget = dataclasses.replace(recipe.budget, steps=steps_at_equal_compute(recipe.budget.steps, *sizes))
     return dataclasses.replace(config, budget=budget), terms
 

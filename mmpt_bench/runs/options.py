@@ -31,9 +31,9 @@ from mmpt_bench.runs.option_texts import (
 from mmpt_bench.runs.request import Request, parse_overrides
 from mmpt_bench.runs.stages import REPTILE, begun_from
 from mmpt_bench.sources.corpora import TrainData, check_train_data
-from mmpt_bench.sources.weights import DTYPES, EMBEDDED, check_backbone
+from mmpt_bench.sources.weights import DTYPES, EMBEDDED, HOW, with_loading
 
-WHOLE = ("steps", "batch_size", "max_length", "limit", "eval_batch_size", "every")
+WHOLE = ("steps", "batch_size", "max_length", "limit", "eval_batch_size", "every", "min_pixels", "max_pixels")
 """Options that are whole numbers."""
 FROZEN = "frozen"
 """The method that trains nothing: the baseline."""
@@ -52,6 +52,14 @@ class Options(TypedDict, total=False):
     is over all of them."""
     backbone: str
     """"embedded", a folder in Hugging Face form, or a name on the hub."""
+    attn_implementation: str | None
+    """As transformers names it: "sdpa", "eager", "flash_attention_2"."""
+    min_pixels: int | None
+    """Smaller images are made as large; of families that take images of any shape."""
+    max_pixels: int | None
+    """Larger images are made as small."""
+    quantize: str | None
+    """"int8" or "int4": the frozen weights of tower and language model."""
     data: str | Path | None
     """Folder of real data in the hub's schema, or a file of rows."""
     images: Mapping[str, str | Path] | Sequence[str]
@@ -144,8 +152,8 @@ def make_request(method: Names, tasks: Names, options: Options) -> Request:
     _check_whole(options)
     methods = method_catalog.find_methods(comma_text(method))
     found = task_catalog.find_tasks(comma_text(tasks))
-    backbone, dtype = options.get("backbone", EMBEDDED), options.get("dtype", "float32")
-    check_backbone(backbone)
+    how: dict[str, object] = {name: options.get(name) for name in HOW}
+    backbone, dtype = with_loading(options.get("backbone", EMBEDDED), how), options.get("dtype", "float32")
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, DTYPES)
     budget = _budget(options)

@@ -78,6 +78,7 @@ def base_record(session: Session, job: Job, handle: Handle | None = None) -> Rec
     import torch
 
     from mmpt_bench.engine.adapters.saved import public_name
+    from mmpt_bench.engine.models.quantized import n_values
 
     recipe, suite = job.recipe, session.plan.request.suite
     return Record(
@@ -106,7 +107,7 @@ def base_record(session: Session, job: Job, handle: Handle | None = None) -> Rec
         status="failed",
         reason="",
         trainable=handle.size if handle else 0,
-        total=sum(p.numel() for p in session.backbone.model.parameters()),
+        total=sum(n_values(p) for p in session.backbone.model.parameters()),
         environment=environment()
         | {"device": session.backbone.device, "threads": int(torch.get_num_threads())}
         | ({"decoding": decoding} if (decoding := session.backbone.decoding) else {}),

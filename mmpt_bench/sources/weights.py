@@ -7,7 +7,9 @@ import hashlib
 import json
 import re
 import struct
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from mmpt_bench.common.errors import RequestError, UntrustedRecord, unknown_name
 from mmpt_bench.common.files import check_no_pointer
@@ -20,6 +22,11 @@ DTYPES = ("float32", "bfloat16", "float16")
 PATTERNS = ("*.safetensors", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
 """Files that decide what a backbone answers: weights, configuration, tokenizer, processor, chat template."""
 
+ATTENTION = ("sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_attention")
+QUANTIZED = {"int8": "torchao", "int4": "bitsandbytes"}
+"""Precisions of frozen weights, and the package that makes each."""
+HOW: dict[str, Any] = {"attn_implementation": ATTENTION, "max_pixels": int, "min_pixels": int, "quantize": QUANTIZED}
+"""How a backbone is loaded, where not as it is saved; and what may be said of each."""
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w.-]+)?")
 
 
@@ -27,7 +34,8 @@ def backbone_folder(name: str, offline: bool = False, weights: bool = True) -> P
     """Returns the folder of a backbone's files, after fetching them where the name is one of the hub.
 
     Args:
-        name: "embedded", a folder, or `owner/model` on the Hugging Face hub, with `@revision` where one is meant.
+        name: "embedded", a folder, or `owner/model` on the Hugging Face hub, with `@revision` where one is meant; and
+            how it is loaded, as `with_loading` writes it.
         offline: opens no socket; a hub model must then be in the local cache.
         weights: else its configuration is enough, and no weights are fetched.
 
@@ -35,6 +43,7 @@ def backbone_folder(name: str, offline: bool = False, weights: bool = True) -> P
         RequestError: there is no such folder, or the name is none of the three, or a file is a pointer of git-LFS.
         MachineError: the hub cannot be reached, or does not have the model.
     """
+    name, _ = loading_of(name)
     if name == EMBEDDED:
         folder = Path(__file__).parent.parent / "embedded" / "weights"
     elif Path(name).is_dir():
@@ -56,15 +65,58 @@ def backbone_folder(name: str, offline: bool = False, weights: bool = True) -> P
 
 def check_backbone(name: str) -> None:
     """Raises RequestError for a name that can be none: neither embedded, nor a folder, nor of the hub's form."""
+    name, how = loading_of(name)
     if not name:
         raise RequestError(f"No backbone is named: write a folder, `owner/model`, or `{EMBEDDED}`.")
     if name != EMBEDDED and not Path(name).is_dir() and not _HUB_NAME.fullmatch(name):
         raise unknown_name("backbone", name, [EMBEDDED], "A folder, or `owner/model` of the hub, is one too.")
+    if how and name == EMBEDDED:
+        raise RequestError(f"`{next(iter(how))}` is for backbones in Hugging Face form: `{EMBEDDED}` has none.")
+
+
+def with_loading(name: str, how: Mapping[str, object]) -> str:
+    """Returns a backbone's name with how it is loaded: "owner/model?max_pixels=200704&quantize=int8".
+
+    Args:
+        how: values by name of `HOW`; None where it is loaded as it is saved.
+
+    Raises:
+        RequestError: a value that cannot be, or one that the name has already.
+    """
+    _, known = loading_of(name)
+    given = {key: value for key, value in how.items() if value is not None}
+    if both := known.keys() & given.keys():
+        raise RequestError(f"`--backbone {name[:100]}` says `{min(both)}` already: leave out the option.")
+    texts = "&".join(f"{key}={value}" for key, value in sorted((known | given).items()))
+    made = name if not given else f"{name.partition('?')[0]}?{texts}"
+    check_backbone(made)
+    return made
+
+
+def loading_of(name: str) -> tuple[str, dict[str, Any]]:
+    """Returns what `with_loading` was given; raises RequestError for what it does not write."""
+    plain, question, text = name.partition("?")
+    if not question or Path(name).is_dir():
+        return name, {}
+    how: dict[str, Any] = {}
+    for part in text.split("&"):
+        key, _, value = part.partition("=")
+        if key not in HOW or key in how:
+            raise unknown_name("way to load a backbone", key[:40], HOW, "They stand behind its `?`, each once.")
+        if HOW[key] is not int and value not in HOW[key]:
+            raise unknown_name(key, value[:40], HOW[key])
+        if HOW[key] is int and (not value.isdecimal() or not 0 < int(value) < 2**31):
+            raise RequestError(f"`{key}` is `{value[:40]}`: a number of pixels, 1 or more.")
+        how[key] = int(value) if HOW[key] is int else value
+    if how.get("min_pixels", 0) > how.get("max_pixels", 2**31):
+        raise RequestError(f"`min_pixels` {how['min_pixels']:,} is above `max_pixels` {how['max_pixels']:,}.")
+    return plain, how
 
 
 def backbone_fingerprint(name: str, offline: bool = False) -> str:
-    """Returns one SHA-256 over a backbone's weights, configuration, tokenizer and processor files."""
-    return folder_fingerprint(backbone_folder(name, offline))
+    """Returns one SHA-256 over a backbone's weights, configuration, tokenizer and processor, and how it is loaded."""
+    found, (_, how) = folder_fingerprint(backbone_folder(name, offline)), loading_of(name)
+    return hashlib.sha256(f"{found} {json.dumps(how, sort_keys=True)}".encode()).hexdigest() if how else found
 
 
 OWN_FAMILIES: dict[str, tuple[str, Path]] = {}

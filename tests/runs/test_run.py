@@ -252,7 +252,7 @@ def test_a_run_says_which_hyperparameters_are_not_the_defaults(tmp_path: Path) -
 
 
 def costs_by_seed(folder: Path) -> dict[int, Record]:
-    return {record.seed: record for record in Store(folder / "results").records()}
+    return {record.seed: record for record in Store(folder / "mmpt-results").records()}
 
 
 @pytest.mark.slow

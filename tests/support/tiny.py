@@ -43,18 +43,22 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=inner, additional_special_tokens=["<image>"], **special)
 
 
-def config(feature_layer: int = -2, siglip: bool = False, words: int = 64) -> LlavaConfig:
-    """Returns the configuration: 4 vision blocks of width 16, 3 decoder layers of width 32 with grouped queries."""
+def config(feature_layer: int = -2, siglip: bool = False, words: int = 64, wider: int = 1) -> LlavaConfig:
+    """Returns the configuration: 4 vision blocks of width 16, 3 decoder layers of width 32 with grouped queries.
+
+    Args:
+        wider: times as wide.
+    """
     size: dict[str, Any] = {
-        "hidden_size": 16,
-        "intermediate_size": 32,
+        "hidden_size": 16 * wider,
+        "intermediate_size": 32 * wider,
         "num_hidden_layers": 4,
         "num_attention_heads": 2,
     }
     size |= {"image_size": SIDE, "patch_size": PATCH}
     text = LlamaConfig(
-        hidden_size=32,
-        intermediate_size=48,
+        hidden_size=32 * wider,
+        intermediate_size=48 * wider,
         num_hidden_layers=3,
         num_attention_heads=4,
         num_key_value_heads=2,
@@ -75,10 +79,10 @@ def config(feature_layer: int = -2, siglip: bool = False, words: int = 64) -> Ll
     )
 
 
-def save_tiny(folder: Path, feature_layer: int = -2, siglip: bool = False, seed: int = 0) -> Path:
+def save_tiny(folder: Path, feature_layer: int = -2, siglip: bool = False, seed: int = 0, wider: int = 1) -> Path:
     """Writes model, tokenizer, processor and chat template; weights are large enough for answers to differ."""
     torch.manual_seed(seed)
-    model = LlavaForConditionalGeneration(config(feature_layer, siglip))
+    model = LlavaForConditionalGeneration(config(feature_layer, siglip, wider=wider))
     for parameter in model.parameters():
         if parameter.dim() > 1:
             torch.nn.init.normal_(parameter, std=0.3)

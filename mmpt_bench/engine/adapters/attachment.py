@@ -117,12 +117,19 @@ class Attachment:
 
         The kept copies lie in main memory. Weights that two modules share are opened once.
         """
+        from mmpt_bench.engine.models.quantized import is_quantized
+
         known = dict(self.backbone.model.named_parameters(remove_duplicate=False))
         first = {id(p): name for name, p in self.backbone.model.named_parameters()}
         for wanted in modules:
             found = [n for n in known if n == wanted or n.startswith(f"{wanted}.")]
             if not found:
                 raise RequestError(f"The backbone has no parameter at `{wanted}`.")
+            if any(is_quantized(known[name]) for name in found):
+                raise RequestError(
+                    f"`{wanted}` is quantized and cannot be trained: take a method that adds parameters, or leave out "
+                    "`--quantize`."
+                )
             for name in found:
                 parameter = known[name]
                 if first[id(parameter)] not in self.trainable:

@@ -18,6 +18,7 @@ from mmpt_bench.engine.adapters.attachment import Attachment, Handle
 from mmpt_bench.engine.adapters.saved import plain_config, saved_whole
 from mmpt_bench.engine.models.anatomy import Anatomy
 from mmpt_bench.engine.models.backbone import Backbone
+from mmpt_bench.engine.models.quantized import held
 from mmpt_bench.engine.training.memory import shortage
 
 PEFT_REFUSES = (
@@ -78,7 +79,7 @@ def putting_in(attachment: Attachment, config: Any, kept: Collection[int] = ()) 
         UntrustedRecord: another weight of the base changed.
     """
     model = attachment.backbone.model
-    sums = [(p, p.data_ptr(), p.detach().double().sum().item()) for p in model.parameters()]
+    sums = [(p, held(p).data_ptr(), held(p).double().sum().item()) for p in model.parameters()]
     with ExitStack() as undo:
         undo.callback(attachment.remove)
         with _restorable(attachment, model), _contained():
@@ -92,7 +93,7 @@ def putting_in(attachment: Attachment, config: Any, kept: Collection[int] = ()) 
         cast_adapter_dtype(model, "default")
         # New modules begin in training mode, where dropout and sampling are on, whatever the model's own mode is.
         model.train(model.training)
-        if any(at not in kept and p.detach().double().sum().item() != total for p, at, total in sums):
+        if any(at not in kept and held(p).double().sum().item() != total for p, at, total in sums):
             raise UntrustedRecord(
                 f"{config.peft_type.value} changed the base's own weights, and nothing after it would be measured from "
                 "the same base. Leave it out."
@@ -159,14 +160,14 @@ def _restorable(attachment: Attachment, model: nn.Module) -> Iterator[None]:
             parent, _, leaf = name.rpartition(".")
             if name and getattr(model.get_submodule(parent), leaf) is not module:
                 setattr(model.get_submodule(parent), leaf, module)
-        for held, extra in added:
-            held.pop(extra, None)
+        for known, extra in added:
+            known.pop(extra, None)
         for parameter, data in memory:
             parameter.data = data
-        for module, held in parameters:
+        for module, known in parameters:
             # In their order too, in which a state of the model lists them.
             module._parameters.clear()
-            module._parameters.update(held)
+            module._parameters.update(known)
 
     attachment.undo_with(take_out)
     try:

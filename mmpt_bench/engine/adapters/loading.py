@@ -114,6 +114,8 @@ def _own_names(names: set[str], loaded: Any) -> dict[str, str]:
     from transformers.core_model_loading import WeightRenaming, rename_source_key
 
     wanted = set(get_peft_model_state_dict(loaded, save_embedding_layers=False))
+    # Embeddings that an adapter is on are saved with it.
+    wanted |= {name for name in loaded.state_dict() if name.endswith(".base_layer.weight")}
     mapping = get_model_conversion_mapping(loaded.get_base_model())
     renamings = [one for one in mapping if isinstance(one, WeightRenaming)]
     found = {}

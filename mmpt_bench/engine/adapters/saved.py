@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from mmpt_bench.common.errors import RequestError, UntrustedRecord
 from mmpt_bench.common.files import pointer_told, raise_unwritten, write_atomic
 from mmpt_bench.engine.models.backbone import Backbone
+from mmpt_bench.sources.weights import loading_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +36,8 @@ PROMPT_TYPES = ("MMPT", "VPT", "KVPREFIX")
 
 def public_name(backbone_name: str) -> str:
     """Returns a backbone's name without the folders above it, which are nobody else's business."""
-    return Path(backbone_name).name if Path(backbone_name).is_dir() else backbone_name
+    plain, _ = loading_of(backbone_name)
+    return Path(plain).name + backbone_name[len(plain) :] if Path(plain).is_dir() else backbone_name
 
 
 def save_adapter(
@@ -49,7 +51,7 @@ def save_adapter(
     from safetensors.torch import save_file
 
     plain, base = {"method": method.name, "params": dataclasses.asdict(method)}, public_name(backbone.name)
-    written = {**(config or plain), "base_model_name_or_path": base}
+    written = {**(config or plain), "base_model_name_or_path": loading_of(base)[0]}
     made_by = {**plain, "backbone": base, "backbone_fingerprint": backbone.fingerprint}
     # One entry: safetensors writes several in an order that changes, and with it the file's bytes.
     header = {_HEADER: json.dumps(made_by, sort_keys=True)}

@@ -16,6 +16,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from mmpt_bench.engine.models.backbone import Backbone
 from mmpt_bench.engine.models.families import family
+from mmpt_bench.engine.models.quantized import stored
 
 
 def is_frozen(backbone: Backbone) -> bool:
@@ -71,11 +72,13 @@ def fingerprint(backbone: Backbone) -> str:
     tower, config = _tower(backbone), backbone.model.config
     fields = ("vision_feature_layer", "vision_feature_select_strategy")
     read = [*[getattr(config, field, None) for field in fields], backbone.device, backbone.dtype]
+    read += [config._attn_implementation]
     digest = hashlib.blake2b(repr([str(tower), read]).encode(), digest_size=16)
     digest.update(str(backbone.processor.image_processor.to_json_string()).encode())
     for name, value in tower.state_dict().items():
         digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        for part in stored(value):
+            digest.update(part.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

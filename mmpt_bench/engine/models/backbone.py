@@ -18,7 +18,7 @@ from mmpt_bench.engine.models.anatomy import Anatomy, find_anatomy
 from mmpt_bench.engine.models.encoding import Encoded, Tokens, collated, encoded
 from mmpt_bench.engine.models.families import family
 from mmpt_bench.engine.models.feature_cache import PICTURE_BYTES, FeatureCache
-from mmpt_bench.sources.weights import DTYPES, backbone_folder, folder_fingerprint, verify_folder
+from mmpt_bench.sources.weights import DTYPES, backbone_fingerprint, backbone_folder, loading_of, verify_folder
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -267,33 +267,37 @@ def load_backbone(name: str, dtype: str = "float32", device: str | None = None, 
     """Returns a backbone, its files verified before they are read; no remote code, no pickle.
 
     Args:
-        name: "embedded", a folder, or `owner/model` on the hub.
+        name: "embedded", a folder, or `owner/model` on the hub; with how it is loaded, as `with_loading` writes it.
         dtype: of `DTYPES`.
         device: as torch names it; by default the accelerator where there is one.
         offline: opens no socket.
 
     Raises:
         RequestError: no such backbone, or one that is not an image-text model of a known family.
-        MachineError: the hub has to be asked and cannot be, there is no such device, or memory runs out.
+        MachineError: the hub has to be asked and cannot be, there is no such device, memory runs out, or a package
+            is missing.
         UntrustedRecord: the files are damaged, or weights are missing from them.
     """
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, DTYPES)
-    folder = backbone_folder(name, offline)
+    folder, (_, how) = backbone_folder(name, offline), loading_of(name)
     verify_folder(folder)
     import torch
 
-    from mmpt_bench.engine.models.loading import decode_plainly, read_model, read_processor, refuse_unfit
+    from mmpt_bench.engine.models.loading import decode_plainly, empty_model, read_model, read_processor, refuse_unfit
+    from mmpt_bench.engine.models.quantized import held
     from mmpt_bench.engine.training.memory import told_of_memory
 
     refuse_unfit(folder)
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     check_device(place)
     with told_of_memory(f"while the backbone `{name}` was loaded"):
-        model = read_model(folder, getattr(torch, dtype)).to(place).eval()
+        model = read_model(folder, getattr(torch, dtype), place, how).to(place).eval()
     left_out = decode_plainly(model)
-    processor = read_processor(folder, model.config.model_type)
+    processor = read_processor(folder, model.config.model_type, how)
     for weight_name, weight in model.named_parameters():
-        if not torch.isfinite(weight).all():
+        if not torch.isfinite(held(weight)).all():
             raise UntrustedRecord(f"`{weight_name}` of backbone `{name}` holds values that are not finite.")
-    return Backbone(name, model, processor, find_anatomy(model), folder_fingerprint(folder), place, dtype, left_out)
+    # Packed weights are of other shapes than what they stand for.
+    anatomy = find_anatomy(empty_model(folder) if "quantize" in how else model)
+    return Backbone(name, model, processor, anatomy, backbone_fingerprint(name, offline), place, dtype, left_out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +22,7 @@ from mmpt_bench.common.errors import MachineError, RequestError, UntrustedRecord
 from mmpt_bench.common.files import loads
 from mmpt_bench.engine.models.anatomy import Anatomy, find_anatomy
 from mmpt_bench.engine.models.families import FAMILIES, family
+from mmpt_bench.engine.models.quantized import quantization
 from mmpt_bench.sources.weights import backbone_folder, check_backbone
 
 log = logging.getLogger(__name__)
@@ -128,16 +130,26 @@ def empty_model(folder: Path) -> Any:
         raise RequestError(f"`{folder}` is not an image-text model: {str(error).splitlines()[0]}") from error
 
 
-def read_model(folder: Path, dtype: Any) -> Any:
+def read_model(folder: Path, dtype: Any, device: str = "cpu", how: Mapping[str, Any] | None = None) -> Any:
     """Returns the model of a folder whose files are known to be whole.
 
+    Args:
+        device: where its weights are quantized.
+        how: it is loaded: of `weights.HOW`.
+
     Raises:
-        RequestError: it is not an image-text model.
+        RequestError: it is not an image-text model, or cannot be loaded so.
+        MachineError: a package is missing.
         UntrustedRecord: a weight is damaged, missing, or of another shape than the configuration says.
     """
     # Its bar for reading weights would stand in the middle of ours.
     was_shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
+    how = how or {}
+    given = {"attn_implementation": how["attn_implementation"]} if "attn_implementation" in how else {}
+    if "quantize" in how:
+        given["quantization_config"] = quantization(empty_model(folder), how["quantize"], dtype)
+        given |= {"device_map": device} if how["quantize"] == "int4" else {}
     try:
         model, info = model_class(read_config(folder)).from_pretrained(
             folder,
@@ -146,7 +158,10 @@ def read_model(folder: Path, dtype: Any) -> Any:
             trust_remote_code=False,
             local_files_only=True,
             output_loading_info=True,
+            **given,
         )
+    except ImportError as error:
+        raise MachineError(f"`{folder}` cannot be loaded so: {str(error).strip().splitlines()[0][:150]}") from error
     except SafetensorError as error:
         raise UntrustedRecord(f"The weights in `{folder}` are damaged ({error}). Fetch or build them again.") from error
     except (OSError, ValueError, KeyError) as error:
@@ -161,12 +176,20 @@ def read_model(folder: Path, dtype: Any) -> Any:
     return model
 
 
-def read_processor(folder: Path, model_type: str) -> Any:
-    """Returns a folder's processor; raises RequestError where none reads, MachineError where a package is missing."""
+def read_processor(folder: Path, model_type: str, how: Mapping[str, Any] | None = None) -> Any:
+    """Returns a folder's processor, with limits of an image's pixels (`weights.HOW`).
+
+    Raises:
+        RequestError: none reads, or it has no such limits.
+        MachineError: a package is missing.
+    """
     family(model_type)
     kind = _processor_class(folder, model_type)
+    limits = {name: how[name] for name in ("min_pixels", "max_pixels") if how and name in how}
     try:
         made = kind.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        if limits:
+            _limit(made.image_processor, limits, model_type)
         return completed(made, folder)
     except ImportError as error:
         raise MachineError(
@@ -174,6 +197,26 @@ def read_processor(folder: Path, model_type: str) -> Any:
         ) from error
     except (OSError, ValueError, KeyError) as error:
         raise RequestError(f"The processor in `{folder}` does not load: {str(error).splitlines()[0]}") from error
+
+
+_SIDES = {"min_pixels": "shortest_edge", "max_pixels": "longest_edge"}
+"""What processors call pixels of an image, though these are areas."""
+
+
+def _limit(images: Any, limits: Mapping[str, int], model_type: str) -> None:
+    """Sets limits of an image's pixels; raises RequestError where a processor has none, or they contradict its own."""
+    known = getattr(getattr(images, "valid_kwargs", None), "__annotations__", {})
+    for name in limits:
+        if name not in known or getattr(images.size, _SIDES[name], None) is None:
+            raise RequestError(f"Images of `{model_type}` have no `{name}`: leave it out.")
+    size = {"shortest_edge": images.size.shortest_edge, "longest_edge": images.size.longest_edge}
+    size |= {_SIDES[name]: pixels for name, pixels in limits.items()}
+    if size["shortest_edge"] > size["longest_edge"]:
+        raise RequestError(
+            f"Images would have at least {size['shortest_edge']:,} pixels and at most {size['longest_edge']:,}: give "
+            "`--min-pixels` and `--max-pixels`."
+        )
+    images.size = type(images.size)(**size)
 
 
 def _processor_class(folder: Path, model_type: str) -> Any:

@@ -23,7 +23,7 @@ from mmpt_bench.runs.request import Request
 from mmpt_bench.runs.workers.backends import Do
 from mmpt_bench.sources.corpora import TrainData
 from mmpt_bench.sources.prepared import Prepared
-from mmpt_bench.sources.weights import check_backbone
+from mmpt_bench.sources.weights import check_backbone, loading_of
 from mmpt_bench.study.ablations.axes import Axis, Setting, axes_of, combinations, label_of, name_of, split_sets
 
 
@@ -131,9 +131,20 @@ Place = tuple[Request, str, dict[str, Setting]]
 """The request of one point, its method, and what is changed in it."""
 
 
+def _check_loading(asked: AblationRequest) -> None:
+    """Raises RequestError where an option would say of one of several backbones alone how it is loaded."""
+    names = [one.backbone for axis in asked.axes if axis.name == "backbone" for one in axis.settings]
+    if names and asked.request.backbone not in names:
+        how = next(iter(loading_of(asked.request.backbone)[1]), "")
+        raise RequestError(
+            f"`{how}` beside several backbones: write it behind each that is loaded so, as in `NAME?{how}=...`."
+        )
+
+
 def _places(asked: AblationRequest) -> list[Place]:
     """Returns every point as a request of its own, then the references."""
     base = asked.request
+    _check_loading(asked)
     found: list[Place] = []
     for entry in base.methods:
         for changed in combinations(asked.axes, entry.name, asked.one_at_a_time):
