@@ -175,6 +175,8 @@ class Shared:
         mask = given["attention_mask"]
         read = torch.zeros_like(mask, dtype=torch.bool)
         read[:, -1] = read_last
+        # Some methods of PEFT (GraLoRA) take no sequence of no rows.
+        read[:1, -1] = True
         ahead = torch.full_like(mask[:, :1], self._first_position)
         if not self._several_dims:
             given["position_ids"] = _positions(mask, mask.shape[1], ahead)
