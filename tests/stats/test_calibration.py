@@ -25,7 +25,7 @@ def share(logit: np.ndarray) -> np.ndarray:
 def mme(rng: np.random.Generator, shared: np.ndarray) -> Tally:
     """Returns a checkpoint's counts on MME: 14 subtasks as large as the official ones, two questions an image."""
     (entry,) = task_catalog.find_tasks("mme")
-    groups = [(name, n // 2) for name, n in task_catalog.load_task(entry).official_groups]
+    groups = [(name, n // 2) for name, n in task_catalog.load_task(entry).data.official.groups]
     strata = tuple(name for name, n in groups for _ in range(n))
     right = rng.binomial(2, share(0.8 + shared[: len(strata)] + rng.normal(0, SD_OWN, len(strata))))
     counts = np.zeros((len(strata), 4 * len(groups)), dtype=np.int16)
