@@ -33,5 +33,5 @@ def verify(results: Path | None, as_json: bool) -> None:
         for text in found:
             echo(text)
         if not found:
-            echo("Everything is what its hash says.")
+            echo("Everything that is there is what its hash says.")
     sys.exit(UNTRUSTED if found else 0)

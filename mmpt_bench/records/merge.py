@@ -1,15 +1,19 @@
-"""Results folders as one: a run is taken whole from one of them or not at all; what contradicts itself is listed."""
+"""Results folders as one: what contradicts itself is listed, and nothing of such a run is taken.
+
+Copies of a run that are of one adapter, or train nothing, and differ in no result come together, a task whole from one
+of them. Copies of two trainings never do.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mmpt_bench.common.errors import RequestError, UntrustedRecord
-from mmpt_bench.common.files import append_jsonl, make_folder, scrub, sync, write_atomic
+from mmpt_bench.common.files import append_jsonl, jsonl, make_folder, scrub, sync, write_atomic
 from mmpt_bench.records import ablations, learning_rates, streams
 from mmpt_bench.records.rate_trials import TESTS, TRIALS, read_trials
 from mmpt_bench.records.record import Record
@@ -57,7 +61,15 @@ class _Copy:
         """Returns whether this has all that another copy has, and the same where both have something."""
         if other.adapter not in ("", self.adapter) or (other.has_folder and not self.has_folder):
             return False
+        return self.holds(other)
+
+    def holds(self, other: _Copy) -> bool:
+        """Returns whether this has all results that another copy has."""
         return all(self.results.get(key) == result for key, result in other.results.items())
+
+    def of(self, task: str) -> _Copy:
+        """Returns it with the results on one task alone."""
+        return replace(self, records=tuple(record for record in self.records if record.task == task))
 
     @property
     def results(self) -> dict[str, Mapping[str, object]]:
@@ -84,17 +96,59 @@ def merge(sources: Sequence[Path], out: Store) -> Merged:
         for copy in _copies(store, done):
             copies.setdefault(copy.name, []).append(copy)
     for name, each in sorted(copies.items()):
-        best = next((copy for copy in each if all(copy.covers(other) for other in each)), None)
-        if best is None:
+        base = next((copy for copy in each if _is_base(copy, each)), None)
+        tasks = {} if base is None else _by_task(each)
+        if base is None or None in tasks.values():
             done.conflicts.append(_conflict(name, each))
-        elif best.store is out:
+            continue
+        more = [
+            (task, copy) for task, copy in tasks.items() if copy is not None and not base.of(task).covers(copy.of(task))
+        ]
+        if base.store is not out:
+            _take(base, out)
+        for task, copy in more:
+            _add(task, copy, out)
+        if base.store is out and not more:
             done.same += 1
         else:
-            _take(best, out)
             done.taken.append(name)
     _definitions(stores, out, done)
     _searches(stores, out, done)
     return done
+
+
+def _is_base(copy: _Copy, copies: Sequence[_Copy]) -> bool:
+    """Returns whether a copy has the adapter and the folder that any of them has, and contradicts none."""
+    return all(
+        other.adapter in ("", copy.adapter)
+        and (copy.has_folder or not other.has_folder)
+        and all(other.results.get(key, result) == result for key, result in copy.results.items())
+        for other in copies
+    )
+
+
+def _by_task(copies: Sequence[_Copy]) -> dict[str, _Copy | None]:
+    """Returns for each task the first copy that has all results on it that any has; None where there is none."""
+    tasks = {record.task: None for copy in copies for record in copy.records if record.status == "ok"}
+    return {
+        task: next((one for one in copies if all(one.of(task).holds(other.of(task)) for other in copies)), None)
+        for task in tasks
+    }
+
+
+def _add(task: str, copy: _Copy, out: Store) -> None:
+    """Puts a copy's results on a task beside the others of the run, with the answers that they are made from."""
+    _take_samples(copy.of(task), out)
+    run = out.run(copy.records[0].run)
+    with run.lock():
+        answers = copy.store.run(copy.name).path(f"{task}.jsonl")
+        # Records and the answers that they are the hash of are one thing: first without either, then with both.
+        others = [record for record in run.records() if record.task != task]
+        write_atomic(run.path(RECORDS), jsonl(*(summed(record.row) for record in others)))
+        if copy.has_folder and answers.is_file():
+            write_atomic(run.path(f"{task}.jsonl"), answers.read_bytes())
+        for record in copy.of(task).records:
+            run.append_record(record)
 
 
 def _copies(store: Store, done: Merged) -> Iterator[_Copy]:
@@ -109,6 +163,8 @@ def _copies(store: Store, done: Merged) -> Iterator[_Copy]:
             done.conflicts.append(f"{_told(store)}: {error}")
             published.pop(run.name, None)
             continue
+        if not own and known is None and not run.path("recipe.yaml").exists():
+            continue  # no run: nothing of one is in that folder
         own_keys = {record.eval_key for record in own}
         more = [record for record in published.pop(run.name, []) if record.eval_key not in own_keys]
         yield _Copy(store, run.name, (*more, *own), "" if known is None else known["sha256"], True)
@@ -146,11 +202,7 @@ def _conflict(name: str, copies: Sequence[_Copy]) -> str:
 
 def _take(copy: _Copy, out: Store) -> None:
     """Copies a run, whole or not at all, with the samples that its records need."""
-    make_folder(out.path("samples"))
-    for name in sorted({record.samples for record in copy.records if record.samples}):
-        if not out.path("samples", f"{name}.jsonl").exists():
-            copy.store.read_samples(name)
-            write_atomic(out.path("samples", f"{name}.jsonl"), copy.store.path("samples", f"{name}.jsonl").read_bytes())
+    _take_samples(copy, out)
     if not copy.has_folder:
         append_jsonl(out.path(RECORDS), *(summed(record.row) for record in copy.records))
         return
@@ -161,6 +213,14 @@ def _take(copy: _Copy, out: Store) -> None:
         for record in copy.records:
             if record.eval_key not in in_folder:
                 run.append_record(record)
+
+
+def _take_samples(copy: _Copy, out: Store) -> None:
+    make_folder(out.path("samples"))
+    for name in sorted({record.samples for record in copy.records if record.samples}):
+        if not out.path("samples", f"{name}.jsonl").exists():
+            copy.store.read_samples(name)
+            write_atomic(out.path("samples", f"{name}.jsonl"), copy.store.path("samples", f"{name}.jsonl").read_bytes())
 
 
 def _replace(source: RunFolder, target: RunFolder) -> None:

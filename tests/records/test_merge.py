@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from mmpt_bench.records.store import Store
 from support.command import bench
 from support.synthetic import keep, recipe, record, samples, task
 
-TASKS = {name: task(name) for name in ("vsr", "pope")}
+TASKS = {name: task(name) for name in ("vsr", "pope", "mnist")}
 
 
 def run_in(store: Store, made_by: Recipe, names: Sequence[str], weights: bytes = b"weights", right: str = "110") -> str:
@@ -91,18 +92,60 @@ def test_a_run_that_was_trained_twice_is_listed_with_both_places_and_never_mixed
     assert {each.run for each in Store(tmp_path / "out").records()} == {kept}
 
 
-@pytest.mark.parametrize(
-    ("of_b", "says"), [(("pope", "110"), "results that the other has not"), (("vsr", "100"), "another result on `vsr`")]
-)
-def test_copies_of_which_none_has_all_of_the_other_are_a_conflict(
-    of_b: tuple[str, str], says: str, two: tuple[Store, Store], tmp_path: Path
-) -> None:
+def test_copies_that_contradict_each_other_are_a_conflict(two: tuple[Store, Store], tmp_path: Path) -> None:
     a, b = two
     run_in(a, recipe(), ["vsr"])
-    run_in(b, recipe(), [of_b[0]], right=of_b[1])
+    run_in(b, recipe(), ["vsr"], right="100")
     done = analysis.merge([a.root, b.root], tmp_path / "out")
     assert done.taken == []
-    assert says in done.conflicts[0]
+    assert "another result on `vsr`" in done.conflicts[0]
+
+
+@pytest.mark.parametrize("first", [["mnist"], ["vsr", "mnist"]])
+def test_results_of_one_adapter_on_other_tasks_come_together(
+    first: list[str], two: tuple[Store, Store], tmp_path: Path
+) -> None:
+    """As of the untuned base, which every command evaluates on its own tasks."""
+    a, b = two
+    name = run_in(a, recipe(), first)
+    run_in(b, recipe(), ["pope", "vsr"])
+    out = Store(tmp_path / "out")
+    assert analysis.merge([a.root, b.root], out.root).taken == [name]
+    assert sorted(each.task for each in out.records()) == sorted({*first, "pope", "vsr"})
+    found, parts = files(out.root), files(a.root) | files(b.root)
+    assert {file: found[file] for file in found if not file.endswith("records.jsonl")} == {
+        file: data for file, data in parts.items() if not file.endswith("records.jsonl")
+    }
+    assert analysis.verify(out.root) == []
+    assert analysis.merge([b.root, a.root], out.root).same == 1
+    # The same from the other side, into a folder that has some of it.
+    other = Store(tmp_path / "other")
+    analysis.merge([b.root], other.root)
+    assert analysis.merge([a.root], other.root).taken == [name]
+    assert {(each.task, each.eval_key) for each in other.records()} == {
+        (each.task, each.eval_key) for each in out.records()
+    }
+    assert analysis.verify(other.root) == []
+
+
+def test_a_task_that_was_answered_in_both_is_taken_whole_from_the_copy_with_more(
+    two: tuple[Store, Store], tmp_path: Path
+) -> None:
+    """Answers of several limits stand in one file, and their order differs."""
+    a, b = two
+    name = run_in(a, recipe(), ["vsr", "pope"])
+    run_in(b, recipe(), [])
+    run, (mine,) = b.run(name), [each for each in a.run(name).records() if each.task == "vsr"]
+    for key, limit in (("few", 4), (mine.eval_key, None)):
+        run.append_predictions("vsr", key, [Prediction("0", "yes", "yes", "yes", (-0.1, -2.0))])
+        written, digest = run.answers_written("vsr")
+        again = dataclasses.replace(mine, limit=limit, eval_key=key, answers_bytes=written, answers_sha256=digest)
+        run.append_record(again)
+    shutil.copytree(a.path("samples"), b.path("samples"), dirs_exist_ok=True)
+    out = Store(tmp_path / "out")
+    assert analysis.merge([a.root, b.root], out.root).conflicts == []
+    assert sorted((each.task, each.limit or 0) for each in out.records()) == [("pope", 0), ("vsr", 0), ("vsr", 4)]
+    assert analysis.verify(out.root) == []
 
 
 def test_a_published_folder_without_runs_is_merged_too(two: tuple[Store, Store], tmp_path: Path) -> None:
