@@ -88,7 +88,7 @@ def find_images(
         files=files,
         files_by_name={name: path for name, path in places.items() if path is not None},
         unnamed=tuple(f"row {row}: `{column}` is empty" for row, name in enumerate(names) if name == ""),
-        missing=tuple(f"row {first_rows[name]}: `{name}`" for name, path in places.items() if path is None),
+        missing=tuple(f"row {first_rows[name]}: `{name[:100]}`" for name, path in places.items() if path is None),
         rows_without=sum(name is not None and path is None for name, path in zip(names, files, strict=True)),
     )
 
@@ -169,4 +169,7 @@ def _own_names(column: pa.ChunkedArray) -> list[str | None]:
 
 def is_file_inside(path: Path, folder: Path) -> bool:
     """Returns whether a path is a file that stays in a folder; the hub's cache links to files elsewhere."""
-    return path.is_relative_to(folder) and ".." not in path.relative_to(folder).parts and path.is_file()
+    try:
+        return path.is_relative_to(folder) and ".." not in path.relative_to(folder).parts and path.is_file()
+    except OSError:  # no file system takes a name so long
+        return False

@@ -140,7 +140,8 @@ def numbered_labels(
     """Returns a table whose label column holds class numbers, the classes' names, and what was done for it.
 
     Labels that are text are numbers or names of the classes, whatever their case; where no names are known, those in
-    the data, sorted, as `datasets` numbers folders of images.
+    the data, sorted, as `datasets` numbers folders of images. Whole numbers with a point, as pandas writes beside empty
+    cells, are what they are without it.
 
     Raises:
         RequestError: a label that is no class (first ten rows and count).
@@ -151,6 +152,12 @@ def numbered_labels(
     two = [name.casefold() for name in names]
     if all(type(value) is bool for value in values) and two == ["false", "true"]:
         values = [int(value) for value in values]
+    elif pa.types.is_floating(table.column(column).type):
+        whole = [int(value) if value is not None and value.is_integer() else value for value in values]
+        if not all(type(value) is int for value in whole):
+            return table, tuple(names), ""
+        place, told = table.column_names.index(column), f"`{column}` holds whole numbers with a point"
+        return table.set_column(place, column, pa.array(whole)), tuple(names), told
     elif any(isinstance(value, str) for value in values):
         given = {value.strip() for value in values if isinstance(value, str)}
         if not names and not all(text.isdigit() for text in given):

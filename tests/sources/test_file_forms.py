@@ -322,6 +322,27 @@ def test_classes_keep_their_names_when_columns_are_renamed(tmp_path: Path, colum
     assert [row["label"] for row in found.rows] == reversed_numbers
 
 
+def test_whole_numbers_with_a_point_are_classes_and_others_are_named(tmp_path: Path) -> None:
+    rows = as_rows(encoded)
+    parquet.write_table(
+        pa.Table.from_pylist([{**row, "label": float(row["label"])} for row in rows]), tmp_path / "test.parquet"
+    )
+    assert [row["label"] for row in folder_rows(COLOUR, tmp_path).rows] == [row["label"] for row in rows]
+    for value, told in ((0.5, "0.5"), (None, "None"), (float("nan"), "nan")):
+        changed = [{**row, "label": float(row["label"]) if number else value} for number, row in enumerate(rows)]
+        parquet.write_table(pa.Table.from_pylist(changed), tmp_path / "test.parquet")
+        with pytest.raises(RequestError, match=f"row 0: `label` is {told}"):
+            folder_rows(COLOUR, tmp_path)
+
+
+def test_text_that_no_file_can_be_called_is_a_missing_image(tmp_path: Path) -> None:
+    rows = [{**row, "image": b"no image".hex() * 40} for row in as_rows(encoded)]
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "test.parquet")
+    with pytest.raises(RequestError, match="images are missing") as caught:
+        folder_rows(COLOUR, tmp_path)
+    assert len(str(caught.value)) < 500
+
+
 def test_two_forms_of_one_split_are_refused(tmp_path: Path) -> None:
     with_files(tmp_path)
     (tmp_path / "test.csv").write_text(text_table(as_rows(named)))
