@@ -8,6 +8,7 @@ depends on image and question, and behind an answer word the end of the sequence
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,15 +48,36 @@ def tokenizer(marks: list[str] | None = None, **named: str) -> PreTrainedTokeniz
     return PreTrainedTokenizerFast(tokenizer_object=inner, extra_special_tokens=named, **usual)
 
 
-def config() -> LlavaConfig:
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a LLaVA: (width, inner width, blocks, heads) of tower and language model, pixels of image and patch."""
+
+    vision: tuple[int, int, int, int] = (320, 1280, 12, 5)
+    text: tuple[int, int, int, int] = (384, 1024, 15, 6)
+    side: int = SIDE
+    patch: int = PATCH
+
+
+SHAPES = {
+    "midsize": Shape(),
+    "7b": Shape((1024, 4096, 24, 16), (4096, 11008, 32, 32), 336, 14),
+    "tiny": Shape((32, 64, 3, 2), (64, 128, 2, 2), 32, 8),
+}
+"""`7b`: that of LLaVA-1.5-7B, but for the vocabulary."""
+
+
+def config(shape: Shape = SHAPES["midsize"]) -> LlavaConfig:
     """Returns the model's configuration."""
+    width, inner, blocks, heads = shape.vision
     vision = CLIPVisionConfig(
-        hidden_size=320, intermediate_size=1280, num_hidden_layers=12, num_attention_heads=5, image_size=SIDE,
-        patch_size=PATCH,
+        hidden_size=width, intermediate_size=inner, num_hidden_layers=blocks, num_attention_heads=heads,
+        image_size=shape.side, patch_size=shape.patch,
     )  # fmt: skip
+    width, inner, layers, heads = shape.text
     text = LlamaConfig(
-        hidden_size=384, intermediate_size=1024, num_hidden_layers=15, num_attention_heads=6, vocab_size=VOCABULARY,
-        max_position_embeddings=1024, pad_token_id=0, bos_token_id=1, eos_token_id=2, tie_word_embeddings=False,
+        hidden_size=width, intermediate_size=inner, num_hidden_layers=layers, num_attention_heads=heads,
+        num_key_value_heads=heads, vocab_size=VOCABULARY, max_position_embeddings=1024, pad_token_id=0, bos_token_id=1,
+        eos_token_id=2, tie_word_embeddings=False,
     )  # fmt: skip
     return LlavaConfig(
         vision_config=vision, text_config=text, image_token_index=4, image_token_id=4, vision_feature_layer=-2,
@@ -63,18 +85,19 @@ def config() -> LlavaConfig:
     )  # fmt: skip
 
 
-def save_llava(folder: Path, seed: int = 0) -> Path:
-    """Writes model, tokenizer, processor and chat template."""
+def save_llava(folder: Path, seed: int = 0, size: str = "midsize", dtype: str = "float32") -> Path:
+    """Writes model, tokenizer, processor and chat template; `size` is one of `SHAPES`."""
     torch.manual_seed(seed)
-    model, words = LlavaForConditionalGeneration(config()), tokenizer()
+    shape = SHAPES[size]
+    model, words = LlavaForConditionalGeneration(config(shape)).to(getattr(torch, dtype)), tokenizer()
     _answer_shortly(model, words)
     model.generation_config.pad_token_id, model.generation_config.eos_token_id = 0, 2
     model.save_pretrained(folder)
-    images = CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE})
+    crop = {"height": shape.side, "width": shape.side}
     LlavaProcessor(
-        image_processor=images,
+        image_processor=CLIPImageProcessor(size={"shortest_edge": shape.side}, crop_size=crop),
         tokenizer=words,
-        patch_size=PATCH,
+        patch_size=shape.patch,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
         chat_template=TEMPLATE,

@@ -78,7 +78,8 @@ def rival(backbone: Backbone, adapter: Any, corpus: Corpus, budget: Budget, fold
 
     arguments = TrainingArguments(
         output_dir=str(folder), per_device_train_batch_size=budget.batch_size, max_steps=budget.steps,
-        max_grad_norm=budget.max_grad_norm, train_sampling_strategy="sequential", use_cpu=True, report_to="none",
+        max_grad_norm=budget.max_grad_norm, train_sampling_strategy="sequential", use_cpu=backbone.device == "cpu",
+        bf16=backbone.dtype == "bfloat16", report_to="none",
         save_strategy="no", logging_strategy="no", remove_unused_columns=False, disable_tqdm=True,
     )  # fmt: skip
     examples: Any = [example for batch in corpus.batches(0, budget.steps, budget.batch_size) for example in batch]
@@ -116,7 +117,7 @@ def peak_bytes() -> int:
 def child(job: dict[str, Any]) -> dict[str, Any]:
     """Returns what one training cost, in this process."""
     torch.set_num_threads(1)
-    backbone = load_backbone(job["folder"], device="cpu", offline=True)
+    backbone = load_backbone(job["folder"], job.get("dtype", "float32"), job.get("device", "cpu"), offline=True)
     adapter = method_catalog.load_method(method_catalog.method_entries()[job["method"]])()
     corpus = load_corpus("embedded") if job["backbone"] == "embedded" else mixture.corpus(job["pictures"])
     budget = Budget(steps=job["steps"], batch_size=job["batch_size"])

@@ -5,6 +5,9 @@ from __future__ import annotations
 import ast
 import importlib.util
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -131,3 +134,22 @@ def test_lettered_choice_is_a_task_whose_letters_are_right_equally_often() -> No
     assert set(Counter(each.answer for each in samples).values()) == {9}
     assert samples[5].question.startswith("Hint: Dots may be small. How many dots are there? A. two B. three")
     assert samples[5].answer == "A"
+
+
+@pytest.mark.slow
+def test_the_benchmark_for_accelerators_runs_on_a_processor(tmp_path: Path) -> None:
+    words = (
+        "--size tiny --device cpu --dtype float32 --tasks mme,pope --scale 0.3 --steps 2 --batch-size 4 --json out.json"
+    )
+    command = [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), *words.split()]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert {"ours", "plain"} <= set(found["evaluation"])
+    # In float32, every reply is the plain way's.
+    shares = re.findall(r"\((\d+)%\)", done.stdout)
+    assert len(shares) >= 6
+    assert set(shares) == {"100"}
+    for method in ("lora", "mmpt"):
+        assert 0 < found["training"][method]["share"] < 1
+        assert float(next(line for line in done.stdout.splitlines() if f"| {method} |" in line).split("|")[-2]) < 1e-4
