@@ -1,14 +1,15 @@
 """One accelerator: our evaluation beside vLLM and lmms-eval, our training beside the Trainer of Hugging Face with PEFT.
 
     pip install vllm lmms-eval==0.7.3
-    python benchmarks/gpu.py                                          LLaVA-1.5-7B's shape, random weights, bfloat16, CUDA
-    python benchmarks/gpu.py --size tiny --device cpu --dtype float32 --scale 0.3     whether the script itself runs
+    python benchmarks/gpu.py                                                    LLaVA-1.5-7B's shape, bfloat16, CUDA
+    python benchmarks/gpu.py --size tiny --device cpu --dtype float32 --scale 0.3     whether the script runs
 
-Every measurement has a process of its own, and is counted in seconds of the clock from the first question or step to the
-last, the device synchronised: no start, no loading. vLLM has its prefix cache on and is given all questions at once;
-lmms-eval asks one at a time, as it must with `llava_hf`. What is not installed is said and left out. In half precision
-two words can be as good as equal: the share of replies that are those of our own plain way is printed, not demanded.
-Shares are of the rate at which the same device multiplies two square matrices in the same precision.
+Weights are random. Every measurement has a process of its own, and is counted in seconds of the clock from the first
+question or step to the last, the device synchronised: no start, no loading. vLLM has its prefix cache on and is given
+all questions at once; lmms-eval asks one at a time, as it must with `llava_hf`. What is not installed is said and left
+out. In half precision two words can be as good as equal: the share of replies that are those of our own plain way is
+printed, not demanded. Shares are of the rate at which the same device multiplies two square matrices in the same
+precision.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import layouts
 import midsize
 import mixture
 import torch
