@@ -45,9 +45,12 @@ class Handle:
         return self.given + sum(parameter.numel() for parameter in self.trainable.values())
 
     def state(self) -> dict[str, Tensor]:
-        """Returns a detached copy of every trainable parameter, by name, on the CPU; of its master where it has one."""
+        """Returns a detached copy of every trainable parameter, by name, on the CPU; of its master where it has one.
+
+        Where ranks hold a part of each (`engine/training/parallel.py`), all must ask.
+        """
         own = {**self.trainable, **self.masters}
-        return {name: p.detach().to("cpu", copy=True) for name, p in own.items()}
+        return {name: whole(p.detach()).to("cpu", copy=True) for name, p in own.items()}
 
     def let_go(self) -> None:
         """Frees the masters; the parameters keep what the masters were, rounded, as `load` would write them."""
@@ -65,10 +68,24 @@ class Handle:
                 raise ValueError(
                     f"`{name}` has shape {tuple(state[name].shape)} in the state and {tuple(parameter.shape)} here"
                 )
-        for name, parameter in self.trainable.items():
-            parameter.detach().copy_(state[name])
-        for name, master in self.masters.items():
-            master.detach().copy_(state[name])
+        for name, parameter in [*self.trainable.items(), *self.masters.items()]:
+            parameter.detach().copy_(like(state[name], parameter))
+
+
+def whole(value: Any) -> Tensor:
+    """Returns a tensor of which ranks hold a part each as a whole one, which all must ask for; any other as it is."""
+    found: Tensor = value.full_tensor() if hasattr(value, "full_tensor") else value
+    return found
+
+
+def like(value: Tensor, place: Any) -> Tensor:
+    """Returns a whole value as ranks hold `place`, a part each; as it is where they hold all, or shapes differ."""
+    if not hasattr(place, "full_tensor") or value.shape != place.shape:
+        return value
+    from torch.distributed.tensor import distribute_tensor
+
+    # Every rank has read the whole value: nothing is sent.
+    return distribute_tensor(value.to(place.device), place.device_mesh, place.placements, src_data_rank=None)
 
 
 @dataclass(frozen=True)

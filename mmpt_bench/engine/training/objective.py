@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from mmpt_bench.engine.models.backbone import Backbone
 from mmpt_bench.engine.training.loss import Losses, Ready
 from mmpt_bench.engine.training.masters import Masters
 from mmpt_bench.engine.training.memory import halved
+from mmpt_bench.engine.training.parallel import ALONE, Ranks
 
 FISHER_EXAMPLES = 200
 """Examples whose gradients make a Fisher information."""
@@ -192,40 +194,66 @@ def fisher(
 
 
 def backward(
-    losses: Losses, ready: Ready, masters: Masters, micro: int, terms: Sequence[Term] = ()
+    losses: Losses, ready: Ready, masters: Masters, micro: int, terms: Sequence[Term] = (), ranks: Ranks = ALONE
 ) -> tuple[float, dict[str, float], int]:
     """Returns (mean loss, added terms, micro-batch), leaving the batch's gradients; too little memory halves it.
 
-    The gradient is that of the whole batch's mean over answer tokens, however it is cut, and of the terms.
+    The gradient is that of the whole batch's mean over answer tokens, however it is cut and shared out among ranks, and
+    of the terms.
     """
     while True:
+        sums, error = _Sums(terms), None
         try:
-            total, tokens = 0.0, 0
-            added = {term.name: 0.0 for term in terms if term.name}
-            for chosen in losses.cut(ready, micro):
-                given = [term.before(losses, ready, chosen) for term in terms]
-                logits, labels = losses.answers(ready, chosen)
-                loss = functional.cross_entropy(logits, labels, reduction="sum")
-                total, tokens = total + loss.item(), tokens + len(labels)
-                batch = Batch(labels, _rows(ready, chosen).to(labels.device))
-                for term, known in zip(terms, given, strict=True):
-                    context = Context(losses.backbone, masters.by_name, known)
-                    for name, more in term.objective(batch, Outputs(logits), context).items():
-                        loss, added[name] = loss + more, added.get(name, 0.0) + more.item()
+            for chosen, counts in ranks.passes(losses.cut(ready, micro)):
+                work = partial(_loss, losses, ready, masters, terms, chosen, sums)
+                loss = ranks.within(work if counts else partial(_nothing, losses, ready, chosen))
                 loss.backward()
-        except (MemoryError, RuntimeError) as error:
+        except (MemoryError, RuntimeError) as found:
+            error = found
+        if (lacking := ranks.fault(error)) is not None:
             masters.zero_gradients()
-            micro = halved(micro, error, "one example a step")
+            micro = halved(micro, lacking, "one example a step")
             continue
+        ranks.reduced(masters)
+        total, tokens, *more = ranks.summed([sums.loss, sums.tokens, *sums.added.values()])
         for parameter in masters.by_name.values():
             if parameter.grad is not None:
                 parameter.grad /= tokens
-        added = {name: value / tokens for name, value in added.items()}
+        added = {name: value / tokens for name, value in zip(sums.added, more, strict=True)}
         for term in terms:
             if (penalty := term.of_parameters(masters.by_name)) is not None:
                 penalty.backward()
                 added[term.name] += penalty.item()
         return total / tokens, added, micro
+
+
+class _Sums:
+    """What micro-batches add up to: loss and terms in nats, and answer tokens."""
+
+    def __init__(self, terms: Sequence[Term]) -> None:
+        self.loss, self.tokens = 0.0, 0
+        self.added = {term.name: 0.0 for term in terms if term.name}
+
+
+def _loss(
+    losses: Losses, ready: Ready, masters: Masters, terms: Sequence[Term], chosen: list[int], sums: _Sums
+) -> Tensor:
+    """Returns the loss of a micro-batch with its terms, and adds what it is to the sums."""
+    given = [term.before(losses, ready, chosen) for term in terms]
+    logits, labels = losses.answers(ready, chosen)
+    loss = functional.cross_entropy(logits, labels, reduction="sum")
+    sums.loss, sums.tokens = sums.loss + loss.item(), sums.tokens + len(labels)
+    batch = Batch(labels, _rows(ready, chosen).to(labels.device))
+    for term, known in zip(terms, given, strict=True):
+        context = Context(losses.backbone, masters.by_name, known)
+        for name, more in term.objective(batch, Outputs(logits), context).items():
+            loss, sums.added[name] = loss + more, sums.added.get(name, 0.0) + more.item()
+    return loss
+
+
+def _nothing(losses: Losses, ready: Ready, chosen: list[int]) -> Tensor:
+    """Returns 0, after computing a micro-batch so that other ranks can compute theirs."""
+    return losses.sum_of(ready, chosen)[0] * 0.0
 
 
 def _rows(ready: Ready, chosen: Sequence[int]) -> Int[Tensor, " tokens"]:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from mmpt_bench.common.errors import RunFailed
+from mmpt_bench.engine.adapters.attachment import whole
 
 WITHIN = 10
 """Steps in which every parameter must have had a gradient that is not zero. A factor of a product that begins at zero
@@ -27,7 +28,7 @@ class Reached:
     def note(self) -> None:
         """Looks at the gradients of a step."""
         names = [name for name in dict.fromkeys(name for name, _ in self.waiting)]
-        found = {name: grad for name in names if (grad := self._parameters[name].grad) is not None}
+        found = {name: whole(grad) for name in names if (grad := self._parameters[name].grad) is not None}
         if not found:
             return
         seen = [(g != 0).flatten(1).any(1) if g.dim() == 3 else (g != 0).any()[None] for g in found.values()]

@@ -8,21 +8,22 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map_only
 
-from mmpt_bench.common.errors import Interrupted, RequestError, RunFailed
-from mmpt_bench.common.hashing import derive
+from mmpt_bench.common.errors import Interrupted, MachineError, RunFailed
 from mmpt_bench.data.examples import Corpus, Example, Exchange
-from mmpt_bench.engine.adapters.attachment import Group, Handle
+from mmpt_bench.engine.adapters.attachment import Handle, like, whole
 from mmpt_bench.engine.models.backbone import Backbone
 from mmpt_bench.engine.training.checkpoint import Checkpoints
 from mmpt_bench.engine.training.lora_update import updates_fused
-from mmpt_bench.engine.training.loss import Losses
+from mmpt_bench.engine.training.loss import Losses, Ready
 from mmpt_bench.engine.training.masters import Masters, state_dtype
 from mmpt_bench.engine.training.memory import (
     CpuClock,
@@ -34,21 +35,12 @@ from mmpt_bench.engine.training.memory import (
     steady_malloc,
 )
 from mmpt_bench.engine.training.objective import Term, backward
+from mmpt_bench.engine.training.parallel import ALONE, Ranks
 from mmpt_bench.engine.training.reached import Reached
-from mmpt_bench.records.budget import Budget
+from mmpt_bench.engine.training.settings import TrainingConfig as TrainingConfig
+from mmpt_bench.engine.training.settings import grouped, in_force
+from mmpt_bench.engine.training.settings import learning_rate as learning_rate
 from mmpt_bench.records.keys import check_precision
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """What decides a training, beside its examples and the adapter's first values."""
-
-    budget: Budget
-    rate: float
-    """Peak learning rate."""
-    seed: int
-    groups: tuple[Group, ...] = ()
-    """Parameters with settings of their own."""
 
 
 @dataclass(frozen=True)
@@ -93,41 +85,8 @@ class Trained:
     """Exchanges of conversations that stood behind `Budget.max_length`, each time that they were to be trained on."""
     process: ProcessCosts | None = None
     """None where the training had several sittings."""
-
-
-def learning_rate(step: int, budget: Budget, peak: float) -> float:
-    """Returns the rate of step 0..steps-1: a linear rise over the warm-up, then a cosine to 0, or a plateau."""
-    warm = max(1, round(budget.warmup * budget.steps))
-    if step < warm:
-        return peak * (step + 1) / warm
-    if budget.schedule == "constant":
-        return peak
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, budget.steps - warm)))
-
-
-def grouped(parameters: Mapping[str, nn.Parameter], config: TrainingConfig) -> list[dict[str, Any]]:
-    """Returns parameters as an optimizer takes them, with the factor of the learning rate as "rate"; no empty group.
-
-    Raises RequestError for a group of no parameter.
-    """
-    decay = config.budget.weight_decay
-    plain: dict[str, Any] = {"params": [], "rate": 1.0, "weight_decay": decay}
-    own: list[dict[str, Any]] = [
-        {"params": [], "rate": one.rate, "weight_decay": decay if one.weight_decay is None else one.weight_decay}
-        for one in config.groups
-    ]
-    for name, parameter in parameters.items():
-        fits = (made for one, made in zip(config.groups, own, strict=True) if name.startswith(one.prefix))
-        next(fits, plain)["params"].append(parameter)
-    for one, made in zip(config.groups, own, strict=True):
-        if not made["params"]:
-            raise RequestError(f"The method's group `{one.prefix}` holds no parameter that is trained.")
-    return [made for made in (plain, *own) if made["params"]]
-
-
-def _in_force(group: Mapping[str, Any], rate: float) -> dict[str, float]:
-    n = sum(parameter.numel() for parameter in group["params"])
-    return {"parameters": n, "learning_rate": rate * group["rate"], "weight_decay": group["weight_decay"]}
+    world_size: int = 1
+    """Ranks that trained together in the last sitting."""
 
 
 def validation_loss(backbone: Backbone, corpus: Corpus, batch_size: int, max_length: int) -> float:
@@ -161,6 +120,7 @@ def train(
     on_start: Callable[[Sequence[Step]], None] = lambda steps: None,
     say: Callable[[str], None] = lambda text: None,
     terms: Sequence[Term] = (),
+    ranks: Ranks = ALONE,
 ) -> Trained:
     """Trains an attached adapter to the end of its budget, from its checkpoint where there is one.
 
@@ -172,6 +132,7 @@ def train(
         say: told once where the method needs whole images, and nothing can be shared.
         on_start: told, before the first step, of the steps of the checkpoint.
         terms: added to the loss.
+        ranks: that train together; all call this with the same arguments, and the first one alone tells and writes.
 
     Raises:
         RequestError: the corpus holds conversations and the backbone has no form for them, or an example is too long;
@@ -184,10 +145,13 @@ def train(
     if corpus.most_exchanges > 1:
         backbone.target([Exchange("q", "a")] * 2)
     steady_malloc()
-    budget, training = config.budget, _Training(backbone, handle, config, terms)
+    ranks.placed(backbone, handle)
+    budget, training = config.budget, _Training(backbone, handle, config, terms, ranks)
     checkpoints = None if checkpoint is None else Checkpoints(checkpoint)
     if checkpoints is not None and (state := checkpoints.last()) is not None:
         training.restore(state)
+    if not ranks.same(training.done):
+        raise MachineError("Ranks find other checkpoints: give all of them one results folder.")
     on_start(training.steps)
     with (
         _training_mode(backbone, training.masters, terms),
@@ -195,15 +159,19 @@ def train(
     ):
         asked = (config.seed, budget.steps, budget.batch_size, training.done)
         batches, first = corpus.batches(*asked), next(corpus.batches(*asked), [])
-        if why := _compared(losses, first[:2], handle.trainable):
+        if why := ranks.together(lambda: _compared(losses, first[:2], handle.trainable, ranks)):
             say(f"Every image goes through the whole model in training, because {why}.")
         for examples, following in pairwise(chain(batches, [[]])):  # behind the last batch stands an empty one
-            losses.soon(following)
-            if on_step(training.step(losses, examples)):
+            losses.soon(ranks.share(following))
+            is_over = bool(on_step(training.step(losses, ranks.share(examples))))
+            is_due = checkpoints is not None and checkpoints.is_due and ranks.is_first
+            is_over, stop, is_due = ranks.any(is_over, not is_over and stopping(), is_due)
+            if is_over:
                 break
-            stop = stopping()
-            if checkpoints is not None and (stop or checkpoints.is_due):
-                checkpoints.write(training.done, training.state())
+            if checkpoints is not None and (stop or is_due):
+                state = training.state()
+                if ranks.is_first:
+                    checkpoints.write(training.done, state)
             if stop:
                 raise Interrupted(f"stopped after step {training.done} of {budget.steps}")
     return training.result()
@@ -212,8 +180,11 @@ def train(
 class _Training:
     """A training under way: all that one step leaves to the next, which is what a checkpoint holds."""
 
-    def __init__(self, backbone: Backbone, handle: Handle, config: TrainingConfig, terms: Sequence[Term]) -> None:
+    def __init__(
+        self, backbone: Backbone, handle: Handle, config: TrainingConfig, terms: Sequence[Term], ranks: Ranks
+    ) -> None:
         self._backbone, self._handle, self._config, self._terms = backbone, handle, config, terms
+        self._ranks = ranks
         self._is_first, self._clock = first_here(), CpuClock()
         self._peak = PeakMemory(backbone.device)
         self.masters = Masters(handle)
@@ -221,11 +192,13 @@ class _Training:
         self._reached = Reached(self.masters.by_name)
         fused = all(p.device.type in ("cpu", "cuda") for p in self.parameters)
         self._optimizer = torch.optim.AdamW(grouped(self.masters.by_name, config), lr=config.rate, fused=fused)
-        torch.manual_seed(derive(config.seed, "dropout"))
+        ranks.begun(self.masters, config.seed)
         self._threads: tuple[int, ...] = (torch.get_num_threads(),)
         self.steps: list[Step] = []
         """Those that are done, with those of earlier sittings."""
-        self._micro_batch, self._left_out, self._is_resumed = config.budget.batch_size, 0, False
+        # As many examples as a rank has of a batch.
+        self._micro_batch = -(-config.budget.batch_size // ranks.count)
+        self._left_out, self._is_resumed = 0, False
         for cache in backbone.caches:
             cache.begin()
         self._began = time.perf_counter()
@@ -250,12 +223,13 @@ class _Training:
         for group in self._optimizer.param_groups:
             group["lr"] = rate * group.get("rate", 1.0)
         self.masters.zero_gradients()
-        ready = losses.ready(examples)
+        ready = self._ranks.together(lambda: losses.ready(examples) if examples else Ready([], []))
         self._left_out += ready.left_out
-        loss, added, self._micro_batch = backward(losses, ready, self.masters, self._micro_batch, self._terms)
+        given = (self._micro_batch, self._terms, self._ranks)
+        loss, added, self._micro_batch = backward(losses, ready, self.masters, *given)
         self._reached.note()
         self._reached.judge(self.done + 1, budget.steps)
-        norm = nn.utils.clip_grad_norm_(self.parameters, budget.max_grad_norm).item()
+        norm = whole(nn.utils.clip_grad_norm_(self.parameters, budget.max_grad_norm)).item()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             found = f"loss {loss}, gradient norm {norm} at learning rate {rate:.3g}"
             raise RunFailed(f"step {self.done + 1}: {found}: not finite")
@@ -274,15 +248,20 @@ class _Training:
             "threads": list(self._threads),
             "waiting": self._reached.waiting,
             "adapter": self._handle.state(),
-            "optimizer": self._optimizer.state_dict(),
+            "optimizer": tree_map_only(torch.Tensor, whole, self._optimizer.state_dict()),
             "rng": torch.get_rng_state(),
+            "rngs": self._ranks.gathered(torch.get_rng_state()),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Goes on from a checkpoint."""
         self._handle.load(state["adapter"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["rng"])
+        shared = [p for group in self._optimizer.param_groups for p in group["params"]]
+        moments = {i: {name: like(value, shared[i]) for name, value in of.items()}
+                   for i, of in state["optimizer"]["state"].items()}  # fmt: skip
+        self._optimizer.load_state_dict({**state["optimizer"], "state": moments})
+        if self._ranks.rank < len(rngs := state.get("rngs", [state["rng"]])):
+            torch.set_rng_state(rngs[self._ranks.rank])
         self.steps = [Step(*step) for step in state["steps"]]
         self._micro_batch, self._left_out = state["micro"], state["left_out"]
         self._threads = tuple(sorted({*state["threads"], *self._threads}))
@@ -301,9 +280,10 @@ class _Training:
             self._threads,
             state_dtype(self._optimizer.state),
             self.done,
-            tuple(_in_force(group, self._config.rate) for group in self._optimizer.param_groups),
+            tuple(in_force(group, self._config.rate) for group in self._optimizer.param_groups),
             self._left_out,
             self._process_costs(),
+            self._ranks.count,
         )
 
     def _process_costs(self) -> ProcessCosts | None:
@@ -319,11 +299,19 @@ class _Training:
         return time.perf_counter() - self._began + spared
 
 
-def _compared(losses: Losses, examples: list[Example], trainable: Mapping[str, nn.Parameter]) -> str:
-    """Returns why every image must go through the whole model, or nothing; fewer examples where memory runs out."""
+def _compared(
+    losses: Losses, examples: list[Example], trainable: Mapping[str, nn.Parameter], ranks: Ranks = ALONE
+) -> str:
+    """Returns why every image must go through the whole model, or nothing; fewer examples where memory runs out.
+
+    Of a sharded model the losses alone are compared: gradients of its weights are no rank's own.
+    """
     while True:
         try:
-            return losses.compare(examples, trainable)
+            if ranks.way != "fsdp2":
+                return losses.compare(examples, trainable)
+            with torch.no_grad():
+                return ranks.within(partial(losses.compare, examples, {}))
         except (MemoryError, RuntimeError) as error:
             examples = examples[: halved(len(examples), error, "one example a step")]
 

@@ -1,0 +1,92 @@
+"""Trainings by the ranks of torchrun: `torchrun … ranks.py OUT WAY JOBS`, with jobs as JSON; faults happen in the last.
+
+A job is {"name", "method"} and, where wanted, "batch", "steps", and steps in which something happens: "short" (memory
+runs out, once), "stop" (SIGTERM after it), "hang", "kill" (in the first attempt alone); "checkpoint" keeps one after
+each step, "overheads" are tokens that a micro-batch costs, by rank.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mmpt_bench.cli.progress import stopping
+from mmpt_bench.common.errors import Interrupted
+from mmpt_bench.engine.models.backbone import load_backbone
+from mmpt_bench.engine.training.checkpoint import Checkpoints
+from mmpt_bench.engine.training.loss import Losses
+from mmpt_bench.engine.training.parallel import ALONE, Ranks, Sharded, Together
+from mmpt_bench.engine.training.train import Step, TrainingConfig, train
+from mmpt_bench.methods import method_catalog
+from mmpt_bench.records.budget import Budget
+from mmpt_bench.sources.corpora import load_corpus
+
+SEED, RATE = 1, 3e-3
+
+
+def trained(folder: Path, job: Mapping[str, Any], ranks: Ranks = ALONE, out: Path | None = None) -> dict[str, Any]:
+    """Returns the adapter, its initial values, losses and the micro-batch of a job; `folder` is the backbone's."""
+    backbone = load_backbone(str(folder), job.get("dtype", "float32"), "cpu", offline=True)
+    handle = method_catalog.load_method(method_catalog.method_entries()[job["method"]])().attach(backbone, SEED)
+    before, steps, n = handle.state(), list[Step](), job.get("steps", 6)
+    config = TrainingConfig(Budget(n, job.get("batch", 8), warmup=0.0), RATE, SEED)
+    is_last, said = ranks.rank == ranks.count - 1, list[str]()
+    with pytest.MonkeyPatch.context() as patch, stopping() as stop:
+        patch.setattr(Checkpoints, "is_due", True)
+        if "overheads" in job:
+            patch.setattr("mmpt_bench.engine.training.loss.overhead_tokens", lambda *_: job["overheads"][ranks.rank])
+        if is_last and out is not None:
+            _harm(patch, job, steps)
+
+        def on_step(step: Step) -> None:
+            steps.append(step)
+            if is_last and out is not None and job.get("stop") == step.step:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        checkpoint = out / f"{job['name']}.checkpoint" if out and job.get("checkpoint") else None
+        loads = load_corpus("embedded")
+        made = train(backbone, handle, loads, config, checkpoint, on_step, stop, lambda _: None, said.append, (), ranks)
+    found = {"before": before, "after": handle.state(), "losses": [step.loss for step in steps], "said": said}
+    return found | {"micro": made.micro_batch, "first": steps[0].step, "world": made.world_size}
+
+
+def _harm(patch: pytest.MonkeyPatch, job: Mapping[str, Any], steps: list[Step]) -> None:
+    answers, done = Losses.answers, set[str]()
+
+    def harmed(self: Losses, *given: Any) -> Any:
+        now = steps[-1].step + 1 if steps else 1
+        if job.get("short") == now and "short" not in done:
+            done.add("short")
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        if job.get("hang") == now:
+            time.sleep(600)
+        if job.get("kill") == now and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return answers(self, *given)
+
+    patch.setattr(Losses, "answers", harmed)
+
+
+def _main(out: Path, way: str, jobs: list[dict[str, Any]]) -> None:
+    torch.set_num_threads(1)
+    ranks = Sharded() if way == "fsdp2" else Together()
+    for job in jobs:
+        with contextlib.suppress(Interrupted):
+            made = trained(out / "tiny", job, ranks, out)
+            if ranks.is_first:
+                torch.save(made, out / f"{job['name']}.pt")
+    ranks.leave()
+
+
+if __name__ == "__main__":
+    _main(Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3]))
