@@ -69,6 +69,7 @@ def run(
     base: bool = False,
     log_to: str | Sequence[str] = (),
     workers: int | str = 1,
+    parallel: str = "",
     reporter: Reporter | None = None,
     stopping: Stopping = _never,
     **options: Unpack[Options],
@@ -88,6 +89,7 @@ def run(
         base: also evaluates the untuned base, `frozen`; the command does by default, a call does what it names.
         log_to: trackers that are told too: "wandb", "trackio", "tensorboard".
         workers: who does the runs: a number of processes on this machine; see docs/scale.md.
+        parallel: how processes of torchrun share each training, "ddp" or "fsdp2"; the first one alone writes and tells.
         reporter: is told of every event.
         stopping: asked after every step and batch; `Interrupted` is raised when it says so, and all that was done is
             on the disk.
@@ -102,11 +104,13 @@ def run(
     """
     from mmpt_bench.interop.trackers import check_trackers, tracking
     from mmpt_bench.runs.plan import plan_given
-    from mmpt_bench.runs.workers.backends import done_by
+    from mmpt_bench.runs.workers.backends import done_by, rank_and_count
 
     given = (method, tasks, (adapter, other_base), recipe, options, base)
-    do, (request, _) = done_by(workers, plan_given, given), requested(*given)
+    do, (request, _) = done_by(workers, plan_given, given, parallel), requested(*given)
     names, report = check_trackers(comma_text(log_to), request.offline), reporter or Reporter()
+    if rank_and_count()[0] > 0:
+        names, report = (), Reporter()
     store = Store(request.out)
     store.check_writable()
     (planned,) = plan_given(given, store)

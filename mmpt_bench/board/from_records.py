@@ -188,11 +188,11 @@ def _variant(record: Record) -> str:
 
 
 def _told(record: Record) -> dict[str, object]:
-    """Returns what tells variants apart: hyperparameters, processes, the file where the method is a user's own, and how
+    """Returns what tells variants apart: hyperparameters, the file where the method is a user's own, and how
     the training departs from the usual."""
     file = {"file": record.method_fingerprint[:8]} if record.method_fingerprint else {}
     params = record.params | earlier_params(record.method, record.params)
-    return params | {"processes": record.world_size} | file | _departures(record)
+    return params | file | _departures(record)
 
 
 def _departures(record: Record) -> dict[str, object]:

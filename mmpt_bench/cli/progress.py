@@ -258,8 +258,11 @@ def announcement(plans: Sequence[Plan]) -> list[str]:
 
 
 @contextmanager
-def stopping() -> Iterator[Callable[[], bool]]:
-    """Yields a function that says whether to stop: after Ctrl-C, SIGTERM or SIGHUP; a second Ctrl-C ends at once."""
+def stopping(told: bool = True) -> Iterator[Callable[[], bool]]:
+    """Yields a function that says whether to stop: after Ctrl-C, SIGTERM or SIGHUP; a second Ctrl-C ends at once.
+
+    The user is `told` of the first one.
+    """
     import os
     import signal
 
@@ -277,7 +280,7 @@ def stopping() -> Iterator[Callable[[], bool]]:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
         if asked and number == signal.SIGINT:
             raise KeyboardInterrupt
-        if not asked:
+        if told and not asked:
             click.echo("\nStopping after this step; Ctrl-C once more to stop at once.", err=True)
         asked.append(number)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shlex
 import sys
@@ -34,8 +35,9 @@ from mmpt_bench.cli.options import (
     words_again,
 )
 from mmpt_bench.cli.plan_text import print_plan
-from mmpt_bench.cli.progress import QUIET, running
+from mmpt_bench.cli.progress import QUIET, running, stopping
 from mmpt_bench.cli.streams import echo
+from mmpt_bench.common.errors import Interrupted
 from mmpt_bench.records.budget import SMOKE_LIMIT, SMOKE_STEPS
 
 if TYPE_CHECKING:
@@ -122,6 +124,14 @@ if TYPE_CHECKING:
     "machine.",
 )
 @WORKERS
+@click.option(
+    "--parallel",
+    default="",
+    callback=not_empty,
+    metavar="ddp|fsdp2",
+    help="Under torchrun: its processes share every training and evaluation. ddp: the model whole on each GPU; fsdp2: "
+    "shards of it.",
+)
 @OUT
 @JSON
 @budget_options
@@ -150,10 +160,15 @@ def run(
     mmpt-bench run --smoke
     """
     from mmpt_bench import api
+    from mmpt_bench.runs.workers.backends import rank_and_count
 
-    options = _checked(context, options, smoke, measure_costs)
+    options = _checked(context, options, smoke, measure_costs, only_plan)
+    if not only_plan and rank_and_count()[0] > 0:
+        with stopping(told=False) as stop, contextlib.suppress(Interrupted):
+            api.run(**options, stopping=stop)
+        return
     if only_plan:
-        del options["log_to"], options["workers"]
+        del options["log_to"], options["workers"], options["parallel"]
         print_plan(api.plan(**options), as_json)
         return
     if measure_costs and (code := one_process_a_run(context, options)):
@@ -173,11 +188,13 @@ def run(
             click.echo(line, err=True)
 
 
-def _checked(context: click.Context, options: dict[str, Any], smoke: bool, measure_costs: bool) -> dict[str, Any]:
+def _checked(
+    context: click.Context, options: dict[str, Any], smoke: bool, measure_costs: bool, only_plan: bool
+) -> dict[str, Any]:
     """Returns the options with those of an experiment's file; RequestError for what does not go together."""
     from mmpt_bench import api
     from mmpt_bench.interop.trackers import check_trackers
-    from mmpt_bench.runs.workers.backends import check_workers
+    from mmpt_bench.runs.workers.backends import check_parallel, check_workers
     from mmpt_bench.sources.weights import HOW
 
     if (own := options.pop("family")) is not None:
@@ -196,8 +213,10 @@ def _checked(context: click.Context, options: dict[str, Any], smoke: bool, measu
         refuse_beside("smoke", "steps", "limit", "recipe")
         options |= {"steps": SMOKE_STEPS, "limit": SMOKE_LIMIT}
     if measure_costs:
-        refuse_beside("measure-costs", "recipe", "adapter", "workers")
+        refuse_beside("measure-costs", "recipe", "adapter", "workers", "parallel")
     check_workers(options["workers"])
+    if not only_plan:
+        check_parallel(options["parallel"], options["workers"])
     return options
 
 

@@ -54,10 +54,14 @@ def check_precision(dtype: str) -> None:
 
 
 def train_key(recipe: Mapping[str, Any]) -> str:
-    """Names a training by all fields of its recipe but the backbone's name, which the fingerprint stands for."""
+    """Names a training by all fields of its recipe but the backbone's name, which the fingerprint stands for.
+
+    `world_size` is hashed as the constant 1: a run that ranks share is the same run.
+    """
     params = hashed_params(recipe["method"], recipe["params"])
+    hashed = {"params": params, "world_size": 1}
     left_out = {"backbone", *(name for name in ("stage", "objective") if not recipe.get(name))}
-    return content_key({name: value for name, value in recipe.items() if name not in left_out} | {"params": params})
+    return content_key({name: value for name, value in recipe.items() if name not in left_out} | hashed)
 
 
 def asked(
@@ -100,7 +104,8 @@ def setting_key(backbone: str, corpus: str, budget: Mapping[str, Any], dtype: st
 def variant_key(of: Any, budget: Mapping[str, Any]) -> str:
     """Names a training without its seed, of a recipe or a record: what seeds are averaged over."""
     params = hashed_params(of.method, of.params)
-    parts = [of.backbone_fingerprint, of.corpus_fingerprint, of.method, params, budget, of.dtype, of.world_size]
+    # The constant 1 stands for `world_size`, as in `train_key`.
+    parts = [of.backbone_fingerprint, of.corpus_fingerprint, of.method, params, budget, of.dtype, 1]
     of_objective = [of.objective] if of.objective else []
     return content_key([*parts, of.method_fingerprint, *of_departures(of.stage, of.seed), *of_objective])
 

@@ -43,6 +43,7 @@ class Recipe:
     dtype: str = "float32"
     """Or a half precision as `keys.precision` calls it."""
     world_size: int = 1
+    """Always 1, however many ranks share the training: it is the same run. A record says how many there were."""
     method_fingerprint: str = ""
     """Of the method's file, where it is a user's own; empty for a built-in one."""
     stage: dict[str, Any] = dataclasses.field(default_factory=dict)

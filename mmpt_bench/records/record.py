@@ -47,6 +47,7 @@ class Identity:
     learning_rate_source: str
     """How it was chosen: "searched: 5 rates on ...", "set by the user", "documented default, not searched"."""
     world_size: int = 1
+    """Ranks that shared the training, in its last sitting; no part of a key: it is the same run."""
     method_fingerprint: str = ""
     """Of the method's file, where it is a user's own."""
     stage: dict[str, Any] = dataclasses.field(default_factory=dict)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, MutableSet, Sequence
 from typing import TYPE_CHECKING
 
 from mmpt_bench.common.errors import BenchError, Interrupted, MachineError, RunFailed
-from mmpt_bench.common.hashing import content_key, derive
+from mmpt_bench.common.hashing import derive
 from mmpt_bench.common.locks import LONGEST_WAIT, in_turn
 from mmpt_bench.data.images import BadImage
 from mmpt_bench.data.samples import Prediction
@@ -21,6 +21,7 @@ from mmpt_bench.runs.bad_items import check_examples
 from mmpt_bench.runs.events import Reporter
 from mmpt_bench.runs.plan import Job, Plan
 from mmpt_bench.runs.session import Loaded, Session, base_record, failed, now
+from mmpt_bench.runs.shared import answered
 from mmpt_bench.runs.training import train_run
 from mmpt_bench.sources.prepared import PreparedTask
 
@@ -159,6 +160,7 @@ def _results(
         threads=", ".join(map(str, costs.get("threads", ()))),
         optimizer_state=costs.get("optimizer_state", ""),
         final_loss=costs["final_loss"],
+        world_size=costs.get("world_size", 1),
         notes="; ".join(each for each in (base.notes, *costs.get("alarms", ())) if each),
         **(costs.get("process") or {}),
     )
@@ -208,22 +210,19 @@ def _evaluate(session: Session, job: Job, folder: RunFolder, base: Record, item:
 
 def _answers(session: Session, job: Job, folder: RunFolder, item: PreparedTask) -> list[Prediction]:
     """Returns the predictions in the order of the samples; replies that are kept already are read, not asked for."""
-    from mmpt_bench.engine.inference.predict import InferenceOptions, predict
-
     task, report, total = item.task, session.report, len(item.samples)
     key = item.replies_key(job.recipe.train_key)
     choices = {sample.id: sample.choices for sample in item.samples}
-    answered = {
+    found = {
         known.id: dataclasses.replace(known, parsed=task.read(known.reply, choices[known.id]))
         for known in folder.predictions(task.name, key).values()
     }
-    left = [sample for sample in item.samples if sample.id not in answered]
-    report.evaluated(job, task.name, len(answered), total)
-    options = InferenceOptions(session.plan.request.eval_batch, content_key(item.asked), item.guard, report.said)
-    for batch in predict(session.backbone, task, left, options):
+    left = [sample for sample in item.samples if sample.id not in found]
+    report.evaluated(job, task.name, len(found), total)
+    for batch in answered(session, job, item, left):
         folder.append_predictions(task.name, key, batch)
-        answered |= {prediction.id: prediction for prediction in batch}
-        report.evaluated(job, task.name, len(answered), total)
-        if session.stopping() and len(answered) < total:
-            raise Interrupted(f"{len(answered):,} of {total:,} questions of {task.title} are answered")
-    return [answered[sample.id] for sample in item.samples]
+        found |= {prediction.id: prediction for prediction in batch}
+        report.evaluated(job, task.name, len(found), total)
+        if session.stopping() and len(found) < total:
+            raise Interrupted(f"{len(found):,} of {total:,} questions of {task.title} are answered")
+    return [found[sample.id] for sample in item.samples]

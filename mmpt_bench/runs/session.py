@@ -20,14 +20,15 @@ from mmpt_bench.sources.prepared import PreparedTask
 if TYPE_CHECKING:
     from mmpt_bench.engine.adapters.attachment import Handle
     from mmpt_bench.engine.models.backbone import Backbone
+    from mmpt_bench.engine.training.parallel import Together
 
 
 class Loaded:
     """The backbone that was loaded last: plans that take the same one share it, and no two are in memory."""
 
-    def __init__(self, report: Reporter) -> None:
-        """Loads nothing yet."""
-        self._report = report
+    def __init__(self, report: Reporter, ranks: Together | None = None) -> None:
+        """Loads nothing yet; `ranks` of torchrun share trainings and evaluations, where there are any."""
+        self._report, self.ranks = report, ranks
         self._of: tuple[str, str, str | None] | None = None
         self._backbone: Backbone | None = None
 

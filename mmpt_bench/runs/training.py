@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.common.hashing import file_sha256
@@ -13,11 +14,12 @@ from mmpt_bench.runs.monitoring import Monitor
 from mmpt_bench.runs.objectives import config_and_terms
 from mmpt_bench.runs.plan import Job
 from mmpt_bench.runs.session import Session
+from mmpt_bench.runs.shared import trained_together
 from mmpt_bench.runs.stages import Reptile, load_trained
 
 if TYPE_CHECKING:
     from mmpt_bench.engine.adapters.attachment import Handle
-    from mmpt_bench.engine.training.train import Step
+    from mmpt_bench.engine.training.train import Step, Trained
 
 STEPS_A_WRITE = 25
 """Optimiser steps that are logged together."""
@@ -27,7 +29,7 @@ def train_run(session: Session, job: Job, folder: RunFolder, handle: Handle) -> 
     """Returns what training cost, after training or after loading what was trained before; raises as `train` does."""
     from mmpt_bench.engine.training.train import train
 
-    recipe, report, prepared = job.recipe, session.report, session.plan.prepared
+    recipe, report, prepared, ranks = job.recipe, session.report, session.plan.prepared, session.loaded.ranks
     if not handle.trainable:
         return {"seconds": 0.0, "peak_bytes": 0, "final_loss": None, "adapter_bytes": 0}
     known = folder.training()
@@ -35,14 +37,21 @@ def train_run(session: Session, job: Job, folder: RunFolder, handle: Handle) -> 
         folder.drop_checkpoint()
         load_trained(folder, handle, known)
         return known
-    own = (job.method, prepared.before, handle)
-    config, terms = config_and_terms(session.store, session.backbone, session.plan.request, recipe, own)
-    watch = _Watch(session, job, folder, handle, config.budget.steps)
+    own, steps = (job.method, prepared.before, handle), recipe.budget.steps
+    work: Callable[..., Trained] = partial(trained_together, session, job, handle)
+    if ranks is None:
+        config, terms = config_and_terms(session.store, session.backbone, session.plan.request, recipe, own)
+        work, steps = (
+            partial(train, session.backbone, handle, prepared.corpus, config, terms=terms),
+            config.budget.steps,
+        )
+    watch = _Watch(session, job, folder, handle, steps)
     # Where a task of Reptile began is in no checkpoint.
     checkpoint = None if watch.reptile else folder.checkpoint
-    told = (watch.on_step, session.stopping, watch.on_start, report.said)
+    if ranks is not None:
+        ranks.tell(("train", recipe.run_name))
     try:
-        result = train(session.backbone, handle, prepared.corpus, config, checkpoint, *told, terms)
+        result = work(checkpoint, watch.on_step, session.stopping, watch.on_start, report.said)
     finally:
         watch.write_log()
     if result.left_out:

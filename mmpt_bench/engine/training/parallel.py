@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from mmpt_bench.common.errors import BenchError, MachineError, RequestError, RunFailed
+from mmpt_bench.common.errors import MachineError, RequestError, RunFailed, UntrustedRecord
 from mmpt_bench.common.hashing import derive
 from mmpt_bench.engine.adapters.attachment import Handle
 from mmpt_bench.engine.models.backbone import Backbone
@@ -122,7 +122,10 @@ class Together(Ranks):
     def told(self) -> Any:
         """Returns what the first rank tells, waiting for it as long as it takes."""
         found: list[Any] = [None]
-        dist.broadcast_object_list(found, src=0, group=self._control)
+        try:
+            dist.broadcast_object_list(found, src=0, group=self._control)
+        except RuntimeError as error:
+            raise MachineError("The first rank has ended.") from error
         return found[0]
 
     def gathered(self, value: T) -> list[T]:
@@ -169,7 +172,8 @@ class Together(Ranks):
         if worst == _BROKEN:
             if error is not None:
                 raise error
-            raise (of if issubclass(of, BenchError) else RunFailed)(f"rank {rank}: {text}")
+            # A fault of data or memory is the run's, as it is where one process trains.
+            raise (of if of in (RequestError, MachineError, UntrustedRecord) else RunFailed)(f"rank {rank}: {text}")
         return error or MemoryError(f"rank {rank}: {text}")
 
     def reduced(self, masters: Masters) -> None:

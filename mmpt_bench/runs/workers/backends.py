@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from mmpt_bench.common.errors import RequestError
+from mmpt_bench.common.errors import RequestError, unknown_name
 from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store
 from mmpt_bench.runs.events import Reporter
@@ -17,6 +18,8 @@ Do = Callable[[Sequence[Plan], Store, Reporter, Callable[[], bool]], Iterator[Re
 """As `execute`."""
 MOST = 512
 """Processes on one machine."""
+WAYS = ("ddp", "fsdp2")
+"""How processes of torchrun share a training."""
 ENGINES = ", `ray`, `ray://HOST` or `slurm`"
 
 
@@ -28,6 +31,37 @@ def count_of(workers: int | str, more: str = "") -> int:
     raise RequestError(f"`--workers {text[:40]}`: a number of processes from 1 to {MOST}{more}.")
 
 
+def rank_and_count() -> tuple[int, int]:
+    """Returns which of how many processes of torchrun this is: (0, 1) where torchrun has not started it."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return 0, 1
+    return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+
+
+def check_parallel(way: str, workers: int | str = 1) -> None:
+    """Raises RequestError for a `--parallel` that cannot be, and where processes of torchrun would do the same work.
+
+    Args:
+        way: "ddp", "fsdp2"; empty where it is not given.
+    """
+    n = rank_and_count()[1]
+    started = "TORCHELASTIC_RUN_ID" in os.environ
+    if not way and n > 1:
+        raise RequestError(
+            f"torchrun has started {n} processes, and each would do all of the work: share it by `run --parallel ddp`, "
+            "or `fsdp2`, or start one process without torchrun."
+        )
+    if way and way not in WAYS:
+        raise unknown_name("way to share a training", way[:40], WAYS)
+    if way and not started:
+        raise RequestError(
+            f"`--parallel {way}` shares runs among processes of torchrun: `torchrun --nproc-per-node 2 -m mmpt_bench "
+            f"run --parallel {way} …`."
+        )
+    if way and str(workers).strip() != "1":
+        raise RequestError("`--parallel` and `--workers` do not go together: the processes are torchrun's.")
+
+
 def check_workers(workers: int | str) -> None:
     """Raises RequestError for what `--workers` cannot be, neither a number of processes nor an engine."""
     text = str(workers).strip()
@@ -35,20 +69,26 @@ def check_workers(workers: int | str) -> None:
         count_of(workers, ENGINES)
 
 
-def done_by(workers: int | str, replan: Callable[[Any, Store], Sequence[Plan]], request: Any) -> Do:
+def done_by(workers: int | str, replan: Callable[[Any, Store], Sequence[Plan]], request: Any, parallel: str = "") -> Do:
     """Returns what does the plans of a command: this process, or workers, which plan anew what they are asked.
 
     Args:
         workers: 1 for this process, a number of processes, "ray", "ray://HOST", "slurm".
         replan: (request, store) -> the plans; a function at the top of a module.
         request: plain values, as the command was given them.
+        parallel: how processes of torchrun share each training: "ddp", "fsdp2", empty for processes without torchrun.
 
     Raises:
-        RequestError: neither a number of processes nor an engine.
+        RequestError: neither a number of processes nor an engine; or torchrun's processes would all do the same.
     """
     from mmpt_bench.runs.workers.message import Asked
 
+    check_parallel(parallel, workers)
     asked, text = Asked(replan, request), str(workers).strip()
+    if parallel:
+        from mmpt_bench.runs.workers.ranks import run_on_ranks
+
+        return functools.partial(run_on_ranks, parallel, asked)
     if text in ("ray", "slurm") or text.startswith("ray://"):
         from mmpt_bench.runs.workers.engines import run_on_engine
 
