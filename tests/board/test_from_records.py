@@ -327,11 +327,11 @@ def test_what_tells_rows_apart_and_what_is_no_default_stand_in_one_label(tmp_pat
     assert sorted(each.label for each in made(store)[0].rows) == ["lora (alpha=8, r=16)", "lora (alpha=8, r=2)"]
 
 
-def test_runs_of_several_processes_are_a_row_of_their_own(tmp_path: Path) -> None:
+def test_runs_that_ranks_shared_stand_in_the_row_of_those_that_they_did_not(tmp_path: Path) -> None:
     store = store_in(tmp_path)
-    for size in (1, 2):
-        add(store, "1110", recipe("lora", 0, world_size=size), world_size=size)
-    assert sorted(each.label for each in made(store)[0].rows) == ["lora (processes=1)", "lora (processes=2)"]
+    for seed, size in ((0, 1), (1, 8)):
+        add(store, "1110", recipe("lora", seed), world_size=size)
+    assert [(each.label, each.seeds) for each in made(store)[0].rows] == [("lora", (0, 1))]
 
 
 @pytest.mark.parametrize("changes", [{"parse_rule": "vlmevalkit"}, {"guard": False}])

@@ -27,7 +27,7 @@ ASKED: dict[str, tuple[Any, Any]] = {
 RECIPE = Recipe("b", "b-files", "c", "c-rows", "lora", {"r": 8}, Budget(), 0)
 OTHER: dict[str, Any] = {
     "backbone_fingerprint": "other files", "corpus": "d", "corpus_fingerprint": "other rows", "method": "vpt",
-    "params": {"r": 16}, "seed": 1, "dtype": "bfloat16-mixed", "world_size": 2, "method_fingerprint": "a file",
+    "params": {"r": 16}, "seed": 1, "dtype": "bfloat16-mixed", "method_fingerprint": "a file",
     "stage": {"strategy": "sequential", "order": ["a", "b"], "after": ["run"]},
     "objective": {"kd": 0.5, "teacher": "full-run"},
 }  # fmt: skip
@@ -76,19 +76,21 @@ def test_a_prepared_task_puts_its_rows_version_split_and_limit_into_its_keys() -
 
 def test_a_training_is_another_one_where_anything_of_its_recipe_is() -> None:
     fields = {field.name for field in dataclasses.fields(Recipe)}
-    assert {*OTHER, "budget", "backbone"} == fields, "a new field needs a line in this test"
+    assert {*OTHER, "budget", "backbone", "world_size"} == fields, "a new field needs a line in this test"
     assert {name for name, _ in BUDGETS} == {field.name for field in dataclasses.fields(Budget)}
     others = [dataclasses.replace(RECIPE, **{name: value}) for name, value in OTHER.items()]
     others += [dataclasses.replace(RECIPE, budget=Budget(**{name: value})) for name, value in BUDGETS]  # type: ignore[arg-type]
     assert len({each.train_key for each in [RECIPE, *others]}) == len(others) + 1
-    assert dataclasses.replace(RECIPE, backbone="/elsewhere/b").train_key == RECIPE.train_key
+    for same in ({"backbone": "/elsewhere/b"}, {"world_size": 8}):
+        assert dataclasses.replace(RECIPE, **same).train_key == RECIPE.train_key  # type: ignore[arg-type]
 
 
 def test_seeds_are_of_one_variant_and_nothing_else_is() -> None:
     unlike = [dataclasses.replace(RECIPE, **{n: v}) for n, v in OTHER.items() if n not in ("seed", "corpus")]
     unlike += [dataclasses.replace(RECIPE, budget=Budget(**{name: value})) for name, value in BUDGETS]  # type: ignore[arg-type]
     assert len({each.variant_key for each in [RECIPE, *unlike]}) == len(unlike) + 1
-    assert dataclasses.replace(RECIPE, seed=9).variant_key == RECIPE.variant_key
+    for same in ({"seed": 9}, {"world_size": 8}):
+        assert dataclasses.replace(RECIPE, **same).variant_key == RECIPE.variant_key  # type: ignore[arg-type]
 
 
 def test_a_setting_is_one_backbone_corpus_budget_precision_and_suite() -> None:

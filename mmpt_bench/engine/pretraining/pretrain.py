@@ -22,6 +22,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.nn.parallel import DistributedDataParallel
 
 from mmpt_bench.engine.models.backbone import IGNORED
 from mmpt_bench.engine.pretraining import model as embedded_model
@@ -91,16 +92,16 @@ def packed_states(model: Any, batch: Packed) -> tuple[Tensor, ...]:
     ).hidden_states
 
 
-def _average_gradients(parameters: list[nn.Parameter], processes: int) -> None:
-    if processes == 1:
-        return
-    flat = torch.cat([p.grad.flatten() if p.grad is not None else torch.zeros(p.numel()) for p in parameters])
-    dist.all_reduce(flat)
-    flat /= processes
-    at = 0
-    for p in parameters:
-        p.grad = flat[at : at + p.numel()].view_as(p)
-        at += p.numel()
+class _Step(nn.Module):
+    """A stage's loss as a forward pass over the parameters that it trains, which is what processes share."""
+
+    def __init__(self, parameters: list[nn.Parameter], loss: Callable[[int], Tensor]) -> None:
+        super().__init__()
+        self.trained, self._loss = nn.ParameterList(parameters), loss
+
+    def forward(self, step: int) -> Tensor:
+        """Returns the loss of this process's batch of a step."""
+        return self._loss(step)
 
 
 def _optimizer(named: list[tuple[str, nn.Parameter]], rate: float) -> torch.optim.AdamW:
@@ -203,6 +204,9 @@ class _Worker:
         """Trains a stage from its last checkpoint to its end."""
         plan, optimizer = self.plan, _optimizer(stage.parameters, stage.peak)
         tensors = [p for _, p in stage.parameters]
+        loss_of: nn.Module = _Step(tensors, stage.loss)
+        if plan.processes > 1:
+            loss_of = DistributedDataParallel(loss_of, find_unused_parameters=True)
         first = self._restored(stage, optimizer)
         since, seen, mean = time.perf_counter(), first, 0.0
         for step in range(first, stage.steps):
@@ -210,10 +214,9 @@ class _Worker:
             for group in optimizer.param_groups:
                 group["lr"] = group["scale"] * rate
             with torch.autocast("cpu", torch.bfloat16):
-                loss = stage.loss(step)
+                loss = loss_of(step)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            _average_gradients(tensors, plan.processes)
             nn.utils.clip_grad_norm_(tensors, 1.0)
             optimizer.step()
             mean = loss.item() if not mean else 0.98 * mean + 0.02 * loss.item()

@@ -1,0 +1,128 @@
+"""Trainings by two ranks of torchrun, on gloo: the step of one process, and one decision where ranks could differ."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from support.paths import ROOT
+from support.ranks import trained
+from support.tiny import save_tiny
+
+pytestmark = pytest.mark.slow
+METHODS = ("lora", "mmpt", "prefix", "vpt", "full", "projector")
+DROPOUT = {"method": "lora", "values": {"dropout": 0.2}, "checkpoint": True}
+SHARED: list[dict[str, Any]] = [
+    *({"name": method, "method": method} for method in METHODS),
+    {"name": "seven", "method": "mmpt", "batch": 7},
+    {"name": "one example", "method": "lora", "batch": 1},
+    {"name": "cut by rank", "method": "lora", "overheads": [1e9, 0.0]},
+    {"name": "resumed", **DROPOUT, "stop": 3},
+    {"name": "resumed", **DROPOUT},
+    {"name": "whole", **DROPOUT},
+]
+"""What both ways are held to."""
+DDP_ALONE: list[dict[str, Any]] = [
+    {"name": "short", "method": "mmpt", "short": 2},
+    {"name": "half precision", "method": "mmpt", "dtype": "bfloat16"},
+]
+
+
+def launched(out: Path, way: str, jobs: list[dict[str, Any]], *words: str, **environment: str) -> tuple[int, str]:
+    """Returns how torchrun ended, and what it printed."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *words]
+    env = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"} | environment
+    script = [str(ROOT / "tests/support/ranks.py"), str(out), way, json.dumps(jobs)]
+    done = subprocess.run([*command, *script], env=env, capture_output=True, text=True, timeout=900)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    return save_tiny(tmp_path_factory.mktemp("backbone") / "tiny")
+
+
+@pytest.fixture(scope="module", params=["ddp", "fsdp2"])
+def made(request: pytest.FixtureRequest, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What two ranks made of each job."""
+    out = tmp_path_factory.mktemp(request.param)
+    (out / "tiny").symlink_to(tiny)
+    jobs = SHARED + (DDP_ALONE if request.param == "ddp" else [])
+    code, printed = launched(out, request.param, jobs)
+    assert code == 0, printed
+    return {job["name"]: torch.load(out / f"{job['name']}.pt") for job in jobs}
+
+
+def norm(values: Any) -> float:
+    return float(torch.stack([value.double().square().sum() for value in values]).sum().sqrt())
+
+
+def apart(found: dict[str, Any], wanted: dict[str, Any]) -> float:
+    """Returns how far adapters are from each other, as a share of the second."""
+    assert found.keys() == wanted.keys()
+    return norm([found[name] - wanted[name] for name in wanted]) / norm(wanted.values())
+
+
+@pytest.mark.parametrize("job", [job for job in SHARED if "checkpoint" not in job], ids=lambda job: job["name"])
+def test_two_ranks_train_what_one_does(job: dict[str, Any], made: dict[str, Any], tiny: Path) -> None:
+    found, wanted = made[job["name"]], trained(tiny, {**job, "overheads": [0.0]} if "overheads" in job else job)
+    assert found["world"] == 2
+    assert found["losses"][0] == pytest.approx(wanted["losses"][0], rel=2e-6)
+    assert apart(found["after"], wanted["after"]) <= 1e-5
+    assert apart(found["before"], wanted["before"]) == 0
+    assert all(not torch.equal(found["after"][name], value) for name, value in found["before"].items())
+
+
+def test_one_rank_that_is_told_to_stop_stops_all_and_the_same_bits_follow(made: dict[str, Any]) -> None:
+    assert (made["resumed"]["first"], made["whole"]["first"]) == (4, 1)
+    assert made["resumed"]["losses"] == made["whole"]["losses"][3:]
+    assert apart(made["resumed"]["after"], made["whole"]["after"]) == 0
+
+
+@pytest.mark.parametrize("made", ["ddp"], indirect=True)
+def test_memory_that_runs_out_on_one_rank_halves_the_micro_batch_of_all(made: dict[str, Any], tiny: Path) -> None:
+    assert (made["mmpt"]["micro"], made["short"]["micro"]) == (4, 2)
+    assert apart(made["short"]["after"], made["mmpt"]["after"]) <= 1e-5
+
+
+@pytest.mark.parametrize("made", ["ddp"], indirect=True)
+def test_half_precision_is_rounded_otherwise_and_no_more(made: dict[str, Any], tiny: Path) -> None:
+    found, wanted = made["half precision"], trained(tiny, DDP_ALONE[1])
+    moved = apart(wanted["after"], wanted["before"])
+    assert apart(found["after"], wanted["after"]) < 0.1 * moved
+
+
+@pytest.mark.parametrize("way", ["ddp", "fsdp2"])
+def test_a_killed_rank_is_started_again_and_the_same_bits_follow(way: str, tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "tiny").symlink_to(tiny)
+    jobs = [{"name": "killed", **DROPOUT, "kill": 4}, {"name": "whole", **DROPOUT}]
+    code, printed = launched(tmp_path, way, jobs, "--max-restarts", "1")
+    assert code == 0, printed
+    killed, whole = (torch.load(tmp_path / f"{job['name']}.pt") for job in jobs)
+    assert killed["first"] == 4
+    assert apart(killed["after"], whole["after"]) == 0
+
+
+def test_a_rank_that_hangs_ends_the_job_within_the_timeout(tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "tiny").symlink_to(tiny)
+    began = time.monotonic()
+    code, _ = launched(tmp_path, "ddp", [{"name": "hung", "method": "lora", "hang": 2}], MMPT_RANK_TIMEOUT="30")
+    assert code != 0
+    assert time.monotonic() - began < 500
+    assert not (tmp_path / "hung.pt").exists()
+
+
+def test_memory_that_runs_out_under_fsdp2_ends_the_job_with_what_to_do(tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "tiny").symlink_to(tiny)
+    code, printed = launched(tmp_path, "fsdp2", [{"name": "short", "method": "lora", "short": 2}])
+    assert code != 0
+    assert "rank 1: out of memory: 2.00 GiB could not be had. Ranks that share weights cannot" in printed
