@@ -42,10 +42,12 @@ if TYPE_CHECKING:
     from mmpt_bench.data.dataset import Dataset, Official, Pin, RawForm
     from mmpt_bench.data.image_folders import ImageFolder
     from mmpt_bench.data.images import LazyImage
-    from mmpt_bench.data.rows import Rows, read_choice, read_image, read_label, read_text, read_wording
+    from mmpt_bench.data.rows import Rows, read_choice, read_image, read_label, read_text, read_texts, read_wording
     from mmpt_bench.data.samples import Prediction, Sample
     from mmpt_bench.evaluation.forms import PromptForm
-    from mmpt_bench.evaluation.metrics import Accuracy, Metric, MMEMetric, POPEMetric
+    from mmpt_bench.evaluation.functions import FunctionMetric, MeanOf, WholeOf
+    from mmpt_bench.evaluation.metrics import Accuracy, Declared, Metric, MMEMetric, POPEMetric
+    from mmpt_bench.evaluation.open_answers import anls, exact_match, normalized, read_open
     from mmpt_bench.evaluation.parsing import yes_no
     from mmpt_bench.evaluation.replies import read_reply, reply_reader
     from mmpt_bench.evaluation.task import Task
@@ -60,10 +62,12 @@ _HOMES = {
     "data.dataset": "Dataset Official Pin RawForm",
     "data.image_folders": "ImageFolder",
     "data.images": "LazyImage",
-    "data.rows": "Rows read_choice read_image read_label read_text read_wording",
+    "data.rows": "Rows read_choice read_image read_label read_text read_texts read_wording",
     "data.samples": "Prediction Sample",
     "evaluation.forms": "PromptForm",
-    "evaluation.metrics": "Accuracy MMEMetric Metric POPEMetric",
+    "evaluation.functions": "FunctionMetric MeanOf WholeOf",
+    "evaluation.metrics": "Accuracy Declared MMEMetric Metric POPEMetric",
+    "evaluation.open_answers": "anls exact_match normalized read_open",
     "evaluation.parsing": "yes_no",
     "evaluation.replies": "read_reply reply_reader",
     "evaluation.task": "Task",

@@ -62,7 +62,6 @@ TASK = mb.Task(
         make_rows=rows,
     ),
     headline="accuracy",
-    unit="fraction",
     sample=sample,
     metric=mb.Accuracy(),
     parse=mb.read_reply,

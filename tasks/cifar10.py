@@ -65,7 +65,6 @@ TASK = mb.Task(
         official=mb.Official(rows=10000),
     ),
     headline="accuracy",
-    unit="fraction",
     sample=sample,
     metric=mb.Accuracy(),
     parse=mb.reply_reader(ALSO),

@@ -71,7 +71,6 @@ TASK = mb.Task(
         official=mb.Official(rows=2374, groups=QUESTIONS),
     ),
     headline="total",
-    unit="points",
     sample=sample,
     metric=mb.MMEMetric(),
     parse=mb.yes_no("mme_official"),

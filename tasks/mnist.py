@@ -49,7 +49,6 @@ TASK = mb.Task(
         official=mb.Official(rows=10000),
     ),
     headline="accuracy",
-    unit="fraction",
     sample=sample,
     metric=mb.Accuracy(),
     parse=mb.read_reply,

@@ -59,7 +59,6 @@ TASK = mb.Task(
         ),
     ),
     headline="f1_mean",
-    unit="fraction",
     sample=sample,
     metric=mb.POPEMetric(),
     parse=mb.yes_no("pope_official"),

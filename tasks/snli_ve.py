@@ -85,7 +85,6 @@ TASK = mb.Task(
         official=mb.Official(rows=17901, repeated=REPEATED),
     ),
     headline="accuracy",
-    unit="fraction",
     sample=sample,
     metric=mb.Accuracy(),
     parse=mb.reply_reader(ALSO),

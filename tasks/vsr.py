@@ -89,7 +89,6 @@ TASK = mb.Task(
     sample=sample,
     metric=mb.Accuracy(),
     headline="accuracy",
-    unit="fraction",
     parse=mb.read_reply,
     rule="plain",
     decode="rank",

@@ -153,3 +153,21 @@ def test_the_benchmark_for_accelerators_runs_on_a_processor(tmp_path: Path) -> N
     for method in ("lora", "mmpt"):
         assert 0 < found["training"][method]["share"] < 1
         assert float(next(line for line in done.stdout.splitlines() if f"| {method} |" in line).split("|")[-2]) < 1e-4
+
+
+def test_open_answers_is_a_task_that_asks_three_kinds_of_questions() -> None:
+    import mmpt_bench as mb
+    from mmpt_bench.evaluation.task_catalog import find_tasks, load_task
+
+    path = str(FOLDER / "open_answers.py")
+    assert all(result.ok for result in mb.check(path))
+    task = load_task(find_tasks(path)[0])
+    made = task.data.make_rows()
+    samples = [task.sample(row, i, ()) for i, row in enumerate(made.rows)]
+    assert {each.group for each in samples} == {"color", "number", "place"}
+    assert len({each.cluster for each in samples}) == 60
+    assert not any(each.choices for each in samples)
+    # Rows from files, as DocVQA has them on the hub: a list of answers, and nothing else.
+    row = {"image": made.rows[0]["image"], "question": "What year?", "answers": ["1999", "'99"]}
+    read = task.sample(row, 3, ())
+    assert (read.accepted, read.answer, read.group) == (("1999", "'99"), "1999", "")

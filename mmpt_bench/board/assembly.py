@@ -10,11 +10,12 @@ from mmpt_bench.board.board import Board, Cell, Column, Failure, Row
 from mmpt_bench.board.ranking import ranked
 from mmpt_bench.board.rescoring import Rescored, Samples, by, decoding, rescored
 from mmpt_bench.common.errors import UntrustedRecord
+from mmpt_bench.evaluation.scoring import interval_of
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.records.keys import earlier_params
 from mmpt_bench.records.record import Record
 from mmpt_bench.stats.claims import SEEDS_TO_CLAIM, Comparison
-from mmpt_bench.stats.intervals import Interval, cluster_bootstrap, percentile, seed_spread
+from mmpt_bench.stats.intervals import Interval, percentile, seed_spread
 from mmpt_bench.stats.resampling import Resampled, resample
 
 RESAMPLES = 2000
@@ -88,7 +89,7 @@ def assembled(
         failures=failures,
         left_out=(*left_out, *repeated),
         reference="",
-        notes=_notes(groups, first.budget),
+        notes=(*_not_resampled(columns), *_notes(groups, first.budget)),
     )
     made = ranked(empty, scores, tasks, n_resamples)
     rows = [_with_intervals(row, scores[row.label], tasks, made.headlines, n_resamples) for row in made.board.rows]
@@ -102,6 +103,16 @@ def _notes(groups: Mapping[str, Sequence[Record]], budget: Mapping[str, object])
         return tuple(sorted(said))
     unknown = "What these adapters were trained on, and for how long, is not known: places compare them as they are."
     return (unknown, *sorted(said))
+
+
+def _not_resampled(columns: Sequence[Column]) -> tuple[str, ...]:
+    """Returns a sentence for each task whose score has no interval by its nature."""
+    return tuple(
+        f"{column.title} has no interval, no place and no part in the overall score: `{column.headline}` is a number "
+        "of the whole set, which does not follow from sums over images."
+        for column in columns
+        if not column.resampled
+    )
 
 
 def _scores(
@@ -138,7 +149,7 @@ def _column(task: Task, record: Record, samples: Samples) -> Column:
         task=task.name,
         title=task.title + ("" if record.parse_rule == task.rule else f" ({record.parse_rule})"),
         headline=task.headline,
-        unit=task.unit,
+        metric=task.metric,
         ceiling=ceiling,
         chance=chance,
         dataset=record.dataset,
@@ -274,7 +285,7 @@ def _interval(
     seeds = tuple(sorted(by_seed))
     if len(seeds) == 1:
         tally = by_seed[seeds[0]].headline_tally
-        return cluster_bootstrap(tally, task.metric.values, n_resamples, task=task.name).get(task.headline)
+        return interval_of(task, tally, n_resamples)
     if common is not None and common.seeds == seeds and label in common.methods:
         return percentile(common.draws[:, common.column(label)])
     try:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from mmpt_bench.evaluation.metrics import Metric
 from mmpt_bench.records.budget import SMOKE_LIMIT, SMOKE_STEPS
 from mmpt_bench.stats.claims import Comparison, Ratio
 from mmpt_bench.stats.intervals import Interval
@@ -21,7 +22,8 @@ class Column:
     """As people write it: "MME"; with the parse rule where it is not the benchmark's own."""
     headline: str
     """Name of the figure."""
-    unit: Literal["points", "fraction"]
+    metric: Metric = dataclasses.field(repr=False)
+    """What its scores are declared to be."""
     ceiling: float
     chance: float
     dataset: str
@@ -34,6 +36,16 @@ class Column:
     n_pictures: int
     counts: bool
     """It is part of the overall score."""
+
+    @property
+    def unit(self) -> str:
+        """Returns the unit of the headline: "points", or "fraction"."""
+        return self.metric.declared(self.headline).unit
+
+    @property
+    def resampled(self) -> bool:
+        """Returns whether resampling images gives the headline an interval."""
+        return self.metric.declared(self.headline).resampled
 
 
 @dataclass(frozen=True)

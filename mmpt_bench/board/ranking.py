@@ -60,7 +60,8 @@ def ranked(
     """
     # The untuned base, which is asked whatever anything else was, does not make a task count.
     tuned = [row for row in board.rows if row.method != FROZEN] or list(board.rows)
-    counted = [c.task for c in board.columns if 2 * sum(c.task in row.cells for row in tuned) >= len(tuned)]
+    resampled = [column.task for column in board.columns if column.resampled]
+    counted = [task for task in resampled if 2 * sum(task in row.cells for row in tuned) >= len(tuned)]
     reasons = {row.label: _lacking(row, counted) for row in board.rows}
     complete = [row for row in board.rows if not reasons[row.label]]
     chosen, seeds, without = comparable({row.label: seeds_of(row, counted) for row in complete})
@@ -197,7 +198,9 @@ def runs_of(
 
 
 def resampled_headline(runs: Mapping[str, Runs], task: Task, n_resamples: int) -> Resampled | None:
-    """Returns the headline figure on common resamples; None where it is undefined on some of them."""
+    """Returns the headline figure on common resamples; None where it is undefined on some, or is not resampled."""
+    if not task.declared.resampled:
+        return None
     try:
         return resample(runs, task.metric.values, task.headline, n_resamples, task=task.name)
     except ValueError:
@@ -220,7 +223,9 @@ def _with_overall(row: Row, overall: Resampled, made: Ranking, board: Board) -> 
 def _with_own_change(row: Row, rows: Mapping[str, Row], board: Board, figure: Figure) -> Row:
     """Returns a row without a place with its change from the baseline: on the tasks of both, at its own seeds."""
     base = rows.get(board.base)
-    shared = [c for c in board.columns if base is not None and c.task in row.cells and c.task in base.cells]
+    shared = [
+        c for c in board.columns if base is not None and c.resampled and c.task in row.cells and c.task in base.cells
+    ]
     seeds = tuple(sorted(seeds_of(row, [column.task for column in shared]) or ())) if shared else ()
     if not shared or (row.trains and not seeds):
         return row
@@ -254,7 +259,8 @@ def _with_places(
     for row in having:
         cell: Cell = row.cells[column.task]
         if resampled is None or made is None or row.label in without:
-            why = without.get(row.label, "too few images to resample")
+            undefined = "too few images to resample" if column.resampled else "it is a number of the whole set"
+            why = without.get(row.label, undefined)
             cell = replace(cell, retention={name: Ratio(None, None, why) for name in RATIOS})
         else:
             cell = replace(

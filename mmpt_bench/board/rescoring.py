@@ -11,7 +11,7 @@ from mmpt_bench.common.errors import UntrustedRecord
 from mmpt_bench.common.hashing import content_key
 from mmpt_bench.common.values import FieldError, from_plain
 from mmpt_bench.data.samples import Sample
-from mmpt_bench.evaluation.counting import CodedSamples
+from mmpt_bench.evaluation.counting import Sheet
 from mmpt_bench.evaluation.scoring import figures
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.records.budget import Budget
@@ -33,9 +33,9 @@ class Rescored:
     record: Record
     values: dict[str, float]
     """Every figure that is defined."""
-    sheet: CodedSamples
+    sheet: Sheet
     """Of the task's samples."""
-    headline: CodedSamples
+    headline: Sheet
     """The same for what the headline figure is made from."""
 
     @property
@@ -130,8 +130,9 @@ def rescored(record: Record, task: Task, samples: Samples) -> Rescored:
     if record.decode not in ("generate", "rank"):
         raise UntrustedRecord(f"The record of `{record.task}` in `{record.run}` has no decoding `{record.decode}`.")
     sheet, headline = samples.sheets(record.samples, task)
-    texts = {record.parsed_choices, record.ranked_choices}
-    found = {text: figures(task, sheet.sums(sheet.codes(text)), sheet.columns) for text in texts}
+    texts = {text for text in (record.parsed_choices, record.ranked_choices) if text}
+    found: dict[str, dict[str, float]] = {"": {}}
+    found |= {text: figures(task, sheet.sums(sheet.codes(text)), sheet.columns) for text in texts}
     claims = (
         ("score", record.score, answers_of(record)),
         ("strict", record.strict, record.parsed_choices),
@@ -154,7 +155,7 @@ class Samples:
         """Reads nothing yet."""
         self._store = store
         self._known: dict[str, list[Sample]] = {}
-        self._sheets: dict[tuple[str, str], tuple[CodedSamples, CodedSamples]] = {}
+        self._sheets: dict[tuple[str, str], tuple[Sheet, Sheet]] = {}
 
     def __call__(self, name: str) -> list[Sample]:
         """Returns the samples of a file; raises as `Store.read_samples` does."""
@@ -162,7 +163,7 @@ class Samples:
             self._known[name] = self._store.read_samples(name)
         return self._known[name]
 
-    def sheets(self, name: str, task: Task) -> tuple[CodedSamples, CodedSamples]:
+    def sheets(self, name: str, task: Task) -> tuple[Sheet, Sheet]:
         """Returns the sheet of a file's samples, and the one that the headline figure is resampled from."""
         if (name, task.name) not in self._sheets:
             sheet = task.metric.coded(self(name))

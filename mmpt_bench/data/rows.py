@@ -117,6 +117,15 @@ def read_text(row: Mapping[str, Any], column: str) -> str:
     return value
 
 
+def read_texts(row: Mapping[str, Any], column: str) -> tuple[str, ...]:
+    """Returns a row's list of texts, or its one text; ValueError naming the column where there is none."""
+    value = row.get(column)
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, (list, tuple)) or not texts or not all(isinstance(t, str) and t.strip() for t in texts):
+        raise ValueError(f"column `{column}` holds {shown(value)}, not a list of texts")
+    return tuple(texts)
+
+
 def read_wording(row: Mapping[str, Any], default: str = "") -> str:
     """Returns the template that a row says it is to be asked in, else the task's own; public sets have none of theirs.
 

@@ -23,15 +23,22 @@ class Sample:
     question: str
     """What the user of the model would type, without the chat frame."""
     choices: tuple[str, ...]
-    """The legal answers."""
+    """The legal answers; empty for an open question."""
     answer: str
-    """The right one of `choices`."""
+    """The right one of `choices`; of an open question, the answer that a training learns."""
     group: str = ""
     """Subtask or strategy the scores are broken down by; empty where there is none."""
     cluster: str = ""
     """The image, for errors that are taken over images; MME's pairs are read off it."""
     wording: str = ""
     """The template that the question was made from, where a set has several; empty where all questions have one."""
+    references: tuple[str, ...] = ()
+    """Accepted answers to an open question; empty where `answer` is the only one."""
+
+    @property
+    def accepted(self) -> tuple[str, ...]:
+        """Returns the answers that a reply is held to."""
+        return self.references or (self.answer,)
 
 
 @dataclass(frozen=True)
@@ -42,8 +49,8 @@ class Prediction:
     reply: str
     """The greedy reply, untouched."""
     parsed: str | None
-    """The choice that the task's parse rule reads from the reply; None where it reads none."""
-    ranked: str
-    """The most probable legal answer."""
+    """The choice that the task's parse rule reads from the reply, or the open answer; None where it reads none."""
+    ranked: str | None
+    """The most probable legal answer; None for an open question."""
     logprobs: tuple[float, ...]
     """Natural log-probability of each of the sample's choices, in their order."""

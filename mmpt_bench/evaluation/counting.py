@@ -6,10 +6,11 @@ answer: samples that agree in these are of one kind, and a table says what each 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -33,15 +34,39 @@ Complete = Callable[[np.ndarray], None]
 
 
 def choices_text(samples: Sequence[Sample], choices: Sequence[str | None]) -> str:
-    """Returns choices as one character a sample: its index, `-` where unreadable (ValueError for no choice)."""
+    """Returns choices as one character a sample: its index, `-` where unreadable (ValueError for no choice).
+
+    Answers to open questions, which have no choices, are a JSON list.
+    """
+    if is_open(samples):
+        return json.dumps(list(choices), ensure_ascii=False, separators=(",", ":"))
     codes = _coded([sample.choices for sample in samples], choices)
     return "".join((UNREADABLE + INDEX_CHARACTERS)[code] for code in codes)
 
 
 def choices_from(samples: Sequence[Sample], text: str) -> list[str | None]:
     """Returns the choices that `choices_text` wrote (UntrustedRecord where the text does not fit the samples)."""
+    if is_open(samples):
+        return _open_answers(text, len(samples))
     codes = _decoded(text, [sample.id for sample in samples], np.array([len(sample.choices) for sample in samples]))
     return [(None, *sample.choices)[code] for sample, code in zip(samples, codes, strict=True)]
+
+
+def is_open(samples: Sequence[Sample]) -> bool:
+    """Returns whether questions are open: without legal answers to choose from."""
+    return any(not sample.choices for sample in samples)
+
+
+def _open_answers(text: str, n: int) -> list[str | None]:
+    try:
+        answers = json.loads(text)
+    except ValueError as error:
+        raise UntrustedRecord("A record's answers to open questions are no JSON list.") from error
+    if not isinstance(answers, list) or not all(each is None or isinstance(each, str) for each in answers):
+        raise UntrustedRecord("A record's answers to open questions are no list of texts.")
+    if len(answers) != n:
+        raise UntrustedRecord(f"A record has {len(answers):,} answers to {n:,} samples.")
+    return answers
 
 
 def _coded(choices: Sequence[tuple[str, ...]], answers: Sequence[str | None]) -> list[int]:
@@ -63,6 +88,33 @@ def _decoded(text: str, ids: Sequence[str], n_choices: np.ndarray) -> np.ndarray
         sample, answer = ids[wrong[0]], text[wrong[0]]
         raise UntrustedRecord(f"A record answers sample `{sample}` with `{answer}`: that is none of its choices.")
     return codes
+
+
+class Sheet(Protocol):
+    """The samples of a task, ready for counting the answers of any run."""
+
+    @property
+    def clusters(self) -> tuple[str, ...]:
+        """The images, one a row of the counts."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What is counted."""
+
+    def tally(self, choices: Sequence[str | None]) -> Tally:
+        """Returns the counts of answers in the order of the samples."""
+
+    def codes(self, text: str) -> Any:
+        """Returns answers that `choices_text` wrote as `counted` and `sums` take them."""
+
+    def counted(self, codes: Any) -> Tally:
+        """Returns the counts of coded answers."""
+
+    def sums(self, codes: Any) -> np.ndarray:
+        """Returns the counts of coded answers added up over all images, (columns,)."""
+
+    def narrowed(self, columns: Sequence[str]) -> Sheet:
+        """Returns the same samples, of which these columns alone are counted."""
 
 
 @dataclass(frozen=True)

@@ -11,22 +11,39 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import lgamma, log
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
 from mmpt_bench.data.samples import Sample
-from mmpt_bench.evaluation.counting import CodedSamples, code_samples
+from mmpt_bench.evaluation.counting import CodedSamples, Sheet, code_samples
 from mmpt_bench.stats.resampling import Tally
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What is declared of a score: how it is shown, which values it can have, and whether it has an interval."""
+
+    unit: Literal["points", "fraction"] = "fraction"
+    """A fraction is shown in percent; points as they are, out of the ceiling."""
+    low: float = 0.0
+    high: float = 1.0
+    """Least and most that it can be: a value outside is an error."""
+    resampled: bool = True
+    """It follows from sums over images, so that resampling images gives its interval. False: no interval, no place."""
 
 
 class Metric(Protocol):
     """Says what is counted of the answers to an image, and turns sums of such counts into figures.
 
-    A metric of your own is a class that derives from this one.
+    A metric of your own is a class that derives from this one, or a `FunctionMetric` of your functions.
     """
 
-    def coded(self, samples: Sequence[Sample]) -> CodedSamples:
+    def declared(self, figure: str) -> Declared:
+        """Returns what is declared of a score of that name: a fraction from 0 to 1, where a metric does not say."""
+        return Declared()
+
+    def coded(self, samples: Sequence[Sample]) -> Sheet:
         """Returns the samples coded for counting, as `code_samples` makes it."""
 
     def values(self, sums: np.ndarray, columns: Sequence[str]) -> dict[str, np.ndarray]:
@@ -74,6 +91,14 @@ class MMEMetric(Metric):
     and `acc_plus/<subtask>` are fractions; `score/<subtask>`, `perception`, `cognition` and `total` are points. The
     sums run over the subtasks that are present: one that is absent is absent, not zero, and the ceiling says so.
     """
+
+    def declared(self, figure: str) -> Declared:
+        """Returns shares for acc and acc+, and else points of the subtasks that a score adds up."""
+        kind, _, subtask = figure.partition("/")
+        if kind in ("acc", "acc_plus"):
+            return Declared()
+        parts = {"perception": MME_PERCEPTION, "cognition": MME_COGNITION, "total": MME_SUBTASKS}
+        return Declared("points", high=MME_POINTS * len(parts.get(kind, (subtask,))))
 
     def coded(self, samples: Sequence[Sample]) -> CodedSamples:
         """Returns what counts `MME_COUNTS` per image and subtask.

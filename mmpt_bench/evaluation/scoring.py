@@ -9,20 +9,39 @@ from typing import Any
 
 import numpy as np
 
+from mmpt_bench.common.errors import RunFailed
 from mmpt_bench.data.samples import Prediction, Sample
-from mmpt_bench.evaluation.counting import choices_text
+from mmpt_bench.evaluation.counting import choices_text, is_open
 from mmpt_bench.evaluation.replies import without_reasoning
 from mmpt_bench.evaluation.task import Task
-from mmpt_bench.stats.intervals import chance_centred, cluster_bootstrap
+from mmpt_bench.stats.intervals import Interval, chance_centred, cluster_bootstrap
+from mmpt_bench.stats.resampling import Tally
 
 DEGENERATE = 0.99
 """Share of one and the same answer above which a model does not look at its images any more."""
 
 
+ROUNDING = 1e-9
+"""Relative to the most that a score is declared to be: what sums of floats may be beyond it."""
+
+
 def figures(task: Task, sums: np.ndarray, columns: Sequence[str]) -> dict[str, float]:
-    """Returns every figure of counts, added up over images, that is defined."""
-    values = task.metric.values(sums, columns)
-    return {name: value for name in values if not isnan(value := float(values[name]))}
+    """Returns every figure of counts, added up over images, that is defined.
+
+    Raises:
+        RunFailed: a figure is not a number, or outside the range that the metric declares.
+    """
+    found = {name: float(value) for name, value in task.metric.values(sums, columns).items()}
+    for name, value in found.items():
+        declared = task.metric.declared(name)
+        slack = ROUNDING * max(abs(declared.low), abs(declared.high))
+        if not declared.low - slack <= value <= declared.high + slack:
+            what = "not a number" if isnan(value) else f"{value:g}"
+            raise RunFailed(
+                f"`{name}` of {task.title} is {what}, outside its declared range {declared.low:g} to "
+                f"{declared.high:g}: correct the metric, or what it declares."
+            )
+    return found
 
 
 def scored(task: Task, samples: Sequence[Sample], predictions: Sequence[Prediction]) -> dict[str, Any]:
@@ -33,22 +52,24 @@ def scored(task: Task, samples: Sequence[Sample], predictions: Sequence[Predicti
     """
     if [p.id for p in predictions] != [s.id for s in samples]:
         raise ValueError("predictions and samples are not of the same questions in the same order")
-    answers: dict[str, list[str | None]] = {
-        "generate": [p.parsed for p in predictions],
-        "rank": [p.ranked for p in predictions],
-    }
+    texts = {"generate": choices_text(samples, [p.parsed for p in predictions]), "rank": ""}
+    if not is_open(samples):
+        texts["rank"] = choices_text(samples, [p.ranked for p in predictions])
     sheet = task.metric.coded(samples)
-    tallies = {decode: sheet.tally(each) for decode, each in answers.items()}
-    values = {decode: figures(task, each.counts.sum(axis=0), each.columns) for decode, each in tallies.items()}
-    tally = tallies[task.decode]
-    said, due = most_common_share(answers[task.decode]), most_common_share([s.answer for s in samples])
+    codes = {decode: sheet.codes(text) for decode, text in texts.items() if text}
+    values = {decode: figures(task, sheet.sums(each), sheet.columns) for decode, each in codes.items()}
+    if task.headline not in values.get(task.decode, {}):
+        raise RunFailed(f"`{task.headline}` of {task.title} is undefined for its answers.")
+    tally = sheet.counted(codes[task.decode])
+    answers = [p.parsed if task.decode == "generate" else p.ranked for p in predictions]
+    said, due = most_common_share(answers), most_common_share([s.answer for s in samples])
     return {
         "decode": task.decode,
         "headline": task.headline,
         "score": values[task.decode][task.headline],
         "strict": values["generate"].get(task.headline),
-        "constrained": values["rank"].get(task.headline),
-        "interval": cluster_bootstrap(tally, task.metric.values, task=task.name).get(task.headline),
+        "constrained": values.get("rank", {}).get(task.headline),
+        "interval": interval_of(task, tally),
         "ceiling": task.metric.ceiling(samples),
         "chance": task.metric.chance(samples),
         "values": values[task.decode],
@@ -56,21 +77,31 @@ def scored(task: Task, samples: Sequence[Sample], predictions: Sequence[Predicti
         "n_pictures": len(set(tally.clusters)),
         **counts_of_replies(task, samples, [p.reply for p in predictions]),
         "degenerate": said > DEGENERATE >= due,
-        "parsed_choices": choices_text(samples, answers["generate"]),
-        "ranked_choices": choices_text(samples, answers["rank"]),
+        "parsed_choices": texts["generate"],
+        "ranked_choices": texts["rank"],
     }
+
+
+def interval_of(task: Task, tally: Tally, n_resamples: int = 2000) -> Interval | None:
+    """Returns the interval of the headline of one checkpoint; None where it is not resampled, or is undefined."""
+    if not task.declared.resampled:
+        return None
+    return cluster_bootstrap(tally, task.metric.values, n_resamples, task=task.name).get(task.headline)
 
 
 def centred_score(task: Task, samples: Sequence[Sample], predictions: Sequence[Prediction]) -> float | None:
     """Returns the chance-centred headline of the most probable legal answers, 1 at most; None where it is undefined.
+
+    Open questions have no legal answers: there the replies count.
 
     Averaged over tasks it is a board's overall score under constrained decoding. Predictions are in the order of the
     samples (else ValueError).
     """
     if [p.id for p in predictions] != [s.id for s in samples]:
         raise ValueError("predictions and samples are not of the same questions in the same order")
-    tally = task.metric.coded(samples).tally([p.ranked for p in predictions])
-    score = figures(task, tally.counts.sum(axis=0), tally.columns).get(task.headline)
+    sheet, of_replies = task.metric.coded(samples), is_open(samples)
+    text = choices_text(samples, [p.parsed if of_replies else p.ranked for p in predictions])
+    score = figures(task, sheet.sums(sheet.codes(text)), sheet.columns).get(task.headline)
     if score is None:
         return None
     return chance_centred(score, task.metric.chance(samples), task.metric.ceiling(samples))

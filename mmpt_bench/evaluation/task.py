@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 from mmpt_bench.common.errors import unknown_name
 from mmpt_bench.data.dataset import Dataset
 from mmpt_bench.data.samples import Decode, Sample
 from mmpt_bench.evaluation.forms import PromptForm
-from mmpt_bench.evaluation.metrics import Metric
+from mmpt_bench.evaluation.metrics import Declared, Metric
 from mmpt_bench.evaluation.replies import Parse, without_reasoning
 
 OFFICIAL = "official"
@@ -41,8 +41,6 @@ class Task:
     metric: Metric
     headline: str
     """Name in `Metric.values` of the figure that the leaderboard shows."""
-    unit: Literal["points", "fraction"]
-    """Of that figure."""
     parse: Parse
     """(reply, choices) -> choice, or None where the reply is unreadable."""
     decode: Decode
@@ -61,6 +59,21 @@ class Task:
 
     forms: Mapping[str, PromptForm] = field(default_factory=dict, hash=False)
     """Other ways to ask, by name, for `mmpt-bench prompts`; the first is what others are compared with."""
+    unit: str = ""
+    """Of the headline; the metric declares it, and what stands here must agree."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where the unit is not the one that the metric declares."""
+        if self.unit not in ("", self.declared.unit):
+            raise ValueError(
+                f"the metric declares `{self.headline}` in {self.declared.unit}, and the task says `{self.unit}`: give "
+                'the metric a method `declared` that returns `mb.Declared("points", high=...)`, or leave `unit` out'
+            )
+
+    @property
+    def declared(self) -> Declared:
+        """Returns what the metric declares of the headline."""
+        return self.metric.declared(self.headline)
 
     def on(self, data: Dataset) -> Task:
         """Returns the task on other data of its form."""

@@ -132,11 +132,11 @@ def model_index(records: Sequence[Record], tasks: Mapping[str, Task]) -> str:
 def _value(record: Record, task: Task) -> float:
     """Returns the score as the field prints it: points, or percent."""
     assert record.score is not None
-    return round(record.score if task.unit == "points" else 100 * record.score, 4)
+    return round(record.score if task.declared.unit == "points" else 100 * record.score, 4)
 
 
 def _notes(record: Record, task: Task) -> str:
-    scale, unit = (1.0, "points") if task.unit == "points" else (100.0, "percent")
+    scale, unit = (1.0, "points") if task.declared.unit == "points" else (100.0, "percent")
     said = [f"{record.headline}, {unit}"]
     if record.interval is not None:
         low, high = (scale * end for end in record.interval)

@@ -238,7 +238,7 @@ class _Answer:
     id: str
     reply: str
     parsed: str | None
-    ranked: str
+    ranked: str | None
 
 
 def _stands(record: Record, records: Sequence[Record]) -> bool:

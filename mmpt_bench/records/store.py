@@ -165,6 +165,10 @@ class Store:
 
 
 def _sample_row(sample: Sample) -> dict[str, Any]:
+    if not sample.choices:
+        row: dict[str, Any] = {"id": sample.id, "group": sample.group, "cluster": sample.cluster}
+        row |= {"references": list(sample.accepted), "target": sample.answer}
+        return row | {"wording": sample.wording} if sample.wording else row
     if sample.answer not in sample.choices or len(sample.choices) > MAX_CHOICES:
         raise RequestError(
             f"Sample `{sample.id}` needs its answer `{sample.answer}` among at most {MAX_CHOICES:,} choices; "
@@ -182,10 +186,10 @@ def _sample_row(sample: Sample) -> dict[str, Any]:
 
 
 def _sample(row: dict[str, Any]) -> Sample:
-    choices = tuple(row["choices"])
-    answer = choices[INDEX_CHARACTERS.index(row["answer"])]
+    choices, references = tuple(row.get("choices", ())), tuple(row.get("references", ()))
+    answer = choices[INDEX_CHARACTERS.index(row["answer"])] if choices else row["target"]
     image, wording = LazyImage(row["cluster"], _no_image), row.get("wording", "")
-    return Sample(row["id"], image, "", choices, answer, row["group"], row["cluster"], wording)
+    return Sample(row["id"], image, "", choices, answer, row["group"], row["cluster"], wording, references)
 
 
 def _no_image() -> Image:

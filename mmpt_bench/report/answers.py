@@ -12,10 +12,15 @@ from mmpt_bench.board.board import Board
 from mmpt_bench.board.rescoring import Samples
 from mmpt_bench.common.escaping import plain_text
 from mmpt_bench.common.hashing import canonical_json
+from mmpt_bench.data.samples import Sample
+from mmpt_bench.evaluation.counting import choices_from, is_open
+from mmpt_bench.evaluation.open_answers import is_right
 from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store
 from mmpt_bench.report.questions import Asked
 
+OTHER = "another answer"
+"""What stands for an answer to an open question that is none of the accepted ones; the reply is shown beside it."""
 REPLY_CHARACTERS = 120
 """Of a reply that are shown; the whole one is in the run's folder."""
 BASE64 = 4 / 3
@@ -77,14 +82,15 @@ def _files(
                     for key in row.cells[column.task].eval_keys.values()]  # fmt: skip
             for name in sorted({records[key].samples for key in keys} - set(found)):
                 known = samples(name)
-                sets = list(dict.fromkeys(sample.choices for sample in known))
+                choices = [sample.choices or (" / ".join(sample.accepted), OTHER) for sample in known]
+                sets = list(dict.fromkeys(choices))
                 found[name] = {
                     "ids": [plain_text(sample.id) for sample in known],
                     "groups": [plain_text(sample.group) for sample in known],
                     "pictures": [plain_text(sample.cluster) for sample in known],
                     "choices": [[plain_text(choice) for choice in each] for each in sets],
-                    "set": [sets.index(sample.choices) for sample in known],
-                    "right": [sample.choices.index(sample.answer) for sample in known],
+                    "set": [sets.index(each) for each in choices],
+                    "right": [sample.choices.index(sample.answer) if sample.choices else 0 for sample in known],
                     "questions": [plain_text(questions[s.id].question) if s.id in questions else "" for s in known]
                     if questions
                     else [],
@@ -93,10 +99,11 @@ def _files(
 
 
 def _record(record: Record, store: Store, samples: Samples) -> dict[str, Any]:
+    known = samples(record.samples)
     packed: dict[str, Any] = {
         "samples": record.samples,
         "decode": record.decode,
-        "parsed": record.parsed_choices,
+        "parsed": _letters(known, record.parsed_choices) if is_open(known) else record.parsed_choices,
         "ranked": record.ranked_choices,
         "run": record.run,
         "task": record.task,
@@ -104,12 +111,17 @@ def _record(record: Record, store: Store, samples: Samples) -> dict[str, Any]:
     replies = store.run(record.run).predictions(record.task, record.replies_key or record.eval_key)
     if replies:
         texts = [
-            plain_text(replies[sample.id].reply, REPLY_CHARACTERS) if sample.id in replies else ""
-            for sample in samples(record.samples)
+            plain_text(replies[sample.id].reply, REPLY_CHARACTERS) if sample.id in replies else "" for sample in known
         ]
         distinct = {text: number for number, text in enumerate(dict.fromkeys(texts))}
         packed |= {"replies": list(distinct), "reply": [distinct[text] for text in texts]}
     return packed
+
+
+def _letters(known: Sequence[Sample], text: str) -> str:
+    """Returns answers to open questions as choices of what `_files` names: accepted, another one, or unreadable."""
+    answers = zip(known, choices_from(known, text), strict=True)
+    return "".join("-" if answer is None else "01"[not is_right(sample, answer)] for sample, answer in answers)
 
 
 def _deflated(value: Any) -> bytes:

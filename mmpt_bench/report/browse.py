@@ -16,6 +16,7 @@ from mmpt_bench.board.rescoring import Samples
 from mmpt_bench.common.hashing import content_key
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.evaluation.counting import choices_from
+from mmpt_bench.evaluation.open_answers import is_right
 from mmpt_bench.records.record import Record
 from mmpt_bench.report.questions import Asked, Questions
 
@@ -125,7 +126,7 @@ def _choices(
 
 
 def _shares(said: Sequence[Sequence[str | None]], known: Sequence[Sample]) -> list[float]:
-    return [sum(choices[i] == sample.answer for choices in said) / len(said) for i, sample in enumerate(known)]
+    return [sum(is_right(sample, choices[i]) for choices in said) / len(said) for i, sample in enumerate(known)]
 
 
 def _most_spread(spread: np.ndarray, known: Sequence[Sample], n: int) -> list[int]:

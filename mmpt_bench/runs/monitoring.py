@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from mmpt_bench.common.errors import UntrustedRecord
 from mmpt_bench.common.files import append_jsonl, jsonl, read_jsonl, write_atomic
 from mmpt_bench.data.samples import Sample
+from mmpt_bench.evaluation.open_answers import is_right
 from mmpt_bench.records.run_folder import BEST, RunFolder
 from mmpt_bench.sources.prepared import PreparedTask
 from mmpt_bench.stats.differences import drop_p
@@ -121,7 +122,7 @@ class Monitor:
         try:
             for name, (task, samples) in self._probe.items():
                 made = {each.id: each for batch in predict(self._backbone, task, samples) for each in batch}
-                right = [made[sample.id].ranked == sample.answer for sample in samples]
+                right = [is_right(one, made[one.id].ranked if one.choices else made[one.id].parsed) for one in samples]
                 self._keep(step, name, right)
         finally:
             model.train(training)

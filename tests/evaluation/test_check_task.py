@@ -15,7 +15,7 @@ from mmpt_bench.data.images import LazyImage
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.evaluation.check_task import check_task
 from mmpt_bench.evaluation.counting import CodedSamples, code_samples
-from mmpt_bench.evaluation.metrics import Metric
+from mmpt_bench.evaluation.metrics import Declared, Metric
 from mmpt_bench.evaluation.task import Task
 
 
@@ -168,6 +168,9 @@ class Points(Accuracy):
 
     error = 0.0
 
+    def declared(self, figure: str) -> Declared:
+        return Declared("points", high=2800.0)
+
     def values(self, sums: np.ndarray, columns: Sequence[str]) -> dict[str, np.ndarray]:
         return {"accuracy": sums[..., 1] / sums[..., 0] * 2800 * (1 + self.error)}
 
@@ -178,5 +181,5 @@ class Points(Accuracy):
 def test_a_ceiling_is_reached_but_for_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
     for error, is_reached in ((0.0, True), (5e-10, True), (-5e-10, True), (5e-9, False)):
         monkeypatch.setattr(Points, "error", error)
-        found = {r.name: r.ok for r in check_task(dataclasses.replace(TASK, metric=Points()), ROWS)}
+        found = {r.name: r.ok for r in check_task(dataclasses.replace(TASK, metric=Points(), unit=""), ROWS)}
         assert found["all right scores the ceiling"] is is_reached

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmpt_bench.board.board import Board, Failure, Row
-from mmpt_bench.board.writers.numbers import unit_of
 from mmpt_bench.common.escaping import csv_table
+from mmpt_bench.evaluation.metrics import MMEMetric
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.records.record import Record
 
@@ -46,16 +46,18 @@ def score_rows(
             is_headline = metric == record.headline
             low, high = record.interval if is_headline and record.interval else (None, None)
             of_score = {"metric": metric, "is_headline": is_headline, "value": value, "ci_low": low, "ci_high": high}
-            row = of_run | of_score | {"unit": unit_of(metric, _headline_unit(record, tasks))}
+            row = of_run | of_score | {"unit": _unit(record, metric, tasks)}
             rows.append({name: row[name] for name in SCORES})
     return rows
 
 
-def _headline_unit(record: Record, tasks: Mapping[str, Task]) -> str:
-    """Returns "points" or "fraction"; of a task that is not here by the most that it can reach."""
+def _unit(record: Record, metric: str, tasks: Mapping[str, Task]) -> str:
+    """Returns "points" or "fraction"; of a task that is not here, as MME's where its headline reaches more than 1."""
     if record.task in tasks:
-        return tasks[record.task].unit
-    return "" if record.ceiling is None else "fraction" if record.ceiling == 1 else "points"
+        return tasks[record.task].metric.declared(metric).unit
+    if record.ceiling is None:
+        return ""
+    return "fraction" if record.ceiling == 1 else MMEMetric().declared(metric).unit
 
 
 def leaderboard_rows(boards: Sequence[Board]) -> tuple[list[str], list[dict[str, Any]]]:

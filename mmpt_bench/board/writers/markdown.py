@@ -162,12 +162,10 @@ def _figures_md(board: Board, column: Column) -> str:
     """Returns every score of a task by method, mean over seeds, folded away."""
     rows = [row for row in board.rows if column.task in row.cells]
     names = list(dict.fromkeys(name for row in rows for name in row.cells[column.task].values))
-
-    def text(name: str, value: float | None) -> str:
-        points = numbers.unit_of(name, column.unit) == "points"
-        return numbers.NOTHING if value is None else f"{value:.1f}" if points else numbers.percent(value)
-
-    lines = [(name, *(text(name, row.cells[column.task].values.get(name)) for row in rows)) for name in names]
+    lines = [
+        (name, *(numbers.figure(name, row.cells[column.task].values.get(name), column) for row in rows))
+        for name in names
+    ]
     table = _table(["Score", *(row.label for row in rows)], lines)
     return f"<details><summary>All scores of {markdown(column.title)}</summary>\n\n{table}\n\n</details>"
 

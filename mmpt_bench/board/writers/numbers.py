@@ -32,9 +32,11 @@ def spread(cell: Cell, column: Column) -> str:
     return NOTHING if cell.sd is None else f"{cell.sd * (1 if column.unit == 'points' else 100):.1f}"
 
 
-def unit_of(figure: str, unit: str) -> str:
-    """Returns the unit of a task's figure: that of its headline, but MME's shares of right answers are fractions."""
-    return "fraction" if figure.startswith(("acc/", "acc_plus/")) else unit
+def figure(name: str, value: float | None, column: Column) -> str:
+    """Returns any score of a task in its own unit: points without a sign, or percent."""
+    if value is None:
+        return NOTHING
+    return f"{value:.1f}" if column.metric.declared(name).unit == "points" else percent(value)
 
 
 def percent(value: float | None, decimals: int = 1) -> str:

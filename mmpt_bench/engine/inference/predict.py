@@ -108,7 +108,7 @@ def prediction(task: Task, sample: Sample, made: Answer) -> Prediction:
     """Returns a sample's answer as its task reads it; raises RunFailed for a log-probability that is not finite."""
     reply, logprobs = made
     check_finite(sample, logprobs)
-    best = sample.choices[logprobs.index(max(logprobs))]
+    best = sample.choices[logprobs.index(max(logprobs))] if sample.choices else None
     return Prediction(sample.id, reply, task.read(reply, sample.choices), best, logprobs)
 
 

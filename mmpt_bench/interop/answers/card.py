@@ -11,8 +11,6 @@ from mmpt_bench.interop.answers.score import Scorecard
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-SHARES = ("acc", "acc_plus")
-"""Figures that are fractions in a benchmark that counts points."""
 LONGEST = 3000
 """Characters of a sentence below the tables, which may name fourteen subtasks and ten questions."""
 
@@ -93,7 +91,7 @@ def _between(card: Scorecard, name: str) -> str:
 
 
 def _is_points(card: Scorecard, name: str) -> bool:
-    return card.unit == "points" and name.partition("/")[0] not in SHARES
+    return card.units.get(name, card.unit) == "points"
 
 
 def _scale(card: Scorecard, name: str) -> int:

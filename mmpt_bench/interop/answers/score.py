@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from mmpt_bench.common.errors import RequestError, unknown_name
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.data.tables import NAMED, bad_rows
+from mmpt_bench.evaluation.counting import choices_text
 from mmpt_bench.evaluation.replies import without_reasoning
 from mmpt_bench.evaluation.scoring import DEGENERATE, counts_of_replies, figures, most_common_share
 from mmpt_bench.evaluation.task import PLAIN, Task
@@ -49,6 +50,9 @@ class Scorecard:
     """Those whose reasoning does not end: they give no answer."""
     headline: str
     unit: str
+    """Of the headline."""
+    units: dict[str, str]
+    """Of every figure."""
     ceiling: float
     chance: float
     values: dict[str, float]
@@ -93,10 +97,11 @@ def score_answers(task: Task, given: GivenAnswers, official: Sequence[Sample] | 
         notes.append(f"{repeated:,} lines repeat another one to the letter, and count once")
     choices = [task.read(reply, sample.choices) for sample, reply in zip(samples, replies, strict=True)]
     try:
-        tally = task.metric.tally(samples, choices)
+        sheet = task.metric.coded(samples)
+        tally = sheet.tally(choices)
     except ValueError as error:
         raise RequestError(f"These answers cannot be scored as {task.title}: {str(error).rstrip('.')}.") from error
-    values = figures(task, tally.counts.sum(axis=0), tally.columns)
+    values = figures(task, sheet.sums(sheet.codes(choices_text(samples, choices))), sheet.columns)
     if not pictures_known:
         notes.append("the file does not say which questions share an image, so that there are no intervals")
     if (share := most_common_share(choices)) > DEGENERATE:
@@ -112,7 +117,8 @@ def score_answers(task: Task, given: GivenAnswers, official: Sequence[Sample] | 
         n_pictures=len(set(tally.clusters)) if pictures_known else None,
         **counted,
         headline=task.headline,
-        unit=task.unit,
+        unit=task.declared.unit,
+        units={name: task.metric.declared(name).unit for name in values},
         ceiling=task.metric.ceiling(samples),
         chance=task.metric.chance(samples),
         values=values,

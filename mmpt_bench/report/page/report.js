@@ -240,7 +240,7 @@
       if (asked.questions.length) line.append(make("td", question));
       line.append(make("td", asked.groups[i]), make("td", asked.pictures[i]),
         make("td", asked.choices[asked.set[i]][asked.right[i]]), make("td", word(answer.parsed[i], i)),
-        make("td", word(answer.ranked[i], i)));
+        make("td", answer.ranked ? word(answer.ranked[i], i) : ""));
       if (answer.replies) line.append(make("td", reply));
       line.append(make("td", right ? "right" : "wrong", right ? "right" : "wrong"));
       table.tBodies[0].append(line);

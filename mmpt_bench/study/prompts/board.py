@@ -109,7 +109,8 @@ def _of_method(task: Task, items: Sequence[Sample], said: Sequence[Said]) -> lis
 
 def _pooled(tallies: Sequence[Tally]) -> Tally:
     """Returns the counts of all orders added up."""
-    return replace(tallies[0], counts=np.stack([each.counts for each in tallies]).sum(axis=0, dtype=np.int64))
+    counts = np.stack([each.counts for each in tallies])
+    return replace(tallies[0], counts=counts.sum(axis=0, dtype=np.result_type(counts, np.int64)))
 
 
 def _difference(task: Task, resampled: Resampled, runs: Mapping[str, Runs], form: str, first: str) -> Difference:

@@ -114,7 +114,7 @@ def _order_lines(result: PromptResult) -> list[dict[str, Any]]:
 
 
 def _cells(result: PromptResult, row: PromptRow) -> list[str]:
-    scale = 1 if result.task.unit == "points" else 100
+    scale = 1 if result.task.declared.unit == "points" else 100
 
     def between(pair: tuple[float, float] | None) -> str:
         return "" if pair is None else f" ({scale * pair[0]:.1f} to {scale * pair[1]:.1f})"
@@ -137,7 +137,7 @@ def _cells(result: PromptResult, row: PromptRow) -> list[str]:
 
 
 def _header(result: PromptResult) -> list[str]:
-    unit = "points" if result.task.unit == "points" else "%"
+    unit = "points" if result.task.declared.unit == "points" else "%"
     return [
         "Method",
         "Form",
@@ -178,7 +178,7 @@ def prompts_table(result: PromptResult) -> RenderableType:
     )
     shown = [
         "Method, form",
-        f"Score, {'points' if result.task.unit == 'points' else '%'}",
+        f"Score, {'points' if result.task.declared.unit == 'points' else '%'}",
         "Difference, p",
         "Orders",
         "Unread",

@@ -250,11 +250,10 @@ def _routed(
 ) -> Tally:
     """Returns the counts of a task where each question is answered by the adapter that the router takes."""
     seen = {task: found[run, name] for task, run in zip(one.order[: stage + 1], one.runs, strict=False)}
-    texts = {task: _answers(of, answers) for task, of in seen.items()}
     first = next(iter(seen.values()))
+    codes = {task: first.headline.codes(_answers(of, answers)) for task, of in seen.items()}
     taken = routes.of(name, first.record.samples, tuple(seen))
-    text = "".join(texts[task][at] for at, task in enumerate(taken))
-    return first.headline.counted(first.headline.codes(text))
+    return first.headline.counted([codes[task][at] for at, task in enumerate(taken)])
 
 
 def _tally(of: Rescored, answers: str) -> Tally:

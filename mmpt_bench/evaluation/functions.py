@@ -1,0 +1,172 @@
+"""Metrics made of functions of answers: a mean over questions, or a number of the whole set.
+
+    metric = mb.FunctionMetric({"anls": mb.MeanOf(mb.anls)})
+
+A mean is resampled over images like any other score. A number of the whole set, as CIDEr, whose weights depend on all
+references, does not follow from sums over images: it has no interval and takes no place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from mmpt_bench.common.errors import RunFailed
+from mmpt_bench.data.samples import Sample
+from mmpt_bench.evaluation.counting import choices_from
+from mmpt_bench.evaluation.metrics import Declared, Metric
+from mmpt_bench.stats.resampling import Tally
+
+ASKED = "asked"
+SHARE = Declared()
+WHOLE = Declared(resampled=False)
+
+
+@dataclass(frozen=True)
+class MeanOf:
+    """The mean over questions of a function of a sample and its answer (None: unreadable)."""
+
+    score: Callable[[Sample, str | None], float]
+    declared: Declared = SHARE
+    """`low` and `high` hold for every question, and so for the mean."""
+    chance: float = 0.0
+    """What guessing gives: 0 for open answers."""
+
+
+@dataclass(frozen=True)
+class WholeOf:
+    """A function of all samples and their answers, in one order (None: unreadable)."""
+
+    score: Callable[[Sequence[Sample], Sequence[str | None]], float]
+    declared: Declared = WHOLE
+    chance: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where it is declared to be resampled, which needs sums over images."""
+        if self.declared.resampled:
+            raise ValueError("`WholeOf` needs `mb.Declared(resampled=False)`: a mean over questions is a `MeanOf`")
+
+
+@dataclass(frozen=True)
+class FunctionMetric(Metric):
+    """Scores by name, each a function; means are also given per group, "anls/<group>".
+
+    The first is what `chance` and `ceiling` are of: it is the task's headline.
+    """
+
+    scores: Mapping[str, MeanOf | WholeOf] = field(hash=False)
+
+    def declared(self, figure: str) -> Declared:
+        """Returns what is declared of a score, or of its value in one group."""
+        return self._of(figure).declared
+
+    def coded(self, samples: Sequence[Sample]) -> FunctionSheet:
+        """Returns samples whose answers the functions are called with."""
+        return FunctionSheet.of(samples, self.scores)
+
+    def values(self, sums: np.ndarray, columns: Sequence[str]) -> dict[str, np.ndarray]:
+        """Returns every score by name; NaN where images are resampled and it cannot be."""
+        place = {name: sums[..., number] for number, name in enumerate(columns)}
+        groups = [name.partition("|")[2] for name in columns if name.startswith(f"{ASKED}|")]
+        figures: dict[str, np.ndarray] = {}
+        for name, of in self.scores.items():
+            if isinstance(of, WholeOf):
+                figures |= {name: place[name]} if name in place else {}
+            elif f"{name}|{groups[0]}" in place:
+                parts = [(place[f"{name}|{group}"], place[f"{ASKED}|{group}"]) for group in groups]
+                figures[name] = np.sum([total for total, _ in parts], axis=0) / np.sum([n for _, n in parts], axis=0)
+                with np.errstate(invalid="ignore"):
+                    named = zip(groups, parts, strict=True)
+                    figures |= {f"{name}/{group}": total / asked for group, (total, asked) in named if group}
+        return figures
+
+    def needs(self, figure: str, columns: Sequence[str]) -> tuple[str, ...]:
+        """Returns the columns that a score is made from."""
+        name = figure.partition("/")[0]
+        return tuple(each for each in columns if each.partition("|")[0] in (ASKED, name))
+
+    def ceiling(self, samples: Sequence[Sample]) -> float:
+        """Returns the most that the headline is declared to reach."""
+        return next(iter(self.scores.values())).declared.high
+
+    def chance(self, samples: Sequence[Sample]) -> float:
+        """Returns what guessing is declared to give."""
+        return next(iter(self.scores.values())).chance
+
+    def _of(self, figure: str) -> MeanOf | WholeOf:
+        return self.scores[figure if figure in self.scores else figure.partition("/")[0]]
+
+
+@dataclass(frozen=True)
+class FunctionSheet:
+    """Samples, and the functions that their answers are given to."""
+
+    samples: tuple[Sample, ...]
+    scores: Mapping[str, MeanOf | WholeOf]
+    clusters: tuple[str, ...]
+    columns: tuple[str, ...]
+    wordings: tuple[str, ...]
+    known: dict[tuple[str, int, str | None], float] = field(default_factory=dict, repr=False)
+    """Scores of answers that were given before: many runs give the same."""
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample], scores: Mapping[str, MeanOf | WholeOf]) -> FunctionSheet:
+        """Returns the sheet of samples: a row an image, and a column a mean and group."""
+        groups = dict.fromkeys(sample.group for sample in samples)
+        wordings: dict[str, str] = {}
+        for sample in samples:
+            wordings.setdefault(sample.cluster, sample.wording)
+        means = [name for name, of in scores.items() if isinstance(of, MeanOf)]
+        columns = [f"{what}|{group}" for group in groups for what in (ASKED, *means)]
+        columns += [name for name, of in scores.items() if isinstance(of, WholeOf)]
+        return cls(tuple(samples), scores, tuple(wordings), tuple(columns), tuple(wordings.values()))
+
+    def tally(self, choices: Sequence[str | None]) -> Tally:
+        """Returns the sums per image of answers in the order of the samples (ValueError for another number)."""
+        if len(choices) != len(self.samples):
+            raise ValueError(f"there are {len(choices)} answers to {len(self.samples)} samples")
+        return self.counted(list(choices))
+
+    def codes(self, text: str) -> list[str | None]:
+        """Returns the answers that `choices_text` wrote; UntrustedRecord where they do not fit."""
+        return choices_from(self.samples, text)
+
+    def counted(self, codes: Sequence[str | None]) -> Tally:
+        """Returns the sums per image; NaN for what does not follow from sums, so that nothing can resample it."""
+        row, place = ({name: i for i, name in enumerate(of)} for of in (self.clusters, self.columns))
+        counts = np.zeros((len(self.clusters), len(self.columns)))
+        for number, (sample, answer) in enumerate(zip(self.samples, codes, strict=True)):
+            for column, at in place.items():
+                name, bar, group = column.partition("|")
+                if not bar:
+                    counts[:, at] = np.nan
+                elif group == sample.group:
+                    counts[row[sample.cluster], at] += 1 if name == ASKED else self._score(name, number, answer)
+        return Tally(self.clusters, ("",) * len(self.clusters), self.columns, counts, self.wordings)
+
+    def sums(self, codes: Sequence[str | None]) -> np.ndarray:
+        """Returns what the scores of all samples are made from, (columns,): sums, and the numbers of the whole set."""
+        sums = self.counted(codes).counts.sum(axis=0)
+        for at, name in enumerate(self.columns):
+            of = self.scores.get(name)
+            if isinstance(of, WholeOf):
+                sums[at] = of.score(self.samples, codes)
+        return sums
+
+    def narrowed(self, columns: Sequence[str]) -> FunctionSheet:
+        """Returns the same samples, of which these columns alone are counted."""
+        return replace(self, columns=tuple(columns))
+
+    def _score(self, name: str, number: int, answer: str | None) -> float:
+        key = (name, number, answer)
+        if key not in self.known:
+            of, sample = self.scores[name], self.samples[number]
+            assert isinstance(of, MeanOf)
+            score = float(of.score(sample, answer))
+            if not of.declared.low <= score <= of.declared.high:
+                wanted = f"{of.declared.low:g} to {of.declared.high:g}"
+                raise RunFailed(f"`{name}` of sample `{sample.id}` is {score}, outside its declared range {wanted}.")
+            self.known[key] = score
+        return self.known[key]
