@@ -13,7 +13,8 @@ from mmpt_bench.common.hashing import derive
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.engine.explain.maps import Values, maps_of
 from mmpt_bench.engine.explain.prompt_attention import PromptShare, prompt_attention
-from mmpt_bench.engine.explain.question import Asked, Tokens, ask, attention_returned, right_word
+from mmpt_bench.engine.explain.question import Asked, Tokens, ask, right_word
+from mmpt_bench.engine.forward.attention import attention_returned
 from mmpt_bench.engine.models.backbone import Backbone
 from mmpt_bench.stats.saliency import counts_along
 

@@ -21,7 +21,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mmpt_bench.common.errors import MachineError, RequestError
-from mmpt_bench.engine.explain.question import Asked, Tokens, Weights, attention_of
+from mmpt_bench.engine.explain.question import Asked, Tokens
+from mmpt_bench.engine.forward.attention import Weights, attention_of
 from mmpt_bench.engine.models.backbone import Backbone
 from mmpt_bench.engine.prompts.bank import PromptBank
 

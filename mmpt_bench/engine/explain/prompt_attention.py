@@ -9,7 +9,7 @@ import torch
 
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.engine.explain.maps import bank_of
-from mmpt_bench.engine.explain.question import Weights, attention_of
+from mmpt_bench.engine.forward.attention import Weights, attention_of
 from mmpt_bench.engine.models.backbone import Backbone
 from mmpt_bench.engine.prompts.bank import PromptBank
 

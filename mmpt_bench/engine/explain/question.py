@@ -6,8 +6,6 @@ in, and its image tokens are replaced at will; the tower is not run again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -28,7 +26,6 @@ CLOSE = 1e-3
 
 Tokens = Float[Tensor, "tokens dim"]
 ManyTokens = Float[Tensor, "rows tokens dim"]
-Weights = Float[Tensor, "heads queries keys"]
 
 
 @dataclass(frozen=True)
@@ -137,41 +134,3 @@ def _repeated(value: Any, rows: int, name: str) -> Any:
     # Positions in several dimensions (M-RoPE) have the batch behind theirs.
     axis = 1 if name == "position_ids" and value.dim() == 3 else 0
     return value.repeat_interleave(rows, dim=axis) if value.shape[axis] == 1 else value
-
-
-@contextmanager
-def attention_returned(backbone: Backbone) -> Iterator[None]:
-    """Inside, attention is computed in the plain way, which returns its weights; no parameter has a gradient."""
-    modules = list(backbone.model.modules())
-    configs = {id(one.config): one.config for one in modules if hasattr(one, "config")}.values()
-    own = [(config, config._attn_implementation) for config in configs]
-    wanted = [p for p in backbone.model.parameters() if p.requires_grad]
-    for config in configs:
-        config._attn_implementation = "eager"
-    for parameter in wanted:
-        parameter.requires_grad_(False)
-    try:
-        with backbone.computing():
-            yield
-    finally:
-        for parameter in wanted:
-            parameter.requires_grad_(True)
-        for config, implementation in own:
-            config._attn_implementation = implementation
-
-
-@contextmanager
-def attention_of(backbone: Backbone, blocks: tuple[str, ...]) -> Iterator[list[Any]]:
-    """Yields a list that attention weights, (rows, heads, queries, keys), of these blocks are put into as they run."""
-    found: list[Any] = []
-
-    def put(module: Any, args: Any, output: Any) -> None:
-        found.append(output[1] if isinstance(output, tuple) and len(output) > 1 else None)
-
-    modules = [backbone.model.get_submodule(name) for name in blocks]
-    hooks = [module.self_attn.register_forward_hook(put) for module in modules if hasattr(module, "self_attn")]
-    try:
-        yield found
-    finally:
-        for hook in hooks:
-            hook.remove()

@@ -6,6 +6,7 @@ What faster ways are held to. With a batch of one it is how lmms-eval and others
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from mmpt_bench.common.hashing import derive
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.engine.forward.prepared_images import PreparedImages
+from mmpt_bench.engine.inference.pruning import Kept, Pruner
 from mmpt_bench.engine.models.backbone import IGNORED, Backbone
 from mmpt_bench.engine.models.encoding import Encoded
 from mmpt_bench.evaluation.task import Task
@@ -37,36 +39,53 @@ class Question:
 
 
 def answer(
-    backbone: Backbone, max_new_tokens: int, batch: Sequence[Question], images: Sequence[Encoded]
+    backbone: Backbone,
+    max_new_tokens: int,
+    batch: Sequence[Question],
+    images: Sequence[Encoded],
+    pruner: Pruner | None = None,
 ) -> list[Answer]:
-    """Returns the answer to each question about its image, which is as the processor makes it."""
-    inputs = backbone.batch(images, [one.prompt for one in batch])
-    out = backbone.model.generate(
-        **inputs,
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        num_beams=1,
-        output_logits=True,
-        return_dict_in_generate=True,
-        pad_token_id=pad_token(backbone),
-    )
-    new = out.sequences[:, inputs["input_ids"].shape[1] :]
+    """Returns the answer to each question about its image, which is as the processor makes it, or pruned."""
+    prompts = [one.prompt for one in batch]
+    kept = None if pruner is None else pruner.kept([one.first for one in batch], prompts)
+    out, length = generated(backbone, max_new_tokens, images, prompts, kept)
+    new = out.sequences[:, length:]
     replies = backbone.processor.tokenizer.batch_decode(new, skip_special_tokens=True)
     first = out.logits[0].float().log_softmax(-1)
     encoded = [choice_ids(backbone, one) for one in batch]
     if all(len(ids) == 1 for row in encoded for ids in row):
         ranks = [tuple(first[i, ids[0]].item() for ids in row) for i, row in enumerate(encoded)]
     else:
-        ranks = _score(backbone, batch, images)
+        ranks = _score(backbone, batch, images, kept)
     return list(zip(replies, ranks, strict=True))
 
 
-def one_by_one(backbone: Backbone, task: Task, samples: Sequence[Sample]) -> Iterator[tuple[Sample, Answer]]:
+def generated(
+    backbone: Backbone, max_new_tokens: int, images: Sequence[Encoded], prompts: Sequence[str], kept: Kept | None
+) -> tuple[Any, int]:
+    """Returns (what `generate` says greedily to prompts, with logits, how many tokens they have with padding)."""
+    with kept.cut() if kept is not None else nullcontext():
+        inputs = (backbone if kept is None else kept).batch(images, prompts)
+        out = backbone.model.generate(
+            **inputs,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            num_beams=1,
+            output_logits=True,
+            return_dict_in_generate=True,
+            pad_token_id=pad_token(backbone),
+        )
+    return out, inputs["input_ids"].shape[1]
+
+
+def one_by_one(
+    backbone: Backbone, task: Task, samples: Sequence[Sample], pruner: Pruner | None = None
+) -> Iterator[tuple[Sample, Answer]]:
     """Yields each sample's answer, asked alone and anew, as lmms-eval asks: repeated questions and images too."""
     for sample in samples:
         asked = Question(backbone.prompt_text(sample.question), [sample])
         with torch.no_grad(), backbone.computing():
-            (made,) = answer(backbone, task.max_new_tokens, [asked], backbone.encode([sample.image.open()]))
+            (made,) = answer(backbone, task.max_new_tokens, [asked], backbone.encode([sample.image.open()]), pruner)
         yield sample, made
 
 
@@ -110,14 +129,17 @@ def pad_token(backbone: Backbone) -> int:
     return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
 
 
-def _score(backbone: Backbone, batch: Sequence[Question], images: Sequence[Encoded]) -> list[tuple[float, ...]]:
+def _score(
+    backbone: Backbone, batch: Sequence[Question], images: Sequence[Encoded], kept: Kept | None
+) -> list[tuple[float, ...]]:
     """Returns the summed log-probability of each choice's tokens, for answers of more than one token."""
     ranks: list[list[float]] = [[] for _ in batch]
     for column in range(max(len(one.first.choices) for one in batch)):
         rows = [i for i, one in enumerate(batch) if column < len(one.first.choices)]
         prompts = [batch[i].prompt for i in rows]
         targets = [batch[i].first.choices[column] for i in rows]
-        for i, said in zip(rows, continued(backbone, [images[i] for i in rows], prompts, targets), strict=True):
+        shown, own = [images[i] for i in rows], None if kept is None else kept.of(rows)
+        for i, said in zip(rows, continued(backbone, shown, prompts, targets, own), strict=True):
             ranks[i].append(said.logprob)
     return [tuple(row) for row in ranks]
 
@@ -134,12 +156,17 @@ class Continued:
 
 
 def continued(
-    backbone: Backbone, images: Sequence[Encoded], prompts: Sequence[str], targets: Sequence[str]
+    backbone: Backbone,
+    images: Sequence[Encoded],
+    prompts: Sequence[str],
+    targets: Sequence[str],
+    kept: Kept | None = None,
 ) -> list[Continued]:
-    """Returns how the model takes each target behind its prompt, about images as the processor makes them."""
-    inputs: dict[str, Any] = backbone.batch(images, prompts, targets)
-    labels = inputs.pop("labels")[:, 1:]
-    logits = backbone.model(**inputs, use_cache=False).logits[:, :-1].float().log_softmax(-1)
+    """Returns how the model takes each target behind its prompt, about images as the processor makes them, or cut."""
+    with kept.cut() if kept is not None else nullcontext():
+        inputs: dict[str, Any] = (backbone if kept is None else kept).batch(images, prompts, targets)
+        labels = inputs.pop("labels")[:, 1:]
+        logits = backbone.model(**inputs, use_cache=False).logits[:, :-1].float().log_softmax(-1)
     known = labels != IGNORED
     # The end-of-sequence token is not part of the answer: a longer answer is not to pay for a shorter one's end.
     known &= known.flip(1).cumsum(1).flip(1) > 1

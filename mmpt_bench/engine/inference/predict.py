@@ -20,9 +20,11 @@ from mmpt_bench.data.samples import Prediction, Sample
 from mmpt_bench.engine.forward.prepared_images import ImagePrefetcher, PreparedImages
 from mmpt_bench.engine.forward.tower import unread_blocks_skipped
 from mmpt_bench.engine.inference.plain import Answer, Question, answer
+from mmpt_bench.engine.inference.pruning import Pruner
 from mmpt_bench.engine.inference.shared import NotShared, Shared, unfit
 from mmpt_bench.engine.models.backbone import Backbone
 from mmpt_bench.engine.training.memory import first_here, halved, shortage
+from mmpt_bench.evaluation.pruning import Pruning
 from mmpt_bench.evaluation.task import Task
 
 MARGIN = {"float16": 0.02, "bfloat16": 0.15}
@@ -31,7 +33,7 @@ MARGIN = {"float16": 0.02, "bfloat16": 0.15}
 
 @dataclass(frozen=True)
 class InferenceOptions:
-    """How questions are asked, which is to change no reply."""
+    """How questions are asked; but for `pruning`, it is to change no reply."""
 
     batch_size: int = 64
     images: str | None = None
@@ -40,6 +42,8 @@ class InferenceOptions:
     """In half precision, ask again the plain way, alone, where two words are as good as equal."""
     say: Callable[[str], None] = lambda text: None
     """Told once where nothing can be shared between questions, and how many answers were asked for again."""
+    pruning: Pruning | None = None
+    """How many image tokens are shown, and which; None: all of them."""
 
 
 USUAL = InferenceOptions()
@@ -134,6 +138,7 @@ class _Way:
     ) -> None:
         self.backbone, self.title, self.max_new_tokens = backbone, title, max_new_tokens
         self.images, self.options = images, options
+        self.pruner = None if options.pruning is None else Pruner(backbone, options.pruning, images)
         self._shared: Shared | None = None
 
     def share(self, todo: Sequence[Question]) -> None:
@@ -142,7 +147,7 @@ class _Way:
         if not why and todo:
             try:
                 with torch.no_grad(), self.backbone.computing():
-                    shared = Shared(self.backbone, self.max_new_tokens, self.images)
+                    shared = Shared(self.backbone, self.max_new_tokens, self.images, self.pruner)
                     shared.check(todo)
                 self._shared = shared
             except NotShared as error:
@@ -182,7 +187,7 @@ class _Way:
 
     def _plain(self, batch: Sequence[Question]) -> list[Answer]:
         images = self.images.processed([one.first for one in batch])
-        return answer(self.backbone, self.max_new_tokens, batch, images)
+        return answer(self.backbone, self.max_new_tokens, batch, images, self.pruner)
 
     def _say_plain(self, why: str) -> None:
         self.options.say(f"{self.title}: questions share a batch and nothing else, because {why}")

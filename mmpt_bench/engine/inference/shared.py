@@ -28,7 +28,8 @@ from mmpt_bench.data.samples import Sample
 from mmpt_bench.engine.forward.last_layer import rows_read
 from mmpt_bench.engine.forward.prepared_images import PreparedImages
 from mmpt_bench.engine.forward.tower import called_through, unread_blocks_skipped
-from mmpt_bench.engine.inference.plain import Answer, Question, choice_ids, pad_token
+from mmpt_bench.engine.inference.plain import Answer, Question, choice_ids, generated
+from mmpt_bench.engine.inference.pruning import Kept, Pruner
 from mmpt_bench.engine.models.backbone import Backbone
 from mmpt_bench.engine.models.encoding import Tokens
 from mmpt_bench.engine.models.families import family
@@ -71,8 +72,10 @@ def unfit(backbone: Backbone) -> str:
 class Shared:
     """Answers questions about images; one for each adapter and task."""
 
-    def __init__(self, backbone: Backbone, max_new_tokens: int, images: PreparedImages) -> None:
-        self.backbone, self.max_new_tokens, self.images = backbone, max_new_tokens, images
+    def __init__(
+        self, backbone: Backbone, max_new_tokens: int, images: PreparedImages, pruner: Pruner | None = None
+    ) -> None:
+        self.backbone, self.max_new_tokens, self.images, self.pruner = backbone, max_new_tokens, images, pruner
         self.margins: list[float] = []
         """Of the latest `answer`, one a question: the least lead, over its decisions, of the best over the second."""
         self._choices: dict[tuple[str, tuple[str, ...]], list[list[int]]] = {}
@@ -81,8 +84,10 @@ class Shared:
         core = backbone.model.get_submodule(backbone.anatomy.core)
         self._several_dims = hasattr(core, "get_rope_index")
         """Positions are in three dimensions, and an image's are the model's own to count."""
-        self._sees_question = (backbone.anatomy.marks or ("", ""))[1] == "answer"
-        """An image's tokens see the question behind them."""
+        self._sees_question = (backbone.anatomy.marks or ("", ""))[1] == "answer" or (
+            pruner is not None and pruner.reads_question
+        )
+        """An image's tokens see the question behind them, or are chosen by it."""
         self._first_position = _first_position(backbone)
 
     def answer(self, batch: Sequence[Question]) -> list[Answer]:
@@ -119,11 +124,8 @@ class Shared:
             read = self._prefill([one for one in few for _ in range(2)])
             next_one = self._fed(read, read.logits.argmax(-1)) if self.max_new_tokens > 1 else read
         for one, ours in zip(few, zip(read.logits[::2], next_one.logits[::2], strict=True), strict=True):
-            out = self.backbone.model.generate(
-                **self.backbone.batch(self.images.processed([one.first]), [one.prompt]),
-                max_new_tokens=min(self.max_new_tokens, 2), do_sample=False, num_beams=1, output_logits=True,
-                return_dict_in_generate=True, pad_token_id=pad_token(self.backbone),
-            )  # fmt: skip
+            shown, kept = self.images.processed([one.first]), self._kept([one])
+            out, _ = generated(self.backbone, min(self.max_new_tokens, 2), shown, [one.prompt], kept)
             for logits, plain in zip(ours, out.logits, strict=False):
                 apart = ((logits - plain[0].float()).abs().max() / plain.abs().max().clamp(min=1)).item()
                 if not apart <= TOLERANCE[self.backbone.dtype]:
@@ -137,17 +139,20 @@ class Shared:
         places = {key: i for i, key in enumerate(firsts)}
         owners = [places[one.first.image.key] for one in batch]
         seen, texts = self._seen(list(firsts.values()))
+        kept = self._kept(batch if self._sees_question else [batch[owners.index(i)] for i in range(len(firsts))])
+        if kept is not None:
+            texts = [kept.text] * len(texts)
         rows = self.backbone.tokens([one.prompt for one in batch], image_texts=[texts[i] for i in owners])
         if self._sees_question and len(firsts) < len(batch):
             seen = self._features_of(seen, owners)
         if self._sees_question or len(firsts) == len(batch):
             self._check_window(max(len(row.ids) for row in rows), batch)
-            return self._first(rows, seen, read_last=True)
+            return self._first(rows, seen, kept, read_last=True)
         prefixes = self._prefixes(rows, owners)
         asked = [Tokens(row.ids[len(prefixes[i]) :]) for row, i in zip(rows, owners, strict=True)]
         width = max(map(len, prefixes)) + max(len(row.ids) for row in asked)
         self._check_window(width, batch)
-        prefix = self._first([Tokens(ids) for ids in prefixes], seen, read_last=False)
+        prefix = self._first([Tokens(ids) for ids in prefixes], seen, kept, read_last=False)
         given = self.backbone.pad(asked, "left")
         cache = rows_of(prefix.cache, owners, given["input_ids"].shape[1] + self.max_new_tokens)
         mask = torch.cat([prefix.mask[owners], given["attention_mask"]], dim=1)
@@ -164,11 +169,21 @@ class Shared:
 
     def _features_of(self, seen: dict[str, Any], owners: Sequence[int]) -> dict[str, Any]:
         """Returns images' features, each encoded once, for every question about them."""
-        core = self.backbone.model.get_submodule(self.backbone.anatomy.core)
-        made = core.get_image_features(**seen, return_dict=True).pooler_output
-        return {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=made[owners])}}
+        if "mm_encoder_outputs" in seen:
+            own = seen["mm_encoder_outputs"]["image"].pooler_output
+            made: Any = [own[i] for i in owners]
+        else:
+            core = self.backbone.model.get_submodule(self.backbone.anatomy.core)
+            made = core.get_image_features(**seen, return_dict=True).pooler_output[owners]
+        return {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=made)}}
 
-    def _first(self, rows: Sequence[Tokens], seen: dict[str, Any], read_last: bool) -> _Read:
+    def _kept(self, asked: Sequence[Question]) -> Kept | None:
+        """Returns which image tokens each prompt keeps; None where all of them stay."""
+        if self.pruner is None:
+            return None
+        return self.pruner.kept([one.first for one in asked], [one.prompt for one in asked])
+
+    def _first(self, rows: Sequence[Tokens], seen: dict[str, Any], kept: Kept | None, read_last: bool) -> _Read:
         """Returns texts with images as the model has read them; logits are right where the last token is read."""
         given = self.backbone.pad(rows, "left")
         del given["labels"]
@@ -180,6 +195,10 @@ class Shared:
         ahead = torch.full_like(mask[:, :1], self._first_position)
         if not self._several_dims:
             given["position_ids"] = _positions(mask, mask.shape[1], ahead)
+        if kept is not None:
+            given["position_ids"] = kept.positions(given["input_ids"], mask) + ahead
+            ahead = ahead + kept.dropped
+            seen = {"mm_encoder_outputs": {"image": kept.features(seen["mm_encoder_outputs"]["image"].pooler_output)}}
         with rows_read(self.backbone, read), self._positions_noted() as noted:
             out = self.backbone.model(**given, **seen, use_cache=True, logits_to_keep=1)
         if self._several_dims:

@@ -32,12 +32,7 @@ from mmpt_bench.common.hashing import derive
 from mmpt_bench.engine.adapters.attachment import normal, xavier
 from mmpt_bench.engine.models.anatomy import Anatomy
 from mmpt_bench.engine.models.kv_cache import cache_in, tokens_in
-from mmpt_bench.engine.prompts.masks import (
-    PromptRows,
-    extend_mask,
-    extend_mask_right,
-    extend_positions,
-)
+from mmpt_bench.engine.prompts.masks import PromptRows, extend_mask, extend_mask_right, extend_positions
 from mmpt_bench.engine.prompts.plan import Init, PromptPlan
 from mmpt_bench.engine.prompts.prompt_keys import give, projected
 
@@ -168,7 +163,8 @@ class PromptBank(nn.Module):
             states = self._checked(states, embeds)
             rows = replace(rows, places=places if rows.inside else (), starts=self._starts(mask))
             kwargs |= _unmarked(kwargs, rows, embeds)
-        kwargs["position_ids"] = extend_positions(kwargs.get("position_ids"), mask, rows, seen, length)
+        positions = kwargs.get("position_ids")
+        kwargs["position_ids"] = extend_positions(positions, mask, rows, seen, length, has_cache=cache is not None)
         kwargs["attention_mask"] = extend_mask(mask, rows, seen, length, self.anatomy.recurrent)
         if as_keys:
             return args, self._only_keys(module, kwargs, rows, embeds, states)

@@ -210,15 +210,17 @@ def extend_mask_right(mask: Mask4D, rows: int) -> Mask4D:
     return torch.cat([grown, grown.new_full((*grown.shape[:-1], rows), visible)], dim=-1)
 
 
-def extend_positions(positions: Any, mask: Any, rows: PromptRows, seen: int, length: int) -> Any:
+def extend_positions(
+    positions: Any, mask: Any, rows: PromptRows, seen: int, length: int, has_cache: bool = False
+) -> Any:
     """Returns position ids of sequences that grew; at prefill those of the prompts too, the front ones from 0 on.
 
     Without position ids, a 2D mask counts them: the distance between prompts and text must not depend on padding.
     With neither, None comes back, and the decoder counts from the cache, in which the prompts already are.
 
     Raises:
-        ValueError: positions restart without a mask, which transformers reads as several packed sequences of which only
-            the first would see the prompts.
+        ValueError: positions restart without mask and cache, which transformers reads as several packed sequences of
+            which only the first would see the prompts.
     """
     if positions is None:
         if mask is None or isinstance(mask, dict) or mask.dim() != 2:
@@ -230,7 +232,7 @@ def extend_positions(positions: Any, mask: Any, rows: PromptRows, seen: int, len
         # Positions in several dimensions (M-RoPE) stand still within an image; transformers looks at the text's alone.
         text = positions[0] if positions.dim() == 3 else positions
         plain = positions.dim() == 2 or len(positions) == 4
-        if not seen and mask is None and plain and bool((text.diff(dim=-1) != 1).any()):
+        if not seen and mask is None and not has_cache and plain and bool((text.diff(dim=-1) != 1).any()):
             raise ValueError("positions restart inside a row: packed sequences need a 4D attention mask with prompts")
     if seen:
         return positions + rows.total
@@ -247,13 +249,23 @@ def extend_positions(positions: Any, mask: Any, rows: PromptRows, seen: int, len
 
 
 def _image_counted(positions: Tensor, rows: PromptRows) -> Tensor:
-    """Returns positions, (..., batch or 1, tokens), with those of rows before the first image token."""
+    """Returns positions, (..., batch or 1, tokens), with those of rows before the first image token.
+
+    Where the image's first tokens are left out, its rows go on behind the text before it all the same.
+    """
     if len(set(rows.places)) > 1:
         positions = positions.expand(*positions.shape[:-2], len(rows.places), -1)
     places = rows.places if positions.shape[-2] > 1 else rows.places[:1]
     new = torch.arange(rows.inside, dtype=positions.dtype, device=positions.device)
     counted = [
-        torch.cat([one[..., :place], one[..., place, None] + new, one[..., place:] + rows.inside], dim=-1)
+        torch.cat([one[..., :place], _start(one, place)[..., None] + new, one[..., place:] + rows.inside], dim=-1)
         for one, place in zip(positions.unbind(-2), places, strict=True)
     ]
     return torch.stack(counted, dim=-2)
+
+
+def _start(positions: Tensor, place: int) -> Tensor:
+    """Returns the position of an image's beginning, (...), whose first token that is there stands at `place`."""
+    first = positions[..., place]
+    # Padding before it has position 0 too, or none of the sequence's own.
+    return torch.minimum(first, positions[..., place - 1] + 1) if place else first

@@ -19,7 +19,8 @@ from mmpt_bench.engine.explain import maps
 from mmpt_bench.engine.explain.explained import _curves, explain, permuted
 from mmpt_bench.engine.explain.maps import image_rows, integrated_gradients, maps_of, overwritten, relevancy, rollout
 from mmpt_bench.engine.explain.prompt_attention import prompt_attention
-from mmpt_bench.engine.explain.question import Asked, ask, attention_returned
+from mmpt_bench.engine.explain.question import Asked, ask
+from mmpt_bench.engine.forward.attention import attention_returned
 from mmpt_bench.engine.models.backbone import Backbone
 from mmpt_bench.methods.method_catalog import load_method, named_method
 from mmpt_bench.stats.saliency import area

@@ -10,7 +10,8 @@ from mmpt_bench.data.images import LazyImage
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.embedded import suite
 from mmpt_bench.engine.explain.maps import maps_of
-from mmpt_bench.engine.explain.question import ask, attention_returned
+from mmpt_bench.engine.explain.question import ask
+from mmpt_bench.engine.forward.attention import attention_returned
 from mmpt_bench.engine.models.backbone import Backbone, load_backbone
 from mmpt_bench.stats.saliency import energy, pointing
 from mmpt_bench.study.explanations.scores import inside
