@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -169,7 +170,21 @@ def budget_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
     ):
         command = option(command)
-    return command
+    return _with_family(command)
+
+
+def _with_family(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds `--family`, whose file runs before the command does; the command is not told of it."""
+
+    @functools.wraps(command)
+    def known(*given: Any, family: Path | None, **options: Any) -> Any:
+        if family is not None:
+            from mmpt_bench.engine.models.families import register_file
+
+            register_file(family)
+        return command(*given, **options)
+
+    return FAMILY(known)
 
 
 def teacher_options(command: Callable[..., Any]) -> Callable[..., Any]:

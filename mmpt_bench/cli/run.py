@@ -17,7 +17,6 @@ from mmpt_bench.cli.options import (
     BACKBONE,
     COLUMNS,
     DATASET,
-    FAMILY,
     IMAGES,
     JSON,
     OUT,
@@ -89,7 +88,6 @@ if TYPE_CHECKING:
 @click.option("--recipe", type=click.Path(path_type=Path), help="Repeat a run from its recipe.yaml.")
 @click.option("--set", multiple=True, metavar="METHOD.FIELD=VALUE", help="A hyperparameter; repeatable.")
 @BACKBONE
-@FAMILY
 @click.option(
     "--data", type=click.Path(path_type=Path), help="Folder of real data in the hub's schema, or a file of rows."
 )
@@ -197,10 +195,6 @@ def _checked(
     from mmpt_bench.runs.workers.backends import check_parallel, check_workers
     from mmpt_bench.sources.weights import HOW
 
-    if (own := options.pop("family")) is not None:
-        from mmpt_bench.engine.models.families import register_file
-
-        register_file(own)
     if (file := options.pop("experiment")) is not None:
         options |= api.read_experiment(file, **given_beside_experiment(context))
     check_trackers(options["log_to"], options["offline"])

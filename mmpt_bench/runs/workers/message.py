@@ -50,13 +50,23 @@ class Message:
         """Returns the message that tells of everything that is open."""
         runs = tuple(dict.fromkeys(job.recipe.run_name for plan in plans for job in plan.open))
         backbones = {(plan.request.backbone, plan.prepared.backbone_fingerprint) for plan in plans}
-        families = tuple(sorted({path for _, path in OWN_FAMILIES.values()}))
         versions = environment()["versions"]
-        return cls(asked, store.root.absolute(), runs, tuple(sorted(backbones)), versions, families=families)
+        return cls(asked, store.root.absolute(), runs, tuple(sorted(backbones)), versions, families=own_families())
 
     def narrowed(self, runs: Collection[str]) -> Message:
         """Returns the message that tells of some of its runs alone."""
         return dataclasses.replace(self, runs=tuple(runs))
+
+
+def own_families() -> tuple[Path, ...]:
+    """Returns the user's files that this process knows families of models by (`--family`)."""
+    return tuple(sorted({path for _, path in OWN_FAMILIES.values()}))
+
+
+def know_families(files: Sequence[Path]) -> None:
+    """Makes this process know what `own_families` of another one does; raises as `register_file` does."""
+    for file in files:
+        register_file(file)
 
 
 def planned_anew(message: Message, whole: bool = False) -> list[Plan]:
@@ -67,8 +77,7 @@ def planned_anew(message: Message, whole: bool = False) -> list[Plan]:
         RequestError, UntrustedRecord: as planning does.
     """
     check_versions(message.versions)
-    for file in message.families:
-        register_file(file)
+    know_families(message.families)
     plans = message.asked.replan(message.asked.request, Store(message.out))
     here = {plan.request.backbone: plan.prepared.backbone_fingerprint for plan in plans}
     for name, fingerprint in message.backbones:

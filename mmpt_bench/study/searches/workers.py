@@ -8,7 +8,7 @@ from typing import Any
 from mmpt_bench.common.errors import MachineError
 from mmpt_bench.records.learning_rates import Choice
 from mmpt_bench.records.rate_trials import Trial
-from mmpt_bench.runs.workers.message import check_versions
+from mmpt_bench.runs.workers.message import check_versions, know_families, own_families
 from mmpt_bench.runs.workers.processes import Tell, told_by_workers
 from mmpt_bench.study.searches.search import SearchPlan, plan_search, tune
 
@@ -21,7 +21,7 @@ def tune_in_processes(
 
     chosen: set[str] = set()
     keys = tuple(of.search.key for of in plan.sought)
-    message = (given, keys, environment()["versions"])
+    message = (given, keys, environment()["versions"], own_families())
     for name, *parts in told_by_workers(n, work_on_trials, message, (), stopping):
         if name == "trial":
             told(*parts)
@@ -33,8 +33,9 @@ def tune_in_processes(
 
 def work_on_trials(message: Any, tell: Tell, stopping: Callable[[], bool], _tried: MutableSet[str]) -> None:
     """Makes the trials that no other worker makes, and tells of each, and of the choices."""
-    (method, options), keys, versions = message
+    (method, options), keys, versions, families = message
     check_versions(versions)
+    know_families(families)
     plan = plan_search(method, options)
     if tuple(of.search.key for of in plan.sought) != keys:
         raise MachineError(
