@@ -15,7 +15,7 @@ from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store, published_folder
 from mmpt_bench.runs.plan import Job, Plan
 from mmpt_bench.runs.request import Request
-from mmpt_bench.sources.weights import EMBEDDED, backbone_folder
+from mmpt_bench.sources.weights import EMBEDDED, backbone_folder, loading_of
 from mmpt_bench.stats.differences import detectable_difference
 
 OWN = ("embedded", "float32")
@@ -206,14 +206,15 @@ def paces(
 def least_bytes(job: Job) -> int:
     """Returns what a training in half precision holds before any activation; 0 in float32, where runs are measured.
 
-    2 bytes for each weight of the base; for each trained value 4 in float32, 4 for its gradient, 8 for AdamW's moments.
+    2 bytes for each weight of the base, about 1 or a half where it is quantized; for each trained value 4 in float32, 4 for its gradient, 8 for AdamW's moments.
     """
     if job.recipe.dtype == "float32":
         return 0
     from mmpt_bench.engine.models.loading import anatomy_of
 
     anatomy, total, _ = anatomy_of(job.recipe.backbone)
-    return 2 * total + 16 * int(job.method.count(anatomy))
+    each = {"int8": 1.0, "int4": 0.5 + 4 / 64}.get(loading_of(job.recipe.backbone)[1].get("quantize", ""), 2.0)
+    return round(each * total) + 16 * int(job.method.count(anatomy))
 
 
 def how_long(cost: Cost) -> str:
