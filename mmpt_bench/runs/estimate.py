@@ -206,7 +206,8 @@ def paces(
 def least_bytes(job: Job) -> int:
     """Returns what a training in half precision holds before any activation; 0 in float32, where runs are measured.
 
-    2 bytes for each weight of the base, about 1 or a half where it is quantized; for each trained value 4 in float32, 4 for its gradient, 8 for AdamW's moments.
+    2 bytes for each weight of the base, about 1 or a half where it is quantized; for each trained value 4 in float32,
+    4 for its gradient, 8 for AdamW's moments.
     """
     if job.recipe.dtype == "float32":
         return 0
