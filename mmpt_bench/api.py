@@ -228,10 +228,11 @@ def tune(
     Raises:
         RequestError, MachineError: as `run` does.
     """
-    from mmpt_bench.runs.workers.backends import count_of
+    from mmpt_bench.runs.workers.backends import check_parallel, count_of
     from mmpt_bench.study.searches.search import tune as tune_here
     from mmpt_bench.study.searches.workers import tune_in_processes
 
+    check_parallel("")
     n, planned = count_of(workers), plan_tune(method, **options)
     if n == 1:
         yield from tune_here(planned, told, stopping)

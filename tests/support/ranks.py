@@ -1,6 +1,6 @@
 """Trainings by the ranks of torchrun: `torchrun … ranks.py OUT WAY JOBS`, with jobs as JSON; faults happen in the last.
 
-A job is {"name", "method"} and, where wanted, "values" of the method, "batch", "steps", "dtype", and steps in which
+A job is {"name", "method"} and, where wanted, "batch", "steps", "dtype", and steps in which
 something happens: "short" (memory runs out, once), "stop" (SIGTERM after it), "hang", "kill" (in the first attempt
 alone); "checkpoint" keeps one after each step, "overheads" are tokens that a micro-batch costs, by rank.
 """
@@ -37,9 +37,7 @@ SEED, RATE = 1, 3e-3
 def trained(folder: Path, job: Mapping[str, Any], ranks: Ranks = ALONE, out: Path | None = None) -> dict[str, Any]:
     """Returns the adapter, its initial values, losses and the micro-batch of a job; `folder` is the backbone's."""
     backbone = load_backbone(str(folder), job.get("dtype", "float32"), "cpu", offline=True)
-    handle = method_catalog.load_method(method_catalog.method_entries()[job["method"]])(**job.get("values", {})).attach(
-        backbone, SEED
-    )
+    handle = method_catalog.load_method(method_catalog.method_entries()[job["method"]])().attach(backbone, SEED)
     before, steps, n = handle.state(), list[Step](), job.get("steps", 6)
     config = TrainingConfig(Budget(n, job.get("batch", 8), warmup=0.0), RATE, SEED)
     is_last, said = ranks.rank == ranks.count - 1, list[str]()
