@@ -111,9 +111,11 @@ def transfer(
     """
     from mmpt_bench.figures.draw import write_transfer_figure
     from mmpt_bench.runs.estimate import plan_summary
+    from mmpt_bench.runs.workers.backends import check_parallel
     from mmpt_bench.study.streams.transfer import TransferRequest, plan_transfer, run_transfer, transfer_rows
     from mmpt_bench.study.streams.transfer_tables import TransferResult, write_transfer
 
+    check_parallel("")
     sources = [text.strip() for text in comma_text(before).split(",") if text.strip()]
     asked = TransferRequest.of(make_request(method, task, options), sources, before_steps)
     store = Store(asked.request.out)

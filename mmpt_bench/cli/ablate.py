@@ -27,7 +27,17 @@ if TYPE_CHECKING:
     from mmpt_bench.study.ablations.tables import AblationResult
 
 
-NO_SCORE = ("as_json", "only_plan", "out", "budget_hours", "offline", "verbosity", "eval_batch_size", "workers")
+NO_SCORE = (
+    "as_json",
+    "only_plan",
+    "out",
+    "budget_hours",
+    "offline",
+    "verbosity",
+    "eval_batch_size",
+    "micro_batch",
+    "workers",
+)
 """Options that change no score of an ablation."""
 
 

@@ -163,6 +163,11 @@ def budget_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--offline", is_flag=True, help="Open no socket: everything must be on this machine."),
         click.option(
+            "--micro-batch",
+            type=click.IntRange(min=1),
+            help="Most examples of a batch in one pass of training: fewer need less memory; the step is the same.",
+        ),
+        click.option(
             "--eval-batch-size",
             default=EVAL_BATCH,
             show_default=True,

@@ -122,7 +122,8 @@ def config_and_terms(
     from mmpt_bench.engine.training.train import TrainingConfig
 
     method, before, handle = told
-    config = TrainingConfig(recipe.budget, method.learning_rate, recipe.seed, method.groups(backbone.anatomy))
+    given = (method.groups(backbone.anatomy), request.micro_batch)
+    config = TrainingConfig(recipe.budget, method.learning_rate, recipe.seed, *given)
     terms = [*begin(store, backbone, recipe, before, handle), *terms_of_method(method)]
     if not recipe.objective:
         return config, terms

@@ -33,7 +33,9 @@ from mmpt_bench.runs.stages import REPTILE, begun_from
 from mmpt_bench.sources.corpora import TrainData, check_train_data
 from mmpt_bench.sources.weights import DTYPES, EMBEDDED, HOW, with_loading
 
-WHOLE = ("steps", "batch_size", "max_length", "limit", "eval_batch_size", "every", "min_pixels", "max_pixels")
+WHOLE = (
+    "steps", "batch_size", "max_length", "limit", "eval_batch_size", "micro_batch", "every", "min_pixels", "max_pixels",
+)  # fmt: skip
 """Options that are whole numbers."""
 FROZEN = "frozen"
 """The method that trains nothing: the baseline."""
@@ -112,6 +114,8 @@ class Options(TypedDict, total=False):
     device: str | None
     offline: bool
     """Open no socket."""
+    micro_batch: int | None
+    """Most examples that a rank trains on in one pass, out of a batch: a matter of memory and speed."""
     eval_batch_size: int
     """Questions that are answered together: a matter of memory and speed, not of the scores."""
     on_bad_item: str
@@ -187,6 +191,7 @@ def make_request(method: Names, tasks: Names, options: Options) -> Request:
         stage=_departures(options, methods),
         guard=options.get("guard", True),
         eval_batch=_eval_batch(options),
+        micro_batch=_micro_batch(options),
         on_bad_item=_on_bad_item(options),
     )
     learnt = objective_of(options.get("objective", ""), options.get("teacher", ""), request)
@@ -280,6 +285,13 @@ def _eval_batch(options: Options) -> int:
     size = options.get("eval_batch_size", EVAL_BATCH)
     if not 1 <= size <= MOST:
         raise RequestError(f"`--eval-batch-size` is {str(size)[:40]}: a number from 1 to {MOST:,}.")
+    return size
+
+
+def _micro_batch(options: Options) -> int | None:
+    size = options.get("micro_batch")
+    if size is not None and size < 1:
+        raise RequestError(f"`--micro-batch` is {str(size)[:40]}: 1 or more.")
     return size
 
 

@@ -62,6 +62,7 @@ class Request:
     """Parse rule of every task."""
     offline: bool = False
     eval_batch: int = EVAL_BATCH
+    micro_batch: int | None = None
     device: str | None = None
     guard: bool = True
     """In half precision, ask close calls again the plain way."""

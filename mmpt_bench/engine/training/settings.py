@@ -24,6 +24,8 @@ class TrainingConfig:
     seed: int
     groups: tuple[Group, ...] = ()
     """Parameters with settings of their own."""
+    micro_batch: int | None = None
+    """Most examples that a rank computes in one pass; None: as many as it has of a batch."""
 
 
 def learning_rate(step: int, budget: Budget, peak: float) -> float:

@@ -197,7 +197,8 @@ class _Training:
         self.steps: list[Step] = []
         """Those that are done, with those of earlier sittings."""
         # As many examples as a rank has of a batch.
-        self._micro_batch = -(-config.budget.batch_size // ranks.count)
+        share = -(-config.budget.batch_size // ranks.count)
+        self._micro_batch = min(share, config.micro_batch or share)
         self._left_out, self._is_resumed = 0, False
         for cache in backbone.caches:
             cache.begin()

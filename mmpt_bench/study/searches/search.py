@@ -305,7 +305,8 @@ class _Session:
             return
         parts = known.parts(of.search, rate, seed, plan.also_test)
         checkpoint, request = self.path(of, rate, seed, "checkpoint"), plan.request
-        shared = (plan.prepared.corpus, request.budget, plan.judge, request.eval_batch, self.stopping)
+        sizes = (request.eval_batch, request.micro_batch)
+        shared = (plan.prepared.corpus, request.budget, plan.judge, *sizes, self.stopping)
         trainer = Trainer(self.backbone, *shared)
         results, seconds = trainer.trial(of.method, rate, seed, checkpoint, parts)
         for part, result in results.items():

@@ -84,6 +84,7 @@ class Trainer:
     budget: Budget
     judge: Judge
     eval_batch: int
+    micro_batch: int | None
     stopping: Callable[[], bool]
 
     def trial(
@@ -100,7 +101,8 @@ class Trainer:
         method = dataclasses.replace(method, learning_rate=rate)
         handle = method.attach(self.backbone, derive(seed, "init"))
         try:
-            config = TrainingConfig(self.budget, rate, seed, method.groups(self.backbone.anatomy))
+            groups = method.groups(self.backbone.anatomy)
+            config = TrainingConfig(self.budget, rate, seed, groups, self.micro_batch)
             terms = terms_of_method(method)
             trained = train(self.backbone, handle, self.corpus, config, checkpoint, stopping=self.stopping, terms=terms)
             began = time.perf_counter() - trained.seconds

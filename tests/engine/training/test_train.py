@@ -74,6 +74,18 @@ def test_a_smaller_micro_batch_gives_the_gradient_of_the_whole_batch(backbone: B
             torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
 
 
+def test_a_step_cut_as_asked_is_the_same_step(backbone: Backbone, corpus: Corpus) -> None:
+    found = {}
+    for micro in (None, 1):
+        handle, steps = attached(backbone), list[train.Step]()
+        config = train.TrainingConfig(BUDGET, 1e-2, 0, (), micro)
+        made = train.train(backbone, handle, corpus, config, on_step=steps.append)
+        found[micro] = (made.micro_batch, steps[-1].loss)
+        handle.remove()
+    assert [found[micro][0] for micro in (None, 1)] == [4, 1]
+    assert found[1][1] == pytest.approx(found[None][1], rel=1e-5)
+
+
 def test_every_method_sees_the_same_examples_in_the_same_order_at_a_seed(corpus: Corpus) -> None:
     one = [e.prompt for batch in corpus.batches(3, 4, 5) for e in batch]
     assert one == [e.prompt for batch in corpus.batches(3, 4, 5) for e in batch]
