@@ -145,13 +145,9 @@ def train(
     if corpus.most_exchanges > 1:
         backbone.target([Exchange("q", "a")] * 2)
     steady_malloc()
-    ranks.placed(backbone, handle)
     budget, training = config.budget, _Training(backbone, handle, config, terms, ranks)
     checkpoints = None if checkpoint is None else Checkpoints(checkpoint)
-    if checkpoints is not None and (state := checkpoints.last()) is not None:
-        training.restore(state)
-    if not ranks.same(training.done):
-        raise MachineError("Ranks find other checkpoints: give all of them one results folder.")
+    training.go_on_from(checkpoints)
     on_start(training.steps)
     with (
         _training_mode(backbone, training.masters, terms),
@@ -169,9 +165,7 @@ def train(
             if is_over:
                 break
             if checkpoints is not None and (stop or is_due):
-                state = training.state()
-                if ranks.is_first:
-                    checkpoints.write(training.done, state)
+                training.keep(checkpoints)
             if stop:
                 raise Interrupted(f"stopped after step {training.done} of {budget.steps}")
     return training.result()
@@ -185,6 +179,7 @@ class _Training:
     ) -> None:
         self._backbone, self._handle, self._config, self._terms = backbone, handle, config, terms
         self._ranks = ranks
+        ranks.placed(backbone, handle)
         self._is_first, self._clock = first_here(), CpuClock()
         self._peak = PeakMemory(backbone.device)
         self.masters = Masters(handle)
@@ -238,6 +233,19 @@ class _Training:
         self.masters.write()
         self.steps.append(Step(self.done + 1, loss, rate, norm, self._seconds(), self._peak_bytes(), added))
         return self.steps[-1]
+
+    def go_on_from(self, checkpoints: Checkpoints | None) -> None:
+        """Goes on from the last checkpoint where there is one; MachineError where ranks find unlike ones."""
+        if checkpoints is not None and (state := checkpoints.last()) is not None:
+            self.restore(state)
+        if not self._ranks.same(self.done):
+            raise MachineError("Ranks find other checkpoints: give all of them one results folder.")
+
+    def keep(self, checkpoints: Checkpoints) -> None:
+        """Writes a checkpoint, for which all ranks give their part."""
+        state = self.state()
+        if self._ranks.is_first:
+            checkpoints.write(self.done, state)
 
     def state(self) -> dict[str, Any]:
         """Returns what a checkpoint holds."""
