@@ -6,17 +6,23 @@ import ast
 import importlib.util
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from mmpt_bench.cli.main import cli
+from mmpt_bench.evaluation.task_catalog import find_tasks
+from mmpt_bench.methods.method_catalog import find_methods
+from mmpt_bench.runs.options import Options
 from support.paths import ROOT
 
 FOLDER = ROOT / "examples"
+CLUSTER = FOLDER / "cluster"
 
 
 @pytest.fixture(scope="module")
@@ -171,3 +177,31 @@ def test_open_answers_is_a_task_that_asks_three_kinds_of_questions() -> None:
     row = {"image": made.rows[0]["image"], "question": "What year?", "answers": ["1999", "'99"]}
     read = task.sample(row, 3, ())
     assert (read.accepted, read.answer, read.group) == (("1999", "'99"), "1999", "")
+
+
+def commands_of(text: str) -> list[list[str]]:
+    """Returns the words behind each `mmpt-bench run` or `-m mmpt_bench run` of a text."""
+    joined = re.sub(r"\\\n\s*", " ", text)
+    found = re.findall(r"(?:mmpt-bench|-m mmpt_bench)\s+run (.*?)(?:\"|\n)", joined + "\n")
+    return [shlex.split(words) for words in found]
+
+
+@pytest.mark.parametrize(("name", "share"), [("slurm.sh", "ddp"), ("skypilot.yaml", "ddp"), ("ray.yaml", "")])
+def test_commands_for_clusters_are_those_of_the_command_line(name: str, share: str) -> None:
+    *_, words = commands_of((CLUSTER / name).read_text(encoding="utf-8"))
+    with cli.commands["run"].make_context("run", words) as context:
+        assert context.params["parallel"] == share
+        assert context.params["workers"] == ("1" if share else "ray")
+        made = {name: value for name, value in context.params.items() if name in Options.__annotations__}
+    find_methods(context.params["method"])
+    find_tasks(context.params["tasks"])
+    assert made["backbone"] == ("llava-hf/llava-1.5-7b-hf" if share else "embedded")
+
+
+def test_files_for_clusters_are_whole() -> None:
+    assert subprocess.run(["bash", "-n", str(CLUSTER / "slurm.sh")], check=False).returncode == 0
+    ray, sky = (yaml.safe_load((CLUSTER / name).read_text(encoding="utf-8")) for name in ("ray.yaml", "skypilot.yaml"))
+    assert ray["head_node_type"] in ray["available_node_types"]
+    gpus = sky["resources"]["accelerators"].partition(":")[2]
+    assert f"--nproc-per-node {gpus} " in sky["run"]
+    assert f"--gpus-per-node={gpus}\n" in (CLUSTER / "slurm.sh").read_text(encoding="utf-8")

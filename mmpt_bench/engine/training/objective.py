@@ -208,7 +208,7 @@ def backward(
                 work = partial(_loss, losses, ready, masters, terms, chosen, sums)
                 loss = ranks.within(work if counts else partial(_nothing, losses, ready, chosen))
                 loss.backward()
-        except (MemoryError, RuntimeError) as found:
+        except ranks.caught as found:
             error = found
         if (lacking := ranks.fault(error)) is not None:
             masters.zero_gradients()

@@ -38,6 +38,10 @@ class Ranks:
     """One process that trains alone; what several ranks do otherwise, `Together` and `Sharded` do."""
 
     rank, count, way = 0, 1, ""
+    has_share = True
+    """Whether this rank's part of the last batch counts."""
+    caught: tuple[type[Exception], ...] = (MemoryError, RuntimeError)
+    """What `fault` is told of."""
 
     @property
     def is_first(self) -> bool:
@@ -101,6 +105,7 @@ class Together(Ranks):
     """Ranks of torchrun that hold the whole model each, and share every batch (`ddp`)."""
 
     way = "ddp"
+    caught = (Exception,)
 
     def __init__(self) -> None:
         """Joins the process group; NCCL where there are GPUs, one a rank, else gloo."""
@@ -113,7 +118,6 @@ class Together(Ranks):
         self.device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
         self._control = dist.new_group(backend="gloo", timeout=_IDLE)
         self._ddp: DistributedDataParallel | None = None
-        self._has_share = True
 
     def tell(self, what: Any) -> None:
         """Tells all other ranks what to do next; the first rank does."""
@@ -258,13 +262,13 @@ class Sharded(Together):
     def share(self, examples: Sequence[T]) -> list[T]:
         """Returns every so manieth example; one that does not count where there are fewer than ranks."""
         own = super().share(examples)
-        self._has_share = bool(own)
+        self.has_share = bool(own)
         return own or list(examples[:1])
 
     def passes(self, cut: Cut) -> list[tuple[list[int], bool]]:
         """Returns as many micro-batches as any rank has."""
         n = int(self._reduce([float(len(cut))], dist.ReduceOp.MAX)[0])
-        own = [(chosen, self._has_share) for chosen in cut]
+        own = [(chosen, self.has_share) for chosen in cut]
         return own + [(cut[0][:1], False)] * (n - len(own))
 
     def within(self, work: Callable[[], T]) -> T:

@@ -220,7 +220,7 @@ class _Training:
             group["lr"] = rate * group.get("rate", 1.0)
         self.masters.zero_gradients()
         ready = self._ranks.together(lambda: losses.ready(examples) if examples else Ready([], []))
-        self._left_out += ready.left_out
+        self._left_out += int(self._ranks.summed([ready.left_out * self._ranks.has_share])[0])
         given = (self._micro_batch, self._terms, self._ranks)
         loss, added, self._micro_batch = backward(losses, ready, self.masters, *given)
         self._reached.note()
