@@ -46,6 +46,8 @@ def trained_together(session: Session, job: Job, handle: Handle | None, checkpoi
         raise
     except Exception as error:
         raise MachineError(f"rank {ranks.rank}: {type(error).__name__}: {str(error)[:300]}") from error
+    finally:
+        ranks.let_go()
 
 
 def _trained_whole(session: Session, job: Job, handle: Handle | None, checkpoint: Path | None, *told: Any) -> Trained:

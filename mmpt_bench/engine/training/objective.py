@@ -215,11 +215,13 @@ def backward(
             micro = halved(micro, lacking, "one example a step")
             continue
         ranks.reduced(masters)
-        total, tokens, *more = ranks.summed([sums.loss, sums.tokens, *sums.added.values()])
+        # A rank without a share of the batch has met none of a method's terms.
+        names = list(dict.fromkeys(name for of in ranks.gathered(list(sums.added)) for name in of)) if terms else []
+        total, tokens, *more = ranks.summed([sums.loss, sums.tokens, *(sums.added.get(name, 0.0) for name in names)])
         for parameter in masters.by_name.values():
             if parameter.grad is not None:
                 parameter.grad /= tokens
-        added = {name: value / tokens for name, value in zip(sums.added, more, strict=True)}
+        added = {name: value / tokens for name, value in zip(names, more, strict=True)}
         for term in terms:
             if (penalty := term.of_parameters(masters.by_name)) is not None:
                 penalty.backward()

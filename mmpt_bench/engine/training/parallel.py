@@ -138,6 +138,10 @@ class Together(Ranks):
         dist.all_gather_object(found, value, group=self._control)
         return found
 
+    def let_go(self) -> None:
+        """Frees what a training has left: buckets of gradients, a sharded model."""
+        self._ddp = None
+
     def leave(self) -> None:
         """Ends the group, when all ranks have come here."""
         dist.barrier(group=self._control)
@@ -176,7 +180,7 @@ class Together(Ranks):
         if worst == _BROKEN:
             if error is not None:
                 raise error
-            # A fault of data or memory is the run's, as it is where one process trains.
+            # Any other fault, as of an image, is the run's, as it is where one process trains.
             raise (of if of in (RequestError, MachineError, UntrustedRecord) else RunFailed)(f"rank {rank}: {text}")
         return error or MemoryError(f"rank {rank}: {text}")
 
@@ -202,7 +206,8 @@ class Together(Ranks):
         return tuple(map(bool, self._reduce([float(flag) for flag in flags], dist.ReduceOp.MAX)))
 
     def same(self, value: Any) -> bool:
-        """Returns whether all ranks have this value."""
+        """Returns whether all ranks have this value; they are waited for no longer than within a training."""
+        self.any()
         found = self.gathered(value)
         return all(one == found[0] for one in found)
 
@@ -254,6 +259,10 @@ class Sharded(Together):
         fully_shard(self._model, mesh=mesh, ignored_params=frozen)
         handle.trainable.update({name: getattr(module, leaf) for name, (module, leaf) in found.items()})
         _check_trains(model, handle)
+
+    def let_go(self) -> None:
+        """Frees the sharded model."""
+        self._model = None
 
     def begun(self, masters: Masters, seed: int) -> None:
         """Seeds dropout, for each rank on its own."""
