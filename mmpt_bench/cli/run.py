@@ -161,7 +161,9 @@ def run(
     from mmpt_bench.runs.workers.backends import rank_and_count
 
     options = _checked(context, options, smoke, measure_costs, only_plan)
-    if not only_plan and rank_and_count()[0] > 0:
+    if rank_and_count()[0] > 0:
+        if only_plan:
+            return
         with stopping(told=False) as stop, contextlib.suppress(Interrupted):
             api.run(**options, stopping=stop)
         return

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,23 +63,30 @@ def _trained_whole(session: Session, job: Job, handle: Handle | None, checkpoint
 
 def _trained_sharded(session: Session, job: Job, handle: Handle | None, checkpoint: Path | None, *told: Any) -> Trained:
     """Trains in a backbone of its own, which is of no use after it was sharded; the session's waits in main memory."""
+    ranks = session.loaded.ranks
+    assert ranks is not None
     if handle is None:
         session.loaded.drop()
     else:
         session.backbone.model.to("cpu")
-    backbone = loaded_backbone(session.plan)
     try:
-        own = job.method.attach(backbone, derive(job.recipe.seed, "init"))
-        trained = _trained(session, backbone, job, own, checkpoint, *told)
-        values = own.state()
+        trained, values = _trained_apart(session, job, checkpoint, *told)
     finally:
-        del backbone
+        ranks.let_go()
         gc.collect()
         if handle is not None:
             session.backbone.model.to(session.backbone.device)
     if handle is not None:
         handle.load(values)
     return trained
+
+
+def _trained_apart(session: Session, job: Job, checkpoint: Path | None, *told: Any) -> tuple[Trained, Any]:
+    """Returns what a training cost and the values it found; its backbone is let go."""
+    backbone = loaded_backbone(session.plan)
+    handle = job.method.attach(backbone, derive(job.recipe.seed, "init"))
+    trained = _trained(session, backbone, job, handle, checkpoint, *told)
+    return trained, handle.state()
 
 
 def _trained(session: Session, backbone: Any, job: Job, handle: Handle, checkpoint: Path | None, *told: Any) -> Trained:
@@ -89,7 +97,8 @@ def _trained(session: Session, backbone: Any, job: Job, handle: Handle, checkpoi
     own = (job.method, prepared.before, handle)
     config, terms = config_and_terms(session.store, backbone, session.plan.request, job.recipe, own)
     ranks = session.loaded.ranks or ALONE
-    return train(backbone, handle, prepared.corpus, config, checkpoint, *told, terms=terms, ranks=ranks)
+    work: Callable[..., Trained] = partial(train, backbone, handle, prepared.corpus, config, terms=terms, ranks=ranks)
+    return work(checkpoint, *told)
 
 
 def answered(session: Session, job: Job, item: PreparedTask, left: Sequence[Sample]) -> Iterator[list[Prediction]]:

@@ -107,10 +107,10 @@ class Together(Ranks):
     way = "ddp"
     caught = (Exception,)
 
-    def __init__(self) -> None:
-        """Joins the process group; NCCL where there are GPUs, one a rank, else gloo."""
+    def __init__(self, device: str | None = None) -> None:
+        """Joins the process group; NCCL where there are GPUs, one a rank, else, or for the device "cpu", gloo."""
         seconds = timedelta(seconds=float(os.environ.get(TIMEOUT, TIMEOUT_SECONDS)))
-        on_gpu = torch.cuda.is_available()
+        on_gpu = torch.cuda.is_available() and device != "cpu"
         if on_gpu:
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         dist.init_process_group("nccl" if on_gpu else "gloo", timeout=seconds)
@@ -207,7 +207,7 @@ class Together(Ranks):
 
     def same(self, value: Any) -> bool:
         """Returns whether all ranks have this value; they are waited for no longer than within a training."""
-        self.any()
+        self.any(False)
         found = self.gathered(value)
         return all(one == found[0] for one in found)
 

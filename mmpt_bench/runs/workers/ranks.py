@@ -38,7 +38,8 @@ def run_on_ranks(
     check_shared(way, plans)
     from mmpt_bench.engine.training.parallel import Sharded, Together
 
-    ranks = Sharded() if way == "fsdp2" else Together()
+    device = plans[0].request.device
+    ranks = Sharded(device) if way == "fsdp2" else Together(device)
     loaded = Loaded(report, ranks)
     if ranks.is_first:
         ranks.tell(Message.of(asked, plans, store))
@@ -66,6 +67,8 @@ def check_shared(way: str, plans: Sequence[Plan]) -> None:
     """Raises RequestError for a training that ranks cannot share, before anything is loaded."""
     for plan in plans:
         request = plan.request
+        if ":" in (request.device or ""):
+            raise RequestError(f"`--device {request.device}` is one for all ranks: leave it out, and each has its own.")
         trains = any(not job.trained for job in plan.open)
         for name, is_given in (("--monitor", request.monitor), ("--meta", "meta" in request.stage),
                                ("--teacher", request.objective)):  # fmt: skip
