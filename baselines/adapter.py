@@ -52,13 +52,15 @@ class Adapter(Method):
     """AdapterHub's recommendation for bottleneck adapters (Pfeiffer et al. 2020, arXiv:2007.07779)."""
 
     def __post_init__(self) -> None:
-        """Raises RequestError for a size or a scale that trains nothing."""
+        """Raises RequestError for a size or a scale that trains nothing, and for what has no effect."""
         if self.size < 1 or not self.scale > 0 or not self.projector_rate > 0:
             raise RequestError(
                 f"`size` {self.size} must be at least 1, `scale` {self.scale:g} and `projector_rate` "
                 f"{self.projector_rate:g} above 0."
             )
         self.check_choices()
+        if not self.train_projector and self.projector_rate != 1.0:
+            raise RequestError("`projector_rate` has no effect where the projector is not trained: leave it out.")
 
     def attach(self, backbone: Backbone, seed: int) -> Handle:
         """Puts a bottleneck on every part: `down` is uniform in +-1/sqrt(width) from `seed`, the rest is 0."""

@@ -55,7 +55,7 @@ class Dynamic(Method):
     """MMPT's, as a starting value: CoCoOp's 2e-3 is of plain gradient descent."""
 
     def __post_init__(self) -> None:
-        """Raises RequestError for lengths or a size that train no prompt."""
+        """Raises RequestError for lengths or a size that train no prompt, and for what has no effect."""
         if min(self.visual_length, self.text_length) < 0 or self.visual_length + self.text_length == 0:
             raise RequestError(
                 f"`visual_length` {self.visual_length} and `text_length` {self.text_length}: "
@@ -66,6 +66,14 @@ class Dynamic(Method):
                 f"`size` {self.size} must be at least 1, `projector_rate` {self.projector_rate:g} above 0."
             )
         self.check_choices()
+        idle = (
+            ("features", not self.text_length and self.features != "both", "without textual prompts"),
+            ("text_deep", not self.text_length and not self.text_deep, "without textual prompts"),
+            ("projector_rate", not self.train_projector and self.projector_rate != 1.0, "where it is not trained"),
+        )
+        for name, is_idle, why in idle:
+            if is_idle:
+                raise RequestError(f"`{name}` has no effect {why}: leave `dynamic.{name}` out.")
 
     @property
     def decoder_rows(self) -> int:

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from mmpt_bench.data.images import LazyImage
     from mmpt_bench.data.rows import Rows, read_choice, read_image, read_label, read_text, read_texts, read_wording
     from mmpt_bench.data.samples import Prediction, Sample
+    from mmpt_bench.evaluation.captions import cider
     from mmpt_bench.evaluation.forms import PromptForm
     from mmpt_bench.evaluation.functions import FunctionMetric, MeanOf, WholeOf
     from mmpt_bench.evaluation.metrics import Accuracy, Declared, Metric, MMEMetric, POPEMetric
@@ -64,6 +65,7 @@ _HOMES = {
     "data.images": "LazyImage",
     "data.rows": "Rows read_choice read_image read_label read_text read_texts read_wording",
     "data.samples": "Prediction Sample",
+    "evaluation.captions": "cider",
     "evaluation.forms": "PromptForm",
     "evaluation.functions": "FunctionMetric MeanOf WholeOf",
     "evaluation.metrics": "Accuracy Declared MMEMetric Metric POPEMetric",

@@ -45,6 +45,10 @@ def shown(value: object) -> str:
     return f"`{text if len(text) <= 40 else text[:37] + '...'}`"
 
 
+LISTED = 120
+"""Characters of known names that a message lists: it stays one line."""
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str], hint: str = "") -> RequestError:
     """Returns the error for a name that nothing answers to, with the nearest known one.
 
@@ -57,7 +61,8 @@ def unknown_name(kind: str, name: str, known: Iterable[str], hint: str = "") -> 
     names = sorted(known)
     near = difflib.get_close_matches(name.lower(), [n.lower() for n in names], n=1, cutoff=0.5)
     close = next((n for n in names if near and n.lower() == near[0]), None)
-    guess = f" Did you mean `{close}`?" if close else f" Known: {', '.join(names)}." if len(names) <= 12 else ""
+    few = len(names) <= 12 and sum(map(len, names)) <= LISTED
+    guess = f" Did you mean `{close}`?" if close else f" Known: {', '.join(names)}." if few else ""
     return RequestError(f"There is no {kind} `{name}`.{guess}{' ' + hint if hint else ''}")
 
 

@@ -94,7 +94,10 @@ def test_counts_at_llava_7b_are_those_worked_out_by_hand() -> None:
     assert adapter().count(anatomy) == 64 * text + 4_198_400
 
 
-@pytest.mark.parametrize("values", [{"size": 0}, {"scale": 0.0}, {"kind": "serial"}, {"activation": "sin"}])
+IDLE: dict[str, Any] = {"train_projector": False, "projector_rate": 0.1}
+
+
+@pytest.mark.parametrize("values", [{"size": 0}, {"scale": 0.0}, {"kind": "serial"}, {"activation": "sin"}, IDLE])
 def test_values_that_train_nothing_are_refused(values: dict[str, Any]) -> None:
     with pytest.raises(RequestError):
         method("adapter")(**values)

@@ -47,6 +47,7 @@ def test_a_run_is_named_by_method_and_key_or_whole(taught: tuple[Path, str]) -> 
         ("RUN", "", "add `--objective"),
         ("lora:none", "kd:1", "no trained run `lora-none`"),
         ("../x", "kd:1", "no trained run"),
+        ("lora:" + "n" * 90, "kd:1", r"^There is no trained run .{0,176}$"),
         ("RUN", "temperature:2", "no weight of the divergence"),
         ("RUN", "kd:0", "a number above 0"),
         ("RUN", "kd:nan", "a number above 0"),

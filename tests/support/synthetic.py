@@ -34,7 +34,6 @@ def task(name: str = "colours", title: str = "Colours", **changes: Any) -> Task:
     where = {name: changes.pop(name) for name in list(changes) if name in DATASET_FIELDS}
     given: dict[str, Any] = {
         "name": name, "title": title, "headline": "total" if points else "accuracy",
-        "unit": "points" if points else "fraction",
         "data": Dataset(**{"hub": f"made/{name}", "revision": "1", "columns": ()} | where),
         "sample": _never, "metric": MMEMetric() if points else Accuracy(),
         "parse": _never, "decode": "rank", "max_new_tokens": 1, "version": 1,

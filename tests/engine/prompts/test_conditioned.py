@@ -160,6 +160,19 @@ def test_static_control_has_as_many_parameters_to_half_a_prompt_a_set() -> None:
     assert dataclasses.replace(dynamic, condition="shuffled").count(anatomy) == dynamic.count(anatomy)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"text_length": 0, "features": "question"},
+        {"text_length": 0, "text_deep": False},
+        {"train_projector": False, "projector_rate": 0.1},
+    ],
+)
+def test_what_has_no_effect_is_refused_by_its_name(changes: dict[str, Any]) -> None:
+    with pytest.raises(RequestError, match=f"`{list(changes)[1]}` has no effect"):
+        method("dynamic")(**changes)
+
+
 def test_lengths_of_nothing_are_refused() -> None:
     with pytest.raises(RequestError, match="one is above 0"):
         method("dynamic")(visual_length=0, text_length=0)
