@@ -76,6 +76,11 @@ class Dynamic(Method):
                 raise RequestError(f"`{name}` has no effect {why}: leave `dynamic.{name}` out.")
 
     @property
+    def one_image(self) -> str:
+        """Returns that prompts are made of one image."""
+        return "its prompts are made of one image and the question"
+
+    @property
     def decoder_rows(self) -> int:
         """Returns how many rows stand in front of the decoder's sequence; of `static`, the most that there may be."""
         shifts = self.text_length if self.each else 1

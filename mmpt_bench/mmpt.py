@@ -78,6 +78,11 @@ class MMPT(PromptMethod):
         if self.interaction and not self.visual_length:
             raise RequestError("`interaction` needs visual prompts: raise `visual_length` or switch it off.")
 
+    @property
+    def one_image(self) -> str:
+        """Returns that interaction joins the prompts of one image with the text."""
+        return "its interaction is of one image; `--set mmpt.interaction=false` switches it off" * self.interaction
+
     def trained_whole(self, anatomy: Anatomy) -> list[str]:
         """Returns the modules that are trained beside the prompts."""
         return super().trained_whole(anatomy) + [anatomy.lm_head] * self.train_lm_head

@@ -205,3 +205,24 @@ def test_files_for_clusters_are_whole() -> None:
     gpus = sky["resources"]["accelerators"].partition(":")[2]
     assert f"--nproc-per-node {gpus} " in sky["run"]
     assert f"--gpus-per-node={gpus}\n" in (CLUSTER / "slurm.sh").read_text(encoding="utf-8")
+
+
+def test_several_images_is_a_task_of_pairs_that_one_word_is_right_in_half_of() -> None:
+    import mmpt_bench as mb
+    from mmpt_bench.evaluation.task_catalog import find_tasks, load_task
+
+    path = str(FOLDER / "several_images.py")
+    assert all(result.ok for result in mb.check(path))
+    task = load_task(find_tasks(path)[0])
+    made = task.data.make_rows()
+    samples = [task.sample(row, i, ()) for i, row in enumerate(made.rows)]
+    assert [each.answer for each in samples].count("yes") == 36
+    assert len({image.key for each in samples for image in each.images}) == 144
+
+
+def test_a_method_of_one_image_is_refused_before_the_model_loads(tmp_path: Path) -> None:
+    from mmpt_bench import api
+    from mmpt_bench.common.errors import RequestError
+
+    with pytest.raises(RequestError, match=r"`mmpt` cannot be asked Several images.*interaction=false"):
+        api.plan("mmpt", str(FOLDER / "several_images.py"), out=tmp_path / "results")

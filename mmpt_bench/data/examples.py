@@ -32,6 +32,8 @@ class Opening:
     """What is said before the first question."""
     image_at: int = 0
     """Characters of the first question that stand before the image."""
+    images: int = 1
+    """In front of the first question."""
 
 
 PLAIN = Opening()
@@ -54,6 +56,11 @@ class Example:
     """Whether the first reply is learnt; those of `later` say it themselves."""
     name: str = ""
     """What messages call it: "training example 30", by its place in the training data."""
+
+    @property
+    def images(self) -> tuple[LazyImage, ...]:
+        """Returns its image, as a sample returns all of its own."""
+        return (self.image,)
 
     @property
     def exchanges(self) -> tuple[Exchange, ...]:

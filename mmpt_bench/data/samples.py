@@ -34,6 +34,15 @@ class Sample:
     """The template that the question was made from, where a set has several; empty where all questions have one."""
     references: tuple[str, ...] = ()
     """Accepted answers to an open question; empty where `answer` is the only one."""
+    more_images: tuple[LazyImage, ...] = ()
+    """Images behind the first, where a question is about several; all of them are shown before it, in this order."""
+    system: str = ""
+    """What the system says before the question, where the backbone's chat template has a turn for that."""
+
+    @property
+    def images(self) -> tuple[LazyImage, ...]:
+        """Returns all images, in the order of their marks in the prompt."""
+        return (self.image, *self.more_images)
 
     @property
     def accepted(self) -> tuple[str, ...]:

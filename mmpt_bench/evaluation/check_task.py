@@ -61,10 +61,10 @@ def _ids_are_unique(samples: list[Sample]) -> str:
 
 
 def _keys_are_images(samples: list[Sample]) -> str:
-    clashes = key_clashes((f"sample `{sample.id}`", sample.image) for sample in samples)
+    clashes = key_clashes((f"sample `{sample.id}`", image) for sample in samples for image in sample.images)
     if clashes:
         raise CheckFailed(f"{len(clashes)} keys stand for several images: {clashes[0]}")
-    return f"{len({sample.image.key for sample in samples})} images"
+    return f"{len({image.key for sample in samples for image in sample.images})} images"
 
 
 def _answers_are_choices(task: Task, samples: list[Sample]) -> str:

@@ -47,6 +47,11 @@ class Method:
         """Returns the number of trainable parameters in closed form, without building anything."""
         raise NotImplementedError(f"`{type(self).__name__}` has no `count`")
 
+    @property
+    def one_image(self) -> str:
+        """Returns why it takes questions about one image alone; empty where it takes several."""
+        return ""
+
     def objective(self, batch: Batch, outputs: Outputs, context: Context) -> Mapping[str, Tensor]:
         """Returns what the method adds to the loss of a micro-batch, by name; its weights are hyperparameters of it.
 

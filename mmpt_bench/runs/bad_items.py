@@ -7,11 +7,11 @@ some items never share a setting.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.common.hashing import content_key
-from mmpt_bench.data.examples import Corpus
+from mmpt_bench.data.examples import Corpus, Opening
 from mmpt_bench.data.rows import LEFT_OUT, is_generated
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.data.tables import bad_rows, first_of
@@ -31,7 +31,7 @@ def with_opened_images(item: PreparedTask) -> PreparedTask:
     """Returns a task with what was found of its images; generated ones of the embedded suite are not looked at."""
     if is_generated(item.rows.suite) and not item.own:
         return item
-    return dataclasses.replace(item, opened=open_images(sample.image for sample in item.samples))
+    return dataclasses.replace(item, opened=open_images(image for sample in item.samples for image in sample.images))
 
 
 def checked_task(item: PreparedTask, reader: Reader, skip: bool) -> PreparedTask:
@@ -53,14 +53,14 @@ def checked_task(item: PreparedTask, reader: Reader, skip: bool) -> PreparedTask
         _, refused = image_texts(backbone, opened.sizes.values())
         bad |= {key: f"image `{key}` {refused[size]}" for key, size in opened.sizes.items() if size in refused}
         for sample in item.samples:
-            fault = question_fault(backbone, sample.question)
+            fault = question_fault(backbone, sample.question, Opening(sample.system, images=len(sample.images)))
             if fault:
                 bad.setdefault(sample.image.key, f"question `{sample.id}`: {fault.rstrip('.')}")
     bad |= _uncountable(item, set(bad)) if skip else {}
     if not bad:
         return dataclasses.replace(item, faults=())
-    images = {sample.cluster for sample in item.samples if sample.image.key in bad} - {""}
-    left = [each for each in item.samples if each.image.key not in bad and each.cluster not in images]
+    images = {sample.cluster for sample in item.samples if _is_bad(sample, bad)} - {""}
+    left = [each for each in item.samples if not _is_bad(each, bad) and each.cluster not in images]
     if not skip or not left:
         return dataclasses.replace(item, faults=tuple(bad.values()))
     check_countable(item.task, left, item.rows.origin)
@@ -88,6 +88,10 @@ def _uncountable(item: PreparedTask, bad: set[str]) -> dict[str, str]:
         except ValueError as error:
             found |= {sample.image.key: str(error).rstrip(".") for sample in of_image if sample.image.key not in bad}
     return found
+
+
+def _is_bad(sample: Sample, bad: Collection[str]) -> bool:
+    return any(image.key in bad for image in sample.images)
 
 
 FEW = 200

@@ -103,6 +103,7 @@ def _jobs(
             method = method_catalog.method_of(entry, fields)
             if method.trains:
                 keys.check_precision(request.dtype)
+            _check_images(entry.name, method, prepared)
             check_prompts_fit(method, request.backbone, request.offline, longest)
             method, source = _with_rate(method, RATE in fields, known, prepared, request)
             recipe = _recipe(request, entry, method, seed, prepared)
@@ -125,6 +126,15 @@ def _label(request: Request, entry: Entry, fields: Mapping[str, str]) -> str:
     """Returns the method's name, with its hyperparameters where it has several variants: "lora (r=2)"."""
     told = ", ".join(f"{name}={text}" for name, text in fields.items()) if len(request.fields_of(entry)) > 1 else ""
     return f"{entry.name} ({told})" if told else entry.name
+
+
+def _check_images(name: str, method: Any, prepared: Prepared) -> None:
+    """Refuses a method that takes one image on questions about several (RequestError)."""
+    if not method.one_image:
+        return
+    for item in prepared.tasks.values():
+        if any(sample.more_images for sample in item.samples):
+            raise RequestError(f"`{name}` cannot be asked {item.task.title}, about several images: {method.one_image}.")
 
 
 def _check_batch(recipe: Recipe, prepared: Prepared) -> None:

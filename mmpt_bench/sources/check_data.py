@@ -75,7 +75,7 @@ def check_data(task: Task, where: Where, anew: bool = False) -> DataReport:
         check_countable(task, made, rows.origin)
         whole = rows_of(task, where)
         fingerprint = whole.fingerprint
-        opened = open_images((sample.image for sample in samples(task, whole)), anew)
+        opened = open_images((image for sample in samples(task, whole) for image in sample.images), anew)
         unreadable = [text.rstrip(".") for text in opened.faults.values()]
         if unreadable:
             raise bad_rows(whole.origin, "images do not open", unreadable, LEAVE_OUT)

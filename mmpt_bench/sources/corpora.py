@@ -155,6 +155,11 @@ def _task_corpus(wanted: TrainData) -> Corpus:
     rows = rows_of(task, where)
     made = samples(task, rows)
 
+    if any(row.more_images or row.system for row in made):
+        raise RequestError(
+            f"{task.title} asks about several images, or with a system's turn: nothing is trained on that."
+        )
+
     def example(index: int) -> Example:
         row = made[index]
         reply = in_a_word(row.answer) if rows.suite != "real" else row.answer

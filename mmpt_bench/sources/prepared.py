@@ -46,7 +46,7 @@ class PreparedTask:
         """Returns why it cannot be scored; empty where it can."""
         if not self.faults:
             return ""
-        n = len({sample.image.key for sample in self.samples})
+        n = len({image.key for sample in self.samples for image in sample.images})
         return f"{len(self.faults):,} of {n:,} images cannot be used: {first_of(self.faults)}. {LEAVE_OUT}"
 
     @property

@@ -189,7 +189,7 @@ def samples(task: Task, source: Rows, limit: int | None = None) -> list[Sample]:
         raise tables.bad_rows(source.origin, "ids are there more than once", twice)
     if too_many := [f"`{sample.id}` ({len(sample.choices):,})" for sample in made if len(sample.choices) > MAX_CHOICES]:
         raise tables.bad_rows(source.origin, f"samples have more than {MAX_CHOICES:,} choices", too_many)
-    clashes = key_clashes((f"row {number}", sample.image) for number, sample in enumerate(made))
+    clashes = key_clashes((f"row {i}", image) for i, sample in enumerate(made) for image in sample.images)
     if clashes:
         advice = "Equal keys must be equal images, as answers are kept by key: make the key of what tells images apart."
         raise tables.bad_rows(source.origin, "image keys stand for several images", clashes, advice)

@@ -15,7 +15,7 @@ from mmpt_bench.data.images import UNREADABLE, BadImage, LazyImage
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.engine.forward import tower
 from mmpt_bench.engine.models.backbone import Backbone
-from mmpt_bench.engine.models.encoding import Encoded, collated
+from mmpt_bench.engine.models.encoding import Encoded, collated, together
 from mmpt_bench.engine.models.families import family
 from mmpt_bench.engine.models.reading import PROCESSOR_FAULTS, processor_fault
 from mmpt_bench.engine.prompts.as_keys import prompts_as_keys
@@ -88,9 +88,10 @@ class PreparedImages:
         """Begins to make ready the images that will be asked for next."""
         features, pictures = self.backbone.features, self.backbone.kept_pictures
         self._ahead.soon(
-            s.image
+            image
             for s in samples
-            if not pictures.holds(self.name, (s.image.key,)) and not features.holds(self._features, (s.image.key,))
+            for image in s.images
+            if not pictures.holds(self.name, (image.key,)) and not features.holds(self._features, (image.key,))
         )
 
     def close(self) -> None:
@@ -98,18 +99,19 @@ class PreparedImages:
         self._ahead.close()
 
     def processed(self, samples: Sequence[Shown]) -> list[Encoded]:
-        """Returns the samples' images as the processor makes them, in main memory."""
+        """Returns the samples' images as the processor makes them, in main memory; those of one sample together."""
         kept, owner = self.backbone.kept_pictures, self.name
-        found: dict[str, Any] = {s.image.key: kept.get(owner, (s.image.key,)) for s in samples}
-        need = {s.image.key: s for s in samples if found[s.image.key] is None}
+        images = {image.key: image for s in samples for image in s.images}
+        found: dict[str, Any] = {key: kept.get(owner, (key,)) for key in images}
+        need = {key: image for key, image in images.items() if found[key] is None}
         if need:
             began = tower.clock()
-            made = self._ahead.take([s.image for s in need.values()])
+            made = self._ahead.take(list(need.values()))
             each = (tower.clock() - began) / len(need)
             for key, one in zip(need, made, strict=True):
                 kept.put(owner, (key,), one, each)
                 found[key] = one
-        return [found[s.image.key] for s in samples]
+        return [together([found[image.key] for image in s.images]) for s in samples]
 
     def features(self, samples: Sequence[Sample]) -> tuple[dict[str, Any], int]:
         """Returns (the model's `mm_encoder_outputs`, image tokens an image) of samples with an image each.

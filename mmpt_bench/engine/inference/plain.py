@@ -13,11 +13,12 @@ from typing import Any
 import torch
 
 from mmpt_bench.common.hashing import derive
+from mmpt_bench.data.examples import Opening
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.engine.forward.prepared_images import PreparedImages
 from mmpt_bench.engine.inference.pruning import Kept, Pruner
 from mmpt_bench.engine.models.backbone import IGNORED, Backbone
-from mmpt_bench.engine.models.encoding import Encoded
+from mmpt_bench.engine.models.encoding import Encoded, together
 from mmpt_bench.evaluation.task import Task
 
 Answer = tuple[str, tuple[float, ...]]
@@ -29,13 +30,18 @@ class Question:
     """A distinct question, and the samples that ask it."""
 
     prompt: str
-    """In the chat frame, with one image token."""
+    """In the chat frame, with one image token for each image."""
     samples: list[Sample]
 
     @property
     def first(self) -> Sample:
         """Returns the sample whose image and legal answers stand for those of all."""
         return self.samples[0]
+
+
+def prompt_of(backbone: Backbone, sample: Sample) -> str:
+    """Returns a sample's prompt: what the system says, an image token for each image, and the question."""
+    return backbone.prompt_text(sample.question, (), Opening(sample.system, images=len(sample.images)))
 
 
 def answer(
@@ -83,9 +89,10 @@ def one_by_one(
 ) -> Iterator[tuple[Sample, Answer]]:
     """Yields each sample's answer, asked alone and anew, as lmms-eval asks: repeated questions and images too."""
     for sample in samples:
-        asked = Question(backbone.prompt_text(sample.question), [sample])
+        asked = Question(prompt_of(backbone, sample), [sample])
         with torch.no_grad(), backbone.computing():
-            (made,) = answer(backbone, task.max_new_tokens, [asked], backbone.encode([sample.image.open()]), pruner)
+            images = together(backbone.encode([image.open() for image in sample.images]))
+            (made,) = answer(backbone, task.max_new_tokens, [asked], [images], pruner)
         yield sample, made
 
 

@@ -5,7 +5,6 @@ A question about an image is answered once, however often the task asks it; imag
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -19,7 +18,7 @@ from mmpt_bench.data.images import LazyImage
 from mmpt_bench.data.samples import Prediction, Sample
 from mmpt_bench.engine.forward.prepared_images import ImagePrefetcher, PreparedImages
 from mmpt_bench.engine.forward.tower import unread_blocks_skipped
-from mmpt_bench.engine.inference.plain import Answer, Question, answer
+from mmpt_bench.engine.inference.plain import Answer, Question, answer, prompt_of
 from mmpt_bench.engine.inference.pruning import Pruner
 from mmpt_bench.engine.inference.shared import NotShared, Shared, unfit
 from mmpt_bench.engine.models.backbone import Backbone
@@ -100,11 +99,15 @@ def answers(
 
 def distinct(backbone: Backbone, samples: Sequence[Sample]) -> list[Question]:
     """Returns the distinct questions, each with the samples that ask it."""
-    prompt_text = functools.cache(backbone.prompt_text)
-    asked: dict[tuple[str, str, tuple[str, ...]], Question] = {}
+    asked: dict[tuple[tuple[str, ...], str, str, tuple[str, ...]], Question] = {}
+    prompts: dict[tuple[str, str, int], str] = {}
     for sample in samples:
-        key = (sample.image.key, sample.question, sample.choices)
-        asked.setdefault(key, Question(prompt_text(sample.question), [])).samples.append(sample)
+        shown = tuple(image.key for image in sample.images)
+        what = (sample.system, sample.question, len(shown))
+        if what not in prompts:
+            prompts[what] = prompt_of(backbone, sample)
+        key = (shown, sample.system, sample.question, sample.choices)
+        asked.setdefault(key, Question(prompts[what], [])).samples.append(sample)
     return list(asked.values())
 
 
@@ -144,6 +147,8 @@ class _Way:
     def share(self, todo: Sequence[Question]) -> None:
         """Takes the shared way, where the model allows it and it answers the first questions as the plain one does."""
         why = unfit(self.backbone)
+        if not why and any(one.first.more_images for one in todo):
+            why = "some are about several images"
         if not why and todo:
             try:
                 with torch.no_grad(), self.backbone.computing():

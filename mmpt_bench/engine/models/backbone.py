@@ -15,7 +15,7 @@ from mmpt_bench.common.errors import MachineError, RequestError, UntrustedRecord
 from mmpt_bench.data.examples import PLAIN, Opening
 from mmpt_bench.engine.models import chat
 from mmpt_bench.engine.models.anatomy import Anatomy, find_anatomy
-from mmpt_bench.engine.models.encoding import Encoded, Tokens, collated, encoded
+from mmpt_bench.engine.models.encoding import Encoded, Tokens, collated, encoded, placed
 from mmpt_bench.engine.models.families import family
 from mmpt_bench.engine.models.feature_cache import PICTURE_BYTES, FeatureCache
 from mmpt_bench.sources.weights import DTYPES, backbone_fingerprint, backbone_folder, loading_of, verify_folder
@@ -93,16 +93,19 @@ class Backbone:
         return torch.autocast(self.device.partition(":")[0], getattr(torch, self.dtype))
 
     def prompt_text(self, question: str, earlier: Sequence[Exchange] = (), opening: Opening = PLAIN) -> str:
-        """Returns the chat prompt of one image, earlier exchanges and a question, up to where the answer begins.
+        """Returns the chat prompt of images, earlier exchanges and a question, up to where the answer begins.
 
-        Raises RequestError where it does not hold exactly one image token, as when the question brings its own; or
-        where the family has no form for several exchanges.
+        Raises RequestError where it does not hold an image token for each image, as when the question brings its own;
+        where the family has no form for several exchanges, or was not tried with several images.
         """
+        if opening.images > 1 and not family(self.anatomy.family).several_images:
+            raise RequestError(f"{self.anatomy.title} was not tried with several images a question: take another task.")
         text = chat.prompt(self.processor, family(self.anatomy.family), question, earlier, opening)
-        found = text.count(self.processor.image_token)
-        if found != 1:
+        found, wanted = text.count(self.processor.image_token), opening.images
+        if found != wanted:
             raise RequestError(
-                f"A prompt must hold one `{self.processor.image_token}`, not {found}: {question[:80]!r}."
+                f"A prompt must hold {'one' if wanted == 1 else wanted} `{self.processor.image_token}`, not {found}: "
+                f"{question[:80]!r}."
             )
         return text
 
@@ -170,7 +173,7 @@ class Backbone:
         if image_texts is None:
             count = self.image_tokens() if n_image_tokens is None else n_image_tokens
             image_texts = [image * count] * len(prompts)
-        texts = [prompt.replace(image, own) for prompt, own in zip(prompts, image_texts, strict=True)]
+        texts = [placed(prompt, image, own) for prompt, own in zip(prompts, image_texts, strict=True)]
         if targets is None:
             return [Tokens(ids) for ids in self._ids(texts)]
         parts = [chat.parts(text, target) for text, target in zip(texts, targets, strict=True)]

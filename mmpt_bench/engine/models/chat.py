@@ -36,7 +36,7 @@ def prompt(
     if family.prompt is None:
         raise RequestError(f"The processor of this {family.title} has no chat template: add chat_template.jinja to it.")
     if earlier or opening != PLAIN:
-        what = "several exchanges" if earlier else "a system's turn, or an image within the question"
+        what = "several exchanges" if earlier else "a system's turn, several images, or an image within the question"
         raise RequestError(
             f"{family.title} has no form for {what}. Give training data of one exchange an image, or another backbone."
         )
@@ -140,8 +140,8 @@ def written(processor: Any, said: Sequence[str], answered: bool, opening: Openin
         for i, text in enumerate(said)
     ]
     before, behind = said[0][: opening.image_at], said[0][opening.image_at :]
-    shown = [{"type": "image"}, {"type": "text", "text": behind}]
-    messages[0]["content"] = [{"type": "text", "text": before}, *shown[: 2 if behind else 1]] if before else shown
+    shown = [*[{"type": "image"}] * opening.images, {"type": "text", "text": behind}]
+    messages[0]["content"] = [{"type": "text", "text": before}, *(shown if behind else shown[:-1])] if before else shown
     if not opening.system:
         text: str = processor.apply_chat_template(messages, add_generation_prompt=not answered, tokenize=False)
         return text

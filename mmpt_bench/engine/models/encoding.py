@@ -37,6 +37,25 @@ class Encoded:
         return Encoded(tensors, self.text)
 
 
+BETWEEN = "\0"
+"""Between the texts of several images, which stand for an image token each."""
+
+
+def together(images: Sequence[Encoded]) -> Encoded:
+    """Returns the images of one question as the model takes them: joined, as those of a batch are."""
+    if len(images) == 1:
+        return images[0]
+    return Encoded(collated([one.tensors for one in images]), BETWEEN.join(one.text for one in images))
+
+
+def placed(prompt: str, image: str, own: str) -> str:
+    """Returns a prompt whose image tokens are replaced by what each stands for; by the same where there is one text."""
+    if BETWEEN not in own:
+        return prompt.replace(image, own)
+    before, *behind = prompt.split(image)
+    return before + "".join(text + rest for text, rest in zip(own.split(BETWEEN), behind, strict=True))
+
+
 @dataclass(frozen=True)
 class Tokens:
     """A text in tokens, not yet padded."""

@@ -37,6 +37,8 @@ class Family:
     """Why rows cannot be put into the tower's blocks; empty where they can."""
     projects_states: bool = False
     """The projector takes the tower's states as they are, a tile at a time, and what it makes of them is the text's."""
+    several_images: bool = False
+    """Questions about several images were tried: replies are those of the model's own processor."""
     one_size: bool = False
     """Every image becomes the same number of pixels and tokens, and its tensor stacks."""
     type_ids: tuple[str, Literal["picture", "answer"]] | None = None
@@ -48,9 +50,9 @@ class Family:
 
 
 FAMILIES: dict[str, Family] = {
-    "llava": Family("LLaVA", projects_states=True, one_size=True),
+    "llava": Family("LLaVA", projects_states=True, several_images=True, one_size=True),
     "llava_next": Family("LLaVA-NeXT"),
-    "qwen2_vl": Family("Qwen2-VL"),
+    "qwen2_vl": Family("Qwen2-VL", several_images=True),
     "qwen2_5_vl": Family("Qwen2.5-VL"),
     "paligemma": Family(
         "PaliGemma 1 and 2",

@@ -13,7 +13,7 @@ from PIL import Image
 from transformers import GenerationConfig
 
 from mmpt_bench.common.errors import RequestError
-from mmpt_bench.data.examples import Example
+from mmpt_bench.data.examples import PLAIN, Example, Opening
 from mmpt_bench.engine.models import chat
 from mmpt_bench.engine.models.backbone import Backbone
 from mmpt_bench.engine.models.loading import read_processor, refuse_unfit
@@ -76,12 +76,12 @@ def processor_fault(error: BaseException) -> str:
     return f"is refused by the backbone's processor ({type(error).__name__}: {said})"
 
 
-def question_fault(backbone: Backbone, question: str) -> str:
+def question_fault(backbone: Backbone, question: str, opening: Opening = PLAIN) -> str:
     """Returns why a question cannot be asked; empty where it can."""
-    if backbone.processor.image_token not in question:
+    if backbone.processor.image_token not in question and opening == PLAIN:
         return ""
     try:
-        backbone.prompt_text(question)
+        backbone.prompt_text(question, (), opening)
     except RequestError as error:
         return str(error)
     return ""

@@ -202,6 +202,10 @@ def _items(entry: Entry, request: ExplainRequest, backbone: str) -> list[Item]:
     """Returns a task's questions: all of some images, which are taken in the order of a hash of their names."""
     task = task_catalog.load_task(entry)
     made, regions = _asked(task, request, backbone)
+    if any(sample.more_images or sample.system or not sample.choices for sample in made):
+        raise RequestError(
+            f"{task.title} cannot be explained: maps are of one image, choices, and no turn of the system."
+        )
     by_image: dict[str, list[Item]] = {}
     for sample, cells in zip(made, regions, strict=True):
         item = Item(task.name, sample, tuple(cells))

@@ -127,6 +127,10 @@ class Asked:
 
 def _chosen(item: PreparedTask, names: str) -> list[tuple[str, PromptForm]]:
     """Returns the forms that are asked for; RequestError for one that there is not."""
+    if any(sample.more_images or sample.system or not sample.choices for sample in item.samples):
+        raise RequestError(
+            f"{item.task.title} cannot be asked in forms: they are for one image, choices, and no turn of the system."
+        )
     task, known = item.task, item.forms
     if not known:
         raise RequestError(f"`{task.name}` has no forms of prompts: give its `mb.Task` some, `forms=...`.")
