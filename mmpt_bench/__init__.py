@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         plan,
         prompts,
         protocol,
+        prune,
         read_experiment,
         run,
         score,
@@ -58,7 +59,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "api": "Results ablate check compare explain leaderboard load_results merge new plan prompts "
-    "protocol read_experiment run score stream transfer tune verify write_figures write_report",
+    "protocol prune read_experiment run score stream transfer tune verify write_figures write_report",
     "common.errors": "BenchError MachineError RequestError RunFailed UntrustedRecord",
     "data.dataset": "Dataset Official Pin RawForm",
     "data.image_folders": "ImageFolder",

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from mmpt_bench.records.rate_trials import Trial
     from mmpt_bench.runs.estimate import PlanSummary
     from mmpt_bench.study.ablations.tables import AblationResult
+    from mmpt_bench.study.pruning.tables import PruneResult
     from mmpt_bench.study.searches.search import SearchPlan
 
 Stopping = Callable[[], bool]
@@ -203,6 +204,54 @@ def ablate(
     drawn = write_ablation_figures(store, board, known, method_catalog.colors())
     failed = tuple(record for record in made if record.status == "failed")
     return dataclasses.replace(result, board=board, failed=failed, figures=tuple(drawn))
+
+
+def prune(
+    method: Names = "mmpt",
+    tasks: Names = "mme,pope",
+    keep_tokens: str | Sequence[float] = "1.0,0.5,0.25",
+    kinds: Names = "",
+    *,
+    adapter: str | None = None,
+    other_base: bool = False,
+    recipe: str | Path | None = None,
+    base: bool = False,
+    command: str = "",
+    reporter: Reporter | None = None,
+    stopping: Stopping = _never,
+    **options: Unpack[Options],
+) -> PruneResult:
+    """Asks models with a share of their image tokens; returns and draws score and prefill time against that share.
+
+        made = mb.prune("frozen,mmpt", "mme", [0.5, 0.25], "random,attention", seeds=range(3))
+        made.table                   # a row a task, method, kind and share
+
+    Args:
+        method: names or files; what is not trained yet is trained, with whole images.
+        tasks: names or files.
+        keep_tokens: shares of the image tokens that stay, above 0 and at most 1; the whole image is always a row.
+        kinds: "random", "cls", "attention"; by default all that the backbone allows. `random` is always among them.
+        adapter: as in `run`.
+        other_base: as in `run`.
+        recipe: as in `run`.
+        base: as in `run`.
+        command: what makes it again, for its tables.
+        reporter: is told of every event, as in `run`.
+        stopping: asked after every step and batch, as in `run`.
+        options: as in `run`.
+
+    Raises:
+        RequestError, MachineError, UntrustedRecord: as `run` does; and for a share or kind that is none, and a backbone
+            whose image tokens cannot be pruned.
+    """
+    from mmpt_bench.figures.pruning import write_pruning_figure
+    from mmpt_bench.study.pruning.prune import prune_given
+
+    given = (method, tasks, (adapter, other_base), recipe, options, base)
+    shares = keep_tokens if isinstance(keep_tokens, str) else ",".join(map(str, keep_tokens))
+    result = prune_given(given, shares, comma_text(kinds), command, reporter, stopping)
+    drawn = write_pruning_figure(result, method_catalog.colors())
+    return dataclasses.replace(result, files=(*result.files, *([drawn] if drawn else [])))
 
 
 def tune(

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from mmpt_bench.common.errors import RequestError
+from mmpt_bench.common.errors import RequestError, unknown_name
 from mmpt_bench.records.budget import EVAL_BATCH, EVERY, SCHEDULES, Budget
 from mmpt_bench.sources.weights import ATTENTION, QUANTIZED
 
@@ -285,6 +285,20 @@ def command_on(out: Path, *words: str) -> str:
 
     folder = [] if out == results_folder() else ["--out", str(out)]
     return shlex.join([PROGRAM, *words, *folder])
+
+
+def named_protocol(context: click.Context, option: click.Parameter, name: str | None) -> None:
+    """Raises RequestError for `run --protocol NAME`, naming the command, whose tasks are files of items."""
+    if name is None:
+        return
+    from mmpt_bench.evaluation.protocols import PROTOCOLS
+
+    if name not in PROTOCOLS:
+        raise unknown_name("protocol", name, PROTOCOLS)
+    raise RequestError(
+        f"`--protocol {name}` is a command of its own, which asks what `run` has trained: `{PROGRAM} protocol {name}`, "
+        "with the same `--method`, `--seeds`, `--set` and `--backbone`."
+    )
 
 
 def refuse_beside(what: str, *names: str) -> None:

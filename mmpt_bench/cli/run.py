@@ -27,6 +27,7 @@ from mmpt_bench.cli.options import (
     command_on,
     given_beside_experiment,
     monitor_options,
+    named_protocol,
     not_empty,
     refuse_beside,
     teacher_options,
@@ -35,6 +36,7 @@ from mmpt_bench.cli.options import (
 )
 from mmpt_bench.cli.plan_text import print_plan
 from mmpt_bench.cli.progress import QUIET, running, stopping
+from mmpt_bench.cli.pruning import OPTIONS, check_pruning, run_pruned
 from mmpt_bench.cli.streams import echo
 from mmpt_bench.common.errors import Interrupted
 from mmpt_bench.records.budget import SMOKE_LIMIT, SMOKE_STEPS
@@ -101,6 +103,9 @@ if TYPE_CHECKING:
     help="The first so many questions of each task, and the others on their images; not ranked with full runs.",
 )
 @PARSE
+@click.option("--protocol", hidden=True, expose_value=False, callback=named_protocol)
+@OPTIONS[0]
+@OPTIONS[1]
 @click.option(
     "--plan", "only_plan", is_flag=True, help="Say what would run, how long, and what it could tell; run nothing."
 )
@@ -143,6 +148,8 @@ def run(
     as_json: bool,
     measure_costs: bool,
     smoke: bool,
+    keep_tokens: str,
+    prune: str,
     verbosity: int,
     **options: Any,
 ) -> None:
@@ -160,7 +167,11 @@ def run(
     from mmpt_bench import api
     from mmpt_bench.runs.workers.backends import rank_and_count
 
+    check_pruning(keep_tokens, prune)
     options = _checked(context, options, smoke, measure_costs, only_plan)
+    if keep_tokens:
+        run_pruned(options, keep_tokens, prune, as_json, verbosity)
+        return
     if rank_and_count()[0] > 0:
         if only_plan:
             return

@@ -111,7 +111,7 @@ class Request:
         """
         found = prepare(self.prepare_tasks() if tasks is None else tasks, self.train, self.backbone, self.offline)
         skip = self.on_bad_item == SKIP
-        checked = {name: checked_task(item, self._reader, skip) for name, item in found.tasks.items()}
+        checked = {name: checked_task(item, self.reader, skip) for name, item in found.tasks.items()}
         corpus = found.corpus
         # Training data name the setting of what does not train too.
         if skip or any(self.method_of(entry).trains for entry in self.methods):
@@ -127,10 +127,10 @@ class Request:
         corpus = load_corpus(self.train)
         skip, longest = self.on_bad_item == SKIP, self.budget.max_length
         if self.train.source != EMBEDDED and not (self.train.embedded and self.train.source.startswith("task:")):
-            return checked_corpus(corpus, self._reader, longest, skip)
+            return checked_corpus(corpus, self.reader, longest, skip)
         if longest >= Budget().max_length:
             return corpus  # the package makes none that is longer
-        checked = checked_corpus(corpus, self._reader, longest, skip, is_generated=True)
+        checked = checked_corpus(corpus, self.reader, longest, skip, is_generated=True)
         if checked.faults:
             raise RequestError(
                 f"`--max-length {longest}`: {len(checked.faults):,} examples of `{corpus.name}` are longer, as the "
@@ -146,8 +146,8 @@ class Request:
         except RequestError as error:
             raise RequestError(f"`{name}` cannot be learnt: {error}") from error
 
-    def _reader(self) -> Backbone | None:
-        """Returns the backbone as it reads images and texts, without weights; None where its family is not known."""
+    def reader(self) -> Backbone:
+        """Returns the backbone as it reads images and texts, without weights; RequestError where it can be none."""
         from mmpt_bench.engine.models.reading import read_without_weights
 
         fingerprint = backbone_fingerprint(self.backbone, self.offline)
