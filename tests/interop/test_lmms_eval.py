@@ -103,7 +103,7 @@ def rows() -> dict[str, list[dict[str, Any]]]:
 @pytest.fixture(scope="module")
 def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An adapter of the embedded backbone that changes some replies and leaves it able to answer."""
-    return save_adapter(load_backbone("embedded", device="cpu"), tmp_path_factory.mktemp("tuned") / "adapter", 0.01)
+    return save_adapter(load_backbone("embedded", device="cpu"), tmp_path_factory.mktemp("tuned") / "adapter", 0.03)
 
 
 @pytest.fixture(scope="module")
