@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import shlex
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -257,7 +258,9 @@ def words_again(context: click.Context, drop: Collection[str] = (), **instead: s
     at = context
     while at.parent is not None:
         names, at = [at.info_name or "", *names], at.parent
-    words = [PROGRAM, *names]
+    n = os.environ.get("LOCAL_WORLD_SIZE", "")
+    ranks = ["torchrun", "--nproc-per-node", n, "-m", "mmpt_bench"]
+    words = [*(ranks if n and context.params.get("parallel") else [PROGRAM]), *names]
     for option in context.command.params:
         name = option.name or ""
         if name in given:
