@@ -13,7 +13,10 @@ from mmpt_bench.cli.options import FOLDER
 @click.argument("kind", type=click.Choice(["experiment", "task", "method"]))
 @click.argument("name", default="")
 @click.option("--into", type=FOLDER, default=Path("."), help="Folder of the file; by default the working directory.")
-def new(kind: str, name: str, into: Path) -> None:
+@click.option(
+    "--kind", "of", default="", help="Of a task: choice, open, caption or multi-image; by default a classification."
+)
+def new(kind: str, name: str, into: Path, of: str) -> None:
     """Write a commented, working experiment, task or method to begin with.
 
     Nothing is overwritten.
@@ -21,11 +24,12 @@ def new(kind: str, name: str, into: Path) -> None:
     \b
     mmpt-bench new experiment          experiment.yaml
     mmpt-bench new task colours        colours.py
+    mmpt-bench new task docs --kind open
     mmpt-bench new method norms
     """
     from mmpt_bench import api
 
-    path = api.new(kind, name, into)
+    path = api.new(kind, name, into, of)
     click.echo(path)
     verb = "run" if kind == "experiment" else "check"
     shown = path if path.is_absolute() else f"./{path}"

@@ -13,7 +13,16 @@ NAMES = {"experiment": "experiment", "task": "my_task", "method": "my_method"}
 """Kind -> what its file is called by default."""
 
 
-def new(kind: str, name: str = "", into: str | Path = ".") -> Path:
+TASKS = {
+    "choice": "lettered_choice",
+    "open": "open_answers",
+    "caption": "captions",
+    "multi-image": "several_images",
+}
+"""Kind of task -> the example that is its template; without a kind, a classification of plain images."""
+
+
+def new(kind: str, name: str = "", into: str | Path = ".", of: str = "") -> Path:
     """Writes an experiment, a task or a method to begin with, and returns its path.
 
         mb.new("task", "colours")     # ./colours.py, which `mb.check` passes and `mb.run(tasks=...)` takes
@@ -22,12 +31,17 @@ def new(kind: str, name: str = "", into: str | Path = ".") -> Path:
         kind: "experiment", "task" or "method".
         name: of the file, without its ending, or with it.
         into: folder.
+        of: kind of task: "choice", "open", "caption", "multi-image"; by default a classification.
 
     Raises:
         RequestError: no such kind, a name that cannot be or is taken, or a file that is there already.
     """
     if kind not in NAMES:
         raise unknown_name("kind of file", kind, NAMES)
+    if of and kind != "task":
+        raise RequestError(f"`--kind` is for tasks: a new {kind} has one template.")
+    if of and of not in TASKS:
+        raise unknown_name("kind of task", of, TASKS)
     ending = ".yaml" if kind == "experiment" else ".py"
     stem = (name or NAMES[kind]).removesuffix(ending).removesuffix(".yml")
     if kind != "experiment":
@@ -39,7 +53,7 @@ def new(kind: str, name: str = "", into: str | Path = ".") -> Path:
     path = Path(into) / f"{stem}{ending}"
     try:
         with path.open("x", encoding="utf-8") as file:
-            file.write(_text(kind, stem))
+            file.write(_text(kind, stem, of))
     except FileExistsError as error:
         raise RequestError(f"`{path}` is there already, and nothing is overwritten: choose another name.") from error
     except OSError as error:
@@ -47,13 +61,15 @@ def new(kind: str, name: str = "", into: str | Path = ".") -> Path:
     return path
 
 
-def _text(kind: str, name: str) -> str:
+def _text(kind: str, name: str, of: str = "") -> str:
     """Returns the template of a kind with the new name where it stands for itself."""
     if kind == "experiment":
         template = (Path(__file__).parent / "experiment.yaml").read_text(encoding="utf-8")
         return template.replace("NAME.yaml", f"{name}.yaml")
-    template = (folder("tasks" if kind == "task" else "baselines") / "_template.py").read_text(encoding="utf-8")
     title = name.replace("_", " ").strip().capitalize()
+    if of:
+        return _of_example(TASKS[of], name, title)
+    template = (folder("tasks" if kind == "task" else "baselines") / "_template.py").read_text(encoding="utf-8")
     changes = {
         "task": (
             ('"""Copy this file: one line', f'"""{title}: one line'),
@@ -72,3 +88,18 @@ def _text(kind: str, name: str) -> str:
     for old, new in changes[kind]:
         template = template.replace(old, new)
     return template
+
+
+def _of_example(example: str, name: str, title: str) -> str:
+    """Returns an example with the new name where it stands for itself."""
+    text = (folder("examples") / f"{example}.py").read_text(encoding="utf-8")
+    old = example.replace("_", " ").capitalize()
+    for before, after in (
+        (f"examples/{example}.py", f"./{name}.py"),
+        (f'name="{example}"', f'name="{name}"'),
+        (f'title="{old}"', f'title="{title}"'),
+        (f'f"{example}/', f'f"{name}/'),
+        (" (an example, on generated", " (to begin with, on generated"),
+    ):
+        text = text.replace(before, after)
+    return text

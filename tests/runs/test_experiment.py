@@ -191,6 +191,25 @@ def test_the_written_task_and_method_pass_the_conformance_suite(kind: str, tmp_p
     assert [result for result in results if not result.ok] == []
 
 
+@pytest.mark.parametrize("of", new_files.TASKS)
+def test_a_task_of_each_kind_passes_the_conformance_suite(of: str, tmp_path: Path) -> None:
+    if of == "caption":
+        pytest.importorskip("pycocoevalcap", reason="pycocoevalcap is not installed")
+    path = mb.new("task", "mine", tmp_path, of)
+    text = path.read_text()
+    assert 'name="mine"' in text
+    assert 'title="Mine"' in text
+    assert "example" not in text
+    assert [result for result in mb.check(path) if not result.ok] == []
+
+
+def test_kinds_of_tasks_that_there_are_not_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(mb.RequestError, match=r"no kind of task `opne`. Did you mean `open`"):
+        mb.new("task", "mine", tmp_path, "opne")
+    with pytest.raises(mb.RequestError, match="`--kind` is for tasks"):
+        mb.new("method", "mine", tmp_path, "open")
+
+
 def test_templates_are_changed_wherever_they_speak_of_themselves() -> None:
     for kind in ("task", "method"):
         text = new_files._text(kind, "mine")
