@@ -242,6 +242,7 @@ def explain(
     import dataclasses
 
     from mmpt_bench.figures.explain_gallery import write_gallery
+    from mmpt_bench.figures.explain_thumbnails import write_thumbnails
     from mmpt_bench.study.explanations.explain import ExplainRequest, explain_runs
     from mmpt_bench.study.explanations.tables import write_explanation
 
@@ -250,8 +251,8 @@ def explain(
         None if data is None else Path(data), world, device, offline, command,
     )  # fmt: skip
     result = explain_runs(asked, Store(results_folder(out)), say, stopping)
-    drawn = write_gallery(result)
-    files = (*write_explanation(result), *([drawn] if drawn else []))
+    drawn = [path for path in (write_gallery(result), write_thumbnails(result)) if path is not None]
+    files = (*write_explanation(result), *drawn)
     return dataclasses.replace(result, files=files)
 
 

@@ -33,16 +33,17 @@ def write_gallery(result: ExplainResult) -> Path | None:
     return path
 
 
-def shown(result: ExplainResult) -> list[int]:
-    """Returns the questions that are drawn: evenly from those on which the base's maps disagree most to least."""
+def shown(result: ExplainResult, most: int = SHOWN) -> list[int]:
+    """Returns up to `most` questions to draw: evenly from those on which the base's maps disagree most to least."""
     base = result.rows[0].explained
-    found = {i: disagreement(_compared(one)) for i, one in enumerate(base) if one.grid is not None}
+    found = {i: disagreement(compared(one)) for i, one in enumerate(base) if one.grid is not None}
     order = sorted(found, key=lambda i: (-found[i], i))
-    places = np.linspace(0, len(order) - 1, min(SHOWN, len(order))).round().astype(int)
+    places = np.linspace(0, len(order) - 1, min(most, len(order))).round().astype(int)
     return [order[place] for place in places]
 
 
-def _compared(one: Any) -> list[np.ndarray]:
+def compared(one: Any) -> list[np.ndarray]:
+    """Returns the maps whose disagreement counts: all but noise."""
     return [values for name, values in one.maps.items() if name != "random"]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,14 @@ from mmpt_bench.report.verdict import verdict
 from mmpt_bench.stats.claims import Comparison
 from mmpt_bench.study.ablations.board import AblationBoard, ablation_boards
 from mmpt_bench.study.ablations.tables import title
+from mmpt_bench.study.explanations.gallery import Gallery, read_galleries
 from mmpt_bench.study.rerun import PROGRAM, out_option, reproduce
 from mmpt_bench.study.streams.board import StreamBoard
 
 PAIRS_SHOWN = 60
 """Comparisons in the table; beyond, those with the highest score and with the method under study are shown."""
+GALLERY_BYTES = 300_000
+"""Of the images that show where models look, over all explanations."""
 CARDS = 48
 """Samples with images, over all boards."""
 
@@ -88,6 +91,8 @@ class Content:
     """What to do where nothing is recorded."""
     ablations: tuple[AblationBoard, ...]
     streams: tuple[StreamBoard, ...]
+    galleries: tuple[tuple[Gallery, int], ...]
+    """Where models look: questions that fit, and how many more there are."""
     drawings: tuple[Drawing, ...]
     undrawn: tuple[tuple[str, str], ...]
     """(title, reason) of figures that cannot be drawn yet."""
@@ -164,6 +169,7 @@ def gather(
         empty=None if made else nothing_recorded(store, has_ablations=any(each.evidence for each in ablations)),
         ablations=ablations,
         streams=data.streams,
+        galleries=fitting(read_galleries(store)),
         drawings=tuple(drawings),
         undrawn=tuple(undrawn),
         published=read_published(published_folder() / "published.csv"),
@@ -175,6 +181,18 @@ def gather(
         asked=asked,
         samples=samples,
     )
+
+
+def fitting(galleries: Sequence[Gallery]) -> tuple[tuple[Gallery, int], ...]:
+    """Returns galleries with the questions that fit into the room of all, and how many do not: as many of each."""
+    room, kept = GALLERY_BYTES // max(1, len(galleries)), []
+    for gallery in galleries:
+        n, size = len(gallery.questions), sum(question.n_bytes for question in gallery.questions)
+        # What is left out is spread over the order, so that both ends stay.
+        most = int(n * min(1.0, room / max(1, size)))
+        places = sorted({round(i * (n - 1) / max(1, most - 1)) for i in range(most)})
+        kept.append((replace(gallery, questions=tuple(gallery.questions[i] for i in places)), n - len(places)))
+    return tuple(kept)
 
 
 def _main_first(board: Board) -> tuple[bool, int, str, str]:

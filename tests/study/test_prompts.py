@@ -182,6 +182,18 @@ def test_trained_models_are_asked_with_their_own_adapters(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+def test_two_identical_forms_differ_by_exactly_nothing_on_mmpt_too(own: Path, tmp_path: Path) -> None:
+    made = mb.prompts(
+        str(own), "mmpt", "a,the same", orders=2, out=tmp_path, steps=3, batch_size=4, set=["mmpt.learning_rate=0.01"]
+    )
+    row = made.rows[1]
+    assert (row.method, row.form) == ("mmpt", "the same")
+    assert row.difference is not None
+    assert (row.difference.estimate, row.difference.interval, row.difference.p) == (0.0, (0.0, 0.0), 1.0)
+    assert row.score == made.rows[0].score
+
+
+@pytest.mark.slow
 def test_the_command_prints_a_table_for_people_and_json_for_programs(tmp_path: Path) -> None:
     words = ["prompts", "vsr", "--method", "frozen", "--forms", "plain,no-options", "--limit", "4", "--out", "o"]
     said = bench(*words, cwd=tmp_path)

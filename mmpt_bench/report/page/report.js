@@ -81,6 +81,16 @@
     });
   }
 
+  // Galleries are sorted by how far maps of a model disagree.
+  for (const form of all("[data-sorts]")) {
+    const list = document.getElementById(form.dataset.sorts);
+    const apart = (item) => Number(item.dataset.apart.split(" ")[form.elements.model.value]);
+    const sort = () => list.replaceChildren(
+      ...[...list.children].sort((a, b) => form.elements.order.value * (apart(a) - apart(b))));
+    form.addEventListener("change", sort);
+    sort();
+  }
+
   // Filters of the leaderboard and of the samples.
   const filter = (form, items, wanted, what) => {
     const update = () => {
