@@ -103,7 +103,7 @@ def _cells(result: PruneResult, row: PruneRow, digits: int = 1) -> list[str]:
     def change(found: Change | None) -> str:
         return "–" if found is None else f"{scale * found.estimate:+.1f}{between(found.interval)}"
 
-    choose = "–" if row.kind == WHOLE else f"{1000 * row.choose_seconds:.2g}"
+    choose = "–" if row.kind == WHOLE else f"{1000 * row.choose_seconds:.3g}"
     return [
         row.method,
         row.kind,
