@@ -169,6 +169,7 @@ def test_options_are_called_like_those_of_the_command_line() -> None:
         "verbosity",
         "workers",
         "keep_tokens",
+        "parallel",
         "prune",
         "protocol",
     }

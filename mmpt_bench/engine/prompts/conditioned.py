@@ -101,7 +101,7 @@ class ConditionedBank(PromptBank):
         parts = {"image": image, "question": question}
         chosen = [part for name, part in parts.items() if self.made.features in (name, "both")]
         code = self.code("text", torch.cat([mean_of(embeds, part) for part in chosen], dim=-1))
-        kwargs["inputs_embeds"] = rows.added(kwargs["inputs_embeds"], self.shift("text", 0, code))
+        kwargs["inputs_embeds"] = rows.added(kwargs["inputs_embeds"], self.shift("text", 0, code), self.plan.text)
         return args, {**kwargs, "prompt_code": code}
 
     def enter_layer(self, layer: int, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
@@ -113,7 +113,9 @@ class ConditionedBank(PromptBank):
         args, kwargs = super().enter_layer(layer, module, args, kwargs)
         if layer == 0 or not self.plan.text_deep:
             return args, kwargs
-        return with_hidden(args, kwargs, rows.added(hidden_in(args, kwargs), self.shift("text", layer, code)))
+        return with_hidden(
+            args, kwargs, rows.added(hidden_in(args, kwargs), self.shift("text", layer, code), self.plan.text)
+        )
 
 
 def mean_of(states: Float[Tensor, "batch tokens dim"], chosen: Bool[Tensor, "batch tokens"]) -> Tensor:

@@ -53,9 +53,8 @@ class PromptRows:
         triples = zip(grown, new, self.starts, strict=True)
         return torch.stack([torch.cat([one[: at + first], own, one[at + end :]]) for one, own, at in triples])
 
-    def added(self, grown: Tensor, shift: Tensor) -> Tensor:
-        """Returns grown sequences, (batch, rows, dim), with `shift`, (batch, n, dim), added to its first n rows."""
-        n = shift.shape[1]
+    def added(self, grown: Tensor, shift: Tensor, n: int) -> Tensor:
+        """Returns grown sequences, (batch, rows, dim), with `shift`, (batch, n or 1, dim), added to n front rows."""
         starts = self.starts or (0,) * len(grown)
         own = torch.stack([one[at : at + n] for one, at in zip(grown, starts, strict=True)])
         return self.overwritten(grown, own + shift, 0)
