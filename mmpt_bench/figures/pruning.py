@@ -64,7 +64,9 @@ def _drawn(result: PruneResult, colors: Mapping[str, str]) -> Any:
         panel.set_xlim(0, 105)
     legend.draw(figure)
     few = any(0 < len(row.seeds) < 6 for row in result.rows)
-    style.stamp(figure, "Bars: 95 % intervals." + (" Exploratory: fewer than 6 seeds." if few else ""))
+    style.stamp(
+        figure, f"{result.source}. Bars: 95 % intervals." + (" Exploratory: fewer than 6 seeds." if few else "")
+    )
     return figure
 
 

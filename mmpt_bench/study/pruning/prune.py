@@ -21,6 +21,7 @@ from mmpt_bench.runs.events import Reporter
 from mmpt_bench.runs.plan import Job, Plan, plan_given
 from mmpt_bench.runs.request import Request
 from mmpt_bench.runs.requested import requested
+from mmpt_bench.runs.session import now
 from mmpt_bench.runs.stages import attached
 from mmpt_bench.sources.prepared import PreparedTask
 from mmpt_bench.study.pruning.board import Said, prune_rows
@@ -71,7 +72,10 @@ def prune_given(
     read = sorted({item.task.rule for item in planned.prepared.tasks.values()})
     name = f"{'-'.join(planned.prepared.tasks)[:40]}-{content_key([asked, trained, wanted, chosen, read], 6)}"
     all_tasks = {item.task.name: item.task for item in planned.prepared.tasks.values()}
-    result = PruneResult(name, all_tasks, store.root, tuple(rows), tuple(notes), failed, command)
+    of = planned.request
+    subset = "all questions" if of.limit is None else f"the first {of.limit:,} questions of each task"
+    source = f"{of.suite[0].upper()}{of.suite[1:]} suite, {subset}, {now()[:10]}"
+    result = PruneResult(name, all_tasks, store.root, tuple(rows), tuple(notes), failed, command, source)
     return replace(result, files=write_pruning(store, result))
 
 

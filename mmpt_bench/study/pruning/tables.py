@@ -52,6 +52,8 @@ class PruneResult:
     failed: tuple[Record, ...]
     """Trainings and evaluations that failed; they have no row."""
     command: str = ""
+    source: str = ""
+    """Suite, subset and day."""
     files: tuple[Path, ...] = ()
 
     def __repr__(self) -> str:
