@@ -129,7 +129,7 @@ def _typed(document: Document, place: Place, value: Any, hint: Any) -> Any:
 
 def _source(folder: Path, text: str) -> str:
     """Returns a backbone or training data: a path beside the experiment where there is one, else the name."""
-    plain, question, how = text.partition("?")
+    plain, question, how = text.rpartition("?") if "?" in text else (text, "", "")
     near = folder / Path(plain).expanduser()
     is_name = not plain.startswith((".", "/", "~")) and not Path(plain).exists()
     return text if plain == EMBEDDED or (is_name and not near.exists()) else f"{near}{question}{how}"

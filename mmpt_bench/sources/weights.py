@@ -83,19 +83,19 @@ def with_loading(name: str, how: Mapping[str, object]) -> str:
     Raises:
         RequestError: a value that cannot be, or one that the name has already.
     """
-    _, known = loading_of(name)
+    plain, known = loading_of(name)
     given = {key: value for key, value in how.items() if value is not None}
     if both := known.keys() & given.keys():
         raise RequestError(f"`--backbone {name[:100]}` says `{min(both)}` already: leave out the option.")
     texts = "&".join(f"{key}={value}" for key, value in sorted((known | given).items()))
-    made = name if not given else f"{name.partition('?')[0]}?{texts}"
+    made = f"{plain}?{texts}" if given else name
     check_backbone(made)
     return made
 
 
 def loading_of(name: str) -> tuple[str, dict[str, Any]]:
     """Returns what `with_loading` was given; raises RequestError for what it does not write."""
-    plain, question, text = name.partition("?")
+    plain, question, text = name.rpartition("?")
     if not question or Path(name).is_dir():
         return name, {}
     how: dict[str, Any] = {}

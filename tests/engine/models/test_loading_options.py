@@ -46,6 +46,7 @@ def test_a_name_says_how_it_is_loaded_and_is_read_back(tmp_path: Path) -> None:
     folder = tmp_path / "mine?quantize=int8"
     folder.mkdir()
     assert loading_of(str(folder)) == (str(folder), {})
+    assert loading_of(f"{folder}?max_pixels=9") == (str(folder), {"max_pixels": 9})
     save_tiny(tmp_path / "tiny")
     assert public_name(with_loading(str(tmp_path / "tiny"), {"quantize": "int8"})) == "tiny?quantize=int8"
 
