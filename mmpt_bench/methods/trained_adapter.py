@@ -21,6 +21,7 @@ from mmpt_bench.methods.method_catalog import method_of, named_method
 from mmpt_bench.methods.peft_any import REFUSED
 from mmpt_bench.records.budget import Budget
 from mmpt_bench.records.keys import UNKNOWN, earlier_params, hashed_params
+from mmpt_bench.sources.weights import loading_of
 
 EVALUATED = frozenset({"ADALORA", "TRAINABLE_TOKENS", "MMPT", "VPT", "KVPREFIX"})
 """Methods of PEFT that are not trained by their name, and whose trained adapters answer as PEFT's do."""
@@ -153,7 +154,7 @@ class TrainedAdapter(Method):
             )
         if not named:
             return [f"its configuration names no base{of_class}"]
-        known = {_leaf(backbone.name), _leaf(str(getattr(backbone.model, "name_or_path", "")))}
+        known = {_leaf(loading_of(backbone.name)[0]), _leaf(str(getattr(backbone.model, "name_or_path", "")))}
         if of_class or _leaf(named) not in known:
             return [f"its configuration names another base, `{_public(named)}`{of_class}"]
         return []

@@ -186,5 +186,6 @@ def test_the_numbers_are_those_of_transformers_and_peft(tmp_path: Path) -> None:
     entry = adapter_entry(str(tmp_path / "adapter"), offline=True)
     with torch.no_grad():
         wanted = theirs(**batch).logits
-    with attached(method_catalog.load_method(entry)(), ours), torch.no_grad():
+    with attached(method_catalog.load_method(entry)(), ours) as handle, torch.no_grad():
+        assert not [note for note in handle.notes if "another base" in note]
         assert torch.equal(ours.model(**batch).logits, wanted)
