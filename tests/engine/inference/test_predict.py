@@ -15,6 +15,7 @@ import torch
 from mmpt_bench.common.errors import RequestError, RunFailed
 from mmpt_bench.data.images import LazyImage
 from mmpt_bench.data.samples import Prediction, Sample
+from mmpt_bench.engine.inference import predict as predict_module
 from mmpt_bench.engine.inference import shared
 from mmpt_bench.engine.inference.plain import one_by_one
 from mmpt_bench.engine.inference.predict import InferenceOptions, predict, prediction
@@ -417,3 +418,24 @@ def test_log_probabilities_of_which_one_is_not_finite_fail_the_run() -> None:
     for made in ((-1.0, float("nan")), (float("-inf"), -1.0)):
         with pytest.raises(RunFailed, match=rf"of sample `{sample.id}` are not finite"):
             prediction(TASK, sample, ("yes", made))
+
+
+def test_what_rounding_explains_is_some_units_in_the_last_place() -> None:
+    """Of a logit near 16 for the lead of a word, of the largest logit for the shared way."""
+    for dtype in ("float16", "bfloat16"):
+        eps = torch.finfo(getattr(torch, dtype)).eps
+        assert 1 <= predict_module.MARGIN[dtype] / (16 * eps) < 2
+        assert 8 <= shared.TOLERANCE[dtype] / eps < 24
+
+
+def test_features_are_means_of_the_last_states_and_end_where_they_are_stopped(backbone: Backbone) -> None:
+    asked = [(LazyImage(str(i), lambda image=image: image), "how many ?") for i, image in enumerate(pictures(3))]  # type: ignore[misc]
+    found = predict_module.pooled_features(backbone, asked, batch=2)
+    for (image, question), own in zip(asked, found, strict=True):
+        given = backbone.batch([image.open()], [backbone.prompt_text(question)])
+        with torch.no_grad():
+            states = backbone.model(**given, output_hidden_states=True).hidden_states[-1]
+        assert torch.allclose(own, states[0].mean(dim=0), atol=1e-5)
+    calls = iter([False, True])
+    assert len(predict_module.pooled_features(backbone, asked, batch=2, stopping=lambda: next(calls))) == 2
+    assert len(predict_module.pooled_features(backbone, asked, stopping=lambda: True)) == 0

@@ -19,7 +19,7 @@ from mmpt_bench.engine.adapters.attachment import Handle
 from mmpt_bench.engine.models.backbone import Backbone
 from mmpt_bench.engine.training import objective, train
 from mmpt_bench.engine.training.checkpoint import Checkpoints
-from mmpt_bench.engine.training.loss import Losses, overhead_tokens
+from mmpt_bench.engine.training.loss import TOLERANCES, Losses, overhead_tokens
 from mmpt_bench.engine.training.masters import Masters, state_dtype
 from mmpt_bench.engine.training.memory import PeakMemory
 from mmpt_bench.methods import method_catalog
@@ -241,3 +241,19 @@ def test_on_an_accelerator_its_own_peak_counts(monkeypatch: pytest.MonkeyPatch) 
     assert PeakMemory("cuda:0").note() == 12_345
     assert calls == ["reset"]
     assert PeakMemory("cpu").note() != 12_345
+
+
+def test_the_loss_that_is_compared_is_the_mean_over_answer_tokens(backbone: Backbone, corpus: Corpus) -> None:
+    examples = next(corpus.batches(0, 1, 3))
+    losses = Losses(backbone, corpus.fingerprint, 1024)
+    with torch.no_grad():
+        wanted = plain_loss(backbone, examples).item()
+    assert losses._probe(examples, {}) == (pytest.approx(wanted, rel=1e-5), {})
+    losses.close()
+
+
+def test_what_half_precision_may_differ_by_is_some_roundings() -> None:
+    """More would take a model for the same that is not, less would take none for it."""
+    for dtype, (of_loss, _) in TOLERANCES.items():
+        eps = torch.finfo(getattr(torch, dtype)).eps
+        assert dtype == "float32" or 6 * eps < of_loss < 24 * eps
