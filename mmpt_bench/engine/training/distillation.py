@@ -36,7 +36,6 @@ class Distill(Term):
     ) -> None:
         """`teacher` is a backbone with its adapter on, apart from the student's."""
         self._weight, self._temperature, self._divergence = weight, temperature, divergence
-        self.teacher = teacher
         teacher.model.requires_grad_(False).eval()
         self._losses = Losses(teacher, f"teacher {teacher.fingerprint}", max_length)
 

@@ -439,3 +439,7 @@ def test_features_are_means_of_the_last_states_and_end_where_they_are_stopped(ba
     calls = iter([False, True])
     assert len(predict_module.pooled_features(backbone, asked, batch=2, stopping=lambda: next(calls))) == 2
     assert len(predict_module.pooled_features(backbone, asked, stopping=lambda: True)) == 0
+
+
+def test_a_lead_is_that_of_the_best_word_over_the_second() -> None:
+    assert shared._lead(torch.tensor([[1.0, 4.0, 3.0, -9.0], [2.0, 2.0, 0.0, 1.5]])).tolist() == [1.0, 0.0]

@@ -231,3 +231,16 @@ def test_prefill_is_measured_with_and_without_pruning(backbone: Backbone) -> Non
         choose, read = prefill_seconds(backbone, pruning, asked, "timed")
         assert 0 < read < 5
         assert 0 <= choose < 5
+
+
+def test_what_images_are_read_by_is_put_back(backbone: Backbone) -> None:
+    core: Any = backbone.model.get_submodule(backbone.anatomy.core)
+    own = core.get_image_features
+    kept = Kept(backbone, torch.tensor([[0]]), TOKENS)
+    with kept.cut():
+        assert core.get_image_features is not own
+    assert "get_image_features" not in vars(core)
+    core.get_image_features = other = lambda *args: own(*args)
+    with kept.cut():
+        assert core.get_image_features is not other
+    assert core.get_image_features is other

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from mmpt_bench.common.errors import RequestError
 from mmpt_bench.data.images import LazyImage
 from mmpt_bench.data.samples import Prediction, Sample
 from mmpt_bench.engine.adapters.trial import answers_shared_and_alone, attached, noise_pictures
-from mmpt_bench.engine.inference.plain import one_by_one
+from mmpt_bench.engine.forward.prepared_images import PreparedImages
+from mmpt_bench.engine.inference.plain import Question, one_by_one
 from mmpt_bench.engine.inference.predict import InferenceOptions, predict, prediction
-from mmpt_bench.engine.inference.shared import Shared
+from mmpt_bench.engine.inference.shared import NotShared, Shared
 from mmpt_bench.engine.models.backbone import Backbone, load_backbone
 from support.families_table import METHODS
 from support.methods import VARIANTS
@@ -121,6 +123,20 @@ def test_a_batch_longer_than_the_window_is_asked_the_plain_way(tmp_path: Path) -
     whole = of_family("Gemma 3", tmp_path)
     backbone = dataclasses.replace(whole, anatomy=dataclasses.replace(whole.anatomy, window=20))
     assert ["longer than the 20 that some layers see" in text for text in assert_as_alone(backbone)] == [True, True]
+
+
+def test_the_longest_of_one_question_an_image_must_fit_the_window(tmp_path: Path) -> None:
+    whole = of_family("Gemma 3", tmp_path)
+    asked = [Question(whole.prompt_text(one.question), [one]) for one in (samples(whole)[0], samples(whole)[3])]
+    asked[1] = dataclasses.replace(asked[1], prompt=asked[1].prompt.replace("circle", "circle " * 9))
+    texts = [encoded.text for one in asked for encoded in whole.encode([one.first.image.open()])]
+    lengths = [len(row.ids) for row in whole.tokens([one.prompt for one in asked], image_texts=texts)]
+    assert lengths[1] > lengths[0] + 5
+    for window, fits in ((lengths[1] + 6, True), (lengths[1] + 1, False)):
+        backbone = dataclasses.replace(whole, anatomy=dataclasses.replace(whole.anatomy, window=window))
+        way = Shared(backbone, 5, PreparedImages(backbone, "set"))
+        with torch.no_grad(), nullcontext() if fits else pytest.raises(NotShared, match="longer than the"):
+            way._prefill(asked)
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from mmpt_bench.common.errors import Interrupted, RunFailed
 from mmpt_bench.data.examples import Corpus
 from mmpt_bench.engine.adapters.attachment import Handle
 from mmpt_bench.engine.models.backbone import Backbone
-from mmpt_bench.engine.training import objective, train
+from mmpt_bench.engine.training import memory, objective, train
 from mmpt_bench.engine.training.checkpoint import Checkpoints
 from mmpt_bench.engine.training.loss import TOLERANCES, Losses, overhead_tokens
 from mmpt_bench.engine.training.masters import Masters, state_dtype
@@ -257,3 +257,24 @@ def test_what_half_precision_may_differ_by_is_some_roundings() -> None:
     for dtype, (of_loss, _) in TOLERANCES.items():
         eps = torch.finfo(getattr(torch, dtype)).eps
         assert dtype == "float32" or 6 * eps < of_loss < 24 * eps
+
+
+def test_seconds_of_other_processes_are_what_the_machine_was_busy_beyond_our_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    busy, own = [100.0], [10.0]
+    monkeypatch.setattr(memory, "_busy_seconds", lambda: busy[0])
+    monkeypatch.setattr(memory.time, "process_time", lambda: own[0])
+    clock = memory.CpuClock()
+    busy[0], own[0] = 107.0, 12.0
+    assert (clock.own(), clock.others()) == (2.0, 5.0)
+    busy[0] = 101.9  # hundredths of a second, rounded down
+    assert clock.others() == 0.0
+    busy[0] = 101.0
+    assert clock.others() is None
+
+
+def test_a_shortage_of_memory_is_told_in_one_short_line() -> None:
+    assert memory.shortage(MemoryError("x" * 500 + "\nmore")) == "x" * 200
+    assert memory.shortage(MemoryError()) == "the system had none left"
+    assert memory.shortage(ValueError("x")) is None
