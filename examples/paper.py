@@ -20,6 +20,16 @@ from typing import Any
 
 from mmpt_bench.evaluation.protocols import PROTOCOLS
 from mmpt_bench.records.rate_curve import Protocol
+from mmpt_bench.runs.gpus import (
+    TEXT_TOKENS,
+    TFLOPS,
+    Scale,
+    Unit,
+    asking_operations,
+    scale_of,
+    table_of,
+    training_operations,
+)
 
 METHODS = ("frozen", "projector", "mmpt", "vpt", "prefix", "lora", "full")
 EXAMPLES = 186_103
@@ -29,8 +39,6 @@ EPOCHS, BATCH = 3, 128
 QUESTIONS = {"mme": 2_374, "pope": 9_000, "vsr": 1_222, "snli_ve": 17_901, "cifar10": 10_000, "mnist": 10_000}
 DEV_QUESTIONS = {"vsr": 340, "snli_ve": 17_858}
 """Of the tasks that have a validation split, which learning rates are chosen on."""
-TEXT_TOKENS = 120
-"""Prompt and answer of one example: an assumption."""
 ACTIVATION_BYTES = 34
 """Kept for the way back, a value of a layer's width and token in half precision (Korthikanti et al. 2022, without the
 attention matrix, which fused kernels do not keep)."""
@@ -53,8 +61,7 @@ def plan(backbone: str, seeds: int, searched: int, tflops: float) -> dict[str, A
     """Returns hours, memory and disk of the whole setting, counted from the architecture.
 
     `searched` is the number of trainings in a method's search, `mmpt_bench.records.rate_curve.Protocol.trainings`.
-    A token costs two operations a weight forward and two more backward through weights that stay; a weight that is
-    trained costs two more. The accelerator's sustained speed is an assumption, `tflops`.
+    Operations are counted as `mmpt-bench run --plan --gpus` counts them, at an assumed sustained speed, `tflops`.
     """
     from mmpt_bench.engine.models.loading import anatomy_of
     from mmpt_bench.methods.method_catalog import load_method, method_entries
@@ -62,27 +69,47 @@ def plan(backbone: str, seeds: int, searched: int, tflops: float) -> dict[str, A
     anatomy, total, image_tokens = anatomy_of(backbone)
     entries, language = method_entries(), anatomy.language_parameters
     tokens = image_tokens + TEXT_TOKENS
-    a_question = tokens * 2 * language / (tflops * 1e12) / 3600
-    asked, dev_asked = (sum(of.values()) * a_question for of in (QUESTIONS, DEV_QUESTIONS))
+    asked, dev_asked = (
+        asking_operations(sum(of.values()), tokens, language) / (tflops * 1e12) / 3600
+        for of in (QUESTIONS, DEV_QUESTIONS)
+    )
     width = anatomy.text_dim * len(anatomy.decoder_layers)
     rows: dict[str, Any] = {}
     for name in METHODS:
         adapter = load_method(entries[name])()
         trained = adapter.count(anatomy)
         runs = (seeds if trained else 1, searched if trained else 0)
-        seen = tokens + getattr(adapter, "decoder_rows", 0)
-        work = steps() * BATCH * seen * (4 * language + 2 * trained) if trained else 0
+        seen = tokens + adapter.decoder_rows
+        work = training_operations(steps() * BATCH, seen, language, trained) if trained else 0.0
         hours = work / (tflops * 1e12) / 3600
         # Weights and gradients in half precision, AdamW's two moments beside them.
         state = 2 * total + 6 * trained
         rows[name] = {
             "trainable": trained,
             "hours": sum(runs) * hours + runs[0] * asked + runs[1] * dev_asked,
+            "hours_each": (hours, asked, dev_asked),
             "gib_states": state / 2**30,
             "gib_an_example": seen * width * ACTIVATION_BYTES / 2**30 if trained else 0.0,
             "gib_disk": runs[0] * 2 * trained / 2**30,
         }
     return {"total": total, "tokens": tokens, "methods": rows}
+
+
+def on_gpus(found: dict[str, Any], seeds: int, protocol: Protocol, gpus: int | None) -> Scale:
+    """Returns hours on several numbers of GPUs: the rounds of the search, one behind the other, and then the board."""
+    rows = {name: [3600 * hours for hours in row["hours_each"]] for name, row in found["methods"].items()}
+    trained = {name: row for name, row in rows.items() if row[0]}
+    stages = [
+        [Unit(f"search of {name}", row[0], row[2], BATCH) for _ in range(n) for name, row in trained.items()]
+        for n in protocol.most_by_round
+    ]
+    board = [
+        Unit(f"{name}, seed {seed}" if name in trained else name, row[0], row[1], BATCH)
+        for seed in range(seeds)
+        for name, row in rows.items()
+        if name in trained or seed == 0
+    ]
+    return scale_of([*stages, board], "", gpus)
 
 
 def show(found: dict[str, Any], seeds: int, searched: int, tflops: float) -> None:
@@ -135,16 +162,18 @@ def main() -> int:
     parser.add_argument("--protocol", choices=tuple(PROTOCOLS), help="also ask and score as a paper's authors do")
     parser.add_argument("--items", type=Path, help="folder of the authors' items, for --protocol")
     parser.add_argument("--judge", help="file of verdicts, or a local model, for --protocol")
-    parser.add_argument("--tflops", type=float, default=250.0, help="sustained speed that the plan counts with")
+    parser.add_argument("--tflops", type=float, default=TFLOPS, help="sustained speed that the plan counts with")
+    parser.add_argument("--gpus", type=int, help="plan for so many GPUs too")
     parser.add_argument("--out", type=Path, default=Path("results-paper"))
     options = parser.parse_args()
     if options.plan:
         # The hub's model is planned by the paper's own architecture, which is on this disk.
         here = Path(__file__).parent / "llava-7b-linear"
         backbone = options.backbone if Path(options.backbone).is_dir() else str(here)
-        searched = Protocol(rounds=tuple(map(int, options.rounds.split(",")))).trainings[1]
-        found = plan(backbone, options.seeds, searched, options.tflops)
-        show(found, options.seeds, searched, options.tflops)
+        search = Protocol(rounds=tuple(map(int, options.rounds.split(","))))
+        found = plan(backbone, options.seeds, search.trainings[1], options.tflops)
+        show(found, options.seeds, search.trainings[1], options.tflops)
+        print("\n".join(table_of(on_gpus(found, options.seeds, search, options.gpus))))
         return 0
     if options.train_images is None:
         parser.error("--train-images: Vision-Flan's images are needed (see `mmpt-bench run --help`)")

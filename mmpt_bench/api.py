@@ -129,11 +129,17 @@ def plan(
     other_base: bool = False,
     recipe: str | Path | None = None,
     base: bool = False,
+    gpus: int | None = None,
+    tflops: float | None = None,
     **options: Unpack[Options],
 ) -> PlanSummary:
     """Returns what `run` would do with the same arguments, how long, and what it could tell apart; runs nothing.
 
-    mb.plan("all", "all", seeds=range(6)).cost.seconds
+        mb.plan("all", "all", seeds=range(6)).cost.seconds
+        mb.plan("all", "all", seeds=range(6), gpus=64).scale.rows
+
+    `scale` says what it takes on `gpus` GPUs, and on 1, 8, 64 and 512; with `tflops`, by counting operations at so many
+    TFLOP/s a GPU, even where runs are recorded. Raises as `run` does, and RequestError for numbers that cannot be.
     """
     from mmpt_bench.runs.estimate import plan_summary
     from mmpt_bench.runs.plan import plan_given
@@ -141,7 +147,7 @@ def plan(
     given = (method, tasks, (adapter, other_base), recipe, options, base)
     store = Store(requested(*given)[0].out)
     check_can_write(store.root)
-    return plan_summary(plan_given(given, store), store)
+    return plan_summary(plan_given(given, store), store, gpus, tflops)
 
 
 def ablate(

@@ -163,16 +163,9 @@ def test_options_are_called_like_those_of_the_command_line() -> None:
     assert shared <= named
     own = {"experiment", "method", "tasks", "adapter", "other_base", "recipe", "only_plan", "log_to", "measure_costs"}
     assert named - shared == own | {
-        "base",
-        "family",
-        "smoke",
-        "verbosity",
-        "workers",
-        "keep_tokens",
-        "parallel",
-        "prune",
+        "base", "family", "smoke", "verbosity", "workers", "parallel", "keep_tokens", "prune", "gpus", "tflops",
         "protocol",
-    }
+    }  # fmt: skip
 
 
 def test_a_task_that_makes_its_own_rows_runs_on_any_backbone(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ MOST_RUNS = 12
 def print_plan(summary: PlanSummary, as_json: bool, **more: Any) -> None:
     """Prints runs, costs and what could be told apart; `more` stands beside it in the JSON."""
     from mmpt_bench.runs.estimate import how_long
+    from mmpt_bench.runs.gpus import table_of
 
     for note in summary.notes:
         echo(note, err=True)
@@ -35,6 +36,10 @@ def print_plan(summary: PlanSummary, as_json: bool, **more: Any) -> None:
             f"minimum detectable difference of two models (80 % power): about {task['detectable_difference']:.1%}"
         )
     echo(how_long(summary.cost))
+    if summary.scale is not None:
+        for line in table_of(summary.scale):
+            echo(line)
+        echo(summary.scale.source)
 
 
 def _line(row: dict[str, Any]) -> str:

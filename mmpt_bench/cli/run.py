@@ -38,7 +38,7 @@ from mmpt_bench.cli.plan_text import print_plan
 from mmpt_bench.cli.progress import QUIET, running, stopping
 from mmpt_bench.cli.pruning import OPTIONS, check_pruning, run_pruned
 from mmpt_bench.cli.streams import echo
-from mmpt_bench.common.errors import Interrupted
+from mmpt_bench.common.errors import Interrupted, RequestError
 from mmpt_bench.records.budget import SMOKE_LIMIT, SMOKE_STEPS
 
 if TYPE_CHECKING:
@@ -110,6 +110,18 @@ if TYPE_CHECKING:
     "--plan", "only_plan", is_flag=True, help="Say what would run, how long, and what it could tell; run nothing."
 )
 @click.option(
+    "--gpus",
+    type=int,
+    metavar="N",
+    help="With --plan: hours on N GPUs too, and on 1, 8, 64 and 512, by recorded runs or by FLOPs.",
+)
+@click.option(
+    "--tflops",
+    type=float,
+    metavar="X",
+    help="With --plan: hours by FLOPs, at X TFLOP/s sustained on each GPU; without it 250 where nothing is recorded.",
+)
+@click.option(
     "--guard/--no-guard",
     default=True,
     help="In half precision, ask again where two words are as good as equal; without it, results stand apart.",
@@ -151,6 +163,8 @@ def run(
     keep_tokens: str,
     prune: str,
     verbosity: int,
+    gpus: int | None,
+    tflops: float | None,
     **options: Any,
 ) -> None:
     """Train methods, evaluate them and the untuned base on tasks, and say whether tuning helped.
@@ -168,6 +182,7 @@ def run(
     from mmpt_bench.runs.workers.backends import rank_and_count
 
     check_pruning(keep_tokens, prune)
+    _check_counted(only_plan and not keep_tokens, gpus, tflops)
     options = _checked(context, options, smoke, measure_costs, only_plan)
     if keep_tokens:
         run_pruned(options, keep_tokens, prune, as_json, verbosity)
@@ -180,7 +195,7 @@ def run(
         return
     if only_plan:
         del options["log_to"], options["workers"], options["parallel"]
-        print_plan(api.plan(**options), as_json)
+        print_plan(api.plan(**options, gpus=gpus, tflops=tflops), as_json)
         return
     if measure_costs and (code := one_process_a_run(context, options)):
         if code == FAILED:
@@ -197,6 +212,12 @@ def run(
     if not as_json and verbosity > QUIET:
         for line in _next(context, options):
             click.echo(line, err=True)
+
+
+def _check_counted(only_plan: bool, gpus: int | None, tflops: float | None) -> None:
+    """Refuses numbers for the plan where there is none (RequestError)."""
+    if (gpus, tflops) != (None, None) and not only_plan:
+        raise RequestError("`--gpus` and `--tflops` are for `--plan`, which counts hours; `--workers` runs on several.")
 
 
 def _checked(

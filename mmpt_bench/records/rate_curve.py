@@ -61,15 +61,27 @@ class Protocol:
     @property
     def trainings(self) -> tuple[int, int]:
         """Returns the fewest and the most trainings of a search in which none fails, without a rate beyond the grid."""
-        total, n, before = 0, len(self.grid), 0
-        for seeds in self.rounds:
-            total += n * (seeds - before)
-            n, before = -(-n // 2), seeds
+        most = sum(self.most_by_round)
         if len(self.rounds) == 1:
-            return total, total
-        last = -(-len(self.grid) // 2 ** (len(self.rounds) - 1))
+            return most, most
         # Rates next to each other share the quarter decades between them.
-        return total + (last + 1) * self.rounds[-1], total + 2 * last * self.rounds[-1]
+        return most - (self._last_rates - 1) * self.rounds[-1], most
+
+    @property
+    def most_by_round(self) -> tuple[int, ...]:
+        """Returns the trainings of each round of such a search; behind several rounds the most of its last step.
+
+        That step is the quarter decades beside the rates that are left.
+        """
+        found, n, before = [], len(self.grid), 0
+        for seeds in self.rounds:
+            found.append(n * (seeds - before))
+            n, before = -(-n // 2), seeds
+        return tuple(found) if len(found) == 1 else (*found, 2 * self._last_rates * self.rounds[-1])
+
+    @property
+    def _last_rates(self) -> int:
+        return -(-len(self.grid) // 2 ** (len(self.rounds) - 1))
 
 
 @dataclass(frozen=True)

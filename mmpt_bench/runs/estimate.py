@@ -13,6 +13,8 @@ from mmpt_bench.methods.prompt_method import PromptMethod
 from mmpt_bench.records.budget import Budget
 from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store, published_folder
+from mmpt_bench.runs import gpus as on_gpus
+from mmpt_bench.runs.gpus import Scale, Unit
 from mmpt_bench.runs.plan import Job, Plan
 from mmpt_bench.runs.request import Request
 from mmpt_bench.sources.weights import EMBEDDED, backbone_folder, loading_of
@@ -55,15 +57,21 @@ class PlanSummary:
     cost: Cost
     notes: list[str]
     """What a reader of the scores must know of rows and training data; runs whose records cannot be trusted."""
+    scale: Scale | None = None
+    """What it takes on several numbers of GPUs, where that was asked and anything is to be done."""
 
     def as_plain(self) -> dict[str, Any]:
         """Returns it as JSON values."""
-        found = {"runs": self.runs, "tasks": self.tasks, "corpus": self.corpus, "corpora": self.corpora}
-        return found | {"seconds": self.cost.seconds, "peak_bytes": self.cost.peak_bytes}
+        found: dict[str, Any] = {"runs": self.runs, "tasks": self.tasks}
+        found |= {"corpus": self.corpus, "corpora": self.corpora}
+        found |= {"seconds": self.cost.seconds, "peak_bytes": self.cost.peak_bytes}
+        return found | ({} if self.scale is None else {"gpus": self.scale.as_plain()})
 
 
-def plan_summary(plans: Sequence[Plan], store: Store) -> PlanSummary:
-    """Returns what some plans with the same tasks would do."""
+def plan_summary(
+    plans: Sequence[Plan], store: Store, gpus: int | None = None, tflops: float | None = None
+) -> PlanSummary:
+    """Returns what some plans with the same tasks would do; with one of the numbers, on several GPUs, as `scale_of`."""
     rows = [
         {
             "method": job.recipe.method,
@@ -99,7 +107,8 @@ def plan_summary(plans: Sequence[Plan], store: Store) -> PlanSummary:
     ]
     faults = [f"{job.label}, seed {job.recipe.seed}: {job.fault}" for plan in plans for job in plan.jobs if job.fault]
     told = first.prepared.notes + faults + _misfits(plans)
-    return PlanSummary(rows, tasks, trained_on[0], trained_on, estimate(plans, store), told)
+    scale = None if gpus is None and tflops is None else scale_of(plans, store, gpus, tflops)
+    return PlanSummary(rows, tasks, trained_on[0], trained_on, estimate(plans, store), told, scale)
 
 
 def _misfits(plans: Sequence[Plan]) -> list[str]:
@@ -133,11 +142,21 @@ def estimate(plans: Sequence[Plan], store: Store) -> Cost:
     Methods and tasks that were never run count as the mean of those that were; runs whose records cannot be trusted do
     not count.
     """
-    todo, tasks = [job for plan in plans for job in plan.open], plans[0].prepared.tasks
+    todo = [job for plan in plans for job in plan.open]
     trainings, evaluations = sum(not job.trained for job in todo), sum(len(job.todo) for job in todo)
     if not todo:
         return Cost(0, 0, 0.0, 0, is_same_budget=True)
     least = max((least_bytes(job) for job in todo if not job.trained), default=0)
+    known, is_own = known_paces(todo, store)
+    if known is None:
+        return Cost(trainings, evaluations, None, 0, False, least_bytes=least)
+    seconds = sum(unit.seconds for unit in units_of(plans, known))
+    is_same, peak = known.is_same_budget or not trainings, 0 if is_own else known.peak_bytes
+    return Cost(trainings, evaluations, seconds, peak, is_same, is_own, least)
+
+
+def known_paces(todo: Sequence[Job], store: Store) -> tuple[Paces | None, bool]:
+    """Returns (what runs like these took, or None; whether by the package's own measurements on another machine)."""
     recipes = [job.recipe for job in todo]
     known = paces(
         store.records(told=lambda fault: None),
@@ -145,18 +164,74 @@ def estimate(plans: Sequence[Plan], store: Store) -> Cost:
         {recipe.dtype for recipe in recipes},
         [dataclasses.asdict(recipe.budget) for recipe in recipes],
     )
-    is_own = known is None or bool(trainings and not known.an_example)
-    if is_own:
-        known = own_paces() if {(recipe.backbone, recipe.dtype) for recipe in recipes} == {OWN} else None
+    if known is not None and (known.an_example or all(job.trained for job in todo)):
+        return known, False
+    return (own_paces() if {(recipe.backbone, recipe.dtype) for recipe in recipes} == {OWN} else None), True
+
+
+def units_of(plans: Sequence[Plan], known: Paces) -> list[Unit]:
+    """Returns what is to be done as units, with the seconds that are known."""
+    units = []
+    for plan in plans:
+        tasks = plan.prepared.tasks
+        for job in plan.open:
+            train = 0.0 if job.trained else known.training(job.recipe.method, job.recipe.budget)
+            asked = sum(known.asking(name, len(tasks[name].samples)) for name in job.todo)
+            units.append(Unit(_unit_name(job), train, asked, job.recipe.budget.batch_size))
+    return units
+
+
+def _unit_name(job: Job) -> str:
+    return f"{job.label}, seed {job.recipe.seed}" if job.method is None or job.method.trains else job.label
+
+
+def scale_of(plans: Sequence[Plan], store: Store, gpus: int | None = None, tflops: float | None = None) -> Scale | None:
+    """Returns what plans take on several numbers of GPUs, by recorded runs, else by FLOPs; None where all is done.
+
+    Args:
+        plans: with the same tasks.
+        store: whose records say how long such runs took.
+        gpus: a number of GPUs beside the usual ones.
+        tflops: sustained speed of a GPU, by which FLOPs are counted even where runs are recorded.
+
+    Raises:
+        RequestError: a number of GPUs or a speed that cannot be.
+    """
+    if tflops is not None and not 0 < tflops < 1e6:
+        raise RequestError(f"`--tflops {tflops:g}`: above 0.")
+    todo = [job for plan in plans for job in plan.open]
+    if not todo:
+        return None
+    known, is_own = known_paces(todo, store) if tflops is None else (None, False)
     if known is None:
-        return Cost(trainings, evaluations, None, 0, False, least_bytes=least)
-    seconds = 0.0
-    for job in todo:
-        if not job.trained:
-            seconds += known.training(job.recipe.method, job.recipe.budget)
-        seconds += sum(known.asking(name, len(tasks[name].samples)) for name in job.todo)
-    is_same, peak = known.is_same_budget or not trainings, 0 if is_own else known.peak_bytes
-    return Cost(trainings, evaluations, seconds, peak, is_same, is_own, least)
+        units, source = counted_units(plans, tflops or on_gpus.TFLOPS)
+    else:
+        units = units_of(plans, known)
+        source = "By the package's own measurements on another machine" if is_own else "By recorded runs"
+        source += ", each on one device as fast as theirs."
+    return on_gpus.scale_of([units], source, gpus)
+
+
+def counted_units(plans: Sequence[Plan], tflops: float) -> tuple[list[Unit], str]:
+    """Returns (what is to be done as units whose operations are counted, the sentence that says by what)."""
+    from mmpt_bench.engine.models.loading import anatomy_of
+
+    anatomy, _, patches = anatomy_of(plans[0].request.backbone)
+    image, weights, speed = patches or on_gpus.IMAGE_TOKENS, anatomy.language_parameters, tflops * 1e12
+    tokens, units = image + on_gpus.TEXT_TOKENS, []
+    for plan in plans:
+        for job in plan.open:
+            budget, seen = job.recipe.budget, tokens + job.method.decoder_rows
+            trained = 0 if job.trained else int(job.method.count(anatomy))
+            work = (budget.steps * budget.batch_size, seen, weights, trained)
+            train = on_gpus.training_operations(*work) if trained else 0.0
+            asked = sum(len(plan.prepared.tasks[name].samples) for name in job.todo)
+            evaluate = on_gpus.asking_operations(asked, seen, weights)
+            units.append(Unit(_unit_name(job), train / speed, evaluate / speed, budget.batch_size))
+    return units, (
+        f"An assumption, not a measurement: {tflops:g} TFLOP/s sustained on each GPU (`--tflops`), {image:,} tokens of "
+        f"the image and {on_gpus.TEXT_TOKENS} of text an example; loading and the vision tower are not counted."
+    )
 
 
 @dataclass(frozen=True)
@@ -180,7 +255,8 @@ class Paces:
 @functools.cache
 def own_paces() -> Paces:
     """Returns what the runs of the published leaderboard took: the package's own measurements, on another machine."""
-    records = Store(published_folder()).records(told=lambda fault: None)
+    # Trainings of a stream also do what their strategy adds.
+    records = [r for r in Store(published_folder()).records(told=lambda fault: None) if not r.stage]
     found = paces(records, {record.backbone_fingerprint for record in records}, {"float32"}, [])
     if found is None or not found.an_example:
         raise UntrustedRecord("The records of the published leaderboard lack trainings: install the package again.")

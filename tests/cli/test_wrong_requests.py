@@ -266,3 +266,15 @@ def test_a_training_on_a_tasks_split_takes_the_rate_of_a_streams_first_stage(ben
     assert run["run"] == first["run"]
     assert run["learning_rate_source"].startswith("searched: dev score")
     assert run["learning_rate_source"].endswith("on other training data")
+
+
+def test_hours_on_gpus_are_printed_with_a_plan_alone(bench: Bench) -> None:
+    _, out, _ = bench("run --plan --method frozen --tasks mnist --gpus 3")
+    rows = [line.split() for line in out.splitlines() if "longest evaluation" in line]
+    assert [row[0] for row in rows] == ["1", "3", "8", "64", "512"]
+    assert (rows[1][3:5], rows[1][-5:]) == (["longest", "evaluation"], [rows[1][5], "(2", "GPUs", "a", "run)"])
+    assert "By the package's own measurements" in out
+    code, _, error = bench("run --method frozen --tasks mnist --gpus 3")
+    assert (code, "are for `--plan`" in error) == (2, True)
+    code, _, error = bench("run --plan --method frozen --tasks mnist --tflops 0")
+    assert (code, "`--tflops 0`: above 0" in error) == (2, True)
