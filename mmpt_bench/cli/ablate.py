@@ -36,6 +36,7 @@ NO_SCORE = (
     "verbosity",
     "eval_batch_size",
     "micro_batch",
+    "gradient_checkpointing",
     "workers",
 )
 """Options that change no score of an ablation."""

@@ -118,6 +118,28 @@ def _optimizer_options() -> list[Callable[..., Any]]:
     ]
 
 
+def _memory_options() -> list[Callable[..., Any]]:
+    """Returns what decides how much memory is needed, and no score."""
+    return [
+        click.option(
+            "--gradient-checkpointing",
+            is_flag=True,
+            help="Compute layers again on the way back instead of keeping what they made: less memory, more time.",
+        ),
+        click.option(
+            "--micro-batch",
+            type=click.IntRange(min=1),
+            help="Most examples of a batch in one pass of training: fewer need less memory; the step is the same.",
+        ),
+        click.option(
+            "--eval-batch-size",
+            default=EVAL_BATCH,
+            show_default=True,
+            help="Questions answered together: fewer need less memory; scores stay the same.",
+        ),
+    ]
+
+
 def budget_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds what every method is given alike."""
     plain = Budget()
@@ -163,17 +185,7 @@ def budget_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Images and examples that cannot be used: fail the task and refuse training, or leave them out.",
         ),
         click.option("--offline", is_flag=True, help="Open no socket: everything must be on this machine."),
-        click.option(
-            "--micro-batch",
-            type=click.IntRange(min=1),
-            help="Most examples of a batch in one pass of training: fewer need less memory; the step is the same.",
-        ),
-        click.option(
-            "--eval-batch-size",
-            default=EVAL_BATCH,
-            show_default=True,
-            help="Questions answered together: fewer need less memory; scores stay the same.",
-        ),
+        *_memory_options(),
     ):
         command = option(command)
     return _with_family(command)

@@ -26,7 +26,10 @@ from mmpt_bench.cli.progress import running, say_drawn
 if TYPE_CHECKING:
     from mmpt_bench.study.streams.tables import StreamResult
 
-NO_SCORE = ("as_json", "only_plan", "out", "offline", "verbosity", "eval_batch_size", "micro_batch", "workers")
+NO_SCORE = (
+    "as_json", "only_plan", "out", "offline", "verbosity", "eval_batch_size", "micro_batch", "gradient_checkpointing",
+    "workers",
+)  # fmt: skip
 """Options that change no score of a stream."""
 
 

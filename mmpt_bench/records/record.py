@@ -13,7 +13,7 @@ LATER: dict[str, Any] = {
     **{"n_read_otherwise": None, "n_reasoning": None, "n_unfinished": None, "threads": "", "optimizer_state": ""},
     **{"own_process": False, "cpu_seconds": None, "resident_bytes": None},
     **{"others_cpu_seconds": None, "eval_others_cpu_seconds": None, "stage": {}, "objective": {}},
-    **{"adapter_sha256": "", "attempt": ""},
+    **{"adapter_sha256": "", "attempt": "", "gradient_checkpointing": False},
 }
 """Fields that records of earlier versions lack, and what is taken for them there."""
 
@@ -154,6 +154,8 @@ class Costs:
     Those of the evaluation stand in `environment`."""
     optimizer_state: str = ""
     """Precision of the optimizer's moments; empty where nothing was trained, and in older records."""
+    gradient_checkpointing: bool = False
+    """Layers were computed again on the way back, in the last sitting: its time and memory are of that."""
     final_loss: float | None = None
     time: str = ""
     """UTC, ISO 8601 with milliseconds, when the record was written."""

@@ -159,6 +159,7 @@ def _results(
         attempt=costs.get("attempt", ""),
         threads=", ".join(map(str, costs.get("threads", ()))),
         optimizer_state=costs.get("optimizer_state", ""),
+        gradient_checkpointing=costs.get("gradient_checkpointing", False),
         final_loss=costs["final_loss"],
         world_size=costs.get("world_size", 1),
         notes="; ".join(each for each in (base.notes, *costs.get("alarms", ())) if each),

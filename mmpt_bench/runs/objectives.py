@@ -122,7 +122,7 @@ def config_and_terms(
     from mmpt_bench.engine.training.train import TrainingConfig
 
     method, before, handle = told
-    given = (method.groups(backbone.anatomy), request.micro_batch)
+    given = (method.groups(backbone.anatomy), request.micro_batch, request.gradient_checkpointing)
     config = TrainingConfig(recipe.budget, method.learning_rate, recipe.seed, *given)
     terms = [*begin(store, backbone, recipe, before, handle), *terms_of_method(method)]
     if not recipe.objective:

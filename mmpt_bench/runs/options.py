@@ -114,6 +114,8 @@ class Options(TypedDict, total=False):
     device: str | None
     offline: bool
     """Open no socket."""
+    gradient_checkpointing: bool
+    """Compute layers again on the way back instead of keeping what they made: less memory, more time, no other key."""
     micro_batch: int | None
     """Most examples that a rank trains on in one pass, out of a batch: a matter of memory and speed."""
     eval_batch_size: int
@@ -192,6 +194,7 @@ def make_request(method: Names, tasks: Names, options: Options) -> Request:
         guard=options.get("guard", True),
         eval_batch=_eval_batch(options),
         micro_batch=_micro_batch(options),
+        gradient_checkpointing=options.get("gradient_checkpointing", False),
         on_bad_item=_on_bad_item(options),
     )
     learnt = objective_of(options.get("objective", ""), options.get("teacher", ""), request)

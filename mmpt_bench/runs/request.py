@@ -63,6 +63,7 @@ class Request:
     offline: bool = False
     eval_batch: int = EVAL_BATCH
     micro_batch: int | None = None
+    gradient_checkpointing: bool = False
     device: str | None = None
     guard: bool = True
     """In half precision, ask close calls again the plain way."""

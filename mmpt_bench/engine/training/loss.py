@@ -155,16 +155,14 @@ class Losses:
             # Without dropout, and the random state stays.
             model.eval()
             try:
-                why = differing(
-                    self._probe(examples, trainable), plain._probe(examples, trainable), self.backbone.dtype
-                )
+                why = differing(self.probe(examples, trainable), plain.probe(examples, trainable), self.backbone.dtype)
             finally:
                 model.train(training)
         if why:
             self._take_plain_way()
         return why
 
-    def _probe(self, examples: Sequence[Example], trainable: Mapping[str, Tensor]) -> tuple[float, dict[str, Tensor]]:
+    def probe(self, examples: Sequence[Example], trainable: Mapping[str, Tensor]) -> tuple[float, dict[str, Tensor]]:
         """Returns the loss of examples, and the gradients that there are."""
         ready = self.ready(examples)
         loss, tokens = self.sum_of(ready, list(range(len(examples))))

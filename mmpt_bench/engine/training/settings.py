@@ -26,6 +26,9 @@ class TrainingConfig:
     """Parameters with settings of their own."""
     micro_batch: int | None = None
     """Most examples that a rank computes in one pass; None: as many as it has of a batch."""
+    gradient_checkpointing: bool = False
+    """Layers keep their input alone, and are computed again on the way back: less memory, more time, equal gradients
+    to rounding."""
 
 
 def learning_rate(step: int, budget: Budget, peak: float) -> float:

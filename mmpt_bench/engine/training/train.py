@@ -37,6 +37,7 @@ from mmpt_bench.engine.training.memory import (
 from mmpt_bench.engine.training.objective import Term, backward
 from mmpt_bench.engine.training.parallel import ALONE, Ranks
 from mmpt_bench.engine.training.reached import Reached
+from mmpt_bench.engine.training.recomputing import check_recomputed, layers_recomputed
 from mmpt_bench.engine.training.settings import TrainingConfig as TrainingConfig
 from mmpt_bench.engine.training.settings import grouped, in_force
 from mmpt_bench.engine.training.settings import learning_rate as learning_rate
@@ -87,6 +88,8 @@ class Trained:
     """None where the training had several sittings."""
     world_size: int = 1
     """Ranks that trained together in the last sitting."""
+    gradient_checkpointing: bool = False
+    """Of the last sitting."""
 
 
 def validation_loss(backbone: Backbone, corpus: Corpus, batch_size: int, max_length: int) -> float:
@@ -136,7 +139,7 @@ def train(
 
     Raises:
         RequestError: the corpus holds conversations and the backbone has no form for them, or an example is too long;
-            or the precision is one that nothing is trained in.
+            or the precision is one that nothing is trained in; or layers cannot be computed again.
         RunFailed: the loss or a gradient is not finite, a parameter has none within the first steps, or memory runs
             out at one example a step.
         MachineError: a checkpoint cannot be written; the one before it is whole.
@@ -150,7 +153,7 @@ def train(
     training.go_on_from(checkpoints)
     on_start(training.steps)
     with (
-        _training_mode(backbone, training.masters, terms),
+        _training_mode(backbone, training.masters, terms, config, ranks),
         closing(Losses(backbone, corpus.fingerprint, budget.max_length)) as losses,
     ):
         asked = (config.seed, budget.steps, budget.batch_size, training.done)
@@ -293,6 +296,7 @@ class _Training:
             self._left_out,
             self._process_costs(),
             self._ranks.count,
+            self._config.gradient_checkpointing,
         )
 
     def _process_costs(self) -> ProcessCosts | None:
@@ -318,7 +322,9 @@ def _compared(
     while True:
         try:
             if ranks.way != "fsdp2":
-                return losses.compare(examples, trainable)
+                why = losses.compare(examples, trainable)
+                check_recomputed(losses, examples[:1], trainable)
+                return why
             with torch.no_grad():
                 return ranks.within(partial(losses.compare, examples, {}))
         except (MemoryError, RuntimeError) as error:
@@ -326,11 +332,13 @@ def _compared(
 
 
 @contextmanager
-def _training_mode(backbone: Backbone, masters: Masters, terms: Sequence[Term]) -> Iterator[None]:
+def _training_mode(
+    backbone: Backbone, masters: Masters, terms: Sequence[Term], config: TrainingConfig, ranks: Ranks
+) -> Iterator[None]:
     """Inside, the model trains, and computes nothing that is not needed; afterwards it holds no gradient."""
     backbone.model.train()
     try:
-        with updates_fused(backbone):
+        with updates_fused(backbone), layers_recomputed(backbone, config.gradient_checkpointing, ranks):
             yield
     finally:
         backbone.model.eval()

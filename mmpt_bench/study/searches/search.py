@@ -305,7 +305,7 @@ class _Session:
             return
         parts = known.parts(of.search, rate, seed, plan.also_test)
         checkpoint, request = self.path(of, rate, seed, "checkpoint"), plan.request
-        sizes = (request.eval_batch, request.micro_batch)
+        sizes = (request.eval_batch, request.micro_batch, request.gradient_checkpointing)
         shared = (plan.prepared.corpus, request.budget, plan.judge, *sizes, self.stopping)
         trainer = Trainer(self.backbone, *shared)
         results, seconds = trainer.trial(of.method, rate, seed, checkpoint, parts)

@@ -85,6 +85,7 @@ class Trainer:
     judge: Judge
     eval_batch: int
     micro_batch: int | None
+    gradient_checkpointing: bool
     stopping: Callable[[], bool]
 
     def trial(
@@ -102,7 +103,8 @@ class Trainer:
         handle = method.attach(self.backbone, derive(seed, "init"))
         try:
             groups = method.groups(self.backbone.anatomy)
-            config = TrainingConfig(self.budget, rate, seed, groups, self.micro_batch)
+            how = (self.micro_batch, self.gradient_checkpointing)
+            config = TrainingConfig(self.budget, rate, seed, groups, *how)
             terms = terms_of_method(method)
             trained = train(self.backbone, handle, self.corpus, config, checkpoint, stopping=self.stopping, terms=terms)
             began = time.perf_counter() - trained.seconds
