@@ -13,7 +13,7 @@ from mmpt_bench.common.errors import UntrustedRecord
 from mmpt_bench.evaluation.scoring import interval_of
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.records.keys import earlier_params
-from mmpt_bench.records.record import Record
+from mmpt_bench.records.record import Record, asked_with
 from mmpt_bench.stats.claims import SEEDS_TO_CLAIM, Comparison
 from mmpt_bench.stats.intervals import Interval, percentile, seed_spread
 from mmpt_bench.stats.resampling import Resampled, resample
@@ -90,6 +90,7 @@ def assembled(
         left_out=(*left_out, *repeated),
         reference="",
         notes=(*_not_resampled(columns), *_notes(groups, first.budget)),
+        asking=first.asking,
     )
     made = ranked(empty, scores, tasks, n_resamples)
     rows = [_with_intervals(row, scores[row.label], tasks, made.headlines, n_resamples) for row in made.board.rows]
@@ -224,6 +225,7 @@ def _flags(
         *([f"{n_failed} failed"] if n_failed else []),
         *(["limit"] if limit is not None else []),
         *rules,
+        *([before] if (before := asked_with(records[0].asking)) else []),
         *(["close calls not asked again"] if not all(record.guard for record in records) else []),
         *(["lr not searched"] if row.trains and "searched:" not in source else []),
         *(["lr of other hyperparameters"] if "with other hyperparameters" in source else []),

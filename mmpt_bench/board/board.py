@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from mmpt_bench.evaluation.metrics import Metric
 from mmpt_bench.records.budget import SMOKE_LIMIT, SMOKE_STEPS
+from mmpt_bench.records.record import asked_with
 from mmpt_bench.stats.claims import Comparison, Ratio
 from mmpt_bench.stats.intervals import Interval
 
@@ -213,6 +214,8 @@ class Board:
     """Label of the untuned model that changes are from; empty where there is none."""
     notes: tuple[str, ...] = ()
     """What must be read beside the scores of some rows."""
+    asking: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """What stands before every question, as of a record."""
 
     @property
     def ranked(self) -> tuple[Row, ...]:
@@ -239,7 +242,8 @@ class Board:
         """Returns the board's name for people."""
         limit = f", first {self.limit:,} questions a task only" if self.limit is not None else ""
         limit = ", smoke test and no result" if self.is_smoke else limit
-        return f"{self.suite} suite, backbone {self.backbone}, training data {self.corpus}{limit}"
+        before = f", {text}" if (text := asked_with(self.asking)) else ""
+        return f"{self.suite} suite, backbone {self.backbone}, training data {self.corpus}{before}{limit}"
 
 
 def plain(value: Any) -> Any:

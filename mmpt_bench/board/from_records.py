@@ -134,12 +134,14 @@ def _board_order(board: Board) -> tuple[str, str, str, str, int]:
 
 def standing_failures(records: Sequence[Record]) -> list[Record]:
     """Returns the failures that no later success of the same run, or of its same task, has made history."""
-    last_ok: dict[tuple[str, str], str] = {}
+    last_ok: dict[tuple[str, str, str], str] = {}
     for record in records:
         if record.status == "ok":
-            for key in ((record.train_key, ""), (record.train_key, record.task)):
+            for key in ((record.train_key, record.track, ""), (record.train_key, record.track, record.task)):
                 last_ok[key] = max(record.time, last_ok.get(key, ""))
-    return [r for r in records if r.status == "failed" and r.time >= last_ok.get((r.train_key, r.task), r.time)]
+    return [
+        r for r in records if r.status == "failed" and r.time >= last_ok.get((r.train_key, r.track, r.task), r.time)
+    ]
 
 
 def _board(group: _Group, samples: Samples, tasks: Mapping[str, Task], n_resamples: int) -> Evidence:

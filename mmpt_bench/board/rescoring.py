@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from mmpt_bench.common.errors import UntrustedRecord
-from mmpt_bench.common.hashing import content_key
 from mmpt_bench.common.values import FieldError, from_plain
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.evaluation.counting import Sheet
@@ -17,7 +16,7 @@ from mmpt_bench.evaluation.task import Task
 from mmpt_bench.records.budget import Budget
 from mmpt_bench.records.keys import UNKNOWN, train_key
 from mmpt_bench.records.recipe import Recipe
-from mmpt_bench.records.record import Record
+from mmpt_bench.records.record import Record, asked_with
 from mmpt_bench.records.store import Store
 from mmpt_bench.stats.resampling import Tally
 
@@ -56,16 +55,16 @@ def answers_of(record: Record) -> str:
 
 def check_track(record: Record) -> None:
     """Refuses a record whose track is not that of its backbone, corpus, budget, dtype and suite (UntrustedRecord)."""
-    parts = [record.backbone_fingerprint, record.corpus_fingerprint, record.budget, record.dtype, record.suite]
     is_known = record.corpus_fingerprint != UNKNOWN
     try:
         from_plain(Budget, record.budget if is_known else {})
     except FieldError as error:
         raise UntrustedRecord(f"A record of `{record.run}` has a budget that can be none: {error}") from error
-    if content_key(parts, 8) != record.track:
+    if record.setting_key != record.track:
+        also = f"dtype{', suite and what it was asked with' if record.asking else ' and suite'}"
         raise UntrustedRecord(
             f"A record of `{record.run}` says it belongs to track `{record.track}`, but its backbone, corpus, budget, "
-            f"dtype and suite make `{content_key(parts, 8)}`: it was changed. Run it again."
+            f"{also} make `{record.setting_key}`: it was changed. Run it again."
         )
     recipe = {field.name: getattr(record, field.name) for field in dataclasses.fields(Recipe)}
     recipe["budget"] = record.own_budget
@@ -82,8 +81,10 @@ def edition(record: Record) -> tuple[str, ...]:
 
 
 def decoding(record: Record) -> str:
-    """Returns how answers were made: "generate", or "rank"; and whether close calls were not asked again."""
-    return record.decode + ("" if record.guard else ", close calls not asked again")
+    """Returns how answers were made: "generate", or "rank"; what was asked before; if close calls were left as they
+    were."""
+    before = asked_with(record.asking)
+    return record.decode + (f", {before}" if before else "") + ("" if record.guard else ", close calls not asked again")
 
 
 def one_edition(records: Sequence[Record], tasks: Mapping[str, Task]) -> tuple[list[Record], list[str]]:

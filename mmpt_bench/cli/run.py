@@ -150,6 +150,20 @@ if TYPE_CHECKING:
 @OUT
 @JSON
 @budget_options
+@click.option(
+    "--few-shot",
+    type=click.IntRange(1, 100),
+    metavar="K",
+    callback=lambda _context, _option, k: k or 0,
+    help="K solved examples of the task's training split before each question; results stand apart.",
+)
+@click.option(
+    "--system",
+    default="",
+    callback=not_empty,
+    metavar="TEXT",
+    help="A turn of the system before each question; results stand apart.",
+)
 @monitor_options
 @teacher_options
 @verbosity_options

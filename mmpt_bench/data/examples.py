@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from mmpt_bench.common.errors import RequestError
 from mmpt_bench.common.hashing import content_key, derive
 from mmpt_bench.data.images import LazyImage
+from mmpt_bench.data.samples import Sample
 
 EXAMPLES_LEFT_OUT = "bad examples left out"
 """Ends the name of training data of which some cannot be used."""
@@ -34,10 +35,29 @@ class Opening:
     """Characters of the first question that stand before the image."""
     images: int = 1
     """In front of the first question."""
+    later_images: tuple[int, ...] = ()
+    """In front of each later question; empty where no later one has any."""
+
+    @property
+    def all_images(self) -> int:
+        """Returns how many images the conversation has."""
+        return self.images + sum(self.later_images)
 
 
 PLAIN = Opening()
 """Nothing before the question, and the image in front of it."""
+
+
+def opening_of(sample: Sample) -> Opening:
+    """Returns how the conversation of a question begins: with its system's turn, and the images of each turn."""
+    own = 1 + len(sample.more_images)
+    first, *later = *(len(shot.images) for shot in sample.shots), own
+    return Opening(sample.system, images=first, later_images=tuple(later))
+
+
+def exchanges_of(sample: Sample) -> list[Exchange]:
+    """Returns the solved examples before a question, as exchanges."""
+    return [Exchange(shot.question, shot.reply) for shot in sample.shots]
 
 
 @dataclass(frozen=True)

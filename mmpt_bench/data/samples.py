@@ -11,6 +11,18 @@ Decode = Literal["generate", "rank"]
 
 
 @dataclass(frozen=True)
+class Shot:
+    """A solved example that a model sees before a question."""
+
+    id: str
+    """Of its sample in the training split."""
+    images: tuple[LazyImage, ...]
+    """In front of its question; none where it is shown as text alone."""
+    question: str
+    reply: str
+
+
+@dataclass(frozen=True)
 class Sample:
     """One question about one image.
 
@@ -38,11 +50,13 @@ class Sample:
     """Images behind the first, where a question is about several; all of them are shown before it, in this order."""
     system: str = ""
     """What the system says before the question, where the backbone's chat template has a turn for that."""
+    shots: tuple[Shot, ...] = ()
+    """Solved examples before the question; `run --few-shot` puts them there."""
 
     @property
     def images(self) -> tuple[LazyImage, ...]:
-        """Returns all images, in the order of their marks in the prompt."""
-        return (self.image, *self.more_images)
+        """Returns all images, in the order of their marks in the prompt: those of solved examples first."""
+        return (*(image for shot in self.shots for image in shot.images), self.image, *self.more_images)
 
     @property
     def accepted(self) -> tuple[str, ...]:

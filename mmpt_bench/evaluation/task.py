@@ -61,6 +61,8 @@ class Task:
     """Other ways to ask, by name, for `mmpt-bench prompts`; the first is what others are compared with."""
     unit: str = ""
     """Of the headline; the metric declares it, and what stands here must agree."""
+    examples_without_images: bool = False
+    """Its questions mean something without their images: solved examples (`run --few-shot`) are text alone."""
 
     def __post_init__(self) -> None:
         """Raises ValueError where the unit is not the one that the metric declares."""

@@ -13,6 +13,7 @@ from mmpt_bench.records.learning_curves import LearningCurve, read_learning_curv
 from mmpt_bench.records.learning_rates import FILE, Choice, read, shipped
 from mmpt_bench.records.rate_curve import Scores
 from mmpt_bench.records.rate_trials import TESTS, TRIALS, by_search, read_trials
+from mmpt_bench.records.record import asked_with
 from mmpt_bench.records.store import Store
 from mmpt_bench.study.ablations.board import AblationBoard, ablation_boards
 from mmpt_bench.study.streams.board import StreamBoard, stream_boards
@@ -59,7 +60,8 @@ def source_of(of: Evidence) -> str:
     results = [each for by_task in of.scores.values() for by_seed in by_task.values() for each in by_seed.values()]
     board, day = of.board, dated(each.record.time for each in results)
     subset = "all questions" if board.limit is None else f"the first {board.limit:,} questions of each task"
-    return f"{board.suite[0].upper()}{board.suite[1:]} suite, {subset}, {day}"
+    before = f", {text}" if (text := asked_with(board.asking)) else ""
+    return f"{board.suite[0].upper()}{board.suite[1:]} suite, {subset}{before}, {day}"
 
 
 def dated(times: Iterable[str]) -> str:

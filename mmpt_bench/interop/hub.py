@@ -46,10 +46,12 @@ def results_of(store: Store, run: str, tasks: Mapping[str, Task]) -> list[Record
         raise RequestError(f"{error}{several}")
     name = run if run in names else match[0]
     of_run = [record for record in records if record.run == name and record.status == "ok"]
+    of_run = [record for record in of_run if not record.asking]
     whole = [r for r in of_run if r.limit is None and r.task in tasks and r.task_version == tasks[r.task].version]
     if not whole:
         raise RequestError(
-            f"`{name}` has no finished result on all questions of a task: run it without `--limit` to publish it."
+            f"`{name}` has no finished result on all questions of a task: run it without `--limit`, `--few-shot` and "
+            "`--system` to publish it."
         )
     samples = Samples(store)
     for record in whole:

@@ -91,14 +91,19 @@ def eval_key(training: str, what: list[Any], rule: str) -> str:
     return content_key([training, *what, *([] if rule == OFFICIAL else [f"parse rule {rule}"])])
 
 
-def failure_key(training: str, task: str = "") -> str:
-    """Names the failure of a training, or of a task of it."""
-    return content_key([training, FAILED, *([task] if task else [])])
+def failure_key(training: str, task: str = "", asking: Mapping[str, Any] | None = None) -> str:
+    """Names the failure of a training, or of a task of it; `asking` is that of its record."""
+    return content_key([training, FAILED, *([task] if task else []), *([asking] if asking else [])])
 
 
-def setting_key(backbone: str, corpus: str, budget: Mapping[str, Any], dtype: str, suite: str) -> str:
-    """Names a setting: runs are ranked together only where these agree (fingerprints for backbone and corpus)."""
-    return content_key([backbone, corpus, budget, dtype, suite], 8)
+def setting_key(
+    backbone: str, corpus: str, budget: Mapping[str, Any], dtype: str, suite: str, asking: Mapping[str, Any]
+) -> str:
+    """Names a setting: runs are ranked together only where these agree (fingerprints for backbone and corpus).
+
+    `asking` is that of a record: what stands before every question. Nothing usual stands in it, nor in the key.
+    """
+    return content_key([backbone, corpus, budget, dtype, suite, *([asking] if asking else [])], 8)
 
 
 def variant_key(of: Any, budget: Mapping[str, Any]) -> str:

@@ -79,10 +79,10 @@ class Recipe:
         """Names the training without its seed: what seeds are averaged over."""
         return keys.variant_key(self, self.known_budget)
 
-    def setting_key(self, suite: str) -> str:
-        """Names the setting: runs are ranked together only within one."""
+    def setting_key(self, suite: str, asking: Mapping[str, Any] | None = None) -> str:
+        """Names the setting: runs are ranked together only within one; `asking` is that of a record."""
         return keys.setting_key(
-            self.backbone_fingerprint, self.corpus_fingerprint, self.known_budget, self.dtype, suite
+            self.backbone_fingerprint, self.corpus_fingerprint, self.known_budget, self.dtype, suite, asking or {}
         )
 
     @property

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from mmpt_bench.common.errors import shown
 from mmpt_bench.records import keys
 
 LATER: dict[str, Any] = {
@@ -13,13 +15,21 @@ LATER: dict[str, Any] = {
     **{"n_read_otherwise": None, "n_reasoning": None, "n_unfinished": None, "threads": "", "optimizer_state": ""},
     **{"own_process": False, "cpu_seconds": None, "resident_bytes": None},
     **{"others_cpu_seconds": None, "eval_others_cpu_seconds": None, "stage": {}, "objective": {}},
-    **{"adapter_sha256": "", "attempt": "", "gradient_checkpointing": False},
+    **{"adapter_sha256": "", "attempt": "", "gradient_checkpointing": False, "asking": {}, "shots": ()},
 }
 """Fields that records of earlier versions lack, and what is taken for them there."""
 
 
 IDLE = 0.05
 """Share of a machine's cores that others may keep busy while something is timed."""
+
+
+def asked_with(asking: Mapping[str, Any]) -> str:
+    """Returns what a record's `asking` says, for people: "2 solved examples before each question"; or nothing."""
+    k, system = asking.get("few_shot", 0), str(asking.get("system", ""))
+    parts = [f"{k} solved example{'s' * (k != 1)}"] if k else []
+    parts += [f"the system's text {shown(system)}"] if system else []
+    return f"{' and '.join(parts)} before each question" if parts else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +89,11 @@ class Asked:
     """Name of the rule that replies were read by."""
     guard: bool = True
     """False where close calls of half precision were not asked again."""
+    asking: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """What stands before every question, part of the setting: "few_shot", how many solved examples, and "system", a
+    text. Empty for nothing."""
+    shots: tuple[str, ...] = ()
+    """Ids of the solved examples, of the task's training split, in their order."""
     replies_key: str = ""
     """What the replies are kept under in the run's folder, where it is not `eval_key`: replies that another parse rule
     reads anew."""
@@ -214,4 +229,5 @@ class Record(Identity, Asked, Scores, Costs):
     @property
     def setting_key(self) -> str:
         """Names the setting that its own fields make; `track` says which one it was recorded under."""
-        return keys.setting_key(self.backbone_fingerprint, self.corpus_fingerprint, self.budget, self.dtype, self.suite)
+        backbone, corpus = self.backbone_fingerprint, self.corpus_fingerprint
+        return keys.setting_key(backbone, corpus, self.budget, self.dtype, self.suite, self.asking)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.common.hashing import content_key
-from mmpt_bench.data.examples import Corpus, Opening
+from mmpt_bench.data.examples import Corpus
 from mmpt_bench.data.rows import LEFT_OUT, is_generated
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.data.tables import bad_rows, first_of
@@ -53,7 +53,7 @@ def checked_task(item: PreparedTask, reader: Reader, skip: bool) -> PreparedTask
         _, refused = image_texts(backbone, opened.sizes.values())
         bad |= {key: f"image `{key}` {refused[size]}" for key, size in opened.sizes.items() if size in refused}
         for sample in item.samples:
-            fault = question_fault(backbone, sample.question, Opening(sample.system, images=len(sample.images)))
+            fault = question_fault(backbone, sample)
             if fault:
                 bad.setdefault(sample.image.key, f"question `{sample.id}`: {fault.rstrip('.')}")
     bad |= _uncountable(item, set(bad)) if skip else {}

@@ -201,6 +201,7 @@ def _evaluate(session: Session, job: Job, folder: RunFolder, base: Record, item:
         answers_bytes=written,
         answers_sha256=sha256,
         limit=item.limit,
+        shots=tuple(shot.id for shot in item.shots),
         samples=session.store.write_samples(item.samples),
         eval_seconds=time.perf_counter() - began + sum(cache.spared for cache in caches),
         eval_others_cpu_seconds=others,

@@ -255,7 +255,7 @@ def _check(document: Document, methods: str, tasks: str, own: dict[str, Any], re
         options: Any = {name: value for name, value in (own | rest).items() if name != without}
         options = {name: value for name, value in options.items() if name in Options.__annotations__}
         try:
-            request = make_request(methods, tasks, options)
+            request = make_request(methods, tasks, options, is_run=True)
             for entry in request.tasks:
                 task = task_catalog.load_task(entry).with_rule(request.rule)
                 if entry.name in request.datasets:

@@ -31,10 +31,12 @@ from mmpt_bench.runs.option_texts import (
 from mmpt_bench.runs.request import Request, parse_overrides
 from mmpt_bench.runs.stages import REPTILE, begun_from
 from mmpt_bench.sources.corpora import TrainData, check_train_data
+from mmpt_bench.sources.few_shot import checked_count
 from mmpt_bench.sources.weights import DTYPES, EMBEDDED, HOW, with_loading
 
 WHOLE = (
     "steps", "batch_size", "max_length", "limit", "eval_batch_size", "micro_batch", "every", "min_pixels", "max_pixels",
+    "few_shot",
 )  # fmt: skip
 """Options that are whole numbers."""
 FROZEN = "frozen"
@@ -87,6 +89,10 @@ class Options(TypedDict, total=False):
     """A recorded run of the same method, whose adapter training begins with. Its steps count in the budget."""
     meta: str
     """"reptile", or "reptile:mnist,vsr": learn an initial value over the training splits of tasks."""
+    few_shot: int
+    """Of `run` and `plan` alone: so many solved examples, of the task's training split, before each question."""
+    system: str
+    """Of `run` and `plan` alone: a turn of the system before each question."""
     teacher: str
     """Of `run` and `plan` alone: a run on the same backbone, "full:KEY", or "backbone:NAME", whose word on each answer
     token is learnt too."""
@@ -143,8 +149,8 @@ class SearchOptions(Options, total=False):
     """Score each model on test data too; no choice looks at it."""
 
 
-def make_request(method: Names, tasks: Names, options: Options) -> Request:
-    """Returns the request that options stand for, checked before anything costly starts.
+def make_request(method: Names, tasks: Names, options: Options, is_run: bool = False) -> Request:
+    """Returns the request that options stand for, checked before anything costly starts; `is_run` for `run` and `plan`.
 
     Raises:
         RequestError: an unknown name, field or folder, or a value that cannot be.
@@ -156,6 +162,8 @@ def make_request(method: Names, tasks: Names, options: Options) -> Request:
     if options.get("variants"):
         raise RequestError("`variants` are for `run`: `ablate` and `tune` vary a method in their own ways.")
     _check_whole(options)
+    if (options.get("few_shot") or options.get("system")) and not is_run:
+        raise RequestError("`--few-shot` and `--system` are for `run` alone: leave them out.")
     methods = method_catalog.find_methods(comma_text(method))
     found = task_catalog.find_tasks(comma_text(tasks))
     how: dict[str, object] = {name: options.get(name) for name in HOW}
@@ -188,6 +196,8 @@ def make_request(method: Names, tasks: Names, options: Options) -> Request:
         rule=options.get("parse", OFFICIAL),
         offline=options.get("offline", False),
         device=options.get("device"),
+        few_shot=checked_count(options.get("few_shot", 0)),
+        system=options.get("system", ""),
         monitor=_monitored(options),
         every=options.get("every", EVERY),
         stage=_departures(options, methods),

@@ -15,6 +15,7 @@ from mmpt_bench.records.keys import RATE
 from mmpt_bench.records.recipe import Recipe
 from mmpt_bench.records.run_folder import RunFolder
 from mmpt_bench.records.store import Store
+from mmpt_bench.runs.asking import check_asking
 from mmpt_bench.runs.request import Request, check_same
 from mmpt_bench.runs.requested import requested
 from mmpt_bench.sources.context import check_prompts_fit
@@ -96,6 +97,10 @@ def _jobs(
     request: Request, prepared: Prepared, store: Store, known: Sequence[learning_rates.Choice]
 ) -> tuple[Job, ...]:
     jobs: dict[str, Job] = {}
+    every = [
+        (each.name, method_catalog.method_of(each, f)) for each in request.methods for f in request.fields_of(each)
+    ]
+    check_asking(prepared.tasks, every, request.reader)
     questions = {sample.question for item in prepared.tasks.values() for sample in item.samples}
     longest = tuple(sorted(questions, key=lambda text: (len(text), text))[-LONG_QUESTIONS:])
     for seed in request.seeds:

@@ -23,6 +23,7 @@ from mmpt_bench.records.store import results_folder
 from mmpt_bench.runs.bad_items import FAIL, SKIP, checked_corpus, checked_task, with_opened_images
 from mmpt_bench.runs.stages import INNER_STEPS
 from mmpt_bench.sources.corpora import TrainData, load_corpus, train_data
+from mmpt_bench.sources.few_shot import with_examples, with_system
 from mmpt_bench.sources.prepared import Prepared, PreparedTask, prepare, prepare_tasks
 from mmpt_bench.sources.task_rows import Columns, Where
 from mmpt_bench.sources.weights import DTYPES, EMBEDDED, backbone_fingerprint, check_backbone
@@ -71,6 +72,10 @@ class Request:
     """What is done about images, questions and examples that cannot be used."""
     monitor: tuple[Entry, ...] = ()
     """Tasks whose dev part is looked at during training."""
+    few_shot: int = 0
+    """Solved examples before each question."""
+    system: str = ""
+    """A turn of the system before each question."""
     every: int = EVERY
     """Steps between two looks."""
     stage: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -90,6 +95,18 @@ class Request:
         return suite_of(self.world)
 
     @property
+    def asking(self) -> dict[str, Any]:
+        """Returns what stands before every question, as of a record."""
+        few = {"few_shot": self.few_shot} if self.few_shot else {}
+        return few | ({"system": self.system} if self.system else {})
+
+    def plainly(self, command: str) -> Request:
+        """Returns itself; RequestError for solved examples or a turn of the system, which the command does not ask."""
+        for name in self.asking:
+            raise RequestError(f"`--{name.replace('_', '-')}` and `{command}` do not go together.")
+        return self
+
+    @property
     def own_tasks(self) -> dict[str, Task]:
         """Returns the tasks from files, by name."""
         return {entry.name: task_catalog.load_task(entry) for entry in self.tasks if entry.own}
@@ -102,6 +119,10 @@ class Request:
         guard = self.guard or self.dtype == "float32"
         skip = self.on_bad_item == SKIP
         prepared = prepare_tasks(self.tasks, where, self.datasets, self.rule, self.limit, guard, skip)
+        if self.few_shot and not is_dev:
+            prepared = {name: with_examples(item, self.few_shot, where) for name, item in prepared.items()}
+        if self.system and not is_dev:
+            prepared = {name: with_system(item, self.system) for name, item in prepared.items()}
         return {name: with_opened_images(item) for name, item in prepared.items()}
 
     def prepare(self, tasks: dict[str, PreparedTask] | None = None) -> Prepared:

@@ -40,19 +40,19 @@ def requested(
     if adapter is not None:
         from mmpt_bench.methods.trained_adapter import adapter_entry
 
-        request = make_request(FROZEN, tasks, options)
+        request = make_request(FROZEN, tasks, options, is_run=True)
         entry = adapter_entry(adapter, request.offline, other_base)
         return dataclasses.replace(request, methods=(entry,)), None
     if other_base:
         raise RequestError("`--other-base` is said of an adapter: name it with `--adapter`.")
     if recipe is None:
-        request = make_request(method, tasks, options)
+        request = make_request(method, tasks, options, is_run=True)
         return _with_base(dataclasses.replace(request, variants=parse_variants(variants, request.methods)), base), None
     from mmpt_bench.records.recipe_file import read_recipe
     from mmpt_bench.runs.request import from_recipe
 
     wanted = read_recipe(Path(recipe))
-    return from_recipe(wanted, make_request(FROZEN, tasks, options)), wanted
+    return from_recipe(wanted, make_request(FROZEN, tasks, options, is_run=True)), wanted
 
 
 def _with_base(request: Request, base: bool) -> Request:

@@ -81,11 +81,12 @@ def base_record(session: Session, job: Job, handle: Handle | None = None) -> Rec
     from mmpt_bench.engine.adapters.saved import public_name
     from mmpt_bench.engine.models.quantized import n_values
 
-    recipe, suite = job.recipe, session.plan.request.suite
+    recipe, suite, asking = job.recipe, session.plan.request.suite, session.plan.request.asking
     return Record(
         eval_key="",
         train_key=recipe.train_key,
-        track=recipe.setting_key(suite),
+        track=recipe.setting_key(suite, asking),
+        asking=asking,
         suite=suite,
         run=recipe.run_name,
         method=recipe.method,
@@ -118,7 +119,7 @@ def base_record(session: Session, job: Job, handle: Handle | None = None) -> Rec
 def failed(base: Record, job: Job, reason: str, item: PreparedTask | None = None) -> Record:
     """Returns the record of a training that failed, or of a task."""
     name = "" if item is None else item.task.name
-    key = keys.failure_key(job.recipe.train_key, name)
+    key = keys.failure_key(job.recipe.train_key, name, base.asking)
     failed = dataclasses.replace(base, eval_key=key, reason=reason, task=name, time=now())
     if item is None:
         return failed

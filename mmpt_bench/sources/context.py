@@ -16,7 +16,7 @@ def check_prompts_fit(method: Any, backbone: str, offline: bool, questions: tupl
 
     The chat frame around a question is not counted.
     """
-    longest = max([method.decoder_rows, *(value for name, value in vars(method).items() if name.endswith("length"))])
+    longest = prompt_rows(method)
     if not longest:
         return
     folder = backbone_folder(backbone, offline)
@@ -35,6 +35,11 @@ def check_prompts_fit(method: Any, backbone: str, offline: bool, questions: tupl
             f"`{method.name}` with prompts of {longest:,} rows does not fit `{backbone}`: its context holds "
             f"{context:,} tokens, {image:,} of them the image{asked}. The most is {most:,}."
         )
+
+
+def prompt_rows(method: Any) -> int:
+    """Returns how many rows of the decoder's context a method's prompts take."""
+    return max([method.decoder_rows, *(value for name, value in vars(method).items() if name.endswith("length"))])
 
 
 @functools.cache

@@ -9,7 +9,7 @@ from typing import Any
 from mmpt_bench.common.entries import Entry, own_fingerprint
 from mmpt_bench.data.examples import Corpus
 from mmpt_bench.data.rows import Rows, is_generated
-from mmpt_bench.data.samples import Sample
+from mmpt_bench.data.samples import Sample, Shot
 from mmpt_bench.data.tables import first_of
 from mmpt_bench.embedded.prompts import FORMS
 from mmpt_bench.evaluation import task_catalog
@@ -40,6 +40,10 @@ class PreparedTask:
     """What was found of its images; None where they are generated."""
     faults: tuple[str, ...] = ()
     """Images and questions that cannot be asked, each with the reason: the task is recorded as failed."""
+    shots: tuple[Shot, ...] = ()
+    """Solved examples before every question."""
+    asked_with: tuple[str, ...] = ()
+    """Names what stands before every question, for keys; empty where nothing does."""
 
     @property
     def failure(self) -> str:
@@ -59,7 +63,7 @@ class PreparedTask:
     def asked(self) -> list[Any]:
         """Returns what names the replies to it (`keys.asked`)."""
         task, more = self.task, [self.own] if self.own else []
-        more += [] if self.guard else ["no guard"]
+        more += [*([] if self.guard else ["no guard"]), *self.asked_with]
         named, fingerprint = (task.name, task.version), self.rows.fingerprint
         return keys.asked(named, fingerprint, task.data.split, task.decode, task.max_new_tokens, self.limit, *more)
 

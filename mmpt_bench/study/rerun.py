@@ -51,8 +51,8 @@ def run_command(
 
 
 def tune_command(board: Board, store: Store, methods: Sequence[str]) -> str:
-    """Returns the `tune` command for methods under a board's conditions; its limit is of test data, and left out."""
-    conditions = _conditions(dataclasses.replace(board, limit=None))
+    """Returns the `tune` command for methods under a board's conditions, without what is of test data alone."""
+    conditions = _conditions(dataclasses.replace(board, limit=None, asking={}))
     return shlex.join([PROGRAM, "tune", "--method", ",".join(methods), *conditions, *out_option(store)])
 
 
@@ -123,6 +123,8 @@ def _conditions(board: Board) -> list[str]:
     words += ["--dtype", keys.option(board.dtype)] if board.dtype != "float32" else []
     words += ["--backbone", board.backbone] if board.backbone != EMBEDDED else []
     words += _trained_on(board.corpus)
+    for name, value in board.asking.items():
+        words += [f"--{name.replace('_', '-')}", str(value)]
     words += ["--limit", str(board.limit)] if board.limit is not None else []
     skipped = any(LEFT_OUT in column.dataset for column in board.columns) or board.corpus.endswith(EXAMPLES_LEFT_OUT)
     words += ["--on-bad-item", "skip"] if skipped else []

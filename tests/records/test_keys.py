@@ -93,10 +93,10 @@ def test_seeds_are_of_one_variant_and_nothing_else_is() -> None:
         assert dataclasses.replace(RECIPE, **same).variant_key == RECIPE.variant_key  # type: ignore[arg-type]
 
 
-def test_a_setting_is_one_backbone_corpus_budget_precision_and_suite() -> None:
-    parts: list[Any] = ["b-files", "c-rows", {"steps": 1}, "float32", "real"]
-    other: list[Any] = ["other files", "other rows", {"steps": 2}, "bfloat16-mixed", "embedded"]
+def test_a_setting_is_one_backbone_corpus_budget_precision_suite_and_way_to_ask() -> None:
+    parts: list[Any] = ["b-files", "c-rows", {"steps": 1}, "float32", "real", {}]
+    other: list[Any] = ["other files", "other rows", {"steps": 2}, "bfloat16-mixed", "embedded", {"few_shot": 2}]
     assert len(inspect.signature(keys.setting_key).parameters) == len(parts)
     changed = [[*parts[:i], other[i], *parts[i + 1 :]] for i in range(len(parts))]
-    assert len({keys.setting_key(*each) for each in [parts, *changed]}) == 6
+    assert len({keys.setting_key(*each) for each in [parts, *changed]}) == 7
     assert RECIPE.setting_key("real") != dataclasses.replace(RECIPE, dtype="float16-mixed").setting_key("real")

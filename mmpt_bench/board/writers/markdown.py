@@ -52,9 +52,14 @@ FOOTNOTES = (
 def leaderboard_json(boards: Sequence[Board], published: Sequence[Published]) -> dict[str, Any]:
     """Returns everything the tables show, and what they are made from, as JSON values."""
     return {
-        "boards": [plain(board) | {"title": board.title} for board in boards],
+        "boards": [_board_json(board) for board in boards],
         "published": {"remark": REMARK, "figures": plain(published)},
     }
+
+
+def _board_json(board: Board) -> dict[str, Any]:
+    found = plain(board) | {"title": board.title}
+    return found if board.asking else {name: value for name, value in found.items() if name != "asking"}
 
 
 def leaderboard_md(boards: Sequence[Board], published: Sequence[Published]) -> bytes:

@@ -11,6 +11,7 @@ from mmpt_bench.board.board import Board, Cell, Column, Row
 from mmpt_bench.board.writers import numbers
 from mmpt_bench.common.escaping import rich_text
 from mmpt_bench.data.rows import is_generated
+from mmpt_bench.records.record import asked_with
 from mmpt_bench.stats.claims import SEEDS_TO_CLAIM, SIGNIFICANT
 
 if TYPE_CHECKING:
@@ -103,7 +104,8 @@ def _limit(board: Board) -> str:
 
 
 def _first(board: Board) -> str:
-    return f" (first {board.limit:,} questions a task only)" if board.limit is not None else ""
+    before = f", {text}" if (text := asked_with(board.asking)) else ""
+    return before + (f" (first {board.limit:,} questions a task only)" if board.limit is not None else "")
 
 
 def _seeds(row: Row, board: Board) -> str:

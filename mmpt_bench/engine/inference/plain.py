@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from mmpt_bench.common.hashing import derive
-from mmpt_bench.data.examples import Opening
+from mmpt_bench.data.examples import exchanges_of, opening_of
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.engine.forward.prepared_images import PreparedImages
 from mmpt_bench.engine.inference.pruning import Kept, Pruner
@@ -40,8 +40,8 @@ class Question:
 
 
 def prompt_of(backbone: Backbone, sample: Sample) -> str:
-    """Returns a sample's prompt: what the system says, an image token for each image, and the question."""
-    return backbone.prompt_text(sample.question, (), Opening(sample.system, images=len(sample.images)))
+    """Returns a sample's prompt: the system's turn, solved examples, a token for each image, and the question."""
+    return backbone.prompt_text(sample.question, exchanges_of(sample), opening_of(sample))
 
 
 def answer(

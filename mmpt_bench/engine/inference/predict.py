@@ -99,14 +99,15 @@ def answers(
 
 def distinct(backbone: Backbone, samples: Sequence[Sample]) -> list[Question]:
     """Returns the distinct questions, each with the samples that ask it."""
-    asked: dict[tuple[tuple[str, ...], str, str, tuple[str, ...]], Question] = {}
-    prompts: dict[tuple[str, str, int], str] = {}
+    asked: dict[tuple[object, ...], Question] = {}
+    prompts: dict[tuple[object, ...], str] = {}
     for sample in samples:
         shown = tuple(image.key for image in sample.images)
-        what = (sample.system, sample.question, len(shown))
+        before = tuple(shot.id for shot in sample.shots)
+        what = (sample.system, before, sample.question, len(shown))
         if what not in prompts:
             prompts[what] = prompt_of(backbone, sample)
-        key = (shown, sample.system, sample.question, sample.choices)
+        key = (shown, before, sample.system, sample.question, sample.choices)
         asked.setdefault(key, Question(prompts[what], [])).samples.append(sample)
     return list(asked.values())
 
@@ -147,8 +148,8 @@ class _Way:
     def share(self, todo: Sequence[Question]) -> None:
         """Takes the shared way, where the model allows it and it answers the first questions as the plain one does."""
         why = unfit(self.backbone)
-        if not why and any(one.first.more_images for one in todo):
-            why = "some are about several images"
+        if not why and any(one.first.more_images or one.first.shots for one in todo):
+            why = "solved examples or several images stand before some"
         if not why and todo:
             try:
                 with torch.no_grad(), self.backbone.computing():

@@ -98,10 +98,12 @@ class Backbone:
         Raises RequestError where it does not hold an image token for each image, as when the question brings its own;
         where the family has no form for several exchanges, or was not tried with several images.
         """
-        if opening.images > 1 and not family(self.anatomy.family).several_images:
-            raise RequestError(f"{self.anatomy.title} was not tried with several images a question: take another task.")
+        if opening.all_images > 1 and not family(self.anatomy.family).several_images:
+            raise RequestError(
+                f"{family(self.anatomy.family).title} was not tried with several images a question: take another task."
+            )
         text = chat.prompt(self.processor, family(self.anatomy.family), question, earlier, opening)
-        found, wanted = text.count(self.processor.image_token), opening.images
+        found, wanted = text.count(self.processor.image_token), opening.all_images
         if found != wanted:
             raise RequestError(
                 f"A prompt must hold {'one' if wanted == 1 else wanted} `{self.processor.image_token}`, not {found}: "
@@ -196,7 +198,7 @@ class Backbone:
         tokenizer = self.processor.tokenizer
         bos = tokenizer.bos_token
         own = bos is not None and all(text.startswith(bos) for text in texts)
-        rows: list[list[int]] = tokenizer(texts, add_special_tokens=not own)["input_ids"]
+        rows: list[list[int]] = tokenizer(texts, add_special_tokens=not own, verbose=False)["input_ids"]
         return rows
 
     def pad(self, rows: Sequence[Tokens], side: Literal["left", "right"]) -> dict[str, Tensor]:

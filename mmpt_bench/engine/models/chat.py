@@ -130,7 +130,7 @@ def row(tokenized: Sequence[list[int]], end: int, longest: int | None) -> Tokens
 
 
 def written(processor: Any, said: Sequence[str], answered: bool, opening: Opening = PLAIN) -> str:
-    """Returns the template's text of questions and replies by turns, with the image where it stands in the first.
+    """Returns the template's text of questions and replies by turns, with images where they stand.
 
     Where the last of them is not a reply (`answered`), the text ends where one begins. Raises RequestError where the
     template writes no turn of the system, and the conversation has one.
@@ -142,6 +142,8 @@ def written(processor: Any, said: Sequence[str], answered: bool, opening: Openin
     before, behind = said[0][: opening.image_at], said[0][opening.image_at :]
     shown = [*[{"type": "image"}] * opening.images, {"type": "text", "text": behind}]
     messages[0]["content"] = [{"type": "text", "text": before}, *(shown if behind else shown[:-1])] if before else shown
+    for message, images in zip(messages[2::2], opening.later_images, strict=False):
+        message["content"] = [*[{"type": "image"}] * images, *message["content"]]
     if not opening.system:
         text: str = processor.apply_chat_template(messages, add_generation_prompt=not answered, tokenize=False)
         return text
@@ -153,7 +155,7 @@ def written(processor: Any, said: Sequence[str], answered: bool, opening: Openin
     except TemplateError:
         text = ""
     if opening.system not in text:
-        raise RequestError("has a turn of the system, which the backbone's chat template does not write")
+        raise RequestError("The chat template writes no turn of the system")
     return text
 
 

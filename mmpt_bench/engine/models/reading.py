@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 from collections.abc import Iterable, Mapping
@@ -13,7 +14,8 @@ from PIL import Image
 from transformers import GenerationConfig
 
 from mmpt_bench.common.errors import RequestError
-from mmpt_bench.data.examples import PLAIN, Example, Opening
+from mmpt_bench.data.examples import PLAIN, Example, opening_of
+from mmpt_bench.data.samples import Sample
 from mmpt_bench.engine.models import chat
 from mmpt_bench.engine.models.backbone import Backbone
 from mmpt_bench.engine.models.loading import read_processor, refuse_unfit
@@ -76,12 +78,13 @@ def processor_fault(error: BaseException) -> str:
     return f"is refused by the backbone's processor ({type(error).__name__}: {said})"
 
 
-def question_fault(backbone: Backbone, question: str, opening: Opening = PLAIN) -> str:
-    """Returns why a question cannot be asked; empty where it can."""
-    if backbone.processor.image_token not in question and opening == PLAIN:
+def question_fault(backbone: Backbone, sample: Sample) -> str:
+    """Returns why a question cannot be asked, by itself; empty where it can."""
+    opening = opening_of(dataclasses.replace(sample, shots=()))
+    if backbone.processor.image_token not in sample.question and opening == PLAIN:
         return ""
     try:
-        backbone.prompt_text(question, (), opening)
+        backbone.prompt_text(sample.question, (), opening)
     except RequestError as error:
         return str(error)
     return ""

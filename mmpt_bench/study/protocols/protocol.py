@@ -81,7 +81,7 @@ def protocol(
     if name not in PROTOCOLS:
         raise unknown_name("protocol", name, PROTOCOLS)
     wanted = _files(comma_text(tasks))
-    request = replace(requested(method, "all", (adapter, other_base), None, options)[0], tasks=())
+    request = replace(requested(method, "all", (adapter, other_base), None, options)[0].plainly("protocol"), tasks=())
     store, report = Store(request.out), reporter or Reporter()
     planned = _trained(request, store)
     files = _items(items, wanted, request, comma_text(tasks) != "all")

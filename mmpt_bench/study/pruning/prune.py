@@ -49,7 +49,7 @@ def prune_given(
     from mmpt_bench.runs.execute import execute
     from mmpt_bench.runs.session import Loaded
 
-    wanted, request = shares_of(shares), requested(*given)[0]
+    wanted, request = shares_of(shares), requested(*given)[0].plainly("--keep-tokens")
     chosen, notes = kinds_of(kinds, _unfit(request))
     store, report = Store(request.out), reporter or Reporter()
     store.check_writable()

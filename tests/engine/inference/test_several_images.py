@@ -11,7 +11,7 @@ import torch
 
 from mmpt_bench.common.errors import RequestError
 from mmpt_bench.data.images import LazyImage
-from mmpt_bench.data.samples import Sample
+from mmpt_bench.data.samples import Sample, Shot
 from mmpt_bench.engine.inference.plain import one_by_one, prompt_of
 from mmpt_bench.engine.inference.predict import InferenceOptions, predict
 from mmpt_bench.engine.models.backbone import Backbone, load_backbone
@@ -40,6 +40,8 @@ SAMPLES = [
     asked(0, 1, 2),
     asked(3, 1, question="how many ?"),
     asked(0, 1, system="no"),
+    dataclasses.replace(asked(2), id="shots", shots=(Shot("a", (IMAGES[0],), "how many ?", "no"),)),
+    dataclasses.replace(asked(2), id="texts", shots=(Shot("b", (), "how many ?", "no"),)),
 ]
 
 

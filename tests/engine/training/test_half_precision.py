@@ -139,7 +139,7 @@ def test_half_precision_has_keys_of_its_own_and_float32_keeps_its_keys() -> None
         "bfloat16",
         "float16",
     ]
-    old, new = (keys.setting_key("b", "c", {}, dtype, "real") for dtype in ("bfloat16", keys.precision("bfloat16")))
+    old, new = (keys.setting_key("b", "c", {}, dtype, "real", {}) for dtype in ("bfloat16", keys.precision("bfloat16")))
     assert old != new
 
 
