@@ -14,7 +14,10 @@ from mmpt_bench.cli.options import FOLDER
 @click.argument("name", default="")
 @click.option("--into", type=FOLDER, default=Path("."), help="Folder of the file; by default the working directory.")
 @click.option(
-    "--kind", "of", default="", help="Of a task: choice, open, caption or multi-image; by default a classification."
+    "--kind",
+    "of",
+    default="",
+    help="Of a task: choice, open, caption or multi-image; of a method: prompts, adapter or objective.",
 )
 def new(kind: str, name: str, into: Path, of: str) -> None:
     """Write a commented, working experiment, task or method to begin with.
@@ -26,6 +29,7 @@ def new(kind: str, name: str, into: Path, of: str) -> None:
     mmpt-bench new task colours        colours.py
     mmpt-bench new task docs --kind open
     mmpt-bench new method norms
+    mmpt-bench new method mine --kind prompts
     """
     from mmpt_bench import api
 

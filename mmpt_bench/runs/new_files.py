@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from mmpt_bench.common.entries import folder
@@ -20,6 +21,9 @@ TASKS = {
     "multi-image": "several_images",
 }
 """Kind of task -> the example that is its template; without a kind, a classification of plain images."""
+METHODS = {"prompts": "vpt", "adapter": "adapter", "objective": "_objective"}
+"""Kind of method -> the file of `baselines/` that is its template; without a kind, parameters of the model itself."""
+KINDS = {"task": TASKS, "method": METHODS}
 
 
 def new(kind: str, name: str = "", into: str | Path = ".", of: str = "") -> Path:
@@ -31,17 +35,18 @@ def new(kind: str, name: str = "", into: str | Path = ".", of: str = "") -> Path
         kind: "experiment", "task" or "method".
         name: of the file, without its ending, or with it.
         into: folder.
-        of: kind of task: "choice", "open", "caption", "multi-image"; by default a classification.
+        of: kind of task: "choice", "open", "caption", "multi-image"; by default a classification. Of method:
+            "prompts", "adapter", "objective"; by default one that trains parameters of the model itself.
 
     Raises:
         RequestError: no such kind, a name that cannot be or is taken, or a file that is there already.
     """
     if kind not in NAMES:
         raise unknown_name("kind of file", kind, NAMES)
-    if of and kind != "task":
-        raise RequestError(f"`--kind` is for tasks: a new {kind} has one template.")
-    if of and of not in TASKS:
-        raise unknown_name("kind of task", of, TASKS)
+    if of and kind not in KINDS:
+        raise RequestError(f"`--kind` is for tasks and methods: a new {kind} has one template.")
+    if of and of not in KINDS[kind]:
+        raise unknown_name(f"kind of {kind}", of, KINDS[kind])
     ending = ".yaml" if kind == "experiment" else ".py"
     stem = (name or NAMES[kind]).removesuffix(ending).removesuffix(".yml")
     if kind != "experiment":
@@ -67,6 +72,8 @@ def _text(kind: str, name: str, of: str = "") -> str:
         template = (Path(__file__).parent / "experiment.yaml").read_text(encoding="utf-8")
         return template.replace("NAME.yaml", f"{name}.yaml")
     title = name.replace("_", " ").strip().capitalize()
+    if of and kind == "method":
+        return _of_baseline(METHODS[of], name, title)
     if of:
         return _of_example(TASKS[of], name, title)
     template = (folder("tasks" if kind == "task" else "baselines") / "_template.py").read_text(encoding="utf-8")
@@ -102,4 +109,17 @@ def _of_example(example: str, name: str, title: str) -> str:
         (" (an example, on generated", " (to begin with, on generated"),
     ):
         text = text.replace(before, after)
+    return text
+
+
+def _of_baseline(baseline: str, name: str, title: str) -> str:
+    """Returns a method's file under a new name, which says what it was."""
+    text = (folder("baselines") / f"{baseline}.py").read_text(encoding="utf-8")
+    for before, after in (
+        (r'\A"""', f'"""{title}: a method to begin with.\n\n'),
+        (r'ClassVar\[str\] = "' + baseline.strip("_") + '"', f'ClassVar[str] = "{name}"'),
+        (r"`mmpt-bench check FILE`", f"`mmpt-bench check ./{name}.py`"),
+        (r"\n    structures = [^\n]*", ""),
+    ):
+        text = re.sub(before, after, text, count=1)
     return text

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 import mmpt_bench as mb
 from mmpt_bench.cli.main import cli
+from mmpt_bench.methods import method_catalog
 from mmpt_bench.runs import new_files
 from mmpt_bench.runs.options import Options
 from support.paths import ROOT
@@ -206,8 +207,33 @@ def test_a_task_of_each_kind_passes_the_conformance_suite(of: str, tmp_path: Pat
 def test_kinds_of_tasks_that_there_are_not_are_refused(tmp_path: Path) -> None:
     with pytest.raises(mb.RequestError, match=r"no kind of task `opne`. Did you mean `open`"):
         mb.new("task", "mine", tmp_path, "opne")
-    with pytest.raises(mb.RequestError, match="`--kind` is for tasks"):
+    with pytest.raises(mb.RequestError, match="no kind of method `open`"):
         mb.new("method", "mine", tmp_path, "open")
+    with pytest.raises(mb.RequestError, match="`--kind` is for tasks and methods"):
+        mb.new("experiment", "mine", tmp_path, "open")
+
+
+def test_a_method_of_each_kind_is_one_by_its_new_name(tmp_path: Path) -> None:
+    for of in new_files.METHODS:
+        path = mb.new("method", f"my_{of}", tmp_path, of)
+        assert path.read_text().startswith(f'"""My {of}: a method to begin with.\n\n')
+        (entry,) = method_catalog.find_methods(str(path))
+        assert method_catalog.load_method(entry)().name == f"my_{of}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("of", new_files.METHODS)
+def test_a_method_of_each_kind_passes_the_conformance_suite_and_runs(of: str, tmp_path: Path) -> None:
+    path = mb.new("method", "mine", tmp_path, of)
+    assert max(map(len, path.read_text().splitlines())) <= 120
+    results = mb.check(path)
+    assert [result for result in results if not result.ok] == []
+    said = {result.name: result.detail for result in results}
+    if of == "objective":
+        assert "terms distance, entropy" in said.values()
+        assert "1 with settings of their own" in said.values()
+    made = mb.run(str(path), "mnist", steps=2, batch_size=2, limit=4, out=tmp_path / "out", offline=True)
+    assert [(record.method, record.status) for record in made.records] == [("mine", "ok")]
 
 
 def test_templates_are_changed_wherever_they_speak_of_themselves() -> None:

@@ -195,6 +195,6 @@ def test_a_template_that_drops_the_systems_turn_is_not_trained_on_silently(tmp_p
     backbone = idefics(tmp_path, [2], "{% set messages = messages | selectattr('role', 'ne', 'system') %}" + IDEFICS)
     with pytest.raises(RequestError, match="The chat template writes no turn of the system"):
         backbone.prompt_text("how many ?", (), Opening("be brief ."))
-    assert "chat template does not write" in example_fault(
+    assert "chat template writes no turn" in example_fault(
         backbone, example_of(opening=Opening("be brief .")), "<image>", 1024
     )
