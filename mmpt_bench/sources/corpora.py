@@ -153,8 +153,10 @@ def _task_corpus(wanted: TrainData) -> Corpus:
     columns = tuple(("", column, own) for column, own in wanted.columns)
     where = Where(wanted.data, dict(wanted.collections), wanted.embedded, wanted.offline, columns=columns)
     rows = rows_of(task, where)
+    own = task.data.make_rows
+    if own is not None and rows.fingerprint == own().fingerprint:
+        raise RequestError(f"{task.title} has no training split apart from what is evaluated: name a folder, `--data`.")
     made = samples(task, rows)
-
     if any(row.more_images or row.system for row in made):
         raise RequestError(
             f"{task.title} asks about several images, or with a system's turn: nothing is trained on that."

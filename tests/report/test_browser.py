@@ -13,6 +13,7 @@ import pytest
 from mmpt_bench.records.store import Store
 from mmpt_bench.report import write
 from mmpt_bench.report.content import gather
+from support.paths import ROOT
 from support.synthetic import failed, keep, recipe, record, samples, store_in, task
 
 BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), "")
@@ -305,3 +306,30 @@ def test_axe_finds_no_barrier(browser: Any, report: Path, scheme: Any, width: in
     found = [f"{v['id']}: {v['nodes'][0]['html'][:120]}" for v in results.response["violations"]]
     context.close()
     assert found == []
+
+
+def test_raw_answers_of_an_open_task_show_the_replies(browser: Any, tmp_path: Path) -> None:
+    import mmpt_bench as mb
+    from mmpt_bench.evaluation.task_catalog import find_tasks, load_task
+
+    file = str(ROOT / "examples" / "open_answers.py")
+    made = mb.run("frozen", file, limit=8, out=tmp_path, offline=True)
+    store, (entry,) = Store(tmp_path), find_tasks(file)
+    path = tmp_path / "report.html"
+    path.write_bytes(write.page(gather(store, {entry.name: load_task(entry)}, n_resamples=200), store).data)
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page, faults = context.new_page(), []
+    page.on("console", lambda message: faults.append(message.text))
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.goto(path.as_uri())
+    page.locator("tr[data-keys] a.raw").first.click()
+    page.locator("#raw tbody tr").first.wait_for()
+    shown = page.locator("#raw tbody tr").all_inner_texts()
+    (record,) = made.records
+    kept = store.run(record.run).predictions(record.task, record.replies_key or record.eval_key)
+    assert len(shown) == len(kept) == 8
+    for prediction in kept.values():
+        assert prediction.reply.strip()
+        assert any(prediction.reply.strip() in text for text in shown)
+    context.close()
+    assert faults == []
