@@ -48,12 +48,12 @@ def _drawn(result: PruneResult, colors: Mapping[str, str]) -> Any:
     figure, axes = style.panels(n, left=0.62, below=0.5, legend=legend.height, per_line=3)
     for panel, task in zip(axes, tasks, strict=False):
         rows = [row for row in result.rows if row.task == task.name]
-        scale = 1.0 if task.unit == "points" else 100.0
+        scale = 1.0 if task.declared.unit == "points" else 100.0
         for row in rows:
             _bar(panel, row, scale, shade[row.method])
         _lines(panel, rows, {id(row): scale * row.score for row in rows}, shade)
         panel.set_title(style.safe(task.title))
-        panel.set_ylabel("Points" if task.unit == "points" else "%", labelpad=2)
+        panel.set_ylabel("Points" if task.declared.unit == "points" else "%", labelpad=2)
     rows = [row for row in result.rows if row.task == tasks[0].name]
     _lines(axes[-1], rows, {id(row): 1000 * row.prefill_seconds for row in rows}, shade)
     axes[-1].set_title(f"Prefill, {style.safe(tasks[0].title)}")

@@ -142,7 +142,7 @@ def _notes(record: Record, task: Task) -> str:
     said = [f"{record.headline}, {unit}"]
     if record.interval is not None:
         low, high = (scale * end for end in record.interval)
-        said.append(f"95 % interval over images {low:.1f} to {high:.1f}")
+        said.append(f"95 % interval over images {low:z.1f} to {high:z.1f}")
     way = "reply" if record.decode == "generate" else "most probable legal answer"
     said += [f"{record.n:,} questions", f"answers by {way}", f"{record.method}, seed {record.seed}"]
     if not _is_from_hub(record, task):

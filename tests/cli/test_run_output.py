@@ -265,3 +265,11 @@ def test_a_leaderboard_says_where_the_runs_of_streams_stand(tmp_path: Path) -> N
     }  # fmt: skip
     (tmp_path / "streams" / "s.json").write_text(json.dumps(stream))
     assert _of_streams(tmp_path) == "2 runs stand in the tables of streams: streams/s.md."
+
+
+def test_none_is_called_the_highest_where_a_method_lacks_a_task(tmp_path: Path) -> None:
+    of_methods(tmp_path, {"frozen": 1, "mmpt": 1})
+    store, found = of_methods(tmp_path, {"lora": 1}, ("mme",))
+    told = answer(found.board, all_keys(store))
+    assert told.startswith("Not all of these methods have a place (lora: lacks pope)")
+    assert "highest score" not in told

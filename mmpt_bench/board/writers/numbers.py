@@ -15,7 +15,7 @@ def score(value: float | None, column: Column, out_of: bool = True) -> str:
     if value is None:
         return NOTHING
     if column.unit == "points":
-        return f"{value:.1f} / {column.ceiling:.0f}" if out_of else f"{value:.1f}"
+        return f"{value:z.1f} / {column.ceiling:.0f}" if out_of else f"{value:z.1f}"
     return percent(value)
 
 
@@ -29,20 +29,20 @@ def interval(value: Interval | None, column: Column) -> str:
 
 def spread(cell: Cell, column: Column) -> str:
     """Returns the standard deviation over seeds, in the unit of the task."""
-    return NOTHING if cell.sd is None else f"{cell.sd * (1 if column.unit == 'points' else 100):.1f}"
+    return NOTHING if cell.sd is None else f"{cell.sd * (1 if column.unit == 'points' else 100):z.1f}"
 
 
 def figure(name: str, value: float | None, column: Column) -> str:
     """Returns any score of a task in its own unit: points without a sign, or percent."""
     if value is None:
         return NOTHING
-    return f"{value:.1f}" if column.metric.declared(name).unit == "points" else percent(value)
+    return f"{value:z.1f}" if column.metric.declared(name).unit == "points" else percent(value)
 
 
 def percent(value: float | None, decimals: int = 1) -> str:
     """Returns a fraction as percent."""
     # A minus in front of zero would read as a difference.
-    return NOTHING if value is None else f"{round(100 * value, decimals) + 0.0:.{decimals}f} %"
+    return NOTHING if value is None else f"{round(100 * value, decimals):z.{decimals}f} %"
 
 
 def percents(value: Interval | None) -> str:
@@ -75,7 +75,7 @@ def gain(value: float | None, between: Interval | None, column: Column | None = 
     if value is None or between is None:
         return NOTHING
     scale = 1 if column is not None and column.unit == "points" else 100
-    return f"{scale * value:+.1f} ({scale * between[0]:.1f} to {scale * between[1]:.1f})"
+    return f"{scale * value:+z.1f} ({scale * between[0]:z.1f} to {scale * between[1]:z.1f})"
 
 
 def forgetting(row: Row, board: Board) -> str:
@@ -86,7 +86,7 @@ def forgetting(row: Row, board: Board) -> str:
         return "0.0"
     low, high = row.forgetting_interval
     title = next(column.title for column in board.columns if column.task == row.forgot_most)
-    return f"{100 * row.forgetting:.1f} ({100 * low:.1f} to {100 * high:.1f}), most on {title}"
+    return f"{100 * row.forgetting:z.1f} ({100 * low:z.1f} to {100 * high:z.1f}), most on {title}"
 
 
 def legend(board: Board) -> str:
@@ -111,7 +111,7 @@ def p_value(p: float) -> str:
 def share(row: Row) -> str:
     """Returns the share of parameters that is trained; two significant digits where it is small."""
     value = 100 * row.share
-    return "0 %" if not value else f"{value:#.2g} %" if value < 1 else f"{value:.1f} %"
+    return "0 %" if not value else f"{value:#.2g} %" if value < 1 else f"{value:z.1f} %"
 
 
 def seeds(row: Row) -> str:
@@ -127,7 +127,7 @@ def cost(row: Row) -> str:
     for larger in ("k", "M", "G"):
         if value >= 1000:
             value, unit = value / 1000, f" {larger}"
-    return f"{value:.0f}{unit} params" if not unit or value >= 100 else f"{value:.1f}{unit} params"
+    return f"{value:.0f}{unit} params" if not unit or value >= 100 else f"{value:z.1f}{unit} params"
 
 
 def seconds(value: float | None) -> str:
@@ -136,7 +136,7 @@ def seconds(value: float | None) -> str:
         return NOTHING
     if value < 120:
         return f"{value:.0f} s"
-    return f"{value / 60:.1f} min" if value < 7200 else f"{value / 3600:.1f} h"
+    return f"{value / 60:z.1f} min" if value < 7200 else f"{value / 3600:z.1f} h"
 
 
 def size(n_bytes: int | None) -> str:
@@ -146,9 +146,9 @@ def size(n_bytes: int | None) -> str:
     value = float(n_bytes)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if value < 1024:
-            return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
+            return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:z.1f} {unit}"
         value /= 1024
-    return f"{value:.1f} TiB"
+    return f"{value:z.1f} TiB"
 
 
 def rate(row: Row) -> str:
@@ -168,7 +168,7 @@ def signed(value: float | None, column: Column | None = None) -> str:
     """Returns a difference in points of the task, or in percentage points: "+1.2", "-0.3"."""
     if value is None:
         return NOTHING
-    return f"{round((1 if column is not None and column.unit == 'points' else 100) * value, 1) + 0.0:+.1f}"
+    return f"{round((1 if column is not None and column.unit == 'points' else 100) * value, 1):+z.1f}"
 
 
 def between(value: Interval | None, column: Column | None = None) -> str:
@@ -181,4 +181,4 @@ def between(value: Interval | None, column: Column | None = None) -> str:
 
 def _between(low: float, high: float) -> str:
     """Returns "71.2–76.0", or "-1.4 to 36.6" where a dash beside a minus could not be read."""
-    return f"{low:.1f} to {high:.1f}" if low < 0 else f"{low:.1f}–{high:.1f}"
+    return f"{low:z.1f} to {high:z.1f}" if low < 0 else f"{low:z.1f}–{high:z.1f}"

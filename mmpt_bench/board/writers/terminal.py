@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 WIDTH, OF_METHOD, OF_TASK, OF_CHANGE = 80, 20, 12, 15
 """Columns of a terminal, and those that a method's name, a score and a difference take of them."""
-WIDE, WIDEST = 100, 120
-"""So many columns have room for the worst seed and the share that is trained; and for forgetting too."""
+NARROW, WIDE, WIDEST = 72, 100, 120
+"""So many columns have room for costs and seeds; for the worst seed and the share that is trained; for forgetting."""
 FLAGS = {
     "exploratory": f"exploratory: fewer than {SEEDS_TO_CLAIM} seeds",
     "lr not searched": "learning rate not searched",
@@ -70,6 +70,9 @@ def answer(board: Board, keys: Collection[str]) -> str:
     tuned = [row for row in asked if row.label != board.base] or asked
     if not tuned:
         return ""
+    if len(tuned) > 1 and (without := [row for row in tuned if row.unranked]):
+        told = "; ".join(f"{row.label}: {row.unranked}" for row in without)
+        return f"Not all of these methods have a place ({told}): none is called the highest; `compare` takes two."
     best = tuned[0]
     columns = [c for c in board.columns if c.counts and c.task in best.cells] or [
         c for c in board.columns if c.task in best.cells
@@ -165,8 +168,7 @@ def _ranks(board: Board, new: Collection[str], width: int) -> Table:
         **({"Worst seed": lambda row: numbers.percent(row.worst)} if worst else {}),
         **({"Forgetting": forgetting} if width >= WIDEST and changes else {}),
         **({"Trained": numbers.share} if width >= WIDE else {}),
-        "Cost": numbers.cost,
-        "Seeds": numbers.seeds,
+        **({"Cost": numbers.cost, "Seeds": numbers.seeds} if width >= NARROW else {}),
     }  # fmt: skip
     for name in shown:
         # Labels of variants differ at their ends: none may be cut.

@@ -233,7 +233,7 @@ def difference(contrast: Contrast | None, column: Column | None = None) -> str:
         return numbers.NOTHING
     scale = 1.0 if column is not None and column.unit == "points" else 100.0
     low, high = (scale * end for end in contrast.difference.interval)
-    told = f"{scale * contrast.difference.estimate:+.1f} ({low:.1f} to {high:.1f})"
+    told = f"{scale * contrast.difference.estimate:+z.1f} ({low:z.1f} to {high:z.1f})"
     if contrast.scope == "checkpoint" and contrast.seeds:
         return told
     star = " *" if contrast.better is not None else ""

@@ -175,7 +175,7 @@ def _what(each: Contrast, board: Board) -> str:
 
 
 def _amount(value: float, each: Contrast, board: Board) -> str:
-    return f"{value if _unit(each, board) == 'points' else 100.0 * value:.1f}"
+    return f"{value if _unit(each, board) == 'points' else 100.0 * value:z.1f}"
 
 
 def _unit(each: Contrast, board: Board) -> str:

@@ -117,19 +117,19 @@ def _cells(result: PromptResult, row: PromptRow) -> list[str]:
     scale = 1 if result.task.declared.unit == "points" else 100
 
     def between(pair: tuple[float, float] | None) -> str:
-        return "" if pair is None else f" ({scale * pair[0]:.1f} to {scale * pair[1]:.1f})"
+        return "" if pair is None else f" ({scale * pair[0]:z.1f} to {scale * pair[1]:z.1f})"
 
     found = row.difference
-    told = "–" if found is None else f"{scale * found.estimate:+.1f}{between(found.interval)}"
-    orders = f"{scale * min(row.by_order):.1f}–{scale * max(row.by_order):.1f}" if row.by_order else "–"
+    told = "–" if found is None else f"{scale * found.estimate:+z.1f}{between(found.interval)}"
+    orders = f"{scale * min(row.by_order):z.1f}–{scale * max(row.by_order):z.1f}" if row.by_order else "–"
     return [
         row.method,
         row.form,
-        f"{scale * row.score:.1f}{between(row.interval)}",
+        f"{scale * row.score:z.1f}{between(row.interval)}",
         told,
         "–" if row.p_holm is None else p_value(row.p_holm),
-        f"{scale * row.strict:.1f}",
-        f"{100 * row.unreadable:.1f} %",
+        f"{scale * row.strict:z.1f}",
+        f"{100 * row.unreadable:z.1f} %",
         orders,
         "–" if row.same is None else f"{100 * row.same:.0f} %",
         f"{row.prompt_tokens:.0f} + {row.reply_tokens:.0f}",

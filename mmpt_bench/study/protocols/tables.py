@@ -112,7 +112,7 @@ def _cell(row: ProtocolRow | None, judged: bool = False) -> str:
     assert value is not None
     assert interval is not None
     scale = 1 if row.name.startswith("MME ") else 100
-    return f"{scale * value:.1f} ({scale * interval[0]:.1f} to {scale * interval[1]:.1f})"
+    return f"{scale * value:z.1f} ({scale * interval[0]:z.1f} to {scale * interval[1]:z.1f})"
 
 
 def _names(result: ProtocolResult) -> list[str]:

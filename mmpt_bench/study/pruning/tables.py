@@ -97,23 +97,23 @@ def lines(result: PruneResult) -> list[dict[str, Any]]:
 
 
 def _cells(result: PruneResult, row: PruneRow, digits: int = 1) -> list[str]:
-    scale = 1 if result.tasks[row.task].unit == "points" else 100
+    scale = 1 if result.tasks[row.task].declared.unit == "points" else 100
 
     def between(pair: tuple[float, float] | None) -> str:
-        return "" if pair is None else f" ({scale * pair[0]:.{digits}f} to {scale * pair[1]:.{digits}f})"
+        return "" if pair is None else f" ({scale * pair[0]:z.{digits}f} to {scale * pair[1]:z.{digits}f})"
 
     def change(found: Change | None) -> str:
-        return "–" if found is None else f"{scale * found.estimate:+.1f}{between(found.interval)}"
+        return "–" if found is None else f"{scale * found.estimate:+z.1f}{between(found.interval)}"
 
     choose = "–" if row.kind == WHOLE else f"{1000 * row.choose_seconds:.3g}"
     return [
         row.method,
         row.kind,
         f"{100 * row.share:g} % ({row.tokens})",
-        f"{scale * row.score:.1f}{between(row.interval)}",
+        f"{scale * row.score:z.1f}{between(row.interval)}",
         change(row.from_whole),
         change(row.from_random),
-        f"{100 * row.unreadable:.1f} %",
+        f"{100 * row.unreadable:z.1f} %",
         choose,
         f"{1000 * row.prefill_seconds:.3g}",
     ]
@@ -132,7 +132,7 @@ def pruning_md(result: PruneResult) -> bytes:
         rows = [row for row in result.rows if row.task == task.name]
         if not rows:
             continue
-        table = [_header(task.unit), *(_cells(result, row) for row in rows)]
+        table = [_header(task.declared.unit), *(_cells(result, row) for row in rows)]
         text = "\n".join(f"| {' | '.join(map(markdown, cells))} |" for cells in table)
         parts += [f"## {markdown(task.title)}", f"{rows[0].n:,} questions, metric `{task.headline}`."]
         parts.append(text.replace("\n", "\n|" + "---|" * len(table[0]) + "\n", 1))
@@ -147,7 +147,7 @@ def pruning_tables(result: PruneResult) -> list[RenderableType]:
 
     made: list[RenderableType] = []
     for task in result.tasks.values():
-        unit = "points" if task.unit == "points" else "%"
+        unit = "points" if task.declared.unit == "points" else "%"
         title = rich_text(f"Token pruning on {task.title}")
         table = Table(title=title, title_justify="left", box=None, pad_edge=False)
         for name in ("Method, prune", "Kept", f"Score, {unit}", "From whole", "From random", "Prefill"):

@@ -136,7 +136,7 @@ def told(found: Difference | None) -> tuple[str, str]:
     if found is None:
         return "–", ""
     low, high = found.interval
-    return f"{100 * found.estimate:.1f}", f"{100 * low:.1f} to {100 * high:.1f}"
+    return f"{100 * found.estimate:z.1f}", f"{100 * low:z.1f} to {100 * high:z.1f}"
 
 
 def title(stream: Stream) -> str:
@@ -173,7 +173,7 @@ def stream_md(board: StreamBoard) -> bytes:
         by_stage: dict[tuple[str, str, int, str], dict[str, str]] = {}
         for line in matrix:
             key = (line["method"], line["strategy"], line["stage"], line["learnt"])
-            score, low, high = (f"{100 * line[name]:.1f}" for name in ("score", "ci_low", "ci_high"))
+            score, low, high = (f"{100 * line[name]:z.1f}" for name in ("score", "ci_low", "ci_high"))
             by_stage.setdefault(key, {})[line["task"]] = f"{score} ({low} to {high})"
         rows = [
             [method, strategy, f"{stage}: {learnt}", *(scores[task] for task in tasks)]

@@ -75,13 +75,13 @@ def _texts(rows: Sequence[TransferRow]) -> tuple[list[str], list[list[str]]]:
         difference, p = "", ""
         if row.last_difference is not None and row.last_interval is not None:
             low, high = (100 * value for value in row.last_interval)
-            difference = f"{100 * row.last_difference:+.1f} ({low:.1f} to {high:.1f})"
+            difference = f"{100 * row.last_difference:+z.1f} ({low:z.1f} to {high:z.1f})"
             p = "" if row.p is None else "< .001" if row.p < 0.001 else f"{row.p:.3f}"
         low, high = row.reached_interval
         lines.append([
             row.method, "its own values" if row.init == OWN else row.init,
             f"{_steps(row.reached)} ({_steps(low)} to {_steps(high)})",
-            f"{100 * row.curve[0]:.1f}", f"{100 * row.curve[-1]:.1f}", difference, p,
+            f"{100 * row.curve[0]:z.1f}", f"{100 * row.curve[-1]:z.1f}", difference, p,
         ])  # fmt: skip
     return header, lines
 
