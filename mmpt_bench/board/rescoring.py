@@ -81,7 +81,7 @@ def edition(record: Record) -> tuple[str, ...]:
 
 
 def decoding(record: Record) -> str:
-    """Returns how answers were made: "generate" or "rank", what stood before questions, close calls left as they were."""
+    """Returns how answers were made: "generate" or "rank", what stood before questions, close calls left alone."""
     before = asked_with(record.asking)
     return record.decode + (f", {before}" if before else "") + ("" if record.guard else ", close calls not asked again")
 
