@@ -40,6 +40,8 @@ class Results:
     """Names of the runs that the call asked for, recorded before or not."""
     own_tasks: Mapping[str, Task] = dataclasses.field(default_factory=dict)
     """Tasks of the user's own files."""
+    asked_keys: frozenset[str] = frozenset()
+    """The keys of the results that the call asked for."""
 
     def __repr__(self) -> str:
         """Returns one line: which folder, and how much the call made."""
@@ -91,11 +93,6 @@ class Results:
 
         columns, rows = leaderboard_rows(self.boards)
         return pd.DataFrame(rows, columns=columns)
-
-    @property
-    def asked_keys(self) -> frozenset[str]:
-        """The keys of all results of the runs that the call asked for."""
-        return frozenset(record.eval_key for record in self.records if record.run in self.runs)
 
     def write_leaderboard(self) -> Leaderboard:
         """Writes scores.csv, leaderboard.csv, leaderboard.md and figures into the folder, and returns the boards."""
