@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import click
 
 from mmpt_bench.cli.options import JSON, OUT, WORLD, print_json, verbosity_options, words_again
 from mmpt_bench.cli.progress import stopping
+from mmpt_bench.common.errors import Interrupted
 
 NO_SCORE = ("as_json", "out", "offline", "verbosity", "device")
 """Options that change no score of an explanation."""
@@ -55,7 +57,11 @@ def explain(runs: tuple[str, ...], as_json: bool, verbosity: int, **options: Any
             click.echo(text, err=True)
 
     with stopping() as stop:
-        result = api.explain(runs, **options, command=command, say=say, stopping=stop)
+        try:
+            result = api.explain(runs, **options, command=command, say=say, stopping=stop)
+        except Interrupted as reason:
+            click.echo(f"Stopped: {reason}. Nothing is written; the same command starts again.", err=True)
+            sys.exit(130)
     files = [str(path) for path in result.files]
     if as_json:
         print_json(

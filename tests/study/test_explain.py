@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 from rich.console import Console
 
 import mmpt_bench as mb
-from mmpt_bench.common.errors import RequestError
+from mmpt_bench.cli.main import cli
+from mmpt_bench.common.errors import Interrupted, RequestError
 from mmpt_bench.data.images import LazyImage
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.engine.explain.explained import Curve, Explained
@@ -155,6 +157,16 @@ def test_runs_that_are_not_trained_are_refused(store: Store) -> None:
 def test_an_unknown_map_is_named_with_the_known(store: Store) -> None:
     with pytest.raises(RequestError, match="no map `gradcam`"):
         mb.explain("frozen", maps="gradcam", out=_with_frozen(store))
+
+
+def test_one_that_is_interrupted_says_so_and_ends_with_130(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def interrupted(*args: Any, **options: Any) -> None:
+        raise Interrupted("3 of 9 questions are explained")
+
+    monkeypatch.setattr("mmpt_bench.api.explain", interrupted)
+    made = CliRunner().invoke(cli, ["explain", "mmpt", "--out", str(tmp_path)])
+    assert made.exit_code == 130
+    assert "Stopped: 3 of 9 questions are explained. Nothing is written" in made.output
 
 
 def _with_frozen(store: Store) -> Path:

@@ -43,6 +43,8 @@ class InferenceOptions:
     """Told once where nothing can be shared between questions, and how many answers were asked for again."""
     pruning: Pruning | None = None
     """How many image tokens are shown, and which; None: all of them."""
+    stopping: Callable[[], bool] = lambda: False
+    """Asked while image tokens are chosen; `Interrupted` is raised when it says so."""
 
 
 USUAL = InferenceOptions()
@@ -142,7 +144,7 @@ class _Way:
     ) -> None:
         self.backbone, self.title, self.max_new_tokens = backbone, title, max_new_tokens
         self.images, self.options = images, options
-        self.pruner = None if options.pruning is None else Pruner(backbone, options.pruning, images)
+        self.pruner = None if options.pruning is None else Pruner(backbone, options.pruning, images, options.stopping)
         self._shared: Shared | None = None
 
     def share(self, todo: Sequence[Question]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from mmpt_bench.common.errors import RequestError
+from mmpt_bench.common.errors import Interrupted, RequestError
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.engine.forward.attention import attention_of, attention_returned
 from mmpt_bench.engine.forward.prepared_images import PreparedImages
@@ -106,8 +106,14 @@ class Kept:
 class Pruner:
     """Chooses the tokens that prompts keep; one for each adapter and way to prune."""
 
-    def __init__(self, backbone: Backbone, pruning: Pruning, images: PreparedImages) -> None:
-        self.backbone, self.pruning, self.images = backbone, pruning, images
+    def __init__(
+        self,
+        backbone: Backbone,
+        pruning: Pruning,
+        images: PreparedImages,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.backbone, self.pruning, self.images, self.stopping = backbone, pruning, images, stopping
         self.tokens = backbone.image_tokens()
         self._known: dict[tuple[str, str], list[int]] = {}
 
@@ -117,11 +123,16 @@ class Pruner:
         return self.pruning.kind == ATTENTION
 
     def kept(self, samples: Sequence[Sample], prompts: Sequence[str]) -> Kept:
-        """Returns what each prompt about its sample's image keeps; chosen one at a time, each once."""
+        """Returns what each prompt about its sample's image keeps; chosen one at a time, each once.
+
+        Raises Interrupted where `stopping` says so.
+        """
         found = []
         for sample, prompt in zip(samples, prompts, strict=True):
             key = (sample.image.key, prompt if self.reads_question else "")
             if key not in self._known:
+                if self.stopping():
+                    raise Interrupted("the image tokens that stay are not all chosen")
                 self._known[key] = self.chosen(sample, prompt)
             found.append(self._known[key])
         return Kept(self.backbone, torch.tensor(found, device=self.backbone.device), self.tokens)
@@ -198,7 +209,11 @@ def _stopped_before(backbone: Backbone, layers: Sequence[str]) -> Iterator[None]
 
 
 def prefill_seconds(
-    backbone: Backbone, pruning: Pruning | None, asked: Sequence[tuple[Sample, str]], name: str
+    backbone: Backbone,
+    pruning: Pruning | None,
+    asked: Sequence[tuple[Sample, str]],
+    name: str,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> tuple[float, float]:
     """Returns the medians of (seconds to choose tokens, seconds in which the language model reads a prompt).
 
@@ -207,10 +222,15 @@ def prefill_seconds(
     Args:
         asked: samples with their prompts; the first ones are taken.
         name: of the set of images, as in `InferenceOptions.images`.
+        stopping: asked before every prompt.
+
+    Raises Interrupted where `stopping` says so.
     """
     images, times = PreparedImages(backbone, name), []
     with torch.no_grad(), backbone.computing():
         for sample, prompt in asked[: UNTIMED + TIMED]:
+            if stopping():
+                raise Interrupted("the time of a prefill is not measured yet")
             seen, tokens = images.features([sample])
             began = clock()
             # A new one each time: what was chosen before is chosen again.

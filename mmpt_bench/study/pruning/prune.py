@@ -173,8 +173,10 @@ class _Asking:
         known = folder.predictions(name, key)
         left = [sample for sample in item.samples if sample.id not in known]
         images, say = content_key(item.asked), self.report.said
-        options = InferenceOptions(self.planned.request.eval_batch, images, item.guard, say, pruning)
+        options = InferenceOptions(self.planned.request.eval_batch, images, item.guard, say, pruning, self.stopping)
         n_left = len(left)
+        if self.stopping() and n_left:
+            raise Interrupted(f"{n_left:,} questions of {item.task.title} are not answered yet")
         for batch in predict(backbone, item.task, left, options):
             folder.append_predictions(name, key, batch)
             n_left -= len(batch)
@@ -182,7 +184,7 @@ class _Asking:
                 raise Interrupted(f"{n_left:,} questions of {item.task.title} are not answered yet")
         if key not in _times(folder):
             asked = [(sample, backbone.prompt_text(sample.question)) for sample in item.samples[: UNTIMED + TIMED]]
-            choose, prefill = prefill_seconds(backbone, pruning, asked, images)
+            choose, prefill = prefill_seconds(backbone, pruning, asked, images, self.stopping)
             tokens = backbone.image_tokens()
             tokens = tokens if pruning is None else pruning.count(tokens)
             append_jsonl(

@@ -13,7 +13,7 @@ import pytest
 import torch
 from transformers import LlavaForConditionalGeneration
 
-from mmpt_bench.common.errors import RequestError
+from mmpt_bench.common.errors import Interrupted, RequestError
 from mmpt_bench.data.images import LazyImage
 from mmpt_bench.data.samples import Prediction, Sample
 from mmpt_bench.engine.forward.prepared_images import PreparedImages
@@ -223,6 +223,15 @@ def test_a_model_without_attention_to_return_says_so(backbone: Backbone) -> None
     pruner = Pruner(backbone, Pruning("attention", 0.5), PreparedImages(backbone))
     with pytest.raises(RequestError, match="does not return its attention: leave `attention` out"):
         pruner.chosen(samples()[0], backbone.prompt_text("how many ?"))
+
+
+def test_choosing_and_measuring_stop_when_they_are_asked_to(backbone: Backbone) -> None:
+    way, pruning = InferenceOptions(pruning=Pruning("cls", 0.5), stopping=lambda: True), Pruning("random", 0.5)
+    with pytest.raises(Interrupted, match="not all chosen"):
+        list(predict(backbone, TASK, samples(), way))
+    asked = [(sample, backbone.prompt_text(sample.question)) for sample in samples()]
+    with pytest.raises(Interrupted, match="not measured yet"):
+        prefill_seconds(backbone, pruning, asked, "set", lambda: True)
 
 
 def test_prefill_is_measured_with_and_without_pruning(backbone: Backbone) -> None:
