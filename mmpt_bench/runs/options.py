@@ -191,7 +191,7 @@ def make_request(method: Names, tasks: Names, options: Options, is_run: bool = F
         images=image_folders(pairs(options.get("images", ()))),
         datasets=dataset_names(pairs(options.get("dataset", ())), [entry.name for entry in found]),
         columns=column_names(pairs(options.get("columns", ())), [entry.name for entry in found]),
-        world=_world(options.get("world", SHIFTED), data is None and backbone == EMBEDDED),
+        world=known_world(options.get("world", SHIFTED), data is None and backbone == EMBEDDED),
         limit=limit,
         rule=options.get("parse", OFFICIAL),
         offline=options.get("offline", False),
@@ -308,7 +308,7 @@ def _micro_batch(options: Options) -> int | None:
     return size
 
 
-def _world(name: str, is_embedded: bool) -> str:
+def known_world(name: str, is_embedded: bool) -> str:
     """Returns the world that is evaluated; RequestError for one that is not, or where the suite is another."""
     if name not in WORLDS:
         raise unknown_name("world", name, WORLDS)

@@ -22,8 +22,8 @@ from mmpt_bench.engine.explain.explained import Curve, Explained
 from mmpt_bench.records.budget import Budget
 from mmpt_bench.records.recipe import Recipe
 from mmpt_bench.records.store import Store
-from mmpt_bench.study.explanations.explain import _labels, _variants
-from mmpt_bench.study.explanations.result import ExplainResult, ExplainRow
+from mmpt_bench.study.explanations.explain import _labels, _notes, _variants
+from mmpt_bench.study.explanations.result import ExplainResult, ExplainRow, Item
 from mmpt_bench.study.explanations.scores import Found, averaged, inside, question_scores
 from mmpt_bench.study.explanations.tables import explanation_tables
 from support.command import bench
@@ -88,7 +88,36 @@ def test_trainings_on_other_data_are_called_by_what_they_learnt() -> None:
     second = dataclasses.replace(recipe(r=2), corpus="vsr train", stage=stage)
     longer = dataclasses.replace(first, budget=Budget(steps=7))
     assert _labels([first, second]) == ["lora [mnist train]", "lora [replay:0.1, mnist → vsr]"]
-    assert _labels([first, longer]) == [f"lora [mnist train, {each.variant_key[:6]}]" for each in (first, longer)]
+    assert _labels([first, longer]) == ["lora [mnist train, 400 steps]", "lora [mnist train, 7 steps]"]
+    other = dataclasses.replace(longer, budget=Budget(steps=7, schedule="constant"))
+    assert _labels([longer, other]) == [
+        "lora [mnist train, schedule=cosine]", "lora [mnist train, schedule=constant]",
+    ]  # fmt: skip
+    half = dataclasses.replace(longer, method_fingerprint="other")
+    assert _labels([longer, half]) == [f"lora [mnist train, {each.variant_key[:6]}]" for each in (longer, half)]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"world": "mars"}, "no world `mars`"),
+        ({"world": "strong", "data": "d"}, "`--world strong` is for the embedded suite"),
+        ({"limit": 0}, "`--limit 0`: 1 or more"),
+        ({"limit": -3}, "`--limit -3`: 1 or more"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_refused_in_one_line(options: Any, message: str, store: Store) -> None:
+    with pytest.raises(RequestError, match=message) as raised:
+        mb.explain("frozen", out=_with_frozen(store), **options)
+    assert "\n" not in str(raised.value)
+
+
+def test_questions_without_a_region_are_told_by_the_suite_they_are_of() -> None:
+    items = [Item("mnist", SAMPLE, ()), Item("mme", SAMPLE, ()), Item("mme", SAMPLE, (4,))]
+    row = ExplainRow("frozen", (), (), {}, (), ())
+    assert _notes(items, [row], True) == ("Questions of mnist have no region: pointing and energy do not count them.",)
+    assert _notes(items[2:], [row], True) == ()
+    assert "need the embedded suite's scenes" in _notes(items[:1], [row], False)[0]
 
 
 def test_labels_in_brackets_are_printed_as_they_are(tmp_path: Path) -> None:

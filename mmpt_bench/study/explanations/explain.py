@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from mmpt_bench.methods.method_catalog import method_of, named_method
 from mmpt_bench.records.keys import earlier_params, option
 from mmpt_bench.records.recipe import Recipe, learnt
 from mmpt_bench.records.store import Store
+from mmpt_bench.runs.options import known_world
 from mmpt_bench.runs.stages import load_trained
 from mmpt_bench.sources.corpora import EMBEDDED
 from mmpt_bench.sources.prepared import regions_of
@@ -65,12 +67,17 @@ def explain_runs(
     """Returns the maps and scores of runs beside their untuned base.
 
     Raises:
-        RequestError: no such run, runs that do not go together, an unknown map, or a method from a user's own file.
+        RequestError: no such run, runs that do not go together, an unknown map or world, or a method from a user's own
+            file.
         MachineError: captum is asked for and missing, or data or model cannot be had.
         UntrustedRecord: an adapter is damaged, or the backbone is another one.
     """
+    if request.limit < 1:
+        raise RequestError(f"`--limit {request.limit}`: 1 or more.")
     variants = _variants(request.runs, store)
     first = next(iter(variants.values()))[0]
+    generated = first.backbone == EMBEDDED and request.data is None
+    known_world(request.world, generated)
     maps = _known_maps(request.maps)
     items = [item for entry in request.tasks for item in _items(entry, request, first.backbone)]
     backbone = _backbone(first, request)
@@ -92,7 +99,7 @@ def explain_runs(
     key = content_key([*asked_of, *([request.world] if request.world != SHIFTED else [])], 8)
     name = f"{'-'.join(dict.fromkeys(r[0].method for r in variants.values()))}-{key}"
     left_out = [] if request.maps or "ig" in maps else [NO_CAPTUM]
-    notes = (*_notes(rows), *left_out)
+    notes = (*_notes(items, rows, generated), *left_out)
     return ExplainResult(name, store.root, tuple(items), tuple(rows), maps, request.command, notes=notes)
 
 
@@ -173,12 +180,24 @@ def _labels(variants: Sequence[Recipe]) -> list[str]:
         labels.append(f"{one.method} ({told})" if told else one.method)
     # What is left are trainings on other data, stages of streams, or trainings under another budget.
     both = [(label, learnt(one.corpus, one.stage)) for label, one in zip(labels, variants, strict=True)]
+    told = [
+        (label, what, _budget(one, [v for v, of in zip(variants, both, strict=True) if of == (label, what)]))
+        for (label, what), one in zip(both, variants, strict=True)
+    ]
     return [
         label if labels.count(label) == 1
         else f"{label} [{what}]" if both.count((label, what)) == 1
-        else f"{label} [{what}, {one.variant_key[:6]}]"
-        for (label, what), one in zip(both, variants, strict=True)
+        else f"{label} [{what}, {budget}]" if told.count((label, what, budget)) == 1
+        else f"{label} [{what}, {f'{budget}, ' if budget else ''}{one.variant_key[:6]}]"
+        for (label, what, budget), one in zip(told, variants, strict=True)
     ]  # fmt: skip
+
+
+def _budget(one: Recipe, others: Sequence[Recipe]) -> str:
+    """Returns what tells a training's budget from those of others: "3 steps"; "" where they are the same."""
+    own, every = dataclasses.asdict(one.budget), [dataclasses.asdict(other.budget) for other in others]
+    telling = [name for name, value in own.items() if any(other[name] != value for other in every)]
+    return ", ".join(f"{own[name]:,} steps" if name == "steps" else f"{name}={own[name]}" for name in telling)
 
 
 def _known_maps(names: Sequence[str]) -> tuple[str, ...]:
@@ -250,9 +269,12 @@ def _prompt_lines(made: Sequence[Explained]) -> tuple[PromptLine, ...]:
     return tuple(lines)
 
 
-def _notes(rows: Sequence[ExplainRow]) -> tuple[str, ...]:
-    """Returns what a reader must know of these questions."""
-    has_regions = ("", "chance") in rows[0].scores
-    told = () if has_regions else ("No region is known: pointing and energy need the embedded suite's scenes.",)
+def _notes(items: Sequence[Item], rows: Sequence[ExplainRow], generated: bool) -> tuple[str, ...]:
+    """Returns what a reader must know of these questions; `generated`: they are of the embedded suite."""
+    named = {item.task for item in items if item.cells}
+    without = list(dict.fromkeys(item.task for item in items if item.task not in named))
+    told = [f"Questions of {', '.join(without)} have no region: pointing and energy do not count them."] * bool(without)
+    if not generated:
+        told = ["No region is known: pointing and energy need the embedded suite's scenes."]
     few = [row.label for row in rows[1:] if len(row.seeds) < 6]
     return (*told, *([f"Exploratory: fewer than 6 seeds ({', '.join(few)})."] if few else []))
