@@ -167,19 +167,24 @@ def _corpus(board: Board) -> Corpus | None:
 
 def _of_corpus(corpus: Corpus | None, wanted: set[str], say: Say) -> tuple[set[str], set[tuple[str, str]]]:
     """Returns those images of a corpus that are wanted, and what it asks about them."""
-    pictures: set[str] = set()
-    asked: set[tuple[str, str]] = set()
-    if corpus is not None and wanted:
+    if corpus is None or not wanted:
+        return set(), set()
+    if corpus.fingerprint not in _SHOWN:
         say(
             f"Looking for evaluation images among the {corpus.size:,} examples of the training data; this is done once."
         )
-        for index in range(corpus.size):
-            example = corpus.example(index)
-            digest = _digest(example.image)
-            if digest in wanted:
-                pictures.add(digest)
-                asked.update((digest, one.question) for one in example.exchanges)
-    return pictures, asked
+        _SHOWN.clear()
+        _SHOWN[corpus.fingerprint] = [
+            (_digest(example.image), tuple(one.question for one in example.exchanges))
+            for example in map(corpus.example, range(corpus.size))
+        ]
+    found = [(digest, asked) for digest, asked in _SHOWN[corpus.fingerprint] if digest in wanted]
+    return {digest for digest, _ in found}, {(digest, question) for digest, asked in found for question in asked}
+
+
+_SHOWN: dict[str, list[tuple[str, tuple[str, ...]]]] = {}
+"""Fingerprint of the training data that was looked through last -> image and questions of each example, which the
+leaderboards of one report share."""
 
 
 def _digest(picture: LazyImage) -> str:
