@@ -217,7 +217,7 @@ def ablate(
 def prune(
     method: Names = "mmpt",
     tasks: Names = "mme,pope",
-    keep_tokens: str | Sequence[float] = "1.0,0.5,0.25",
+    keep_tokens: str | float | Sequence[float] = "1.0,0.5,0.25",
     kinds: Names = "",
     *,
     adapter: str | None = None,
@@ -256,7 +256,7 @@ def prune(
     from mmpt_bench.study.pruning.prune import prune_given
 
     given = (method, tasks, (adapter, other_base), recipe, options, base)
-    shares = keep_tokens if isinstance(keep_tokens, str) else ",".join(map(str, keep_tokens))
+    shares = comma_text([str(keep_tokens)] if isinstance(keep_tokens, int | float) else keep_tokens)  # type: ignore[arg-type]
     result = prune_given(given, shares, comma_text(kinds), command, reporter, stopping)
     drawn = write_pruning_figure(result, method_catalog.colors())
     return dataclasses.replace(result, files=(*result.files, *([drawn] if drawn else [])))

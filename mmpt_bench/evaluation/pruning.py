@@ -62,6 +62,31 @@ def shares_of(text: str) -> tuple[float, ...]:
     return tuple(sorted((share for share in found if share < 1), reverse=True))
 
 
+def kept_shares(shares: Sequence[float], tokens: int) -> tuple[tuple[float, ...], list[str]]:
+    """Returns (the shares of an image's tokens that really stay, each once; what is said of those that are one row).
+
+    Args:
+        shares: as `shares_of` returns them.
+        tokens: that an image has.
+
+    Raises RequestError where all shares leave every token.
+    """
+    asked: dict[int, list[float]] = {}
+    for share in shares:
+        asked.setdefault(Pruning(RANDOM, share).count(tokens), []).append(share)
+    said = [
+        f"{' and '.join(f'{share:g}' for share in same)} keep {count:,} of an image's {tokens:,} tokens: one row"
+        for count, same in asked.items()
+        if len(same) > 1 and count < tokens
+    ]
+    if every := asked.pop(tokens, []):
+        told = f"{', '.join(f'{share:g}' for share in every)} of an image's {tokens:,} tokens is all of them"
+        if not asked:
+            raise RequestError(f"`--keep-tokens` prunes nothing: {told}. Name a smaller share.")
+        said.append(f"{told}: no row of its own")
+    return tuple(count / tokens for count in asked), said
+
+
 def kinds_of(text: str, unfit: dict[str, str]) -> tuple[tuple[str, ...], list[str]]:
     """Returns (the kinds of "cls,attention" in the order of `KINDS`, what is said of the choice); "": all that fit.
 

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 import mmpt_bench as mb
 from mmpt_bench.cli.main import cli
 from mmpt_bench.data.samples import Prediction
-from mmpt_bench.evaluation.pruning import Pruning, kinds_of, shares_of
+from mmpt_bench.evaluation.pruning import Pruning, kept_shares, kinds_of, shares_of
 from mmpt_bench.study.pruning.board import Said, prune_rows
 from support.families import qwen2_vl
 from support.synthetic import samples, task
@@ -41,6 +41,29 @@ def test_what_is_no_share_is_refused_in_one_line(shares: str, message: str) -> N
     with pytest.raises(mb.RequestError, match=message) as raised:
         shares_of(shares)
     assert "\n" not in str(raised.value)
+
+
+def test_shares_that_keep_as_many_tokens_are_one_row_under_the_share_that_stays() -> None:
+    assert kept_shares((0.5, 0.25), 36) == ((0.5, 0.25), [])
+    assert kept_shares((0.51, 0.5, 1e-9), 36) == (
+        (0.5, 1 / 36),
+        ["0.51 and 0.5 keep 18 of an image's 36 tokens: one row"],
+    )
+    assert kept_shares((0.99, 0.1), 36) == (
+        (4 / 36,),
+        ["0.99 of an image's 36 tokens is all of them: no row of its own"],
+    )
+    with pytest.raises(mb.RequestError, match=r"prunes nothing: 0\.99 of an image's 36 tokens is all of them"):
+        kept_shares((0.99,), 36)
+    # A share that stays keeps as many as the one that was asked for.
+    for tokens in (36, 576, 577):
+        assert all(Pruning("random", count / tokens).count(tokens) == count for count in range(1, tokens))
+
+
+@pytest.mark.parametrize("share", [0.99, [0.99], "0.99", (0.99, 1)])
+def test_a_number_a_sequence_and_a_text_are_shares(share: Any, tmp_path: Path) -> None:
+    with pytest.raises(mb.RequestError, match=r"prunes nothing: 0\.99 of"):
+        mb.prune("frozen", "vsr", share, "random", out=tmp_path, offline=True)
 
 
 def test_random_is_always_a_row_and_that_is_said() -> None:

@@ -180,16 +180,16 @@ def _labels(variants: Sequence[Recipe]) -> list[str]:
         labels.append(f"{one.method} ({told})" if told else one.method)
     # What is left are trainings on other data, stages of streams, or trainings under another budget.
     both = [(label, learnt(one.corpus, one.stage)) for label, one in zip(labels, variants, strict=True)]
-    told = [
+    named = [
         (label, what, _budget(one, [v for v, of in zip(variants, both, strict=True) if of == (label, what)]))
         for (label, what), one in zip(both, variants, strict=True)
     ]
     return [
         label if labels.count(label) == 1
         else f"{label} [{what}]" if both.count((label, what)) == 1
-        else f"{label} [{what}, {budget}]" if told.count((label, what, budget)) == 1
+        else f"{label} [{what}, {budget}]" if named.count((label, what, budget)) == 1
         else f"{label} [{what}, {f'{budget}, ' if budget else ''}{one.variant_key[:6]}]"
-        for (label, what, budget), one in zip(told, variants, strict=True)
+        for (label, what, budget), one in zip(named, variants, strict=True)
     ]  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from mmpt_bench.common.errors import Interrupted, RequestError, UntrustedRecord
 from mmpt_bench.common.files import append_jsonl, read_jsonl
 from mmpt_bench.common.hashing import content_key
 from mmpt_bench.common.locks import LONGEST_WAIT
-from mmpt_bench.evaluation.pruning import CLS, Pruning, kinds_of, prunings, shares_of
+from mmpt_bench.evaluation.pruning import CLS, Pruning, kept_shares, kinds_of, prunings, shares_of
 from mmpt_bench.records.keys import replies_key
 from mmpt_bench.records.run_folder import RunFolder, check_sum, summed
 from mmpt_bench.records.store import Store
@@ -50,7 +50,9 @@ def prune_given(
     from mmpt_bench.runs.session import Loaded
 
     wanted, request = shares_of(shares), requested(*given)[0].plainly("--keep-tokens")
-    chosen, notes = kinds_of(kinds, _unfit(request))
+    chosen, of_kinds = kinds_of(kinds, _unfit(request))
+    wanted, of_shares = kept_shares(wanted, request.reader().image_tokens())
+    notes = [*of_kinds, *of_shares]
     store, report = Store(request.out), reporter or Reporter()
     store.check_writable()
     for note in notes:

@@ -109,7 +109,7 @@ def _cells(result: PruneResult, row: PruneRow, digits: int = 1) -> list[str]:
     return [
         row.method,
         row.kind,
-        f"{100 * row.share:g} % ({row.tokens})",
+        f"{100 * row.share:.3g} % ({row.tokens})",
         f"{scale * row.score:z.1f}{between(row.interval)}",
         change(row.from_whole),
         change(row.from_random),
