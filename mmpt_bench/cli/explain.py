@@ -26,7 +26,13 @@ NO_SCORE = ("as_json", "out", "offline", "verbosity", "device")
     help="rollout, relevancy, grad, grad-input, ig, loo, attention; comma-separated. By default all; random is always "
     "among them.",
 )
-@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="Questions a task.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="So many questions of each task, and the others on their images.",
+)
 @click.option("--data", type=click.Path(path_type=Path), help="Folder of real data in the hub's schema.")
 @click.option("--device", default=None, help="As torch names it; by default the accelerator if there is one.")
 @click.option("--offline", is_flag=True, help="Open no socket: everything must be on this machine.")

@@ -51,7 +51,11 @@ NO_SCORE = ("as_json", "out", "offline", "verbosity", "eval_batch_size")
 @IMAGES
 @DATASET
 @COLUMNS
-@click.option("--limit", type=click.IntRange(min=1), help="The first so many items of each file: a trial.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    help="The first so many items of each file, and the others on their images: a trial.",
+)
 @OUT
 @JSON
 @budget_options

@@ -12,6 +12,7 @@ import pytest
 import mmpt_bench as mb
 from mmpt_bench.common.errors import Interrupted, RequestError, UntrustedRecord
 from mmpt_bench.evaluation.forms import PromptForm
+from mmpt_bench.runs.events import Reporter
 from mmpt_bench.stats.differences import holm
 from mmpt_bench.study.prompts.board import Said, prompt_rows
 from mmpt_bench.study.prompts.tables import FOLDER, PromptResult, prompts_md
@@ -69,6 +70,15 @@ def test_free_text_comes_first_and_its_tokens_count(made: PromptResult) -> None:
     assert steps.prompt_tokens > plain.prompt_tokens
     assert steps.reply_tokens > plain.reply_tokens
     assert made.folder.joinpath(FOLDER, f"{made.name}.csv").is_file()
+
+
+def test_orders_that_labels_have_not_are_said(own: Path, tmp_path: Path) -> None:
+    told: list[str] = []
+    made = mb.prompts(str(own), "frozen", "a", orders=99, out=tmp_path, reporter=Reporter(said=told.append))
+    assert [row.orders for row in made.rows] == [4]
+    assert [text for text in told if "orders" in text] == [
+        f"{made.task.title} is asked in 4 orders, not 99: its labels have no more"
+    ]
 
 
 def test_nothing_is_asked_twice_and_an_edited_answer_is_noticed(made: PromptResult, own: Path) -> None:

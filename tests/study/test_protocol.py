@@ -15,6 +15,7 @@ import mmpt_bench as mb
 from mmpt_bench.common.errors import Interrupted, RequestError
 from mmpt_bench.data.images import LazyImage
 from mmpt_bench.evaluation.protocols import SEVEN, Item
+from mmpt_bench.runs.events import Reporter
 from mmpt_bench.study.protocols.board import Answered, ProtocolRow, protocol_rows
 from mmpt_bench.study.protocols.tables import FOLDER, ProtocolResult, protocol_md
 from support.command import bench
@@ -155,6 +156,19 @@ def test_verdicts_come_from_a_file_and_each_reply_needs_one(made: ProtocolResult
     verdicts.write_text("".join(json.dumps({"key": "a", "correct": right}) + "\n" for right in (True, False)))
     with pytest.raises(RequestError, match=r"Line 2 of `verdicts\.jsonl` contradicts an earlier verdict on `a`"):
         mb.protocol("mrt", "frozen", judge=verdicts, **options)
+
+
+def test_verdicts_that_nothing_needs_are_refused_or_said(made: ProtocolResult, folder: Path, tmp_path: Path) -> None:
+    verdicts, told = tmp_path / "verdicts.jsonl", list[str]()
+    options: dict[str, Any] = {"tasks": "mme", "items": folder, "out": made.folder}
+    verdicts.write_text("")
+    with pytest.raises(RequestError, match=r"`verdicts\.jsonl` is empty, and no reply needs a verdict"):
+        mb.protocol("mrt", "frozen", judge=verdicts, **options)
+    verdicts.write_text('{"key": "a", "correct": true}\n')
+    mb.protocol("mrt", "frozen", judge=verdicts, reporter=Reporter(said=told.append), **options)
+    assert told == [
+        "1 of 1 verdicts in `verdicts.jsonl` are on no reply that is judged here, first `a`. MME is never judged."
+    ]
 
 
 def test_a_local_model_judges_what_is_not_the_target_and_its_verdicts_are_kept(

@@ -85,6 +85,8 @@ def prompts(
     chosen = _chosen(item, comma_text(forms))
     # As many orders in all forms, so that their answers are counted alike.
     n_orders = min(orders, *(len(form.options or one.choices) for one in item.samples for _, form in chosen))
+    if n_orders < orders:
+        report.said(f"{item.task.title} is asked in {n_orders} orders, not {orders:,}: its labels have no more")
     asked = {name: Asked.of(item, name, form, n_orders, reasoning_tokens) for name, form in chosen}
     report.planned([planned])
     failed = tuple(record for record in execute([planned], store, report, stopping) if record.status == "failed")

@@ -93,7 +93,7 @@ def protocol(
     keys = [each.key for each in answered]
     told = f"{name}-{content_key([keys, str(judge or '')], 6)}"
     write_replies(store, told, answered)
-    verdicts = _verdicts(judge, store, told, answered, request, stopping)
+    verdicts = _verdicts(judge, store, told, answered, request, report, stopping)
     rows = protocol_rows(answered, verdicts)
     result = ProtocolResult(
         told, PROTOCOLS[name], sample_seed, tuple(files), store.root, rows, str(judge or ""), command
@@ -206,7 +206,7 @@ def write_replies(store: Store, name: str, answered: Sequence[Answered]) -> None
 
 def _verdicts(
     judge: str | Path | None, store: Store, name: str, answered: Sequence[Answered], request: Request,
-    stopping: Callable[[], bool],
+    report: Reporter, stopping: Callable[[], bool],
 ) -> dict[str, bool] | None:  # fmt: skip
     """Returns whether each reply is right by a judge, by `verdict_key`; None without a judge."""
     if judge is None:
@@ -221,6 +221,13 @@ def _verdicts(
                 f"`{path.name}` has no verdict on {len(lacking):,} of {len(wanted):,} replies, first `{lacking[0]}`. "
                 f"They are in `{FOLDER}/{name}-replies.jsonl`: write a line for each, "
                 '{"key": KEY, "correct": true or false}.'
+            )
+        if not known:
+            raise RequestError(f"`{path.name}` is empty, and no reply needs a verdict: leave out `--judge`.")
+        if unused := [key for key in known if key not in wanted]:
+            report.said(
+                f"{len(unused):,} of {len(known):,} verdicts in `{path.name}` are on no reply that is judged here, "
+                f"first `{unused[0][:40]}`. MME is never judged."
             )
         return known
     return _judged(str(judge), store, wanted, request, stopping)
