@@ -118,9 +118,8 @@ def run(
     report.planned([planned])
     with tracking(report, names, request.out, request.offline) as told:
         made = tuple(do([planned], store, told, stopping))
-    keys = [(job.recipe.train_key, item) for job in planned.jobs for item in planned.prepared.tasks.values()]
-    asked = frozenset(item.eval_key(train_key) for train_key, item in keys)
-    return Results(request.out, made, tuple(job.recipe.run_name for job in planned.jobs), request.own_tasks, asked)
+    runs = tuple(job.recipe.run_name for job in planned.jobs)
+    return Results(request.out, made, runs, request.own_tasks, planned.asked_keys)
 
 
 def plan(

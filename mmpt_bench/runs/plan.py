@@ -65,6 +65,13 @@ class Plan:
         """Returns the jobs of which something is still to be done."""
         return tuple(job for job in self.jobs if job.todo)
 
+    @property
+    def asked_keys(self) -> frozenset[str]:
+        """Returns the keys of all results that were asked for, recorded or not."""
+        return frozenset(
+            item.eval_key(job.recipe.train_key) for job in self.jobs for item in self.prepared.tasks.values()
+        )
+
 
 def plan(request: Request, store: Store, prepared: Prepared | None = None) -> Plan:
     """Returns the runs that a request names, in its order, with what of each is recorded already."""

@@ -83,10 +83,7 @@ def prompts(
     if item.faults:
         raise RequestError(f"{item.task.title}: {item.failure}")
     chosen = _chosen(item, comma_text(forms))
-    # As many orders in all forms, so that their answers are counted alike.
-    n_orders = min(orders, *(len(form.options or one.choices) for one in item.samples for _, form in chosen))
-    if n_orders < orders:
-        report.said(f"{item.task.title} is asked in {n_orders} orders, not {orders:,}: its labels have no more")
+    n_orders = _n_orders(item, chosen, orders, report)
     asked = {name: Asked.of(item, name, form, n_orders, reasoning_tokens) for name, form in chosen}
     report.planned([planned])
     failed = tuple(record for record in execute([planned], store, report, stopping) if record.status == "failed")
@@ -100,6 +97,14 @@ def prompts(
     result = PromptResult(name, item.task, item.rows.origin, store.root, rows, failed, command)
     write_prompts(store, result)
     return result
+
+
+def _n_orders(item: PreparedTask, chosen: Sequence[tuple[str, PromptForm]], orders: int, report: Reporter) -> int:
+    """Returns in how many orders labels are asked: as many in all forms, so that their answers are counted alike."""
+    most = min(orders, *(len(form.options or one.choices) for one in item.samples for _, form in chosen))
+    if most < orders:
+        report.said(f"{item.task.title} is asked in {most} orders, not {orders:,}: its labels have no more")
+    return most
 
 
 @dataclass(frozen=True)
