@@ -51,10 +51,10 @@ def _drawn(result: ExplainResult, places: list[int]) -> Any:
     from matplotlib.figure import Figure
 
     rows = [(i, row.label, row.explained[i]) for i in places for row in result.rows]
-    text, gap, head = 2.1, 0.07, 0.35
+    text, gap, head, foot = 2.1, 0.07, 0.35, 0.3
     lines = len(result.rows)
     width = text + (1 + len(result.maps)) * (INCH + gap)
-    height = head + len(rows) * (INCH + gap) + len(places) * 0.2
+    height = head + len(rows) * (INCH + gap) + len(places) * 0.2 + foot
     figure = Figure(figsize=(width, height))
     for number, (i, label, one) in enumerate(rows):
         top = height - head - number * (INCH + gap) - (number // lines) * 0.2
@@ -68,6 +68,7 @@ def _drawn(result: ExplainResult, places: list[int]) -> Any:
             _draw(axes, one, name, region_of(result.items[i], one))
             if number == 0:
                 axes.set_title(name or "image, region", size=7.5)
+    style.stamp(figure, f"{result.source}. {len(places)} of them are shown.")
     return figure
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -16,6 +17,7 @@ from PIL import Image
 from mmpt_bench.common.errors import UntrustedRecord
 from mmpt_bench.data.images import LazyImage
 from mmpt_bench.data.samples import Sample
+from mmpt_bench.figures import explain_gallery
 from mmpt_bench.figures.explain_thumbnails import SIDE, write_thumbnails
 from mmpt_bench.records.store import Store
 from mmpt_bench.report import write
@@ -42,6 +44,14 @@ def result(tmp_path: Path) -> ExplainResult:
         for label in ("frozen", "mmpt")
     )
     return ExplainResult("made", tmp_path, items, rows, ("grad", "loo", "random"), "mmpt-bench explain mmpt")
+
+
+def test_the_figure_says_which_suite_questions_and_day_it_is_of(result: ExplainResult) -> None:
+    source = "Embedded suite, 9 questions of mme, 2026-01-02"
+    figure = explain_gallery._drawn(dataclasses.replace(result, source=source), [0, 1])
+    assert figure.texts[-1].get_text().replace("\n", " ") == f"{source}. 2 of them are shown."
+    # It stands below every map.
+    assert figure.texts[-1].get_window_extent().y1 < min(axes.get_window_extent().y0 for axes in figure.axes)
 
 
 def test_the_page_shows_questions_with_their_maps_most_disagreement_first(result: ExplainResult) -> None:

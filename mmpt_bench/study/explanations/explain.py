@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from mmpt_bench.common.entries import Entry
 from mmpt_bench.common.errors import Interrupted, RequestError, UntrustedRecord, unknown_name
 from mmpt_bench.common.hashing import canonical_json, content_key, derive
-from mmpt_bench.data.rows import SHIFTED
+from mmpt_bench.data.rows import SHIFTED, suite_of
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.evaluation import task_catalog
 from mmpt_bench.evaluation.task import Task
@@ -22,6 +23,7 @@ from mmpt_bench.records.keys import earlier_params, option
 from mmpt_bench.records.recipe import Recipe, learnt
 from mmpt_bench.records.store import Store
 from mmpt_bench.runs.options import known_world
+from mmpt_bench.runs.session import now
 from mmpt_bench.runs.stages import load_trained
 from mmpt_bench.sources.corpora import EMBEDDED
 from mmpt_bench.sources.prepared import regions_of
@@ -100,7 +102,11 @@ def explain_runs(
     name = f"{'-'.join(dict.fromkeys(r[0].method for r in variants.values()))}-{key}"
     left_out = [] if request.maps or "ig" in maps else [NO_CAPTUM]
     notes = (*_notes(items, rows, generated), *left_out)
-    return ExplainResult(name, store.root, tuple(items), tuple(rows), maps, request.command, notes=notes)
+    counts = Counter(item.task for item in items)
+    asked_for = ", ".join(f"{n:,} question{'' if n == 1 else 's'} of {task}" for task, n in counts.items())
+    suite = suite_of(request.world) if generated else "real"
+    source = f"{suite[0].upper()}{suite[1:]} suite, {asked_for}, {now()[:10]}"
+    return ExplainResult(name, store.root, tuple(items), tuple(rows), maps, request.command, source, notes=notes)
 
 
 @dataclass

@@ -72,6 +72,8 @@ class ExplainResult:
     rows: tuple[ExplainRow, ...]
     maps: tuple[str, ...]
     command: str = ""
+    source: str = ""
+    """Suite, questions and day."""
     files: tuple[Path, ...] = ()
     """That were written."""
     notes: tuple[str, ...] = ()

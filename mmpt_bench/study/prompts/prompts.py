@@ -83,7 +83,7 @@ def prompts(
     if item.faults:
         raise RequestError(f"{item.task.title}: {item.failure}")
     chosen = _chosen(item, comma_text(forms))
-    n_orders = _n_orders(item, chosen, orders, report)
+    n_orders = _possible_orders(orders, item, chosen, report)
     asked = {name: Asked.of(item, name, form, n_orders, reasoning_tokens) for name, form in chosen}
     report.planned([planned])
     failed = tuple(record for record in execute([planned], store, report, stopping) if record.status == "failed")
@@ -97,14 +97,6 @@ def prompts(
     result = PromptResult(name, item.task, item.rows.origin, store.root, rows, failed, command)
     write_prompts(store, result)
     return result
-
-
-def _n_orders(item: PreparedTask, chosen: Sequence[tuple[str, PromptForm]], orders: int, report: Reporter) -> int:
-    """Returns in how many orders labels are asked: as many in all forms, so that their answers are counted alike."""
-    most = min(orders, *(len(form.options or one.choices) for one in item.samples for _, form in chosen))
-    if most < orders:
-        report.said(f"{item.task.title} is asked in {most} orders, not {orders:,}: its labels have no more")
-    return most
 
 
 @dataclass(frozen=True)
@@ -130,6 +122,16 @@ class Asked:
         by_order = tuple(made(order, False) for order in range(n_orders))
         before = tuple(made(order, True) for order in range(n_orders)) if form.first else ()
         return cls(form, by_order, before, reasoning_tokens)
+
+
+def _possible_orders(
+    orders: int, item: PreparedTask, chosen: Sequence[tuple[str, PromptForm]], report: Reporter
+) -> int:
+    """Returns how many of so many orders all forms have, so that their answers are counted alike; fewer are said."""
+    found = min(orders, *(len(form.options or one.choices) for one in item.samples for _, form in chosen))
+    if found < orders:
+        report.said(f"{item.task.title} is asked in {found} orders, not {orders:,}: its labels have no more")
+    return found
 
 
 def _chosen(item: PreparedTask, names: str) -> list[tuple[str, PromptForm]]:
