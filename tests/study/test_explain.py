@@ -115,7 +115,9 @@ def test_what_cannot_be_asked_for_is_refused_in_one_line(options: Any, message: 
 def test_questions_without_a_region_are_told_by_the_suite_they_are_of() -> None:
     items = [Item("mnist", SAMPLE, ()), Item("mme", SAMPLE, ()), Item("mme", SAMPLE, (4,))]
     row = ExplainRow("frozen", (), (), {}, (), ())
-    assert _notes(items, [row], True) == ("Questions of mnist have no region: pointing and energy do not count them.",)
+    assert _notes(items, [row], True) == (
+        "Questions explained of mnist have no region: pointing and energy do not count them.",
+    )
     assert _notes(items[2:], [row], True) == ()
     assert "need the embedded suite's scenes" in _notes(items[:1], [row], False)[0]
 

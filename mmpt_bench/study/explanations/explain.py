@@ -279,7 +279,9 @@ def _notes(items: Sequence[Item], rows: Sequence[ExplainRow], generated: bool) -
     """Returns what a reader must know of these questions; `generated`: they are of the embedded suite."""
     named = {item.task for item in items if item.cells}
     without = list(dict.fromkeys(item.task for item in items if item.task not in named))
-    told = [f"Questions of {', '.join(without)} have no region: pointing and energy do not count them."] * bool(without)
+    told = [
+        f"Questions explained of {', '.join(without)} have no region: pointing and energy do not count them."
+    ] * bool(without)
     if not generated:
         told = ["No region is known: pointing and energy need the embedded suite's scenes."]
     few = [row.label for row in rows[1:] if len(row.seeds) < 6]
