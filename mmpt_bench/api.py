@@ -118,8 +118,7 @@ def run(
     report.planned([planned])
     with tracking(report, names, request.out, request.offline) as told:
         made = tuple(do([planned], store, told, stopping))
-    runs = tuple(job.recipe.run_name for job in planned.jobs)
-    return Results(request.out, made, runs, request.own_tasks, planned.asked_keys)
+    return Results(request.out, made, planned.run_names, request.own_tasks, planned.asked_keys)
 
 
 def plan(

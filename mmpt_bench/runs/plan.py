@@ -66,6 +66,11 @@ class Plan:
         return tuple(job for job in self.jobs if job.todo)
 
     @property
+    def run_names(self) -> tuple[str, ...]:
+        """Returns the names of all runs."""
+        return tuple(job.recipe.run_name for job in self.jobs)
+
+    @property
     def asked_keys(self) -> frozenset[str]:
         """Returns the keys of all results that were asked for, recorded or not."""
         return frozenset(
