@@ -212,7 +212,7 @@ def test_a_run_is_explained_beside_its_base_from_command_to_files(tmp_path: Path
     bench("run", "--method", "mmpt", "--tasks", "mme", "--limit", "2", "--steps", "2", "--out", ".", cwd=tmp_path)
     words = ("explain", "mmpt", "--maps", "rollout,grad", "--limit", "6", "--out", ".", "--json")
     told = json.loads(bench(*words, cwd=tmp_path).stdout)
-    assert sorted(Path(file).suffix for file in told["files"]) == [".csv", ".csv", ".md", ".png"]
+    assert sorted(Path(file).suffix for file in told["files"]) == [".csv", ".csv", ".json", ".md", ".png"]
     assert all((tmp_path / file).is_file() for file in told["files"])
     assert {(line["method"], line["map"]) for line in told["scores"] if line["map"]} == {
         (label, name) for label in ("frozen", "mmpt") for name in ("rollout", "grad", "random")
