@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from mmpt_bench.common.errors import MachineError, RequestError, RunFailed, UntrustedRecord
@@ -113,7 +114,11 @@ class Together(Ranks):
         on_gpu = torch.cuda.is_available() and device != "cpu"
         if on_gpu:
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        dist.init_process_group("nccl" if on_gpu else "gloo", timeout=seconds)
+        store, rank, count = next(iter(rendezvous("env://", timeout=seconds)))
+        # Ranks that torchrun starts again meet in the store of those before, where addresses of dead ones stand.
+        own = dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        how: dict[str, Any] = {"store": own, "rank": rank, "world_size": count, "timeout": seconds}
+        dist.init_process_group("nccl" if on_gpu else "gloo", **how)
         self.rank, self.count = dist.get_rank(), dist.get_world_size()
         self.device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
         self._control = dist.new_group(backend="gloo", timeout=_IDLE)
