@@ -28,6 +28,8 @@ SCALE = "Here 0 % is guessing and 100 % is every answer right."
 def verdict(board: Board) -> tuple[str, str]:
     """Returns two sentences. A method is called better only where the ranking says so; else what is missing is said."""
     ranked = board.ranked
+    if not board.rows and not board.failures:
+        return "Nothing can be said: no result here is of a task that the report knows.", "What is left out is below."
     if not board.rows:
         return f"Nothing can be said: all {len(board.failures)} runs of this board failed.", "Their reasons are below."
     if not ranked:
