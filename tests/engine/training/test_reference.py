@@ -248,7 +248,7 @@ def test_the_loss_that_is_compared_is_the_mean_over_answer_tokens(backbone: Back
     losses = Losses(backbone, corpus.fingerprint, 1024)
     with torch.no_grad():
         wanted = plain_loss(backbone, examples).item()
-    assert losses._probe(examples, {}) == (pytest.approx(wanted, rel=1e-5), {})
+    assert losses.probe(examples, {}) == (pytest.approx(wanted, rel=1e-5), {})
     losses.close()
 
 
