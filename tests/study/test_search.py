@@ -212,6 +212,7 @@ def test_structures_are_searched_as_methods_of_their_own_and_the_best_one_is_nam
     assert lines == ["lora: of 2 structures the best on dev is `--set lora.alpha=16 --set lora.r=8`."]
 
 
+@pytest.mark.slow
 def test_a_plan_says_how_many_trainings_and_how_long(searched: Path, tmp_path: Path) -> None:
     plan = api.plan_tune("lora,projector", out=tmp_path, **SIZE)
     cost = plan.cost(Store(tmp_path))
