@@ -246,6 +246,12 @@ class Board:
         return f"{self.suite} suite, backbone {self.backbone}, training data {self.corpus}{before}{limit}"
 
 
+def asked_of(suite: str, limit: int | None) -> str:
+    """Returns suite and subset for people: "Embedded suite, all questions"."""
+    subset = "all questions" if limit is None else f"the first {limit:,} questions of each task"
+    return f"{suite[:1].upper()}{suite[1:]} suite, {subset}"
+
+
 def plain(value: Any) -> Any:
     """Returns dataclasses, mappings and tuples as what JSON holds."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 from mmpt_bench.board.assembly import RESAMPLES, Evidence
+from mmpt_bench.board.board import asked_of
 from mmpt_bench.board.from_records import evidence
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.records.learning_curves import LearningCurve, read_learning_curves
@@ -59,9 +60,8 @@ def source_of(of: Evidence) -> str:
     """Returns suite, subset and date of a board's figure: "Embedded suite, all questions, newest record 2025-11-22"."""
     results = [each for by_task in of.scores.values() for by_seed in by_task.values() for each in by_seed.values()]
     board, day = of.board, dated(each.record.time for each in results)
-    subset = "all questions" if board.limit is None else f"the first {board.limit:,} questions of each task"
     before = f", {text}" if (text := asked_with(board.asking)) else ""
-    return f"{board.suite[0].upper()}{board.suite[1:]} suite, {subset}{before}, {day}"
+    return f"{asked_of(board.suite, board.limit)}{before}, {day}"
 
 
 def dated(times: Iterable[str]) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mmpt_bench.board.board import asked_of
 from mmpt_bench.figures import style
 from mmpt_bench.figures.figure_data import Drawn, FigureData, Missing
 from mmpt_bench.study.streams.board import ESSENTIAL, SUPERFICIAL, StreamBoard, StreamRow
@@ -162,6 +163,4 @@ def _forgetting(board: StreamBoard, rows: Sequence[StreamRow]) -> Drawn:
 
 
 def _source(board: StreamBoard) -> str:
-    limit = board.stream.limit
-    subset = "all questions" if limit is None else f"the first {limit:,} questions of each task"
-    return f"{board.suite[:1].upper()}{board.suite[1:]} suite, {subset}, {board.dated}"
+    return f"{asked_of(board.suite, board.stream.limit)}, {board.dated}"

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from mmpt_bench.board.board import asked_of
 from mmpt_bench.common.errors import Interrupted, RequestError, UntrustedRecord
 from mmpt_bench.common.files import append_jsonl, read_jsonl
 from mmpt_bench.common.hashing import content_key
@@ -75,8 +76,7 @@ def prune_given(
     name = f"{'-'.join(planned.prepared.tasks)[:40]}-{content_key([asked, trained, wanted, chosen, read], 6)}"
     all_tasks = {item.task.name: item.task for item in planned.prepared.tasks.values()}
     of = planned.request
-    subset = "all questions" if of.limit is None else f"the first {of.limit:,} questions of each task"
-    source = f"{of.suite[0].upper()}{of.suite[1:]} suite, {subset}, {now()[:10]}"
+    source = f"{asked_of(of.suite, of.limit)}, {now()[:10]}"
     result = PruneResult(name, all_tasks, store.root, tuple(rows), tuple(notes), failed, command, source)
     return replace(result, files=write_pruning(store, result))
 
