@@ -82,14 +82,14 @@ def test_a_new_task_reuses_the_trained_adapter(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_run_says_so_and_the_same_command_ends_with_the_same_bytes(tmp_path: Path) -> None:
-    words = ("run", "--method", "projector", "--tasks", "cifar10", "--steps", "60", "--batch-size", "4", "--limit", "8")
+    words = ("run", "--method", "projector", "--tasks", "cifar10", "--steps", "24", "--batch-size", "2", "--limit", "8")
     words = (*words, "--no-base")
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-m", "mmpt_bench", *words, "--out", "cut"]
     process = subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     for line in process.stderr:
-        if "step 12/60" in line:
+        if "step 8/24" in line:
             process.send_signal(signal.SIGINT)
             break
     rest = process.stderr.read()
@@ -102,7 +102,7 @@ def test_an_interrupted_run_says_so_and_the_same_command_ends_with_the_same_byte
     (cut,), (whole,) = (tmp_path / "cut").glob(name), (tmp_path / "whole").glob(name)
     assert cut.read_bytes() == whole.read_bytes()
     steps = [json.loads(line)["step"] for line in (cut.parents[1] / "train.jsonl").read_text().splitlines()]
-    assert steps == list(range(1, 61))
+    assert steps == list(range(1, 25))
 
 
 def test_a_killed_evaluation_answers_no_question_twice_and_leaves_none_out(tmp_path: Path) -> None:
