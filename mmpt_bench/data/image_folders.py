@@ -140,7 +140,7 @@ def _own_names(column: pa.ChunkedArray) -> list[str | None]:
     """Returns what an image column says of each row, as `_image_names` does; its gigabytes of images are not copied.
 
     Raises:
-        RequestError: text that is neither a file's name nor base64 of an image (first ten rows and count).
+        RequestError: text that is neither a file's name nor base64 of an image (first ten rows and count), or numbers.
     """
     import pyarrow as pa
     from pyarrow import compute
@@ -154,6 +154,9 @@ def _own_names(column: pa.ChunkedArray) -> list[str | None]:
     elif pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
         lengths = compute.binary_length(column).to_pylist()
         return [None if length else "" for length in lengths]
+    elif column.null_count < len(column) and (pa.types.is_primitive(column.type) or pa.types.is_nested(column.type)):
+        kind = str(column.type)[:40]
+        raise RequestError(f"The image column holds {kind}, not images: write the bytes of JPEG or PNG, or names.")
     names: list[str | None] = []
     faults = []
     for row, (is_held, value) in enumerate(zip(held, values.to_pylist(), strict=True)):
@@ -170,6 +173,7 @@ def _own_names(column: pa.ChunkedArray) -> list[str | None]:
 def is_file_inside(path: Path, folder: Path) -> bool:
     """Returns whether a path is a file that stays in a folder; the hub's cache links to files elsewhere."""
     try:
+        path, folder = path.absolute(), folder.absolute()
         return path.is_relative_to(folder) and ".." not in path.relative_to(folder).parts and path.is_file()
     except OSError:  # no file system takes a name so long
         return False

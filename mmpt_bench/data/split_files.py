@@ -89,7 +89,9 @@ def _of_no_split(tables: Sequence[str], names: Sequence[str]) -> list[str]:
         return [] if splits & set(re.split(r"[^a-z]+", tables[0].lower())) else list(tables)
     images = [name for name in names if name.lower().endswith(IMAGES)]
     is_folder = any(name in METADATA for name in names) or any(name.count("/") == 1 for name in images)
-    if not tables and is_folder and not splits & {name.split("/")[0] for name in images}:
+    tops = {name.split("/")[0] for name in images}
+    # A lone `images/` holds the images of rows that are not there, and is no class.
+    if not tables and is_folder and not splits & tops and tops != {"images"}:
         return ["./"]
     return []
 

@@ -108,7 +108,7 @@ def check_columns(table: pa.Table, columns: Sequence[str], origin: str) -> None:
     if missing:
         raise RequestError(
             f"There is no column {', '.join(f'`{name}`' for name in missing)} in {origin}. "
-            f"It has {', '.join(table.column_names)}."
+            f"It has {', '.join(table.column_names)}. `--columns {missing[0]}=NAME` says what it is called there."
         )
 
 
@@ -154,8 +154,8 @@ def numbered_labels(
         values = [int(value) for value in values]
     elif pa.types.is_floating(table.column(column).type):
         whole = [int(value) if value is not None and value.is_integer() else value for value in values]
-        if not all(type(value) is int for value in whole):
-            return table, tuple(names), ""
+        if bad := [f"row {row}: `{column}` is {value}" for row, value in enumerate(whole) if type(value) is not int]:
+            raise bad_rows(origin, f"rows have no class from 0 to {(len(names) or 2) - 1}", bad)
         place, told = table.column_names.index(column), f"`{column}` holds whole numbers with a point"
         return table.set_column(place, column, pa.array(whole)), tuple(names), told
     elif any(isinstance(value, str) for value in values):

@@ -205,7 +205,8 @@ def check_countable(task: Task, made: Sequence[Sample], origin: str) -> None:
         task.metric.coded(made)
     except ValueError as error:
         hint = "`--on-bad-item skip` leaves such images out for all methods alike."
-        raise RequestError(f"{task.title} cannot be scored on {origin}: {error}. {hint}") from error
+        told = str(error).rstrip(".")
+        raise RequestError(f"{task.title} cannot be scored on {origin}: {told}. {hint}") from error
 
 
 def _of_each(rows: Iterable[Mapping[str, Any]], make: Callable[[Any, int], T], origin: str) -> list[T]:
@@ -339,7 +340,9 @@ def _official(table: pa.Table, data: Dataset) -> tuple[bool | None, tuple[str, .
 
 
 def _file_names(folder: Path) -> list[str]:
-    return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    """Returns the files of a folder; hidden ones, and what archivers add (`__MACOSX`), are no data."""
+    files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+    return [file.as_posix() for file in files if not any(part.startswith((".", "__MACOSX")) for part in file.parts)]
 
 
 def _readme(folder: Path) -> str:

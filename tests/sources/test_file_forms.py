@@ -331,7 +331,7 @@ def test_whole_numbers_with_a_point_are_classes_and_others_are_named(tmp_path: P
     for value, told in ((0.5, "0.5"), (None, "None"), (float("nan"), "nan")):
         changed = [{**row, "label": float(row["label"]) if number else value} for number, row in enumerate(rows)]
         parquet.write_table(pa.Table.from_pylist(changed), tmp_path / "test.parquet")
-        with pytest.raises(RequestError, match=f"row 0: `label` is {told}"):
+        with pytest.raises(RequestError, match=f"1 rows? have no class .*row 0: `label` is {told}"):
             folder_rows(COLOUR, tmp_path)
 
 
@@ -498,6 +498,43 @@ def test_no_image_of_a_folder_is_left_out_in_silence(name: str, said: str, tmp_p
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encoded(0))
     with pytest.raises(RequestError, match=said):
+        folder_rows(COLOUR, tmp_path)
+
+
+def test_hidden_files_and_those_of_archivers_are_no_classes(tmp_path: Path) -> None:
+    wanted = replace(COLOUR, sample=lambda row, n, names: sample(row | {"question": "Which?"}, n, names))
+    wanted = wanted.on(replace(COLOUR.data, columns=("image", "label")))
+    for each in ("red/0.png", "blue/1.png", "__MACOSX/._0.png", ".cache/a.png", "red/.0.png"):
+        path = tmp_path / "test" / each
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(0))
+    assert sorted(each.answer for each in samples(wanted, folder_rows(wanted, tmp_path))) == ["blue", "red"]
+
+
+def test_images_without_their_rows_are_no_class_of_their_own(tmp_path: Path) -> None:
+    with_files(tmp_path)
+    (tmp_path / "test.xlsx").write_bytes(b"PK")
+    with pytest.raises(RequestError, match=r"no split `test`.*no file of rows"):
+        folder_rows(COLOUR, tmp_path)
+
+
+def test_images_are_found_by_paths_into_the_folder_and_by_none_out_of_it(tmp_path: Path, monkeypatch: Any) -> None:
+    folder = tmp_path / "colour"
+    folder.mkdir()
+    with_files(folder)
+    table_of(as_rows(lambda i: str(folder / "images" / named(i))), folder / "test.parquet")
+    monkeypatch.chdir(tmp_path)
+    expect_colours(samples(COLOUR, folder_rows(COLOUR, Path("colour"))))
+    (folder / "images").rename(tmp_path / "images")
+    table_of(as_rows(lambda i: str(tmp_path / "images" / named(i))), folder / "test.parquet")
+    with pytest.raises(RequestError, match="7 images are missing"):
+        folder_rows(COLOUR, Path("colour"))
+
+
+@pytest.mark.parametrize("image", [[1, 2, 3], [[[0, 0, 0]]], 7])
+def test_numbers_in_place_of_images_are_named(tmp_path: Path, image: Any) -> None:
+    table_of(as_rows(lambda i: image), tmp_path / "test.parquet")
+    with pytest.raises(RequestError, match=r"The image column holds (list<|int64).*write the bytes"):
         folder_rows(COLOUR, tmp_path)
 
 
