@@ -185,7 +185,8 @@ class _Reader:
             text = text[taken_back[-1].end() :]
         for said in reversed(list(re.finditer(SAID_LAST, text))):
             if re.search(
-                rf"{NEGATION}|\b(?:wrong|incorrect) $|\b(?:part|half) of\b", re.split(RESTART, text[: said.start()])[-1]
+                rf"{NEGATION}|\b(?:wrong|incorrect|alternative|other|second) $|\b(?:part|half) of\b",
+                re.split(RESTART, text[: said.start()])[-1],
             ):
                 continue
             sentence = re.split(r"[.;!?\n]", text[said.end() :].strip(" .,:-\n"), maxsplit=1)[0]

@@ -153,9 +153,12 @@ ALSO_DENIED = (
 )
 """What stands behind a name, or before it, where the denial of another name is taken up again; and what denies."""
 DENIED_LIST = (
-    r"\b(?:ruled out|excluded|rejected|eliminated|dismissed|discarded|wrong|incorrect|impossible|not)\s*:[^.;!?\n]*$"
+    r"\b(?:ruled out|excluded|rejected|eliminated|dismissed|discarded|impossible|not|(?:wrong|incorrect)(?: \w+)?"
+    r"|alternatives?(?: \w+)?|runner up|background|top [2-9]"
+    r"|(?:second|next|other|another|also)(?: (?:best|choice|guess|option|possib\w+|candidate|answer|label|likely))+"
+    r")\s*:[^.;!?\n]*$"
 )
-"""Stands before the names of a list of what is denied: "Ruled out: entailment, contradiction"."""
+"""Stands before names that are not the answer: "Ruled out: entailment, contradiction", "Second guess: deer"."""
 RESTART = (
     r"(?:[.;!?\n:()]|(?<!anything )\bbut\b|\byet\b"
     r"|(?:,|\s-+|—|–)\s*(?:it's|its|it is|this is|that is|they are|there (?:is|are)|so\b"

@@ -35,6 +35,17 @@ def test_labelled_replies_are_read_as_their_reader_read_them(part: str) -> None:
     assert len(unread) <= 0.01 * len(of), unread
 
 
+@pytest.mark.parametrize(
+    "beside",
+    [". Alternative: {}", "; second guess: {}", ". Also possible: {}", " (alternative answer: {})", ", top-2: {}",
+     ". Another possibility: {}", ". Incorrect answer: {}", "\nRunner-up: {}", ". Background: {}"],
+)  # fmt: skip
+def test_what_is_named_beside_the_answer_is_not_the_answer(beside: str) -> None:
+    for first, other in (("cat", "dog"), ("dog", "truck")):
+        assert read_reply(first + beside.format(other), ANIMALS) in (first, None)
+        assert read_reply(f"On second thought: {other}", ANIMALS) == other
+
+
 def test_lists_conditions_numbers_and_turns_are_read_as_labelled_or_not_at_all() -> None:
     of = [row for row in REPLIES if row["part"] == "lists"]
     found = [(row, reading(row["choices"], row["reply"])) for row in of]
