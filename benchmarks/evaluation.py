@@ -17,7 +17,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +39,6 @@ from mmpt_bench.records.environment import environment
 from mmpt_bench.sources import task_rows
 
 BATCH = 64
-MIDSIZE = "midsize"
-MADE = {
-    MIDSIZE: midsize.save_llava,
-    "smolvlm": partial(midsize.save_smolvlm, answers=True),
-    "qwen2_vl": midsize.save_qwen2_vl,
-}
-"""Backbones of some 48 million parameters that are written here."""
 PICTURES = {"mme": 8, "pope": 3, "snli_ve": 3, "vsr": 14, "cifar10": 14, "mnist": 14}
 """Images of each layout by default."""
 Timed = tuple[float, float, dict[str, str]]
@@ -109,7 +101,7 @@ def row(backbone: Backbone, task: Task, samples: list[Sample], pairs: int) -> di
 
 def questions(backbone: str, tasks: list[str], limit: int | None, scale: float) -> list[tuple[str, Task, list[Sample]]]:
     """Returns (title, task, samples) of what is asked: the layouts, or the embedded suite."""
-    if backbone not in MADE:
+    if backbone not in midsize.MADE:
         loaded = {name: task_catalog.load_task(task_catalog.task_entries()[name]) for name in tasks}
         return [(name, task, task_rows.samples(task, suite.source(name))[:limit]) for name, task in loaded.items()]
     return [
@@ -121,7 +113,7 @@ def questions(backbone: str, tasks: list[str], limit: int | None, scale: float) 
 
 def backbone_of(name: str, folder: Path) -> Backbone:
     """Returns a backbone by name; the one of 48 million parameters is written to `folder` first."""
-    return load_backbone(str(MADE[name](folder)) if name in MADE else name, device="cpu", offline=True)
+    return load_backbone(str(midsize.MADE[name](folder)) if name in midsize.MADE else name, device="cpu", offline=True)
 
 
 def table(backbone: Backbone, name: str, given: argparse.Namespace) -> list[dict[str, Any]]:
@@ -152,7 +144,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--backbone", default=MIDSIZE, help=f"{', '.join(MADE)}, `embedded` or a folder")
+    parser.add_argument("--backbone", default="midsize", help=f"{', '.join(midsize.MADE)}, `embedded` or a folder")
     options(parser)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()

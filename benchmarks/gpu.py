@@ -64,7 +64,7 @@ def rate(device: str, dtype: str) -> float:
 
 def questions(job: dict[str, Any]) -> list[tuple[str, Task, list[Sample]]]:
     """Returns the layouts with their samples."""
-    return evaluation.questions(evaluation.MIDSIZE, job["tasks"].split(","), None, job["scale"])
+    return evaluation.questions("midsize", job["tasks"].split(","), None, job["scale"])
 
 
 def of_vllm(job: dict[str, Any]) -> dict[str, Any]:
@@ -212,7 +212,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         job = {name: getattr(given, name) for name in ("device", "dtype", "tasks", "scale", "steps", "batch_size")}
         job |= {"folder": str(midsize.save_llava(Path(folder), size=given.size, dtype=given.dtype))}
-        job |= {"methods": given.methods.split(","), "backbone": "made", "pictures": given.batch_size}
+        job |= {"methods": given.methods.split(","), "backbone": "made", "images": given.batch_size}
         found = {"evaluation": evaluated(job), "training": trained(job), "device": name, "environment": environment()}
     if given.json:
         given.json.write_text(json.dumps(found, indent=2) + "\n")

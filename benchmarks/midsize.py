@@ -1,4 +1,4 @@
-"""A LLaVA, a SmolVLM and a Qwen2-VL of some 45 million parameters with random weights, for timing; no download.
+"""Models of seven families, some 45 million parameters each, with random weights, for timing; no download.
 
 A CLIP tower (width 320, 12 blocks, 196 patches of 224 pixels) and a Llama (width 384, 15 layers, 8,000 words): the
 tower is about a third of the work of one question. So that replies are as short as those of a trained model,
@@ -8,7 +8,9 @@ depends on image and question, and behind an answer word the end of the sequence
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,12 @@ TEMPLATE = (
 )
 VOCABULARY, SIDE, PATCH = 8000, 224, 16
 SPECIAL = ["<pad>", "<s>", "</s>", "<unk>", "<image>"]
+TOWER = {"hidden_size": 320, "intermediate_size": 1280, "num_hidden_layers": 12, "num_attention_heads": 5}
+QWEN_TEXT = {
+    "hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 15, "num_attention_heads": 6,
+    "num_key_value_heads": 6, "vocab_size": VOCABULARY, "max_position_embeddings": 2048, "pad_token_id": 0,
+    "bos_token_id": 1, "eos_token_id": 2, "tie_word_embeddings": False,
+}  # fmt: skip
 
 
 def tokenizer(marks: list[str] | None = None, **named: str) -> PreTrainedTokenizerFast:
@@ -105,15 +113,13 @@ def save_llava(folder: Path, seed: int = 0, size: str = "midsize", dtype: str = 
     return folder
 
 
-def save_smolvlm(folder: Path, seed: int = 0, answers: bool = False) -> Path:
+def save_smolvlm(folder: Path, seed: int = 0) -> Path:
     """Writes a SmolVLM: tiles of 256 pixels, 256 patches and 16 tokens each; five of them for an image of 640 x 480.
 
     A SigLIP tower (width 320, 12 blocks) and a Llama (width 384, 15 layers): as in SmolVLM-256M, most of the work is
-    the tower's. `answers` makes its replies short.
+    the tower's.
     """
     import transformers as tf
-
-    from mmpt_bench.engine.models.loading import pictures_only
 
     torch.manual_seed(seed)
     marks = ["<fake_token_around_image>", "<global-img>", "<end_of_utterance>"]
@@ -121,8 +127,7 @@ def save_smolvlm(folder: Path, seed: int = 0, answers: bool = False) -> Path:
     words = tokenizer(marks, image_token="<image>", fake_image_token=marks[0], global_image_token=marks[1])
     config = tf.SmolVLMConfig(
         vision_config={
-            "hidden_size": 320, "intermediate_size": 1280, "num_hidden_layers": 12, "num_attention_heads": 5,
-            "image_size": 256, "patch_size": 16,
+            **TOWER, "image_size": 256, "patch_size": 16,
         },
         text_config=LlamaConfig(
             hidden_size=384, intermediate_size=1024, num_hidden_layers=15, num_attention_heads=6,
@@ -131,54 +136,102 @@ def save_smolvlm(folder: Path, seed: int = 0, answers: bool = False) -> Path:
         image_token_id=words.convert_tokens_to_ids("<image>"), scale_factor=4, tie_word_embeddings=False,
     )  # fmt: skip
     model = tf.SmolVLMForConditionalGeneration(config)
-    if answers:
-        _answer_shortly(model, words)
-    model.generation_config.pad_token_id, model.generation_config.eos_token_id = 0, 2
-    model.save_pretrained(folder)
     images = tf.SmolVLMImageProcessor(size={"longest_edge": 512}, max_image_size={"longest_edge": 256})
-    template = TEMPLATE.replace("<image>\n", "<image>")
-    processor = pictures_only("SmolVLMProcessor")(images, words, None, image_seq_len=16)
-    processor.chat_template = template
-    processor.save_pretrained(folder)
-    return folder
+    return _saved(folder, model, words, "SmolVLMProcessor", images, "<image>", None, image_seq_len=16)
 
 
-def save_qwen2_vl(folder: Path, seed: int = 0) -> Path:
-    """Writes a Qwen2-VL: images of at most 512 patches, 128 tokens, in their own shape; replies are short.
+def save_qwen(folder: Path, name: str = "Qwen2VL", seed: int = 0) -> Path:
+    """Writes a Qwen2-VL, Qwen2.5-VL or Qwen3-VL: images of at most 128 tokens in their own shape; replies are short.
 
-    A tower of packed patches (width 320, 12 blocks) and a Qwen2 (width 384, 15 layers).
+    A tower of packed patches (width 320, 12 blocks) and a Qwen (width 384, 15 layers). In Qwen2.5-VL, three blocks of
+    four see windows of 112 pixels; in Qwen3-VL three blocks' states are added in the decoder's first layers.
+
+    Args:
+        name: how the family's classes begin: "Qwen2VL", "Qwen2_5_VL", "Qwen3VL".
     """
     import transformers as tf
 
-    from mmpt_bench.engine.models.loading import pictures_only
-
     torch.manual_seed(seed)
+    patch = 16 if name == "Qwen3VL" else 14
+    vision = {"depth": 12, "num_heads": 5, "patch_size": patch, "spatial_merge_size": 2, "temporal_patch_size": 2}
+    vision |= {
+        "Qwen2VL": {"embed_dim": 320, "hidden_size": 384, "mlp_ratio": 4},
+        "Qwen2_5_VL": {"hidden_size": 320, "intermediate_size": 1280, "out_hidden_size": 384, "window_size": 112,
+                       "fullatt_block_indexes": [2, 5, 8, 11]},
+        "Qwen3VL": {"hidden_size": 320, "intermediate_size": 1280, "out_hidden_size": 384,
+                    "num_position_embeddings": 1024, "deepstack_visual_indexes": [3, 6, 9]},
+    }[name]  # fmt: skip
     marks = ["<begin>", "<end>", "<video>"]
-    words = tokenizer(marks, image_token="<image>", video_token="<video>")
+    words = tokenizer(marks, image_token="<image>", video_token="<video>", vision_start_token="<begin>",
+                      vision_end_token="<end>")  # fmt: skip
     rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [8, 12, 12]}
     begin, end, video = words.convert_tokens_to_ids(marks)
-    config = tf.Qwen2VLConfig(
-        vision_config={
-            "depth": 12, "embed_dim": 320, "hidden_size": 384, "num_heads": 5, "patch_size": 14, "mlp_ratio": 4,
-            "spatial_merge_size": 2, "temporal_patch_size": 2,
-        },
-        text_config={
-            "hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 15, "num_attention_heads": 6,
-            "num_key_value_heads": 6, "vocab_size": VOCABULARY, "max_position_embeddings": 2048, "pad_token_id": 0,
-            "bos_token_id": 1, "eos_token_id": 2, "rope_parameters": rope, "use_sliding_window": False,
-            "tie_word_embeddings": False,
-        },
+    config = getattr(tf, f"{name}Config")(
+        vision_config=vision,
+        text_config={**QWEN_TEXT, "rope_parameters": rope, "use_sliding_window": False, "head_dim": 64},
         image_token_id=words.convert_tokens_to_ids("<image>"), video_token_id=video, vision_start_token_id=begin,
         vision_end_token_id=end, tie_word_embeddings=False,
     )  # fmt: skip
-    model = tf.Qwen2VLForConditionalGeneration(config)
+    model = getattr(tf, f"{name}ForConditionalGeneration")(config)
+    square = (2 * patch) ** 2
+    images = tf.Qwen2VLImageProcessor(
+        patch_size=patch, size={"shortest_edge": 4 * square, "longest_edge": 128 * square}
+    )
+    return _saved(folder, model, words, f"{name}Processor", images, "<begin><image><end>")
+
+
+def save_internvl(folder: Path, seed: int = 0) -> Path:
+    """Writes an InternVL: tiles of 224 pixels, 196 patches and 49 tokens each; five of them at 640 x 480."""
+    import transformers as tf
+
+    torch.manual_seed(seed)
+    named = {"start_image_token": "<begin>", "end_image_token": "<end>", "context_image_token": "<image>"}
+    words = tokenizer(["<begin>", "<end>", "<video>"], **named, video_token="<video>")
+    config = tf.InternVLConfig(
+        vision_config=tf.InternVLVisionConfig(
+            **TOWER, image_size=[SIDE, SIDE], patch_size=[PATCH, PATCH], norm_type="layer_norm"
+        ),
+        text_config=tf.Qwen2Config(**QWEN_TEXT), image_token_id=words.convert_tokens_to_ids("<image>"),
+        downsample_ratio=0.5, tie_word_embeddings=False,
+    )  # fmt: skip
+    images = tf.GotOcr2ImageProcessor(
+        size={"height": SIDE, "width": SIDE}, crop_to_patches=True, min_patches=1, max_patches=4
+    )
+    model = tf.InternVLForConditionalGeneration(config)
+    return _saved(folder, model, words, "InternVLProcessor", images, "<image> ", None, image_seq_length=49)
+
+
+def save_llava_onevision(folder: Path, seed: int = 0) -> Path:
+    """Writes a LLaVA-OneVision: an image and its tiles, 196 patches each, put together by the image's shape."""
+    import transformers as tf
+
+    torch.manual_seed(seed)
+    words = tokenizer(["<video>"], image_token="<image>", video_token="<video>")
+    grid = [[SIDE, 2 * SIDE], [2 * SIDE, SIDE], [2 * SIDE, 2 * SIDE]]
+    image, video = words.convert_tokens_to_ids(["<image>", "<video>"])
+    config = tf.LlavaOnevisionConfig(
+        vision_config=tf.SiglipVisionConfig(**TOWER, image_size=SIDE, patch_size=PATCH, vision_use_head=False),
+        text_config=tf.Qwen2Config(**QWEN_TEXT), image_grid_pinpoints=grid, image_token_index=image,
+        image_token_id=image, video_token_id=video, video_token_index=video, tie_word_embeddings=False,
+    )  # fmt: skip
+    images = tf.LlavaOnevisionImageProcessor(size={"height": SIDE, "width": SIDE}, image_grid_pinpoints=grid)
+    own = {"num_image_tokens": 196, "vision_feature_select_strategy": "full"}
+    model = tf.LlavaOnevisionForConditionalGeneration(config)
+    return _saved(folder, model, words, "LlavaOnevisionProcessor", images, "<image> ", **own)
+
+
+def _saved(
+    folder: Path, model: Any, words: Any, processor: str, images: Any, mark: str, *more: Any, **own: Any
+) -> Path:
+    """Writes a model that answers shortly, and its processor, whose chat template puts `mark` in an image's place."""
+    from mmpt_bench.engine.models.loading import pictures_only
+
     _answer_shortly(model, words)
     model.generation_config.pad_token_id, model.generation_config.eos_token_id = 0, 2
     model.save_pretrained(folder)
-    images = tf.Qwen2VLImageProcessor(size={"shortest_edge": 3136, "longest_edge": 128 * 28 * 28})
-    processor = pictures_only("Qwen2VLProcessor")(images, words)
-    processor.chat_template = TEMPLATE.replace("<image>\n", "<begin><image><end>")
-    processor.save_pretrained(folder)
+    made = pictures_only(processor)(images, words, *more, **own)
+    made.chat_template = TEMPLATE.replace("<image>\n", mark)
+    made.save_pretrained(folder)
     return folder
 
 
@@ -200,3 +253,15 @@ def _answer_shortly(model: Any, words: PreTrainedTokenizerFast) -> None:
         embeddings[answers] += 80 * end
         head[answers] += 0.5 * ask + 0.05 * torch.randn(len(answers), dim, generator=generator)
         head[2] += 2.0 * end
+
+
+MADE: dict[str, Callable[[Path], Path]] = {
+    "midsize": save_llava,
+    "smolvlm": save_smolvlm,
+    "qwen2_vl": save_qwen,
+    "qwen2_5_vl": partial(save_qwen, name="Qwen2_5_VL"),
+    "qwen3_vl": partial(save_qwen, name="Qwen3VL"),
+    "internvl": save_internvl,
+    "llava_onevision": save_llava_onevision,
+}
+"""What `--backbone` of the benchmarks can name: each writes a model to a folder, and returns that."""

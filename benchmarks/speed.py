@@ -123,8 +123,8 @@ def main() -> None:
     evaluation.options(words)
     asked = words.parse_args(["--pairs", pairs, "--scale", str(given.scale)])
     with tempfile.TemporaryDirectory() as folder:
-        backbone = evaluation.backbone_of(evaluation.MIDSIZE, Path(folder))
-    found: dict[str, Any] = {"evaluation": evaluation.table(backbone, evaluation.MIDSIZE, asked), "training": []}
+        backbone = evaluation.backbone_of("midsize", Path(folder))
+    found: dict[str, Any] = {"evaluation": evaluation.table(backbone, "midsize", asked), "training": []}
     words = argparse.ArgumentParser()
     training.options(words)
     for which in ("midsize", "smolvlm"):

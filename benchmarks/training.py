@@ -38,8 +38,6 @@ from mmpt_bench.records.environment import environment
 from mmpt_bench.sources.corpora import load_corpus
 
 METHODS = ("lora", "prefix", "projector", "mmpt", "vpt", "full")
-NOT_ON_SMOLVLM = ("mmpt",)
-"""Its visual prompts cannot enter that language model (docs/families.md)."""
 WHOLE = ("projector", "full")
 """Methods that PEFT has no form for: the rival trains the same weights without it."""
 
@@ -119,7 +117,7 @@ def child(job: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(1)
     backbone = load_backbone(job["folder"], job.get("dtype", "float32"), job.get("device", "cpu"), offline=True)
     adapter = method_catalog.load_method(method_catalog.method_entries()[job["method"]])()
-    corpus = load_corpus("embedded") if job["backbone"] == "embedded" else mixture.corpus(job["pictures"])
+    corpus = load_corpus("embedded") if job["backbone"] == "embedded" else mixture.corpus(job["images"])
     budget = Budget(steps=job["steps"], batch_size=job["batch_size"])
     if job["way"] == "ours":
         return ours(backbone, adapter, corpus, budget)
@@ -160,12 +158,12 @@ def table(given: argparse.Namespace) -> list[dict[str, Any]]:
     print(f"\n| method, {given.backbone} | CPU | CPU, kept | wall | memory | loss apart | rival, CPU s a step |")
     print("|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
-        makers = {"midsize": midsize.save_llava, "smolvlm": midsize.save_smolvlm}
-        place = str(makers[given.backbone](Path(folder))) if given.backbone in makers else given.backbone
-        usual = [name for name in METHODS if given.backbone != "smolvlm" or name not in NOT_ON_SMOLVLM]
-        for method in given.methods.split(",") if given.methods else usual:
+        place = given.backbone
+        if place in midsize.MADE:
+            place = str(midsize.MADE[place](Path(folder)))
+        for method in given.methods.split(","):
             job = {"method": method, "folder": place, "backbone": given.backbone, "steps": given.steps}
-            rows.append(r := row({**job, "batch_size": given.batch_size, "pictures": given.pictures}, given.pairs))
+            rows.append(r := row({**job, "batch_size": given.batch_size, "images": given.images}, given.pairs))
             print(
                 f"| {method} | {r['cpu']:.2f} | {r['kept_cpu']:.2f} | {r['wall']:.2f} | {r['memory']:.2f} | "
                 f"{r['loss_difference']:.1e} | {r['rival_cpu_seconds_a_step']:.2f} |",
@@ -199,8 +197,8 @@ def fit(backbone: Backbone, corpus: Corpus, method: str) -> dict[str, float]:
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Adds what `table` reads."""
-    parser.add_argument("--backbone", default="midsize", help="`midsize`, `smolvlm`, `embedded` or a folder")
-    parser.add_argument("--methods", help=f"by default {', '.join(METHODS)}, as far as the backbone allows")
+    parser.add_argument("--backbone", default="midsize", help=f"{', '.join(midsize.MADE)}, `embedded` or a folder")
+    parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--images", type=int, default=8, help="of the made-up mixture, with two examples each")
