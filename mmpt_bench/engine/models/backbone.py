@@ -268,6 +268,41 @@ def check_device(device: str) -> None:
         raise MachineError(f"There is no device `{device[:60]}` here. Leave `--device` out, or write `cpu`.")
 
 
+def check_processor(backbone: Backbone) -> None:
+    """Raises RequestError where one image does not become as many tokens as the model makes of it.
+
+    A forward of one grey image, up to the decoder's first layer.
+    """
+    import torch
+    from PIL import Image as images
+
+    class Reached(Exception):
+        """The decoder has begun: tokens and features fit."""
+
+    def reached(module: Any, given: Any) -> None:
+        raise Reached
+
+    encoded = backbone.encode([images.new("RGB", (64, 64), (128, 128, 128))])
+    (row,) = backbone.tokens([backbone.processor.image_token], image_texts=[encoded[0].text])
+    batch = backbone.pad([row], "left") | backbone.inputs(encoded)
+    del batch["labels"]
+    first = backbone.model.get_submodule(backbone.anatomy.decoder_layers[0])
+    hook = first.register_forward_pre_hook(reached)
+    try:
+        with torch.no_grad():
+            backbone.model(**batch)
+    except Reached:
+        return
+    except (ValueError, IndexError) as error:
+        told = (str(error).splitlines() or [type(error).__name__])[0][:150]
+        raise RequestError(
+            f"The processor of `{backbone.name}` does not go with its model: {told}. Its patch_size, "
+            "vision_feature_select_strategy and image token must be those of config.json."
+        ) from error
+    finally:
+        hook.remove()
+
+
 def load_backbone(name: str, dtype: str = "float32", device: str | None = None, offline: bool = False) -> Backbone:
     """Returns a backbone, its files verified before they are read; no remote code, no pickle.
 
@@ -305,4 +340,6 @@ def load_backbone(name: str, dtype: str = "float32", device: str | None = None, 
             raise UntrustedRecord(f"`{weight_name}` of backbone `{name}` holds values that are not finite.")
     # Packed weights are of other shapes than what they stand for.
     anatomy = find_anatomy(empty_model(folder) if "quantize" in how else model)
-    return Backbone(name, model, processor, anatomy, backbone_fingerprint(name, offline), place, dtype, left_out)
+    made = Backbone(name, model, processor, anatomy, backbone_fingerprint(name, offline), place, dtype, left_out)
+    check_processor(made)
+    return made

@@ -144,16 +144,17 @@ def written(processor: Any, said: Sequence[str], answered: bool, opening: Openin
     messages[0]["content"] = [{"type": "text", "text": before}, *(shown if behind else shown[:-1])] if before else shown
     for message, images in zip(messages[2::2], opening.later_images, strict=False):
         message["content"] = [*[{"type": "image"}] * images, *message["content"]]
-    if not opening.system:
-        text: str = processor.apply_chat_template(messages, add_generation_prompt=not answered, tokenize=False)
-        return text
     from jinja2 import TemplateError
 
-    messages.insert(0, {"role": "system", "content": [{"type": "text", "text": opening.system}]})
+    if opening.system:
+        messages.insert(0, {"role": "system", "content": [{"type": "text", "text": opening.system}]})
     try:
-        text = processor.apply_chat_template(messages, add_generation_prompt=not answered, tokenize=False)
-    except TemplateError:
-        text = ""
+        text: str = processor.apply_chat_template(messages, add_generation_prompt=not answered, tokenize=False)
+    except TemplateError as error:
+        if opening.system:
+            raise RequestError("The chat template writes no turn of the system") from error
+        told = (str(error).splitlines() or [type(error).__name__])[0][:150]
+        raise RequestError(f"The backbone's chat template (chat_template.jinja) does not run: {told}") from error
     if opening.system not in text:
         raise RequestError("The chat template writes no turn of the system")
     return text

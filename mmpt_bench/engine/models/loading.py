@@ -166,6 +166,10 @@ def read_model(folder: Path, dtype: Any, device: str = "cpu", how: Mapping[str, 
         raise UntrustedRecord(f"The weights in `{folder}` are damaged ({error}). Fetch or build them again.") from error
     except (OSError, ValueError, KeyError) as error:
         raise RequestError(f"`{folder}` does not load as an image-text model: {str(error).splitlines()[0]}") from error
+    except RuntimeError as error:
+        if "mismatched_sizes" not in str(error):
+            raise
+        raise UntrustedRecord(f"Weights in `{folder}` have other shapes than its config.json says.") from error
     finally:
         if was_shown:
             transformers_logging.enable_progress_bar()

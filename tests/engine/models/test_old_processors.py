@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from mmpt_bench.common.errors import RequestError
+from mmpt_bench.common.errors import RequestError, UntrustedRecord
 from mmpt_bench.engine.models.backbone import load_backbone
 from mmpt_bench.engine.models.loading import read_processor
 from support.tiny import pictures, save_tiny
@@ -60,3 +60,35 @@ def test_a_pointer_in_place_of_a_backbones_file_is_named(tmp_path: Path) -> None
         with pytest.raises(RequestError, match=rf"{name}` is a pointer of git-LFS.*`git lfs pull`"):
             load_backbone(str(folder), device="cpu", offline=True)
         (folder / name).write_bytes(whole)
+
+
+@pytest.mark.parametrize(
+    ("file", "changed"),
+    [("processor_config.json", {"patch_size": 7}),
+     ("processor_config.json", {"vision_feature_select_strategy": "full"}),
+     ("config.json", {"image_token_index": 9999, "image_token_id": 9999})],
+)  # fmt: skip
+def test_a_processor_that_makes_other_tokens_than_the_model_is_refused_when_loaded(
+    tmp_path: Path, file: str, changed: dict[str, Any]
+) -> None:
+    folder = save_tiny(tmp_path / "tiny")
+    path = folder / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+    with pytest.raises(RequestError, match=r"does not go with its model: .* tokens: \d+, features: \d+"):
+        load_backbone(str(folder), device="cpu", offline=True)
+
+
+def test_weights_of_other_shapes_than_the_configuration_says_are_refused(tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path / "tiny")
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"vision_feature_layer": [-1, -2]}))
+    with pytest.raises(UntrustedRecord, match="have other shapes than its config"):
+        load_backbone(str(folder), device="cpu", offline=True)
+
+
+@pytest.mark.parametrize("template", ["{{ ''.__class__.__mro__ }}", "{% if %}", "{{ raise_exception('no images') }}"])
+def test_a_template_that_does_not_run_is_one_sentence(tmp_path: Path, template: str) -> None:
+    folder = save_tiny(tmp_path / "tiny")
+    (folder / "chat_template.jinja").write_text(template)
+    with pytest.raises(RequestError, match=r"chat template \(chat_template.jinja\) does not run: "):
+        load_backbone(str(folder), device="cpu", offline=True).prompt_text("how many ?")
