@@ -63,6 +63,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str], hint: str = "") -> 
     close = next((n for n in names if near and n.lower() == near[0]), None)
     few = len(names) <= 12 and sum(map(len, names)) <= LISTED
     guess = f" Did you mean `{close}`?" if close else f" Known: {', '.join(names)}." if few else ""
+    guess = guess if names else " There is none yet."
     return RequestError(f"There is no {kind} `{name}`.{guess}{' ' + hint if hint else ''}")
 
 
