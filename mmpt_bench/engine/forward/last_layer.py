@@ -28,32 +28,34 @@ def rows_read(backbone: Backbone, read: Bool[Tensor, "batch tokens"]) -> Iterato
     """
     layer = backbone.model.get_submodule(backbone.anatomy.decoder_layers[-1])
     known = dict(layer.named_modules())
-    with ExitStack() as hooks:
-        # A layer that is recomputed in the backward pass would be so without the hooks.
+    with ExitStack() as inside:
+        # A layer that is recomputed in the backward pass would be so for all rows.
         if known.keys() >= set(_PARTS) and not getattr(layer, "gradient_checkpointing", False):
             rows, positions = read.nonzero(as_tuple=True)
             for part in _PARTS:
-                for hook in _hooked(known[part], rows, positions - read.shape[1]):
-                    hooks.enter_context(hook)
+                inside.enter_context(_chosen(known[part], rows, positions - read.shape[1]))
         yield
 
 
-def _hooked(module: nn.Module, rows: Int[Tensor, " chosen"], positions: Int[Tensor, " chosen"]) -> list[Any]:
-    """Makes a module that treats rows alike see the chosen ones, and puts what it makes of them where they stood.
+@contextmanager
+def _chosen(module: nn.Module, rows: Int[Tensor, " chosen"], positions: Int[Tensor, " chosen"]) -> Iterator[None]:
+    """Makes a module that treats rows alike compute the chosen ones, and puts what it makes of them where they stood.
 
-    Positions are counted from the end, because prompts stand in front of the sequence.
+    Positions are counted from the end, because prompts stand in front of the sequence. Its forward is wrapped, so that
+    what a method hooks to the module reads and sees whole batches.
     """
-    shapes: list[tuple[int, int]] = []
+    computed, had_own = module.forward, "forward" in vars(module)
 
-    def choose(module: nn.Module, args: tuple) -> tuple:
-        hidden = args[0]
-        shapes.append((hidden.shape[0], hidden.shape[1]))
-        return (hidden[rows, hidden.shape[1] + positions][None], *args[1:])
+    def forward(hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        at = hidden.shape[1] + positions
+        made = computed(hidden[rows, at][None], *args, **kwargs)
+        whole: Tensor = made.new_zeros(*hidden.shape[:2], made.shape[-1])
+        return whole.index_put((rows, at), made[0])
 
-    def put_back(module: nn.Module, args: tuple, output: Tensor) -> Tensor:
-        batch, tokens = shapes.pop()
-        whole = output.new_zeros(batch, tokens, output.shape[-1])
-        return whole.index_put((rows, tokens + positions), output[0])
-
-    # Inside all others: what a method hooks to these modules keeps seeing whole batches.
-    return [module.register_forward_pre_hook(choose), module.register_forward_hook(put_back, prepend=True)]
+    module.forward = forward  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del module.forward
+        if had_own:
+            module.forward = computed  # type: ignore[method-assign]
