@@ -35,7 +35,7 @@ def is_method(path: Path) -> bool:
 def method_entries() -> dict[str, Entry]:
     """Returns every built-in method by name: the baselines, and the method under study."""
     paths = [*built_in_files("baselines"), PACKAGE / "mmpt.py"]
-    order = ("frozen", "projector", "mmpt", "vpt", "prefix", "dynamic", "lora", "adapter", "full")
+    order = ("frozen", "projector", "mmpt", "vpt", "prefix", "dynamic", "lora", "moe_lora", "adapter", "full")
     found = {path.stem: entry_of(path) for path in paths}
     return dict(sorted(found.items(), key=lambda item: (order.index(item[0]) if item[0] in order else 99, item[0])))
 

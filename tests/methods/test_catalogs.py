@@ -27,6 +27,7 @@ def test_every_method_of_the_card_is_there_and_frozen_comes_first() -> None:
         "prefix",
         "dynamic",
         "lora",
+        "moe_lora",
         "adapter",
         "full",
     ]

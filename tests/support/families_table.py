@@ -26,6 +26,7 @@ METHODS = {
     "dynamic-text": "dynamic, `visual_length=0`, `features=question`, `each=true`",
     "dynamic-image": "dynamic, `features=image`, `text_deep=false`",
     "lora": "lora",
+    "moe_lora": "moe_lora",
     "adapter": "adapter",
     "adapter-both": "adapter, `kind=pfeiffer`, `placement=both`",
     "full": "full",

@@ -11,7 +11,7 @@ from mmpt_bench.mmpt import MMPT
 from support.paths import ROOT
 
 FOLDER = ROOT / "baselines"
-METHODS = ["frozen", "projector", "vpt", "prefix", "lora", "adapter", "dynamic", "full", "_template"]
+METHODS = ["frozen", "projector", "vpt", "prefix", "lora", "moe_lora", "adapter", "dynamic", "full", "_template"]
 
 
 def method(name: str) -> Any:
@@ -43,11 +43,12 @@ VARIANTS = {
     "vpt-shallow": lambda: variant(method("vpt"), visual_deep=False),
     "full-vision": lambda: variant(method("full"), train_vision=True),
     "adapter-both": lambda: variant(method("adapter"), kind="pfeiffer", size=3, placement="both"),
-    "adapter-parallel": lambda: variant(method("adapter"), kind="parallel", scale=4.0, placement="tower"),
+    "adapter-parallel": lambda: variant(method("adapter"), kind="parallel", scale=4.0, placement="both"),
     "dynamic-text": lambda: variant(method("dynamic"), visual_length=0, each=True, features="question"),
     "dynamic-image": lambda: variant(method("dynamic"), text_deep=False, features="image"),
     "dynamic-static": lambda: variant(method("dynamic"), condition="static", size=2),
     "dynamic-shuffled": lambda: variant(method("dynamic"), condition="shuffled", size=2),
+    "moe_lora-uniform": lambda: variant(method("moe_lora"), routing="uniform", experts=2, r=1, placement="all"),
     "lora-r1": lambda: variant(method("lora"), r=1, train_projector=False),
     **{name: lambda name=name: method(name) for name in METHODS},
 }
