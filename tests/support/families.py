@@ -124,7 +124,8 @@ def _qwen(folder: Path, config: Any, model: type, processor: str) -> Path:
     return save(folder, model(config), made)
 
 
-def _qwen_text(sections: list[int]) -> dict[str, Any]:
+def qwen_text(sections: list[int]) -> dict[str, Any]:
+    """Returns the text part of a Qwen whose positions have three dimensions."""
     rope = {"rope_parameters": {**ROPE, "mrope_section": sections}}
     return {**TEXT, **rope, "use_sliding_window": False, "tie_word_embeddings": False}
 
@@ -134,7 +135,7 @@ def qwen2_vl(folder: Path) -> Path:
     vision = {"depth": 4, "embed_dim": 16, "hidden_size": 32, "num_heads": 2, "patch_size": 4, "mlp_ratio": 2}
     config = tf.Qwen2VLConfig(
         vision_config=vision | {"spatial_merge_size": 2, "temporal_patch_size": 2},
-        text_config=_qwen_text([2, 1, 1]),
+        text_config=qwen_text([2, 1, 1]),
         image_token_id=ID,
         video_token_id=WORDS.index("<video>"),
         vision_start_token_id=WORDS.index("<begin>"),
@@ -150,7 +151,7 @@ def qwen2_5_vl(folder: Path) -> Path:
         vision_config=vision
         | {"out_hidden_size": 32, "spatial_merge_size": 2, "temporal_patch_size": 2, "window_size": 16}
         | {"fullatt_block_indexes": [1, 3]},
-        text_config=_qwen_text([2, 1, 1]),
+        text_config=qwen_text([2, 1, 1]),
         image_token_id=ID,
         video_token_id=WORDS.index("<video>"),
         vision_start_token_id=WORDS.index("<begin>"),

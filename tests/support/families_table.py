@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from mmpt_bench.common.errors import RequestError
+from mmpt_bench.engine.models.families import FAMILIES
+from support.further_families import BUILDERS, NEEDS_TORCHVISION
 from support.methods import VARIANTS
-from support.newer_families import BUILDERS
 
 METHODS = {
     "frozen": "frozen",
@@ -55,8 +56,14 @@ tiny model of the family: it trains, generates, saves, loads and comes off again
 closed form, and no answer depends on padding, on its place in the batch or on the cache. Images of different shapes
 share those batches. A number is a refusal, said before anything is trained.
 
-Made by `PYTHONPATH=tests python tests/support/families_table.py`;
+Made by `PYTHONPATH=tests python tests/support/families_table.py`, which needs torchvision;
 `pytest -m slow tests/engine/models/test_families.py` runs the checks.
+"""
+TORCHVISION = """
+The processors of these need torchvision: `pip install torchvision`, of the version that is made for your torch.
+"""
+REFUSED = """
+Refused, by their configuration alone:
 """
 TAIL = """
 A connector that makes one token of s x s patches makes one of s^2 prompts, averaged over an image's tiles:
@@ -66,20 +73,19 @@ MMPT's interaction tokens stand in the image slot, before the image tokens (`int
 decoder what these are: where image tokens see each other both ways (PaliGemma), so do they. `interaction_place=front`
 runs where `image` does.
 
-Prompts in a decoder with a sliding window (Gemma 2 and 3, so PaliGemma 2 and Gemma 3) are right as long as prompts and
-text fit the window together (4,096 tokens in Gemma 2, 1,024 in Gemma 3 4B); a longer example is refused with its
-length. In Qwen2.5-VL, blocks that attend within windows get a copy of their prompts in every window.
+Prompts in a decoder with a sliding window (Gemma 2 and 3, so PaliGemma 2 and Gemma 3; Cohere2, so Aya Vision and
+Cohere2 Vision; Llama 4's chunks) are right as long as prompts and text fit the window together (4,096 tokens in
+Gemma 2, 1,024 in Gemma 3 4B); a longer example is refused with its length. In Qwen2.5-VL, blocks that attend within
+windows get a copy of their prompts in every window.
 
-In decoders with layers that pass states from token to token (Qwen3.5), prompts stand behind a sequence's padding.
+In decoders with layers that pass states from token to token (Qwen3.5, LFM2-VL), prompts stand behind the padding.
 
-In evaluation, an image is read once for all questions about it, in every family but two: in PaliGemma, whose image
-tokens see the question, only the tower's work is shared, and in Qwen3.5 nothing but the batch. `run` says so, and
-`mmpt-bench check` compares the answers with those of a question at a time.
+In evaluation, an image is read once for all questions about it, in every family but three: in PaliGemma, whose image
+tokens see the question, only the tower's work is shared, and in Qwen3.5 and LFM2-VL nothing but the batch. `run` says
+so, and `mmpt-bench check` compares the answers with those of a question at a time.
 
-Not in the table: Mistral 3 and others with a Pixtral tower (their processor needs torchvision; visual prompts are
-refused, since blocks rotate patches by their place), Gemma 3n (needs timm). Refused: Llama 3.2 Vision (Mllama), whose
-decoder looks at the image by cross-attention through a mask of every text; models that encode text and decode it by two
-stacks; models without a `vision_config`.
+Llama 4 runs on transformers 5.24 only because a field that its own code asks for is given to it: that code fails
+without (`mended` in `engine/models/loading.py`).
 
 Weight-delta methods of the installed `peft` (`--method peft:NAME`) change the decoder's linear maps, which every family
 has; they are tested on LLaVA alone.
@@ -95,9 +101,8 @@ def refusal(method: str, backbone: Any) -> str | None:
     return None
 
 
-def table(backbones: dict[str, Any]) -> str:
-    """Returns the page for backbones by the name of their family."""
-    reasons: list[str] = []
+def table(backbones: dict[str, Any], reasons: list[str]) -> list[str]:
+    """Returns a row for each backbone, by the name of its family; new reasons are put behind those there are."""
     lines = [f"| | {' | '.join(METHODS.values())} |", "|---" * (len(METHODS) + 1) + "|"]
     for family, backbone in backbones.items():
         cells = []
@@ -107,19 +112,31 @@ def table(backbones: dict[str, Any]) -> str:
                 reasons.append(reason)
             cells.append("✓" if reason is None else f"{reasons.index(reason) + 1}")
         lines.append(f"| {family} | {' | '.join(cells)} |")
+    return lines
+
+
+def page(first: dict[str, Any], with_torchvision: dict[str, Any]) -> str:
+    """Returns the page for backbones by the name of their family."""
+    reasons: list[str] = []
+    lines = [HEAD, *table(first, reasons), TORCHVISION, *table(with_torchvision, reasons), ""]
     notes = [f"{number}. {reason}" for number, reason in enumerate(reasons, start=1)]
-    return "\n".join([HEAD, *lines, "", *notes, TAIL])
+    refused = [f"- {known.title}: {known.refused}." for known in FAMILIES.values() if known.refused]
+    others = "- Models that encode text and decode it by two stacks, and models without a `vision_config`."
+    return "\n".join([*lines, *notes, REFUSED, *refused, others, TAIL])
 
 
 def main() -> None:
     """Prints the page."""
     from mmpt_bench.engine.models.backbone import load_backbone
 
-    made = {}
-    for family, build in BUILDERS.items():
-        with tempfile.TemporaryDirectory() as place:
-            made[family] = load_backbone(str(build(Path(place))), device="cpu", offline=True)
-    print(table(made), end="")
+    def made(builders: dict[str, Any]) -> dict[str, Any]:
+        found = {}
+        for family, build in builders.items():
+            with tempfile.TemporaryDirectory() as place:
+                found[family] = load_backbone(str(build(Path(place))), device="cpu", offline=True)
+        return found
+
+    print(page(made(BUILDERS), made(NEEDS_TORCHVISION)), end="")
 
 
 if __name__ == "__main__":

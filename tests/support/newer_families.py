@@ -122,27 +122,6 @@ WIDE = {**TEXT, "vocab_size": 128}
 SIGLIP = {**VISION, "image_size": 16, "vision_use_head": False}
 
 
-def mistral3(folder: Path) -> Path:
-    """Writes a Mistral 3: Pixtral's tower, whose images lie behind one another, and squares of patches merged."""
-    config = tf.Mistral3Config(
-        vision_config=tf.PixtralVisionConfig(**VISION, image_size=32, head_dim=8),
-        text_config=tf.MistralConfig(**WIDE, head_dim=8, sliding_window=None),
-        image_token_index=ID,
-        spatial_merge_size=2,
-        tie_word_embeddings=False,
-    )
-    marks = {"image_token": IMAGE, "image_break_token": "<begin>", "image_end_token": "<end>"}
-    processor = tf.PixtralProcessor(
-        tf.PixtralImageProcessor(patch_size=4, size={"longest_edge": 32}),
-        tokenizer(**marks),
-        patch_size=4,
-        spatial_merge_size=2,
-        chat_template=TEMPLATE.replace("IMAGE", f"{IMAGE} "),
-        **marks,
-    )
-    return save(folder, tf.Mistral3ForConditionalGeneration(config), processor)
-
-
 def glm4v(folder: Path) -> Path:
     """Writes a GLM-4V: packed patches, joined by a convolution."""
     vision = {"depth": 4, "hidden_size": 16, "intermediate_size": 32, "num_heads": 2, "patch_size": 4, "image_size": 16}
@@ -347,7 +326,4 @@ NEWER: dict[str, Callable[[Path], Path]] = {
     "VipLLaVA": vipllava,
     "Ovis2": ovis2,
 }
-NEEDS_TORCHVISION: dict[str, Callable[[Path], Path]] = {"Mistral 3": mistral3}
-"""Families whose processors need torchvision, which the package does not."""
 BUILDERS = {**families.BUILDERS, **NEWER}
-"""Every family in the table of docs/families.md."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mmpt_bench.engine.models.families import Family, Layout
+from mmpt_bench.engine.models.families import Family, Layout, kind_of
 from mmpt_bench.engine.models.families import family as known_family
 from mmpt_bench.engine.models.parts import (
     builds_masks,
@@ -102,10 +102,15 @@ class Anatomy:
     """Why rows cannot be put into the tower's blocks; empty where they can."""
     no_prompts: str = ""
     """Why rows cannot be put into the decoder's sequence; empty where they can."""
+    no_deep: str = ""
+    """Why a decoder layer's own rows would reach no answer; empty where each layer's would."""
 
     def in_decoder(self, leaves: Iterable[str]) -> str:
         """Returns a pattern, as PEFT takes one for targets, of the decoder's modules with these last names."""
         return rf"{re.escape(self.decoder)}\..*\.({'|'.join(leaves)})"
+
+
+_BEHIND = "its last layer is a convolution over neighbouring tokens, which sees no prompt in front"
 
 
 def _size(*modules: nn.Module) -> int:
@@ -120,14 +125,14 @@ def find_anatomy(model: Any) -> Anatomy:
     neighbours say.
     """
     config = model.config
-    family = known_family(config.model_type)
+    family = known_family(kind_of(config))
     require(not config.is_encoder_decoder, "its text is encoded and decoded by two models, of which prompts know one.")
     require(getattr(config, "vision_config", None) is not None, "its configuration has no `vision_config`.")
     core, head, decoder = model.base_model, head_of(model), decoder_of(model)
     tower = tower_of(core, decoder, family)
     projector = projector_of(core, decoder, tower, family, config.get_text_config().hidden_size)
     anatomy = Anatomy(
-        family=config.model_type,
+        family=kind_of(config),
         title=family.title,
         core=name_of(model, core),
         projector=name_of(model, projector),
@@ -136,6 +141,7 @@ def find_anatomy(model: Any) -> Anatomy:
         builds_masks=builds_masks(core),
         marks=marks_of(core, family),
         no_prompts=family.no_prompts or words_needed(config.get_text_config()),
+        no_deep=_BEHIND if "conv" in (_kinds(config.get_text_config()) or [""])[-1] else "",
         language_parameters=_size(decoder, head),
         lm_head_parameters=_size(head),
         projector_parameters=_size(projector),
@@ -188,7 +194,7 @@ def _vision_parts(model: Any, family: Family, tower: nn.Module, projector: nn.Mo
     read = _read_names(list(own), None if whole else f"{stack}.{used - 1}.")
     layout, turned = layout_of(blocks[0])
     merge, mixes = merge_of(model.base_model, projector, blocks[0], read_layers)
-    _check_widths(projector, width_of(vision) * len(read_layers), config.get_text_config().hidden_size)
+    _check_widths(tower, projector, width_of(vision) * len(read_layers), config.get_text_config().hidden_size)
     return {
         "vision": name,
         "vision_layers": tuple(f"{name}.{stack}.{i}" for i in range(len(blocks))),
@@ -248,14 +254,15 @@ def _window(config: Any) -> int | None:
     return (getattr(config, "sliding_window", None) or None) if slides else None
 
 
-def _check_widths(projector: nn.Module, vision_dim: int, text_dim: int) -> None:
+def _check_widths(tower: nn.Module, projector: nn.Module, vision_dim: int, text_dim: int) -> None:
     """Raises RequestError unless a projector reads `vision_dim`, of one patch or several, and writes `text_dim`."""
     from torch import nn
 
     inputs, outputs = linear_widths(projector)
-    # Ovis2 has a table of visual words, of which a patch is a mixture.
+    # Ovis2 has a table of visual words, of which a patch is a mixture. Llama 4's tower ends with maps to another width.
     table = any(isinstance(one, nn.Embedding) for one in projector.modules())
+    widened = linear_widths(tower)[1] == inputs and vision_dim % inputs != 0
     require(
-        (table or inputs % vision_dim == 0) and outputs == text_dim,
+        (table or widened or inputs % vision_dim == 0) and outputs == text_dim,
         f"the projector maps {inputs} to {outputs}, but what it reads is {vision_dim} wide and the decoder {text_dim}.",
     )

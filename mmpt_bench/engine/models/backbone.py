@@ -328,13 +328,13 @@ def load_backbone(name: str, dtype: str = "float32", device: str | None = None, 
     from mmpt_bench.engine.models.quantized import held
     from mmpt_bench.engine.training.memory import told_of_memory
 
-    refuse_unfit(folder)
+    config = refuse_unfit(folder)
+    processor = read_processor(folder, config.model_type, how)
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     check_device(place)
     with told_of_memory(f"while the backbone `{name}` was loaded"):
         model = read_model(folder, getattr(torch, dtype), place, how).to(place).eval()
     left_out = decode_plainly(model)
-    processor = read_processor(folder, model.config.model_type, how)
     for weight_name, weight in model.named_parameters():
         if not torch.isfinite(held(weight)).all():
             raise UntrustedRecord(f"`{weight_name}` of backbone `{name}` holds values that are not finite.")

@@ -10,7 +10,7 @@ import functools
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from mmpt_bench.common.entries import load_module, own_entry, own_fingerprint
 from mmpt_bench.common.errors import RequestError
@@ -68,12 +68,20 @@ FAMILIES: dict[str, Family] = {
         name: Family(title)
         for name, title in {
             "aya_vision": "Aya Vision",
+            "cohere2_vision": "Cohere2 Vision",
             "deepseek_vl": "DeepSeek-VL",
             "gemma4": "Gemma 4",
             "glm4v": "GLM-4V",
             "idefics2": "Idefics2",
+            "janus": "Janus",
+            "kimi_k25": "Kimi K2.5",
+            "lfm2_vl": "LFM2-VL",
+            "llama4": "Llama 4",
             "llava_onevision": "LLaVA-OneVision",
+            "mistral3": "Mistral 3",
             "ovis2": "Ovis2",
+            "pixtral": "Pixtral",
+            "qwen2_5_omni_thinker": "Qwen2.5-Omni",
             "qwen3_5": "Qwen3.5",
             "qwen3_vl": "Qwen3-VL",
             "qwen3_vl_moe": "Qwen3-VL-MoE",
@@ -84,8 +92,30 @@ FAMILIES: dict[str, Family] = {
         "Llama 3.2 Vision (Mllama)",
         refused="its decoder looks at the image by cross-attention, through a mask that every text needs for itself",
     ),
+    "blip-2": Family("BLIP-2", refused="its processor puts the image before a text's first token"),
+    **{
+        name: Family(title, refused="its connector reads the question too, so that no image is encoded by itself")
+        for name, title in {"instructblip": "InstructBLIP", "instructblipvideo": "InstructBLIP for video"}.items()
+    },
+    **{
+        name: Family(title, refused="its processor lays all images of a batch in one row of pixels")
+        for name, title in {
+            "minicpmv4_6": "MiniCPM-V 4.6",
+            "minicpmv4_7": "MiniCPM-V 4.7",
+            "minicpm_ocr": "MiniCPM-OCR",
+        }.items()
+    },
+    "gemma3n": Family("Gemma 3n", refused="its vision tower is a convolutional network, which has no stack of blocks"),
+    "qwen2_5_omni": Family("Qwen2.5-Omni whole", refused="it listens, thinks and talks: save its `thinker` by itself"),
 }
-"""By `config.model_type`. Not a list of what is supported."""
+"""By `kind_of` a configuration. Not a list of what is supported."""
+
+
+def kind_of(config: Any) -> str:
+    """Returns the type of a model: `config.model_type`, but for the LLaVA whose tower takes images of any size."""
+    vision = getattr(config, "vision_config", None)
+    pixtral = config.model_type == "llava" and getattr(vision, "model_type", "") == "pixtral"
+    return "pixtral" if pixtral else str(config.model_type)
 
 
 @functools.cache

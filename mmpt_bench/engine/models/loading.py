@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +22,7 @@ from transformers.utils import logging as transformers_logging
 from mmpt_bench.common.errors import MachineError, RequestError, UntrustedRecord, shown
 from mmpt_bench.common.files import loads
 from mmpt_bench.engine.models.anatomy import Anatomy, find_anatomy
-from mmpt_bench.engine.models.families import FAMILIES, family
+from mmpt_bench.engine.models.families import FAMILIES, family, kind_of
 from mmpt_bench.engine.models.quantized import quantization
 from mmpt_bench.sources.weights import backbone_folder, check_backbone
 
@@ -56,9 +57,15 @@ def refuse_unfit(folder: Path) -> Any:
     Of a family that nobody wrote down, its structure is looked at too, without weights or processor.
     """
     config = read_config(folder)
-    family(config.model_type)
-    if config.model_type not in FAMILIES:
-        find_anatomy(empty_model(folder))
+    family(kind_of(config))
+    if kind_of(config) not in FAMILIES:
+        try:
+            find_anatomy(empty_model(folder))
+        except (AttributeError, KeyError, TypeError) as error:
+            raise RequestError(
+                f"Models of type `{config.model_type}` are built otherwise than those that are known ({error}): say in "
+                "a file where their parts are, and give it with `--family`, or give another backbone."
+            ) from error
     return config
 
 
@@ -177,7 +184,22 @@ def read_model(folder: Path, dtype: Any, device: str = "cpu", how: Mapping[str, 
     lacking = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
     if lacking:
         raise UntrustedRecord(f"The weights in `{folder}` lack or misfit {len(lacking)} tensors, first `{lacking[0]}`.")
+    return mended(model)
+
+
+def mended(model: Any) -> Any:
+    """Returns a model that runs: Llama 4 of transformers 5.24 looks for image features in its language model's output.
+
+    That output has no such field, and every call would fail.
+    """
+    if model.base_model is model and "image_outputs" in inspect.unwrap(type(model).forward).__code__.co_names:
+        model.language_model.register_forward_hook(_without_images)
     return model
+
+
+def _without_images(module: Any, args: Any, output: Any) -> None:
+    if not hasattr(output, "image_outputs"):
+        output.image_outputs = None
 
 
 def read_processor(folder: Path, model_type: str, how: Mapping[str, Any] | None = None) -> Any:
@@ -284,19 +306,20 @@ def _say_once(name: str, told: str) -> None:
 def pictures_only(name: str) -> Any:
     """Returns a processor class of transformers without its part for videos, which would need torchvision."""
     kind: Any = getattr(transformers, name)
+    place = kind.get_attributes().index("video_processor")
 
     class WithoutVideos(ProcessorMixin):
         """Where a processor hands its parts on by name."""
 
         def __init__(self, *args: Any, **named: Any) -> None:
             named.pop("video_processor", None)
-            super().__init__(*args, **named)
+            super().__init__(*args[:place], *args[place + 1 :], **named)
 
     class PicturesOnly(kind, WithoutVideos):
         """The same for images and text."""
 
-        # SmolVLM's chat template asks it for these two, and uses them for videos alone.
-        video_processor = SimpleNamespace(num_frames=0, fps=0)
+        # SmolVLM's chat template and MiniCPM-V's processor ask it for these, and use them for videos alone.
+        video_processor = SimpleNamespace(num_frames=0, fps=0, slice_mode=False, downsample_mode="")
 
         @classmethod
         def get_attributes(cls) -> list[str]:
@@ -305,8 +328,8 @@ def pictures_only(name: str) -> Any:
 
         @classmethod
         def from_args_and_dict(cls, args: Any, *rest: Any, **named: Any) -> Any:
-            """Makes a processor of image processor and tokenizer; the third place is that of videos."""
-            return super().from_args_and_dict([*args, None], *rest, **named)
+            """Makes a processor of its parts, with nothing in the place of videos."""
+            return super().from_args_and_dict([*args[:place], None, *args[place:]], *rest, **named)
 
     PicturesOnly.__name__ = name
     return PicturesOnly

@@ -21,6 +21,7 @@ _SEVERAL = "its projector reads several hidden states of the tower"
 _WORDS = "patches become a mixture of learnt visual words"
 _WORD_A_LAYER = "each of its layers reads an embedding of every token's word, and a prompt has no word"
 _UNEVEN = "its connector is no map of squares of patches"
+_PLACED = "patches of images of any size are joined by their places"
 _TURNED = "its vision blocks take the place of each patch in another form than those that are known"
 
 
@@ -52,7 +53,7 @@ def decoder_of(model: Any) -> Any:
     """Returns the stack of decoder layers with its embeddings, without a head."""
     decoder = model.get_decoder()
     # Llama 4 has a whole language model in the decoder's place.
-    return decoder.base_model if hasattr(decoder, "lm_head") else decoder
+    return decoder.model if hasattr(decoder, "lm_head") else decoder
 
 
 def head_of(model: Any) -> Any:
@@ -84,7 +85,14 @@ def projector_of(core: Any, decoder: nn.Module, tower: nn.Module, family: Family
         require(family.projector in parts, f"no `{family.projector}`.")
         return parts[family.projector]
     inner = set(map(id, decoder.modules()))
-    beside = [part for part in core.children() if part is not tower and not inner & set(map(id, part.modules()))]
+    # What hears stands beside the tower too, and writes for the text.
+    hears = type(getattr(core.config, "audio_config", None))
+    beside = [
+        part
+        for part in core.children()
+        if part is not tower and not inner & set(map(id, part.modules()))
+        if not isinstance(getattr(part, "config", ""), hears)
+    ]
     blocks = stack_of(tower, depth_of(core.config.vision_config), "vision tower")[1]
     within = [part for part in tower.children() if not any(one is blocks for one in part.modules())]
     for part in [*beside, *within]:
@@ -136,7 +144,7 @@ def layout_of(block: nn.Module) -> tuple[Layout, str]:
     takes = inspect.signature(inspect.unwrap(type(block).forward)).parameters
     if "cu_seqlens" in takes:
         return "packed", ""
-    rotated = {"position_embeddings", "freqs_ci", "freqs_cis", "rotary_pos_emb"} & takes.keys()
+    rotated = {"position_embeddings", "freqs_cis", "rotary_pos_emb"} & takes.keys()
     return "batched", _TURNED if rotated else ""
 
 
@@ -157,13 +165,15 @@ def merge_of(core: Any, projector: nn.Module, block: nn.Module, read: list[int])
         return 1, _SEVERAL
     if any("table" in name for name in names):
         return 1, _WORDS
-    if layout_of(block)[0] == "packed":
-        return getattr(vision, "spatial_merge_size", 0) or 1, ""
-    patches = patches_of(vision)
+    patches, packed = patches_of(vision), layout_of(block)[0] == "packed"
+    if packed and getattr(vision, "spatial_merge_size", 0):
+        return vision.spatial_merge_size, ""
     tokens = getattr(core.config, "mm_tokens_per_image", None)
     joined = (patches or 0) // tokens if tokens else linear_widths(projector)[0] / width_of(vision)
     side = math.isqrt(int(joined))
-    return (side, "") if side and side * side == joined else (1, _UNEVEN)
+    if not side or side * side != joined:
+        return 1, _UNEVEN
+    return (1, _PLACED) if side > 1 and (packed or not patches) else (side, "")
 
 
 def builds_masks(core: Any) -> bool:

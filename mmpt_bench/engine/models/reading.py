@@ -18,6 +18,7 @@ from mmpt_bench.data.examples import PLAIN, Example, opening_of
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.engine.models import chat
 from mmpt_bench.engine.models.backbone import Backbone
+from mmpt_bench.engine.models.families import kind_of
 from mmpt_bench.engine.models.loading import read_processor, refuse_unfit
 from mmpt_bench.sources.weights import backbone_folder, loading_of
 
@@ -42,7 +43,7 @@ def read_without_weights(name: str, fingerprint: str, offline: bool) -> Backbone
     else:
         generation = GenerationConfig.from_model_config(config)
     model, anatomy = SimpleNamespace(config=config, generation_config=generation), SimpleNamespace()
-    anatomy.family = config.model_type
+    anatomy.family = kind_of(config)
     processor = read_processor(folder, config.model_type, loading_of(name)[1])
     return Backbone(name, model, processor, anatomy, fingerprint, "cpu", "float32")  # type: ignore[arg-type]
 

@@ -104,6 +104,9 @@ class PromptBank(nn.Module):
             # Where prompts flow, only the first block lengthens the sequence, and each one's mask must follow.
             grown = extend_mask_right(mask, self.plan.visual)
             args, kwargs = (args[0], *args[2:]) if len(args) > 1 else args, {**kwargs, "attention_mask": grown}
+        if (turns := kwargs.get("freqs_ci")) is not None:
+            # Llama 4 rotates patches to their place; a prompt has none, and stays as it is.
+            kwargs = {**kwargs, "freqs_ci": torch.cat([turns, turns.new_ones(self.plan.visual, *turns.shape[1:])])}
         if block and not self.plan.visual_deep:
             return args, kwargs
         hidden = hidden_in(args, kwargs)
@@ -333,12 +336,13 @@ def _refuse(decoder: Any, cache: Any) -> None:
 
 def hidden_in(args: tuple, kwargs: dict) -> Tensor:
     """Returns the hidden states that a block is called with."""
-    return args[0] if args else kwargs["hidden_states"]
+    return args[0] if args else kwargs["hidden_state" if "hidden_state" in kwargs else "hidden_states"]
 
 
 def with_hidden(args: tuple, kwargs: dict, hidden: Tensor) -> tuple[tuple, dict]:
     """Returns a block's arguments with other hidden states."""
-    return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
+    name = "hidden_state" if "hidden_state" in kwargs else "hidden_states"
+    return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, name: hidden})
 
 
 def with_output(output: Any, change: Callable[[Tensor], Tensor]) -> Any:

@@ -99,6 +99,11 @@ def check_plan(model: nn.Module, anatomy: Anatomy, plan: PromptPlan, occupied: b
             f"Prompts cannot enter the language model of {anatomy.title}: {anatomy.no_prompts}. "
             "Use a method without prompts there."
         )
+    if plan.text and plan.text_deep and anatomy.no_deep:
+        raise RequestError(
+            f"Prompts of each layer's own cannot enter the language model of {anatomy.title}: {anatomy.no_deep}. "
+            "Switch `text_deep` off."
+        )
     if plan.interaction != "none" and anatomy.no_interaction:
         raise RequestError(
             f"Visual prompts cannot enter the language model of {anatomy.title}: {anatomy.no_interaction}, where a "

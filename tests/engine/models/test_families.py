@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from PIL import Image
 
 from mmpt_bench.common.errors import MachineError, RequestError
@@ -20,11 +21,15 @@ from mmpt_bench.engine.models import families
 from mmpt_bench.engine.models.anatomy import find_anatomy
 from mmpt_bench.engine.models.backbone import IGNORED, load_backbone
 from mmpt_bench.engine.models.families import is_family, register_file
-from mmpt_bench.engine.models.loading import empty_model, refuse_unfit
+from mmpt_bench.engine.models.loading import empty_model, mended, refuse_unfit
+from mmpt_bench.engine.prompts.bank import PromptBank
+from mmpt_bench.engine.prompts.hooks import register_hooks
+from mmpt_bench.engine.prompts.plan import PromptPlan
 from support.families import TEMPLATE
-from support.families_table import METHODS, refusal, table
+from support.families_table import METHODS, page, refusal, table
+from support.further_families import BUILDERS, FURTHER, NEEDS_TORCHVISION, llama4_model
 from support.methods import VARIANTS
-from support.newer_families import BUILDERS, NEWER
+from support.newer_families import NEWER
 from support.paths import ROOT
 from support.tiny import ANSWERS, QUESTIONS
 
@@ -32,10 +37,16 @@ torch.set_num_threads(1)
 PAGE = ROOT / "docs" / "families.md"
 HAS_NUM2WORDS = importlib.util.find_spec("num2words") is not None
 NEEDS = pytest.mark.skipif(not HAS_NUM2WORDS, reason="SmolVLM's processor needs the package num2words")
-FAMILIES = [pytest.param(name, marks=NEEDS) if name == "SmolVLM" else name for name in BUILDERS]
+HAS_TORCHVISION = importlib.util.find_spec("torchvision") is not None
+SEES = pytest.mark.skipif(not HAS_TORCHVISION, reason="the processor needs the package torchvision")
+FAMILIES = [
+    *[pytest.param(name, marks=NEEDS) if name == "SmolVLM" else name for name in BUILDERS],
+    *[pytest.param(name, marks=SEES) for name in NEEDS_TORCHVISION],
+]
 SLOW = [
-    *[one for one in FAMILIES if not isinstance(one, str) or one not in NEWER],
-    *[pytest.param(name, marks=pytest.mark.slow) for name in NEWER],
+    *[one for one in FAMILIES[: len(BUILDERS)] if not isinstance(one, str) or one not in {**NEWER, **FURTHER}],
+    *[pytest.param(name, marks=pytest.mark.slow) for name in [*NEWER, *FURTHER]],
+    *[pytest.param(name, marks=[pytest.mark.slow, SEES]) for name in NEEDS_TORCHVISION],
 ]
 """The newer families once more than once a change: the structure that finds them is tested on the others."""
 
@@ -48,7 +59,7 @@ class Backbones(dict[str, Any]):
         self.place = place
 
     def __missing__(self, family: str) -> Any:
-        folder = BUILDERS[family](self.place / family.replace(" ", "-"))
+        folder = (BUILDERS | NEEDS_TORCHVISION)[family](self.place / family.replace(" ", "-"))
         self[family] = load_backbone(str(folder), device="cpu", offline=True)
         return self[family]
 
@@ -117,7 +128,13 @@ def test_prompts_on_both_sides_answer_alike_in_any_batch(backbones: Backbones, f
 
 @NEEDS
 def test_page_is_what_attaching_finds(backbones: Backbones) -> None:
-    assert PAGE.read_text(encoding="utf-8") == table({family: backbones[family] for family in BUILDERS})
+    found = PAGE.read_text(encoding="utf-8")
+    first = {family: backbones[family] for family in BUILDERS}
+    if HAS_TORCHVISION:
+        assert found == page(first, {family: backbones[family] for family in NEEDS_TORCHVISION})
+    reasons: list[str] = []
+    assert "\n".join(table(first, reasons)) in found
+    assert all(f"{number}. {reason}\n" in found for number, reason in enumerate(reasons, start=1))
 
 
 @pytest.mark.slow
@@ -171,11 +188,66 @@ def test_text_that_brings_its_own_beginning_gets_no_second(tmp_path: Path) -> No
     assert (ids == backbone.processor.tokenizer.bos_token_id).sum() == 1
 
 
-@pytest.mark.parametrize("kind", ["florence2", "gemma3n", "mllama", "imaginary"])
+@pytest.mark.parametrize(
+    "kind", ["florence2", "gemma3n", "mllama", "imaginary", "blip-2", "instructblip", "minicpmv4_6", "qwen2_5_omni"]
+)
 def test_what_cannot_be_a_backbone_is_refused_by_its_configuration(tmp_path: Path, kind: str) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
     with pytest.raises((RequestError, MachineError)):
         refuse_unfit(tmp_path)
+
+
+def test_a_model_that_is_built_otherwise_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    # Its default configuration leaves out numbers without which transformers cannot make the model.
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "chameleon"}))
+    with pytest.raises(RequestError, match="`chameleon` are built otherwise"):
+        refuse_unfit(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "parts", "reason"),
+    [
+        ("llama4", ("vision_model", "multi_modal_projector", "language_model.model"), "no map of squares"),
+        ("kimi_k25", ("model.vision_tower", "model.mm_projector", "model.language_model"), "joined by their places"),
+        ("lfm2_vl", ("model.vision_tower", "model.multi_modal_projector", "model.language_model"), "joined by their"),
+        ("cohere2_vision", ("model.vision_tower", "model.multi_modal_projector", "model.language_model"), ""),
+    ],
+)
+def test_parts_are_found_at_full_size(tmp_path: Path, kind: str, parts: tuple[str, ...], reason: str) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+    found = find_anatomy(empty_model(tmp_path))
+    assert (found.vision, found.projector, found.decoder) == parts
+    assert reason in found.no_interaction
+    assert bool(found.no_interaction) == bool(reason)
+
+
+def test_a_llava_with_pixtrals_tower_takes_images_of_any_size() -> None:
+    settings = transformers.LlavaConfig(vision_config=transformers.PixtralVisionConfig())
+    assert not families.family(families.kind_of(settings)).one_size
+    assert families.kind_of(transformers.LlavaConfig()) == "llava"
+
+
+def test_llama_4_runs_and_its_prompts_have_no_place() -> None:
+    """Patches are rotated to their place and prompts are not: the order of prompts changes nothing."""
+    torch.manual_seed(0)
+    model = mended(llama4_model().eval())
+    anatomy, image = find_anatomy(model), torch.randn(1, 3, 16, 16)
+    ids = torch.tensor([[1, *[model.config.image_token_id] * 4, 40]])
+    with torch.no_grad():
+        plain = model(input_ids=ids, pixel_values=image).logits
+        bank = PromptBank(anatomy, PromptPlan(visual=3), 0, model.get_input_embeddings().weight)
+        hooks = register_hooks(model, anatomy, bank)
+        for values in bank.parameters():
+            values.mul_(10)
+        one = model(input_ids=ids, pixel_values=image).logits
+        for values in bank.parameters():
+            values.copy_(values[:, [2, 0, 1]].clone())
+        other = model(input_ids=ids, pixel_values=image).logits
+        assert torch.allclose(one, other, atol=1e-6)
+        assert not torch.allclose(one, plain, atol=1e-4)
+        for hook in hooks:
+            hook.remove()
+        assert torch.equal(model(input_ids=ids, pixel_values=image).logits, plain)
 
 
 def test_users_file_says_where_parts_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
