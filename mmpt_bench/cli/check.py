@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from mmpt_bench.cli.options import BACKBONE, COLUMNS, JSON, print_json
+from mmpt_bench.cli.options import BACKBONE, COLUMNS, JSON, print_json, with_family
 
 
 @click.command()
@@ -17,6 +17,7 @@ from mmpt_bench.cli.options import BACKBONE, COLUMNS, JSON, print_json
 @click.option("--data", type=click.Path(path_type=Path), help="Folder of a task's rows, in the hub's schema.")
 @COLUMNS
 @JSON
+@with_family
 def check(file: Path, backbone: str, data: Path | None, columns: tuple[str, ...], as_json: bool) -> None:
     """Run the conformance suite on a file of a task, a method or a family, or on a backbone's folder."""
     from mmpt_bench import api

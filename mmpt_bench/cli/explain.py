@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from mmpt_bench.cli.options import JSON, OUT, WORLD, print_json, verbosity_options, words_again
+from mmpt_bench.cli.options import JSON, OUT, WORLD, print_json, verbosity_options, with_family, words_again
 from mmpt_bench.cli.progress import stopping
 from mmpt_bench.common.errors import Interrupted
 
@@ -40,6 +40,7 @@ NO_SCORE = ("as_json", "out", "offline", "verbosity", "device")
 @OUT
 @JSON
 @verbosity_options
+@with_family
 def explain(runs: tuple[str, ...], as_json: bool, verbosity: int, **options: Any) -> None:
     """Draw where runs look, score whether that is right and faithful, and say what tuning has changed.
 

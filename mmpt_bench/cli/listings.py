@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mmpt_bench.cli.options import BACKBONE, JSON, OUT, command_on
+from mmpt_bench.cli.options import BACKBONE, JSON, OUT, command_on, with_family
 from mmpt_bench.cli.streams import echo
 from mmpt_bench.common.errors import unknown_name
 
@@ -37,6 +37,7 @@ def ls(what: str, out: Path, as_json: bool) -> None:
 @BACKBONE
 @OUT
 @JSON
+@with_family
 def show(name: str, backbone: str, out: Path, as_json: bool) -> None:
     """Show one task, method, backbone or run in full; for a method, its trainable parameters on the backbone.
 

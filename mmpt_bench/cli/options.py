@@ -188,10 +188,10 @@ def budget_options(command: Callable[..., Any]) -> Callable[..., Any]:
         *_memory_options(),
     ):
         command = option(command)
-    return _with_family(command)
+    return with_family(command)
 
 
-def _with_family(command: Callable[..., Any]) -> Callable[..., Any]:
+def with_family(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds `--family`, whose file runs before the command does; the command is not told of it."""
 
     @functools.wraps(command)
