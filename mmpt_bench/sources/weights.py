@@ -129,17 +129,26 @@ def folder_fingerprint(folder: Path) -> str:
     Where a user's file says where the parts of such models are, it is part of what is fingerprinted.
     """
     found = files_sha256(_files(folder), _sha256)
-    own = OWN_FAMILIES.get(_model_type(folder)) if OWN_FAMILIES else None
+    own = OWN_FAMILIES.get(_kind(folder)) if OWN_FAMILIES else None
     return found if own is None else hashlib.sha256(f"{found} {own[0]}".encode()).hexdigest()
 
 
-def _model_type(folder: Path) -> str:
-    """Returns what a folder's configuration calls its type of models; empty where it does not."""
+def kind_of_types(model_type: str, tower: str) -> str:
+    """Returns what models are known by: their type, but for a LLaVA with Pixtral's tower."""
+    return "pixtral" if (model_type, tower) == ("llava", "pixtral") else model_type
+
+
+def _kind(folder: Path) -> str:
+    """Returns what a folder's models are known by, of its configuration; empty where it does not say it."""
     try:
         known = json.loads((folder / "config.json").read_bytes())
     except (OSError, ValueError):
         return ""
-    return str(known.get("model_type", "")) if isinstance(known, dict) else ""
+    if not isinstance(known, dict):
+        return ""
+    vision = known.get("vision_config")
+    tower = vision.get("model_type") if isinstance(vision, dict) else ""
+    return kind_of_types(str(known.get("model_type", "")), str(tower))
 
 
 def _files(folder: Path) -> set[Path]:

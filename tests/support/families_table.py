@@ -51,10 +51,22 @@ FAMILIES = {"my_vl": Family("My VL", projector="visual_adapter")}
 The file is part of the backbone's fingerprint. `mmpt-bench check ./my-vl-tiny` checks the parts that are found without
 one. A refusal is said by `--plan` too, from the configuration alone.
 
+What a method needs of a model, beside the parts that all need:
+
+| Method | Needs |
+|---|---|
+| frozen, projector, lora, full | nothing more |
+| vpt | vision blocks that take a row beside the patches |
+| mmpt | the same, a decoder that takes rows beside words, and a connector that makes tokens of squares of patches |
+| mmpt, `interaction=false` | the same without the connector |
+| prefix | `self_attn.k_proj` and `v_proj` in each decoder layer |
+| dynamic | as mmpt with `interaction=false`, and a tower that does not have all images in one sequence |
+| adapter | blocks whose attention and MLP have names that it knows |
+
 These families are tested. A tick says that the method passes every check of `mmpt-bench check` on a random
 tiny model of the family: it trains, generates, saves, loads and comes off again bit for bit, the parameter count is the
 closed form, and no answer depends on padding, on its place in the batch or on the cache. Images of different shapes
-share those batches. A number is a refusal, said before anything is trained.
+share those batches. A number is a refusal, said before anything is trained, with the family's name.
 
 Made by `PYTHONPATH=tests python tests/support/families_table.py`, which needs torchvision;
 `pytest -m slow tests/engine/models/test_families.py` runs the checks.
@@ -101,18 +113,25 @@ def refusal(method: str, backbone: Any) -> str | None:
     return None
 
 
+def shared(reason: str, title: str) -> str:
+    """Returns a refusal in the words that it has for every family."""
+    return reason.replace(f"of this {title}", "of the family").replace(f"of {title}", "of the family")
+
+
 def table(backbones: dict[str, Any], reasons: list[str]) -> list[str]:
-    """Returns a row for each backbone, by the name of its family; new reasons are put behind those there are."""
-    lines = [f"| | {' | '.join(METHODS.values())} |", "|---" * (len(METHODS) + 1) + "|"]
+    """Returns a row for all families whose methods run alike; new reasons are put behind those there are."""
+    rows: dict[str, list[str]] = {}
     for family, backbone in backbones.items():
         cells = []
         for method in METHODS:
-            reason = refusal(method, backbone)
+            found = refusal(method, backbone)
+            reason = found and shared(found, backbone.anatomy.title)
             if reason is not None and reason not in reasons:
                 reasons.append(reason)
             cells.append("✓" if reason is None else f"{reasons.index(reason) + 1}")
-        lines.append(f"| {family} | {' | '.join(cells)} |")
-    return lines
+        rows.setdefault(" | ".join(cells), []).append(family)
+    head = [f"| | {' | '.join(METHODS.values())} |", "|---" * (len(METHODS) + 1) + "|"]
+    return [*head, *(f"| {', '.join(families)} | {cells} |" for cells, families in rows.items())]
 
 
 def page(first: dict[str, Any], with_torchvision: dict[str, Any]) -> str:
@@ -120,7 +139,10 @@ def page(first: dict[str, Any], with_torchvision: dict[str, Any]) -> str:
     reasons: list[str] = []
     lines = [HEAD, *table(first, reasons), TORCHVISION, *table(with_torchvision, reasons), ""]
     notes = [f"{number}. {reason}" for number, reason in enumerate(reasons, start=1)]
-    refused = [f"- {known.title}: {known.refused}." for known in FAMILIES.values() if known.refused]
+    named: dict[str, list[str]] = {}
+    for known in FAMILIES.values():
+        named.setdefault(known.refused, []).append(known.title)
+    refused = [f"- {', '.join(titles)}: {why}." for why, titles in named.items() if why]
     others = "- Models that encode text and decode it by two stacks, and models without a `vision_config`."
     return "\n".join([*lines, *notes, REFUSED, *refused, others, TAIL])
 

@@ -163,6 +163,6 @@ def replies(backbone: Backbone, pictures: list[Any], prompts: list[str], use_cac
             max_new_tokens=NEW_TOKENS,
             use_cache=use_cache,
             # A small model may well say "<image>", which without a cache would ask for another picture.
-            suppress_tokens=sorted(marks | {backbone.model.config.image_token_id}),
+            suppress_tokens=sorted(marks),
         )
     return tokens[:, batch["input_ids"].shape[1] :].tolist()

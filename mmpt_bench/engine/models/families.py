@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from mmpt_bench.common.entries import load_module, own_entry, own_fingerprint
 from mmpt_bench.common.errors import RequestError
-from mmpt_bench.sources.weights import OWN_FAMILIES
+from mmpt_bench.sources.weights import OWN_FAMILIES, kind_of_types
 
 Layout = Literal["batched", "packed"]
 
@@ -105,17 +105,17 @@ FAMILIES: dict[str, Family] = {
             "minicpm_ocr": "MiniCPM-OCR",
         }.items()
     },
-    "gemma3n": Family("Gemma 3n", refused="its vision tower is a convolutional network, which has no stack of blocks"),
-    "qwen2_5_omni": Family("Qwen2.5-Omni whole", refused="it listens, thinks and talks: save its `thinker` by itself"),
+    "gemma3n": Family("Gemma 3n", refused="its vision tower is a MobileNet, which is no stack of like blocks"),
+    "qwen2_5_omni": Family(
+        "Qwen2.5-Omni with its talker", refused="it is several models: save its `thinker` to a folder of its own"
+    ),
 }
 """By `kind_of` a configuration. Not a list of what is supported."""
 
 
 def kind_of(config: Any) -> str:
     """Returns the type of a model: `config.model_type`, but for the LLaVA whose tower takes images of any size."""
-    vision = getattr(config, "vision_config", None)
-    pixtral = config.model_type == "llava" and getattr(vision, "model_type", "") == "pixtral"
-    return "pixtral" if pixtral else str(config.model_type)
+    return kind_of_types(config.model_type, getattr(getattr(config, "vision_config", None), "model_type", ""))
 
 
 @functools.cache

@@ -192,7 +192,8 @@ def mended(model: Any) -> Any:
 
     That output has no such field, and every call would fail.
     """
-    if model.base_model is model and "image_outputs" in inspect.unwrap(type(model).forward).__code__.co_names:
+    read = inspect.unwrap(type(model).forward).__code__.co_names
+    if model.base_model is model and "image_outputs" in read and hasattr(model, "language_model"):
         model.language_model.register_forward_hook(_without_images)
     return model
 
@@ -318,8 +319,8 @@ def pictures_only(name: str) -> Any:
     class PicturesOnly(kind, WithoutVideos):
         """The same for images and text."""
 
-        # SmolVLM's chat template and MiniCPM-V's processor ask it for these, and use them for videos alone.
-        video_processor = SimpleNamespace(num_frames=0, fps=0, slice_mode=False, downsample_mode="")
+        # SmolVLM's chat template asks it for these two, and uses them for videos alone.
+        video_processor = SimpleNamespace(num_frames=0, fps=0)
 
         @classmethod
         def get_attributes(cls) -> list[str]:

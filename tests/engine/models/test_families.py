@@ -25,6 +25,7 @@ from mmpt_bench.engine.models.loading import empty_model, mended, refuse_unfit
 from mmpt_bench.engine.prompts.bank import PromptBank
 from mmpt_bench.engine.prompts.hooks import register_hooks
 from mmpt_bench.engine.prompts.plan import PromptPlan
+from mmpt_bench.sources.weights import folder_fingerprint
 from support.families import TEMPLATE
 from support.families_table import METHODS, page, refusal, table
 from support.further_families import BUILDERS, FURTHER, NEEDS_TORCHVISION, llama4_model
@@ -225,6 +226,16 @@ def test_a_llava_with_pixtrals_tower_takes_images_of_any_size() -> None:
     settings = transformers.LlavaConfig(vision_config=transformers.PixtralVisionConfig())
     assert not families.family(families.kind_of(settings)).one_size
     assert families.kind_of(transformers.LlavaConfig()) == "llava"
+
+
+def test_a_users_file_on_pixtral_is_part_of_its_fingerprint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = transformers.LlavaConfig(vision_config=transformers.PixtralVisionConfig())
+    settings.save_pretrained(tmp_path)
+    plain = folder_fingerprint(tmp_path)
+    monkeypatch.setitem(families.OWN_FAMILIES, "llava", ("0" * 64, tmp_path / "mine.py"))
+    assert folder_fingerprint(tmp_path) == plain
+    monkeypatch.setitem(families.OWN_FAMILIES, "pixtral", ("0" * 64, tmp_path / "mine.py"))
+    assert folder_fingerprint(tmp_path) != plain
 
 
 def test_llama_4_runs_and_its_prompts_have_no_place() -> None:
