@@ -166,7 +166,7 @@ def merge_of(core: Any, projector: nn.Module, block: nn.Module, read: list[int])
     if any("table" in name for name in names):
         return 1, _WORDS
     patches, packed = patches_of(vision), layout_of(block)[0] == "packed"
-    if packed and getattr(vision, "spatial_merge_size", 0):
+    if packed and getattr(vision, "spatial_merge_size", None):
         return vision.spatial_merge_size, ""
     tokens = getattr(core.config, "mm_tokens_per_image", None)
     joined = (patches or 0) // tokens if tokens else linear_widths(projector)[0] / width_of(vision)
