@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import inspect
 import logging
 from collections.abc import Mapping
@@ -211,18 +212,24 @@ def read_processor(folder: Path, model_type: str, how: Mapping[str, Any] | None 
         MachineError: a package is missing.
     """
     family(model_type)
-    kind = _processor_class(folder, model_type)
     limits = {name: how[name] for name in ("min_pixels", "max_pixels") if how and name in how}
     try:
-        made = kind.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        made = _processor_class(folder, model_type).from_pretrained(
+            folder, trust_remote_code=False, local_files_only=True
+        )
         if limits:
             _limit(made.image_processor, limits, model_type)
         return completed(made, folder)
-    except ImportError as error:
-        raise MachineError(
-            f"The processor in `{folder}` cannot be used here: {str(error).strip().splitlines()[-1]}"
-        ) from error
-    except (OSError, ValueError, KeyError) as error:
+    except (ImportError, OSError, ValueError, KeyError) as error:
+        if "torchvision" in str(error).lower() and importlib.util.find_spec("torchvision") is None:
+            raise MachineError(
+                f"The processor in `{folder}` needs torchvision, of the version made for your torch: "
+                "pip install torchvision."
+            ) from error
+        if isinstance(error, ImportError):
+            raise MachineError(
+                f"The processor in `{folder}` cannot be used here: {str(error).strip().splitlines()[-1]}"
+            ) from error
         raise RequestError(f"The processor in `{folder}` does not load: {str(error).splitlines()[0]}") from error
 
 

@@ -21,12 +21,12 @@ from mmpt_bench.engine.models import families
 from mmpt_bench.engine.models.anatomy import find_anatomy
 from mmpt_bench.engine.models.backbone import IGNORED, load_backbone
 from mmpt_bench.engine.models.families import is_family, register_file
-from mmpt_bench.engine.models.loading import empty_model, mended, refuse_unfit
+from mmpt_bench.engine.models.loading import empty_model, mended, read_processor, refuse_unfit
 from mmpt_bench.engine.prompts.bank import PromptBank
 from mmpt_bench.engine.prompts.hooks import register_hooks
 from mmpt_bench.engine.prompts.plan import PromptPlan
 from mmpt_bench.sources.weights import folder_fingerprint
-from support.families import TEMPLATE
+from support.families import TEMPLATE, tokenizer
 from support.families_table import METHODS, page, refusal, table
 from support.further_families import BUILDERS, FURTHER, NEEDS_TORCHVISION, llama4_model
 from support.methods import VARIANTS
@@ -220,6 +220,19 @@ def test_parts_are_found_at_full_size(tmp_path: Path, kind: str, parts: tuple[st
     assert (found.vision, found.projector, found.decoder) == parts
     assert reason in found.no_interaction
     assert bool(found.no_interaction) == bool(reason)
+
+
+@pytest.mark.skipif(HAS_TORCHVISION, reason="torchvision is installed")
+def test_a_processor_says_that_it_needs_torchvision(tmp_path: Path) -> None:
+    transformers.Mistral3Config().save_pretrained(tmp_path)
+    known = {
+        "processor_class": "PixtralProcessor",
+        "image_processor": {"image_processor_type": "PixtralImageProcessor"},
+    }
+    (tmp_path / "processor_config.json").write_text(json.dumps(known))
+    tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(MachineError, match="needs torchvision, of the version made for your torch"):
+        read_processor(tmp_path, "mistral3")
 
 
 def test_a_llava_with_pixtrals_tower_takes_images_of_any_size() -> None:
