@@ -117,7 +117,7 @@ def transfer(
 
     check_parallel("")
     sources = [text.strip() for text in comma_text(before).split(",") if text.strip()]
-    asked = TransferRequest.of(make_request(method, task, options), sources, before_steps)
+    asked = TransferRequest.of(make_request(method, task, options).plainly("transfer"), sources, before_steps)
     store = Store(asked.request.out)
     planned = plan_transfer(asked, store)
     result = TransferResult(planned.name, store.root)

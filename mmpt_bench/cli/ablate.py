@@ -14,7 +14,6 @@ from mmpt_bench.cli.options import (
     COLUMNS,
     JSON,
     OUT,
-    WORKERS,
     budget_options,
     print_json,
     verbosity_options,
@@ -22,6 +21,7 @@ from mmpt_bench.cli.options import (
 )
 from mmpt_bench.cli.plan_text import print_plan
 from mmpt_bench.cli.progress import running, say_drawn
+from mmpt_bench.cli.scale_options import KEEP_ADAPTERS, WORKERS
 
 if TYPE_CHECKING:
     from mmpt_bench.study.ablations.tables import AblationResult
@@ -38,6 +38,7 @@ NO_SCORE = (
     "micro_batch",
     "gradient_checkpointing",
     "workers",
+    "keep_adapters",
 )
 """Options that change no score of an ablation."""
 
@@ -83,6 +84,7 @@ def _axis_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--plan", "only_plan", is_flag=True, help="Say what would run and how long; run nothing.")
 @COLUMNS
 @WORKERS
+@KEEP_ADAPTERS
 @OUT
 @JSON
 @budget_options

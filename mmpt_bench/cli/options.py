@@ -72,14 +72,6 @@ WORLD = click.option(
     show_default=True,
     help="Of the embedded suite, where models are evaluated: shifted, clean (as before tuning), or strong.",
 )
-WORKERS = click.option(
-    "--workers",
-    default="1",
-    show_default=True,
-    metavar="N",
-    help="So many processes on this machine, each with one thread, or a GPU of its own; or, but for `tune`, `ray`, "
-    "`ray://HOST`, `slurm`.",
-)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout, and nothing else.")
 FAMILY = click.option(
     "--family",

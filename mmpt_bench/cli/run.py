@@ -21,7 +21,6 @@ from mmpt_bench.cli.options import (
     JSON,
     OUT,
     PARSE,
-    WORKERS,
     WORLD,
     budget_options,
     command_on,
@@ -37,6 +36,7 @@ from mmpt_bench.cli.options import (
 from mmpt_bench.cli.plan_text import print_plan
 from mmpt_bench.cli.progress import QUIET, running, stopping
 from mmpt_bench.cli.pruning import OPTIONS, check_pruning, run_pruned
+from mmpt_bench.cli.scale_options import KEEP_ADAPTERS, PARALLEL, WORKERS
 from mmpt_bench.cli.streams import echo
 from mmpt_bench.common.errors import Interrupted, RequestError
 from mmpt_bench.records.budget import SMOKE_LIMIT, SMOKE_STEPS
@@ -139,14 +139,8 @@ if TYPE_CHECKING:
     "machine.",
 )
 @WORKERS
-@click.option(
-    "--parallel",
-    default="",
-    callback=not_empty,
-    metavar="ddp|fsdp2",
-    help="Under torchrun: its processes share every training and evaluation. ddp: the model whole on each GPU; fsdp2: "
-    "shards of it.",
-)
+@PARALLEL
+@KEEP_ADAPTERS
 @OUT
 @JSON
 @budget_options

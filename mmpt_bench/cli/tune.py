@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mmpt_bench.cli.log_file import logged
-from mmpt_bench.cli.options import BACKBONE, COLUMNS, IMAGES, OUT, WORKERS, budget_options, words_again
+from mmpt_bench.cli.options import BACKBONE, COLUMNS, IMAGES, OUT, budget_options, words_again
 from mmpt_bench.cli.progress import stopping
+from mmpt_bench.cli.scale_options import WORKERS
 from mmpt_bench.common.errors import Interrupted, RequestError
 from mmpt_bench.common.escaping import plain_text
 

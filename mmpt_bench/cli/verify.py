@@ -25,6 +25,8 @@ def verify(results: Path | None, as_json: bool) -> None:
     mmpt-bench verify mmpt-results
     """
     from mmpt_bench import api
+    from mmpt_bench.records.adapter_kept import all_not_kept
+    from mmpt_bench.records.store import Store, results_folder
 
     found = api.verify(results)
     if as_json:
@@ -34,4 +36,8 @@ def verify(results: Path | None, as_json: bool) -> None:
             echo(text)
         if not found:
             echo("Everything that is there is what its hash says.")
+            if n := len(all_not_kept(Store(results_folder(results)))):
+                echo(
+                    f"{n} adapter{'s were' if n > 1 else ' was'} not kept (`--keep-adapters`): records have the hashes."
+                )
     sys.exit(UNTRUSTED if found else 0)

@@ -16,9 +16,10 @@ from mmpt_bench.common.files import loads
 from mmpt_bench.common.hashing import canonical_json, file_sha256, files_sha256
 from mmpt_bench.engine.adapters.saved import CONFIG_FILE, TENSOR_FILE, check_config, read_config, read_header
 from mmpt_bench.methods.method_catalog import named_method
+from mmpt_bench.records.adapter_kept import not_kept
 from mmpt_bench.records.recipe import Recipe
 from mmpt_bench.records.recipe_file import read_recipe
-from mmpt_bench.records.run_folder import COSTS, check_sum
+from mmpt_bench.records.run_folder import ADAPTER, COSTS, RunFolder, check_sum
 from mmpt_bench.sources import hub
 
 FILES = (CONFIG_FILE, TENSOR_FILE)
@@ -79,6 +80,8 @@ def find_adapter(name: str, offline: bool) -> AdapterFolder:
     )
     for file in FILES:
         if not (folder / file).is_file():
+            if told := _not_kept(folder):
+                raise RequestError(told)
             raise RequestError(f"There is no adapter in `{name}`: it has no {file}. Pickled weights are not loaded.")
     header, config = read_header(folder), read_config(folder)
     if header:
@@ -88,6 +91,13 @@ def find_adapter(name: str, offline: bool) -> AdapterFolder:
     else:
         check_config(config)
     return AdapterFolder(folder, sha256_of(folder), config, header, trained_under(folder, header), tuple(notes))
+
+
+def _not_kept(folder: Path) -> str:
+    """Returns what is said of a run's adapter that was not kept; empty for any other folder."""
+    run = folder.resolve().parent
+    is_run = folder.name == ADAPTER and (run / RECIPE).is_file() and run.parent.name == "runs"
+    return not_kept(RunFolder(run.parent.parent, run.name)) if is_run else ""
 
 
 def _names(folder: Path) -> list[str]:

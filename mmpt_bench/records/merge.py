@@ -15,16 +15,17 @@ from pathlib import Path
 from mmpt_bench.common.errors import RequestError, UntrustedRecord
 from mmpt_bench.common.files import append_jsonl, jsonl, make_folder, scrub, sync, write_atomic
 from mmpt_bench.records import ablations, learning_rates, streams
+from mmpt_bench.records.adapter_kept import put_back
 from mmpt_bench.records.rate_trials import TESTS, TRIALS, read_trials
 from mmpt_bench.records.record import Record
-from mmpt_bench.records.run_folder import RECORDS, RunFolder, read_records, summed
+from mmpt_bench.records.run_folder import ADAPTER, RECORDS, TENSORS, RunFolder, read_records, summed
 from mmpt_bench.records.store import Store
 from mmpt_bench.records.verify import verified
 
 COSTS = {
     "train_seconds", "eval_seconds", "peak_bytes", "own_process", "resident_bytes", "cpu_seconds",
     "others_cpu_seconds", "eval_others_cpu_seconds", "time", "environment", "attempt", "answers_bytes",
-    "answers_sha256", "notes",
+    "answers_sha256", "notes", "adapter_kept",
 }  # fmt: skip
 """Fields in which two records of the same result may differ: when, where and how long."""
 
@@ -51,6 +52,8 @@ class _Copy:
     adapter: str
     """SHA-256 of its tensors; empty where it has none."""
     has_folder: bool
+    is_kept: bool = False
+    """The adapter's tensors are there, too."""
 
     @property
     def told(self) -> str:
@@ -108,7 +111,11 @@ def merge(sources: Sequence[Path], out: Store) -> Merged:
             _take(base, out)
         for task, copy in more:
             _add(task, copy, out)
-        if base.store is out and not more:
+        its = next((copy for copy in each if copy.is_kept and copy.adapter == base.adapter), None)
+        if is_put_back := its is not None and not base.is_kept and base.has_folder:
+            with out.run(name).lock():
+                put_back(out.run(name), its.store.run(name))
+        if base.store is out and not more and not is_put_back:
             done.same += 1
         else:
             done.taken.append(name)
@@ -167,7 +174,8 @@ def _copies(store: Store, done: Merged) -> Iterator[_Copy]:
             continue  # no run: nothing of one is in that folder
         own_keys = {record.eval_key for record in own}
         more = [record for record in published.pop(run.name, []) if record.eval_key not in own_keys]
-        yield _Copy(store, run.name, (*more, *own), "" if known is None else known["sha256"], True)
+        adapter = "" if known is None else known["sha256"]
+        yield _Copy(store, run.name, (*more, *own), adapter, True, run.path(ADAPTER, TENSORS).is_file())
     for name, records in published.items():
         yield _Copy(store, name, tuple(records), _adapter(records), False)
 

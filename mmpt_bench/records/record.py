@@ -16,6 +16,7 @@ LATER: dict[str, Any] = {
     **{"own_process": False, "cpu_seconds": None, "resident_bytes": None},
     **{"others_cpu_seconds": None, "eval_others_cpu_seconds": None, "stage": {}, "objective": {}},
     **{"adapter_sha256": "", "attempt": "", "gradient_checkpointing": False, "asking": {}, "shots": ()},
+    **{"adapter_kept": True},
 }
 """Fields that records of earlier versions lack, and what is taken for them there."""
 
@@ -162,6 +163,8 @@ class Costs:
     adapter_bytes: int = 0
     adapter_sha256: str = ""
     """SHA-256 of the adapter's tensors; empty where nothing was trained, and in older records."""
+    adapter_kept: bool = True
+    """False where its tensors were removed after the evaluation (`--keep-adapters`)."""
     attempt: str = ""
     """Names the training that made the adapter: two trainings of one run are two attempts. Empty as above."""
     threads: str = ""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mmpt_bench.common.errors import RequestError, unknown_name
 from mmpt_bench.methods.method import Method
 from mmpt_bench.methods.method_catalog import method_of, named_method
+from mmpt_bench.records.adapter_kept import check_kept
 from mmpt_bench.records.recipe import Recipe
 from mmpt_bench.records.recipe_file import read_recipe
 from mmpt_bench.records.run_folder import RunFolder
@@ -101,6 +102,7 @@ def _teacher_run(text: str, request: Request) -> RunFolder:
     if Path(name).name != name or not (run := store.run(name)).is_trained:
         found = [one.name for one in store.runs() if one.is_trained]
         raise unknown_name("trained run", name[:80], found, f"A teacher is a run in {request.out.name}/.")
+    check_kept(run)
     recipe = read_recipe(run.path("recipe.yaml"))
     if recipe.backbone_fingerprint != backbone_fingerprint(request.backbone, request.offline):
         raise RequestError(f"The teacher `{name}` is of another backbone, `{recipe.backbone}`: choose one of this one.")

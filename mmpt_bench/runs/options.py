@@ -16,6 +16,7 @@ from mmpt_bench.data.rows import SHIFTED, WORLDS
 from mmpt_bench.evaluation import task_catalog
 from mmpt_bench.evaluation.task import OFFICIAL
 from mmpt_bench.methods import method_catalog
+from mmpt_bench.records.adapter_kept import ALL, WAYS
 from mmpt_bench.records.budget import EVAL_BATCH, EVERY, MOST, Budget
 from mmpt_bench.records.store import Store, results_folder
 from mmpt_bench.runs.bad_items import FAIL, SKIP
@@ -29,7 +30,7 @@ from mmpt_bench.runs.option_texts import (
     pairs,
 )
 from mmpt_bench.runs.request import Request, parse_overrides
-from mmpt_bench.runs.stages import REPTILE, begun_from
+from mmpt_bench.runs.stages import begun_from, meta_tasks
 from mmpt_bench.sources.corpora import TrainData, check_train_data
 from mmpt_bench.sources.few_shot import checked_count
 from mmpt_bench.sources.weights import DTYPES, EMBEDDED, HOW, with_loading
@@ -126,6 +127,8 @@ class Options(TypedDict, total=False):
     """Most examples that a rank trains on in one pass, out of a batch: a matter of memory and speed."""
     eval_batch_size: int
     """Questions that are answered together: a matter of memory and speed, not of the scores."""
+    keep_adapters: str
+    """Of `run`, `ablate` and `stream`: adapters that stay when all is recorded: "all", "best" of the seeds, "none"."""
     on_bad_item: str
     """"fail": a task with an image that cannot be used is recorded as failed, and training on bad examples is refused.
     "skip": they are left out, for all methods alike."""
@@ -172,8 +175,6 @@ def make_request(method: Names, tasks: Names, options: Options, is_run: bool = F
         raise unknown_name("dtype", dtype, DTYPES)
     budget = _budget(options)
     _check_device(options.get("device"))
-    if (limit := options.get("limit")) is not None and limit < 1:
-        raise RequestError(f"`--limit {limit}`: 1 or more.")
     data = _path(options.get("data"))
     if data is not None and not data.exists():
         raise RequestError(f"There is no folder or file `{data}` to read data from.")
@@ -192,7 +193,7 @@ def make_request(method: Names, tasks: Names, options: Options, is_run: bool = F
         datasets=dataset_names(pairs(options.get("dataset", ())), [entry.name for entry in found]),
         columns=column_names(pairs(options.get("columns", ())), [entry.name for entry in found]),
         world=known_world(options.get("world", SHIFTED), data is None and backbone == EMBEDDED),
-        limit=limit,
+        limit=_limit(options),
         rule=options.get("parse", OFFICIAL),
         offline=options.get("offline", False),
         device=options.get("device"),
@@ -206,6 +207,7 @@ def make_request(method: Names, tasks: Names, options: Options, is_run: bool = F
         micro_batch=_micro_batch(options),
         gradient_checkpointing=options.get("gradient_checkpointing", False),
         on_bad_item=_on_bad_item(options),
+        keep_adapters=_kept(options),
     )
     learnt = objective_of(options.get("objective", ""), options.get("teacher", ""), request)
     return dataclasses.replace(request, objective=learnt)
@@ -225,6 +227,12 @@ def _on_bad_item(options: Options) -> str:
     way = options.get("on_bad_item", FAIL)
     if way not in (FAIL, SKIP):
         raise unknown_name("way with bad items", way, (FAIL, SKIP))
+    return way
+
+
+def _kept(options: Options) -> str:
+    if (way := options.get("keep_adapters", ALL)) not in WAYS:
+        raise unknown_name("choice of adapters to keep", str(way)[:40], WAYS)
     return way
 
 
@@ -250,7 +258,7 @@ def _departures(options: Options, methods: Sequence[Entry]) -> dict[str, Any]:
     if text := options.get("meta", ""):
         if options.get("train_data", EMBEDDED) != EMBEDDED:
             raise RequestError("`--meta` names what is trained on: leave out `--train-data`.")
-        found["meta"] = _meta_tasks(text)
+        found["meta"] = meta_tasks(text)
     if name := options.get("init_from", ""):
         trained = [entry for entry in methods if entry.name != FROZEN]
         if len(trained) != 1:
@@ -260,17 +268,6 @@ def _departures(options: Options, methods: Sequence[Entry]) -> dict[str, Any]:
         fields = parse_overrides(pairs(options.get("set", ())), methods).get(trained[0].name, {})
         method = method_catalog.method_of(trained[0], fields)
         found |= begun_from(Store(results_folder(options.get("out"))), name, method)
-    return found
-
-
-def _meta_tasks(text: str) -> list[str]:
-    """Returns the tasks of "reptile:mnist,vsr"; RequestError for another algorithm, or fewer than two tasks."""
-    kind, _, names = text.partition(":")
-    if kind != REPTILE:
-        raise unknown_name("way to learn initial values", kind[:40], (REPTILE,))
-    found = sorted({entry.name for entry in task_catalog.find_tasks(names or "all")})
-    if len(found) < 2:
-        raise RequestError(f"`--meta {text[:80]}`: Reptile learns from two tasks or more.")
     return found
 
 
@@ -292,6 +289,12 @@ def _check_device(device: str | None) -> None:
     from mmpt_bench.engine.models.backbone import check_device
 
     check_device(device)
+
+
+def _limit(options: Options) -> int | None:
+    if (limit := options.get("limit")) is not None and limit < 1:
+        raise RequestError(f"`--limit {limit}`: 1 or more.")
+    return limit
 
 
 def _eval_batch(options: Options) -> int:

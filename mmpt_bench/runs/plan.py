@@ -11,6 +11,7 @@ from mmpt_bench.common.entries import Entry, own_fingerprint
 from mmpt_bench.common.errors import RequestError, UntrustedRecord
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.records import keys, learning_rates
+from mmpt_bench.records.adapter_kept import not_kept
 from mmpt_bench.records.keys import RATE
 from mmpt_bench.records.recipe import Recipe
 from mmpt_bench.records.run_folder import RunFolder
@@ -42,7 +43,7 @@ class Job:
     label: str
     """What it is called in progress."""
     fault: str = ""
-    """Why what is recorded of it cannot be trusted: `execute` refuses this run alone."""
+    """Why what is recorded of it cannot be gone on from: `execute` refuses this run alone."""
 
     @property
     def changed(self) -> dict[str, Any]:
@@ -135,6 +136,8 @@ def _jobs(
             if todo and not trained:
                 _check_batch(recipe, prepared)
             label = _label(request, entry, fields)
+            if todo and method.trains and not fault:
+                fault = _lacking(folder)
             jobs[recipe.train_key] = Job(recipe, method, source, trained, todo, done, label, fault)
     return tuple(jobs.values())
 
@@ -170,6 +173,14 @@ def _recorded(folder: RunFolder) -> tuple[set[str], str]:
         return {record.eval_key for record in folder.records() if record.status == "ok"}, ""
     except UntrustedRecord as error:
         return set(), str(error)
+
+
+def _lacking(folder: RunFolder) -> str:
+    """Returns what is said of a trained run that has no adapter for further tasks, or a damaged one."""
+    try:
+        return not_kept(folder)
+    except UntrustedRecord as error:
+        return str(error)
 
 
 def _recipe(request: Request, entry: Entry, method: Any, seed: int, prepared: Prepared) -> Recipe:

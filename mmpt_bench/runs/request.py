@@ -17,6 +17,7 @@ from mmpt_bench.evaluation import task_catalog
 from mmpt_bench.evaluation.task import OFFICIAL, Task
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.records import keys
+from mmpt_bench.records.adapter_kept import ALL
 from mmpt_bench.records.budget import EVAL_BATCH, EVERY, Budget
 from mmpt_bench.records.recipe import Recipe
 from mmpt_bench.records.store import results_folder
@@ -84,6 +85,8 @@ class Request:
     """What is learnt from a teacher: as of a `Recipe`."""
     rates_of: str = ""
     """Fingerprint of other training data, whose searched learning rates are taken; empty: those of its own."""
+    keep_adapters: str = ALL
+    """Which adapters stay when all is recorded."""
     variants: dict[str, tuple[dict[str, str], ...]] = dataclasses.field(default_factory=dict)
     """Method name -> the hyperparameters, as text, of each of its variants; a method that is not here has one."""
 
@@ -101,8 +104,8 @@ class Request:
         return few | ({"system": self.system} if self.system else {})
 
     def plainly(self, command: str) -> Request:
-        """Returns itself; RequestError for solved examples or a turn of the system, which the command does not ask."""
-        for name in self.asking:
+        """Returns itself; RequestError for what is for `run`: solved examples, a turn of the system, adapters to go."""
+        for name in (*self.asking, *(["keep_adapters"] if self.keep_adapters != ALL else [])):
             raise RequestError(f"`--{name.replace('_', '-')}` and `{command}` do not go together.")
         return self
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from mmpt_bench.common.errors import RequestError, RunFailed, UntrustedRecord, unknown_name
 from mmpt_bench.common.files import write_atomic
 from mmpt_bench.common.hashing import bytes_sha256, content_key, derive, file_sha256
+from mmpt_bench.evaluation import task_catalog
+from mmpt_bench.records.adapter_kept import FISHER, check_kept, not_kept
 from mmpt_bench.records.keys import RATE
 from mmpt_bench.records.recipe import Recipe
 from mmpt_bench.records.run_folder import ADAPTER, TENSORS, RunFolder
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
 SEQUENTIAL, REPLAY, EWC, LWF, NEW, JOINT = "sequential", "replay", "ewc", "lwf", "new-adapter", "joint"
 NUMBERS = {SEQUENTIAL: None, REPLAY: 0.1, EWC: 1e4, LWF: 10.0, NEW: None, JOINT: None}
 """Strategies, and the default of the number that some take: share replayed, weight of the penalty or divergence."""
-FISHER = "fisher.safetensors"
 SHA256 = "sha256"
 """In its header: of its values."""
 REPTILE = "reptile"
@@ -117,6 +118,7 @@ def begun_from(store: Store, name: str, method: Any) -> dict[str, Any]:
         raise RequestError(
             f"`--init-from {name[:80]}`: `{store.root}` has no trained run of that name; `ls runs` lists them."
         )
+    check_kept(run)
     recipe = run.read_recipe()
     own = {field: value for field, value in dataclasses.asdict(method).items() if field != RATE}
     its = {field: value for field, value in recipe.params.items() if field != RATE}
@@ -128,6 +130,17 @@ def begun_from(store: Store, name: str, method: Any) -> dict[str, Any]:
             "the training needs the same method and hyperparameters."
         )
     return begins_with(recipe, _steps_up_to(store, recipe))
+
+
+def meta_tasks(text: str) -> list[str]:
+    """Returns the tasks of "reptile:mnist,vsr"; RequestError for another algorithm, or fewer than two tasks."""
+    kind, _, names = text.partition(":")
+    if kind != REPTILE:
+        raise unknown_name("way to learn initial values", kind[:40], (REPTILE,))
+    found = sorted({entry.name for entry in task_catalog.find_tasks(names or "all")})
+    if len(found) < 2:
+        raise RequestError(f"`--meta {text[:80]}`: Reptile learns from two tasks or more.")
+    return found
 
 
 def begins_with(recipe: Recipe, steps: int) -> dict[str, Any]:
@@ -165,14 +178,20 @@ class Reptile:
 
 
 def load_trained(run: RunFolder, handle: Handle, known: dict[str, Any] | None = None) -> dict[str, Tensor]:
-    """Puts a run's adapter into an attached one and returns its values; UntrustedRecord where its bytes have changed.
+    """Puts a run's adapter into an attached one and returns its values.
 
     Args:
         known: the run's `training()`, where it was read before.
+
+    Raises:
+        RequestError: it was not kept.
+        UntrustedRecord: its bytes have changed.
     """
     from mmpt_bench.engine.adapters.saved import read_adapter
 
     known, tensors = known or run.training(), run.path(ADAPTER, TENSORS)
+    if told := not_kept(run, known):
+        raise RequestError(told)
     if known is None or not tensors.is_file() or file_sha256(tensors) != known["sha256"]:
         raise UntrustedRecord(f"The adapter in `{run.name}` is damaged. Delete that folder to train it again.")
     values = read_adapter(run.path(ADAPTER))

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.common.errors import RequestError, unknown_name
-from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store
-from mmpt_bench.runs.events import Reporter
 from mmpt_bench.runs.execute import execute
+from mmpt_bench.runs.kept_adapters import Do, keeping
 from mmpt_bench.runs.plan import Plan
 
-Do = Callable[[Sequence[Plan], Store, Reporter, Callable[[], bool]], Iterator[Record]]
-"""As `execute`."""
+if TYPE_CHECKING:
+    from mmpt_bench.runs.workers.message import Asked
+
 MOST = 512
 """Processes on one machine."""
 WAYS = ("ddp", "fsdp2")
@@ -84,7 +84,12 @@ def done_by(workers: int | str, replan: Callable[[Any, Store], Sequence[Plan]], 
     from mmpt_bench.runs.workers.message import Asked
 
     check_parallel(parallel, workers)
-    asked, text = Asked(replan, request), str(workers).strip()
+    do = _done_by(workers, Asked(replan, request), parallel)
+    return do if rank_and_count()[0] > 0 else keeping(do)
+
+
+def _done_by(workers: int | str, asked: Asked, parallel: str) -> Do:
+    text = str(workers).strip()
     if parallel:
         from mmpt_bench.runs.workers.ranks import run_on_ranks
 

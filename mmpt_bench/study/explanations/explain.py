@@ -19,6 +19,7 @@ from mmpt_bench.data.samples import Sample
 from mmpt_bench.evaluation import task_catalog
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.methods.method_catalog import method_of, named_method
+from mmpt_bench.records.adapter_kept import check_kept
 from mmpt_bench.records.keys import earlier_params, option
 from mmpt_bench.records.recipe import Recipe, learnt
 from mmpt_bench.records.store import Store
@@ -170,6 +171,7 @@ def _variants(names: Sequence[str], store: Store) -> dict[str, list[Recipe]]:
     for run, recipe in recipes.items():
         if recipe.method != BASE and not known[run].is_trained:
             raise RequestError(f"`{run}` is not trained to its end. `mmpt-bench run` goes on where it stopped.")
+        check_kept(known[run])
     groups: dict[str, list[Recipe]] = {}
     for recipe in sorted(recipes.values(), key=lambda r: (r.method, r.variant_key, r.seed)):
         groups.setdefault(recipe.variant_key, []).append(recipe)

@@ -71,7 +71,7 @@ def prompts(
     """
     from mmpt_bench.runs.execute import execute
 
-    request = make_request(method, task, options)
+    request = make_request(method, task, options).plainly("prompts")
     if len(request.tasks) != 1:
         raise RequestError(f"`{task}` is several tasks: forms are compared on one.")
     if orders < 1 or reasoning_tokens < 1:

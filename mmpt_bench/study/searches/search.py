@@ -159,7 +159,7 @@ def plan_search(method: Names, options: SearchOptions) -> SearchPlan:
     own = set(SearchOptions.__annotations__) - set(Options.__annotations__)
     named, n = comma_text(options.get("dev_tasks", "")), options.get("structures", 1)
     rest: Any = {name: value for name, value in options.items() if name not in own}
-    request = make_request(method, named or "all", rest)
+    request = make_request(method, named or "all", rest).plainly("tune")
     if request.objective:
         raise RequestError("`--teacher` is for runs: a search trains on the answers alone.")
     if request.monitor:
