@@ -42,7 +42,7 @@ from mmpt_bench.figures import draw
 from mmpt_bench.records import store
 from mmpt_bench.records.rate_trials import TRIALS
 from mmpt_bench.runs import session, training
-from mmpt_bench.study.searches import search
+from mmpt_bench.study.searches import rounds
 
 SIZE = ("--steps", "3", "--batch-size", "2")
 COMMANDS = (
@@ -97,7 +97,7 @@ def _make_small() -> None:
     train._Training._process_costs = memory.CpuClock.others = lambda self: None
     now = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
     still = SimpleNamespace(UTC=datetime.UTC, datetime=SimpleNamespace(now=lambda zone: now))
-    session.datetime = search.datetime = still
+    session.datetime = rounds.datetime = still
 
 
 def _soak(folder: Path, kills: int, chance: random.Random) -> int:

@@ -284,15 +284,11 @@ def tune(
         RequestError, MachineError: as `run` does.
     """
     from mmpt_bench.runs.workers.backends import check_parallel, count_of
-    from mmpt_bench.study.searches.search import tune as tune_here
-    from mmpt_bench.study.searches.workers import tune_in_processes
+    from mmpt_bench.study.searches.workers import tune_by
 
     check_parallel("")
-    n, planned = count_of(workers), plan_tune(method, **options)
-    if n == 1:
-        yield from tune_here(planned, told, stopping)
-    else:
-        yield from tune_in_processes(n, (method, options), planned, told, stopping)
+    count_of(workers)
+    yield from tune_by(workers, (method, options), plan_tune(method, **options), told, stopping)
 
 
 def plan_tune(method: Names = "all", **options: Unpack[SearchOptions]) -> SearchPlan:

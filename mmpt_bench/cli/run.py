@@ -234,7 +234,7 @@ def _checked(
     """Returns the options with those of an experiment's file; RequestError for what does not go together."""
     from mmpt_bench import api
     from mmpt_bench.interop.trackers import check_trackers
-    from mmpt_bench.runs.workers.backends import check_parallel, check_workers
+    from mmpt_bench.runs.workers.backends import check_parallel, count_of
     from mmpt_bench.sources.weights import HOW
 
     if (file := options.pop("experiment")) is not None:
@@ -250,7 +250,7 @@ def _checked(
         options |= {"steps": SMOKE_STEPS, "limit": SMOKE_LIMIT}
     if measure_costs:
         refuse_beside("measure-costs", "recipe", "adapter", "workers", "parallel")
-    check_workers(options["workers"])
+    count_of(options["workers"])
     if not only_plan:
         check_parallel(options["parallel"], options["workers"])
     return options

@@ -12,8 +12,8 @@ WORKERS = click.option(
     default="1",
     show_default=True,
     metavar="N",
-    help="So many processes on this machine, each with one thread, or a GPU of its own; or, but for `tune`, `ray`, "
-    "`ray://HOST`, `slurm`.",
+    help="So many processes on this machine, each with one thread, or a GPU of its own; or `ray`, `ray://HOST`, "
+    "`slurm`.",
 )
 PARALLEL = click.option(
     "--parallel",

@@ -20,15 +20,6 @@ MOST = 512
 """Processes on one machine."""
 WAYS = ("ddp", "fsdp2")
 """How processes of torchrun share a training."""
-ENGINES = ", `ray`, `ray://HOST` or `slurm`"
-
-
-def count_of(workers: int | str, more: str = "") -> int:
-    """Returns how many processes `--workers` names; RequestError for what it cannot be, with what `more` there is."""
-    text = str(workers).strip()
-    if text.isdecimal() and 1 <= int(text) <= MOST:
-        return int(text)
-    raise RequestError(f"`--workers {text[:40]}`: a number of processes from 1 to {MOST}{more}.")
 
 
 def rank_and_count() -> tuple[int, int]:
@@ -62,11 +53,22 @@ def check_parallel(way: str, workers: int | str = 1) -> None:
         raise RequestError("`--parallel` and `--workers` do not go together: the processes are torchrun's.")
 
 
-def check_workers(workers: int | str) -> None:
-    """Raises RequestError for what `--workers` cannot be, neither a number of processes nor an engine."""
+def engine_of(workers: int | str) -> str:
+    """Returns the engine that `--workers` names; empty for a number of processes."""
     text = str(workers).strip()
-    if text not in ("ray", "slurm") and not text.startswith("ray://"):
-        count_of(workers, ENGINES)
+    return text if text in ("ray", "slurm") or text.startswith("ray://") else ""
+
+
+def count_of(workers: int | str) -> int:
+    """Returns how many processes `--workers` names, 1 for an engine; RequestError for what it cannot be."""
+    text = str(workers).strip()
+    if engine_of(text):
+        return 1
+    if text.isdecimal() and 1 <= int(text) <= MOST:
+        return int(text)
+    raise RequestError(
+        f"`--workers {text[:40]}`: a number of processes from 1 to {MOST}, `ray`, `ray://HOST` or `slurm`."
+    )
 
 
 def done_by(workers: int | str, replan: Callable[[Any, Store], Sequence[Plan]], request: Any, parallel: str = "") -> Do:
@@ -89,16 +91,15 @@ def done_by(workers: int | str, replan: Callable[[Any, Store], Sequence[Plan]], 
 
 
 def _done_by(workers: int | str, asked: Asked, parallel: str) -> Do:
-    text = str(workers).strip()
     if parallel:
         from mmpt_bench.runs.workers.ranks import run_on_ranks
 
         return functools.partial(run_on_ranks, parallel, asked)
-    if text in ("ray", "slurm") or text.startswith("ray://"):
+    if engine := engine_of(workers):
         from mmpt_bench.runs.workers.engines import run_on_engine
 
-        return functools.partial(run_on_engine, text, asked)
-    n = count_of(workers, ENGINES)
+        return functools.partial(run_on_engine, engine, asked)
+    n = count_of(workers)
     if n == 1:
         return execute
     from mmpt_bench.runs.workers.processes import run_in_processes

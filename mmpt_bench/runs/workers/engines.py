@@ -1,4 +1,4 @@
-"""`--workers ray` and `--workers slurm`: each run is a task of an engine, which finds it a machine and tries it again.
+"""`--workers ray` and `slurm`: each run or trial is a task of an engine, which finds it a machine and tries it again.
 
 The results folder must be one that all machines see. Nothing here hands out machines or GPUs: the engine does.
 """
@@ -12,7 +12,7 @@ import pickle
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any, Protocol
@@ -37,7 +37,7 @@ CLUSTER = "slurm"
 
 
 class Task(Protocol):
-    """A run that an engine does, as submitit's jobs and futures are."""
+    """A run or a trial that an engine does, as submitit's jobs and futures are."""
 
     def done(self) -> bool:
         """Returns whether it has ended."""
@@ -46,7 +46,7 @@ class Task(Protocol):
         """Returns what it returned, or raises what it raised."""
 
 
-Submit = Callable[[Sequence[Message]], Sequence[Task]]
+Submit = Callable[[Sequence[Any]], Sequence[Task]]
 
 
 def run_on_engine(
@@ -56,35 +56,57 @@ def run_on_engine(
 
     A stage of a stream becomes a task when the stage before it is done.
     """
-    whole, stop = Message.of(asked, plans, store), store.path(FOLDER, f"stop-{uuid.uuid4().hex}")
-    whole = dataclasses.replace(whole, folder=Path.cwd(), stop=stop.absolute())
+    whole = dataclasses.replace(Message.of(asked, plans, store), folder=Path.cwd())
     jobs = {job.recipe.run_name: job for plan in plans for job in plan.open}
     order = TopologicalSorter({n: {*job.recipe.stage.get("after", ())} & {*jobs} for n, job in jobs.items()})
     order.prepare()
-    make_folder(stop.parent)
     faults: list[Exception] = []
     open_: dict[str, Task] = {}
     told: dict[str, int] = {}
-    with _engine(engine, store) as submit:
+    with submitting(engine, store, do, open_) as (submit, stop):
+        whole = dataclasses.replace(whole, stop=stop)
+        while order.is_active():
+            ready = order.get_ready()
+            open_ |= dict(zip(ready, submit([whole.narrowed([name]) for name in ready]), strict=True))
+            if stopping():
+                raise Interrupted(f"{len(open_)} runs are under way")
+            for name in [name for name, task in open_.items() if task.done()]:
+                yield from _ended(open_.pop(name), report, faults)
+                order.done(name)
+            for name in open_:
+                _tell_steps(store, jobs[name], told, report)
+            time.sleep(LOOK_SECONDS)
+    if faults:
+        raise faults[0]
+
+
+@contextlib.contextmanager
+def submitting(
+    engine: str, store: Store, work: Callable[[Any], Any], open_: Mapping[Any, Task]
+) -> Iterator[tuple[Submit, Path]]:
+    """Yields what submits messages to "ray", "ray://HOST" or "slurm", and the file that tells their tasks to stop.
+
+    Args:
+        engine: its name.
+        store: the results folder, which all machines see.
+        work: message -> what its task returns; a function at the top of a module.
+        open_: the tasks that are not done. Those that are left at the end are told to stop, and waited for.
+    """
+    stop = store.path(FOLDER, f"stop-{uuid.uuid4().hex}").absolute()
+    make_folder(stop.parent)
+    with _engine(engine, store, work) as submit:
         try:
-            while order.is_active():
-                ready = order.get_ready()
-                open_ |= dict(zip(ready, submit([whole.narrowed([name]) for name in ready]), strict=True))
-                if stopping():
-                    raise Interrupted(f"{len(open_)} runs are under way")
-                for name in [name for name, task in open_.items() if task.done()]:
-                    yield from _ended(open_.pop(name), report, faults)
-                    order.done(name)
-                for name in open_:
-                    _tell_steps(store, jobs[name], told, report)
-                time.sleep(LOOK_SECONDS)
+            yield submit, stop
         finally:
             if open_:
                 stop.touch()
                 _wait(open_.values())
                 stop.unlink()
-    if faults:
-        raise faults[0]
+
+
+def lost(error: Exception, what: str) -> MachineError:
+    """Returns what is said of a task that the engine could not do."""
+    return MachineError(f"The engine lost {what}: {str(error)[-300:]}. The same command goes on.")
 
 
 def _ended(task: Task, report: Reporter, faults: list[Exception]) -> Iterator[Record]:
@@ -93,7 +115,7 @@ def _ended(task: Task, report: Reporter, faults: list[Exception]) -> Iterator[Re
         records, said, fault = task.result()
     except Exception as error:
         records, said = [], [f"A task was lost: {str(error)[-300:]}"]
-        fault = MachineError(f"The engine lost a run: {str(error)[-300:]}. The same command goes on.")
+        fault = lost(error, "a run")
     for text in said:
         report.said(text)
     for record in records:
@@ -111,14 +133,6 @@ def do(message: Message) -> tuple[list[Record], list[str], Exception | None]:
     os.chdir(message.folder)
     made: list[Record] = []
     said: list[str] = []
-    looked = [0.0, 0.0]
-
-    def stopping() -> bool:
-        # The folder may be on another machine: it is not asked at each step.
-        if time.monotonic() - looked[0] > LOOK_SECONDS:
-            looked[:] = time.monotonic(), float(message.stop.exists())
-        return bool(looked[1])
-
     try:
         plans, loaded = _kept(pickle.dumps(dataclasses.replace(message, runs=(), stop=Path())), message)
         report = Reporter(said=said.append)
@@ -126,12 +140,25 @@ def do(message: Message) -> tuple[list[Record], list[str], Exception | None]:
             dataclasses.replace(plan, jobs=tuple(job for job in plan.jobs if job.recipe.run_name in message.runs))
             for plan in plans
         ]
-        made += execute(mine, Store(message.out), report, stopping, loaded=loaded)
+        made += execute(mine, Store(message.out), report, told_to_stop(message.stop), loaded=loaded)
     except Interrupted:
         return made, said, None
     except Exception as error:
         return made, said, error
     return made, said, None
+
+
+def told_to_stop(stop: Path) -> Callable[[], bool]:
+    """Returns what says whether the file that tells tasks to stop is there."""
+    looked = [0.0, 0.0]
+
+    def stopping() -> bool:
+        # The folder may be on another machine: it is not asked at each step.
+        if time.monotonic() - looked[0] > LOOK_SECONDS:
+            looked[:] = time.monotonic(), float(stop.exists())
+        return bool(looked[1])
+
+    return stopping
 
 
 _KEPT: dict[bytes, tuple[list[Plan], Loaded]] = {}
@@ -163,13 +190,13 @@ def _wait(tasks: Sequence[Task] | Any) -> None:
 
 
 @contextlib.contextmanager
-def _engine(name: str, store: Store) -> Iterator[Submit]:
-    with _slurm(store) if name == "slurm" else _ray(name) as submit:
+def _engine(name: str, store: Store, work: Callable[[Any], Any]) -> Iterator[Submit]:
+    with _slurm(store, work) if name == "slurm" else _ray(name, work) as submit:
         yield submit
 
 
 @contextlib.contextmanager
-def _ray(name: str) -> Iterator[Submit]:
+def _ray(name: str, work: Callable[[Any], Any]) -> Iterator[Submit]:
     """Yields what submits to a Ray cluster: the one that this machine is part of, or one of its own."""
     try:
         import ray
@@ -182,14 +209,14 @@ def _ray(name: str) -> Iterator[Submit]:
     try:
         n_gpus = 1 if ray.cluster_resources().get("GPU") else 0
         # A task whose machine is lost is done on another one; a process keeps its backbone from task to task.
-        remote = ray.remote(num_cpus=1, num_gpus=n_gpus, max_retries=3, max_calls=0)(do)
+        remote = ray.remote(num_cpus=1, num_gpus=n_gpus, max_retries=3, max_calls=0)(work)
         yield lambda messages: [remote.remote(message).future() for message in messages]
     finally:
         ray.shutdown()
 
 
 @contextlib.contextmanager
-def _slurm(store: Store) -> Iterator[Submit]:
+def _slurm(store: Store, work: Callable[[Any], Any]) -> Iterator[Submit]:
     """Yields what submits to Slurm: an array of jobs. Partition, account and time are Slurm's own SBATCH_ variables."""
     try:
         import submitit
@@ -202,8 +229,8 @@ def _slurm(store: Store) -> Iterator[Submit]:
     executor.update_parameters(name="mmpt-bench", timeout_min=24 * 60)
     jobs: list[Any] = []
 
-    def submit(messages: Sequence[Message]) -> Sequence[Task]:
-        made = executor.map_array(do, messages) if messages else []
+    def submit(messages: Sequence[Any]) -> Sequence[Task]:
+        made = executor.map_array(work, messages) if messages else []
         jobs.extend(made)
         return made
 

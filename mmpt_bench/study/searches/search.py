@@ -1,46 +1,28 @@
-"""The search of learning rates: one protocol for every method, its trials shared out among processes."""
+"""The search of learning rates: one protocol for every method, and what of it is still to be done."""
 
 from __future__ import annotations
 
 import dataclasses
-import datetime
-import logging
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mmpt_bench.common.errors import MachineError, RequestError
-from mmpt_bench.common.escaping import plain_text
-from mmpt_bench.common.files import append_jsonl, jsonl, loads, write_atomic
-from mmpt_bench.common.locks import LONGEST_WAIT, held, in_turn
+from mmpt_bench.common.errors import RequestError
+from mmpt_bench.common.files import jsonl, loads
 from mmpt_bench.common.values import from_plain
 from mmpt_bench.data.rows import is_generated
-from mmpt_bench.records import keys, learning_rates
-from mmpt_bench.records.environment import environment
+from mmpt_bench.records import keys
 from mmpt_bench.records.keys import RATE, without_rate
-from mmpt_bench.records.learning_rates import Choice
 from mmpt_bench.records.rate_curve import Progress, Protocol, grid_between, progress
-from mmpt_bench.records.rate_trials import TESTS, TRIALS, Search, Trial, TrialFile
+from mmpt_bench.records.rate_trials import TESTS, TRIALS, Search, TrialFile
 from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store
-from mmpt_bench.runs.bad_items import check_examples
 from mmpt_bench.runs.estimate import paces
 from mmpt_bench.runs.option_texts import Names, comma_text
 from mmpt_bench.runs.options import Options, SearchOptions, make_request
 from mmpt_bench.runs.request import Request
 from mmpt_bench.sources.prepared import Prepared
-from mmpt_bench.study.searches.trials import Judge, Trainer, prepare
-
-if TYPE_CHECKING:
-    from mmpt_bench.engine.models.backbone import Backbone
-
-log = logging.getLogger(__name__)
-
-FOLDER = "tuning"
-"""Holds, for each trial, its lock, and its checkpoints while it is trained."""
+from mmpt_bench.study.searches.trials import Judge, prepare
 
 
 @dataclass(frozen=True)
@@ -215,136 +197,3 @@ def _sought(method: Any, request: Request, prepared: Prepared, judge: Judge) -> 
     plain = type(method).defaults()
     told = ", ".join(f"{name}={value}" for name, value in search.params.items() if value != plain.get(name))
     return Sought(method, search, f"{method.name} ({told})" if told else method.name)
-
-
-def tune(
-    plan: SearchPlan,
-    told: Callable[[str, Trial], None] = lambda label, trial: None,
-    stopping: Callable[[], bool] = lambda: False,
-) -> Iterator[Choice]:
-    """Yields the choice of each search, keeping every trial in the results folder; trials made before count.
-
-    Trials that another process makes are left for the end of their round. What goes wrong with one search is raised
-    when the others are done.
-
-    Args:
-        plan: from `plan_search`.
-        told: of each new trial, with what its method is called.
-        stopping: asked after every step and batch; `Interrupted` is raised when it says so.
-
-    Raises:
-        RequestError: examples of the training data cannot be used.
-        Held: another process makes a trial, and does not end.
-    """
-    store = Store(plan.request.out)
-    store.check_writable()
-    check_examples(plan.prepared.corpus)
-    known = Known(store)
-    session = _Session(plan, store, known, _backbone(plan.request), told, stopping)
-    going, faults = list(plan.sought), []
-    while going:
-        known.now()
-        todo = [(of, rate, seed) for of in going for rate, seed in plan.todo(of, known)]
-        waiting = {of.search.key for of, _, _ in todo}
-        for of in [of for of in going if of.search.key not in waiting]:
-            going.remove(of)
-            yield session.choice(of, known)
-        lost: set[str] = set()
-        for (of, rate, seed), lock in in_turn(todo, session.lock, LONGEST_WAIT, stopping=stopping):
-            with lock:
-                try:
-                    if of.search.key not in lost:
-                        session.make(of, rate, seed)
-                except MachineError:
-                    raise
-                except Exception as error:
-                    # The first is raised at the end; each is told when it comes.
-                    log.warning("%s: %s: %s", of.label, type(error).__name__, plain_text(str(error))[:500])
-                    faults.append(error)
-                    lost.add(of.search.key)
-                    # Whatever went wrong may have left the model changed.
-                    session.backbone = _backbone(plan.request)
-        going = [of for of in going if of.search.key not in lost]
-    if faults:
-        raise faults[0]
-
-
-def _backbone(request: Request) -> Backbone:
-    from mmpt_bench.engine.models.backbone import load_backbone
-
-    return load_backbone(request.backbone, request.dtype, request.device, request.offline)
-
-
-@dataclass
-class _Session:
-    """What the trials of a command share."""
-
-    plan: SearchPlan
-    store: Store
-    known: Known
-    backbone: Backbone
-    told: Callable[[str, Trial], None]
-    stopping: Callable[[], bool]
-
-    def path(self, of: Sought, rate: float, seed: int, *names: str) -> Path:
-        """Returns the path of something that is kept while a trial is made."""
-        return self.store.path(FOLDER, of.search.key, f"rate-{rate:g}-seed-{seed}", *names)
-
-    def lock(self, item: tuple[Sought, float, int]) -> AbstractContextManager[None]:
-        """Holds a trial, which one process makes."""
-        of, rate, seed = item
-        what = f"the trial of {of.label} at {rate:g}, seed {seed}"
-        return held(self.path(of, rate, seed, "lock"), what)
-
-    def make(self, of: Sought, rate: float, seed: int) -> None:
-        """Makes and keeps a trial, or what of it no other process has made in the meantime."""
-        plan = self.plan
-        known = self.known.now()
-        # Another process may have made it, or seen its rate fail.
-        if (rate, seed) not in plan.todo(of, known):
-            return
-        parts = known.parts(of.search, rate, seed, plan.also_test)
-        checkpoint, request = self.path(of, rate, seed, "checkpoint"), plan.request
-        sizes = (request.eval_batch, request.micro_batch, request.gradient_checkpointing)
-        shared = (plan.prepared.corpus, request.budget, plan.judge, *sizes, self.stopping)
-        trainer = Trainer(self.backbone, *shared)
-        results, seconds = trainer.trial(of.method, rate, seed, checkpoint, parts)
-        for part, result in results.items():
-            if part == "test" and "dev" in results and results["dev"].score is None:
-                continue
-            trial = Trial(
-                of.search, rate, seed, result.score, result.by_task, result.reason, round(seconds, 1),
-                _threads(), environment()["commit"], _now(),
-            )  # fmt: skip
-            with self._files_held():
-                append_jsonl(self.store.path(TRIALS if part == "dev" else TESTS), trial.row)
-            if part == "dev":
-                self.told(of.label, trial)
-        shutil.rmtree(checkpoint, ignore_errors=True)
-
-    def choice(self, of: Sought, known: Known) -> Choice:
-        """Returns the choice of a finished search, and keeps it in the place of an earlier one."""
-        now = known.progress(of.search, self.plan.protocol)
-        choice = Choice(of.search, now.curve, now.extended, tuple(self.plan.judge.dev))
-        path = self.store.path(learning_rates.FILE)
-        with self._files_held():
-            others = [each for each in learning_rates.read(path) if each.search != of.search]
-            write_atomic(path, learning_rates.dump([*others, choice]).encode())
-        # Of trials whose process was killed when they were on the disk already.
-        for checkpoint in self.store.path(FOLDER, of.search.key).glob("*/checkpoint"):
-            shutil.rmtree(checkpoint, ignore_errors=True)
-        return choice
-
-    def _files_held(self) -> AbstractContextManager[None]:
-        """Holds the files that all searches of a results folder write."""
-        return held(self.store.path(FOLDER, "lock"), "the list of searched learning rates", LONGEST_WAIT)
-
-
-def _threads() -> int:
-    import torch
-
-    return int(torch.get_num_threads())
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

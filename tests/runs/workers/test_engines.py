@@ -79,10 +79,10 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Submitted:
     sent: Submitted = []
 
     @contextlib.contextmanager
-    def engine(name: str, store: Store) -> Iterator[engines.Submit]:
+    def engine(name: str, store: Store, work: Callable[[Any], Any]) -> Iterator[engines.Submit]:
         def submit(messages: Any) -> Any:
             sent.extend(messages)
-            return [Done(lambda message=message: engines.do(message)) for message in messages]
+            return [Done(lambda message=message: work(message)) for message in messages]
 
         yield submit
 
@@ -130,5 +130,5 @@ def test_slurm_without_sbatch_and_other_words_are_one_sentence(tmp_path: Path, m
         RequestError, match="`--workers rays`: a number of processes from 1 to 512, `ray`, `ray://HOST`"
     ):
         run(tmp_path / "out", "rays")
-    with pytest.raises(RequestError, match="`--workers ray`: a number of processes from 1 to 512"):
-        list(api.tune("lora", out=tmp_path / "out", workers="ray"))
+    with pytest.raises(RequestError, match="`--workers rays`: a number of processes from 1 to 512, `ray`"):
+        list(api.tune("lora", out=tmp_path / "out", workers="rays"))
