@@ -108,7 +108,7 @@ def run(
     from mmpt_bench.runs.workers.backends import done_by, rank_and_count
 
     given = (method, tasks, (adapter, other_base), recipe, options, base)
-    do, (request, _) = done_by(workers, plan_given, given, parallel), requested(*given)
+    do, (request, _) = done_by(workers, plan_given, given, parallel, options.get("gpus_per_unit")), requested(*given)
     names, report = check_trackers(comma_text(log_to), request.offline), reporter or Reporter()
     if rank_and_count()[0] > 0:
         names, report = (), Reporter()
@@ -195,7 +195,7 @@ def ablate(
     from mmpt_bench.study.ablations.tables import AblationResult, write_ablation
 
     given = (method, tasks, axes, comma_text(beside), one_at_a_time, options)
-    do = done_by(workers, plans_given, given)
+    do = done_by(workers, plans_given, given, gpus=options.get("gpus_per_unit"))
     asked = ablation_asked(given, budget_hours, command)
     store = Store(asked.request.out)
     planned = plan_ablation(asked, store)
@@ -283,11 +283,11 @@ def tune(
     Raises:
         RequestError, MachineError: as `run` does.
     """
-    from mmpt_bench.runs.workers.backends import check_parallel, count_of
+    from mmpt_bench.runs.workers.backends import check_gpus, check_parallel
     from mmpt_bench.study.searches.workers import tune_by
 
     check_parallel("")
-    count_of(workers)
+    check_gpus(workers, options.get("gpus_per_unit"))
     yield from tune_by(workers, (method, options), plan_tune(method, **options), told, stopping)
 
 

@@ -63,7 +63,8 @@ def stream(
     from mmpt_bench.study.streams.tables import StreamResult, write_streams
 
     given = (order, method, strategy, tasks, orders, options)
-    do, asked = done_by(workers, plans_given, given), stream_asked(given, command)
+    do = done_by(workers, plans_given, given, gpus=options.get("gpus_per_unit"))
+    asked = stream_asked(given, command)
     store = Store(asked.request.out)
     planned = plan_stream(asked, store)
     if only_plan:

@@ -21,7 +21,7 @@ from mmpt_bench.cli.options import (
 )
 from mmpt_bench.cli.plan_text import print_plan
 from mmpt_bench.cli.progress import running, say_drawn
-from mmpt_bench.cli.scale_options import KEEP_ADAPTERS, WORKERS
+from mmpt_bench.cli.scale_options import GPUS_PER_UNIT, KEEP_ADAPTERS, WORKERS
 
 if TYPE_CHECKING:
     from mmpt_bench.study.ablations.tables import AblationResult
@@ -39,6 +39,7 @@ NO_SCORE = (
     "gradient_checkpointing",
     "workers",
     "keep_adapters",
+    "gpus_per_unit",
 )
 """Options that change no score of an ablation."""
 
@@ -84,6 +85,7 @@ def _axis_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--plan", "only_plan", is_flag=True, help="Say what would run and how long; run nothing.")
 @COLUMNS
 @WORKERS
+@GPUS_PER_UNIT
 @KEEP_ADAPTERS
 @OUT
 @JSON

@@ -36,7 +36,7 @@ from mmpt_bench.cli.options import (
 from mmpt_bench.cli.plan_text import print_plan
 from mmpt_bench.cli.progress import QUIET, running, stopping
 from mmpt_bench.cli.pruning import OPTIONS, check_pruning, run_pruned
-from mmpt_bench.cli.scale_options import KEEP_ADAPTERS, PARALLEL, WORKERS
+from mmpt_bench.cli.scale_options import GPUS_PER_UNIT, KEEP_ADAPTERS, PARALLEL, WORKERS
 from mmpt_bench.cli.streams import echo
 from mmpt_bench.common.errors import Interrupted, RequestError
 from mmpt_bench.records.budget import SMOKE_LIMIT, SMOKE_STEPS
@@ -139,6 +139,7 @@ if TYPE_CHECKING:
     "machine.",
 )
 @WORKERS
+@GPUS_PER_UNIT
 @PARALLEL
 @KEEP_ADAPTERS
 @OUT
@@ -234,7 +235,7 @@ def _checked(
     """Returns the options with those of an experiment's file; RequestError for what does not go together."""
     from mmpt_bench import api
     from mmpt_bench.interop.trackers import check_trackers
-    from mmpt_bench.runs.workers.backends import check_parallel, count_of
+    from mmpt_bench.runs.workers.backends import check_gpus, check_parallel
     from mmpt_bench.sources.weights import HOW
 
     if (file := options.pop("experiment")) is not None:
@@ -250,7 +251,7 @@ def _checked(
         options |= {"steps": SMOKE_STEPS, "limit": SMOKE_LIMIT}
     if measure_costs:
         refuse_beside("measure-costs", "recipe", "adapter", "workers", "parallel")
-    count_of(options["workers"])
+    check_gpus(options["workers"], options["gpus_per_unit"])
     if not only_plan:
         check_parallel(options["parallel"], options["workers"])
     return options

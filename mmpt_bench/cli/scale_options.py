@@ -15,6 +15,12 @@ WORKERS = click.option(
     help="So many processes on this machine, each with one thread, or a GPU of its own; or `ray`, `ray://HOST`, "
     "`slurm`.",
 )
+GPUS_PER_UNIT = click.option(
+    "--gpus-per-unit",
+    type=float,
+    metavar="K",
+    help="With `--workers ray` or `slurm`: GPUs that each run or trial asks for; on Ray a fraction below 1 too.",
+)
 PARALLEL = click.option(
     "--parallel",
     default="",

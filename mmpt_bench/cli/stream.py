@@ -21,14 +21,14 @@ from mmpt_bench.cli.options import (
 )
 from mmpt_bench.cli.plan_text import print_plan
 from mmpt_bench.cli.progress import running, say_drawn
-from mmpt_bench.cli.scale_options import KEEP_ADAPTERS, WORKERS
+from mmpt_bench.cli.scale_options import GPUS_PER_UNIT, KEEP_ADAPTERS, WORKERS
 
 if TYPE_CHECKING:
     from mmpt_bench.study.streams.tables import StreamResult
 
 NO_SCORE = (
     "as_json", "only_plan", "out", "offline", "verbosity", "eval_batch_size", "micro_batch", "gradient_checkpointing",
-    "workers", "keep_adapters",
+    "workers", "gpus_per_unit", "keep_adapters",
 )  # fmt: skip
 """Options that change no score of a stream."""
 
@@ -54,6 +54,7 @@ NO_SCORE = (
 @click.option("--plan", "only_plan", is_flag=True, help="Say what would run and how long; run nothing.")
 @COLUMNS
 @WORKERS
+@GPUS_PER_UNIT
 @KEEP_ADAPTERS
 @OUT
 @JSON

@@ -12,7 +12,7 @@ import click
 from mmpt_bench.cli.log_file import logged
 from mmpt_bench.cli.options import BACKBONE, COLUMNS, IMAGES, OUT, budget_options, words_again
 from mmpt_bench.cli.progress import stopping
-from mmpt_bench.cli.scale_options import WORKERS
+from mmpt_bench.cli.scale_options import GPUS_PER_UNIT, WORKERS
 from mmpt_bench.common.errors import Interrupted, RequestError
 from mmpt_bench.common.escaping import plain_text
 
@@ -74,6 +74,7 @@ if TYPE_CHECKING:
 @IMAGES
 @COLUMNS
 @WORKERS
+@GPUS_PER_UNIT
 @OUT
 @budget_options
 def tune(only_plan: bool, accept: bool, rounds: str, grid: str, **options: Any) -> None:
@@ -83,14 +84,14 @@ def tune(only_plan: bool, accept: bool, rounds: str, grid: str, **options: Any) 
     learning_rates.json, and `run` uses them and says so. Two of these commands on one folder share the work.
     """
     from mmpt_bench import api
-    from mmpt_bench.runs.workers.backends import count_of
+    from mmpt_bench.runs.workers.backends import check_gpus
 
     if accept:
         click.echo(api.accept_search(options["out"]).text, nl=False)
         return
     asked = options | {"rounds": _numbers("rounds", rounds, int), "grid": _pair(grid)}
     if only_plan:
-        count_of(asked.pop("workers"))
+        check_gpus(asked.pop("workers"), asked["gpus_per_unit"])
         _print_plan(api.plan_tune(**asked))
         return
     choices: list[Choice] = []

@@ -21,14 +21,7 @@ from mmpt_bench.records.budget import EVAL_BATCH, EVERY, MOST, Budget
 from mmpt_bench.records.store import Store, results_folder
 from mmpt_bench.runs.bad_items import FAIL, SKIP
 from mmpt_bench.runs.objectives import objective_of
-from mmpt_bench.runs.option_texts import (
-    Names,
-    column_names,
-    comma_text,
-    dataset_names,
-    numbered_seeds,
-    pairs,
-)
+from mmpt_bench.runs.option_texts import Names, column_names, comma_text, dataset_names, numbered_seeds, pairs
 from mmpt_bench.runs.request import Request, parse_overrides
 from mmpt_bench.runs.stages import begun_from, meta_tasks
 from mmpt_bench.sources.corpora import TrainData, check_train_data
@@ -127,6 +120,8 @@ class Options(TypedDict, total=False):
     """Most examples that a rank trains on in one pass, out of a batch: a matter of memory and speed."""
     eval_batch_size: int
     """Questions that are answered together: a matter of memory and speed, not of the scores."""
+    gpus_per_unit: float | None
+    """With `workers` on Ray or Slurm: GPUs that each run or trial asks for; on Ray a fraction below 1 too."""
     keep_adapters: str
     """Of `run`, `ablate` and `stream`: adapters that stay when all is recorded: "all", "best" of the seeds, "none"."""
     on_bad_item: str

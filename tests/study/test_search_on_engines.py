@@ -65,7 +65,7 @@ def here(small: None, monkeypatch: pytest.MonkeyPatch) -> Batches:
     batches: Batches = []
 
     @contextlib.contextmanager
-    def engine(name: str, store: Store, work: Callable[[Any], Any]) -> Iterator[engines.Submit]:
+    def engine(name: str, gpus: float | None, store: Store, work: Callable[[Any], Any]) -> Iterator[engines.Submit]:
         def submit(messages: Any) -> Any:
             if messages:
                 batches.append([message.trial for message in messages])
@@ -85,8 +85,8 @@ def tune(out: Path, workers: str, method: str = "projector", **more: Any) -> lis
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
-    """Returns the lines of a file of trials, without when and how long."""
-    return [{n: v for n, v in row.items() if n not in ("seconds", "time")} for row in read_jsonl(path)]
+    """Returns the lines of a file of trials, without when, how long and by which commit."""
+    return [{n: v for n, v in row.items() if n not in ("seconds", "time", "commit")} for row in read_jsonl(path)]
 
 
 def files(out: Path) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -71,7 +72,28 @@ def count_of(workers: int | str) -> int:
     )
 
 
-def done_by(workers: int | str, replan: Callable[[Any, Store], Sequence[Plan]], request: Any, parallel: str = "") -> Do:
+def check_gpus(workers: int | str, gpus: float | None) -> None:
+    """Raises RequestError for `--workers` or `--gpus-per-unit` that cannot be, or do not go together."""
+    count_of(workers)
+    if gpus is None:
+        return
+    if not (engine := engine_of(workers)):
+        raise RequestError(
+            "`--gpus-per-unit` is what Ray and Slurm are asked for: add `--workers ray` or `slurm`, or leave it out. "
+            "With `--workers N` each process has one GPU, in turn."
+        )
+    if not 0 < gpus < math.inf or (gpus % 1 and (gpus > 1 or engine == "slurm")):
+        fractions = ", or a fraction below 1 that runs share" if engine != "slurm" else ""
+        raise RequestError(f"`--gpus-per-unit {gpus:g}`: a whole number of GPUs{fractions}.")
+
+
+def done_by(
+    workers: int | str,
+    replan: Callable[[Any, Store], Sequence[Plan]],
+    request: Any,
+    parallel: str = "",
+    gpus: float | None = None,
+) -> Do:
     """Returns what does the plans of a command: this process, or workers, which plan anew what they are asked.
 
     Args:
@@ -79,18 +101,21 @@ def done_by(workers: int | str, replan: Callable[[Any, Store], Sequence[Plan]], 
         replan: (request, store) -> the plans; a function at the top of a module.
         request: plain values, as the command was given them.
         parallel: how processes of torchrun share each training: "ddp", "fsdp2", empty for processes without torchrun.
+        gpus: that each run asks an engine for; None for one where the cluster has GPUs, or as Slurm's variables say.
 
     Raises:
-        RequestError: neither a number of processes nor an engine; or torchrun's processes would all do the same.
+        RequestError: neither a number of processes nor an engine; GPUs that no engine is asked for; or torchrun's
+            processes would all do the same.
     """
     from mmpt_bench.runs.workers.message import Asked
 
     check_parallel(parallel, workers)
-    do = _done_by(workers, Asked(replan, request), parallel)
+    check_gpus(workers, gpus)
+    do = _done_by(workers, Asked(replan, request), parallel, gpus)
     return do if rank_and_count()[0] > 0 else keeping(do)
 
 
-def _done_by(workers: int | str, asked: Asked, parallel: str) -> Do:
+def _done_by(workers: int | str, asked: Asked, parallel: str, gpus: float | None) -> Do:
     if parallel:
         from mmpt_bench.runs.workers.ranks import run_on_ranks
 
@@ -98,7 +123,7 @@ def _done_by(workers: int | str, asked: Asked, parallel: str) -> Do:
     if engine := engine_of(workers):
         from mmpt_bench.runs.workers.engines import run_on_engine
 
-        return functools.partial(run_on_engine, engine, asked)
+        return functools.partial(run_on_engine, engine, gpus, asked)
     n = count_of(workers)
     if n == 1:
         return execute

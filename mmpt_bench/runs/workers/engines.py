@@ -50,7 +50,13 @@ Submit = Callable[[Sequence[Any]], Sequence[Task]]
 
 
 def run_on_engine(
-    engine: str, asked: Asked, plans: Sequence[Plan], store: Store, report: Reporter, stopping: Callable[[], bool]
+    engine: str,
+    gpus: float | None,
+    asked: Asked,
+    plans: Sequence[Plan],
+    store: Store,
+    report: Reporter,
+    stopping: Callable[[], bool],
 ) -> Iterator[Record]:
     """Does what is still to be done as tasks of "ray", "ray://HOST" or "slurm"; yields and raises as `execute` does.
 
@@ -63,7 +69,7 @@ def run_on_engine(
     faults: list[Exception] = []
     open_: dict[str, Task] = {}
     told: dict[str, int] = {}
-    with submitting(engine, store, do, open_) as (submit, stop):
+    with submitting((engine, gpus), store, do, open_) as (submit, stop):
         whole = dataclasses.replace(whole, stop=stop)
         while order.is_active():
             ready = order.get_ready()
@@ -82,19 +88,19 @@ def run_on_engine(
 
 @contextlib.contextmanager
 def submitting(
-    engine: str, store: Store, work: Callable[[Any], Any], open_: Mapping[Any, Task]
+    engine: tuple[str, float | None], store: Store, work: Callable[[Any], Any], open_: Mapping[Any, Task]
 ) -> Iterator[tuple[Submit, Path]]:
     """Yields what submits messages to "ray", "ray://HOST" or "slurm", and the file that tells their tasks to stop.
 
     Args:
-        engine: its name.
+        engine: its name, and the GPUs that each task asks for; None as `done_by` has it.
         store: the results folder, which all machines see.
         work: message -> what its task returns; a function at the top of a module.
         open_: the tasks that are not done. Those that are left at the end are told to stop, and waited for.
     """
     stop = store.path(FOLDER, f"stop-{uuid.uuid4().hex}").absolute()
     make_folder(stop.parent)
-    with _engine(engine, store, work) as submit:
+    with _engine(*engine, store, work) as submit:
         try:
             yield submit, stop
         finally:
@@ -190,13 +196,13 @@ def _wait(tasks: Sequence[Task] | Any) -> None:
 
 
 @contextlib.contextmanager
-def _engine(name: str, store: Store, work: Callable[[Any], Any]) -> Iterator[Submit]:
-    with _slurm(store, work) if name == "slurm" else _ray(name, work) as submit:
+def _engine(name: str, gpus: float | None, store: Store, work: Callable[[Any], Any]) -> Iterator[Submit]:
+    with _slurm(gpus, store, work) if name == "slurm" else _ray(name, gpus, work) as submit:
         yield submit
 
 
 @contextlib.contextmanager
-def _ray(name: str, work: Callable[[Any], Any]) -> Iterator[Submit]:
+def _ray(name: str, gpus: float | None, work: Callable[[Any], Any]) -> Iterator[Submit]:
     """Yields what submits to a Ray cluster: the one that this machine is part of, or one of its own."""
     try:
         import ray
@@ -207,7 +213,10 @@ def _ray(name: str, work: Callable[[Any], Any]) -> Iterator[Submit]:
     address = None if name == "ray" else name
     ray.init(address=address, runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"} | own}, log_to_driver=False)
     try:
-        n_gpus = 1 if ray.cluster_resources().get("GPU") else 0
+        there = ray.cluster_resources().get("GPU", 0)
+        if gpus is not None and gpus > there:
+            raise MachineError(f"`--gpus-per-unit {gpus:g}`: the Ray cluster has {there:g} GPUs.")
+        n_gpus = gpus if gpus is not None else min(there, 1)
         # A task whose machine is lost is done on another one; a process keeps its backbone from task to task.
         remote = ray.remote(num_cpus=1, num_gpus=n_gpus, max_retries=3, max_calls=0)(work)
         yield lambda messages: [remote.remote(message).future() for message in messages]
@@ -216,7 +225,7 @@ def _ray(name: str, work: Callable[[Any], Any]) -> Iterator[Submit]:
 
 
 @contextlib.contextmanager
-def _slurm(store: Store, work: Callable[[Any], Any]) -> Iterator[Submit]:
+def _slurm(gpus: float | None, store: Store, work: Callable[[Any], Any]) -> Iterator[Submit]:
     """Yields what submits to Slurm: an array of jobs. Partition, account and time are Slurm's own SBATCH_ variables."""
     try:
         import submitit
@@ -227,6 +236,8 @@ def _slurm(store: Store, work: Callable[[Any], Any]) -> Iterator[Submit]:
         raise MachineError("`--workers slurm`: there is no `sbatch` here. Run the command where jobs are submitted.")
     executor = submitit.AutoExecutor(folder=store.path(FOLDER) / "%j", cluster=CLUSTER)
     executor.update_parameters(name="mmpt-bench", timeout_min=24 * 60)
+    if gpus is not None:
+        executor.update_parameters(gpus_per_node=int(gpus))
     jobs: list[Any] = []
 
     def submit(messages: Sequence[Any]) -> Sequence[Task]:

@@ -62,7 +62,7 @@ def tune_by(
         stopping: asked all the time.
     """
     if engine := engine_of(workers):
-        yield from _on_engine(engine, given, plan, told, stopping)
+        yield from _on_engine((engine, given[1].get("gpus_per_unit")), given, plan, told, stopping)
     elif (n := count_of(workers)) > 1:
         yield from _in_processes(n, given, plan, told, stopping)
     else:
@@ -101,7 +101,9 @@ def _planned_anew(message: TrialMessage) -> SearchPlan:
     return plan
 
 
-def _on_engine(engine: str, given: Any, plan: SearchPlan, told: Told, stopping: Callable[[], bool]) -> Iterator[Choice]:
+def _on_engine(
+    engine: tuple[str, float | None], given: Any, plan: SearchPlan, told: Told, stopping: Callable[[], bool]
+) -> Iterator[Choice]:
     """Does so on an engine: the trials of a round, of all searches, are its tasks, all submitted together.
 
     A task keeps its trial in a file of its own; this process takes them over in the order of the protocol, so that the

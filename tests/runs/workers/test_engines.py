@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -79,7 +81,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Submitted:
     sent: Submitted = []
 
     @contextlib.contextmanager
-    def engine(name: str, store: Store, work: Callable[[Any], Any]) -> Iterator[engines.Submit]:
+    def engine(name: str, gpus: float | None, store: Store, work: Callable[[Any], Any]) -> Iterator[engines.Submit]:
         def submit(messages: Any) -> Any:
             sent.extend(messages)
             return [Done(lambda message=message: work(message)) for message in messages]
@@ -132,3 +134,85 @@ def test_slurm_without_sbatch_and_other_words_are_one_sentence(tmp_path: Path, m
         run(tmp_path / "out", "rays")
     with pytest.raises(RequestError, match="`--workers rays`: a number of processes from 1 to 512, `ray`"):
         list(api.tune("lora", out=tmp_path / "out", workers="rays"))
+
+
+def ray_asked(monkeypatch: pytest.MonkeyPatch, n_gpus: float) -> list[dict[str, Any]]:
+    """Puts a Ray in the place of the real one that only keeps what tasks ask it for."""
+    asked: list[dict[str, Any]] = []
+
+    def remote(**options: Any) -> Callable[[Any], Any]:
+        asked.append(options)
+        return lambda work: types.SimpleNamespace(
+            remote=lambda message: types.SimpleNamespace(future=lambda: Done(lambda: work(message)))
+        )
+
+    fake = types.SimpleNamespace(
+        init=lambda **_: None, shutdown=lambda: None, remote=remote, cluster_resources=lambda: {"GPU": n_gpus}
+    )
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    monkeypatch.setattr(engines, "LOOK_SECONDS", 0.0)
+    return asked
+
+
+@pytest.mark.parametrize(("n_gpus", "given", "wanted"), [(8, None, 1), (0, None, 0), (8, 2, 2), (8, 0.25, 0.25)])
+def test_ray_is_asked_for_the_gpus_of_a_run(
+    n_gpus: int, given: float | None, wanted: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ray_asked(monkeypatch, n_gpus)
+    with engines.submitting(("ray", given), Store(tmp_path), str, {}) as (submit, _):
+        (task,) = submit(["a message"])
+    assert [options["num_gpus"] for options in asked] == [wanted]
+    assert task.result() == "a message"
+
+
+def test_a_cluster_with_fewer_gpus_is_one_sentence_and_commands_hand_on_what_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray_asked(monkeypatch, 1)
+    size: dict[str, Any] = {"out": tmp_path, "workers": "ray", "gpus_per_unit": 2, "steps": 1, "batch_size": 2}
+    for asked in (
+        lambda: api.run("lora", "mnist", **size),
+        lambda: list(api.tune("lora", **size)),
+        lambda: api.ablate("lora", "mnist", axes={"lr": "1e-3,1e-2"}, **size),
+        lambda: api.stream("mnist,vsr", "lora", **size),
+    ):
+        with pytest.raises(MachineError, match="`--gpus-per-unit 2`: the Ray cluster has 1 GPUs"):
+            asked()
+
+
+@pytest.mark.parametrize(("given", "wanted"), [(None, []), (2, [2])])
+def test_slurm_is_asked_for_the_gpus_of_a_run(
+    given: float | None, wanted: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {}
+
+    class Executor:
+        def __init__(self, **_: Any) -> None:
+            pass
+
+        def update_parameters(self, **options: Any) -> None:
+            asked.update(options)
+
+    monkeypatch.setitem(sys.modules, "submitit", types.SimpleNamespace(AutoExecutor=Executor))
+    monkeypatch.setattr(engines, "CLUSTER", "local")
+    with engines.submitting(("slurm", given), Store(tmp_path), str, {}):
+        pass
+    assert [value for name, value in asked.items() if name == "gpus_per_node"] == wanted
+
+
+@pytest.mark.parametrize(
+    ("workers", "gpus", "says"),
+    [
+        ("2", 1, r"is what Ray and Slurm are asked for: add `--workers ray` or `slurm`"),
+        ("1", 0.5, r"is what Ray and Slurm are asked for"),
+        ("ray", 1.5, r"`--gpus-per-unit 1\.5`: a whole number of GPUs, or a fraction below 1 that runs share"),
+        ("slurm", 0.5, r"`--gpus-per-unit 0\.5`: a whole number of GPUs\."),
+        ("ray", 0, r"`--gpus-per-unit 0`"),
+        ("ray", float("nan"), r"`--gpus-per-unit nan`"),
+    ],
+)
+def test_gpus_that_no_engine_can_give_are_refused(workers: str, gpus: float, says: str, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=says):
+        run(tmp_path, workers, gpus_per_unit=gpus)
+    with pytest.raises(RequestError, match=says):
+        list(api.tune("lora", out=tmp_path, workers=workers, gpus_per_unit=gpus))
