@@ -191,14 +191,20 @@ class Record(Identity, Asked, Scores, Costs):
 
     @property
     def is_memory_own(self) -> bool:
-        """Returns whether peak memory is that of this training."""
-        return self.own_process and self.resident_bytes is not None and self.peak_bytes > 0
+        """Returns whether peak memory is that of this training, and comparable with that of others."""
+        return self._is_plain and self.own_process and self.resident_bytes is not None and self.peak_bytes > 0
+
+    @property
+    def _is_plain(self) -> bool:
+        """Returns whether one process trained, and kept what layers made: what it cost is that of the method."""
+        return self.world_size == 1 and not self.gradient_checkpointing
 
     @property
     def is_timed(self) -> bool:
-        """Returns whether the training had a process and an idle machine to itself, so that its times are its own."""
+        """Returns whether the training had a process and an idle machine to itself, so that its times compare."""
         return (
-            self.own_process
+            self._is_plain
+            and self.own_process
             and self.cpu_seconds is not None
             and self._idle(self.others_cpu_seconds, self.train_seconds)
         )

@@ -206,11 +206,13 @@ def measured(**changes: object) -> dict[str, object]:
     [
         ({}, (600, 1000), (60.0, 90.0)),
         ({"own_process": False}, (None, None), (None, None)),
+        ({"gradient_checkpointing": True}, (None, None), (None, None)),
+        ({"world_size": 2}, (None, None), (None, None)),
         ({"others_cpu_seconds": 6.1}, (600, 1000), (None, None)),
         ({"others_cpu_seconds": None}, (600, 1000), (None, None)),
         ({"resident_bytes": None, "cpu_seconds": None}, (None, None), (None, None)),
     ],
-    ids=["measured", "shared process", "busy machine", "unknown machine", "older record"],
+    ids=["measured", "shared process", "recomputed", "two ranks", "busy machine", "unknown machine", "older record"],
 )
 def test_costs_have_a_figure_only_where_they_are_the_trainings_own(
     tmp_path: Path, changes: dict[str, object], memory: tuple[int, int], times: tuple[float, float]
