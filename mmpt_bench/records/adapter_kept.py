@@ -66,8 +66,9 @@ def let_go(run: RunFolder) -> None:
 
 
 def put_back(run: RunFolder, other: RunFolder) -> None:
-    """Puts the adapter of another copy of the same training in the place of one that was not kept."""
-    write_atomic(run.path(ADAPTER, TENSORS), other.path(ADAPTER, TENSORS).read_bytes())
+    """Puts the adapter of another copy of the same training in the place of one that was not kept; records say so."""
+    if not run.path(ADAPTER, TENSORS).is_file():
+        write_atomic(run.path(ADAPTER, TENSORS), other.path(ADAPTER, TENSORS).read_bytes())
     _say(run, kept=True)
 
 

@@ -112,7 +112,8 @@ def merge(sources: Sequence[Path], out: Store) -> Merged:
         for task, copy in more:
             _add(task, copy, out)
         its = next((copy for copy in each if copy.is_kept and copy.adapter == base.adapter), None)
-        if is_put_back := its is not None and not base.is_kept and base.has_folder:
+        is_put_back = its is not None and not base.is_kept and base.has_folder
+        if its is not None and base.has_folder and (more or is_put_back):
             with out.run(name).lock():
                 put_back(out.run(name), its.store.run(name))
         if base.store is out and not more and not is_put_back:

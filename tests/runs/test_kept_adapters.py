@@ -105,8 +105,8 @@ def test_none_stays_and_a_run_with_a_failed_task_keeps_its_adapter(
     assert kept(tmp_path) == set()
 
 
-def test_the_overall_score_is_the_mean_above_chance() -> None:
-    vsr, mnist = (record(Store(Path()), task(name), samples(12), "1" * 12) for name in ("vsr", "mnist"))
+def test_the_overall_score_is_the_mean_above_chance(tmp_path: Path) -> None:
+    vsr, mnist = (record(Store(tmp_path), task(name), samples(12), "1" * 12) for name in ("vsr", "mnist"))
     half = [dataclasses.replace(vsr, score=0.75, chance=0.5, ceiling=1.0), dataclasses.replace(mnist, score=1.0)]
     assert overall(half) == pytest.approx((0.5 + 1.0) / 2)
     assert overall([dataclasses.replace(vsr, score=2.0, chance=None)]) == 2.0
