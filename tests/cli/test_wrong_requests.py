@@ -48,7 +48,6 @@ WRONG = [
         "raise",
     ),
     ("run --workers two --plan", 2, "`--workers two`", "1 to 512, `ray`, `ray://HOST` or `slurm`"),
-    ("tune --workers ray --plan", 2, "`--workers ray`", "1 to 512"),
     ("run --workers 2 --measure-costs --plan", 2, "--workers", "--measure-costs"),
     ("run --protocol m2pt", 2, "`--protocol m2pt` is a command of its own", "`mmpt-bench protocol m2pt`"),
     ("run --protocol m2pp", 2, "There is no protocol `m2pp`", "`m2pt`"),

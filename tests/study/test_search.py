@@ -189,7 +189,7 @@ def test_every_method_with_a_structural_number_declares_as_many_the_first_as_it_
         counts |= {len(made)} - {0}
     assert len(counts) == 1
     assert {e.name for e in method_catalog.find_methods("all") if method_catalog.load_method(e).structures} == {
-        "adapter", "dynamic", "lora", "mmpt", "prefix", "vpt",
+        "adapter", "dynamic", "lora", "mmpt", "moe_lora", "prefix", "vpt",
     }  # fmt: skip
 
 
