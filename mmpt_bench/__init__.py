@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from mmpt_bench.common.version import VERSION as __version__
 
 if TYPE_CHECKING:
+    from mmpt_bench.analysis import judged
     from mmpt_bench.api import (
         Results,
         ablate,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from mmpt_bench.evaluation.captions import cider
     from mmpt_bench.evaluation.forms import PromptForm
     from mmpt_bench.evaluation.functions import FunctionMetric, MeanOf, WholeOf
+    from mmpt_bench.evaluation.judge import Judge
     from mmpt_bench.evaluation.metrics import Accuracy, Declared, Metric, MMEMetric, POPEMetric
     from mmpt_bench.evaluation.open_answers import anls, exact_match, normalized, read_open
     from mmpt_bench.evaluation.parsing import yes_no
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "api": "Results ablate check compare explain leaderboard load_results merge new plan prompts "
     "protocol prune read_experiment run score stream transfer tune verify write_figures write_report",
+    "analysis": "judged",
     "common.errors": "BenchError MachineError RequestError RunFailed UntrustedRecord",
     "data.dataset": "Dataset Official Pin RawForm",
     "data.image_folders": "ImageFolder",
@@ -69,6 +72,7 @@ _HOMES = {
     "evaluation.captions": "cider",
     "evaluation.forms": "PromptForm",
     "evaluation.functions": "FunctionMetric MeanOf WholeOf",
+    "evaluation.judge": "Judge",
     "evaluation.metrics": "Accuracy Declared MMEMetric Metric POPEMetric",
     "evaluation.open_answers": "anls exact_match normalized read_open",
     "evaluation.parsing": "yes_no",

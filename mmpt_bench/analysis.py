@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mmpt_bench.records.merge import Merged
     from mmpt_bench.report.leaderboard import Leaderboard
     from mmpt_bench.report.write import Report
+    from mmpt_bench.study.agreement import Agreements
     from mmpt_bench.study.comparisons.text import ComparisonResult
     from mmpt_bench.study.explanations.result import ExplainResult
     from mmpt_bench.study.searches.acceptance import Written
@@ -191,6 +192,24 @@ def verify(out: str | Path | None = None) -> list[str]:
     from mmpt_bench.records.verify import faults
 
     return list(faults(Store(load_results(out).folder)))
+
+
+def judged(out: str | Path | None = None, human: str | Path | None = None) -> Agreements:
+    """Returns how often judges say what the literal scores of their tasks say, or people, of the same answers.
+
+        mb.judged("mmpt-results").table
+
+    Args:
+        out: the results folder.
+        human: a file of JSON lines, {"key": KEY, "grade": NUMBER}, with keys of the files in the folder's `judged/`.
+
+    Raises:
+        RequestError: nothing is judged there, or the file cannot be used.
+        UntrustedRecord: a record contradicts its own values.
+    """
+    from mmpt_bench.study.agreement import agreements
+
+    return agreements(Store(load_results(out).folder), None if human is None else Path(human))
 
 
 def accept_search(out: str | Path | None = None) -> Written:

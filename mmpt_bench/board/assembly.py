@@ -110,7 +110,7 @@ def _not_resampled(columns: Sequence[Column]) -> tuple[str, ...]:
     """Returns a sentence for each task whose score has no interval by its nature."""
     return tuple(
         f"{column.title} has no interval, no place and no part in the overall score: `{column.headline}` is a number "
-        "of the whole set, which does not follow from sums over images."
+        "of the whole set, or of a metric in a user's file: it does not follow from sums over images."
         for column in columns
         if not column.resampled
     )
@@ -221,6 +221,7 @@ def _flags(
         *(_fewer_seeds(records) if row.trains else []),
         *([f"degenerate: {', '.join(degenerate)}"] if degenerate else []),
         *_shares(records, "n_read_otherwise", "replies that a person reads otherwise than the parse rule"),
+        *_shares(records, "n_unjudged", "verdicts of the judge that could not be read, in no mean"),
         *_shares(records, "n_unfinished", "replies that end inside their reasoning"),
         *([f"{n_failed} failed"] if n_failed else []),
         *(["limit"] if limit is not None else []),

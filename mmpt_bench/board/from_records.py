@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from mmpt_bench.board.assembly import RESAMPLES, Evidence, assembled
 from mmpt_bench.board.board import Board
-from mmpt_bench.board.rescoring import Samples, by, check_track, one_edition
+from mmpt_bench.board.rescoring import Samples, by, check_track, known_tasks, one_edition
 from mmpt_bench.common.hashing import canonical_json
 from mmpt_bench.data.rows import LEFT_OUT
 from mmpt_bench.evaluation.task import Task
@@ -53,7 +53,7 @@ def evidence(
         check_track(record)
     of_streams, bases = in_streams(store), {stream.base for stream in read_streams(store)}
     records = [record for record in records if record.run not in of_streams and "order" not in record.stage]
-    samples = Samples(store)
+    samples, tasks = Samples(store), known_tasks(tasks, records)
     # The untuned model of a stream is a row of the leaderboard where others are beside it.
     groups = [group for group in _groups(store, records) if group.lost or {r.run for r in group.own} - bases]
     found = [_board(group, samples, tasks, n_resamples) for group in groups]
@@ -71,6 +71,7 @@ def named(store: Store, tasks: Mapping[str, Task], records: Sequence[Record]) ->
     What only an ablation asked for is called by all that differs from the defaults.
     """
     found: dict[str, tuple[str, str]] = {}
+    tasks = known_tasks(tasks, records)
     for group in _groups(store, records):
         kept, _ = one_edition(group.own, tasks)
         every = _labels([*group.own, *group.lost, *(record for record, _ in group.varied)])

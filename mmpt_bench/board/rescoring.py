@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from mmpt_bench.common.errors import UntrustedRecord
+from mmpt_bench.common.hashing import content_key
 from mmpt_bench.common.values import FieldError, from_plain
-from mmpt_bench.data.samples import Sample
+from mmpt_bench.data.samples import Decode, Sample
 from mmpt_bench.evaluation.counting import Sheet
+from mmpt_bench.evaluation.declared import OWN, ValuesSheet, declared_task
 from mmpt_bench.evaluation.scoring import figures
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.records.budget import Budget
@@ -40,12 +42,17 @@ class Rescored:
     @property
     def tally(self) -> Tally:
         """Returns the counts, made anew each time: those of a thousand runs would fill the memory."""
-        return self.sheet.counted(self.sheet.codes(answers_of(self.record)))
+        return self.sheet.counted(self.sheet.codes(counted_of(self.record, self.sheet)))
 
     @property
     def headline_tally(self) -> Tally:
         """Returns the counts that the headline is resampled from."""
-        return self.headline.counted(self.headline.codes(answers_of(self.record)))
+        return self.headline.counted(self.headline.codes(counted_of(self.record, self.headline)))
+
+
+def counted_of(record: Record, sheet: Sheet) -> str:
+    """Returns what a sheet counts of a record, as text: its answers, or the values that it declares."""
+    return record.question_values if isinstance(sheet, ValuesSheet) else answers_of(record)
 
 
 def answers_of(record: Record) -> str:
@@ -75,9 +82,33 @@ def check_track(record: Record) -> None:
         )
 
 
+def known_tasks(tasks: Mapping[str, Task], records: Sequence[Record]) -> dict[str, Task]:
+    """Returns tasks with those of users' own files, made of what the latest record of each declares.
+
+    A task that was loaded from its file counts anew where its metric is one that a record cannot declare.
+    """
+    latest: dict[str, Record] = {}
+    for record in sorted(records, key=lambda record: (record.time, record.eval_key)):
+        if record.declared:
+            latest[record.task] = record
+    found = dict(tasks)
+    for name, record in sorted(latest.items()):
+        if name not in tasks or record.declared.get("metric") != OWN:
+            found[name] = declared_task(name, record.task_version, _decode(record), record.declared)
+    return found
+
+
+def _decode(record: Record) -> Decode:
+    return "rank" if record.decode == "rank" else "generate"
+
+
 def edition(record: Record) -> tuple[str, ...]:
-    """Returns what two results of a task must share to be compared: data, split, decoding, samples and parse rule."""
-    return record.data_fingerprint, record.split, decoding(record), record.samples, record.parse_rule
+    """Returns what two results of a task must share to be compared: data, split, decoding, samples and parse rule.
+
+    Of a user's own task also what it declares, its file's hash among it.
+    """
+    own = content_key([record.declared]) if record.declared else ""
+    return record.data_fingerprint, record.split, decoding(record), record.samples, own, record.parse_rule
 
 
 def decoding(record: Record) -> str:
@@ -89,7 +120,8 @@ def decoding(record: Record) -> str:
 def one_edition(records: Sequence[Record], tasks: Mapping[str, Task]) -> tuple[list[Record], list[str]]:
     """Returns the records that can stand in one table, and what was left out and why.
 
-    Of each task the current version counts, and of its editions the one that most records are of.
+    Of each task the current version counts, and of its editions the one that most records are of; of a user's own
+    task, the latest.
     """
     kept: list[Record] = []
     left_out: list[str] = []
@@ -106,6 +138,7 @@ def one_edition(records: Sequence[Record], tasks: Mapping[str, Task]) -> tuple[l
                 f"{tasks[name].version} now. Run them again."
             )
         editions = sorted(by(now, [edition(record) for record in now]).items(), key=lambda e: (-len(e[1]), e[0]))
+        editions.sort(key=lambda e: max(r.time for r in e[1] if r.declared) if e[1][0].declared else "", reverse=True)
         for number, (key, of_edition) in enumerate(editions):
             if number == 0:
                 kept += of_edition
@@ -130,14 +163,14 @@ def rescored(record: Record, task: Task, samples: Samples) -> Rescored:
     if record.decode not in ("generate", "rank"):
         raise UntrustedRecord(f"The record of `{record.task}` in `{record.run}` has no decoding `{record.decode}`.")
     sheet, headline = samples.sheets(record.samples, task)
-    texts = {text for text in (record.parsed_choices, record.ranked_choices) if text}
+    counted = counted_of(record, sheet)
+    texts = {counted} if isinstance(sheet, ValuesSheet) else {record.parsed_choices, record.ranked_choices} - {""}
     found: dict[str, dict[str, float]] = {"": {}}
     found |= {text: figures(task, sheet.sums(sheet.codes(text)), sheet.columns) for text in texts}
-    claims = (
-        ("score", record.score, answers_of(record)),
-        ("strict", record.strict, record.parsed_choices),
-        ("constrained", record.constrained, record.ranked_choices),
-    )
+    claims: list[tuple[str, float | None, str]] = [("score", record.score, counted)]
+    if not isinstance(sheet, ValuesSheet):
+        claims += [("strict", record.strict, record.parsed_choices)]
+        claims += [("constrained", record.constrained, record.ranked_choices)]
     for name, said, text in claims:
         is_so = found[text].get(task.headline)
         if said != is_so and (said is None or is_so is None or abs(said - is_so) > TOLERANCE * max(1.0, abs(is_so))):
@@ -145,7 +178,7 @@ def rescored(record: Record, task: Task, samples: Samples) -> Rescored:
                 f"`{record.run}` says that its {name} on `{record.task}` is {said}, but its answers give {is_so}. "
                 "Remove that line of its records.jsonl and run it again."
             )
-    return Rescored(record, found[answers_of(record)], sheet, headline)
+    return Rescored(record, found[counted], sheet, headline)
 
 
 class Samples:
@@ -181,5 +214,6 @@ def by(records: Sequence[Record], keys: Sequence[K]) -> dict[K, list[Record]]:
 
 
 def _edition_text(key: tuple[str, ...]) -> str:
-    fingerprint, split, decode, samples, rule = key
-    return f"data {fingerprint[:12]}, split {split}, decoding {decode}, samples {samples}, parse rule {rule}"
+    fingerprint, split, decode, samples, own, rule = key
+    file = f"task file {own[:8]}, " if own else ""
+    return f"{file}data {fingerprint[:12]}, split {split}, decoding {decode}, samples {samples}, parse rule {rule}"

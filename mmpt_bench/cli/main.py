@@ -17,6 +17,7 @@ from mmpt_bench.cli.doctor import doctor
 from mmpt_bench.cli.explain import explain
 from mmpt_bench.cli.export import export
 from mmpt_bench.cli.figures import figures
+from mmpt_bench.cli.judged import judged
 from mmpt_bench.cli.leaderboard import leaderboard
 from mmpt_bench.cli.listings import ls, show
 from mmpt_bench.cli.merge import merge
@@ -58,8 +59,8 @@ def cli() -> None:
 
 
 COMMANDS = (
-    ablate, check, compare, data, doctor, explain, export, figures, leaderboard, ls, merge, new, pretrain, prompts,
-    protocol, report, run, score, show, stream, transfer, tune, verify,
+    ablate, check, compare, data, doctor, explain, export, figures, judged, leaderboard, ls, merge, new, pretrain,
+    prompts, protocol, report, run, score, show, stream, transfer, tune, verify,
 )  # fmt: skip
 SUMMARIES = {
     "ablate": "Vary settings of a method; see what changes.",
@@ -70,6 +71,7 @@ SUMMARIES = {
     "explain": "Draw and score where a run looks.",
     "export": "Print a run's results for the hub.",
     "figures": "Draw every figure that can be drawn.",
+    "judged": "Hold judges to literal scores, people.",
     "leaderboard": "Rebuild and print the leaderboard.",
     "ls": "List tasks, methods, backbones or runs.",
     "merge": "Make one results folder of several.",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.common.checking import CheckFailed, CheckResult, outcome, require
 from mmpt_bench.common.errors import RunFailed
 from mmpt_bench.data.images import key_clashes
 from mmpt_bench.evaluation.counting import choices_text, is_open
+from mmpt_bench.evaluation.functions import FunctionMetric
 from mmpt_bench.evaluation.scoring import figures
 
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ def check_task(task: Task, rows: Sequence[Mapping[str, Any]], label_names: Seque
         samples.extend(task.sample(row, number, label_names) for number, row in enumerate(rows))
         return f"{len(samples)} samples"
 
+    if isinstance(task.metric, FunctionMetric):
+        task = replace(task, metric=task.metric.held_to_references())
     results = [outcome("rows become samples", build)]
     if not results[0].ok:
         return results

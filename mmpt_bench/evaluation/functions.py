@@ -13,10 +13,12 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from mmpt_bench.common.errors import RunFailed
+from mmpt_bench.common.errors import RequestError, RunFailed
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.evaluation.counting import choices_from
+from mmpt_bench.evaluation.judge import Judge
 from mmpt_bench.evaluation.metrics import Declared, Metric
+from mmpt_bench.evaluation.open_answers import exact_match
 from mmpt_bench.stats.resampling import Tally
 
 ASKED = "asked"
@@ -49,6 +51,13 @@ class WholeOf:
             raise ValueError("`WholeOf` needs `mb.Declared(resampled=False)`: a mean over questions is a `MeanOf`")
 
 
+Score = MeanOf | WholeOf | Judge
+
+
+def _literal(judge: Judge) -> MeanOf:
+    return MeanOf(lambda sample, answer: judge.most * exact_match(sample, answer), judge.declared, judge.chance)
+
+
 @dataclass(frozen=True)
 class FunctionMetric(Metric):
     """Scores by name, each a function; means are also given per group, "anls/<group>".
@@ -56,7 +65,21 @@ class FunctionMetric(Metric):
     The first is what `chance` and `ceiling` are of: it is the task's headline.
     """
 
-    scores: Mapping[str, MeanOf | WholeOf] = field(hash=False)
+    scores: Mapping[str, Score] = field(hash=False)
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for several judges."""
+        if sum(isinstance(of, Judge) for of in self.scores.values()) > 1:
+            raise ValueError("a task has one `mb.Judge` at most")
+
+    @property
+    def judge(self) -> Judge | None:
+        """Returns the judge among the scores."""
+        return next((of for of in self.scores.values() if isinstance(of, Judge)), None)
+
+    def held_to_references(self) -> FunctionMetric:
+        """Returns itself with a judge that says what exact match says, to check a task without its own."""
+        return FunctionMetric({name: _literal(of) if isinstance(of, Judge) else of for name, of in self.scores.items()})
 
     def declared(self, figure: str) -> Declared:
         """Returns what is declared of a score, or of its value in one group."""
@@ -95,7 +118,7 @@ class FunctionMetric(Metric):
         """Returns what guessing is declared to give."""
         return next(iter(self.scores.values())).chance
 
-    def _of(self, figure: str) -> MeanOf | WholeOf:
+    def _of(self, figure: str) -> Score:
         return self.scores[figure if figure in self.scores else figure.partition("/")[0]]
 
 
@@ -104,7 +127,7 @@ class FunctionSheet:
     """Samples, and the functions that their answers are given to."""
 
     samples: tuple[Sample, ...]
-    scores: Mapping[str, MeanOf | WholeOf]
+    scores: Mapping[str, Score]
     clusters: tuple[str, ...]
     columns: tuple[str, ...]
     wordings: tuple[str, ...]
@@ -112,13 +135,13 @@ class FunctionSheet:
     """Scores of answers that were given before: many runs give the same."""
 
     @classmethod
-    def of(cls, samples: Sequence[Sample], scores: Mapping[str, MeanOf | WholeOf]) -> FunctionSheet:
+    def of(cls, samples: Sequence[Sample], scores: Mapping[str, Score]) -> FunctionSheet:
         """Returns the sheet of samples: a row an image, and a column a mean and group."""
         groups = dict.fromkeys(sample.group for sample in samples)
         wordings: dict[str, str] = {}
         for sample in samples:
             wordings.setdefault(sample.cluster, sample.wording)
-        means = [name for name, of in scores.items() if isinstance(of, MeanOf)]
+        means = [name for name, of in scores.items() if not isinstance(of, WholeOf)]
         columns = [f"{what}|{group}" for group in groups for what in (ASKED, *means)]
         columns += [name for name, of in scores.items() if isinstance(of, WholeOf)]
         return cls(tuple(samples), scores, tuple(wordings), tuple(columns), tuple(wordings.values()))
@@ -143,7 +166,7 @@ class FunctionSheet:
                 if not bar:
                     counts[:, at] = np.nan
                 elif group == sample.group:
-                    counts[row[sample.cluster], at] += 1 if name == ASKED else self._score(name, number, answer)
+                    counts[row[sample.cluster], at] += 1 if name == ASKED else self.score(name, number, answer)
         return Tally(self.clusters, ("",) * len(self.clusters), self.columns, counts, self.wordings)
 
     def sums(self, codes: Sequence[str | None]) -> np.ndarray:
@@ -159,10 +182,20 @@ class FunctionSheet:
         """Returns the same samples, of which these columns alone are counted."""
         return replace(self, columns=tuple(columns))
 
-    def _score(self, name: str, number: int, answer: str | None) -> float:
+    def score(self, name: str, number: int, answer: str | None) -> float:
+        """Returns what an answer to a sample is worth by one of the means.
+
+        Raises:
+            RunFailed: it is outside the declared range.
+            RequestError: it is a judge's to say.
+        """
         key = (name, number, answer)
         if key not in self.known:
             of, sample = self.scores[name], self.samples[number]
+            if isinstance(of, Judge):
+                raise RequestError(
+                    f"`{name}` is a judge's verdict, and nothing asks the judge here: `mmpt-bench run` does."
+                )
             assert isinstance(of, MeanOf)
             score = float(of.score(sample, answer))
             if not of.declared.low <= score <= of.declared.high:

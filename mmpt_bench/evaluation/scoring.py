@@ -12,6 +12,8 @@ import numpy as np
 from mmpt_bench.common.errors import RunFailed
 from mmpt_bench.data.samples import Prediction, Sample
 from mmpt_bench.evaluation.counting import choices_text, is_open
+from mmpt_bench.evaluation.declared import OWN, declaration, declared_task, values_of, values_text
+from mmpt_bench.evaluation.functions import FunctionMetric
 from mmpt_bench.evaluation.replies import without_reasoning
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.stats.intervals import Interval, chance_centred, cluster_bootstrap
@@ -44,30 +46,48 @@ def figures(task: Task, sums: np.ndarray, columns: Sequence[str]) -> dict[str, f
     return found
 
 
-def scored(task: Task, samples: Sequence[Sample], predictions: Sequence[Prediction]) -> dict[str, Any]:
+def scored(
+    task: Task,
+    samples: Sequence[Sample],
+    predictions: Sequence[Prediction],
+    own: str = "",
+    verdicts: Sequence[float | None] = (),
+) -> dict[str, Any]:
     """Returns the fields of a record that follow from a task's predictions, which are in the order of the samples.
+
+    Args:
+        own: SHA-256 of the task's file, where it is a user's own.
+        verdicts: of the judge, where one scores the task: a grade a sample, None where it could not be read.
 
     Raises:
         ValueError: a prediction is of another sample, or the task's metric refuses the samples.
+        RunFailed: a score is not a number, outside its declared range, or undefined.
     """
     if [p.id for p in predictions] != [s.id for s in samples]:
         raise ValueError("predictions and samples are not of the same questions in the same order")
     texts = {"generate": choices_text(samples, [p.parsed for p in predictions]), "rank": ""}
     if not is_open(samples):
         texts["rank"] = choices_text(samples, [p.ranked for p in predictions])
+    answers = [p.parsed if task.decode == "generate" else p.ranked for p in predictions]
+    declared, counted = {}, {decode: text for decode, text in texts.items() if text}
+    if own or verdicts:
+        declared = _declared(task, own, samples, answers, verdicts)
+    if verdicts:
+        # A verdict is of this run's answers; without it, nothing can be counted anew.
+        task = declared_task(task.name, task.version, task.decode, declared["declared"])
+        counted = {task.decode: declared["question_values"]}
     sheet = task.metric.coded(samples)
-    codes = {decode: sheet.codes(text) for decode, text in texts.items() if text}
+    codes = {decode: sheet.codes(text) for decode, text in counted.items()}
     values = {decode: figures(task, sheet.sums(each), sheet.columns) for decode, each in codes.items()}
     if task.headline not in values.get(task.decode, {}):
-        raise RunFailed(f"`{task.headline}` of {task.title} is undefined for its answers.")
+        raise RunFailed(f"`{task.headline}` of {task.title} is undefined for its answers{_unread(verdicts)}.")
     tally = sheet.counted(codes[task.decode])
-    answers = [p.parsed if task.decode == "generate" else p.ranked for p in predictions]
     said, due = most_common_share(answers), most_common_share([s.answer for s in samples])
     return {
         "decode": task.decode,
         "headline": task.headline,
         "score": values[task.decode][task.headline],
-        "strict": values["generate"].get(task.headline),
+        "strict": values.get("generate", {}).get(task.headline),
         "constrained": values.get("rank", {}).get(task.headline),
         "interval": interval_of(task, tally),
         "ceiling": task.metric.ceiling(samples),
@@ -79,7 +99,36 @@ def scored(task: Task, samples: Sequence[Sample], predictions: Sequence[Predicti
         "degenerate": said > DEGENERATE >= due,
         "parsed_choices": texts["generate"],
         "ranked_choices": texts["rank"],
+        **declared,
     }
+
+
+def _declared(
+    task: Task,
+    own: str,
+    samples: Sequence[Sample],
+    answers: Sequence[str | None],
+    verdicts: Sequence[float | None],
+) -> dict[str, Any]:
+    """Returns what a record says of a task whose file no board runs: its scores' declaration, and what they are of."""
+    said = declaration(task, own, samples)
+    found: dict[str, Any] = {"declared": said}
+    if isinstance(task.metric, FunctionMetric):
+        found["question_values"] = values_text(values_of(task.metric, samples, answers, verdicts))
+    elif said["metric"] == OWN:
+        sheet = task.metric.coded(samples)
+        made = figures(task, sheet.sums(sheet.codes(choices_text(samples, answers))), sheet.columns)
+        found["question_values"] = values_text({name: made[name] for name in said["scores"] if name in made})
+    return found | ({"n_unjudged": unjudged(answers, verdicts)} if verdicts else {})
+
+
+def unjudged(answers: Sequence[str | None], verdicts: Sequence[float | None]) -> int:
+    """Returns how many answers have a verdict that could not be read."""
+    return sum(verdict is None and answer is not None for answer, verdict in zip(answers, verdicts, strict=True))
+
+
+def _unread(verdicts: Sequence[float | None]) -> str:
+    return "" if not verdicts else f": of {len(verdicts):,} verdicts of the judge, none could be read"
 
 
 def interval_of(task: Task, tally: Tally, n_resamples: int = 2000) -> Interval | None:

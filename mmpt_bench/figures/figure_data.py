@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from mmpt_bench.board.assembly import RESAMPLES, Evidence
 from mmpt_bench.board.board import asked_of
 from mmpt_bench.board.from_records import evidence
+from mmpt_bench.board.rescoring import known_tasks
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.records.learning_curves import LearningCurve, read_learning_curves
 from mmpt_bench.records.learning_rates import FILE, Choice, read, shipped
@@ -124,6 +125,7 @@ def figure_data(
     Raises:
         UntrustedRecord: a record contradicts its own answers, samples or setting.
     """
+    tasks = known_tasks(tasks, store.records())
     if boards is None:
         boards = evidence(store, tasks, n_resamples)
     if ablations is None:

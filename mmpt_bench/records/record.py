@@ -17,6 +17,7 @@ LATER: dict[str, Any] = {
     **{"others_cpu_seconds": None, "eval_others_cpu_seconds": None, "stage": {}, "objective": {}},
     **{"adapter_sha256": "", "attempt": "", "gradient_checkpointing": False, "asking": {}, "shots": ()},
     **{"adapter_kept": True},
+    **{"declared": {}, "question_values": "", "n_unjudged": None},
 }
 """Fields that records of earlier versions lack, and what is taken for them there."""
 
@@ -26,11 +27,18 @@ IDLE = 0.05
 
 
 def asked_with(asking: Mapping[str, Any]) -> str:
-    """Returns what a record's `asking` says, for people: "2 solved examples before each question"; or nothing."""
+    """Returns what a record's `asking` says, for people: "2 solved examples before each question"; or nothing.
+
+    "judged by model (01234567)" stands there too.
+    """
     k, system = asking.get("few_shot", 0), str(asking.get("system", ""))
     parts = [f"{k} solved example{'s' * (k != 1)}"] if k else []
     parts += [f"the system's text {shown(system)}"] if system else []
-    return f"{' and '.join(parts)} before each question" if parts else ""
+    told = [f"{' and '.join(parts)} before each question"] if parts else []
+    if judge := asking.get("judge"):
+        scale = "" if judge["most"] == 1 else f" from 0 to {judge['most']}"
+        told.append(f"judged{scale} by {judge['model'][:40]} ({judge['fingerprint'][:8]})")
+    return ", ".join(told)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +99,10 @@ class Asked:
     guard: bool = True
     """False where close calls of half precision were not asked again."""
     asking: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """What stands before every question, part of the setting: "few_shot", how many solved examples, and "system", a
-    text. Empty for nothing."""
+    """How questions are asked and judged, part of the setting: "few_shot", how many solved examples; "system", a text;
+    "judge", as `Judge.setting`. Empty for nothing."""
+    declared: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Of a task from a user's own file, or that a judge scores: `evaluation/declared.Declaration`."""
     shots: tuple[str, ...] = ()
     """Ids of the solved examples, of the task's training split, in their order."""
     replies_key: str = ""
@@ -138,6 +148,11 @@ class Scores:
     """A character a sample, in the order of the samples file: the choice's index, `-` where unreadable."""
     ranked_choices: str = ""
     """The same for the best-ranked legal answer."""
+    question_values: str = ""
+    """JSON, by score of a task that declares its scores: a value a question, in the order of the samples file, null
+    for a verdict that could not be read; or one number of the whole set."""
+    n_unjudged: int | None = None
+    """Replies on which the judge gave no verdict that could be read: they are in no mean."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from mmpt_bench.board.board import Board
 from mmpt_bench.board.from_records import evidence
 from mmpt_bench.board.published import Published, read_published
 from mmpt_bench.board.ranking import SUBJECT
-from mmpt_bench.board.rescoring import Samples
+from mmpt_bench.board.rescoring import Samples, known_tasks
 from mmpt_bench.common.hashing import canonical_json
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.figures.draw import figures
@@ -155,7 +155,7 @@ def gather(
         UntrustedRecord: a record contradicts its own answers, samples or setting.
     """
     colors, kept = method_catalog.colors(), store.records()
-    records = {record.eval_key: record for record in kept}
+    records, tasks = {record.eval_key: record for record in kept}, known_tasks(tasks, kept)
     found = evidence(store, tasks, n_resamples, kept)
     ablations = ablation_boards(store, tasks, n_resamples, kept)
     data = figure_data(store, tasks, colors, found, ablations)

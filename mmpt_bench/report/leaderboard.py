@@ -12,6 +12,7 @@ from mmpt_bench.board.assembly import Evidence
 from mmpt_bench.board.board import Board
 from mmpt_bench.board.from_records import evidence, named
 from mmpt_bench.board.published import Published, read_published
+from mmpt_bench.board.rescoring import known_tasks
 from mmpt_bench.board.writers.csv_file import leaderboard_csv, score_rows, scores_csv
 from mmpt_bench.board.writers.html import boards_html
 from mmpt_bench.board.writers.latex import leaderboard_latex
@@ -67,6 +68,7 @@ class Leaderboard:
 
 def scores(store: Store, tasks: Mapping[str, Task], records: Sequence[Record]) -> list[dict[str, Any]]:
     """Returns the rows of scores.csv: see `Results.scores`."""
+    tasks = known_tasks(tasks, records)
     return score_rows(records, named(store, tasks, records), tasks)
 
 
@@ -105,6 +107,7 @@ def write_leaderboard(
     if publish:
         store.publish()
         publish_learning_curves(store)
+    tasks = known_tasks(tasks, records)
     found = evidence(store, tasks, records=records)
     made = replace(_made(found), folder=store.root)
     ablations = write_ablations(store, tasks, records)

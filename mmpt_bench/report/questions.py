@@ -45,6 +45,8 @@ class Asked:
 
     def _read(self, suite: str, column: Column) -> Questions:
         task = self._tasks[column.task]
+        if not task.data.columns:
+            return Questions({}, "its questions are made by a user's file, which no board or page runs")
         try:
             if not is_generated(suite) and self._images is None:
                 return Questions({}, "real data are not read without `--images DIR`, the folder that `--data` named")

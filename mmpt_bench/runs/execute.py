@@ -20,7 +20,7 @@ from mmpt_bench.records.store import Store
 from mmpt_bench.runs.bad_items import check_examples
 from mmpt_bench.runs.events import Reporter
 from mmpt_bench.runs.plan import Job, Plan
-from mmpt_bench.runs.session import Loaded, Session, base_record, failed, now
+from mmpt_bench.runs.session import Loaded, Session, base_record, failed, judged_by, now
 from mmpt_bench.runs.shared import answered
 from mmpt_bench.runs.training import train_run
 from mmpt_bench.sources.prepared import PreparedTask
@@ -183,11 +183,12 @@ def _evaluate(session: Session, job: Job, folder: RunFolder, base: Record, item:
     is_whole = not folder.path(f"{task.name}.jsonl").is_file()
     began, clock = time.perf_counter(), CpuClock()
     predictions = _answers(session, job, folder, item)
-    others = clock.others() if is_whole else None
+    others, seconds = clock.others() if is_whole else None, time.perf_counter() - began
+    graded = session.verdicts(item, predictions)
     key, replies_key = item.eval_key(job.recipe.train_key), item.replies_key(job.recipe.train_key)
     written, sha256 = folder.answers_written(task.name)
     return dataclasses.replace(
-        base,
+        judged_by(base, item),
         eval_key=key,
         status="ok",
         task=task.name,
@@ -203,10 +204,10 @@ def _evaluate(session: Session, job: Job, folder: RunFolder, base: Record, item:
         limit=item.limit,
         shots=tuple(shot.id for shot in item.shots),
         samples=session.store.write_samples(item.samples),
-        eval_seconds=time.perf_counter() - began + sum(cache.spared for cache in caches),
+        eval_seconds=seconds + sum(cache.spared for cache in caches),
         eval_others_cpu_seconds=others,
         time=now(),
-        **scored(task, item.samples, predictions),
+        **scored(task, item.samples, predictions, item.own, graded),
     )
 
 

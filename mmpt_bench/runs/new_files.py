@@ -19,6 +19,7 @@ TASKS = {
     "open": "open_answers",
     "caption": "captions",
     "multi-image": "several_images",
+    "judged": "judged_answers",
 }
 """Kind of task -> the example that is its template; without a kind, a classification of plain images."""
 METHODS = {"prompts": "vpt", "adapter": "adapter", "objective": "_objective"}
@@ -35,7 +36,7 @@ def new(kind: str, name: str = "", into: str | Path = ".", of: str = "") -> Path
         kind: "experiment", "task" or "method".
         name: of the file, without its ending, or with it.
         into: folder.
-        of: kind of task: "choice", "open", "caption", "multi-image"; by default a classification. Of method:
+        of: kind of task: "choice", "open", "caption", "multi-image", "judged"; by default a classification. Of method:
             "prompts", "adapter", "objective"; by default one that trains parameters of the model itself.
 
     Raises:

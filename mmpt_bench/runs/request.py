@@ -14,6 +14,7 @@ from mmpt_bench.common.errors import RequestError, unknown_name
 from mmpt_bench.data.examples import in_blocks
 from mmpt_bench.data.rows import SHIFTED, is_generated, suite_of
 from mmpt_bench.evaluation import task_catalog
+from mmpt_bench.evaluation.functions import FunctionMetric
 from mmpt_bench.evaluation.task import OFFICIAL, Task
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.records import keys
@@ -104,9 +105,16 @@ class Request:
         return few | ({"system": self.system} if self.system else {})
 
     def plainly(self, command: str) -> Request:
-        """Returns itself; RequestError for what is for `run`: solved examples, a turn of the system, adapters to go."""
+        """Returns itself; RequestError for what is for `run`: solved examples, a system's turn, a judge, adapters to go."""
         for name in (*self.asking, *(["keep_adapters"] if self.keep_adapters != ALL else [])):
             raise RequestError(f"`--{name.replace('_', '-')}` and `{command}` do not go together.")
+        return self.unjudged(command)
+
+    def unjudged(self, command: str) -> Request:
+        """Returns itself; RequestError for a task that a judge scores, whom the command does not ask."""
+        for name, task in self.own_tasks.items():
+            if isinstance(task.metric, FunctionMetric) and task.metric.judge is not None:
+                raise RequestError(f"`{name}` is scored by a judge, whom `{command}` does not ask: `run` does.")
         return self
 
     @property

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mmpt_bench.common.errors import UntrustedRecord
+from mmpt_bench.data.samples import Prediction
+from mmpt_bench.evaluation.functions import FunctionMetric
 from mmpt_bench.records import keys
 from mmpt_bench.records.environment import environment
 from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store
 from mmpt_bench.runs.events import Reporter
+from mmpt_bench.runs.judging import judged_file, verdicts
 from mmpt_bench.runs.plan import Job, Plan
 from mmpt_bench.sources.prepared import PreparedTask
 
 if TYPE_CHECKING:
     from mmpt_bench.engine.adapters.attachment import Handle
+    from mmpt_bench.engine.inference.judging import Judging
     from mmpt_bench.engine.models.backbone import Backbone
     from mmpt_bench.engine.training.parallel import Together
+    from mmpt_bench.evaluation.judge import Judge
 
 
 class Loaded:
@@ -31,6 +36,7 @@ class Loaded:
         self._report, self.ranks = report, ranks
         self._of: tuple[str, str, str | None] | None = None
         self._backbone: Backbone | None = None
+        self._judge: tuple[Judge, Judging] | None = None
 
     def of(self, plan: Plan) -> Backbone:
         """Returns a plan's backbone; raises as `loaded_backbone` does."""
@@ -41,6 +47,15 @@ class Loaded:
             for said in self._backbone.decoding_said:
                 self._report.said(said)
         return self._backbone
+
+    def judging(self, judge: Judge, plan: Plan) -> Judging:
+        """Returns a loaded judge; the one before it is let go. Raises as `Judging` does."""
+        from mmpt_bench.engine.inference.judging import Judging
+
+        if self._judge is None or self._judge[0] != judge:
+            self._judge, request = None, plan.request
+            self._judge = judge, Judging(judge, request.device, request.offline, request.eval_batch)
+        return self._judge[1]
 
     def drop(self) -> None:
         """Lets go of it: whatever went wrong may have left the model changed."""
@@ -72,6 +87,19 @@ class Session:
     def backbone(self) -> Backbone:
         """Returns the plan's backbone, loaded when it is asked for."""
         return self.loaded.of(self.plan)
+
+    def verdicts(self, item: PreparedTask, predictions: Sequence[Prediction]) -> list[float | None]:
+        """Returns the judge's grade of each prediction, as `judging.verdicts` does; nothing where nobody judges."""
+        if not item.judge:
+            return []
+        assert isinstance(item.task.metric, FunctionMetric)
+        judge = item.task.metric.judge
+        assert judge is not None
+        path = judged_file(self.store, item.task.name, item.judge, item.rows.fingerprint)
+        answers = [prediction.parsed for prediction in predictions]
+        return verdicts(
+            judge, path, item.samples, answers, lambda: self.loaded.judging(judge, self.plan), self.stopping
+        )
 
 
 def base_record(session: Session, job: Job, handle: Handle | None = None) -> Record:
@@ -116,9 +144,17 @@ def base_record(session: Session, job: Job, handle: Handle | None = None) -> Rec
     )
 
 
+def judged_by(base: Record, item: PreparedTask) -> Record:
+    """Returns what the records of a task share, in the setting of the judge that scores it, where one does."""
+    if not item.judge:
+        return base
+    judged = dataclasses.replace(base, asking=base.asking | {"judge": dict(item.judge)})
+    return dataclasses.replace(judged, track=judged.setting_key)
+
+
 def failed(base: Record, job: Job, reason: str, item: PreparedTask | None = None) -> Record:
     """Returns the record of a training that failed, or of a task."""
-    name = "" if item is None else item.task.name
+    base, name = (base, "") if item is None else (judged_by(base, item), item.task.name)
     key = keys.failure_key(job.recipe.train_key, name, base.asking)
     failed = dataclasses.replace(base, eval_key=key, reason=reason, task=name, time=now())
     if item is None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mmpt_bench.common.entries import Entry, own_fingerprint
+from mmpt_bench.common.errors import RequestError
 from mmpt_bench.data.examples import Corpus
 from mmpt_bench.data.rows import Rows, is_generated
 from mmpt_bench.data.samples import Sample, Shot
@@ -14,6 +15,7 @@ from mmpt_bench.data.tables import first_of
 from mmpt_bench.embedded.prompts import FORMS
 from mmpt_bench.evaluation import task_catalog
 from mmpt_bench.evaluation.forms import PromptForm
+from mmpt_bench.evaluation.functions import FunctionMetric
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.records import keys
 from mmpt_bench.sources.corpora import TrainData, load_corpus
@@ -42,6 +44,8 @@ class PreparedTask:
     """Images and questions that cannot be asked, each with the reason: the task is recorded as failed."""
     shots: tuple[Shot, ...] = ()
     """Solved examples before every question."""
+    judge: Mapping[str, Any] = field(default_factory=dict)
+    """Who judges its answers, as in a record's `asking`; empty where nobody does."""
     asked_with: tuple[str, ...] = ()
     """Names what stands before every question, for keys; empty where nothing does."""
 
@@ -68,8 +72,9 @@ class PreparedTask:
         return keys.asked(named, fingerprint, task.data.split, task.decode, task.max_new_tokens, self.limit, *more)
 
     def eval_key(self, train_key: str) -> str:
-        """Names the result of a training on this task, under its parse rule."""
-        return keys.eval_key(train_key, self.asked, self.task.rule)
+        """Names the result of a training on this task, under its parse rule and by its judge."""
+        judge = [self.judge] if self.judge else []
+        return keys.eval_key(train_key, [*self.asked, *judge], self.task.rule)
 
     def replies_key(self, train_key: str) -> str:
         """Names the replies of a training to this task: another parse rule reads them anew and asks nothing."""
@@ -131,8 +136,24 @@ def prepare_tasks(
         made = samples(task, rows, limit)
         if not skip:
             check_countable(task, made, rows.origin)
-        prepared[task.name] = PreparedTask(task, rows, made, limit, own_fingerprint(entry), guard)
+        judge = judge_setting(task, where.offline)
+        prepared[task.name] = PreparedTask(task, rows, made, limit, own_fingerprint(entry), guard, judge=judge)
     return prepared
+
+
+def judge_setting(task: Task, offline: bool) -> dict[str, Any]:
+    """Returns who judges a task's answers, as in a record's `asking`; empty where nobody does.
+
+    Raises:
+        RequestError: there is no such model.
+        MachineError: it is on the hub and cannot be had.
+    """
+    if not isinstance(task.metric, FunctionMetric) or (judge := task.metric.judge) is None:
+        return {}
+    try:
+        return judge.setting(backbone_fingerprint(judge.model, offline))
+    except RequestError as error:
+        raise RequestError(f"The judge of {task.title}: {error}") from error
 
 
 def regions_of(task: Task, where: Where) -> list[tuple[int, ...]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from mmpt_bench.board.board import Board, Row
 from mmpt_bench.data.examples import EXAMPLES_LEFT_OUT
@@ -40,14 +40,22 @@ def run_command(
         seeds: empty where nothing trains.
         sets: "method.field" -> value.
     """  # fmt: skip
-    known = method_catalog.method_entries()
+    known, own = method_catalog.method_entries(), task_catalog.task_entries()
     words = [PROGRAM, "run", "--method", ",".join(name if name in known else f"./{name}.py" for name in methods)]
-    words += ["--tasks", "all" if set(tasks) == set(task_catalog.task_entries()) else ",".join(tasks)]
+    words += [
+        "--tasks",
+        "all" if set(tasks) == set(task_catalog.task_entries()) else ",".join(_task(name, own) for name in tasks),
+    ]
     words += ["--seeds", ",".join(map(str, seeds))] if seeds and tuple(seeds) != (0,) else []
     for name, value in (sets or {}).items():
         words += ["--set", f"{name}={value}"]
     words += _conditions(board) if board is not None else []
     return shlex.join([*words, *out_option(store)])
+
+
+def _task(name: str, known: Collection[str]) -> str:
+    """Returns what names a task: one of a user's own is its file, wherever that is."""
+    return name if name in known else f"./{name}.py"
 
 
 def tune_command(board: Board, store: Store, methods: Sequence[str]) -> str:
@@ -123,7 +131,8 @@ def _conditions(board: Board) -> list[str]:
     words += ["--dtype", keys.option(board.dtype)] if board.dtype != "float32" else []
     words += ["--backbone", board.backbone] if board.backbone != EMBEDDED else []
     words += _trained_on(board.corpus)
-    for name, value in board.asking.items():
+    # A judge stands in the task's file.
+    for name, value in ((name, value) for name, value in board.asking.items() if name != "judge"):
         words += [f"--{name.replace('_', '-')}", str(value)]
     words += ["--limit", str(board.limit)] if board.limit is not None else []
     skipped = any(LEFT_OUT in column.dataset for column in board.columns) or board.corpus.endswith(EXAMPLES_LEFT_OUT)

@@ -9,7 +9,7 @@ from mmpt_bench.board.assembly import RESAMPLES, Evidence, assembled
 from mmpt_bench.board.board import Row
 from mmpt_bench.board.contrasts import Contrast, contrasts
 from mmpt_bench.board.from_records import standing_failures
-from mmpt_bench.board.rescoring import Samples, by, check_track, one_edition
+from mmpt_bench.board.rescoring import Samples, by, check_track, known_tasks, one_edition
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.records.ablations import Ablation, Point, read_all
 from mmpt_bench.records.record import Record
@@ -78,6 +78,7 @@ def ablation_board(
     """
     keys = {point.key for point in ablation.all_points}
     known = store.records() if records is None else records
+    tasks = known_tasks(tasks, known)
     records = [record for record in known if record.variant_key in keys]
     for record in records:
         check_track(record)

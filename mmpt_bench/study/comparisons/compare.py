@@ -11,7 +11,7 @@ from mmpt_bench.board.assembly import RESAMPLES, Evidence, assembled
 from mmpt_bench.board.board import Board
 from mmpt_bench.board.contrasts import Scope, contrasts
 from mmpt_bench.board.from_records import evidence
-from mmpt_bench.board.rescoring import Samples, by, check_track, one_edition
+from mmpt_bench.board.rescoring import Samples, by, check_track, known_tasks, one_edition
 from mmpt_bench.common.errors import RequestError, unknown_name
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.methods import method_catalog
@@ -55,6 +55,7 @@ def answer_to(
     if len(set(names)) < 2 and PUBLISHED not in names:
         raise RequestError("Name two methods or more: `mmpt-bench compare lora mmpt`.")
     records = store.records()
+    tasks = known_tasks(tasks, records)
     own = [name for name in names if name.partition(":")[0] != PUBLISHED]
     if len(own) < len(names):
         theirs = evidence(published or Store(published_folder()), tasks, n_resamples)

@@ -26,6 +26,7 @@ from mmpt_bench.evaluation.protocols import (
 )
 from mmpt_bench.records.store import Store
 from mmpt_bench.runs.events import Reporter
+from mmpt_bench.runs.judging import known_verdicts
 from mmpt_bench.runs.option_texts import Names, comma_text
 from mmpt_bench.runs.options import Options
 from mmpt_bench.runs.plan import Job, Plan, plan
@@ -235,13 +236,7 @@ def _verdicts(
 
 def _known_verdicts(path: Path, rows: Iterable[tuple[int, Mapping[str, Any]]]) -> dict[str, bool]:
     """Returns the verdicts of a file's numbered rows; RequestError for one that is none, or contradicts another."""
-    found: dict[str, bool] = {}
-    for line, row in rows:
-        if not isinstance(row.get("key"), str) or not isinstance(row.get("correct"), bool):
-            raise RequestError(f'Line {line} of `{path.name}` is no verdict: {{"key": KEY, "correct": true or false}}.')
-        if found.setdefault(row["key"], row["correct"]) != row["correct"]:
-            raise RequestError(f"Line {line} of `{path.name}` contradicts an earlier verdict on `{row['key'][:40]}`.")
-    return found
+    return known_verdicts(path, rows, "correct", lambda verdict: isinstance(verdict, bool), "true or false")
 
 
 def _judged(

@@ -99,7 +99,7 @@ class StreamPlan:
 def stream_asked(given: Any, command: str = "") -> StreamRequest:
     """Returns the request that `api.stream` was given: (order, method, strategy, tasks, orders, options)."""
     order, method, strategy, tasks, n_orders, options = given
-    request = make_request(method, tasks, options)
+    request = make_request(method, tasks, options).unjudged("stream")
     names = [text.strip() for text in comma_text(order).split(",") if text.strip()]
     strategies = [text.strip() for text in comma_text(strategy).split(",") if text.strip()]
     words = ["mmpt-bench", "stream", "--order", ",".join(names), "--method", comma_text(method)]
