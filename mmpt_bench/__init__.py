@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 from mmpt_bench.common.version import VERSION as __version__
 
 if TYPE_CHECKING:
-    from mmpt_bench.analysis import judged
     from mmpt_bench.api import (
         Results,
         ablate,
         check,
         compare,
         explain,
+        judged,
         leaderboard,
         load_results,
         merge,
@@ -60,9 +60,8 @@ if TYPE_CHECKING:
     from mmpt_bench.runs.events import Reporter
 
 _HOMES = {
-    "api": "Results ablate check compare explain leaderboard load_results merge new plan prompts "
+    "api": "Results ablate check compare explain judged leaderboard load_results merge new plan prompts "
     "protocol prune read_experiment run score stream transfer tune verify write_figures write_report",
-    "analysis": "judged",
     "common.errors": "BenchError MachineError RequestError RunFailed UntrustedRecord",
     "data.dataset": "Dataset Official Pin RawForm",
     "data.image_folders": "ImageFolder",

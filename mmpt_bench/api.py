@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Unpack
 from mmpt_bench.analysis import accept_search as accept_search
 from mmpt_bench.analysis import compare as compare
 from mmpt_bench.analysis import explain as explain
+from mmpt_bench.analysis import judged as judged
 from mmpt_bench.analysis import leaderboard as leaderboard
 from mmpt_bench.analysis import load_results as load_results
 from mmpt_bench.analysis import merge as merge
@@ -340,7 +341,6 @@ def check(
         return check_method(method_catalog.load_method(entry), load_backbone(backbone))
     (entry,) = task_catalog.find_tasks(str(path))
     task = task_catalog.load_task(entry)
-    folder = None if data is None else Path(data)
-    called = column_names(columns, [task.name])
+    folder, called = None if data is None else Path(data), column_names(columns, [task.name])
     rows = rows_of(task, Where(folder, embedded=not entry.own, columns=called))
     return check_task(task, rows.rows, rows.label_names)

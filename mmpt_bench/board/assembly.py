@@ -91,6 +91,7 @@ def assembled(
         reference="",
         notes=(*_not_resampled(columns), *_notes(groups, first.budget)),
         asking=first.asking,
+        own_tasks=tuple(sorted({record.task for record in kept if record.declared.get("file")})),
     )
     made = ranked(empty, scores, tasks, n_resamples)
     rows = [_with_intervals(row, scores[row.label], tasks, made.headlines, n_resamples) for row in made.board.rows]

@@ -7,6 +7,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from mmpt_bench.common.words import counted
+from mmpt_bench.data.rows import is_generated
 from mmpt_bench.evaluation.metrics import Metric
 from mmpt_bench.records.budget import SMOKE_LIMIT, SMOKE_STEPS
 from mmpt_bench.records.record import asked_with
@@ -215,7 +217,26 @@ class Board:
     notes: tuple[str, ...] = ()
     """What must be read beside the scores of some rows."""
     asking: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """What stands before every question, as of a record."""
+    """What stands before every question and who judges, as of a record."""
+    own_tasks: tuple[str, ...] = ()
+    """Names of the tasks that are of users' own files."""
+
+    @property
+    def suite_told(self) -> str:
+        """Returns the suite for people, which is not that of users' own tasks: "embedded suite and own tasks"."""
+        if not self.own_tasks:
+            return f"{self.suite} suite"
+        return "own tasks" if self.is_own else f"{self.suite} suite and own tasks"
+
+    @property
+    def is_own(self) -> bool:
+        """Returns whether all its tasks are of users' own files."""
+        return bool(self.own_tasks) and {column.task for column in self.columns} <= set(self.own_tasks)
+
+    @property
+    def is_embedded(self) -> bool:
+        """Returns whether tasks of the embedded suite stand on it."""
+        return is_generated(self.suite) and not self.is_own
 
     @property
     def ranked(self) -> tuple[Row, ...]:
@@ -240,16 +261,16 @@ class Board:
     @property
     def title(self) -> str:
         """Returns the board's name for people."""
-        limit = f", first {self.limit:,} questions a task only" if self.limit is not None else ""
+        limit = f", first {counted(self.limit, 'question')} a task only" if self.limit is not None else ""
         limit = ", smoke test and no result" if self.is_smoke else limit
         before = f", {text}" if (text := asked_with(self.asking)) else ""
-        return f"{self.suite} suite, backbone {self.backbone}, training data {self.corpus}{before}{limit}"
+        return f"{self.suite_told}, backbone {self.backbone}, training data {self.corpus}{before}{limit}"
 
 
 def asked_of(suite: str, limit: int | None) -> str:
-    """Returns suite and subset for people: "Embedded suite, all questions"."""
-    subset = "all questions" if limit is None else f"the first {limit:,} questions of each task"
-    return f"{suite[:1].upper()}{suite[1:]} suite, {subset}"
+    """Returns suite and subset for people, "embedded suite" or "own tasks": "Embedded suite, all questions"."""
+    subset = "all questions" if limit is None else f"the first {counted(limit, 'question')} of each task"
+    return f"{suite[:1].upper()}{suite[1:]}, {subset}"
 
 
 def plain(value: Any) -> Any:

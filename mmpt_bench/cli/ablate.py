@@ -22,6 +22,7 @@ from mmpt_bench.cli.options import (
 from mmpt_bench.cli.plan_text import print_plan
 from mmpt_bench.cli.progress import running, say_drawn
 from mmpt_bench.cli.scale_options import GPUS_PER_UNIT, KEEP_ADAPTERS, WORKERS
+from mmpt_bench.common.words import counted
 
 if TYPE_CHECKING:
     from mmpt_bench.study.ablations.tables import AblationResult
@@ -119,12 +120,12 @@ def ablate(only_plan: bool, as_json: bool, verbosity: int, **options: Any) -> No
         if not as_json:
             n = len(result.seeds)
             seeds = f"{n} seed{'s' if n > 1 else ''}"
-            click.echo(f"{len(result.points)} points at {seeds}: {', '.join(result.points)}.", err=True)
+            click.echo(f"{counted(len(result.points), 'point')} at {seeds}: {', '.join(result.points)}.", err=True)
         print_plan(result.summary, as_json, ablation=result.name, points=result.points)
         return
     _print(result, as_json)
     if result.failed:
-        click.echo(f"{len(result.failed)} of {result.n_runs} runs failed; the table lists them.", err=True)
+        click.echo(f"{len(result.failed)} of {counted(result.n_runs, 'run')} failed; the table lists them.", err=True)
         sys.exit(4)
 
 

@@ -76,7 +76,7 @@ def explain(runs: tuple[str, ...], as_json: bool, verbosity: int, **options: Any
              "notes": list(result.notes)}
         )  # fmt: skip
         return
-    for part in explanation_tables(result):
+    for part in explanation_tables(result, console().width):
         console().print(part)
     for note in result.notes:
         echo(note)

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from mmpt_bench.cli.options import JSON, OUT, print_json
+from mmpt_bench.common.words import counted
 
 
 @click.command()
@@ -27,4 +28,4 @@ def figures(only: str, out: Path, as_json: bool) -> None:
         click.echo(f"{each.name}: {each.title}")
     for lack in missing:
         click.echo(f"Not drawn: {lack.title}: {lack.reason}", err=True)
-    click.echo(f"Written: {len(drawn)} figures as SVG, PDF, PNG and CSV in {out}/figures/", err=True)
+    click.echo(f"Written: {counted(len(drawn), 'figure')} as SVG, PDF, PNG and CSV in {out}/figures/", err=True)

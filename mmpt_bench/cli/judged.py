@@ -23,11 +23,11 @@ def judged(human: Path | None, out: Path, as_json: bool) -> None:
     mmpt-bench judged
     mmpt-bench judged --human graded.jsonl
     """
-    from mmpt_bench import analysis
+    from mmpt_bench import api
     from mmpt_bench.cli.streams import console, echo
     from mmpt_bench.common.escaping import rich_text
 
-    found = analysis.judged(out, human)
+    found = api.judged(out, human)
     if as_json:
         print_json(found.lines)
         return

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mmpt_bench.cli.options import JSON, OUT, print_json
+from mmpt_bench.common.words import counted
 
 if TYPE_CHECKING:
     from mmpt_bench.report.leaderboard import Leaderboard
@@ -76,4 +77,8 @@ def _of_streams(folder: Path) -> str:
     of = in_streams(Store(folder))
     names = sorted(set(of.values()))
     more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-    return f"{len(of)} runs stand in the tables of streams: streams/{names[0]}.md{more}." if of else ""
+    return (
+        f"{counted(len(of), 'run stands', 'runs stand')} in the tables of streams: streams/{names[0]}.md{more}."
+        if of
+        else ""
+    )

@@ -10,6 +10,7 @@ import click
 
 from mmpt_bench.cli.options import JSON, OUT, command_on, print_json
 from mmpt_bench.cli.streams import echo
+from mmpt_bench.common.words import counted
 
 UNTRUSTED = 5
 """Exit code where something contradicts itself."""
@@ -35,7 +36,7 @@ def merge(folders: tuple[Path, ...], out: Path, as_json: bool) -> None:
         print_json(dataclasses.asdict(done))
     else:
         n = len(done.taken)
-        echo(f"{n} run{'' if n == 1 else 's'} taken, {done.same} there already, in {out}.")
+        echo(f"{counted(n, 'run')} taken, {done.same} there already, in {out}.")
         for text in done.conflicts:
             echo(f"Left out: {text}", err=True)
         echo(f"Next: {command_on(out, 'leaderboard')}", err=True)

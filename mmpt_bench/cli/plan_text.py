@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.cli.options import print_json
 from mmpt_bench.cli.streams import echo
+from mmpt_bench.common.words import counted
 
 if TYPE_CHECKING:
     from mmpt_bench.runs.estimate import PlanSummary
@@ -27,12 +28,13 @@ def print_plan(summary: PlanSummary, as_json: bool, **more: Any) -> None:
         return
     for corpus in summary.corpora:
         held_out = f"{corpus['held_out']:,} held out for selection"
-        echo(f"Trained on {corpus['name']}: {corpus['examples']:,} examples, {held_out}")
+        echo(f"Trained on {corpus['name']}: {counted(corpus['examples'], 'example')}, {held_out}")
     for line in _short(summary) if len(summary.runs) > MOST_RUNS else map(_line, summary.runs):
         echo(line)
     for task in summary.tasks:
         echo(
-            f"{task['task']} ({task['suite']}): {task['questions']:,} questions on {task['pictures']:,} images; "
+            f"{task['task']} ({task['suite']}): {counted(task['questions'], 'question')} on "
+            f"{counted(task['pictures'], 'image')}; "
             f"minimum detectable difference of two models (80 % power): about {task['detectable_difference']:.1%}"
         )
     echo(how_long(summary.cost))
@@ -65,4 +67,4 @@ def _short(summary: PlanSummary) -> list[str]:
     name = "label" if len({row["label"] for row in summary.runs}) <= MOST_RUNS else "method"
     groups = Counter((row[name], _todo(row), _rate(row)) for row in summary.runs)
     lines = [f"{of}, {n} run{'s' * (n > 1)}: {todo} ({rate})" for (of, todo, rate), n in groups.items()]
-    return [*lines, f"{len(summary.runs)} runs; `--plan --json` lists each."]
+    return [*lines, f"{counted(len(summary.runs), 'run')}; `--plan --json` lists each."]

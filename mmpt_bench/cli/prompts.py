@@ -24,6 +24,7 @@ from mmpt_bench.cli.options import (
     words_again,
 )
 from mmpt_bench.cli.progress import running
+from mmpt_bench.common.words import counted
 
 NO_SCORE = ("as_json", "out", "offline", "verbosity", "eval_batch_size")
 """Options that change no score."""
@@ -62,17 +63,19 @@ def prompts(as_json: bool, verbosity: int, **options: Any) -> None:
     mmpt-bench prompts snli_ve --forms plain,if-then --method frozen,mmpt --seeds 0-5
     """
     from mmpt_bench import api
-    from mmpt_bench.cli.streams import console
+    from mmpt_bench.cli.streams import console, echo
     from mmpt_bench.study.prompts.tables import FOLDER, lines, prompts_table
 
     command = shlex.join(words_again(click.get_current_context(), NO_SCORE))
     with running(options["out"], verbosity) as (reporter, stop):
         result = api.prompts(**options, command=command, reporter=reporter, stopping=stop)
     if as_json:
-        print_json({"name": result.name, "rows": lines(result)})
+        print_json({"name": result.name, "rows": lines(result), "notes": list(result.notes)})
     else:
         console().print(prompts_table(result))
+        for note in result.notes:
+            echo(note)
         click.echo(f"Written: {result.name}.csv, -orders.csv and .md in {result.folder}/{FOLDER}/", err=True)
     if result.failed:
-        click.echo(f"{len(result.failed)} results failed; they are recorded as failed.", err=True)
+        click.echo(f"{counted(len(result.failed), 'result')} failed, recorded as failed.", err=True)
         sys.exit(4)

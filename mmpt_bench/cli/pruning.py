@@ -12,6 +12,7 @@ from mmpt_bench.cli.options import command_on, print_json, refuse_beside, words_
 from mmpt_bench.cli.progress import running
 from mmpt_bench.cli.streams import console, echo
 from mmpt_bench.common.errors import RequestError
+from mmpt_bench.common.words import counted
 
 NO_SCORE = ("as_json", "out", "offline", "verbosity", "eval_batch_size")
 """Options that change no score."""
@@ -70,5 +71,5 @@ def run_pruned(options: dict[str, Any], keep_tokens: str, prune: str, as_json: b
         told = command_on(options["out"], "leaderboard")
         click.echo(f"The whole-image results are on the leaderboard: `{told}`.", err=True)
     if result.failed:
-        click.echo(f"{len(result.failed)} results failed; they are recorded as failed.", err=True)
+        click.echo(f"{counted(len(result.failed), 'result')} failed, recorded as failed.", err=True)
         sys.exit(4)

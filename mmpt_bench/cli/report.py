@@ -9,6 +9,7 @@ import click
 
 from mmpt_bench.cli.options import JSON, OUT, print_json
 from mmpt_bench.cli.streams import echo
+from mmpt_bench.common.words import counted
 
 
 @click.command()
@@ -41,7 +42,7 @@ def report(out: Path, file: Path | None, images: Path | None, as_json: bool) -> 
         echo(f"Missing: {plain_text(gap.what, LONG)}", err=True)
         click.echo(f"  {command}", err=True)
     if page.answers_left_out:
-        click.echo(f"Left out for its size: the raw answers of {page.answers_left_out:,} records.", err=True)
+        click.echo(f"Left out for its size: the raw answers of {counted(page.answers_left_out, 'record')}.", err=True)
     if page.figures_left_out:
         click.echo(f"Left out for its size: the figures {', '.join(page.figures_left_out)}.", err=True)
     click.echo(f"Written: {made.path} ({len(page.data) / 1000:,.0f} kB). Open it in a browser; it needs nothing else.")

@@ -39,6 +39,7 @@ from mmpt_bench.cli.pruning import OPTIONS, check_pruning, run_pruned
 from mmpt_bench.cli.scale_options import GPUS_PER_UNIT, KEEP_ADAPTERS, PARALLEL, WORKERS
 from mmpt_bench.cli.streams import echo
 from mmpt_bench.common.errors import Interrupted, RequestError
+from mmpt_bench.common.words import counted
 from mmpt_bench.records.budget import SMOKE_LIMIT, SMOKE_STEPS
 
 if TYPE_CHECKING:
@@ -215,7 +216,10 @@ def run(
     _print(results, as_json, verbosity <= QUIET)
     if results.failed:
         n_failed = len({record.run for record in results.failed})
-        lost = f"{n_failed} of {len(results.runs)} runs failed, whole or in a task; the board lists them, unranked."
+        lost = (
+            f"{n_failed} of {counted(len(results.runs), 'run')} failed, whole or in a task; the board "
+            f"lists them, unranked."
+        )
         click.echo(lost, err=True)
         sys.exit(FAILED)
     if not as_json and verbosity > QUIET:

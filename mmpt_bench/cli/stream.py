@@ -22,6 +22,7 @@ from mmpt_bench.cli.options import (
 from mmpt_bench.cli.plan_text import print_plan
 from mmpt_bench.cli.progress import running, say_drawn
 from mmpt_bench.cli.scale_options import GPUS_PER_UNIT, KEEP_ADAPTERS, WORKERS
+from mmpt_bench.common.words import counted
 
 if TYPE_CHECKING:
     from mmpt_bench.study.streams.tables import StreamResult
@@ -82,7 +83,7 @@ def stream(only_plan: bool, as_json: bool, verbosity: int, **options: Any) -> No
         return
     _print(result, as_json)
     if result.failed:
-        click.echo(f"{len(result.failed)} results failed; they are recorded as failed.", err=True)
+        click.echo(f"{counted(len(result.failed), 'result')} failed, recorded as failed.", err=True)
         sys.exit(4)
 
 

@@ -13,6 +13,7 @@ from mmpt_bench.cli.options import JSON, OUT, budget_options, print_json, verbos
 from mmpt_bench.cli.plan_text import print_plan
 from mmpt_bench.cli.progress import running, say_drawn
 from mmpt_bench.cli.stream import NO_SCORE
+from mmpt_bench.common.words import counted
 
 LOOKS = 20
 """Steps between two looks, by default."""
@@ -56,7 +57,7 @@ def transfer(only_plan: bool, as_json: bool, verbosity: int, **options: Any) -> 
         print_plan(result.summary, as_json, transfer=result.name)
         return
     if result.failed:
-        click.echo(f"{len(result.failed)} results failed; they are recorded as failed. No table is made.", err=True)
+        click.echo(f"{counted(len(result.failed), 'result')} failed, recorded as failed. No table is made.", err=True)
         sys.exit(4)
     if as_json:
         print_json({"transfer": result.name, "rows": table_lines(result.rows)})

@@ -15,6 +15,7 @@ from mmpt_bench.cli.progress import stopping
 from mmpt_bench.cli.scale_options import GPUS_PER_UNIT, WORKERS
 from mmpt_bench.common.errors import Interrupted, RequestError
 from mmpt_bench.common.escaping import plain_text
+from mmpt_bench.common.words import counted, plural
 
 if TYPE_CHECKING:
     from mmpt_bench.records.learning_rates import Choice
@@ -167,15 +168,16 @@ def said(choice: Choice) -> str:
     search, chosen, is_dev = choice.search, choice.curve.chosen, bool(choice.tasks)
     name = f"{search.method} ({', '.join(f'{name}={value}' for name, value in search.params.items())})"
     if chosen is None or chosen.mean is None or chosen.worst is None:
-        return f"{name}: all {choice.n_trainings} trainings failed; `run` uses the documented default."
-    failed = sum(point.failed for point in choice.curve.points)
-    rates = f"{len(choice.curve.points)} rates, {choice.n_trainings} trainings"
+        failed = plural(choice.n_trainings, "its training", f"all {choice.n_trainings:,} trainings")
+        return f"{name}: {failed} failed; `run` uses the documented default."
+    n_failed = sum(point.failed for point in choice.curve.points)
+    rates = f"{counted(len(choice.curve.points), 'rate')}, {counted(choice.n_trainings, 'training')}"
     words = [
         f"{name}: {chosen.rate:g} of {rates}",
         f"mean {_scored(chosen.mean, is_dev)}",
-        f"worst of {len(chosen.scores)} seeds {_number(chosen.worst, is_dev)}",
+        f"worst of {counted(len(chosen.scores), 'seed')} {_number(chosen.worst, is_dev)}",
         *choice.flags,
-        *([f"{failed} rates failed"] if failed else []),
+        *([f"{counted(n_failed, 'rate')} failed"] if n_failed else []),
     ]
     if choice.collapsed:
         words.append(f"a seed over 3 points below its mean at {', '.join(f'{rate:g}' for rate in choice.collapsed)}")

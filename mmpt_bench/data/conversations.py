@@ -19,6 +19,7 @@ from typing import Any
 
 from mmpt_bench.common.errors import RequestError, shown
 from mmpt_bench.common.hashing import content_key, file_sha256, sampled_sha256
+from mmpt_bench.common.words import counted, plural
 from mmpt_bench.data.examples import PLAIN, Exchange, Opening
 from mmpt_bench.data.image_folders import is_file_inside
 from mmpt_bench.data.images import image_bytes
@@ -116,10 +117,16 @@ def read_conversations(
     if several:
         notes.append(f"{len(several):,} conversations have several exchanges, {sum(several):,} in all")
     if silent := sum(not each.learnt for one in made for each in one.exchanges):
-        notes.append(f"{silent:,} replies have no weight and are read without being learnt")
+        notes.append(
+            f"{counted(silent, 'reply has', 'replies have')} no weight and {plural(silent, 'is', 'are')} "
+            f"read without being learnt"
+        )
     if decontaminated:
         told = ", ".join(f"{name} ({n:,})" for name, n in sorted(dropped.items())) or "none is called like one"
-        notes.append(f"decontaminated: {sum(dropped.values()):,} examples of {len(dropped)} tasks dropped: {told}")
+        notes.append(
+            f"decontaminated: {counted(sum(dropped.values()), 'example')} of "
+            f"{counted(len(dropped), 'task')} dropped: {told}"
+        )
     contents = [[name, sampled_sha256(at)] for name, at in sorted(files.items())]
     parts = [_form(made, bool(several)), file_sha256(file), decontaminated and sorted(dropped), contents]
     fingerprint = content_key([*parts, read.told] if read.told else parts, 64)

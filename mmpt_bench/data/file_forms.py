@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.common.errors import RequestError
 from mmpt_bench.common.files import check_no_pointer, loads
+from mmpt_bench.common.words import counted, plural
 from mmpt_bench.data.text_files import csv_rows, json_rows, text_of
 
 if TYPE_CHECKING:
@@ -185,7 +186,9 @@ def folder_rows(names: Iterable[str], folder: Path, under: str) -> list[dict[str
     names = sorted(name for name in names if name.startswith(prefix))
     inside = [name for name in names if name.lower().endswith(IMAGES)]
     if unread := [name for name in names if name.lower().endswith(UNREAD_IMAGES)]:
-        raise RequestError(f"{len(unread):,} images are of a form that is not read, first `{unread[0][:100]}`.")
+        raise RequestError(
+            f"{counted(len(unread), 'image is', 'images are')} of a form that is not read, first `{unread[0][:100]}`."
+        )
     for file in METADATA:
         if (folder / under / file).is_file():
             rows = text_rows(folder / under / file)
@@ -193,13 +196,16 @@ def folder_rows(names: Iterable[str], folder: Path, under: str) -> list[dict[str
                 raise RequestError(f"`{prefix}{file}` has no column `file_name` that says which image a row is of.")
             named = {prefix + row["file_name"] for row in rows}
             if untold := [name for name in inside if name not in named]:
-                raise RequestError(f"`{prefix}{file}` does not name {len(untold):,} images, first `{untold[0][:100]}`.")
+                raise RequestError(
+                    f"`{prefix}{file}` does not name {counted(len(untold), 'image')}, first `{untold[0][:100]}`."
+                )
             return [{k: v for k, v in row.items() if k != "file_name"} | {"image": prefix + row["file_name"]}
                     for row in rows]  # fmt: skip
     parts = {name: name.removeprefix(prefix).split("/") for name in inside}
     if stray := [name for name in inside if len(parts[name]) != 2]:
         raise RequestError(
-            f"{len(stray):,} images do not lie in a folder of their class, first `{stray[0][:100]}`. Move them."
+            f"{counted(len(stray), 'image does', 'images do')} not lie in a folder of "
+            f"{plural(len(stray), 'its', 'their')} class, first `{stray[0][:100]}`. Move them."
         )
     return [{"image": name, "label": parts[name][0]} for name in inside]
 

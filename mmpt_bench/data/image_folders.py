@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmpt_bench.common.errors import RequestError, unknown_name
+from mmpt_bench.common.words import counted
 from mmpt_bench.data.images import image_bytes
 from mmpt_bench.data.tables import bad_rows
 
@@ -102,7 +103,7 @@ def check_images(found: RowImages, column: str, origin: str, where: ImageFolder 
         advice = "Put the files into the folder `images/` of a copy and pass that with `--data`."
         if where is not None:
             advice = f"Say where they are: `--images {where.collection}=DIR`."
-        rows = f"images are missing, which {found.rows_without:,} rows need"
+        rows = f"images are missing, which {counted(found.rows_without, 'row needs', 'rows need')}"
         raise bad_rows(origin, rows, found.missing, advice)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.common.checking import CheckFailed, CheckResult, outcome, require
 from mmpt_bench.common.errors import RunFailed
+from mmpt_bench.common.words import counted
 from mmpt_bench.data.images import key_clashes
 from mmpt_bench.evaluation.counting import choices_text, is_open
 from mmpt_bench.evaluation.functions import FunctionMetric
@@ -31,7 +32,7 @@ def check_task(task: Task, rows: Sequence[Mapping[str, Any]], label_names: Seque
     def build() -> str:
         require(bool(rows), "there is no row to check it on")
         samples.extend(task.sample(row, number, label_names) for number, row in enumerate(rows))
-        return f"{len(samples)} samples"
+        return counted(len(samples), "sample")
 
     if isinstance(task.metric, FunctionMetric):
         task = replace(task, metric=task.metric.held_to_references())
@@ -67,7 +68,7 @@ def _ids_are_unique(samples: list[Sample]) -> str:
 def _keys_are_images(samples: list[Sample]) -> str:
     clashes = key_clashes((f"sample `{sample.id}`", image) for sample in samples for image in sample.images)
     if clashes:
-        raise CheckFailed(f"{len(clashes)} keys stand for several images: {clashes[0]}")
+        raise CheckFailed(f"{counted(len(clashes), 'key stands', 'keys stand')} for several images: {clashes[0]}")
     return f"{len({image.key for sample in samples for image in sample.images})} images"
 
 
@@ -91,13 +92,13 @@ def _choices_are_read(task: Task, samples: list[Sample]) -> str:
     for choice, choices in sorted(pairs):
         found = task.parse(choice, choices)
         require(found == choice, f"the reply `{choice}` is read as `{found}`")
-    return f"{len(pairs)} replies"
+    return counted(len(pairs), "reply", "replies")
 
 
 def _prompts_hold_words(samples: list[Sample]) -> str:
     empty = [sample.id for sample in samples if not sample.question.strip()]
     if empty:
-        raise CheckFailed(f"{len(empty)} questions are empty, first of `{empty[0]}`")
+        raise CheckFailed(f"{counted(len(empty), 'question is', 'questions are')} empty, first of `{empty[0]}`")
     return "none is"
 
 
@@ -109,8 +110,8 @@ def _forms_are_written(task: Task, rows: Sequence[Mapping[str, Any]], label_name
                 empty = [row for number, row in enumerate(rows) if not asked.sample(row, number, label_names).question]
             except ValueError as error:
                 raise CheckFailed(f"`{name}`: {error}") from error
-            require(not empty, f"`{name}` asks nothing of {len(empty)} rows")
-    return f"{len(task.forms)} forms"
+            require(not empty, f"`{name}` asks nothing of {counted(len(empty), 'row')}")
+    return counted(len(task.forms), "form")
 
 
 def _figures(task: Task, samples: list[Sample], choices: Sequence[str | None]) -> dict[str, float]:
@@ -163,7 +164,7 @@ def _figures_are_there(task: Task, samples: list[Sample]) -> str:
     require(
         task.declared.low <= chance < ceiling <= task.declared.high, f"chance is {chance} and the ceiling {ceiling}"
     )
-    return f"{len(figures)} figures, chance {chance:.4g}"
+    return f"{counted(len(figures), 'score')}, chance {chance:.4g}"
 
 
 def _bad_values_are_named(task: Task, row: Mapping[str, Any], label_names: Sequence[str]) -> str:
@@ -179,4 +180,4 @@ def _bad_values_are_named(task: Task, row: Mapping[str, Any], label_names: Seque
                 require(column in str(error), f"the error on a bad `{column}` does not name it: {error}")
             else:
                 raise CheckFailed(f"a row without a value in `{column}` becomes a sample")
-    return f"{len(columns)} columns"
+    return counted(len(columns), "column")

@@ -151,6 +151,11 @@ def declared_task(name: str, version: int, decode: Decode, said: Mapping[str, An
     )
 
 
+def is_declared(task: Task) -> bool:
+    """Returns whether a task is made of a record's declaration: it has no rows."""
+    return task.sample is _no_rows
+
+
 def _no_rows(row: Mapping[str, Any], number: int, label_names: Sequence[str]) -> Sample:
     raise NotImplementedError("a record's declaration has no rows")
 

@@ -9,6 +9,7 @@ from mmpt_bench.board.assembly import Evidence
 from mmpt_bench.board.board import Board
 from mmpt_bench.board.contrasts import Contrast, contrasts
 from mmpt_bench.board.ranking import OVERALL, SUBJECT
+from mmpt_bench.common.words import counted
 from mmpt_bench.figures import style
 from mmpt_bench.figures.figure_data import Drawn, FigureData, Missing, source_of
 
@@ -79,7 +80,7 @@ def _drawn(of: Evidence, found: Sequence[Contrast], base: str, material: FigureD
         "after Holm over all pairs of the column. "
         f"{'Grey: below the minimum detectable difference (80 % power). ' if is_known else ''}"
         f"{style.notes(board)}",
-        f"Differences of {len(labels)} methods to {base}: {len(better)} significant on "
+        f"Differences of {counted(len(labels), 'method')} to {base}: {len(better)} significant on "
         f"{'the mean of all tasks' if shown_tasks[0] == OVERALL else columns[shown_tasks[0]].title}.",
         figure, source_of(of), style.table([contrast_row(each) for each in found]),
     )  # fmt: skip

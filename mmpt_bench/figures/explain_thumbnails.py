@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from mmpt_bench.records.store import Store
 from mmpt_bench.stats.saliency import disagreement
 from mmpt_bench.study.explanations.gallery import SUFFIX, Gallery, ShownModel, ShownQuestion, write_gallery_file
 from mmpt_bench.study.explanations.result import FOLDER, ExplainResult, region_of
+from mmpt_bench.study.explanations.scores import Key
 
 QUESTIONS = 12
 """Of a gallery at most."""
-SIDE = 72
+SIDE = 108
 """Pixels of an image's side."""
 
 
@@ -28,7 +30,11 @@ def write_thumbnails(result: ExplainResult) -> Path | None:
     if not places:
         return None
     questions = tuple(_question(result, place) for place in places)
-    gallery = Gallery(result.name, result.maps, len(result.items), questions, result.command)
+    tasks = ", ".join(dict.fromkeys(item.task for item in result.items))
+    title = f"{', '.join(row.label for row in result.rows)} on {tasks}"
+    gallery = Gallery(
+        result.name, result.maps, len(result.items), questions, result.command, title, result.setting or result.source
+    )
     write_gallery_file(Store(result.folder), gallery)
     return result.folder / FOLDER / f"{result.name}{SUFFIX}"
 
@@ -41,8 +47,21 @@ def _question(result: ExplainResult, place: int) -> ShownQuestion:
         region = region_of(item, one)
         images = tuple(_drawn(one, name, region) for name in ("", *result.maps))
         apart = disagreement(compared(one))
-        models.append(ShownModel(row.label, one.answer, one.probability, one.is_right, apart, images))
+        scores = tuple(_told(row.each[place], name) for name in result.maps) if row.each else ()
+        models.append(ShownModel(row.label, one.answer, one.probability, one.is_right, apart, images, scores))
     return ShownQuestion(item.task, item.sample.question, item.sample.answer, tuple(models))
+
+
+def _told(scores: Mapping[Key, float], name: str) -> str:
+    """Returns what a map scores on one question: "hit, 62 % inside, +8"; without a region the last alone."""
+    told = []
+    if (name, "pointing") in scores:
+        told += ["hit" if scores[name, "pointing"] == 1 else "miss" if scores[name, "pointing"] == 0 else "tie"]
+        told += [f"{100 * scores[name, 'energy']:.0f} % inside"]
+    if (name, "beyond_random") in scores:
+        points = round(100 * scores[name, "beyond_random"])
+        told += [f"{points:+d}" if points else "0"]
+    return ", ".join(told)
 
 
 def _drawn(one: Any, name: str, region: np.ndarray | None) -> str:

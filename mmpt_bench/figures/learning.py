@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmpt_bench.board.assembly import Evidence
+from mmpt_bench.common.words import counted
 from mmpt_bench.figures import style
 from mmpt_bench.figures.figure_data import Drawn, FigureData, Missing, source_of
 from mmpt_bench.records.learning_curves import LearningCurve
@@ -86,7 +87,7 @@ def _drawn(
         "says how fast a method fits, not how well it generalises. "
         + "Dotted and named: terms that are added to it. " * has_terms
         + style.suite_note(of.board),
-        f"Training loss of {len(curves)} methods by step. {lowest} ends lowest, at {ends[lowest][1]:.3f}.",
+        f"Training loss of {counted(len(curves), 'method')} by step. {lowest} ends lowest, at {ends[lowest][1]:.3f}.",
         figure, source_of(of), style.table(lines),
     )  # fmt: skip
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.common.hashing import content_key
+from mmpt_bench.common.words import counted
 from mmpt_bench.figures import style
 from mmpt_bench.figures.figure_data import Drawn, FigureData, Missing, dated
 from mmpt_bench.records.keys import without_rate
@@ -26,7 +27,9 @@ def draw(of: FigureData) -> Iterator[Drawn | Missing]:
     for number, group in enumerate(groups, start=1):
         name = "search" if len(groups) == 1 else f"search-{number}"
         steps = group[0].search.budget["steps"]
-        yield _drawn(group, of, name, f"{TITLE}: {len(group)} methods, trainings of {steps:,} steps")
+        yield _drawn(
+            group, of, name, f"{TITLE}: {counted(len(group), 'method')}, trainings of {counted(steps, 'step')}"
+        )
 
 
 def _groups(of: FigureData) -> list[list[Choice]]:
@@ -87,7 +90,7 @@ def _drawn(group: Sequence[Choice], of: FigureData, name: str, title: str) -> Dr
         "search", name, title,
         f"{what} Lines are means over seeds, dotted ones the worst seed; ringed is the chosen rate, the lowest within "
         "one standard error of the best on dev. Rates with a failed training are left out.",
-        f"Searches of {len(group)} methods. "
+        f"Searches of {counted(len(group), 'method')}. "
         + (f"The best rate is at the edge for {', '.join(edge)}." if edge else "No best rate is at the edge."),
         figure, _source(group, of), style.table(lines),
     )  # fmt: skip

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmpt_bench.board.board import asked_of
+from mmpt_bench.common.words import counted
 from mmpt_bench.figures import style
 from mmpt_bench.figures.figure_data import Drawn, FigureData, Missing
 from mmpt_bench.study.streams.board import ESSENTIAL, SUPERFICIAL, StreamBoard, StreamRow
@@ -75,7 +76,8 @@ def _maps(board: StreamBoard, rows: Sequence[StreamRow]) -> Drawn:
         "stream", f"stream-{style.file_name(board.stream.name)}-scores", "Scores behind each stage",
         "Chance-corrected scores in percent, mean over trainings; their intervals are in the table. Rows are stages, "
         "columns tasks: first those of the stream, then others. Framed: the task that the stage learnt.",
-        f"Scores of {len(tasks)} tasks behind each of {len(order)} stages, for {', '.join(row.name for row in rows)}.",
+        f"Scores of {counted(len(tasks), 'task')} behind each of {counted(len(order), 'stage')}, for "
+            f"{', '.join(row.name for row in rows)}.",
         figure, _source(board), style.table(lines),
     )  # fmt: skip
 
@@ -163,4 +165,4 @@ def _forgetting(board: StreamBoard, rows: Sequence[StreamRow]) -> Drawn:
 
 
 def _source(board: StreamBoard) -> str:
-    return f"{asked_of(board.suite, board.stream.limit)}, {board.dated}"
+    return f"{asked_of(f'{board.suite} suite', board.stream.limit)}, {board.dated}"

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mmpt_bench.board.assembly import RESAMPLES, Evidence
+from mmpt_bench.common.words import counted
 from mmpt_bench.evaluation.metrics import MME_PERCEPTION, MME_POINTS, MME_SUBTASKS
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.figures import style
@@ -69,7 +70,7 @@ def _drawn(of: Evidence, material: FigureData, name: str) -> Drawn:
         f"Points of {MME_POINTS:.0f}, mean over seeds, with 95 % intervals over seeds and images, over images "
         f"alone where there is one seed. Grey line: a coin flip, {CHANCE:.0f}. "
         f"{style.notes(board)}",
-        f"MME's {len(subtasks)} subtasks for {len(rows)} methods. {told}",
+        f"MME's {counted(len(subtasks), 'subtask')} for {counted(len(rows), 'method')}. {told}",
         figure, source_of(of), style.table(lines),
     )  # fmt: skip
 

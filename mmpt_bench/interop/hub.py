@@ -11,6 +11,7 @@ from typing import Any
 
 from mmpt_bench.board.rescoring import Samples, rescored
 from mmpt_bench.common.errors import RequestError, UntrustedRecord, unknown_name
+from mmpt_bench.common.words import counted
 from mmpt_bench.data.rows import OTHER_ROWS
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.records.record import Record
@@ -144,7 +145,7 @@ def _notes(record: Record, task: Task) -> str:
         low, high = (scale * end for end in record.interval)
         said.append(f"95 % interval over images {low:z.1f} to {high:z.1f}")
     way = "reply" if record.decode == "generate" else "most probable legal answer"
-    said += [f"{record.n:,} questions", f"answers by {way}", f"{record.method}, seed {record.seed}"]
+    said += [f"{counted(record.n, 'question')}", f"answers by {way}", f"{record.method}, seed {record.seed}"]
     if not _is_from_hub(record, task):
         real = record.dataset if record.dataset.startswith("`") else "a local copy"
         said.append(f"data {record.data_fingerprint[:12]} ({real if record.suite == 'real' else 'generated'})")

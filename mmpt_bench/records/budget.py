@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite
 from typing import Literal
 
 from mmpt_bench.common.values import FieldError
+from mmpt_bench.common.words import counted
 
 MOST = 10**9
 """Steps, examples a step, and tokens of an example."""
@@ -51,3 +53,25 @@ class Budget:
             raise FieldError("weight_decay", f"`weight_decay` is {self.weight_decay:g}: 0 or more.")
         if not (self.max_grad_norm > 0 and isfinite(self.max_grad_norm)):
             raise FieldError("max_grad_norm", f"`max_grad_norm` is {self.max_grad_norm:g}: above 0.")
+
+    @property
+    def unusual(self) -> str:
+        """Returns in words how a training under it departs from the default length; empty where it does not.
+
+        That of `run --smoke` is called no result.
+        """
+        usual = Budget()
+        if (self.steps, self.batch_size) == (usual.steps, usual.batch_size):
+            return ""
+        steps, examples = counted(self.steps, "step"), counted(self.batch_size, "example")
+        smoke = "; a smoke test, which is no result" if self.steps <= SMOKE_STEPS else ""
+        return f"{steps} of {examples}, not the default {usual.steps:,} of {usual.batch_size}{smoke}"
+
+
+def unusual_told(labels: Mapping[str, Budget]) -> list[str]:
+    """Returns a sentence for each length of training that is not the default, with the methods that had it."""
+    of: dict[str, list[str]] = {}
+    for label, budget in labels.items():
+        if budget.unusual:
+            of.setdefault(budget.unusual, []).append(label)
+    return [f"Trained for {told}: {', '.join(names)}." for told, names in of.items()]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmpt_bench.common.values import FieldError
+from mmpt_bench.common.words import counted
 from mmpt_bench.records import keys
 from mmpt_bench.records.budget import MOST_SEED, Budget
 
@@ -16,7 +17,7 @@ def learnt(corpus: str, stage: Mapping[str, Any]) -> str:
     """Returns what a run learnt: "vsr train"; of a stream, "replay:0.1, mnist → vsr"; or with what came before."""
     if "order" in stage:
         return f"{stage['strategy']}, {' → '.join(stage['order'])}"
-    return f"{corpus} after {stage['steps']:,} steps on {stage['of'][0]}" if "from" in stage else corpus
+    return f"{corpus} after {counted(stage['steps'], 'step')} on {stage['of'][0]}" if "from" in stage else corpus
 
 
 STOPS = "stops at an alarm"

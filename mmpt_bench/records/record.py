@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from mmpt_bench.common.errors import shown
+from mmpt_bench.common.words import counted
 from mmpt_bench.records import keys
 
 LATER: dict[str, Any] = {
@@ -32,7 +33,7 @@ def asked_with(asking: Mapping[str, Any]) -> str:
     "judged by model (01234567)" stands there too.
     """
     k, system = asking.get("few_shot", 0), str(asking.get("system", ""))
-    parts = [f"{k} solved example{'s' * (k != 1)}"] if k else []
+    parts = [f"{counted(k, 'solved example')}"] if k else []
     parts += [f"the system's text {shown(system)}"] if system else []
     told = [f"{' and '.join(parts)} before each question"] if parts else []
     if judge := asking.get("judge"):

@@ -36,7 +36,7 @@ from mmpt_bench.study.streams.board import StreamBoard
 
 PAIRS_SHOWN = 60
 """Comparisons in the table; beyond, those with the highest score and with the method under study are shown."""
-GALLERY_BYTES = 300_000
+GALLERY_BYTES = 450_000
 """Of the images that show where models look, over all explanations."""
 CARDS = 48
 """Samples with images, over all boards."""

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from mmpt_bench.board.board import Board, Row
 from mmpt_bench.board.ranking import FROZEN, FULL
+from mmpt_bench.common.words import plural
 from mmpt_bench.evaluation import task_catalog
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.records.store import Store
-from mmpt_bench.report.verdict import listed, plural
+from mmpt_bench.report.verdict import listed
 from mmpt_bench.stats.claims import SEEDS_TO_CLAIM
 from mmpt_bench.study.ablations.board import AblationBoard
 from mmpt_bench.study.rerun import overrides, run_command, tune_command
@@ -75,9 +76,9 @@ def _failed(board: Board, store: Store) -> list[Gap]:
 def _tasks(board: Board, store: Store) -> list[Gap]:
     """Returns the gap of tasks without any finished run."""
     there = {column.task for column in board.columns}
-    known = task_catalog.task_entries()
     # On a board of users' own tasks alone, the project's are not missing.
-    absent = [name for name in known if name not in there] if not there or there & known.keys() else []
+    known = [] if there and there <= set(board.own_tasks) else task_catalog.task_entries()
+    absent = [name for name in known if name not in there]
     methods = sorted({row.method for row in board.rows} or {failure.method for failure in board.failures})
     if not absent or not methods:
         return []

@@ -14,6 +14,7 @@ from mmpt_bench.board.board import Board, Column
 from mmpt_bench.common.errors import RequestError
 from mmpt_bench.data.rows import is_generated, world_of
 from mmpt_bench.data.samples import Sample
+from mmpt_bench.evaluation.declared import is_declared
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.sources.task_rows import Where, rows_of, samples
 
@@ -45,7 +46,7 @@ class Asked:
 
     def _read(self, suite: str, column: Column) -> Questions:
         task = self._tasks[column.task]
-        if not task.data.columns:
+        if is_declared(task):
             return Questions({}, "its questions are made by a user's file, which no board or page runs")
         try:
             if not is_generated(suite) and self._images is None:

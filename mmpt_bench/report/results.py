@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mmpt_bench.common.words import counted
 from mmpt_bench.evaluation import task_catalog
 from mmpt_bench.records.store import Store
 
@@ -45,7 +46,11 @@ class Results:
 
     def __repr__(self) -> str:
         """Returns one line: which folder, and how much the call made."""
-        asked = f": {len(self.runs)} runs asked for, {len(self.made)} results made" if self.runs else ""
+        asked = (
+            f": {counted(len(self.runs), 'run')} asked for, {counted(len(self.made), 'result')} made"
+            if self.runs
+            else ""
+        )
         return f"<Results of `{self.folder}`{asked}>"
 
     @property

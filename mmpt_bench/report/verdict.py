@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from mmpt_bench.board.board import Board, Row
 from mmpt_bench.board.ranking import SUBJECT
 from mmpt_bench.board.writers import numbers
+from mmpt_bench.common.words import plural
 from mmpt_bench.stats.claims import SEEDS_TO_CLAIM
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -168,11 +169,6 @@ def _capital(text: str) -> str:
 def number(n: int) -> str:
     """Returns a small number as a word."""
     return NUMBERS[n] if n < len(NUMBERS) else f"{n:,}"
-
-
-def plural(n: int, one: str, several: str) -> str:
-    """Returns the word for one thing or for several."""
-    return one if n == 1 else several
 
 
 def listed(names: Sequence[str]) -> str:

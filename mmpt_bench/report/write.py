@@ -21,6 +21,7 @@ from mmpt_bench.common.errors import RequestError
 from mmpt_bench.common.escaping import plain_text
 from mmpt_bench.common.files import check_name, write_atomic
 from mmpt_bench.common.version import VERSION
+from mmpt_bench.common.words import plural
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.figures.style import UNKNOWN_COLOR
 from mmpt_bench.records.store import Store
@@ -30,7 +31,7 @@ from mmpt_bench.report.content import Content, gather
 from mmpt_bench.report.costs import FLOPS
 from mmpt_bench.report.drawings import Drawing
 from mmpt_bench.report.missing import of_ablation
-from mmpt_bench.report.verdict import listed, number, plural
+from mmpt_bench.report.verdict import listed, number
 from mmpt_bench.stats.claims import SEEDS_TO_CLAIM
 from mmpt_bench.study.ablations.tables import table, title
 from mmpt_bench.study.streams.tables import measures_table

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.common.hashing import content_key
+from mmpt_bench.common.words import counted
 from mmpt_bench.data.examples import Corpus
 from mmpt_bench.data.rows import LEFT_OUT, is_generated
 from mmpt_bench.data.samples import Sample
@@ -145,7 +146,7 @@ def checked_corpus(corpus: Corpus, reader: Reader, max_length: int, skip: bool, 
         return dataclasses.replace(corpus, faults=tuple(faults))
     train = {i for i in bad if i < corpus.size}
     kept_ones = corpus.without(train, {i - corpus.size for i in bad} - {i - corpus.size for i in train})
-    note = f"{len(bad):,} of {len(examples):,} examples left out: {first_of(faults)}"
+    note = f"{len(bad):,} of {counted(len(examples), 'example')} left out: {first_of(faults)}"
     return dataclasses.replace(kept_ones, notes=(*corpus.notes, note))
 
 

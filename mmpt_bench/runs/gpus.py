@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmpt_bench.common.errors import RequestError
+from mmpt_bench.common.words import counted
 
 COUNTS = (1, 8, 64, 512)
 """Numbers of GPUs that are always told of."""
@@ -156,7 +157,9 @@ def table_of(scale: Scale) -> list[str]:
     took = f"training {hours(longest.train)} h, evaluation {hours(longest.evaluate)} h"
     lines.append(f"Runs: {scale.units:,}. Longest: {longest.name}: {took}.")
     if any(row.idle for row in scale.rows):
-        lines.append(f"At most {scale.at_once:,} runs can be done at once: more GPUs wait, unless they share runs.")
+        lines.append(
+            f"At most {counted(scale.at_once, 'run')} can be done at once: more GPUs wait, unless they share runs."
+        )
     return lines
 
 

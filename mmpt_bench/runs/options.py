@@ -11,6 +11,7 @@ from typing import Any, Literal, TypedDict
 from mmpt_bench.common.entries import Entry
 from mmpt_bench.common.errors import RequestError, unknown_name
 from mmpt_bench.common.values import FieldError
+from mmpt_bench.common.words import counted
 from mmpt_bench.data.image_folders import image_folders
 from mmpt_bench.data.rows import SHIFTED, WORLDS
 from mmpt_bench.evaluation import task_catalog
@@ -239,7 +240,7 @@ def _monitored(options: Options) -> tuple[Entry, ...]:
         return ()
     found = tuple(task_catalog.find_tasks(text))
     if not 1 <= every <= steps:
-        raise RequestError(f"`--every {every}`: a number from 1 to the {steps:,} steps of a training.")
+        raise RequestError(f"`--every {every}`: a number from 1 to the {counted(steps, 'step')} of a training.")
     return found
 
 

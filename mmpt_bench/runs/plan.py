@@ -9,6 +9,7 @@ from typing import Any
 
 from mmpt_bench.common.entries import Entry, own_fingerprint
 from mmpt_bench.common.errors import RequestError, UntrustedRecord
+from mmpt_bench.common.words import counted
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.records import keys, learning_rates
 from mmpt_bench.records.adapter_kept import not_kept
@@ -162,7 +163,8 @@ def _check_batch(recipe: Recipe, prepared: Prepared) -> None:
     n, size = prepared.corpus.size, recipe.budget.batch_size
     if size > n:
         raise RequestError(
-            f"`--batch-size {size}` is more than the {n:,} examples of the training data `{prepared.corpus.name}`. "
+            f"`--batch-size {size}` is more than the {counted(n, 'example')} of the training data "
+            f"`{prepared.corpus.name}`. "
             f"Write {n} or less."
         )
 

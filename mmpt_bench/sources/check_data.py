@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from mmpt_bench.common.errors import BenchError
+from mmpt_bench.common.words import counted, plural
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.data.tables import NAMED, bad_rows
 from mmpt_bench.evaluation.task import Task
@@ -132,7 +133,10 @@ def report_lines(report: DataReport) -> list[str]:
     of = f" of {report.official_rows:,} official" if report.official_rows is not None else ""
     if not report.rows:
         return [f"{report.title}: {state}: {report.fault}"]
-    lines = [f"{report.title}: {state}: {report.rows:,}{of} rows on {report.pictures:,} images, {report.origin}"]
+    lines = [
+        f"{report.title}: {state}: {report.rows:,}{of} {plural(report.rows, 'row', 'rows')} on "
+        f"{counted(report.pictures, 'image')}, {report.origin}"
+    ]
     if report.files:
         unread = f"; not read: {_listed(report.not_read)}" if report.not_read else ""
         lines.append(f"  files: {_listed(report.files)}{unread}")
@@ -143,13 +147,17 @@ def report_lines(report: DataReport) -> list[str]:
     if 1 < len(report.groups) <= 20:
         lines.append(f"  groups: {', '.join(f'{name} {n:,}' for name, n in report.groups.items())}")
     if report.repeated:
-        lines.append(f"  repeated: {report.repeated:,} rows ask of an image what another row asks")
+        lines.append(
+            f"  repeated: {counted(report.repeated, 'row asks', 'rows ask')} of an image what another row asks"
+        )
     if report.contradictory:
-        lines.append(f"  contradictory: {report.contradictory:,} questions have two answers")
+        lines.append(f"  contradictory: {counted(report.contradictory, 'question has', 'questions have')} two answers")
     if report.seen_in_training is not None:
         lines.append(f"  overlap: {report.seen_in_training:.1%} of the rows use an image of the training split")
     if report.pictures_missing:
-        lines.append(f"  images: {report.pictures_missing:,} missing, for {report.rows_without_picture:,} rows")
+        lines.append(
+            f"  images: {report.pictures_missing:,} missing, for {counted(report.rows_without_picture, 'row')}"
+        )
     if report.images_unreadable:
         lines.append(f"  images: {report.images_unreadable:,} do not open")
     lines += [f"  note: {note}" for note in report.notes]

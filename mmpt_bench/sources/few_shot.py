@@ -9,6 +9,7 @@ import numpy as np
 
 from mmpt_bench.common.errors import RequestError
 from mmpt_bench.common.hashing import content_key, derive
+from mmpt_bench.common.words import counted
 from mmpt_bench.data.images import LazyImage, key_clashes
 from mmpt_bench.data.rows import SHIFTED
 from mmpt_bench.data.samples import Sample, Shot
@@ -52,7 +53,8 @@ def with_examples(item: PreparedTask, k: int, where: Where) -> PreparedTask:
     drawn = list(_drawn(task.name, made, k, evaluated))
     if len(drawn) < k:
         raise RequestError(
-            f"`--few-shot {k}`: the training split of {task.title} has {len(drawn):,} images that are not evaluated. "
+            f"`--few-shot {k}`: the training split of {task.title} has "
+            f"{counted(len(drawn), 'image that is', 'images that are')} not evaluated. "
             f"The most is {len(drawn):,}."
         )
     text_alone = task.examples_without_images

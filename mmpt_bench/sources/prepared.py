@@ -8,6 +8,7 @@ from typing import Any
 
 from mmpt_bench.common.entries import Entry, own_fingerprint
 from mmpt_bench.common.errors import RequestError
+from mmpt_bench.common.words import counted
 from mmpt_bench.data.examples import Corpus
 from mmpt_bench.data.rows import Rows, is_generated
 from mmpt_bench.data.samples import Sample, Shot
@@ -55,7 +56,7 @@ class PreparedTask:
         if not self.faults:
             return ""
         n = len({image.key for sample in self.samples for image in sample.images})
-        return f"{len(self.faults):,} of {n:,} images cannot be used: {first_of(self.faults)}. {LEAVE_OUT}"
+        return f"{len(self.faults):,} of {counted(n, 'image')} cannot be used: {first_of(self.faults)}. {LEAVE_OUT}"
 
     @property
     def forms(self) -> Mapping[str, PromptForm]:
@@ -101,7 +102,7 @@ class Prepared:
         of_tasks += [f"{each.task.title} cannot be scored: {each.failure}" for each in failing]
         of_corpus = list(self.corpus.notes)
         if bad := self.corpus.faults:
-            of_corpus.append(f"{len(bad):,} examples cannot be used: {first_of(bad)}. {LEAVE_OUT}")
+            of_corpus.append(f"{counted(len(bad), 'example')} cannot be used: {first_of(bad)}. {LEAVE_OUT}")
         return of_tasks + [f"Training data {self.corpus.name}: {text}" for text in of_corpus]
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mmpt_bench.common.errors import RequestError
 from mmpt_bench.common.hashing import content_key, file_sha256, files_sha256
+from mmpt_bench.common.words import counted
 from mmpt_bench.data import tables
 from mmpt_bench.data.dataset import Dataset
 from mmpt_bench.data.file_forms import TAR, read_files
@@ -326,7 +327,7 @@ def _official(table: pa.Table, data: Dataset) -> tuple[bool | None, tuple[str, .
     """Returns whether rows say what the official ones say (None where those are not pinned), and the notes on rows."""
     official, notes = data.official, [data.note] if data.note else []
     if official.rows not in (None, table.num_rows):
-        notes.append(f"{table.num_rows:,} rows; the official split has {official.rows:,}")
+        notes.append(f"{counted(table.num_rows, 'row')}; the official split has {official.rows:,}")
     if official.pin is None:
         return None, tuple(notes)
     content = tables.content_sha256(table, [name for name in data.columns if name != data.image_column])

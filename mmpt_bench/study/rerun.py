@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from mmpt_bench.board.board import Board, Row
 from mmpt_bench.data.examples import EXAMPLES_LEFT_OUT
@@ -40,22 +40,15 @@ def run_command(
         seeds: empty where nothing trains.
         sets: "method.field" -> value.
     """  # fmt: skip
-    known, own = method_catalog.method_entries(), task_catalog.task_entries()
+    known, own = method_catalog.method_entries(), () if board is None else board.own_tasks
     words = [PROGRAM, "run", "--method", ",".join(name if name in known else f"./{name}.py" for name in methods)]
-    words += [
-        "--tasks",
-        "all" if set(tasks) == set(task_catalog.task_entries()) else ",".join(_task(name, own) for name in tasks),
-    ]
+    named = ",".join(f"./{name}.py" if name in own else name for name in tasks)
+    words += ["--tasks", "all" if set(tasks) == set(task_catalog.task_entries()) else named]
     words += ["--seeds", ",".join(map(str, seeds))] if seeds and tuple(seeds) != (0,) else []
     for name, value in (sets or {}).items():
         words += ["--set", f"{name}={value}"]
     words += _conditions(board) if board is not None else []
     return shlex.join([*words, *out_option(store)])
-
-
-def _task(name: str, known: Collection[str]) -> str:
-    """Returns what names a task: one of a user's own is its file, wherever that is."""
-    return name if name in known else f"./{name}.py"
 
 
 def tune_command(board: Board, store: Store, methods: Sequence[str]) -> str:

@@ -68,6 +68,19 @@ def test_the_page_shows_questions_with_their_maps_most_disagreement_first(result
     assert 'data-apart="2.0000 2.0000 "' in text
 
 
+def test_a_heading_says_what_is_shown_and_each_map_what_it_scores(result: ExplainResult) -> None:
+    scores = {("grad", "pointing"): 1.0, ("grad", "energy"): 0.624, ("grad", "beyond_random"): -0.081,
+              ("loo", "beyond_random"): 0.001}  # fmt: skip
+    rows = tuple(dataclasses.replace(row, each=(scores, scores)) for row in result.rows)
+    write_thumbnails(dataclasses.replace(result, rows=rows, setting="Embedded suite, 2 questions of mme; 3 steps"))
+    (gallery,) = read_galleries(Store(result.folder))
+    assert gallery.questions[0].models[0].scores == ("hit, 62 % inside, -8", "0", "")
+    text = write.page(gather(Store(result.folder), {}), Store(result.folder)).data.decode()
+    assert "<h3>frozen, mmpt on mme</h3>" in text
+    assert "Embedded suite, 2 questions of mme; 3 steps. 2 of 2 explained" in text
+    assert "<span>hit, 62 % inside, -8</span>" in text
+
+
 def test_a_map_marks_its_highest_token(result: ExplainResult) -> None:
     write_thumbnails(result)
     (gallery,) = read_galleries(Store(result.folder))

@@ -163,7 +163,10 @@ def test_an_edited_value_is_noticed(own: tuple[Path, Path, mb.Results]) -> None:
     ("call", "message"),
     [
         (lambda file, out: mb.prune("frozen", file, "0.5", out=out), "whom `--keep-tokens` does not ask"),
-        (lambda file, out: mb.stream(["vsr", file], "lora", out=out), "whom `stream` does not ask"),
+        (
+            lambda file, out: mb.stream(["vsr", file], "lora", tasks=["vsr", file], out=out),
+            "whom `stream` does not ask",
+        ),
         (lambda file, out: mb.prompts(file, "frozen", out=out), "cannot be asked in forms"),
     ],
 )

@@ -19,13 +19,13 @@ from mmpt_bench.common.errors import Interrupted, RequestError
 from mmpt_bench.data.images import LazyImage
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.engine.explain.explained import Curve, Explained
-from mmpt_bench.records.budget import Budget
+from mmpt_bench.records.budget import Budget, unusual_told
 from mmpt_bench.records.recipe import Recipe
 from mmpt_bench.records.store import Store
 from mmpt_bench.study.explanations.explain import _labels, _notes, _variants
 from mmpt_bench.study.explanations.result import ExplainResult, ExplainRow, Item
-from mmpt_bench.study.explanations.scores import Found, averaged, inside, question_scores
-from mmpt_bench.study.explanations.tables import explanation_tables
+from mmpt_bench.study.explanations.scores import SCORES, Found, averaged, inside, question_scores
+from mmpt_bench.study.explanations.tables import ON_TERMINAL, explanation_tables
 from support.command import bench
 
 KEY = ("grad", "pointing")
@@ -226,3 +226,40 @@ def test_a_run_is_explained_beside_its_base_from_command_to_files(tmp_path: Path
     kinds = {line["kind"] for line in told["prompts"]}
     assert kinds == {"visual prompts", "textual prompts", "interaction"}
     assert bench(*words, cwd=tmp_path).stdout == json.dumps(told, indent=1) + "\n"
+
+
+def table_result(names: tuple[str, ...]) -> ExplainResult:
+    """Returns a result with every score of the terminal for each map."""
+    found = Found(0.123, (0.1, 0.2), 4, 2)
+    scores = {(name, score): found for name in names for score in ON_TERMINAL} | {("", "right"): found}
+    row = ExplainRow("frozen", (), (), scores, (), ())
+    return ExplainResult("t", Path("."), (), (row,), names)
+
+
+@pytest.mark.parametrize("width", [40, 60, 66, 79, 80, 120])
+def test_tables_are_whole_at_any_width(width: int) -> None:
+    result, out = table_result(("rollout", "relevancy", "grad-input", "random")), io.StringIO()
+    for part in explanation_tables(result, width):
+        Console(file=out, width=width).print(part)
+    text = out.getvalue()
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= width
+    for score in ON_TERMINAL:
+        assert SCORES[score].split()[-1].removesuffix(",") in text
+    tables = 1 if width >= 74 else 2 if width >= 60 else 3
+    assert text.count("rollout") == tables
+
+
+@pytest.mark.parametrize(
+    ("steps", "batch", "told"),
+    [
+        (400, 16, ""),
+        (20, 16, "20 steps of 16 examples, not the default 400 of 16"),
+        (400, 1, "400 steps of 1 example, not the default 400 of 16"),
+        (3, 16, "3 steps of 16 examples, not the default 400 of 16; a smoke test, which is no result"),
+    ],
+)
+def test_a_training_of_another_length_than_the_default_is_told(steps: int, batch: int, told: str) -> None:
+    budgets = {"lora": Budget(steps=steps, batch_size=batch), "mmpt": Budget(steps=steps, batch_size=batch)}
+    assert Budget(steps=steps, batch_size=batch).unusual == told
+    assert unusual_told(budgets) == ([f"Trained for {told}: lora, mmpt."] if told else [])

@@ -8,7 +8,6 @@ from mmpt_bench.board.board import Board, Column, Row
 from mmpt_bench.board.writers import numbers
 from mmpt_bench.board.writers.markdown import EMBEDDED_REMARK
 from mmpt_bench.common.escaping import latex
-from mmpt_bench.data.rows import is_generated
 from mmpt_bench.stats.claims import SEEDS_TO_CLAIM
 from mmpt_bench.stats.intervals import Interval
 
@@ -99,4 +98,4 @@ def _caption(board: Board) -> str:
     )
     if board.exploratory:
         text += f" Exploratory: fewer than {SEEDS_TO_CLAIM} seeds, so that no difference is significant."
-    return latex(f"{text} {EMBEDDED_REMARK}" if is_generated(board.suite) else text, 2000)
+    return latex(f"{text} {EMBEDDED_REMARK}" if board.is_embedded else text, 2000)

@@ -10,7 +10,7 @@ from mmpt_bench.board.published import REMARK, Published
 from mmpt_bench.board.ranking import RATIOS
 from mmpt_bench.board.writers import numbers
 from mmpt_bench.common.escaping import markdown
-from mmpt_bench.data.rows import is_generated
+from mmpt_bench.common.words import counted, plural
 from mmpt_bench.stats.claims import SEEDS_TO_CLAIM
 
 EMBEDDED_REMARK = (
@@ -59,14 +59,15 @@ def leaderboard_json(boards: Sequence[Board], published: Sequence[Published]) ->
 
 def _board_json(board: Board) -> dict[str, Any]:
     found = plain(board) | {"title": board.title}
-    return found if board.asking else {name: value for name, value in found.items() if name != "asking"}
+    return {name: value for name, value in found.items() if value or name not in ("asking", "own_tasks")}
 
 
 def leaderboard_md(boards: Sequence[Board], published: Sequence[Published]) -> bytes:
     """Returns the leaderboard as Markdown: a section a board, the published scores, and what the numbers mean."""
-    suites = " and ".join(dict.fromkeys(board.suite for board in boards))
-    parts = [f"# Leaderboard: {markdown(suites)} suite" if boards else "# Leaderboard: no run is recorded yet"]
-    if any(is_generated(board.suite) for board in boards):
+    suites = " and ".join(dict.fromkeys(board.suite for board in boards if not board.is_own))
+    heading = f"{markdown(suites)} suite" if suites else "own tasks"
+    parts = [f"# Leaderboard: {heading}" if boards else "# Leaderboard: no run is recorded yet"]
+    if any(board.is_embedded for board in boards):
         parts.append(f"> {EMBEDDED_REMARK}")
     for board in boards:
         parts += _board_md(board)
@@ -80,7 +81,10 @@ def leaderboard_md(boards: Sequence[Board], published: Sequence[Published]) -> b
 def _board_md(board: Board) -> list[str]:
     parts = [f"## {markdown(board.title[0].upper() + board.title[1:])}", _budget_md(board)]
     if board.limit is not None:
-        parts.append(f"**A subset**: only the first {board.limit:,} questions of each task were asked.")
+        parts.append(
+            f"**A subset**: only the first {counted(board.limit, 'question')} of each task "
+            f"{plural(board.limit, 'was', 'were')} asked."
+        )
     if board.rows:
         parts += [_ranks_md(board), "### Scores by task"]
         parts += [part for column in board.columns for part in (_task_md(board, column), _figures_md(board, column))]
@@ -156,7 +160,8 @@ def _task_md(board: Board, column: Column) -> str:
         )
     chance, ceiling = (numbers.score(value, column, out_of=False) for value in (column.chance, column.ceiling))
     head = (
-        f"**{markdown(column.title)}**: {markdown(column.headline)} of {column.n:,} questions on {column.n_pictures:,} "
+        f"**{markdown(column.title)}**: {markdown(column.headline)} of {counted(column.n, 'question')} on "
+        f"{column.n_pictures:,} "
         f"images; guessing gives {chance}, the most is {ceiling}; decoding {markdown(column.decode)}, "
         f"version {column.version}, data {markdown(column.data_fingerprint[:12])}."
     )

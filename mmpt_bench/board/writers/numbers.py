@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mmpt_bench.board.board import Board, Cell, Column, Row
+from mmpt_bench.common.words import counted
 from mmpt_bench.stats.claims import BORDERLINE, SIGNIFICANT, Ratio
 from mmpt_bench.stats.intervals import Interval
 
@@ -161,7 +162,10 @@ def budget(board: Board) -> str:
     b = board.budget
     if not b:
         return f"budget unknown, {board.dtype}"
-    return f"{b['steps']:,} steps of {b['batch_size']:,} examples, {b['schedule']} schedule, {board.dtype}"
+    return (
+        f"{counted(b['steps'], 'step')} of {counted(b['batch_size'], 'example')}, {b['schedule']} "
+        f"schedule, {board.dtype}"
+    )
 
 
 def signed(value: float | None, column: Column | None = None) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mmpt_bench.board.board import Board, Cell, Column, Row
 from mmpt_bench.board.writers import numbers
 from mmpt_bench.common.escaping import rich_text
-from mmpt_bench.data.rows import is_generated
+from mmpt_bench.common.words import counted
 from mmpt_bench.records.record import asked_with
 from mmpt_bench.stats.claims import SEEDS_TO_CLAIM, SIGNIFICANT
 
@@ -108,7 +108,7 @@ def _limit(board: Board) -> str:
 
 def _first(board: Board) -> str:
     before = f", {text}" if (text := asked_with(board.asking)) else ""
-    return before + (f" (first {board.limit:,} questions a task only)" if board.limit is not None else "")
+    return before + (f" (first {counted(board.limit, 'question')} a task only)" if board.limit is not None else "")
 
 
 def _seeds(row: Row, board: Board) -> str:
@@ -137,7 +137,7 @@ def _notes(board: Board) -> list[str]:
     notes += [f"Note: {text}" for text in board.notes]
     notes += [f"Failed: {f.label}, seed {f.seed}: {f.reason}" for f in board.failures]
     notes += [f"Left out: {text}" for text in board.left_out]
-    if is_generated(board.suite):
+    if board.is_embedded:
         notes.append("Embedded suite: generated miniature tasks, not the public benchmarks.")
     return notes
 

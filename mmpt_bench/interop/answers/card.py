@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.common.escaping import rich_text
+from mmpt_bench.common.words import counted
 from mmpt_bench.interop.answers.score import Scorecard
 
 if TYPE_CHECKING:
@@ -31,9 +32,9 @@ def scorecard_parts(card: Scorecard) -> list[RenderableType]:
     parts: list[RenderableType] = [_whole(card, headline_first)]
     if groups := _groups(card):
         parts.append(_by_group(card, groups))
-    pictures = "" if card.n_pictures is None else f" on {card.n_pictures:,} images"
+    pictures = "" if card.n_pictures is None else f" on {counted(card.n_pictures, 'image')}"
     unparsed = f"{card.n_unparsed / card.n:.2%} of the replies ({card.n_unparsed:,}) give no legal answer"
-    lines = [f"{card.n:,} answers{pictures} ({card.form}); parse rule `{card.rule}`; {unparsed}."]
+    lines = [f"{counted(card.n, 'answer')}{pictures} ({card.form}); parse rule `{card.rule}`; {unparsed}."]
     if card.intervals:
         lines.append("Intervals: 95 %, from resampling images.")
     if not card.comparable:

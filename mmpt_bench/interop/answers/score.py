@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from mmpt_bench.common.errors import RequestError, unknown_name
+from mmpt_bench.common.words import counted, plural
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.data.tables import NAMED, bad_rows
 from mmpt_bench.evaluation.counting import choices_text
@@ -94,7 +95,10 @@ def score_answers(task: Task, given: GivenAnswers, official: Sequence[Sample] | 
         samples, pictures_known = matched(task, given, official), True
     samples, replies, repeated = _once(samples, given)
     if repeated:
-        notes.append(f"{repeated:,} lines repeat another one to the letter, and count once")
+        notes.append(
+            f"{counted(repeated, 'line')} repeat{'s' * (repeated == 1)} another one to the letter, and "
+            f"count{'s' * (repeated == 1)} once"
+        )
     choices = [task.read(reply, sample.choices) for sample, reply in zip(samples, replies, strict=True)]
     try:
         sheet = task.metric.coded(samples)
@@ -106,8 +110,8 @@ def score_answers(task: Task, given: GivenAnswers, official: Sequence[Sample] | 
         notes.append("the file does not say which questions share an image, so that there are no intervals")
     if (share := most_common_share(choices)) > DEGENERATE:
         notes.append(f"degenerate: {share:.1%} of the answers are the same")
-    counted = counts_of_replies(task, samples, replies)
-    notes += [*_notes_on_replies(task, samples, replies, counted), *_notes_on_parts(task, samples)]
+    of_replies = counts_of_replies(task, samples, replies)
+    notes += [*_notes_on_replies(task, samples, replies, of_replies), *_notes_on_parts(task, samples)]
     return Scorecard(
         task=task.name,
         title=task.title,
@@ -115,7 +119,7 @@ def score_answers(task: Task, given: GivenAnswers, official: Sequence[Sample] | 
         rule=task.rule,
         n=len(samples),
         n_pictures=len(set(tally.clusters)) if pictures_known else None,
-        **counted,
+        **of_replies,
         headline=task.headline,
         unit=task.declared.unit,
         units={name: task.metric.declared(name).unit for name in values},
@@ -134,7 +138,10 @@ def _notes_on_replies(task: Task, samples: Sequence[Sample], replies: Sequence[s
     notes = []
     if n["n_reasoning"]:
         unfinished = f"; in {n['n_unfinished']:,} it does not end, and they give no answer" if n["n_unfinished"] else ""
-        notes.append(f"{n['n_reasoning']:,} replies hold reasoning in tags, which is cut off{unfinished}")
+        notes.append(
+            f"{counted(n['n_reasoning'], 'reply', 'replies')} {plural(n['n_reasoning'], 'holds', 'hold')} "
+            f"reasoning in tags, which is cut off{unfinished}"
+        )
     if n["n_read_otherwise"]:
         one = next(
             reply
@@ -142,7 +149,8 @@ def _notes_on_replies(task: Task, samples: Sequence[Sample], replies: Sequence[s
             if task.read(reply, sample.choices) != task.read_plainly(reply, sample.choices)
         )
         notes.append(
-            f"in {n['n_read_otherwise']:,} replies ({n['n_read_otherwise'] / len(replies):.2%}) a person reads another "
+            f"in {counted(n['n_read_otherwise'], 'reply', 'replies')} "
+            f"({n['n_read_otherwise'] / len(replies):.2%}) a person reads another "
             f"answer than the rule `{task.rule}`, the first `{' '.join(one.split())[:60]}`; `--parse {PLAIN}` reads as "
             "a person does"
         )
@@ -154,7 +162,10 @@ def _notes_on_replies(task: Task, samples: Sequence[Sample], replies: Sequence[s
         for reply, sample in zip(said, samples, strict=True)
     )
     if n_yes_no:
-        notes.append(f"{n_yes_no:,} replies say yes or no: read as true and false")
+        notes.append(
+            f"{counted(n_yes_no, 'reply', 'replies')} {plural(n_yes_no, 'says', 'say')} yes or no: read as "
+            f"true and false"
+        )
     n_numbers = sum(
         re.fullmatch(r"\W*\d+(?:\.0+)?\W*", reply) is not None and not any(map(str.isdigit, sample.choices))
         for reply, sample in zip(said, samples, strict=True)
@@ -162,7 +173,8 @@ def _notes_on_replies(task: Task, samples: Sequence[Sample], replies: Sequence[s
     if n_numbers:
         names = ", ".join(f"`{choice}`" for choice in samples[0].choices[:3])
         notes.append(
-            f"{n_numbers:,} replies are numbers, and the answers are names ({names}, ...): a number is not read as a "
+            f"{counted(n_numbers, 'reply is a number', 'replies are numbers')}, and the answers are names "
+            f"({names}, ...): a number is not read as a "
             "class, since nothing says whether it counts from 0 or from 1. Write the name in its place"
         )
     return notes
@@ -189,7 +201,14 @@ def _numbered(task: Task, samples: Sequence[Sample], given: GivenAnswers) -> tup
             twice.append(f"{other.where} and {answer.where}")
             made[place] = replace(sample, id=known.id)
     allowed = task.data.official.repeated
-    notes = [f"{numbered:,} lines ask what another line asks, under a number of their own"] if numbered else []
+    notes = (
+        [
+            f"{counted(numbered, 'line asks', 'lines ask')} what another line asks, under a number of "
+            f"{plural(numbered, 'its', 'their')} own"
+        ]
+        if numbered
+        else []
+    )
     if not twice or allowed == 0:
         return made, notes
     if allowed is not None and len(twice) > allowed:
@@ -202,7 +221,7 @@ def _numbered(task: Task, samples: Sequence[Sample], given: GivenAnswers) -> tup
     known_of = "" if allowed is None else f", as {allowed} rows of the official split do"
     return list(samples), [
         *notes,
-        f"{len(twice):,} lines ask of an image what another line asks{known_of}: each counts",
+        f"{counted(len(twice), 'line asks', 'lines ask')} of an image what another line asks{known_of}: each counts",
     ]
 
 

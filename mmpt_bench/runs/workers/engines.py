@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from mmpt_bench.common.errors import Interrupted, MachineError
 from mmpt_bench.common.files import make_folder, read_jsonl
+from mmpt_bench.common.words import counted
 from mmpt_bench.records.record import Record
 from mmpt_bench.records.run_folder import LOG
 from mmpt_bench.records.store import Store
@@ -75,7 +76,7 @@ def run_on_engine(
             ready = order.get_ready()
             open_ |= dict(zip(ready, submit([whole.narrowed([name]) for name in ready]), strict=True))
             if stopping():
-                raise Interrupted(f"{len(open_)} runs are under way")
+                raise Interrupted(f"{counted(len(open_), 'run is', 'runs are')} under way")
             for name in [name for name, task in open_.items() if task.done()]:
                 yield from _ended(open_.pop(name), report, faults)
                 order.done(name)

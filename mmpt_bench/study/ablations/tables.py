@@ -14,6 +14,7 @@ from mmpt_bench.board.writers import numbers
 from mmpt_bench.board.writers.html import html_table, html_text
 from mmpt_bench.common.escaping import csv_table, markdown, rich_text, rounded
 from mmpt_bench.common.files import write_atomic
+from mmpt_bench.common.words import counted
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.records.ablations import FOLDER, Ablation
 from mmpt_bench.records.record import Record
@@ -58,7 +59,10 @@ class AblationResult:
 
     def __repr__(self) -> str:
         """Returns one line: what is varied, and where it is."""
-        return f"<Ablation `{self.name}` in `{self.folder}`: {len(self.points)} points, {self.n_runs} runs>"
+        return (
+            f"<Ablation `{self.name}` in `{self.folder}`: {counted(len(self.points), 'point')}, "
+            f"{counted(self.n_runs, 'run')}>"
+        )
 
     @property
     def table(self) -> pd.DataFrame:

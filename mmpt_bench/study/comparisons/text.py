@@ -13,6 +13,7 @@ from mmpt_bench.board.ranking import OVERALL
 from mmpt_bench.board.writers import numbers
 from mmpt_bench.board.writers.html import html_table, html_text
 from mmpt_bench.common.escaping import rich_text
+from mmpt_bench.common.words import counted
 from mmpt_bench.stats.claims import SEEDS_TO_CLAIM, SIGNIFICANT
 
 if TYPE_CHECKING:
@@ -151,8 +152,8 @@ def _toward_better(each: Contrast) -> tuple[float, float]:
 
 
 def _basis(each: Contrast) -> str:
-    seeds = f"{len(each.seeds)} seeds, " if each.scope == "method" else ""
-    return f"{seeds}{each.n_pictures:,} images"
+    seeds = f"{counted(len(each.seeds), 'seed')}, " if each.scope == "method" else ""
+    return f"{seeds}{counted(each.n_pictures, 'image')}"
 
 
 def _few(main: Sequence[Contrast]) -> str:
@@ -170,7 +171,7 @@ def _other(each: Contrast) -> str:
 
 def _what(each: Contrast, board: Board) -> str:
     if each.task == OVERALL:
-        return f"the mean of {len(each.tasks)} tasks"
+        return f"the mean of {counted(len(each.tasks), 'task')}"
     return next(c.title for c in board.columns if c.task == each.task)
 
 

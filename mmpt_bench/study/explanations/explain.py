@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,12 +14,14 @@ import numpy as np
 from mmpt_bench.common.entries import Entry
 from mmpt_bench.common.errors import Interrupted, RequestError, UntrustedRecord, unknown_name
 from mmpt_bench.common.hashing import canonical_json, content_key, derive
+from mmpt_bench.common.words import counted
 from mmpt_bench.data.rows import SHIFTED, suite_of
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.evaluation import task_catalog
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.methods.method_catalog import method_of, named_method
 from mmpt_bench.records.adapter_kept import check_kept
+from mmpt_bench.records.budget import unusual_told
 from mmpt_bench.records.keys import earlier_params, option
 from mmpt_bench.records.recipe import Recipe, learnt
 from mmpt_bench.records.store import Store
@@ -87,7 +89,7 @@ def explain_runs(
     asked = _Asker(backbone, items, maps, said, stopping)
     base = asked.explain(f"the untuned base, {first.backbone}")
     plain, images = asked.scored(base), [item.image for item in items]
-    rows = [ExplainRow(BASE, (), (), averaged({0: plain}, images), (), tuple(base))]
+    rows = [ExplainRow(BASE, (), (), averaged({0: plain}, images), (), tuple(base), tuple(plain))]
     for label, recipes in variants.items():
         if recipes[0].method == BASE:
             continue
@@ -96,18 +98,30 @@ def explain_runs(
         every = [one for made in by_seed.values() for one in made]
         runs, shown = tuple(recipe.run_name for recipe in recipes), by_seed[recipes[0].seed]
         rows.append(
-            ExplainRow(label, runs, tuple(by_seed), averaged(scores, images, plain), _prompt_lines(every), tuple(shown))
+            ExplainRow(
+                label,
+                runs,
+                tuple(by_seed),
+                averaged(scores, images, plain),
+                _prompt_lines(every),
+                tuple(shown),
+                tuple(scores[recipes[0].seed]),
+            )
         )
     asked_of = [canonical_json([r.runs for r in rows]), [i.image for i in items], maps, request.limit]
     key = content_key([*asked_of, *([request.world] if request.world != SHIFTED else [])], 8)
     name = f"{'-'.join(dict.fromkeys(r[0].method for r in variants.values()))}-{key}"
     left_out = [] if request.maps or "ig" in maps else [NO_CAPTUM]
-    notes = (*_notes(items, rows, generated), *left_out)
+    budgets = {label: known[0].budget for label, known in variants.items() if known[0].method != BASE}
+    notes = (*_notes(items, rows, generated), *unusual_told(budgets), *left_out)
     counts = Counter(item.task for item in items)
-    asked_for = ", ".join(f"{n:,} question{'' if n == 1 else 's'} of {task}" for task, n in counts.items())
+    asked_for = ", ".join(f"{counted(n, 'question')} of {task}" for task, n in counts.items())
     suite = suite_of(request.world) if generated else "real"
     source = f"{suite[0].upper()}{suite[1:]} suite, {asked_for}, {now()[:10]}"
-    return ExplainResult(name, store.root, tuple(items), tuple(rows), maps, request.command, source, notes=notes)
+    setting = f"{source}; {'; '.join([f'backbone {first.backbone}', *_trainings(variants)])}"
+    return ExplainResult(
+        name, store.root, tuple(items), tuple(rows), maps, request.command, source, notes=notes, setting=setting
+    )
 
 
 @dataclass
@@ -201,11 +215,22 @@ def _labels(variants: Sequence[Recipe]) -> list[str]:
     ]  # fmt: skip
 
 
+def _trainings(variants: Mapping[str, Sequence[Recipe]]) -> list[str]:
+    """Returns what the explained runs were trained on and for how long, once each."""
+    found = [
+        f"trained on {learnt(one.corpus, one.stage)}, {counted(one.budget.steps, 'step')} of "
+        f"{counted(one.budget.batch_size, 'example')}"
+        for (one, *_) in variants.values()
+        if one.method != BASE
+    ]
+    return list(dict.fromkeys(found))
+
+
 def _budget(one: Recipe, others: Sequence[Recipe]) -> str:
     """Returns what tells a training's budget from those of others: "3 steps"; "" where they are the same."""
     own, every = dataclasses.asdict(one.budget), [dataclasses.asdict(other.budget) for other in others]
     telling = [name for name, value in own.items() if any(other[name] != value for other in every)]
-    return ", ".join(f"{own[name]:,} steps" if name == "steps" else f"{name}={own[name]}" for name in telling)
+    return ", ".join(f"{counted(own[name], 'step')}" if name == "steps" else f"{name}={own[name]}" for name in telling)
 
 
 def _known_maps(names: Sequence[str]) -> tuple[str, ...]:

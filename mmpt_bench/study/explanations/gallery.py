@@ -30,6 +30,8 @@ class ShownModel:
     """Between its maps: 1 minus their mean rank correlation, without `random`."""
     images: tuple[str, ...]
     """WebP in base64: the image with the true region, then a map each."""
+    scores: tuple[str, ...] = ()
+    """What each map scores on this question, in their order; empty in older files."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,9 @@ class Gallery:
     """Questions of the explanation."""
     questions: tuple[ShownQuestion, ...]
     command: str = ""
+    title: str = ""
+    """Which models, and on what; empty in older files, as `setting` is."""
+    setting: str = ""
 
 
 def write_gallery_file(store: Store, gallery: Gallery) -> None:
@@ -88,6 +93,8 @@ def _check(gallery: Gallery) -> None:
         for model in question.models:
             if len(model.images) != 1 + len(gallery.maps):
                 raise ValueError(f"{len(model.images)} images for {len(gallery.maps)} maps")
+            if model.scores and len(model.scores) != len(gallery.maps):
+                raise ValueError(f"{len(model.scores)} scores for {len(gallery.maps)} maps")
             if not all(_BASE64.fullmatch(image) for image in model.images):
                 raise ValueError("an image is not in base64")
         if [model.label for model in question.models] != [model.label for model in gallery.questions[0].models]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mmpt_bench.common.words import counted
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.study.explanations.scores import Found, Key, inside
 
@@ -59,6 +60,8 @@ class ExplainRow:
     prompts: tuple[PromptLine, ...]
     explained: tuple[Explained, ...] = field(repr=False)
     """Of the first run, one a question."""
+    each: tuple[dict[Key, float], ...] = field(default=(), repr=False)
+    """The scores of each question, of the same run."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -77,10 +80,15 @@ class ExplainResult:
     files: tuple[Path, ...] = ()
     """That were written."""
     notes: tuple[str, ...] = ()
+    setting: str = ""
+    """Suite, questions and day; backbone; what the runs were trained on, and for how long."""
 
     def __repr__(self) -> str:
         """Returns one line: what was explained, and where it is."""
-        return f"<Explanation `{self.name}` in `{self.folder}`: {len(self.items)} questions, {len(self.rows)} rows>"
+        return (
+            f"<Explanation `{self.name}` in `{self.folder}`: {counted(len(self.items), 'question')}, "
+            f"{counted(len(self.rows), 'row')}>"
+        )
 
     @property
     def table(self) -> Any:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.common.escaping import csv_table, markdown, plain_text, rich_text
 from mmpt_bench.common.files import write_atomic
+from mmpt_bench.common.words import counted
 from mmpt_bench.stats.saliency import SHARES
 from mmpt_bench.study.explanations.result import COLUMNS, FOLDER, ExplainResult, ExplainRow, lines
 from mmpt_bench.study.explanations.scores import BASE, LOW_IS_GOOD, SCORES, WHOLE, Found, Key
@@ -67,7 +68,7 @@ def sentences(result: ExplainResult) -> list[str]:
                 continue
             moved = {n: f for n, f in changes.items() if f.change_interval and not _holds_0(f.change_interval)}
             parts = [f"`{n}` {100 * (f.change or 0):+.1f}" for n, f in moved.items()]
-            told.append(f"{what}: {', '.join(parts) if parts else 'none'} (of {len(changes)} maps)")
+            told.append(f"{what}: {', '.join(parts) if parts else 'none'} (of {counted(len(changes), 'map')})")
         if told:
             made.append(f"{row.label}, change from the base where its interval leaves out 0: {'; '.join(told)}.")
     return made
@@ -83,7 +84,7 @@ def explanation_md(result: ExplainResult) -> bytes:
     images = len({item.image for item in result.items})
     parts = [f"# Explanation: {', '.join(markdown(row.label) for row in result.rows)}"]
     parts += [f"Made by `{plain_text(result.command, 2000)}`."] if result.command else []
-    parts += [f"{len(result.items):,} questions on {images:,} images: {markdown(tasks)}."]
+    parts += [f"{counted(len(result.items), 'question')} on {counted(images, 'image')}: {markdown(tasks)}."]
     parts += [f"- {text}" for text in sentences(result)] + [f"- {text}" for text in result.notes]
     for row in result.rows:
         parts += [f"## {markdown(row.label)}", _about(row), _table(*score_table(row))]
@@ -141,8 +142,8 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join([f"| {' | '.join(header)} |", f"|{'---|' * len(header)}", *body])
 
 
-def explanation_tables(result: ExplainResult) -> Iterator[RenderableType]:
-    """Yields what to print: a table a method, maps as rows; 80 columns are enough."""
+def explanation_tables(result: ExplainResult, width: int = 80) -> Iterator[RenderableType]:
+    """Yields what to print: a table a method, maps as rows; below another where `width` columns do not hold it."""
     from rich.table import Table
 
     for row in result.rows:
@@ -150,18 +151,37 @@ def explanation_tables(result: ExplainResult) -> Iterator[RenderableType]:
         title = f"{row.label}: right {100 * right.estimate:.1f} %"
         if ("", "chance") in row.scores:
             title += f"; chance of pointing {100 * row.scores['', 'chance'].estimate:.1f} %"
-        table = Table(title=rich_text(title), title_justify="left", box=None, pad_edge=False)
-        table.add_column("Map", no_wrap=True)
         shown = [s for s in ON_TERMINAL if any((name, s) in row.scores for name in result.maps)]
-        for score in shown:
-            table.add_column(
-                SCORES[score].replace(", ", "\n").replace("d r", "d\nr").replace(" b", "\nb"), justify="right"
-            )
-        for name in result.maps:
-            cells = [_short(row, (name, score)) for score in shown]
-            table.add_row(name, *cells)
-        yield table
+        for part in _parts(result, row, shown, width):
+            table = Table(title=rich_text(title), title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
+            table.add_column("Map", no_wrap=True)
+            for score in part:
+                table.add_column(_head(score), justify="right", no_wrap=True)
+            for name in result.maps:
+                table.add_row(name, *(_short(row, (name, score)) for score in part))
+            yield table
+            title = f"{row.label}, continued"
     yield "\n".join(rich_text(each, 2000) for each in sentences(result))
+
+
+def _head(score: str) -> str:
+    return SCORES[score].replace(", ", "\n").replace("d r", "d\nr").replace(" b", "\nb")
+
+
+def _parts(result: ExplainResult, row: ExplainRow, shown: Sequence[str], width: int) -> list[list[str]]:
+    """Returns the scores of each table: as many as stand beside the maps' names, a blank apart."""
+    first = max(len("Map"), *map(len, result.maps))
+    parts: list[list[str]] = [[]]
+    room = width - first
+    for score in shown:
+        cells = [*_head(score).split("\n"), *(_short(row, (name, score)) for name in result.maps)]
+        needed = 1 + max(map(len, cells))
+        if needed > room and parts[-1]:
+            parts.append([])
+            room = width - first
+        parts[-1].append(score)
+        room -= needed
+    return parts
 
 
 def _short(row: ExplainRow, key: Key) -> str:

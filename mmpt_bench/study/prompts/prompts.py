@@ -18,6 +18,7 @@ from mmpt_bench.data.rows import is_generated
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.evaluation.forms import PromptForm
 from mmpt_bench.evaluation.task import OFFICIAL
+from mmpt_bench.records.budget import unusual_told
 from mmpt_bench.records.run_folder import RunFolder, check_sum, summed
 from mmpt_bench.records.store import Store
 from mmpt_bench.runs.events import Reporter
@@ -94,7 +95,8 @@ def prompts(
     name = f"{item.task.name}-{content_key([item.asked, told, trained, n_orders, reasoning_tokens, *read], 6)}"
     first = next(iter(asked.values()))
     rows = prompt_rows(item.task, first.by_order[0], said)
-    result = PromptResult(name, item.task, item.rows.origin, store.root, rows, failed, command)
+    budgets = unusual_told({job.label: job.recipe.budget for job in planned.jobs if job.method.trains})
+    result = PromptResult(name, item.task, item.rows.origin, store.root, rows, failed, command, tuple(budgets))
     write_prompts(store, result)
     return result
 

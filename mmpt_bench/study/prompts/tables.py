@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mmpt_bench.board.writers.numbers import p_value
 from mmpt_bench.common.escaping import csv_table, markdown, plain_text, rich_text
 from mmpt_bench.common.files import write_atomic
+from mmpt_bench.common.words import counted
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store
@@ -54,10 +55,12 @@ class PromptResult:
     failed: tuple[Record, ...]
     """Trainings and evaluations that failed; their methods have no row."""
     command: str = ""
+    notes: tuple[str, ...] = ()
+    """Trainings of another length than the default."""
 
     def __repr__(self) -> str:
         """Returns one line: what was compared, and where it is."""
-        return f"<Prompt forms `{self.name}` in `{self.folder}`: {len(self.rows)} rows>"
+        return f"<Prompt forms `{self.name}` in `{self.folder}`: {counted(len(self.rows), 'row')}>"
 
     @property
     def table(self) -> pd.DataFrame:
@@ -154,7 +157,7 @@ def _header(result: PromptResult) -> list[str]:
 
 def prompts_md(result: PromptResult) -> bytes:
     """Returns the comparison as Markdown: what was asked, a row a method and form, and what the columns mean."""
-    items = f"{result.rows[0].n:,} items" if result.rows else "No model answered"
+    items = f"{counted(result.rows[0].n, 'item')}" if result.rows else "No model answered"
     parts = [
         f"# Prompt forms: {markdown(result.task.title)}",
         *([f"Made by `{plain_text(result.command, 2000)}`."] if result.command else []),
@@ -163,7 +166,7 @@ def prompts_md(result: PromptResult) -> bytes:
             f"| {' | '.join(map(markdown, cells))} |"
             for cells in (_header(result), *(_cells(result, row) for row in result.rows))
         ).replace("\n", "\n|" + "---|" * len(_header(result)) + "\n", 1),
-        "\n".join(f"- {note}" for note in NOTES),
+        "\n".join(f"- {note}" for note in (*map(markdown, result.notes), *NOTES)),
         *(f"Failed: {markdown(record.run)}: {markdown(record.reason)}." for record in result.failed),
     ]
     return ("\n\n".join(parts) + "\n").encode()

@@ -14,6 +14,7 @@ from mmpt_bench.common.errors import Interrupted, RequestError, UntrustedRecord
 from mmpt_bench.common.files import append_jsonl, read_jsonl
 from mmpt_bench.common.hashing import content_key
 from mmpt_bench.common.locks import LONGEST_WAIT
+from mmpt_bench.common.words import counted, plural
 from mmpt_bench.evaluation.pruning import CLS, Pruning, kept_shares, kinds_of, prunings, shares_of
 from mmpt_bench.records.keys import replies_key
 from mmpt_bench.records.run_folder import RunFolder, check_sum, summed
@@ -76,7 +77,7 @@ def prune_given(
     name = f"{'-'.join(planned.prepared.tasks)[:40]}-{content_key([asked, trained, wanted, chosen, read], 6)}"
     all_tasks = {item.task.name: item.task for item in planned.prepared.tasks.values()}
     of = planned.request
-    source = f"{asked_of(of.suite, of.limit)}, {now()[:10]}"
+    source = f"{asked_of(f'{of.suite} suite', of.limit)}, {now()[:10]}"
     result = PruneResult(name, all_tasks, store.root, tuple(rows), tuple(notes), failed, command, source)
     return replace(result, files=write_pruning(store, result))
 
@@ -178,12 +179,16 @@ class _Asking:
         options = InferenceOptions(self.planned.request.eval_batch, images, item.guard, say, pruning, self.stopping)
         n_left = len(left)
         if self.stopping() and n_left:
-            raise Interrupted(f"{n_left:,} questions of {item.task.title} are not answered yet")
+            raise Interrupted(
+                f"{counted(n_left, 'question')} of {item.task.title} {plural(n_left, 'is', 'are')} not answered yet"
+            )
         for batch in predict(backbone, item.task, left, options):
             folder.append_predictions(name, key, batch)
             n_left -= len(batch)
             if self.stopping() and n_left:
-                raise Interrupted(f"{n_left:,} questions of {item.task.title} are not answered yet")
+                raise Interrupted(
+                    f"{counted(n_left, 'question')} of {item.task.title} {plural(n_left, 'is', 'are')} not answered yet"
+                )
         if key not in _times(folder):
             asked = [(sample, backbone.prompt_text(sample.question)) for sample in item.samples[: UNTIMED + TIMED]]
             choose, prefill = prefill_seconds(backbone, pruning, asked, images, self.stopping)

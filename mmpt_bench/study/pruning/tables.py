@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.common.escaping import csv_table, markdown, plain_text, rich_text
 from mmpt_bench.common.files import write_atomic
+from mmpt_bench.common.words import counted
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store
@@ -58,7 +59,7 @@ class PruneResult:
 
     def __repr__(self) -> str:
         """Returns one line: what there is, and where."""
-        return f"<Token pruning `{self.name}` in `{self.folder}`: {len(self.rows)} rows>"
+        return f"<Token pruning `{self.name}` in `{self.folder}`: {counted(len(self.rows), 'row')}>"
 
     @property
     def table(self) -> pd.DataFrame:
@@ -134,7 +135,7 @@ def pruning_md(result: PruneResult) -> bytes:
             continue
         table = [_header(task.declared.unit), *(_cells(result, row) for row in rows)]
         text = "\n".join(f"| {' | '.join(map(markdown, cells))} |" for cells in table)
-        parts += [f"## {markdown(task.title)}", f"{rows[0].n:,} questions, metric `{task.headline}`."]
+        parts += [f"## {markdown(task.title)}", f"{counted(rows[0].n, 'question')}, metric `{task.headline}`."]
         parts.append(text.replace("\n", "\n|" + "---|" * len(table[0]) + "\n", 1))
     parts.append("\n".join(f"- {note}" for note in (*NOTES, *(f"{note}." for note in result.notes))))
     parts += [f"Failed: {markdown(record.run)}: {markdown(record.reason)}." for record in result.failed]

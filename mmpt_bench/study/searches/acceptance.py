@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from mmpt_bench.common.errors import RequestError
 from mmpt_bench.common.escaping import markdown
 from mmpt_bench.common.files import write_atomic
+from mmpt_bench.common.words import counted
 from mmpt_bench.records import learning_rates
 from mmpt_bench.records.learning_rates import Choice
 from mmpt_bench.records.rate_curve import Point, Scores, standard_error
@@ -168,7 +169,7 @@ def _text(groups: Sequence[Acceptance]) -> list[str]:
     for group in groups:
         search = group.searched[0].choice.search
         names = [markdown(name) for name in labels([of.choice.search for of in group.searched])]
-        lines += [f"## {search.budget['steps']:,} steps of {search.budget['batch_size']}, {search.dtype}", ""]
+        lines += [f"## {counted(search.budget['steps'], 'step')} of {search.budget['batch_size']}, {search.dtype}", ""]
         lines += [*_verdict(group, names), "", *_choices(group, names), "", *_curves(group, names), ""]
     return lines[:-1]
 
@@ -178,7 +179,9 @@ def _verdict(group: Acceptance, names: Sequence[str]) -> list[str]:
     large = [name for name, of in zip(names, group.searched, strict=True) if any(gain.is_large for gain in of.gains)]
     alone = [name for name, of in zip(names, group.searched, strict=True) if not of.gains]
     said = f"**{'Accepted' if group.is_accepted else 'Not accepted'}.** "
-    said += f"Spearman of dev and test over {group.n_models:,} models: {found} (at least {LEAST_CORRELATION:g}). "
+    said += (
+        f"Spearman of dev and test over {counted(group.n_models, 'model')}: {found} (at least {LEAST_CORRELATION:g}). "
+    )
     said += "A neighbouring rate gains more than one standard error on test for "
     said += f"{', '.join(large) if large else 'no method'}."
     if alone:

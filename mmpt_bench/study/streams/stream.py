@@ -15,6 +15,7 @@ import numpy as np
 from mmpt_bench.common.entries import Entry
 from mmpt_bench.common.errors import RequestError
 from mmpt_bench.common.hashing import content_key, derive
+from mmpt_bench.common.words import counted
 from mmpt_bench.data.examples import Corpus, joined
 from mmpt_bench.evaluation import task_catalog
 from mmpt_bench.methods import method_catalog
@@ -72,7 +73,7 @@ class StreamRequest:
         n = request.budget.steps * request.budget.batch_size
         if none := next((each for each in found if each.kind == REPLAY and not round(n * (each.number or 0))), None):
             raise RequestError(
-                f"`{none}` replays none of a stage's {n:,} examples: take a larger share, or more steps."
+                f"`{none}` replays none of a stage's {counted(n, 'example')}: take a larger share, or more steps."
             )
         return cls(request, tuple(_orders(tuple(names), n_orders)), found, command)
 

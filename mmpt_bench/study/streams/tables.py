@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.common.escaping import csv_table, markdown, plain_text, rich_text
 from mmpt_bench.common.files import write_atomic
+from mmpt_bench.common.words import counted
 from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store
 from mmpt_bench.records.streams import FOLDER, Stream
@@ -56,7 +57,7 @@ class StreamResult:
 
     def __repr__(self) -> str:
         """Returns one line: which tasks, and where it is."""
-        return f"<Stream `{self.stream.name}` in `{self.folder}`: {len(self.rows)} rows>"
+        return f"<Stream `{self.stream.name}` in `{self.folder}`: {counted(len(self.rows), 'row')}>"
 
     @property
     def rows(self) -> tuple[StreamRow, ...]:

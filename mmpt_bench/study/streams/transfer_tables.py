@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.common.escaping import csv_table, markdown, plain_text, rich_text
 from mmpt_bench.common.files import write_atomic
+from mmpt_bench.common.words import counted
 from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store
 from mmpt_bench.study.streams.transfer import OWN, TransferRow
@@ -47,7 +48,7 @@ class TransferResult:
 
     def __repr__(self) -> str:
         """Returns one line: which task, and where it is."""
-        return f"<Transfer `{self.name}` in `{self.folder}`: {len(self.rows)} rows>"
+        return f"<Transfer `{self.name}` in `{self.folder}`: {counted(len(self.rows), 'row')}>"
 
     @property
     def table(self) -> pd.DataFrame:
