@@ -64,12 +64,9 @@ def assembled(
         for label, group in sorted(failed.items())
         for r in sorted(group, key=lambda r: r.seed)
     )
-    order = {name: number for number, name in enumerate(tasks)}
-    columns = [
-        _column(tasks[name], group[0], samples)
-        for name, group in sorted(by(kept, [r.task for r in kept]).items(), key=lambda item: order[item[0]])
-    ]
-    various = len({record.threads for record in kept if record.threads}) > 1
+    of_task = by(kept, [record.task for record in kept])
+    columns = [_column(tasks[name], of_task[name][0], samples) for name in tasks if name in of_task]
+    various = len({record.threads for record in kept} - {""}) > 1
     rows = [_row(label, runs, failures, limit, tasks, various) for label, runs in sorted(scores.items())]
     empty = Board(
         track=first.track,
@@ -91,7 +88,7 @@ def assembled(
         reference="",
         notes=(*_not_resampled(columns), *_notes(groups, first.budget)),
         asking=first.asking,
-        own_tasks=tuple(sorted({record.task for record in kept if record.declared.get("file")})),
+        own_tasks=tuple(sorted({r.task for r in kept if r.declared.get("file")})),
     )
     made = ranked(empty, scores, tasks, n_resamples)
     rows = [_with_intervals(row, scores[row.label], tasks, made.headlines, n_resamples) for row in made.board.rows]

@@ -216,11 +216,8 @@ def run(
     _print(results, as_json, verbosity <= QUIET)
     if results.failed:
         n_failed = len({record.run for record in results.failed})
-        lost = (
-            f"{n_failed} of {counted(len(results.runs), 'run')} failed, whole or in a task; the board "
-            f"lists them, unranked."
-        )
-        click.echo(lost, err=True)
+        lost = f"{n_failed} of {counted(len(results.runs), 'run')} failed, whole or in a task"
+        click.echo(f"{lost}; the board lists them, unranked.", err=True)
         sys.exit(FAILED)
     if not as_json and verbosity > QUIET:
         for line in _next(context, options):
