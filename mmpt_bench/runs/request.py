@@ -105,7 +105,7 @@ class Request:
         return few | ({"system": self.system} if self.system else {})
 
     def plainly(self, command: str) -> Request:
-        """Returns itself; RequestError for what is for `run`: solved examples, a system's turn, a judge, adapters to go."""
+        """Returns itself; RequestError for what is for `run`: examples, a system's turn, a judge, adapters to go."""
         for name in (*self.asking, *(["keep_adapters"] if self.keep_adapters != ALL else [])):
             raise RequestError(f"`--{name.replace('_', '-')}` and `{command}` do not go together.")
         return self.unjudged(command)
