@@ -206,7 +206,7 @@ def check_countable(task: Task, made: Sequence[Sample], origin: str) -> None:
         task.metric.coded(made)
     except ValueError as error:
         hint = "`--on-bad-item skip` leaves such images out for all methods alike."
-        raise RequestError(f"{task.title} cannot be scored on {origin}: {error}. {hint}".replace("..", ".")) from error
+        raise RequestError(f"{task.title} cannot be scored on {origin}: {str(error).rstrip('.')}. {hint}") from error
 
 
 def _of_each(rows: Iterable[Mapping[str, Any]], make: Callable[[Any, int], T], origin: str) -> list[T]:
