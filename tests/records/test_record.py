@@ -56,6 +56,7 @@ def test_a_failed_training_has_no_scores_and_cost_nothing_that_is_known() -> Non
                 "status", "reason"}  # fmt: skip
     bare = Record(**{name: getattr(made, name) for name in required})
     assert (bare.trainable, bare.total) == (0, 0)
+    assert (bare.n, bare.n_pictures, bare.n_unparsed, bare.answers_bytes) == (0, 0, 0, 0)
 
 
 def test_a_records_own_fields_name_its_setting_and_variant(tmp_path: Path) -> None:

@@ -27,10 +27,12 @@ HOLD = """
 """
 
 
-def test_second_process_is_told_who_holds_the_run(tmp_path: Path) -> None:
+def test_second_process_is_told_who_holds_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = store_in(tmp_path)
     holder = python(HOLD, store.root, stdin=subprocess.PIPE)
     assert line_of(holder) == "held"
+    # At once: it does not wait where it was not told to.
+    monkeypatch.setattr("mmpt_bench.common.locks.time.sleep", lambda seconds: pytest.fail("it waited"))
     with (
         pytest.raises(MachineError, match=f"process {holder.pid} on {socket.gethostname()} since 20"),
         store.run("lora-1").lock(),
