@@ -678,6 +678,19 @@ def test_terminal_tables_fit_and_cut_nothing(tmp_path: Path, width: int) -> None
         assert expected in text
 
 
+@pytest.mark.parametrize("title", ["Answers of students", "A title " * 10])
+def test_long_titles_of_own_tasks_leave_room_for_methods(tmp_path: Path, title: str) -> None:
+    tasks = {name: task(name, title.strip()) for name in ("one", "two", "three", "four", "five")}
+    store = store_in(tmp_path)
+    for each in tasks.values():
+        keep(store, record(store, each, ASKED["colours"], "1110", recipe("projector")))
+    (board,) = made(store, tasks)
+    text = printed(board, 80)
+    assert max(map(len, text.splitlines())) <= 80
+    rows = [line for line in text.splitlines() if line.strip().startswith("projector ")]
+    assert sum(line.count("75.0") for line in rows) == len(tasks), "the name is unbroken, no task left out"
+
+
 HOSTILE = "\x1b[31mred\x1b]0;title\x07 | `rm` <script>x</script> [bold]b[/bold] =cmd() \u202e $x$ *y* \\"
 
 

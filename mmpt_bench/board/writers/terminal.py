@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 WIDTH, OF_METHOD, OF_TASK, OF_CHANGE = 80, 20, 12, 15
 """Columns of a terminal, and those that a method's name, a score and a difference take of them."""
+GAP, LONG_HEADING = 3, 30
+"""Columns between two of a table; a heading that is longer wraps."""
 NARROW, WIDE, WIDEST = 72, 100, 120
 """So many columns have room for costs and seeds; for the worst seed and the share that is trained; for forgetting."""
 FLAGS = {
@@ -125,10 +127,18 @@ def _seeds(row: Row, board: Board) -> str:
 
 
 def _split(columns: Sequence[Column], width: int, of_each: int) -> list[Sequence[Column]]:
-    """Returns columns in groups that a table of some width has room for, all of about the same size."""
-    n_tables = -(-len(columns) // max(1, (width - OF_METHOD) // of_each))
-    cuts = [len(columns) * k // max(1, n_tables) for k in range(n_tables + 1)]
-    return [columns[first:last] for first, last in pairwise(cuts)]
+    """Returns columns in groups that a table of some width has room for, all of about the same number."""
+    groups: list[Sequence[Column]] = []
+    for n_tables in range(1, len(columns) + 1):
+        cuts = [len(columns) * k // n_tables for k in range(n_tables + 1)]
+        groups = [columns[first:last] for first, last in pairwise(cuts)]
+        if all(sum(max(of_each, len(_heading(each)) + GAP) for each in some) <= width - OF_METHOD for some in groups):
+            break
+    return groups
+
+
+def _heading(column: Column) -> str:
+    return column.title + (f" /{column.ceiling:.0f}" if column.unit == "points" else " %")
 
 
 def _notes(board: Board) -> list[str]:
@@ -186,10 +196,12 @@ def _place(row: Row, board: Board) -> str:
 
 def _by_task(board: Board, columns: Sequence[Column], title: str, of: Callable[[Cell, Column], str]) -> Table:
     table = _table(title)
-    table.add_column("Method", overflow="fold")
+    longest = max((len(row.label) for row in board.rows), default=0)
+    table.add_column("Method", overflow="fold", min_width=min(longest, OF_METHOD - GAP))
     for column in columns:
-        most = f" /{column.ceiling:.0f}" if column.unit == "points" else " %"
-        table.add_column(rich_text(column.title) + most, justify="right", no_wrap=True)
+        # The title of a user's own task may be wider than a table: it wraps, and labels keep their room.
+        wide = len(_heading(column)) > LONG_HEADING
+        table.add_column(rich_text(_heading(column)), justify="right", no_wrap=not wide, min_width=OF_TASK - GAP)
     for row in board.rows:
         if of is _cell or row.label != board.base:
             found = [(row.cells.get(column.task), column) for column in columns]
