@@ -12,7 +12,7 @@ from mmpt_bench.common.hashing import content_key
 from mmpt_bench.common.values import FieldError, from_plain
 from mmpt_bench.data.samples import Decode, Sample
 from mmpt_bench.evaluation.counting import Sheet
-from mmpt_bench.evaluation.declared import OWN, ValuesSheet, declared_task
+from mmpt_bench.evaluation.declared import OWN, Values, ValuesSheet, declared_task
 from mmpt_bench.evaluation.scoring import figures
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.records.budget import Budget
@@ -107,7 +107,8 @@ def edition(record: Record) -> tuple[str, ...]:
 
     Of a user's own task also what it declares, its file's hash among it.
     """
-    own = content_key([record.declared]) if record.declared else ""
+    file = str(record.declared.get("file", ""))[:8]
+    own = f"task file {file}, declaring {content_key([record.declared], 8)}, " if record.declared else ""
     return record.data_fingerprint, record.split, decoding(record), record.samples, own, record.parse_rule
 
 
@@ -145,6 +146,8 @@ def one_edition(records: Sequence[Record], tasks: Mapping[str, Task]) -> tuple[l
             else:
                 main = editions[0][0]
                 other = "read by another rule" if key[:-1] == main[:-1] else "on other data or asked otherwise"
+                if key[-2] != main[-2]:
+                    other = "of another file, or declaring other scores"
                 left_out.append(
                     f"{len(of_edition)} of `{name}` {other}: {_edition_text(key)}; shown are those of "
                     f"{_edition_text(main)}."
@@ -164,11 +167,16 @@ def rescored(record: Record, task: Task, samples: Samples) -> Rescored:
         raise UntrustedRecord(f"The record of `{record.task}` in `{record.run}` has no decoding `{record.decode}`.")
     sheet, headline = samples.sheets(record.samples, task)
     counted = counted_of(record, sheet)
+    if record.declared:
+        _check_declared(record, sheet.codes(counted) if isinstance(sheet, ValuesSheet) else {})
     texts = {counted} if isinstance(sheet, ValuesSheet) else {record.parsed_choices, record.ranked_choices} - {""}
     found: dict[str, dict[str, float]] = {"": {}}
     found |= {text: figures(task, sheet.sums(sheet.codes(text)), sheet.columns) for text in texts}
     claims: list[tuple[str, float | None, str]] = [("score", record.score, counted)]
-    if not isinstance(sheet, ValuesSheet):
+    if isinstance(sheet, ValuesSheet):
+        claims += [("strict", record.strict, counted)] if record.decode == "generate" else []
+        claims += [("constrained", record.constrained, counted)] if record.decode == "rank" else []
+    else:
         claims += [("strict", record.strict, record.parsed_choices)]
         claims += [("constrained", record.constrained, record.ranked_choices)]
     for name, said, text in claims:
@@ -179,6 +187,19 @@ def rescored(record: Record, task: Task, samples: Samples) -> Rescored:
                 "Remove that line of its records.jsonl and run it again."
             )
     return Rescored(record, found[counted], sheet, headline)
+
+
+def _check_declared(record: Record, values: Values) -> None:
+    """Refuses a record that contradicts what it declares, or its values of questions (UntrustedRecord)."""
+    claims = {name: (getattr(record, name), record.declared.get(name)) for name in ("headline", "chance", "ceiling")}
+    unread = sum(value is None for each in values.values() if isinstance(each, list) for value in each)
+    claims["number of unreadable verdicts"] = record.n_unjudged, unread
+    for name, (said, is_so) in claims.items():
+        if said not in (None, is_so):
+            raise UntrustedRecord(
+                f"`{record.run}` says that the {name} of `{record.task}` is {said!r}; its other fields say {is_so!r}. "
+                "It was changed: run it again."
+            )
 
 
 class Samples:
@@ -199,7 +220,10 @@ class Samples:
     def sheets(self, name: str, task: Task) -> tuple[Sheet, Sheet]:
         """Returns the sheet of a file's samples, and the one that the headline figure is resampled from."""
         if (name, task.name) not in self._sheets:
-            sheet = task.metric.coded(self(name))
+            try:
+                sheet = task.metric.coded(self(name))
+            except (ValueError, KeyError) as error:
+                raise UntrustedRecord(f"The samples of `{task.name}` are not such as its metric counts.") from error
             needed = task.metric.needs(task.headline, sheet.columns)
             self._sheets[name, task.name] = sheet, sheet.narrowed(needed)
         return self._sheets[name, task.name]
@@ -215,5 +239,4 @@ def by(records: Sequence[Record], keys: Sequence[K]) -> dict[K, list[Record]]:
 
 def _edition_text(key: tuple[str, ...]) -> str:
     fingerprint, split, decode, samples, own, rule = key
-    file = f"task file {own[:8]}, " if own else ""
-    return f"{file}data {fingerprint[:12]}, split {split}, decoding {decode}, samples {samples}, parse rule {rule}"
+    return f"{own}data {fingerprint[:12]}, split {split}, decoding {decode}, samples {samples}, parse rule {rule}"

@@ -17,7 +17,7 @@ from mmpt_bench.cli.options import FOLDER
     "--kind",
     "of",
     default="",
-    help="Of a task: choice, open, caption or multi-image; of a method: prompts, adapter or objective.",
+    help="Of a task: choice, open, caption, multi-image or judged; of a method: prompts, adapter or objective.",
 )
 def new(kind: str, name: str, into: Path, of: str) -> None:
     """Write a commented, working experiment, task or method to begin with.

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -36,7 +36,7 @@ Values = dict[str, Any]
 class DeclaredScore:
     """One score, as a record declares it."""
 
-    unit: str
+    unit: Literal["points", "fraction"]
     low: float
     high: float
     resampled: bool
@@ -44,7 +44,7 @@ class DeclaredScore:
     @property
     def declared(self) -> Declared:
         """Returns it as a metric declares it."""
-        return Declared("points" if self.unit == "points" else "fraction", self.low, self.high, self.resampled)
+        return Declared(self.unit, self.low, self.high, self.resampled)
 
 
 @dataclass(frozen=True)
@@ -130,6 +130,10 @@ def declared_task(name: str, version: int, decode: Decode, said: Mapping[str, An
             raise FieldError("metric", "metric or title can be none.")
         if own.metric not in KNOWN and not {own.headline, own.headline.partition("/")[0]} & own.scores.keys():
             raise FieldError("headline", f"no score is called `{own.headline[:LONGEST]}`.")
+        if not all(isfinite(of.low) and isfinite(of.high) and of.low < of.high for of in own.scores.values()):
+            raise FieldError("scores", "a range has no room between its least and its most.")
+        if told := without_room(own.chance, own.ceiling):
+            raise FieldError("chance", told)
     except FieldError as error:
         raise UntrustedRecord(f"What a record of `{name}` declares cannot be used: {error}") from error
     metric = KNOWN.get(own.metric) or DeclaredMetric(
@@ -149,6 +153,13 @@ def declared_task(name: str, version: int, decode: Decode, said: Mapping[str, An
         metric_names=own.shown,
         rule=own.rule,
     )
+
+
+def without_room(chance: float, ceiling: float) -> str:
+    """Returns what is wrong where no score lies between guessing and the most that can be reached; empty otherwise."""
+    if isfinite(chance) and isfinite(ceiling) and chance < ceiling:
+        return ""
+    return f"guessing gives {chance:g}, and the most that can be reached is {ceiling:g}: scores have no room between."
 
 
 def is_declared(task: Task) -> bool:

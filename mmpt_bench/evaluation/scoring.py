@@ -12,7 +12,7 @@ import numpy as np
 from mmpt_bench.common.errors import RunFailed
 from mmpt_bench.data.samples import Prediction, Sample
 from mmpt_bench.evaluation.counting import choices_text, is_open
-from mmpt_bench.evaluation.declared import OWN, declaration, declared_task, values_of, values_text
+from mmpt_bench.evaluation.declared import OWN, declaration, declared_task, values_of, values_text, without_room
 from mmpt_bench.evaluation.functions import FunctionMetric
 from mmpt_bench.evaluation.replies import without_reasoning
 from mmpt_bench.evaluation.task import Task
@@ -112,6 +112,8 @@ def _declared(
 ) -> dict[str, Any]:
     """Returns what a record says of a task whose file no board runs: its scores' declaration, and what they are of."""
     said = declaration(task, own, samples)
+    if told := without_room(said["chance"], said["ceiling"]):
+        raise RunFailed(f"In {task.title} {told} Correct the metric; `mmpt-bench check` tries it.")
     found: dict[str, Any] = {"declared": said}
     if isinstance(task.metric, FunctionMetric):
         found["question_values"] = values_text(values_of(task.metric, samples, answers, verdicts))

@@ -124,6 +124,11 @@ def test_without_a_verdict_that_can_be_read_the_task_fails() -> None:
         scored(judged_task(mb.Judge("m")), ASKED, said("a", "b", "c", "d"), "", [None] * 4)
 
 
+def test_a_task_whose_guessing_reaches_the_most_fails_with_the_reason() -> None:
+    with pytest.raises(RunFailed, match="guessing gives 1, and the most that can be reached is 1"):
+        scored(judged_task(mb.Judge("m", chance=1.0)), ASKED, said("a", "b", "c", "d"), "", [1.0] * 4)
+
+
 def test_nothing_else_scores_in_place_of_a_judge() -> None:
     task = judged_task(mb.Judge("m"))
     with pytest.raises(RequestError, match="nothing asks the judge here"):
@@ -153,7 +158,18 @@ def test_values_that_do_not_fit_their_declaration_are_refused(text: str) -> None
 
 @pytest.mark.parametrize(
     "change",
-    [{"metric": "exec"}, {"headline": "accuracy"}, {"title": ""}, {"title": "x" * 81}, {"ceiling": "1"}, {"more": 1}],
+    [
+        {"metric": "exec"},
+        {"headline": "accuracy"},
+        {"title": ""},
+        {"title": "x" * 81},
+        {"ceiling": "1"},
+        {"more": 1},
+        {"chance": 1.0},
+        {"ceiling": 0.0},
+        {"scores": {"judged": {"unit": "percent", "low": 0.0, "high": 1.0, "resampled": True}}},
+        {"scores": {"judged": {"unit": "points", "low": 1.0, "high": 0.0, "resampled": True}}},
+    ],
 )
 def test_a_declaration_that_can_be_none_is_refused(change: dict[str, Any]) -> None:
     said_of = scored(judged_task(mb.Judge("m")), ASKED, said("a", "b", "c", "d"), "", [1.0] * 4)["declared"]
