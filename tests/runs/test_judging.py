@@ -167,7 +167,7 @@ def test_an_edited_value_is_noticed(own: tuple[Path, Path, mb.Results]) -> None:
             lambda file, out: mb.stream(["vsr", file], "lora", tasks=["vsr", file], out=out),
             "whom `stream` does not ask",
         ),
-        (lambda file, out: mb.prompts(file, "frozen", out=out), "cannot be asked in forms"),
+        (lambda file, out: mb.prompts(file, "frozen", out=out), "whom `prompts` does not ask"),
     ],
 )
 def test_commands_that_ask_no_judge_say_so(
