@@ -72,6 +72,12 @@ def put_back(run: RunFolder, other: RunFolder) -> None:
     _say(run, kept=True)
 
 
+def agree(run: RunFolder) -> None:
+    """Makes all records of a trained run say what its training.json does; the caller holds its lock."""
+    if run.is_trained:
+        _say(run, is_kept(run))
+
+
 def _say(run: RunFolder, kept: bool) -> None:
     """Makes records and training.json say whether the adapter is kept; files that say so already stay as they are."""
     records, known = run.records(), run.training()

@@ -15,7 +15,7 @@ from pathlib import Path
 from mmpt_bench.common.errors import RequestError, UntrustedRecord
 from mmpt_bench.common.files import append_jsonl, jsonl, make_folder, scrub, sync, write_atomic
 from mmpt_bench.records import ablations, learning_rates, streams
-from mmpt_bench.records.adapter_kept import put_back
+from mmpt_bench.records.adapter_kept import agree, put_back
 from mmpt_bench.records.rate_trials import TESTS, TRIALS, read_trials
 from mmpt_bench.records.record import Record
 from mmpt_bench.records.run_folder import ADAPTER, RECORDS, TENSORS, RunFolder, read_records, summed
@@ -113,9 +113,12 @@ def merge(sources: Sequence[Path], out: Store) -> Merged:
             _add(task, copy, out)
         its = next((copy for copy in each if copy.is_kept and copy.adapter == base.adapter), None)
         is_put_back = its is not None and not base.is_kept and base.has_folder
-        if its is not None and base.has_folder and (more or is_put_back):
+        if base.has_folder and (base.store is not out or more or is_put_back):
             with out.run(name).lock():
-                put_back(out.run(name), its.store.run(name))
+                if its is not None:
+                    put_back(out.run(name), its.store.run(name))
+                # Published results came with what was true of their copy.
+                agree(out.run(name))
         if base.store is out and not more and not is_put_back:
             done.same += 1
         else:
@@ -176,7 +179,8 @@ def _copies(store: Store, done: Merged) -> Iterator[_Copy]:
         own_keys = {record.eval_key for record in own}
         more = [record for record in published.pop(run.name, []) if record.eval_key not in own_keys]
         adapter = "" if known is None else known["sha256"]
-        yield _Copy(store, run.name, (*more, *own), adapter, True, run.path(ADAPTER, TENSORS).is_file())
+        kept = known is not None and known.get("kept", True) and run.path(ADAPTER, TENSORS).is_file()
+        yield _Copy(store, run.name, (*more, *own), adapter, True, kept)
     for name, records in published.items():
         yield _Copy(store, name, tuple(records), _adapter(records), False)
 

@@ -15,6 +15,7 @@ from mmpt_bench.common.errors import RequestError, UntrustedRecord
 from mmpt_bench.common.files import append_jsonl
 from mmpt_bench.common.hashing import file_sha256
 from mmpt_bench.data.samples import Prediction
+from mmpt_bench.records import adapter_kept
 from mmpt_bench.records.rate_trials import TRIALS, Search, Trial
 from mmpt_bench.records.recipe import Recipe
 from mmpt_bench.records.run_folder import ADAPTER, TENSORS
@@ -230,3 +231,45 @@ def test_the_published_results_are_what_their_hashes_say() -> None:
     from support.paths import ROOT
 
     assert analysis.verify(ROOT / "results") == []
+
+
+def let_go_of(store: Store, name: str) -> None:
+    with store.run(name).lock():
+        adapter_kept.let_go(store.run(name))
+
+
+@pytest.mark.parametrize("order", ["published first", "published last", "published in one folder"])
+def test_published_results_of_a_run_without_its_adapter_say_that_it_is_gone(
+    order: str, two: tuple[Store, Store], tmp_path: Path
+) -> None:
+    """The published record is of when the adapter was there; the run's folder has it no more."""
+    a, b = two
+    name = run_in(a, recipe(), ["vsr", "pope"])
+    a.publish()
+    shutil.rmtree(a.root / "runs")
+    run_in(b, recipe(), ["vsr"])
+    let_go_of(b, name)
+    out = Store(tmp_path / "out")
+    if order == "published in one folder":
+        shutil.copytree(b.root, a.root, dirs_exist_ok=True)
+    sources = {"published first": [a.root, b.root], "published last": [b.root, a.root]}.get(order, [a.root])
+    assert analysis.merge(sources, out.root).conflicts == []
+    assert [(each.task, each.adapter_kept) for each in out.records()] == [("pope", False), ("vsr", False)]
+    assert analysis.verify(out.root) == []
+    assert analysis.merge(sources, out.root).same == 1
+
+
+def test_a_removal_that_was_cut_short_is_put_right_by_a_copy_that_kept_the_adapter(
+    two: tuple[Store, Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = two
+    name = run_in(a, recipe(), ["vsr"])
+    run_in(b, recipe(), ["vsr"])
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", lambda *_, **__: None)
+        let_go_of(a, name)
+    assert (a.run(name).path(ADAPTER, TENSORS).is_file(), adapter_kept.is_kept(a.run(name))) == (True, False)
+    assert analysis.merge([b.root], a.root).taken == [name]
+    assert adapter_kept.is_kept(a.run(name))
+    assert [each.adapter_kept for each in a.records()] == [True]
+    assert analysis.merge([b.root], a.root).same == 1
