@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from mmpt_bench.common.errors import BenchError, UntrustedRecord
 from mmpt_bench.common.locks import Held
 from mmpt_bench.records.adapter_kept import ALL, BEST, is_kept, let_go
 from mmpt_bench.records.record import Record
@@ -28,11 +29,17 @@ def keeping(do: Do) -> Do:
             yield from do(plans, store, report, stopping)
             return
         kept = _Kept(plans, store)
-        for record in do(plans, store, report, stopping):
-            kept.after(record)
-            yield record
+        damaged = None
+        try:
+            for record in do(plans, store, report, stopping):
+                kept.after(record)
+                yield record
+        except UntrustedRecord as error:  # It is raised when all other runs are done.
+            damaged = error
         for text in kept.at_end():
             report.said(text)
+        if damaged is not None:
+            raise damaged
 
     return done
 
@@ -87,32 +94,45 @@ class _Kept:
 
     def at_end(self) -> list[str]:
         """Lets go of all that is not to stay, and returns what is to be said."""
-        held = [each for names in self._variants.values() for each in self._let_go(names, WAIT_SECONDS)]
-        said = [f"The adapter of `{name}` stays: {error} The same command lets go of it." for name, error in held]
+        left = [each for names in self._variants.values() for each in self._let_go(names, WAIT_SECONDS)]
+        said = [
+            f"The adapter of `{name}` stays: {error}"
+            + (" The same command lets go of it." if isinstance(error, Held) else "")
+            for name, error in left
+        ]
         if self._n_gone:
             n = f"{self._n_gone:,} adapter{'s are' if self._n_gone > 1 else ' is'}"
             said.append(f"{n} not kept (`--keep-adapters {self._way}`); records keep the hashes.")
         return said
 
-    def _let_go(self, names: Iterable[str], wait_seconds: float = 0.0) -> list[tuple[str, Held]]:
-        """Lets go of the adapters of whole runs of one variant, but for the best; returns those that others hold."""
-        scores = {name: score for name in names if (score := self._score(name)) is not None}
+    def _let_go(self, names: Iterable[str], wait_seconds: float = 0.0) -> list[tuple[str, BenchError]]:
+        """Lets go of the adapters of whole runs of one variant, but for the best.
+
+        Returns those that others hold, or that are damaged, which stay as they are, with what is said.
+        """
+        scores: dict[str, float] = {}
+        left: list[tuple[str, BenchError]] = []
+        kept = set()
+        for name in names:
+            try:
+                score, is_there = self._score(name), is_kept(self._store.run(name))
+            except UntrustedRecord as error:
+                left.append((name, error))
+                continue
+            if score is not None:
+                scores[name] = score
+                kept |= {name} if is_there else set()
         stays = None
         if self._way == BEST:
-            there = [name for name in scores if is_kept(self._store.run(name))]
-            stays = max(there, key=lambda name: (scores[name], -self._runs[name].seed), default=None)
-        held = []
-        for name in scores:
-            run = self._store.run(name)
-            if name == stays:
-                continue
+            stays = max(kept, key=lambda name: (scores[name], -self._runs[name].seed), default=None)
+        for name in (name for name in scores if name != stays):
             try:
-                with run.lock(wait_seconds):
-                    self._n_gone += is_kept(run)
-                    let_go(run)
+                with self._store.run(name).lock(wait_seconds):
+                    self._n_gone += is_kept(self._store.run(name))
+                    let_go(self._store.run(name))
             except Held as error:
-                held.append((name, error))
-        return held
+                left.append((name, error))
+        return left
 
     def _score(self, name: str) -> float | None:
         """Returns the overall score of a run on the command's tasks; None where one of them is not recorded."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shutil
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from mmpt_bench import api
-from mmpt_bench.common.errors import RequestError, RunFailed
+from mmpt_bench.common.errors import RequestError, RunFailed, UntrustedRecord
 from mmpt_bench.records import adapter_kept
 from mmpt_bench.records.run_folder import ADAPTER, TENSORS
 from mmpt_bench.records.store import Store
@@ -81,6 +82,23 @@ def test_of_equal_seeds_the_lowest_stays_and_one_that_is_there_is_never_the_last
     assert kept(tmp_path) == {("lora", 0)}
     run(tmp_path, "best", tasks="mnist", seeds=[1, 2, 0], set=equal)
     assert kept(tmp_path) == {("lora", 0)}
+
+
+@pytest.mark.parametrize("damaged", [pytest.param("records.jsonl", marks=pytest.mark.slow), "adapter/training.json"])
+def test_a_damaged_run_stays_as_it_is_and_the_others_are_done(damaged: str, tmp_path: Path) -> None:
+    run(tmp_path, "all", tasks="mnist", seeds=[0, 1])
+    (broken,) = {record.run for record in Store(tmp_path).records() if record.seed == 0}
+    path = tmp_path / "runs" / broken / damaged
+    path.write_text(path.read_text().replace("sha256", "sha257"))
+    before = {name: data for name, data in files(tmp_path).items() if broken in name}
+    said: list[str] = []
+    # Damaged records are raised when everything else is done; training.json is not read where nothing is to be done.
+    raised: Any = pytest.raises(UntrustedRecord) if damaged == "records.jsonl" else contextlib.nullcontext()
+    with raised:
+        run(tmp_path, "none", tasks="mnist", seeds=[0, 1], reporter=api.Reporter(said=said.append))
+    assert {name: data for name, data in files(tmp_path).items() if broken in name} == before
+    assert len(list(tmp_path.glob(f"runs/*/{ADAPTER}/{TENSORS}"))) == 1
+    assert any(text.startswith(f"The adapter of `{broken}` stays: ") for text in said)
 
 
 @pytest.mark.slow
