@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mmpt_bench.board.board import Board, Row
 from mmpt_bench.board.ranking import FROZEN, FULL
+from mmpt_bench.common.errors import UntrustedRecord
 from mmpt_bench.common.words import plural
 from mmpt_bench.evaluation import task_catalog
 from mmpt_bench.methods import method_catalog
+from mmpt_bench.records.adapter_kept import not_kept
+from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store
 from mmpt_bench.report.verdict import listed
 from mmpt_bench.stats.claims import SEEDS_TO_CLAIM
@@ -84,7 +88,8 @@ def _tasks(board: Board, store: Store) -> list[Gap]:
         return []
     one = plural(len(absent), "has", "have")
     text = f"{listed(absent)} {one} no finished run on this board."
-    return [Gap(text, run_command(board, store, methods, absent, _all_seeds(board)))]
+    tasks, told = _with_lost(board, absent, [each for each in _lost(board, store) if each.method in methods])
+    return [Gap(text + told, run_command(board, store, methods, tasks, _all_seeds(board)))]
 
 
 def _methods(board: Board, store: Store) -> list[Gap]:
@@ -106,14 +111,45 @@ def _methods(board: Board, store: Store) -> list[Gap]:
 
 def _cells(board: Board, store: Store) -> list[Gap]:
     """Returns a gap for each method that lacks a task which others have."""
-    found = []
+    found, lost = [], _lost(board, store)
     for row in board.rows:
         absent = [column for column in board.columns if column.task not in row.cells]
         if absent:
             text = f"{row.label} has no finished run on {listed([column.title for column in absent])}."
-            tasks, sets = [column.task for column in absent], overrides(row, board, store)
-            found.append(Gap(text, run_command(board, store, [row.method], tasks, row.seeds, sets)))
+            sets, keys = (
+                overrides(row, board, store),
+                {key for cell in row.cells.values() for key in cell.eval_keys.values()},
+            )
+            own = [each for each in lost if each.eval_key in keys]
+            tasks, told = _with_lost(board, [column.task for column in absent], own)
+            found.append(Gap(text + told, run_command(board, store, [row.method], tasks, row.seeds, sets)))
     return _first(found, "methods lack a task")
+
+
+def _lost(board: Board, store: Store) -> list[Record]:
+    """Returns the results on a board of runs whose adapters were not kept, which can be asked nothing more."""
+    found: list[Record] = []
+    for run in store.runs():
+        # Of what is damaged, other commands tell.
+        with contextlib.suppress(UntrustedRecord):
+            if not_kept(run):
+                found += [record for record in run.records() if record.track == board.track]
+    return found
+
+
+def _with_lost(board: Board, absent: list[str], lost: Sequence[Record]) -> tuple[list[str], str]:
+    """Returns the tasks to ask for, and what is said: a run that is trained again needs all of its tasks again."""
+    if not lost:
+        return absent, ""
+    runs = sorted({record.run for record in lost})
+    named = [f"`runs/{name}`" for name in runs[:SHOWN]]
+    more = [f"{len(runs) - SHOWN:,} more, whose records say `adapter_kept`: false"] if len(runs) > SHOWN else []
+    was, them = plural(len(runs), "adapter was", "adapters were"), plural(len(runs), "it", "them")
+    told = (
+        f" {len(runs):,} {was} not kept (`--keep-adapters`): first delete {listed([*named, *more])} in the results "
+        f"folder; the command trains {them} again."
+    )
+    return list(dict.fromkeys([*(column.task for column in board.columns), *absent])), told
 
 
 def _seeds(board: Board, store: Store) -> list[Gap]:

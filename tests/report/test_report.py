@@ -31,7 +31,9 @@ from mmpt_bench.evaluation import task_catalog
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.records import ablations
 from mmpt_bench.records.ablations import Ablation, Point
+from mmpt_bench.records.adapter_kept import let_go
 from mmpt_bench.records.recipe import Recipe
+from mmpt_bench.records.run_folder import TENSORS
 from mmpt_bench.records.store import Store
 from mmpt_bench.report import audit, drawings, write
 from mmpt_bench.report.content import Content, gather
@@ -726,3 +728,27 @@ def test_a_long_table_behind_a_figure_is_cut_and_says_where_the_rest_is(
     figure = parsed(write.page(study_content, study_store).data).one("figure", id="f-pareto-embedded")
     assert len(figure.one("tbody").all("tr")) == 3
     assert "the first 3 of 7 rows; all are in figures/pareto-embedded.csv" in figure.text
+
+
+def test_a_run_whose_adapter_is_gone_is_asked_for_again_with_all_its_tasks(tmp_path: Path) -> None:
+    """Its results on what was asked go with its folder; the command alone would be refused."""
+    store, made_by = two_methods(tmp_path, n_seeds=1), recipe("lora", 0)
+    add(store, "1110", made_by)
+    run = store.run(made_by.run_name)
+    costs = {"seconds": 1.0, "peak_bytes": 1, "final_loss": 0.5, "adapter_bytes": 1, "sha256": "f" * 64}
+    part = run.new_adapter()
+    part.mkdir(parents=True)
+    (part / TENSORS).write_bytes(b"weights")
+    run.finish_training(part, costs)
+    (before,) = [gap for gap in content_of(store).gaps if "lora has no finished run" in gap.what]
+    assert before.what == "lora has no finished run on Shapes."
+    assert "--tasks ./shapes.py" in before.command or "--tasks shapes" in before.command
+    let_go(run)
+    (gap,) = [gap for gap in content_of(store).gaps if "lora has no finished run" in gap.what]
+    assert gap.what == (
+        "lora has no finished run on Shapes. 1 adapter was not kept (`--keep-adapters`): first delete "
+        f"`runs/{run.name}` in the results folder; the command trains it again."
+    )
+    assert "colours" in gap.command
+    assert "shapes" in gap.command
+    assert [each for each in content_of(store).gaps if "not kept" in each.what and run.name not in each.what] == []
