@@ -269,12 +269,14 @@ def check_device(device: str) -> None:
 
 
 def check_processor(backbone: Backbone) -> None:
-    """Raises RequestError where one image does not become as many tokens as the model makes of it.
+    """Raises RequestError where the model cannot take an image as the processor makes it, or has other tokens for it.
 
-    A forward of one grey image, up to the decoder's first layer.
+    A forward of one grey image, up to the decoder's first layer. MachineError: memory runs out.
     """
     import torch
     from PIL import Image as images
+
+    from mmpt_bench.engine.training.memory import told_of_memory
 
     class Reached(Exception):
         """The decoder has begun: tokens and features fit."""
@@ -289,14 +291,14 @@ def check_processor(backbone: Backbone) -> None:
     first = backbone.model.get_submodule(backbone.anatomy.decoder_layers[0])
     hook = first.register_forward_pre_hook(reached)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), backbone.computing(), told_of_memory("while its processor was tried"):
             backbone.model(**batch)
     except Reached:
         return
-    except (ValueError, IndexError) as error:
-        told = (str(error).splitlines() or [type(error).__name__])[0][:150]
+    except (ValueError, IndexError, RuntimeError) as error:
+        told = (str(error).splitlines() or [type(error).__name__])[0][:150].rstrip(".")
         raise RequestError(
-            f"The processor of `{backbone.name}` does not go with its model: {told}. Its patch_size, "
+            f"The processor of `{backbone.name}` does not go with its model: {told}. Its size, patch_size, "
             "vision_feature_select_strategy and image token must be those of config.json."
         ) from error
     finally:

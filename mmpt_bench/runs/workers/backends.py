@@ -84,7 +84,7 @@ def check_gpus(workers: int | str, gpus: float | None) -> None:
         )
     if not 0 < gpus < math.inf or (gpus % 1 and (gpus > 1 or engine == "slurm")):
         fractions = ", or a fraction below 1 that runs share" if engine != "slurm" else ""
-        raise RequestError(f"`--gpus-per-unit {gpus:g}`: a whole number of GPUs{fractions}.")
+        raise RequestError(f"`--gpus-per-unit {gpus:g}`: a whole number of GPUs from 1{fractions}.")
 
 
 def done_by(

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from mmpt_bench.common.errors import RequestError, UntrustedRecord
-from mmpt_bench.engine.models.backbone import load_backbone
+from mmpt_bench.common.errors import MachineError, RequestError, UntrustedRecord
+from mmpt_bench.engine.models.backbone import check_processor, load_backbone
 from mmpt_bench.engine.models.loading import read_processor
+from support import families
 from support.tiny import pictures, save_tiny
 
 LACKING = [
@@ -76,6 +78,35 @@ def test_a_processor_that_makes_other_tokens_than_the_model_is_refused_when_load
     path.write_text(json.dumps(json.loads(path.read_text()) | changed))
     with pytest.raises(RequestError, match=r"does not go with its model: .* tokens: \d+, features: \d+"):
         load_backbone(str(folder), device="cpu", offline=True)
+
+
+@pytest.mark.parametrize("family", ["PaliGemma", "Qwen2-VL", "LLaVA-1.5"])
+def test_a_processor_with_images_or_patches_of_another_size_is_refused_in_a_sentence(
+    tmp_path: Path, family: str
+) -> None:
+    """What models raise for it: "The size of tensor a (64) must match" (RuntimeError), "Input image size" and others."""
+    folder = families.BUILDERS[family](tmp_path / "tiny")
+    for path in (folder / "preprocessor_config.json", folder / "processor_config.json"):
+        if path.is_file():
+            text = re.sub(r'"(height|width|shortest_edge|patch_size)": (\d+)', _doubled, path.read_text())
+            path.write_text(text)
+    with pytest.raises(RequestError, match=r"does not go with its model: [^.]+\. Its size, patch_size") as raised:
+        load_backbone(str(folder), device="cpu", offline=True)
+    assert "\n" not in str(raised.value)
+
+
+def test_memory_that_runs_out_is_no_fault_of_the_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def out_of_memory(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+
+    loaded = load_backbone(str(save_tiny(tmp_path / "tiny")), device="cpu", offline=True)
+    monkeypatch.setattr(type(loaded.model), "forward", out_of_memory)
+    with pytest.raises(MachineError, match="out of memory while its processor was tried"):
+        check_processor(loaded)
+
+
+def _doubled(found: re.Match[str]) -> str:
+    return f'"{found[1]}": {int(found[2]) * 2}'
 
 
 def test_weights_of_other_shapes_than_the_configuration_says_are_refused(tmp_path: Path) -> None:

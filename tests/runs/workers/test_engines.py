@@ -205,8 +205,8 @@ def test_slurm_is_asked_for_the_gpus_of_a_run(
     [
         ("2", 1, r"is what Ray and Slurm are asked for: add `--workers ray` or `slurm`"),
         ("1", 0.5, r"is what Ray and Slurm are asked for"),
-        ("ray", 1.5, r"`--gpus-per-unit 1\.5`: a whole number of GPUs, or a fraction below 1 that runs share"),
-        ("slurm", 0.5, r"`--gpus-per-unit 0\.5`: a whole number of GPUs\."),
+        ("ray", 1.5, r"`--gpus-per-unit 1\.5`: a whole number of GPUs from 1, or a fraction below 1 that runs share"),
+        ("slurm", 0.5, r"`--gpus-per-unit 0\.5`: a whole number of GPUs from 1\."),
         ("ray", 0, r"`--gpus-per-unit 0`"),
         ("ray", float("nan"), r"`--gpus-per-unit nan`"),
     ],
