@@ -115,7 +115,8 @@ def read_conversations(
     notes = [f"{n:,} {what} are left out" for what, n in left_out.items()]
     several = [len(one.exchanges) for one in made if len(one.exchanges) > 1]
     if several:
-        notes.append(f"{len(several):,} conversations have several exchanges, {sum(several):,} in all")
+        having = counted(len(several), "conversation has", "conversations have")
+        notes.append(f"{having} several exchanges, {sum(several):,} in all")
     if silent := sum(not each.learnt for one in made for each in one.exchanges):
         notes.append(
             f"{counted(silent, 'reply has', 'replies have')} no weight and {plural(silent, 'is', 'are')} "

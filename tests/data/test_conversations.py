@@ -68,7 +68,7 @@ def test_a_conversation_is_one_example_with_all_its_exchanges(tmp_path: Path) ->
         (Exchange("What is in image 0?", "Thing 0."),),
         (Exchange("What is in image 1?", "Thing 1."), Exchange("And behind it?", "Nothing.")),
     ]
-    assert read.notes == ("1 conversations have several exchanges, 2 in all",)
+    assert read.notes == ("1 conversation has several exchanges, 2 in all",)
     corpus = load_corpus(TrainData(str(mixture(tmp_path, [entry(0), long, long]))))
     assert (corpus.size + corpus.validation_size, corpus.most_exchanges) == (3, 2)
     assert corpus.example(0).exchanges in [one.exchanges for one in read.conversations]

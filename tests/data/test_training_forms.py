@@ -187,7 +187,7 @@ def test_replies_of_no_weight_are_not_learnt(tmp_path: Path, name: str, learnt: 
     row["conversations"][1][name] = learnt
     read = read_conversations(data(tmp_path, row), tmp_path)
     assert [each.learnt for each in read.conversations[0].exchanges] == [False, True]
-    assert "1 replies have no weight and are read without being learnt" in read.notes
+    assert "1 reply has no weight and is read without being learnt" in read.notes
     silent = llava()
     for turn in silent["conversations"]:
         turn[name] = learnt

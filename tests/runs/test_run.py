@@ -181,7 +181,7 @@ def test_a_plan_runs_nothing(tmp_path: Path) -> None:
     done = bench("run", "--method", "all", "--tasks", "all", "--seeds", "0,1", "--plan", "--json", cwd=tmp_path)
     said = json.loads(done.stdout)
     # The untuned model once, and eight methods at two seeds.
-    assert len(said["runs"]) == 1 + 8 * 2
+    assert len(said["runs"]) == 1 + 9 * 2
     assert {task["task"] for task in said["tasks"]} == set(task_catalog.task_entries())
     assert not (tmp_path / "mmpt-results").exists()
 

@@ -489,7 +489,7 @@ def test_a_key_of_a_shard_is_one_row_or_refused(members: list[tuple[str, bytes]]
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("stray.png", "do not lie in a folder of their class"), ("red/deep/a.png", "do not lie in a folder"),
+    [("stray.png", "does not lie in a folder of its class"), ("red/deep/a.png", "does not lie in a folder"),
      ("red/a.heic", "of a form that is not read")],
 )  # fmt: skip
 def test_no_image_of_a_folder_is_left_out_in_silence(name: str, said: str, tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_a_choice_has_criterion_dev_part_precision_and_the_whole_curve(searched:
     assert entry["extended"] == 1
     (choice,) = learning_rates.read(searched / learning_rates.FILE)
     line = said(choice)
-    for words in ("of 3 rates, 3 trainings", "dev score", "worst of 1 seeds", "decades within 1 point of the best"):
+    for words in ("of 3 rates, 3 trainings", "dev score", "worst of 1 seed", "decades within 1 point of the best"):
         assert words in line
 
 
@@ -153,7 +153,7 @@ def test_a_training_that_failed_is_kept_with_its_reason_and_its_rate_is_the_wors
     assert (rows[3e-3]["score"], rows[3e-3]["reason"]) == (None, "step 2: loss nan: not finite")
     assert choice.rate == min(rows, key=lambda rate: (-(rows[rate]["score"] or -9), rate))
     assert 3e-3 not in [row["rate"] for row in read_jsonl(tmp_path / TESTS)]
-    assert "1 rates failed" in said(choice)
+    assert "1 rate failed" in said(choice)
 
 
 def test_a_search_that_is_stopped_while_it_scores_goes_on(tmp_path: Path) -> None:
