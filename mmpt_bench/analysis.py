@@ -78,16 +78,20 @@ def compare(
     from mmpt_bench.study.streams.compare import compared, rows_named
 
     names = tuple(name for each in names for name in ([each] if isinstance(each, str) else each))
-    text = comma_text(tasks)
-    wanted = {e.name: task_catalog.load_task(e) for e in task_catalog.find_tasks(text)} if text else {}
-    store, known = Store(results_folder(out)), task_catalog.built_in_tasks() | wanted
+    text, store = comma_text(tasks), Store(results_folder(out))
+    # Of a user's own file the name is enough: its records say what is needed.
+    recorded = {record.task for record in store.records() if record.declared} if text else set()
+    own = [name for name in _words(text) if name in recorded]
+    others = ",".join(name for name in _words(text) if name not in recorded)
+    wanted = {e.name: task_catalog.load_task(e) for e in task_catalog.find_tasks(others)} if others else {}
+    known = task_catalog.built_in_tasks() | wanted
     if (rows := rows_named(store, known, names)) is not None:
         if text or scope or setting:
             raise RequestError(
                 "Rows of a stream are compared as they are: leave out `--tasks`, `--scope`, `--setting`."
             )
         return compared(rows)
-    return answer_to(store, names, known, scope, setting, list(wanted))
+    return answer_to(store, names, known, scope, setting, [*own, *wanted])
 
 
 def leaderboard(out: str | Path | None = None, publish: bool = False) -> Leaderboard:

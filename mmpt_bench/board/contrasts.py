@@ -127,12 +127,14 @@ def _group(
         found = resampled_headline(runs, tasks[name], n_resamples)
         if found is not None:
             figures[name] = found
-    if len(figures) == len(shared) > 1:
+    # A number of the whole set is no part of the mean, as on the board.
+    counted = tuple(name for name in shared if columns[name].resampled)
+    if len(figures) == len(counted) > 1:
         parts = [(part, columns[name].chance, columns[name].ceiling) for name, part in figures.items()]
         figures = {OVERALL: average(parts), **figures}
     made = []
     for name, resampled in figures.items():
-        of = tuple(shared) if name == OVERALL else (name,)
+        of = counted if name == OVERALL else (name,)
         for first, second in pairs:
             if scope == "method":
                 difference = method_difference(resampled, first, second)
@@ -141,7 +143,7 @@ def _group(
                 difference = _checkpoints(evidence, tasks, resampled, (first, second), pairs_of, n_resamples)
             n_pictures = sum(columns[each].n_pictures for each in of)
             contrast = Contrast(first, second, name, of, scope, seeds, n_pictures, difference, 1.0, None, None)
-            n_compared = len(pairs) * (1 if name == OVERALL else len(shared))
+            n_compared = len(pairs) * (1 if name == OVERALL else len(counted))
             made.append(replace(contrast, detectable=_detectable(contrast, resampled, n_compared)))
     return made
 

@@ -12,7 +12,9 @@ from mmpt_bench.cli.options import JSON, OUT, print_json
 
 @click.command()
 @click.argument("names", nargs=-1, required=True)
-@click.option("--tasks", default="", help="Tasks that count, comma-separated; by default all that were run.")
+@click.option(
+    "--tasks", default="", help="Tasks that count, comma-separated, your own by name; by default all that were run."
+)
 @click.option(
     "--scope",
     type=click.Choice(["method", "checkpoint"]),

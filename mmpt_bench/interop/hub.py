@@ -51,8 +51,8 @@ def results_of(store: Store, run: str, tasks: Mapping[str, Task]) -> list[Record
     whole = [r for r in of_run if r.limit is None and r.task in tasks and r.task_version == tasks[r.task].version]
     if not whole:
         raise RequestError(
-            f"`{name}` has no finished result on all questions of a task: run it without `--limit`, `--few-shot` and "
-            "`--system` to publish it."
+            f"`{name}` has no finished result on all questions of a built-in task: run it without `--smoke`, "
+            "`--limit`, `--few-shot` and `--system` to publish it. Results of your own tasks are not published."
         )
     samples = Samples(store)
     for record in whole:

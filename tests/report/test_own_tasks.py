@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import mmpt_bench as mb
-from mmpt_bench.common.errors import UntrustedRecord
+from mmpt_bench.common.errors import RequestError, UntrustedRecord
 from mmpt_bench.records.run_folder import summed
 from mmpt_bench.records.store import Store
 from support.paths import ROOT
@@ -27,6 +27,8 @@ def test_an_own_task_stands_on_board_and_page_without_its_file(tmp_path: Path) -
     cell, record = board.rows[0].cells["mine"], made.made[0]
     assert (cell.score, cell.interval) == (record.score, record.interval)
     assert "Embedded suite" not in (out / "leaderboard.md").read_text()
+    with pytest.raises(RequestError, match="`lora` has no finished run"):  # the task is known
+        mb.compare("frozen", "lora", tasks="mine", out=out)
     page = mb.write_report(out).path.read_text()
     assert "Open answers" in page
     assert "made by a user" in page

@@ -73,6 +73,14 @@ def answer_to(
         made = tuple(replace(each, seeds=()) for each in made)
     if not made:
         seeds = "; ".join(f"{row.label}: {_seeds(row.seeds)}" for row in found.board.rows if row.label in labels)
+        shared = [
+            c
+            for c in found.board.columns
+            if all(c.task in row.cells for row in found.board.rows if row.label in labels)
+        ]
+        if shared and not any(column.resampled for column in shared):
+            names_of = ", ".join(f"`{column.headline}` of {column.title}" for column in shared)
+            raise RequestError(f"{names_of} has no interval, so nothing tells a difference from chance.")
         asked = f" at the scope `{scope}`" if scope else ""
         raise RequestError(
             f"{' and '.join(labels)} cannot be compared{asked}: they share no task, or too few seeds ({seeds}). "
