@@ -73,14 +73,7 @@ def answer_to(
         made = tuple(replace(each, seeds=()) for each in made)
     if not made:
         seeds = "; ".join(f"{row.label}: {_seeds(row.seeds)}" for row in found.board.rows if row.label in labels)
-        shared = [
-            c
-            for c in found.board.columns
-            if all(c.task in row.cells for row in found.board.rows if row.label in labels)
-        ]
-        if shared and not any(column.resampled for column in shared):
-            names_of = ", ".join(f"`{column.headline}` of {column.title}" for column in shared)
-            raise RequestError(f"{names_of} has no interval, so nothing tells a difference from chance.")
+        _check_resampled(found.board, labels)
         asked = f" at the scope `{scope}`" if scope else ""
         raise RequestError(
             f"{' and '.join(labels)} cannot be compared{asked}: they share no task, or too few seeds ({seeds}). "
@@ -88,6 +81,15 @@ def answer_to(
         )
     told = sentence(made, found.board) + threads_note(found.board, labels)
     return ComparisonResult(found.board, labels, made, told)
+
+
+def _check_resampled(board: Board, labels: Sequence[str]) -> None:
+    """Raises RequestError where all that rows share are numbers of the whole set."""
+    rows = [row for row in board.rows if row.label in labels]
+    shared = [column for column in board.columns if all(column.task in row.cells for row in rows)]
+    if shared and not any(column.resampled for column in shared):
+        told = ", ".join(f"`{column.headline}` of {column.title}" for column in shared)
+        raise RequestError(f"{told} has no interval, so nothing tells a difference from chance.")
 
 
 def _beside_published(
