@@ -216,7 +216,7 @@ def _ray(name: str, gpus: float | None, work: Callable[[Any], Any]) -> Iterator[
     try:
         there = ray.cluster_resources().get("GPU", 0)
         if gpus is not None and gpus > there:
-            raise MachineError(f"`--gpus-per-unit {gpus:g}`: the Ray cluster has {there:g} GPUs.")
+            raise MachineError(f"`--gpus-per-unit {gpus:g}`: the Ray cluster has {there:g}.")
         n_gpus = gpus if gpus is not None else min(there, 1)
         # A task whose machine is lost is done on another one; a process keeps its backbone from task to task.
         remote = ray.remote(num_cpus=1, num_gpus=n_gpus, max_retries=3, max_calls=0)(work)
