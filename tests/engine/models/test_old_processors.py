@@ -84,7 +84,7 @@ def test_a_processor_that_makes_other_tokens_than_the_model_is_refused_when_load
 def test_a_processor_with_images_or_patches_of_another_size_is_refused_in_a_sentence(
     tmp_path: Path, family: str
 ) -> None:
-    """What models raise for it: "The size of tensor a (64) must match" (RuntimeError), "Input image size", others."""
+    """Models raise for it "The size of tensor a (64) must match" (RuntimeError), "Input image size" and others."""
     folder = families.BUILDERS[family](tmp_path / "tiny")
     for path in (folder / "preprocessor_config.json", folder / "processor_config.json"):
         if path.is_file():
