@@ -11,6 +11,7 @@ from mmpt_bench.common.errors import UntrustedRecord
 from mmpt_bench.common.hashing import content_key
 from mmpt_bench.common.values import FieldError, from_plain
 from mmpt_bench.data.samples import Decode, Sample
+from mmpt_bench.evaluation import task_catalog
 from mmpt_bench.evaluation.counting import Sheet
 from mmpt_bench.evaluation.declared import OWN, Values, ValuesSheet, declared_task
 from mmpt_bench.evaluation.scoring import figures
@@ -85,11 +86,14 @@ def check_track(record: Record) -> None:
 def known_tasks(tasks: Mapping[str, Task], records: Sequence[Record]) -> dict[str, Task]:
     """Returns tasks with those of users' own files, made of what the latest record of each declares.
 
+    A built-in task is never one of these, whatever a record declares under its name.
+
     A task that was loaded from its file counts anew where its metric is one that a record cannot declare.
     """
     latest: dict[str, Record] = {}
+    built_in = task_catalog.task_entries()
     for record in sorted(records, key=lambda record: (record.time, record.eval_key)):
-        if record.declared:
+        if record.declared and record.task not in built_in:
             latest[record.task] = record
     found = dict(tasks)
     for name, record in sorted(latest.items()):

@@ -46,6 +46,13 @@ def test_what_is_named_beside_the_answer_is_not_the_answer(beside: str) -> None:
         assert read_reply(f"On second thought: {other}", ANIMALS) == other
 
 
+def test_digits_in_words_are_read() -> None:
+    words = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+    for digit, word in zip(DIGITS, words, strict=True):
+        assert read_reply(word.capitalize(), DIGITS) == digit
+        assert read_reply(f"The digit is {word}.", DIGITS) == digit
+
+
 def test_lists_conditions_numbers_and_turns_are_read_as_labelled_or_not_at_all() -> None:
     of = [row for row in REPLIES if row["part"] == "lists"]
     found = [(row, reading(row["choices"], row["reply"])) for row in of]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 import mmpt_bench as mb
+from mmpt_bench.board.rescoring import known_tasks
 from mmpt_bench.common.errors import RequestError, UntrustedRecord
 from mmpt_bench.records.run_folder import summed
 from mmpt_bench.records.store import Store
@@ -32,6 +34,8 @@ def test_an_own_task_stands_on_board_and_page_without_its_file(tmp_path: Path) -
     page = mb.write_report(out).path.read_text()
     assert "Open answers" in page
     assert "made by a user" in page
+    assert known_tasks({}, [record]).keys() == {"mine"}
+    assert known_tasks({}, [dataclasses.replace(record, task="mme")]) == {}  # that name is a built-in task's
     _edits_are_noticed(Store(out), out / "runs" / record.run / "records.jsonl")
 
 
