@@ -188,7 +188,7 @@ def test_empty_folder_has_nothing_to_export_and_says_what_makes_it(tmp_path: Pat
 
 
 def test_trial_with_a_limit_is_not_exported(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="run it without `--limit`"):
+    with pytest.raises(RequestError, match="run it without `--smoke`, `--limit`"):
         results_of(real_store(tmp_path, limit=10), "lora", {"pope": real()})
 
 
