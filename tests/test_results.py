@@ -16,9 +16,6 @@ from support.command import bench
 from support.paths import ROOT
 from support.studies import study, study_tasks
 
-pytestmark = pytest.mark.xdist_group("results")
-"""One process: what the fixtures make is made once."""
-
 RESULTS = ROOT / "results"
 SOURCES = (
     "records.jsonl", "samples/*.jsonl", "ablations/*.json", "streams/*.json", "streams/routes/*.json",

@@ -17,9 +17,6 @@ from mmpt_bench.evaluation.metrics import MME_COGNITION, MME_PERCEPTION
 from mmpt_bench.sources import task_rows
 from support.tasks import task
 
-pytestmark = pytest.mark.xdist_group("suite")
-"""One process: what the fixtures make is made once."""
-
 TASKS = tuple(suite.N_IMAGES)
 PARTS = ("pretrain", "tune", "validation")
 GOLDEN = ["dd7aee5cfed38580", "2d8f10da759819eb", "0e0ca0611ef3d7b6", "78d511fbf6784597"]

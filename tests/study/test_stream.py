@@ -29,9 +29,6 @@ from mmpt_bench.study.streams.stream import StreamRequest
 from mmpt_bench.study.streams.tables import MEASURE_COLUMNS, StreamResult, stream_md, stream_tables
 from support.studies import recipe
 
-pytestmark = pytest.mark.xdist_group("stream")
-"""One process: what the fixtures make is made once."""
-
 QUICK: dict[str, Any] = {"steps": 3, "batch_size": 4, "limit": 6, "set": ["lora.r=2", "lora.learning_rate=1e-3"]}
 LORA = "lora (learning_rate=0.001, r=2)"
 STRATEGIES = ("sequential", "replay:0.5", "ewc:10", "lwf", "new-adapter", "joint")
