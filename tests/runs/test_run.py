@@ -72,6 +72,7 @@ def test_the_clean_world_is_asked_of_the_same_adapter_on_a_leaderboard_of_its_ow
     assert "`--world clean` is for the embedded suite" in refused.stderr
 
 
+@pytest.mark.slow
 def test_a_new_task_reuses_the_trained_adapter(tmp_path: Path) -> None:
     bench("run", "--method", "vpt", "--no-base", "--tasks", "cifar10", *QUICK, cwd=tmp_path)
     (adapter,) = (tmp_path / "mmpt-results" / "runs").glob("vpt-*/adapter/adapter_model.safetensors")
@@ -105,6 +106,7 @@ def test_an_interrupted_run_says_so_and_the_same_command_ends_with_the_same_byte
     assert steps == list(range(1, 25))
 
 
+@pytest.mark.slow
 def test_a_killed_evaluation_answers_no_question_twice_and_leaves_none_out(tmp_path: Path) -> None:
     words = ("run", "--method", "frozen", "--tasks", "pope")
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}

@@ -165,6 +165,7 @@ def test_ray_is_asked_for_the_gpus_of_a_run(
     assert task.result() == "a message"
 
 
+@pytest.mark.slow
 def test_a_cluster_with_fewer_gpus_is_one_sentence_and_commands_hand_on_what_was_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
