@@ -10,6 +10,7 @@ import click
 from mmpt_bench.cli.merge import UNTRUSTED
 from mmpt_bench.cli.options import JSON, print_json
 from mmpt_bench.cli.streams import echo
+from mmpt_bench.common.words import counted
 
 
 @click.command()
@@ -38,6 +39,6 @@ def verify(results: Path | None, as_json: bool) -> None:
             echo("Everything that is there is what its hash says.")
             if n := len(all_not_kept(Store(results_folder(results)))):
                 echo(
-                    f"{n} adapter{'s were' if n > 1 else ' was'} not kept (`--keep-adapters`): records have the hashes."
+                    f"{counted(n, 'adapter was', 'adapters were')} not kept (`--keep-adapters`): records have the hashes."
                 )
     sys.exit(UNTRUSTED if found else 0)

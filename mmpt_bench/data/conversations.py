@@ -199,7 +199,7 @@ def _conversations(
         else:
             made.append(Conversation(name, (first, *exchanges[1:]), Opening(system, len(before))))
     if faults:
-        raise bad_rows(f"`{file.name}`", "entries are no conversations", faults)
+        raise bad_rows(f"`{file.name}`", "entry is no conversation|entries are no conversations", faults)
     if not made:
         why = "; ".join(f"{n:,} {what}" for what, n in left_out.items()) or "nothing is left of it"
         raise RequestError(
@@ -251,5 +251,5 @@ def _files(
         f"`{name[:100]}`" for name, at in files.items() if isinstance(at, Path) and not is_file_inside(at, folder)
     ]
     if missing:
-        raise bad_rows(origin, "images are missing", missing, "Name their folder with `--train-images DIR`.")
+        raise bad_rows(origin, "image is|images are missing", missing, "Name their folder with `--train-images DIR`.")
     return files

@@ -98,12 +98,12 @@ def check_images(found: RowImages, column: str, origin: str, where: ImageFolder 
     """Refuses rows whose images are not there: how many, and the first ten (RequestError)."""
     if found.unnamed:
         advice = f"Write the images' bytes, or names of files in `images/`, to `{column}` and pass it with `--data`."
-        raise bad_rows(origin, "rows have no image", found.unnamed, advice)
+        raise bad_rows(origin, "row has|rows have no image", found.unnamed, advice)
     if found.missing:
         advice = "Put the files into the folder `images/` of a copy and pass that with `--data`."
         if where is not None:
             advice = f"Say where they are: `--images {where.collection}=DIR`."
-        rows = f"images are missing, which {counted(found.rows_without, 'row needs', 'rows need')}"
+        rows = f"image is|images are missing, which {counted(found.rows_without, 'row needs', 'rows need')}"
         raise bad_rows(origin, rows, found.missing, advice)
 
 
@@ -167,7 +167,7 @@ def _own_names(column: pa.ChunkedArray) -> list[str | None]:
         except ValueError as error:
             faults.append(f"row {row}: it holds {error}")
     if faults:
-        raise bad_rows("the image column", "rows hold no image", faults)
+        raise bad_rows("the image column", "row holds|rows hold no image", faults)
     return names
 
 

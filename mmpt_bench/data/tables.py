@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from mmpt_bench.common.errors import RequestError, shown, unknown_name
 from mmpt_bench.common.hashing import content_key
+from mmpt_bench.common.words import counted
 from mmpt_bench.data.file_forms import features
 from mmpt_bench.data.split_files import readme_head
 
@@ -155,7 +156,7 @@ def numbered_labels(
     elif pa.types.is_floating(table.column(column).type):
         whole = [int(value) if value is not None and value.is_integer() else value for value in values]
         if bad := [f"row {row}: `{column}` is {value}" for row, value in enumerate(whole) if type(value) is not int]:
-            raise bad_rows(origin, f"rows have no class from 0 to {(len(names) or 2) - 1}", bad)
+            raise bad_rows(origin, f"row has|rows have no class from 0 to {(len(names) or 2) - 1}", bad)
         place, told = table.column_names.index(column), f"`{column}` holds whole numbers with a point"
         return table.set_column(place, column, pa.array(whole)), tuple(names), told
     elif any(isinstance(value, str) for value in values):
@@ -172,7 +173,7 @@ def numbered_labels(
             if type(value) is not int
         ]
         if bad and names:
-            raise bad_rows(origin, f"rows have no class of {_listed(names)}", bad)
+            raise bad_rows(origin, f"row has|rows have no class of {_listed(names)}", bad)
     else:
         return table, tuple(names), ""
     place = table.column_names.index(column)
@@ -198,7 +199,7 @@ def check_labels(table: pa.Table, column: str, names: Sequence[str], origin: str
         if not is_class_number(value, n)
     ]
     if bad:
-        raise bad_rows(origin, f"rows have no class from 0 to {n - 1}", bad)
+        raise bad_rows(origin, f"row has|rows have no class from 0 to {n - 1}", bad)
 
 
 def is_class_number(value: Any, n: int) -> TypeGuard[int]:
@@ -207,8 +208,15 @@ def is_class_number(value: Any, n: int) -> TypeGuard[int]:
 
 
 def bad_rows(origin: str, what: str, faults: Sequence[str], advice: str = "") -> RequestError:
-    """Returns the error for rows that cannot be used: how many, and the first ten."""
-    return RequestError(f"In {origin}, {len(faults):,} {what}: {first_of(faults)}.{' ' + advice if advice else ''}")
+    """Returns the error for rows that cannot be used: how many, and the first ten.
+
+    Args:
+        what: is wrong, as it is said of one and of several: "row has|rows have no image".
+    """
+    one, _, several = what.partition("|")
+    said = " ".join([one, *several.split(" ")[len(one.split(" ")) :]])
+    told = counted(len(faults), said, several)
+    return RequestError(f"In {origin}, {told}: {first_of(faults)}.{' ' + advice if advice else ''}")
 
 
 def first_of(faults: Sequence[str]) -> str:

@@ -22,6 +22,7 @@ from mmpt_bench.common.errors import RequestError, UntrustedRecord
 from mmpt_bench.common.escaping import plain_text
 from mmpt_bench.common.files import is_name, make_folder, path_inside, read_jsonl, scrub, write_atomic
 from mmpt_bench.common.hashing import canonical_json, content_key
+from mmpt_bench.common.words import counted
 from mmpt_bench.data.images import LazyImage
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.evaluation.counting import INDEX_CHARACTERS, MAX_CHOICES
@@ -146,7 +147,9 @@ class Store:
         lines = [_sample_row(sample) for sample in samples]
         repeated = [name for name, times in Counter(sample.id for sample in samples).items() if times > 1]
         if repeated:
-            raise RequestError(f"{len(repeated):,} ids stand for several samples: {', '.join(repeated[:10])}.")
+            raise RequestError(
+                f"{counted(len(repeated), 'id stands', 'ids stand')} for several samples: {', '.join(repeated[:10])}."
+            )
         name = content_key(lines)
         path = self.path("samples", f"{name}.jsonl")
         if not path.exists():

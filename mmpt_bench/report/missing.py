@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from mmpt_bench.board.board import Board, Row
 from mmpt_bench.board.ranking import FROZEN, FULL
 from mmpt_bench.common.errors import UntrustedRecord
-from mmpt_bench.common.words import plural
+from mmpt_bench.common.words import counted, plural
 from mmpt_bench.evaluation import task_catalog
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.records.adapter_kept import not_kept
@@ -144,9 +144,9 @@ def _with_lost(board: Board, absent: list[str], lost: Sequence[Record]) -> tuple
     runs = sorted({record.run for record in lost})
     named = [f"`runs/{name}`" for name in runs[:SHOWN]]
     more = [f"{len(runs) - SHOWN:,} more, whose records say `adapter_kept`: false"] if len(runs) > SHOWN else []
-    was, them = plural(len(runs), "adapter was", "adapters were"), plural(len(runs), "it", "them")
+    was, them = counted(len(runs), "adapter was", "adapters were"), plural(len(runs), "it", "them")
     told = (
-        f" {len(runs):,} {was} not kept (`--keep-adapters`): first delete {listed([*named, *more])} in the results "
+        f" {was} not kept (`--keep-adapters`): first delete {listed([*named, *more])} in the results "
         f"folder; the command trains {them} again."
     )
     return list(dict.fromkeys([*(column.task for column in board.columns), *absent])), told

@@ -153,4 +153,6 @@ def checked_corpus(corpus: Corpus, reader: Reader, max_length: int, skip: bool, 
 def check_examples(corpus: Corpus) -> None:
     """Refuses to train on examples that cannot be used (RequestError: first ten and count)."""
     if corpus.faults:
-        raise bad_rows(f"training data `{corpus.name}`", "examples cannot be used", corpus.faults, LEAVE_OUT)
+        raise bad_rows(
+            f"training data `{corpus.name}`", "example cannot|examples cannot be used", corpus.faults, LEAVE_OUT
+        )

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from mmpt_bench.common.errors import BenchError, UntrustedRecord
 from mmpt_bench.common.locks import Held
+from mmpt_bench.common.words import counted
 from mmpt_bench.records.adapter_kept import ALL, BEST, is_kept, let_go
 from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store
@@ -101,8 +102,8 @@ class _Kept:
             for name, error in left
         ]
         if self._n_gone:
-            n = f"{self._n_gone:,} adapter{'s are' if self._n_gone > 1 else ' is'}"
-            said.append(f"{n} not kept (`--keep-adapters {self._way}`); records keep the hashes.")
+            gone = counted(self._n_gone, "adapter is", "adapters are")
+            said.append(f"{gone} not kept (`--keep-adapters {self._way}`); records keep the hashes.")
         return said
 
     def _let_go(self, names: Iterable[str], wait_seconds: float = 0.0) -> list[tuple[str, BenchError]]:

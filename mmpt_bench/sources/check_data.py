@@ -79,7 +79,7 @@ def check_data(task: Task, where: Where, anew: bool = False) -> DataReport:
         opened = open_images((image for sample in samples(task, whole) for image in sample.images), anew)
         unreadable = [text.rstrip(".") for text in opened.faults.values()]
         if unreadable:
-            raise bad_rows(whole.origin, "images do not open", unreadable, LEAVE_OUT)
+            raise bad_rows(whole.origin, "image does not|images do not open", unreadable, LEAVE_OUT)
     except BenchError as error:
         fault = str(error)
     missing = (*found.unnamed, *found.missing) if found is not None else ()

@@ -187,13 +187,13 @@ def samples(task: Task, source: Rows, limit: int | None = None) -> list[Sample]:
         raise RequestError(f"There is no row of {task.title} in {source.origin}: nothing could be asked.")
     twice = [f"`{name}`" for name, times in Counter(sample.id for sample in made).items() if times > 1]
     if twice:
-        raise tables.bad_rows(source.origin, "ids are there more than once", twice)
+        raise tables.bad_rows(source.origin, "id is|ids are there more than once", twice)
     if too_many := [f"`{sample.id}` ({len(sample.choices):,})" for sample in made if len(sample.choices) > MAX_CHOICES]:
-        raise tables.bad_rows(source.origin, f"samples have more than {MAX_CHOICES:,} choices", too_many)
+        raise tables.bad_rows(source.origin, f"sample has|samples have more than {MAX_CHOICES:,} choices", too_many)
     clashes = key_clashes((f"row {i}", image) for i, sample in enumerate(made) for image in sample.images)
     if clashes:
         advice = "Equal keys must be equal images, as answers are kept by key: make the key of what tells images apart."
-        raise tables.bad_rows(source.origin, "image keys stand for several images", clashes, advice)
+        raise tables.bad_rows(source.origin, "image key stands|image keys stand for several images", clashes, advice)
     if limit is None:
         return made
     images = {sample.cluster for sample in made[:limit]}
@@ -219,7 +219,7 @@ def _of_each(rows: Iterable[Mapping[str, Any]], make: Callable[[Any, int], T], o
         except ValueError as error:
             faults.append(f"row {number}: {error}")
     if faults:
-        raise tables.bad_rows(origin, "rows cannot be used", faults)
+        raise tables.bad_rows(origin, "row cannot|rows cannot be used", faults)
     return made
 
 

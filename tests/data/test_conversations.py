@@ -191,7 +191,7 @@ def test_missing_training_pictures_are_listed_by_count_and_first_names(tmp_path:
     with pytest.raises(RequestError, match=r"30 images are missing: `a/0.png`.*and 20 more.*--train-images DIR"):
         load_corpus(TrainData(str(file)))
     mixture(tmp_path, [entry(0, image="../../secret.png")], draw=False)
-    with pytest.raises(RequestError, match="1 images are missing"):
+    with pytest.raises(RequestError, match="1 image is missing"):
         read_conversations(file, tmp_path)
 
 
@@ -206,7 +206,7 @@ def test_missing_training_pictures_are_listed_by_count_and_first_names(tmp_path:
     ],
 )
 def test_an_entry_of_another_form_is_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
-    with pytest.raises(RequestError, match=f"1 entries are no conversations: entry 2: .*{message}"):
+    with pytest.raises(RequestError, match=f"1 entry is no conversation: entry 2: .*{message}"):
         load_corpus(TrainData(str(mixture(tmp_path, [entry(0), entry(1, **change)]))))
 
 

@@ -231,7 +231,7 @@ def changed(position: int, **change: Any) -> dict[str, Any]:
         (changed(2, **{"from": "system"}), "turn of the system behind the first question"),
         (changed(0, value=[{"type": "video"}]), "a part of type `'video'`"),
         (messages(image="https://x/1.png"), "an address of the web"),
-        (llava(image="x" * 5000), "^In `mine.json`, 1 entries are no conversations: entry 1: 5,000 characters of text"),
+        (llava(image="x" * 5000), "^In `mine.json`, 1 entry is no conversation: entry 1: 5,000 characters of text"),
         ({"text": "x" * 5000}, "no list of questions with replies"),
     ],
 )

@@ -102,7 +102,7 @@ def test_sample_whose_answer_is_no_choice_is_refused(tmp_path: Path) -> None:
 
 
 def test_two_samples_with_one_id_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match=r"1 ids stand for several samples: 0\."):
+    with pytest.raises(RequestError, match=r"1 id stands for several samples: 0\."):
         store_in(tmp_path).write_samples([*samples(2), samples(1)[0]])
 
 

@@ -331,7 +331,7 @@ def test_whole_numbers_with_a_point_are_classes_and_others_are_named(tmp_path: P
     for value, told in ((0.5, "0.5"), (None, "None"), (float("nan"), "nan")):
         changed = [{**row, "label": float(row["label"]) if number else value} for number, row in enumerate(rows)]
         parquet.write_table(pa.Table.from_pylist(changed), tmp_path / "test.parquet")
-        with pytest.raises(RequestError, match=f"1 rows? have no class .*row 0: `label` is {told}"):
+        with pytest.raises(RequestError, match=f"1 row has no class .*row 0: `label` is {told}"):
             folder_rows(COLOUR, tmp_path)
 
 

@@ -189,7 +189,7 @@ def test_an_error_names_ten_rows_and_counts_the_rest(tmp_path: Path) -> None:
 def test_text_of_another_type_and_ids_that_repeat_are_named(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"row 0: column `name` holds `3`, not text"):
         samples(PET, folder_rows(PET, write(tmp_path, pets(name=[3, 4]))))
-    with pytest.raises(RequestError, match=r"1 ids are there more than once: `a`"):
+    with pytest.raises(RequestError, match=r"1 id is there more than once: `a`"):
         samples(PET, folder_rows(PET, write(tmp_path, pets(name=["a", "a"]))))
 
 

@@ -46,7 +46,12 @@ def own_samples(task: Task, given: GivenAnswers) -> tuple[list[Sample], bool]:
             faults.append(f"{answer.where}: {error}")
     if faults:
         advice = "With `--data DIR`, the official rows say what a line does not."
-        raise bad_rows(f"this {given.form} file", "lines do not say what they answer", faults, advice)
+        raise bad_rows(
+            f"this {given.form} file",
+            "line does not say what it answers|lines do not say what they answer",
+            faults,
+            advice,
+        )
     return made, known
 
 
@@ -69,9 +74,11 @@ def matched(task: Task, given: GivenAnswers, official: Sequence[Sample]) -> list
         found.append(sample)
     if strangers:
         advice = "Answers to another release can be scored without `--data`, by their own words."
-        raise bad_rows("these answers", "lines belong to no row of the official split", strangers, advice)
+        raise bad_rows("these answers", "line belongs|lines belong to no row of the official split", strangers, advice)
     if contradictions:
-        raise bad_rows("these answers", "labels are not the official ones", contradictions)
+        raise bad_rows(
+            "these answers", "label is not the official one|labels are not the official ones", contradictions
+        )
     return found
 
 

@@ -214,7 +214,7 @@ def _numbered(task: Task, samples: Sequence[Sample], given: GivenAnswers) -> tup
     if allowed is not None and len(twice) > allowed:
         raise bad_rows(
             "these answers",
-            f"lines say of an image what another line says, and {allowed} rows of the official split do",
+            f"line says|lines say of an image what another line says, and {allowed} rows of the official split do",
             twice,
             "Say which row each line is: give its number as `index`, or pass the official rows, `--data DIR`.",
         )
@@ -234,7 +234,7 @@ def _once(samples: Sequence[Sample], given: GivenAnswers) -> tuple[list[Sample],
         if (known[1].reply, _asked(known[0])) != (answer.reply, _asked(sample)):
             faults.append(f"`{sample.id}` in {known[1].where} and {answer.where}")
     if faults:
-        raise bad_rows("these answers", "questions are there more than once with different content", faults)
+        raise bad_rows("these answers", "question is|questions are there more than once with different content", faults)
     pairs = list(kept.values())
     return [s for s, _ in pairs], [a.reply for _, a in pairs], len(samples) - len(pairs)
 

@@ -73,7 +73,7 @@ def _read(folder: Path, file: str, limit: int | None) -> ItemFile:
         else []
     )
     if faults or not items:
-        raise bad_rows(f"`{path.name}`", "items cannot be used", faults or ["there is none"])
+        raise bad_rows(f"`{path.name}`", "item cannot|items cannot be used", faults or ["there is none"])
     if limit is not None:
         kept = {item.cluster for item in items[:limit]}
         items = [item for item in items if item.cluster in kept]

@@ -13,6 +13,7 @@ from typing import Any
 
 from mmpt_bench.common.errors import Interrupted, MachineError
 from mmpt_bench.common.locks import LONGEST_WAIT
+from mmpt_bench.common.words import counted
 from mmpt_bench.records.environment import environment
 from mmpt_bench.records.learning_rates import Choice
 from mmpt_bench.records.rate_trials import TRIALS, TrialFile
@@ -121,7 +122,7 @@ def _on_engine(
             open_.update(enumerate(submit(messages)))
             while open_:
                 if stopping():
-                    raise Interrupted(f"{len(open_)} trials are under way")
+                    raise Interrupted(f"{counted(len(open_), 'trial is', 'trials are')} under way")
                 for place in [place for place, task in open_.items() if task.done()]:
                     fault = _fault(open_.pop(place))
                     if fault is not None:
