@@ -38,7 +38,6 @@ def verify(results: Path | None, as_json: bool) -> None:
         if not found:
             echo("Everything that is there is what its hash says.")
             if n := len(all_not_kept(Store(results_folder(results)))):
-                echo(
-                    f"{counted(n, 'adapter was', 'adapters were')} not kept (`--keep-adapters`): records have the hashes."
-                )
+                gone = counted(n, "adapter was", "adapters were")
+                echo(f"{gone} not kept (`--keep-adapters`): records have the hashes.")
     sys.exit(UNTRUSTED if found else 0)

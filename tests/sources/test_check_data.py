@@ -252,7 +252,7 @@ def test_lmms_evals_row_numbers_are_matched_and_a_wrong_label_is_refused() -> No
     assert (card.n, card.n_pictures, card.values["yes_ratio"], card.comparable) == (9000, 500, 1.0, True)
     wrong = {"yes": "no", "no": "yes"}[official[5].answer]
     answers[5] = GivenAnswer("line 5", {"answer": wrong}, "Yes", 5)
-    with pytest.raises(RequestError, match=rf"labels are not the official ones: line 5 says `{wrong}`"):
+    with pytest.raises(RequestError, match=rf"label is not the official one: line 5 says `{wrong}`"):
         score_answers(task("pope"), GivenAnswers("lmms-eval", tuple(answers)), official)
     for number in (-1, 9000):
         with pytest.raises(RequestError, match="belong to no row"):

@@ -338,7 +338,7 @@ def test_whole_numbers_with_a_point_are_classes_and_others_are_named(tmp_path: P
 def test_text_that_no_file_can_be_called_is_a_missing_image(tmp_path: Path) -> None:
     rows = [{**row, "image": b"no image".hex() * 40} for row in as_rows(encoded)]
     parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "test.parquet")
-    with pytest.raises(RequestError, match="images are missing") as caught:
+    with pytest.raises(RequestError, match="1 image is missing") as caught:
         folder_rows(COLOUR, tmp_path)
     assert len(str(caught.value)) < 500
 

@@ -20,6 +20,7 @@ from mmpt_bench.records.store import Store
 from mmpt_bench.runs.workers import engines
 from mmpt_bench.study.searches import rounds, workers
 from mmpt_bench.study.searches.trials import Result, Trainer
+from support.processes import Done
 from support.small import make_small
 
 ASKED: dict[str, Any] = {"rounds": (1, 2), "grid": (1e-3, 3e-3), "steps": 2, "batch_size": 2}
@@ -44,19 +45,6 @@ def small() -> Iterator[None]:
         patch.setattr(Trainer, "trial", trial)
         patch.setattr(rounds, "_loaded", lambda request: object())
         yield
-
-
-class Done:
-    """A task that is done when it is asked about."""
-
-    def __init__(self, work: Callable[[], Any]) -> None:
-        self.work = work
-
-    def done(self) -> bool:
-        return True
-
-    def result(self) -> Any:
-        return self.work()
 
 
 @pytest.fixture

@@ -71,7 +71,7 @@ def test_a_label_of_another_type_is_held_to_the_official_one(tmp_path: Path, lab
     numbers = [row["label"] for row in rows("cifar10")]
     at = next(i for i, number in enumerate(numbers) if number != 4)
     made = [{"index": at, "label": label, "reply": official("cifar10")[at].answer}]
-    with pytest.raises(RequestError, match="labels are not the official ones"):
+    with pytest.raises(RequestError, match="label is not the official one"):
         score_answers(task("cifar10"), answers(tmp_path, made), official("cifar10"))
 
 
@@ -123,7 +123,7 @@ def test_a_sentence_with_two_labels_and_none_given_is_not_guessed(tmp_path: Path
     other = Sample("99999", one.image, one.question, one.choices, "entailment", "", one.cluster)
     assert one.answer != other.answer
     row = {key: rows("snli_ve")[0][key] for key in ("filename", "hypothesis")} | {"reply": "neutral"}
-    with pytest.raises(RequestError, match=r"1 lines belong to no row.*several rows with different labels fit"):
+    with pytest.raises(RequestError, match=r"1 line belongs to no row.*several rows with different labels fit"):
         score_answers(task("snli_ve"), answers(tmp_path, [row]), [one, other])
     labelled = row | {"label": "entailment"}
     card = score_answers(task("snli_ve"), answers(tmp_path, [labelled]), [one, other])

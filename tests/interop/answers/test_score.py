@@ -257,7 +257,7 @@ def test_a_torn_last_line_is_left_out_and_said(tmp_path: Path) -> None:
             r"Line 1 of `answers.jsonl` is no JSON: it holds the field `reply` twice",
         ),
         ('{"reply": NaN}\n', r"no JSON: it holds NaN"),
-        ('{"reply": "yes"}\n', r"1 lines do not say what they answer: line 1: column `category`.*--data DIR"),
+        ('{"reply": "yes"}\n', r"1 line does not say what it answers: line 1: column `category`.*--data DIR"),
         ('{"eval_key": "fb", "id": "random/1", "reply": "yes"}\n', r"holds the answers of a run of ours.*leaderboard"),
         (b"\xff\xfe{\x00", r"not UTF-8, first in line 1"),
         (gzip.compress(b"x" * 1000)[:-9], "cannot be read"),
