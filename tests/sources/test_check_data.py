@@ -255,7 +255,7 @@ def test_lmms_evals_row_numbers_are_matched_and_a_wrong_label_is_refused() -> No
     with pytest.raises(RequestError, match=rf"label is not the official one: line 5 says `{wrong}`"):
         score_answers(task("pope"), GivenAnswers("lmms-eval", tuple(answers)), official)
     for number in (-1, 9000):
-        with pytest.raises(RequestError, match="belong to no row"):
+        with pytest.raises(RequestError, match="belongs to no row"):
             score_answers(
                 task("pope"), GivenAnswers("lmms-eval", (GivenAnswer("line 1", {}, "Yes", number),)), official
             )

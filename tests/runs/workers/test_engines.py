@@ -17,6 +17,7 @@ from mmpt_bench.records.run_folder import TENSORS
 from mmpt_bench.records.store import Store
 from mmpt_bench.runs.events import Reporter
 from mmpt_bench.runs.workers import engines
+from support.processes import Done
 
 SIZE: dict[str, Any] = {"steps": 4, "batch_size": 2, "limit": 6}
 
@@ -58,19 +59,6 @@ def test_an_engine_makes_the_bytes_of_one_process_and_the_driver_is_told(engine:
 
 
 Submitted = list[engines.Message]
-
-
-class Done:
-    """A task that was done when it was submitted."""
-
-    def __init__(self, work: Callable[[], Any]) -> None:
-        self.work = work
-
-    def done(self) -> bool:
-        return True
-
-    def result(self) -> Any:
-        return self.work()
 
 
 @pytest.fixture
