@@ -11,6 +11,7 @@ begins an evaluation (`Shared.check`) costs the same for twenty questions as for
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import statistics
 import tempfile
@@ -24,7 +25,7 @@ import layouts
 import midsize
 import torch
 
-from mmpt_bench.data.samples import Sample
+from mmpt_bench.data.samples import Sample, Shot
 from mmpt_bench.embedded import suite
 from mmpt_bench.engine.inference import plain as reference
 from mmpt_bench.engine.inference.predict import InferenceOptions, predict
@@ -111,6 +112,16 @@ def questions(backbone: str, tasks: list[str], limit: int | None, scale: float) 
     ]
 
 
+def behind_examples(samples: list[Sample], k: int) -> list[Sample]:
+    """Returns questions about all but `k` images, each behind a solved question about every one of those."""
+    if not k:
+        return samples
+    images = list(dict.fromkeys(one.image.key for one in samples))[:k]
+    solved = [next(one for one in samples if one.image.key == image) for image in images]
+    shots = tuple(Shot(one.id, (one.image,), one.question, one.answer) for one in solved)
+    return [dataclasses.replace(one, shots=shots) for one in samples if one.image.key not in images]
+
+
 def backbone_of(name: str, folder: Path) -> Backbone:
     """Returns a backbone by name; the one of 48 million parameters is written to `folder` first."""
     return load_backbone(str(midsize.MADE[name](folder)) if name in midsize.MADE else name, device="cpu", offline=True)
@@ -124,6 +135,7 @@ def table(backbone: Backbone, name: str, given: argparse.Namespace) -> list[dict
     for method in given.methods.split(","):
         handle = method_catalog.load_method(method_catalog.method_entries()[method])().attach(backbone, 1)
         for title, task, samples in questions(name, given.tasks.split(","), given.limit, given.scale):
+            samples = behind_examples(samples, given.few_shot)
             r = row(backbone, task, samples, given.pairs)
             rows.append({"method": method, "layout": title, "questions": len(samples), **r})
             cells = f"{r['cpu']:.2f} | {r['kept_cpu']:.2f} | {r['wall']:.2f} | {r['plain_cpu_seconds_a_question']:.3f}"
@@ -137,6 +149,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--methods", default="frozen")
     parser.add_argument("--tasks", default=",".join(PICTURES))
     parser.add_argument("--limit", type=int, help="questions of each task, at most")
+    parser.add_argument("--few-shot", type=int, default=0, help="solved examples before each question")
     parser.add_argument("--scale", type=float, default=1.0, help="of the layouts' images")
     parser.add_argument("--pairs", type=int, default=3)
 

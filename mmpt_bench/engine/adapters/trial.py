@@ -125,7 +125,8 @@ def answers_shared_and_alone(backbone: Backbone) -> str:
     """
     from mmpt_bench.engine.forward.prepared_images import PreparedImages
     from mmpt_bench.engine.inference.plain import Question, answer
-    from mmpt_bench.engine.inference.shared import NotShared, Shared, unfit
+    from mmpt_bench.engine.inference.prefixes import NotShared
+    from mmpt_bench.engine.inference.shared import Shared, unfit
 
     shown = [LazyImage(f"noise {i}", lambda one=one: one) for i, one in enumerate(noise_pictures(backbone))]  # type: ignore[misc]
     asked = []

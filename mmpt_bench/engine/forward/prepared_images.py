@@ -100,41 +100,54 @@ class PreparedImages:
 
     def processed(self, samples: Sequence[Shown]) -> list[Encoded]:
         """Returns the samples' images as the processor makes them, in main memory; those of one sample together."""
-        kept, owner = self.backbone.kept_pictures, self.name
         images = {image.key: image for s in samples for image in s.images}
-        found: dict[str, Any] = {key: kept.get(owner, (key,)) for key in images}
-        need = {key: image for key, image in images.items() if found[key] is None}
-        if need:
-            began = tower.clock()
-            made = self._ahead.take(list(need.values()))
-            each = (tower.clock() - began) / len(need)
-            for key, one in zip(need, made, strict=True):
-                kept.put(owner, (key,), one, each)
-                found[key] = one
+        found = dict(zip(images, self._each(list(images.values())), strict=True))
         return [together([found[image.key] for image in s.images]) for s in samples]
 
-    def features(self, samples: Sequence[Sample]) -> tuple[dict[str, Any], int]:
-        """Returns (the model's `mm_encoder_outputs`, image tokens an image) of samples with an image each.
+    def _each(self, images: Sequence[LazyImage]) -> list[Encoded]:
+        """Returns distinct images as the processor makes them."""
+        kept, owner = self.backbone.kept_pictures, self.name
+        found: dict[str, Any] = {image.key: kept.get(owner, (image.key,)) for image in images}
+        need = [image for image in images if found[image.key] is None]
+        if need:
+            began = tower.clock()
+            made = self._ahead.take(need)
+            each = (tower.clock() - began) / len(need)
+            for image, one in zip(need, made, strict=True):
+                kept.put(owner, (image.key,), one, each)
+                found[image.key] = one
+        return list(found.values())
+
+    def features(self, images: Sequence[LazyImage]) -> tuple[dict[str, Any], int]:
+        """Returns (the model's `mm_encoder_outputs`, image tokens an image) of images, an image named twice seen once.
 
         Of families alone whose images have one size.
         """
-        backbone = self.backbone
+        backbone, shown = self.backbone, list({image.key: image for image in images}.values())
+        places = {image.key: i for i, image in enumerate(shown)}
         if not self._tower:
-            values = backbone.inputs(self.processed(samples))["pixel_values"]
+            values = backbone.inputs(self._each(shown))["pixel_values"]
             core = backbone.model.get_submodule(backbone.anatomy.core)
             with prompts_as_keys(backbone):
                 seen = core.get_image_features(values, return_dict=True)
-            return {"image": seen}, backbone.image_tokens(values)
-        kept, owner, keys = backbone.features, self._features, [(s.image.key,) for s in samples]
-        found: list[Any] = [kept.get(owner, key) for key in keys]
+            count = backbone.image_tokens(values)
+        else:
+            rows = self._states(shown)
+            seen, count = tower.projected(backbone, rows)["image"], rows[0].shape[1]
+        seen.pooler_output = [seen.pooler_output[places[image.key]] for image in images]
+        return {"image": seen}, count
+
+    def _states(self, images: Sequence[LazyImage]) -> list[Float[Tensor, "tiles tokens dim"]]:
+        """Returns a frozen tower's states of distinct images."""
+        backbone, owner = self.backbone, self._features
+        found: list[Any] = [backbone.features.get(owner, (image.key,)) for image in images]
         need = [i for i, one in enumerate(found) if one is None]
         if need:
-            states, seconds = _seen(backbone, self.processed([samples[i] for i in need]))
+            states, seconds = _seen(backbone, self._each([images[i] for i in need]))
             for i, one in zip(need, _apart(states, len(need)), strict=True):
                 found[i] = Encoded({"states": one}, "")
-                kept.put(owner, keys[i], found[i], seconds / len(need))
-        rows = [one.tensors["states"].to(backbone.device) for one in found]
-        return tower.projected(backbone, rows), rows[0].shape[1]
+                backbone.features.put(owner, (images[i].key,), found[i], seconds / len(need))
+        return [one.tensors["states"].to(backbone.device) for one in found]
 
 
 class TowerStates:

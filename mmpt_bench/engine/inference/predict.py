@@ -19,8 +19,9 @@ from mmpt_bench.data.samples import Prediction, Sample
 from mmpt_bench.engine.forward.prepared_images import ImagePrefetcher, PreparedImages
 from mmpt_bench.engine.forward.tower import unread_blocks_skipped
 from mmpt_bench.engine.inference.plain import Answer, Question, answer, prompt_of
+from mmpt_bench.engine.inference.prefixes import NotShared
 from mmpt_bench.engine.inference.pruning import Pruner
-from mmpt_bench.engine.inference.shared import NotShared, Shared, unfit
+from mmpt_bench.engine.inference.shared import Shared, unfit
 from mmpt_bench.engine.models.backbone import Backbone
 from mmpt_bench.engine.training.memory import first_here, halved, shortage
 from mmpt_bench.evaluation.pruning import Pruning
@@ -150,8 +151,8 @@ class _Way:
     def share(self, todo: Sequence[Question]) -> None:
         """Takes the shared way, where the model allows it and it answers the first questions as the plain one does."""
         why = unfit(self.backbone)
-        if not why and any(one.first.more_images or one.first.shots for one in todo):
-            why = "solved examples or several images stand before some"
+        if not why and self.pruner is not None and any(len(one.first.images) > 1 for one in todo):
+            why = "image tokens are chosen, and some questions have several images"
         if not why and todo:
             try:
                 with torch.no_grad(), self.backbone.computing():

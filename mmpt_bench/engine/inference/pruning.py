@@ -164,7 +164,7 @@ class Pruner:
         """Returns what the prompt's last token attends to in an early layer, mean over heads."""
         backbone = self.backbone
         # Before attention is computed in another way: features are kept for others.
-        seen, _ = self.images.features([sample])
+        seen, _ = self.images.features([sample.image])
         given = backbone.pad(backbone.tokens([prompt]), "left")
         del given["labels"]
         layers = backbone.anatomy.decoder_layers
@@ -231,7 +231,7 @@ def prefill_seconds(
         for sample, prompt in asked[: UNTIMED + TIMED]:
             if stopping():
                 raise Interrupted("the time of a prefill is not measured yet")
-            seen, tokens = images.features([sample])
+            seen, tokens = images.features([sample.image])
             began = clock()
             # A new one each time: what was chosen before is chosen again.
             places = range(tokens) if pruning is None else Pruner(backbone, pruning, images).chosen(sample, prompt)

@@ -1,5 +1,7 @@
 """Answers with each thing done once: an image encoded once, "frame + image" prefilled once for all its questions.
 
+Solved examples that stand before all questions are read once for all images, where no prompt depends on the image.
+
 Right where what stands up to an image's last token is the same whatever is asked, and sees nothing behind it. Where an
 image's tokens see the question too (PaliGemma), only the image's features are shared. What can be seen of that is
 checked by `unfit` and while prompts are encoded; the rest, as an adapter that looks at the question when it changes the
@@ -15,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from itertools import takewhile
 from typing import Any
 
 import torch
@@ -24,11 +25,12 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from mmpt_bench.data.samples import Sample
+from mmpt_bench.data.samples import Sample, Shot
 from mmpt_bench.engine.forward.last_layer import rows_read
 from mmpt_bench.engine.forward.prepared_images import PreparedImages
 from mmpt_bench.engine.forward.tower import called_through, unread_blocks_skipped
 from mmpt_bench.engine.inference.plain import Answer, Question, choice_ids, generated
+from mmpt_bench.engine.inference.prefixes import NotShared, beginning_key, first_position, up_to_images, up_to_own_image
 from mmpt_bench.engine.inference.pruning import Kept, Pruner
 from mmpt_bench.engine.models.backbone import Backbone
 from mmpt_bench.engine.models.encoding import Tokens
@@ -39,10 +41,6 @@ CHOICE_ROWS = 256
 """Most continuations that are scored in one call."""
 TOLERANCE = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
 """How far the first logits may be from those of the plain way, as a share of the largest."""
-
-
-class NotShared(Exception):
-    """These questions need the plain way; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +78,7 @@ class Shared:
         """Of the latest `answer`, one a question: the least lead, over its decisions, of the best over the second."""
         self._choices: dict[tuple[str, tuple[str, ...]], list[list[int]]] = {}
         self._ends = set(backbone.ends)
+        self._image: str = backbone.processor.image_token
         self._one_size = family(backbone.anatomy.family).one_size
         core = backbone.model.get_submodule(backbone.anatomy.core)
         self._several_dims = hasattr(core, "get_rope_index")
@@ -88,7 +87,11 @@ class Shared:
             pruner is not None and pruner.reads_question
         )
         """An image's tokens see the question behind them, or are chosen by it."""
-        self._first_position = _first_position(backbone)
+        self._first_position = first_position(backbone)
+        bank = getattr(backbone.model, "prompt_bank", None)
+        self._reads_examples = self._one_size and pruner is None and not (bank and (bank.flowing or bank.of_item))
+        self._examples: tuple[tuple[list[str], list[int]], _Read] | None = None
+        """Solved examples, known by their images and tokens, as the model has read them."""
 
     def answer(self, batch: Sequence[Question]) -> list[Answer]:
         """Returns the answer to each question; best with questions about an image together.
@@ -118,7 +121,7 @@ class Shared:
             few = list({a.first.question: a for a in batch[:2]}.values())
         else:
             # Of the shortest prompts and of the longest: images that become different numbers of tokens.
-            few = list({one.first.image.key: one for one in (batch[0], batch[-1])}.values())
+            few = list({beginning_key(one.first): one for one in (batch[0], batch[-1])}.values())
         # Each of them twice, so that its prefix is shared as it will be.
         with unread_blocks_skipped(self.backbone):
             read = self._prefill([one for one in few for _ in range(2)])
@@ -134,36 +137,54 @@ class Shared:
                     )
 
     def _prefill(self, batch: Sequence[Question]) -> _Read:
-        """Returns prompts as the model has read them, those about an image behind one reading of it."""
-        firsts = {one.first.image.key: one.first for one in batch}
+        """Returns prompts as the model has read them, those about the same images behind one reading of them."""
+        firsts = {beginning_key(one.first): one.first for one in batch}
         places = {key: i for i, key in enumerate(firsts)}
-        owners = [places[one.first.image.key] for one in batch]
-        seen, texts = self._seen(list(firsts.values()))
+        owners = [places[beginning_key(one.first)] for one in batch]
+        shots = self._examples_of_all(batch)
+        seen, texts = self._seen(list(firsts.values()), sum(len(shot.images) for shot in shots))
         kept = self._kept(batch if self._sees_question else [batch[owners.index(i)] for i in range(len(firsts))])
         if kept is not None:
             texts = [kept.text] * len(texts)
         rows = self.backbone.tokens([one.prompt for one in batch], image_texts=[texts[i] for i in owners])
+        before = self._examples_read(rows, shots, texts[0].count(self._image)) if shots else None
         if self._sees_question and len(firsts) < len(batch):
             seen = self._features_of(seen, owners)
         if self._sees_question or len(firsts) == len(batch):
             self._check_window(max(len(row.ids) for row in rows), batch)
-            return self._first(rows, seen, kept, read_last=True)
-        prefixes = self._prefixes(rows, owners)
+            return self._first(rows, seen, kept, read_last=True, before=before)
+        prefixes = up_to_images(self.backbone, rows, owners)
         asked = [Tokens(row.ids[len(prefixes[i]) :]) for row, i in zip(rows, owners, strict=True)]
         width = max(map(len, prefixes)) + max(len(row.ids) for row in asked)
         self._check_window(width, batch)
-        prefix = self._first([Tokens(ids) for ids in prefixes], seen, kept, read_last=False)
+        prefix = self._first([Tokens(ids) for ids in prefixes], seen, kept, read_last=False, before=before)
         given = self.backbone.pad(asked, "left")
         cache = rows_of(prefix.cache, owners, given["input_ids"].shape[1] + self.max_new_tokens)
         mask = torch.cat([prefix.mask[owners], given["attention_mask"]], dim=1)
         logits, cache = self._call(given["input_ids"], mask, prefix.ahead[owners], cache)
         return _Read(logits, cache, mask, prefix.ahead[owners])
 
-    def _seen(self, firsts: Sequence[Sample]) -> tuple[dict[str, Any], list[str]]:
-        """Returns (the model's inputs for samples' images, what each image's token stands for)."""
+    def _examples_of_all(self, batch: Sequence[Question]) -> tuple[Shot, ...]:
+        """Returns the solved examples that stand before all of these questions, where they can be read once."""
+        first = batch[0].first
+        same = all((one.first.system, one.first.shots) == (first.system, first.shots) for one in batch)
+        return first.shots if same and self._reads_examples else ()
+
+    def _examples_read(self, rows: Sequence[Tokens], shots: tuple[Shot, ...], image_tokens: int) -> _Read:
+        """Returns solved examples as the model has read them; NotShared where the prompts differ in them."""
+        images = [image for shot in shots for image in shot.images]
+        common = up_to_own_image(self.backbone, rows, len(images) * image_tokens)
+        key = [image.key for image in images], common
+        if self._examples is None or self._examples[0] != key:
+            seen = {"mm_encoder_outputs": self.images.features(images)[0]} if images else {}
+            self._examples = key, self._first([Tokens(common)], seen, None, read_last=False)
+        return self._examples[1]
+
+    def _seen(self, firsts: Sequence[Sample], skipped: int) -> tuple[dict[str, Any], list[str]]:
+        """Returns (the model's inputs for samples' images, but for the first ones, what their tokens stand for)."""
         if self._one_size:
-            features, count = self.images.features(firsts)
-            return {"mm_encoder_outputs": features}, [self.backbone.processor.image_token * count] * len(firsts)
+            features, count = self.images.features([image for one in firsts for image in one.images[skipped:]])
+            return {"mm_encoder_outputs": features}, [self._image * count] * len(firsts)
         encoded = self.images.processed(firsts)
         return self.backbone.inputs(encoded), [one.text for one in encoded]
 
@@ -183,9 +204,20 @@ class Shared:
             return None
         return self.pruner.kept([one.first for one in asked], [one.prompt for one in asked])
 
-    def _first(self, rows: Sequence[Tokens], seen: dict[str, Any], kept: Kept | None, read_last: bool) -> _Read:
-        """Returns texts with images as the model has read them; logits are right where the last token is read."""
-        given = self.backbone.pad(rows, "left")
+    def _first(
+        self,
+        rows: Sequence[Tokens],
+        seen: dict[str, Any],
+        kept: Kept | None,
+        read_last: bool,
+        before: _Read | None = None,
+    ) -> _Read:
+        """Returns texts with images as the model has read them, their beginning in the one row of `before`.
+
+        Logits are right where the last token is read.
+        """
+        known = 0 if before is None else before.mask.shape[1]
+        given: dict[str, Any] = self.backbone.pad([Tokens(row.ids[known:]) for row in rows], "left")
         del given["labels"]
         mask = given["attention_mask"]
         read = torch.zeros_like(mask, dtype=torch.bool)
@@ -193,8 +225,12 @@ class Shared:
         # Some methods of PEFT (GraLoRA) take no sequence of no rows.
         read[:1, -1] = True
         ahead = torch.full_like(mask[:, :1], self._first_position)
+        if before is not None:
+            room = mask.shape[1] + (self.max_new_tokens if read_last else 0)
+            given[cache_name()] = rows_of(before.cache, [0] * len(rows), room)
+            mask = given["attention_mask"] = torch.cat([before.mask.expand(len(rows), -1), mask], dim=1)
         if not self._several_dims:
-            given["position_ids"] = _positions(mask, mask.shape[1], ahead)
+            given["position_ids"] = _positions(mask, read.shape[1], ahead)
         if kept is not None:
             given["position_ids"] = kept.positions(given["input_ids"], mask) + ahead
             ahead = ahead + kept.dropped
@@ -218,20 +254,6 @@ class Shared:
             yield noted
         finally:
             hook.remove()
-
-    def _prefixes(self, rows: Sequence[Tokens], owners: Sequence[int]) -> list[list[int]]:
-        """Returns each image's tokens up to its last and the marks behind, which all prompts about it begin with."""
-        image = self.backbone.model.config.image_token_id
-        found: dict[int, list[int]] = {}
-        added = self.backbone.processor.tokenizer.added_tokens_decoder
-        marks = {i for i, token in added.items() if token.special}
-        for row, i in zip(rows, owners, strict=True):
-            at = len(row.ids) - row.ids[::-1].index(image)
-            # Ovis2 makes the mark behind an image out of what the tower sees.
-            at += len([*takewhile(marks.__contains__, row.ids[at:-1])])
-            if found.setdefault(i, row.ids[:at]) != row.ids[:at] or len(row.ids) == at:
-                raise NotShared("the prompts differ before the end of the image")
-        return [found[i] for i in range(len(found))]
 
     def _check_window(self, width: int, batch: Sequence[Question]) -> None:
         """Raises NotShared where prompts, padding and answers would not fit the window that some layers see."""
@@ -314,15 +336,6 @@ class Shared:
 def _positions(mask: Tensor, length: int, ahead: Int[Tensor, "rows 1"]) -> Int[Tensor, "rows tokens"]:
     """Returns the positions of a mask's last tokens, counted without padding."""
     return ((mask.cumsum(-1) - 1).clamp(min=0) + ahead)[:, -length:]
-
-
-def _first_position(backbone: Backbone) -> int:
-    """Returns what position a text's first token has under `generate`: 1 in PaliGemma."""
-    ids = torch.zeros(1, 1, dtype=torch.long, device=backbone.device)
-    given = backbone.model.prepare_inputs_for_generation(
-        ids, attention_mask=torch.ones_like(ids), position_ids=ids, is_first_iteration=True
-    )
-    return int(given["position_ids"].min())
 
 
 def _lead(logits: Tensor) -> Tensor:

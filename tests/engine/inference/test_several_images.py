@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ import torch
 from mmpt_bench.common.errors import RequestError
 from mmpt_bench.data.images import LazyImage
 from mmpt_bench.data.samples import Sample, Shot
-from mmpt_bench.engine.inference.plain import one_by_one, prompt_of
+from mmpt_bench.engine.forward.prepared_images import PreparedImages
+from mmpt_bench.engine.inference.plain import Question, one_by_one, prompt_of
 from mmpt_bench.engine.inference.predict import InferenceOptions, predict
+from mmpt_bench.engine.inference.shared import Shared
 from mmpt_bench.engine.models.backbone import Backbone, load_backbone
-from mmpt_bench.engine.models.encoding import together
+from mmpt_bench.engine.models.encoding import BETWEEN, together
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.mmpt import MMPT
 from support import families
@@ -85,7 +88,79 @@ def test_a_batch_of_several_images_answers_as_each_alone(backbone: Backbone, nam
     assert {key: each.reply for key, each in together_.items()} == {key: reply for key, (reply, _) in alone.items()}
     for key, (_, logprobs) in alone.items():
         assert together_[key].logprobs == pytest.approx(logprobs, abs=1e-4)
-    assert any("several images" in text for text in said)
+    assert not said  # questions share what they have in common
+
+
+def _solved(texts_alone: bool) -> list[Sample]:
+    """Returns three questions about one image and one about another, behind two solved examples."""
+    shown: list[tuple[LazyImage, ...]] = [(), ()] if texts_alone else [(IMAGES[2],), (IMAGES[3],)]
+    shots = tuple(Shot(f"s{i}", images, f"how many {i} ?", "no") for i, images in enumerate(shown))
+    asked_of = [asked(0), asked(0, question="how many ?"), asked(0, question="a cat ?"), asked(1)]
+    return [dataclasses.replace(one, shots=shots) for one in asked_of]
+
+
+@pytest.mark.parametrize("texts_alone", [False, True])
+@pytest.mark.parametrize("name", ["frozen", "lora", "prefix", "vpt", "both-plain", "mmpt", "dynamic"])
+def test_what_questions_share_changes_no_reply_behind_solved_examples(
+    backbone: Backbone, name: str, texts_alone: bool
+) -> None:
+    one_image = name in ("mmpt", "dynamic")
+    if one_image and not texts_alone:
+        pytest.skip("takes one image a question")
+    if backbone.anatomy.family == "qwen2_vl" and name in ("vpt", "both-plain", "mmpt", "dynamic"):
+        pytest.skip("all images of Qwen2-VL stand in one sequence of its tower")
+    small: dict[str, Any] = {"mmpt": {"visual_length": 4, "text_length": 2}, "both-plain": {"interaction": False}}
+    known = method_catalog.method_entries()["mmpt" if name == "both-plain" else name]
+    method: Any = method_catalog.load_method(known)(**small.get(name, {}))
+    samples, said = _solved(texts_alone), list[str]()
+    handle = method.attach(backbone, 0)
+    try:
+        made = predict(backbone, TASK, samples, InferenceOptions(batch_size=4, say=said.append))
+        shared = {each.id: each for batch in made for each in batch}
+        plain = {sample.id: answer for sample, answer in one_by_one(backbone, TASK, samples)}
+    finally:
+        handle.remove()
+    assert {key: each.reply for key, each in shared.items()} == {key: reply for key, (reply, _) in plain.items()}
+    for key, (_, logprobs) in plain.items():
+        assert shared[key].logprobs == pytest.approx(logprobs, abs=1e-4)
+    assert bool(said) == (name == "dynamic")  # its prompts depend on the question
+
+
+@pytest.mark.parametrize("texts_alone", [False, True])
+def test_solved_examples_are_read_once(backbone: Backbone, texts_alone: bool) -> None:
+    questions = [Question(prompt_of(backbone, one), [one]) for one in _solved(texts_alone)]
+    layer, rows = backbone.model.get_submodule(backbone.anatomy.decoder_layers[0]), list[int]()
+    with torch.no_grad(), closing(PreparedImages(backbone)) as images:
+        shared = Shared(backbone, 1, images)
+        for _ in range(2):
+            read = list[int]()
+            hook = layer.register_forward_pre_hook(
+                lambda module, args, read=read: read.append(args[0].shape[:2].numel())
+            )
+            shared.answer(questions)
+            hook.remove()
+            rows.append(sum(read))
+        shown = images.processed([one.first for one in questions])
+    ids = backbone.tokens([questions[0].prompt], image_texts=[shown[0].text])[0].ids
+    one_image = together(shown[-1:]).text.split(BETWEEN)[-1].count(backbone.processor.image_token)
+    own = [i for i, token in enumerate(ids) if token == backbone.model.config.image_token_id][-one_image]
+    # Qwen2-VL counts positions over the whole prompt: each image's examples are read with it.
+    assert rows[0] - rows[1] == (0 if backbone.anatomy.family == "qwen2_vl" else own)
+
+
+def test_examples_with_the_same_words_and_other_images_are_read_anew(backbone: Backbone) -> None:
+    samples = _solved(texts_alone=False)
+    others = [
+        dataclasses.replace(
+            one, id=f"{one.id} other", shots=tuple(dataclasses.replace(s, images=(IMAGES[1],)) for s in one.shots)
+        )
+        for one in samples
+    ]
+    everyone = [*samples, *others]
+    made = predict(backbone, TASK, everyone, InferenceOptions(batch_size=1))
+    shared = {each.id: each for batch in made for each in batch}
+    for sample, (_, logprobs) in one_by_one(backbone, TASK, everyone):
+        assert shared[sample.id].logprobs == pytest.approx(logprobs, abs=1e-4)
 
 
 def test_the_order_of_images_matters(backbone: Backbone) -> None:

@@ -19,7 +19,8 @@ from mmpt_bench.engine.adapters.trial import answers_shared_and_alone, attached,
 from mmpt_bench.engine.forward.prepared_images import PreparedImages
 from mmpt_bench.engine.inference.plain import Question, one_by_one
 from mmpt_bench.engine.inference.predict import InferenceOptions, predict, prediction
-from mmpt_bench.engine.inference.shared import NotShared, Shared
+from mmpt_bench.engine.inference.prefixes import NotShared
+from mmpt_bench.engine.inference.shared import Shared
 from mmpt_bench.engine.models.backbone import Backbone, load_backbone
 from support.families_table import METHODS
 from support.methods import VARIANTS
