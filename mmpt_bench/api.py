@@ -318,6 +318,7 @@ def check(
     """
     from mmpt_bench.engine.models.families import is_family, register_file
     from mmpt_bench.evaluation.check_task import check_task
+    from mmpt_bench.sources.prepared import check_judge
     from mmpt_bench.sources.task_rows import Where, rows_of
 
     path = Path(file)
@@ -343,4 +344,4 @@ def check(
     task = task_catalog.load_task(entry)
     folder, called = None if data is None else Path(data), column_names(columns, [task.name])
     rows = rows_of(task, Where(folder, embedded=not entry.own, columns=called))
-    return check_task(task, rows.rows, rows.label_names)
+    return check_task(task, rows.rows, rows.label_names) + check_judge(task)

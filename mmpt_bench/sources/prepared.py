@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mmpt_bench.common.checking import CheckFailed, CheckResult, outcome
 from mmpt_bench.common.entries import Entry, own_fingerprint
-from mmpt_bench.common.errors import RequestError
+from mmpt_bench.common.errors import MachineError, RequestError
 from mmpt_bench.common.words import counted
 from mmpt_bench.data.examples import Corpus
 from mmpt_bench.data.rows import Rows, is_generated
@@ -155,6 +156,23 @@ def judge_setting(task: Task, offline: bool) -> dict[str, Any]:
         return judge.setting(backbone_fingerprint(judge.model, offline))
     except RequestError as error:
         raise RequestError(f"The judge of {task.title}: {error}") from error
+
+
+def check_judge(task: Task) -> list[CheckResult]:
+    """Returns whether the model that judges a task's answers is there; nothing of a task that none judges."""
+    if not isinstance(task.metric, FunctionMetric) or (judge := task.metric.judge) is None:
+        return []
+
+    def found() -> str:
+        try:
+            judge_setting(task, offline=True)
+        except MachineError:
+            return f"`{judge.model}` is not on this machine: `run` fetches it"
+        except RequestError as error:
+            raise CheckFailed(str(error)) from error
+        return f"`{judge.model}`"
+
+    return [outcome("its judge is there", found)]
 
 
 def regions_of(task: Task, where: Where) -> list[tuple[int, ...]]:

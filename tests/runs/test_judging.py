@@ -191,3 +191,18 @@ def test_a_new_judged_task_passes_check(tmp_path: Path) -> None:
     results = mb.check(path)
     assert all(result.ok for result in results), [result for result in results if not result.ok]
     assert 'title="Colours"' in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("model", "ok", "told"),
+    [
+        ("embedded", True, "`embedded`"),
+        ("./nosuch", False, "There is no backbone folder `./nosuch`"),
+        ("owner/nosuch", True, "`owner/nosuch` is not on this machine: `run` fetches it"),
+    ],
+)
+def test_check_looks_for_the_judge(model: str, ok: bool, told: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(EXAMPLE.read_text().replace('mb.Judge("embedded"', f'mb.Judge("{model}"'))
+    found = next(result for result in mb.check(file) if result.name == "its judge is there")
+    assert (found.ok, told in found.detail) == (ok, True)
