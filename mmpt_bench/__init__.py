@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         protocol,
         prune,
         read_experiment,
+        reruns,
         run,
         score,
         stream,
@@ -61,7 +62,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "api": "Results ablate check compare explain judged leaderboard load_results merge new plan prompts "
-    "protocol prune read_experiment run score stream transfer tune verify write_figures write_report",
+    "protocol prune read_experiment reruns run score stream transfer tune verify write_figures write_report",
     "common.errors": "BenchError MachineError RequestError RunFailed UntrustedRecord",
     "data.dataset": "Dataset Official Pin RawForm",
     "data.image_folders": "ImageFolder",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mmpt_bench.figures.figure_data import Drawn, Missing
     from mmpt_bench.interop.answers.score import Scorecard
     from mmpt_bench.records.merge import Merged
+    from mmpt_bench.records.reruns import Reruns
     from mmpt_bench.report.leaderboard import Leaderboard
     from mmpt_bench.report.write import Report
     from mmpt_bench.study.agreement import Agreements
@@ -196,6 +197,25 @@ def verify(out: str | Path | None = None) -> list[str]:
     from mmpt_bench.records.verify import faults
 
     return list(faults(Store(load_results(out).folder)))
+
+
+def reruns(rerun: str | Path, out: str | Path | None = None) -> Reruns:
+    """Returns how far apart the scores of one recipe and seed are that was trained in two results folders.
+
+        mb.reruns("other-results", "mmpt-results").table
+
+    Args:
+        rerun: the folder in which trainings were made again.
+        out: the results folder; by default `$MMPT_RESULTS`, or `mmpt-results` in the working directory.
+
+    Raises:
+        RequestError: there is no such folder, or no training was made in both.
+        UntrustedRecord: a record or an answer is damaged.
+    """
+    from mmpt_bench.records.reruns import reruns
+
+    first, second = (Store(load_results(folder).folder).records() for folder in (out, rerun))
+    return reruns(first, second)
 
 
 def judged(out: str | Path | None = None, human: str | Path | None = None) -> Agreements:

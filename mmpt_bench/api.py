@@ -24,6 +24,7 @@ from mmpt_bench.analysis import leaderboard as leaderboard
 from mmpt_bench.analysis import load_results as load_results
 from mmpt_bench.analysis import merge as merge
 from mmpt_bench.analysis import published_leaderboard as published_leaderboard
+from mmpt_bench.analysis import reruns as reruns
 from mmpt_bench.analysis import score as score
 from mmpt_bench.analysis import verify as verify
 from mmpt_bench.analysis import write_figures as write_figures

@@ -15,20 +15,36 @@ from mmpt_bench.common.words import counted
 
 @click.command()
 @click.argument("results", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--rerun",
+    type=click.Path(path_type=Path),
+    help="Folder in which some of the trainings were made again: how far apart?",
+)
 @JSON
-def verify(results: Path | None, as_json: bool) -> None:
+def verify(results: Path | None, rerun: Path | None, as_json: bool) -> None:
     """Check the hashes of adapters, answers, samples and records, and that each run is of one training.
 
     RESULTS is a results folder; by default $MMPT_RESULTS, or mmpt-results. Nothing is written. Exit code 5 where
     something cannot be trusted.
 
+    With --rerun, nothing of that is done: the table shows how far apart the scores of one recipe and seed are that was
+    trained in both folders, as with another number of threads or on another machine.
+
     \b
     mmpt-bench verify mmpt-results
+    mmpt-bench verify mmpt-results --rerun other-results
     """
     from mmpt_bench import api
     from mmpt_bench.records.adapter_kept import all_not_kept
     from mmpt_bench.records.store import Store, results_folder
 
+    if rerun is not None:
+        made = api.reruns(rerun, results)
+        if as_json:
+            print_json(made.table.to_dict("records"))
+        else:
+            echo(made.markdown)
+        return
     found = api.verify(results)
     if as_json:
         print_json(found)
