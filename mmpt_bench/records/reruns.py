@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rerun:
-    """One recipe and seed, trained twice, on the tasks that both were asked."""
+    """One recipe and seed, trained twice, on the tasks of one suite that both were asked alike."""
 
     run: str
     method: str
     seed: int
+    suite: str
     here: str
     """What the first was trained on: threads, processor, version of torch."""
     there: str
@@ -65,16 +66,20 @@ class Reruns:
     def markdown(self) -> str:
         """The same as a table in Markdown, in percentage points, with one sentence below."""
         lines = [
-            "| Run | Trained on | Again on | Tasks | Overall | Again | Difference | Most of a task | Other answers |",
-            "|---|---|---|--:|--:|--:|--:|--:|--:|",
+            "| Run | Suite | Trained on | Again on | Tasks | Overall | Again | Differ | Of a task | Other answers |",
+            "|---|---|---|---|--:|--:|--:|--:|--:|--:|",
         ]
         for row in self.rows:
             shares = f"{row.score_here:.1%} | {row.score_there:.1%} | {100 * row.difference:+.1f}"
-            cells = f"{row.method}, seed {row.seed} (`{row.run}`) | {row.here} | {row.there} | {row.tasks} | {shares}"
+            what = f"{row.method}, seed {row.seed} (`{row.run}`) | {row.suite}"
+            cells = f"{what} | {row.here} | {row.there} | {row.tasks} | {shares}"
             lines.append(f"| {cells} | {100 * row.largest:.1f} | {row.answers_differ:.1%} |")
-        n, most = counted(len(self.rows), "training"), max(abs(row.difference) for row in self.rows)
+        n, most = counted(len(self.rows), "result"), max(abs(row.difference) for row in self.rows)
         equal = sum(not row.answers_differ and not row.largest for row in self.rows)
-        told = f"{n} made twice, {equal} with equal answers. Overall scores differ by {100 * most:.1f} points at most"
+        told = (
+            f"{n} of trainings made twice, {equal} with equal answers. Overall, they differ by {100 * most:.1f} points"
+        )
+        told += " at most"
         return "\n".join([*lines, "", f"{told}; the standard deviation of a rerun is {100 * self.sd:.1f} points."])
 
 
@@ -85,7 +90,7 @@ def reruns(first: Iterable[Record], second: Iterable[Record]) -> Reruns:
         RequestError: there is none, or one folder is a copy of the other.
     """
     known = {record.eval_key: record for record in second if _counts(record)}
-    pairs: dict[str, list[tuple[Record, Record]]] = {}
+    pairs: dict[tuple[str, str], list[tuple[Record, Record]]] = {}
     copies = 0
     for record in first:
         other = known.get(record.eval_key)
@@ -94,7 +99,7 @@ def reruns(first: Iterable[Record], second: Iterable[Record]) -> Reruns:
         if record.attempt == other.attempt and (record.attempt or record.time == other.time):
             copies += 1
             continue
-        pairs.setdefault(record.run, []).append((record, other))
+        pairs.setdefault((record.run, record.track), []).append((record, other))
     if not pairs:
         why = f" {counted(copies, 'result is', 'results are')} a copy." if copies else ""
         raise RequestError(f"The two folders have no training in common that was made twice.{why}")
@@ -116,6 +121,7 @@ def _rerun(both: list[tuple[Record, Record]]) -> Rerun:
         record.run,
         f"{record.method} ({changed})" if changed else record.method,
         record.seed,
+        record.suite,
         _where(record),
         _where(other),
         len(both),

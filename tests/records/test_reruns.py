@@ -50,9 +50,16 @@ def test_the_spread_is_that_of_one_training_and_not_of_a_difference(trained: Rec
     found = reruns(here, again)
     assert found.sd == pytest.approx(0.1)
     assert found.markdown.splitlines()[-1] == (
-        "2 trainings made twice, 1 with equal answers. Overall scores differ by 20.0 points at most; the standard "
-        "deviation of a rerun is 10.0 points."
+        "2 results of trainings made twice, 1 with equal answers. Overall, they differ by 20.0 points at most; the "
+        "standard deviation of a rerun is 10.0 points."
     )
+
+
+def test_results_in_another_world_are_a_row_of_their_own(trained: Record) -> None:
+    world = dataclasses.replace(trained, suite="embedded-clean", track="other")
+    here = [made(trained, "a", 0.8, "1"), dataclasses.replace(made(world, "a", 0.9, "1"), eval_key="clean a")]
+    again = [dataclasses.replace(one, attempt="two") for one in here]
+    assert [(row.suite, row.tasks) for row in reruns(here, again).rows] == [(trained.suite, 1), ("embedded-clean", 1)]
 
 
 def test_copies_and_what_does_not_train_are_no_rerun(trained: Record) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -242,6 +243,40 @@ def test_points_are_compared_over_seeds_with_the_first_one(made: tuple[Store, Ab
     assert board.missing == ()
     assert b"| mmpt (text-len=10) |" in ablation_md(board)
     assert ablation_csv(board) == ablation_csv(ablation_board(store, found, {"colours": task()}, 200))
+
+
+def test_a_point_with_fewer_seeds_has_the_overall_score_of_its_own(tmp_path: Path) -> None:
+    store, of = store_in(tmp_path), {name: task(name, name.title()) for name in ("one", "two")}
+    points = []
+    # Shares right of 1/2 and 3/4, alike on both tasks; the second point has two seeds of the eight.
+    for length, right, n in ((5, "10", 8), (10, "1110", 2)):
+        for seed in range(n):
+            by = Recipe("tiny", "b" * 8, "scenes", "c" * 8, "mmpt", {"text_length": length}, Budget(), seed)
+            for each in of.values():
+                keep(store, record(store, each, samples(40, each.name), right, by))
+        points.append(Point(f"mmpt (text-len={length})", "mmpt", {"text-len": str(length)}, by.variant_key, False))
+    found = Ablation("made", {"text-len": ["5", "10"]}, points, [], None, "mmpt-bench ablate --text-len 5,10")
+    board = ablation_board(store, found, of, 200)
+    lines = [line for line in csv.DictReader(io.StringIO(ablation_csv(board).decode())) if not line["task"]]
+    chance = store.records()[0].chance
+    expected = [(share - chance) / (1 - chance) for share in (0.5, 0.75)]
+    assert [float(line["score"]) for line in lines] == pytest.approx(expected)
+    assert [line["seeds"] for line in lines] == ["0 1 2 3 4 5 6 7", "0 1"]
+    assert [line["exploratory"] for line in lines] == ["False", "True"]
+
+
+def test_answers_in_another_world_or_behind_examples_are_no_part_of_an_ablation(
+    made: tuple[Store, Ablation],
+) -> None:
+    store, found = made
+    own = ablation_md(ablation_board(store, found, {"colours": task()}, 50))
+    for one in store.records():
+        for suite, asking in (("embedded-clean", {}), (one.suite, {"few_shot": 2})):
+            # As many as there are of its own, and of data that would come first.
+            key = f"{one.eval_key} {suite} {asking}"
+            other = dataclasses.replace(one, suite=suite, asking=asking, eval_key=key, data_fingerprint="0")
+            keep(store, dataclasses.replace(other, track=other.setting_key))
+    assert ablation_md(ablation_board(store, found, {"colours": task()}, 50)) == own
 
 
 def test_points_without_a_result_are_named_with_the_command(made: tuple[Store, Ablation]) -> None:

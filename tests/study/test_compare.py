@@ -107,6 +107,34 @@ def test_runs_are_compared_as_checkpoints_whatever_their_seeds(tmp_path: Path) -
     assert recipe("mmpt", 1).run_name in answer.sentence
 
 
+def test_runs_in_several_worlds_or_subsets_are_compared_within_one(tmp_path: Path) -> None:
+    store = filled(tmp_path, 1, {"lora": GOOD, "mmpt": BAD})
+    names = [recipe(method, 0).run_name for method in ("lora", "mmpt")]
+    (alone,) = [c for c in answer_to(store, names, TASKS, n_resamples=200).contrasts if not c.task]
+    track = store.records()[0].track
+    for one in store.records():
+        # As many in another world, all answered alike, and a subset of this one: neither may be mixed in.
+        other = dataclasses.replace(one, suite="embedded-clean", eval_key=one.eval_key + "clean", data_fingerprint="0")
+        keep(store, dataclasses.replace(other, track=other.setting_key))
+        keep(store, dataclasses.replace(one, limit=30, eval_key=one.eval_key + "30", data_fingerprint="0"))
+    with pytest.raises(RequestError, match=r"Several boards hold .* embedded-clean suite"):
+        answer_to(store, names, TASKS, n_resamples=200)
+    answer = answer_to(store, names, TASKS, setting=track, n_resamples=200)
+    assert [c for c in answer.contrasts if not c.task] == [alone]
+    assert answer.board.limit is None
+
+
+def test_runs_that_no_setting_holds_together_are_refused(tmp_path: Path) -> None:
+    store = filled(tmp_path, 1, {"lora": GOOD})
+    other = filled(tmp_path / "other", 1, {"mmpt": BAD})
+    for one in other.records():
+        clean = dataclasses.replace(one, suite="embedded-clean")
+        keep(store, dataclasses.replace(clean, track=clean.setting_key))
+    names = [recipe(method, 0).run_name for method in ("lora", "mmpt")]
+    with pytest.raises(RequestError, match="run in different settings or on different subsets"):
+        answer_to(store, names, TASKS, n_resamples=200)
+
+
 def test_tasks_can_be_chosen(tmp_path: Path) -> None:
     store = filled(tmp_path, 6, {"lora": GOOD, "mmpt": BAD})
     answer = answer_to(store, ["lora", "mmpt"], TASKS, only=["shapes"], n_resamples=200)

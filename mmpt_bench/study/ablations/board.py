@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mmpt_bench.board.assembly import RESAMPLES, Evidence, assembled
-from mmpt_bench.board.board import Row
+from mmpt_bench.board.board import Board, Row
 from mmpt_bench.board.contrasts import Contrast, contrasts
 from mmpt_bench.board.from_records import standing_failures
+from mmpt_bench.board.ranking import seeds_of
 from mmpt_bench.board.rescoring import Samples, by, check_track, known_tasks, one_edition
+from mmpt_bench.data.rows import SHIFTED, world_of
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.records.ablations import Ablation, Point, read_all
 from mmpt_bench.records.record import Record
@@ -82,7 +84,7 @@ def ablation_board(
     records = [record for record in known if record.variant_key in keys]
     for record in records:
         check_track(record)
-    done = [record for record in records if record.status == "ok" and record.limit == ablation.limit]
+    done = [r for r in records if r.status == "ok" and r.limit == ablation.limit and _is_asked_plainly(r)]
     kept, left_out = one_edition(done, tasks)
     kept = _of_its_tasks(kept, {point.key for point in ablation.points})
     of_key = by(kept, [record.variant_key for record in kept])
@@ -104,7 +106,32 @@ def ablation_board(
         if base is not None and point.label in groups and base.label in groups
     ]
     found = contrasts(evidence, tasks, pairs, None, n_resamples)
+
+    def alone(row: Row) -> Row:
+        made = assembled(
+            kept[0], {row.label: groups[row.label]}, {}, ablation.limit, Samples(store), tasks, n_resamples, ()
+        )
+        own = made.board.rows[0]
+        return replace(
+            row, overall=own.overall, overall_interval=own.overall_interval, overall_by_seed=own.overall_by_seed
+        )
+
+    rows = tuple(alone(row) if _has_other_seeds(row, board) else row for row in evidence.board.rows)
+    evidence = replace(evidence, board=replace(evidence.board, rows=rows))
     return AblationBoard(ablation, evidence, tuple(_of_points(each) for each in found), missing)
+
+
+def _is_asked_plainly(record: Record) -> bool:
+    """Returns whether a result is of the questions that `ablate` asks: in no other world, with nothing before them."""
+    return not record.asking and world_of(record.suite) == SHIFTED
+
+
+def _has_other_seeds(row: Row, board: Board) -> bool:
+    """Returns whether a row has all tasks of the overall score, at other seeds than those that all rows share."""
+    counted = [column.task for column in board.columns if column.counts]
+    if not row.trains or len(counted) < 2 or not row.cells.keys() >= {*counted}:
+        return False
+    return seeds_of(row, counted) != {*board.seeds}
 
 
 def _of_points(contrast: Contrast) -> Contrast:

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 COSTS = ("trainable", "total", "train_seconds", "cpu_seconds", "peak_bytes", "own_bytes")
 NOTES = (
-    "**Score** is the mean over seeds with its 95 % interval: over seeds and images with two seeds or more, over "
-    "images alone with one.",
+    "**Score** is the mean over the point's own seeds with its 95 % interval: over seeds and images with two seeds or "
+    "more, over images alone with one.",
     "**Difference** is the point's score minus that of the method as it is by default, or of the first point where the "
     "default is none of the points, at the seeds that both have: above 0, the point is better. p is the larger of two: "
     "after Holm over the differences of all tasks, or of the mean; and by sign flips of the seeds. \\* marks a "
@@ -133,7 +133,7 @@ def _line(board: AblationBoard, number: int, task: str) -> dict[str, Any]:
     columns = {c.task: c for c in board.evidence.board.columns}
     contrast = next((c for c in board.contrasts if (c.first, c.task) == (point.label, task)), None)
     if task == OVERALL:
-        seeds = board.evidence.board.seeds if row.trains else ()
+        seeds = tuple(sorted(row.overall_by_seed)) if row.trains else ()
         low, high = row.overall_interval or (None, None)
         figures: dict[str, Any] = {
             "task": "", "metric": "chance-corrected mean over tasks", "unit": "fraction", "score": row.overall,

@@ -141,11 +141,11 @@ def _resolved(
     store: Store, records: list[Record], names: Sequence[str], tasks: Mapping[str, Task], setting: str, n_resamples: int
 ) -> tuple[Evidence, tuple[str, ...]]:
     """Returns the board that holds all the names, and their labels on it."""
-    of_runs = _runs(store, records, names, tasks, n_resamples)
-    if of_runs is not None:
-        return of_runs
-    boards = list(evidence(store, tasks, n_resamples, records))
-    places = _holding(boards, names, setting)
+    boards: list[Evidence] = []
+    places = _of_runs(store, records, names, tasks, setting, n_resamples)
+    if not places:
+        boards = list(evidence(store, tasks, n_resamples, records))
+        places = _holding(boards, names, setting)
     if not places:
         ablations = [each.evidence for each in ablation_boards(store, tasks, n_resamples, records)]
         boards += [each for each in ablations if each is not None]
@@ -165,9 +165,7 @@ def _resolved(
             )
         if lost:
             raise unknown_name("method or run", lost, dict.fromkeys(known), "`mmpt-bench ls runs` lists what there is.")
-        raise RequestError(
-            f"No board holds all of {', '.join(names)}: they were run in different settings or on different subsets."
-        )
+        raise _apart(names)
     if len(places) > 1 and len({each.board.track for each, _ in places}) > 1:
         told = "; ".join(f"`--setting {each.board.track}`: {each.board.title}" for each, _ in places)
         raise RequestError(f"Several boards hold {', '.join(names)}: say which one. {told}.")
@@ -210,26 +208,48 @@ def _label(board: Board, name: str) -> str:
     return of_method[0] if len(of_method) == 1 else ""
 
 
-def _runs(
-    store: Store, records: Sequence[Record], names: Sequence[str], tasks: Mapping[str, Task], n_resamples: int
-) -> tuple[Evidence, tuple[str, ...]] | None:
-    """Returns runs as rows of a board of their own, each a checkpoint; None where a name is no run's beginning."""
+def _of_runs(
+    store: Store,
+    records: Sequence[Record],
+    names: Sequence[str],
+    tasks: Mapping[str, Task],
+    setting: str,
+    n_resamples: int,
+) -> list[tuple[Evidence, tuple[str, ...]]]:
+    """Returns boards with runs as rows, each a checkpoint, one of each setting; none where a name begins no run's.
+
+    RequestError where no setting holds all of the runs.
+    """
     records = [record for record in records if record.status == "ok"]
     runs = sorted({record.run for record in records})
-    labels = []
+    labels: list[str] = []
     for name in names:
         match = [run for run in runs if run.startswith(name)] if "-" in name else []
         if len(match) != 1:
-            return None
+            return []
         labels += match
     chosen = [record for record in records if record.run in labels]
-    for record in chosen:
-        check_track(record)
-    kept, left_out = one_edition(chosen, tasks)
-    # Checkpoints have no seed in common; here each stands for itself.
-    groups = by([replace(record, seed=0) for record in kept], [record.run for record in kept])
-    limit = chosen[0].limit
-    return assembled(chosen[0], groups, {}, limit, Samples(store), tasks, n_resamples, left_out), tuple(labels)
+    found = []
+    # All questions before a subset, as boards are.
+    for (track, _), own in sorted(by(chosen, [(r.track, r.limit or 0) for r in chosen]).items()):
+        if setting not in ("", track) or {record.run for record in own} != {*labels}:
+            continue
+        for record in own:
+            check_track(record)
+        kept, left_out = one_edition(own, tasks)
+        # Checkpoints have no seed in common; here each stands for itself.
+        groups = by([replace(record, seed=0) for record in kept], [record.run for record in kept])
+        samples, limit = Samples(store), own[0].limit
+        made = assembled(own[0], groups, {}, limit, samples, tasks, n_resamples, left_out)
+        found.append((made, tuple(labels)))
+    if not found:
+        raise _apart(names)
+    return found
+
+
+def _apart(names: Sequence[str]) -> RequestError:
+    told = ", ".join(names)
+    return RequestError(f"No board holds all of {told}: they were run in different settings or on different subsets.")
 
 
 def _restricted(found: Evidence, only: Sequence[str]) -> Evidence:
