@@ -143,13 +143,13 @@ def _records(out: Path) -> list[Record]:
 def _runs(out: Path) -> list[Fields]:
     from mmpt_bench.records.recipe import learnt
 
-    rows: dict[str, Fields] = {}
+    rows: dict[tuple[str, str], Fields] = {}
     for record in _records(out):
         first = {"run": record.run, "seed": record.seed, "suite": record.suite}
         first |= {"learnt": learnt(record.corpus, record.stage)} if record.trainable else {}
-        row = rows.setdefault(record.run, first | {"tasks": []})
+        row = rows.setdefault((record.run, record.suite), first | {"tasks": []})
         if record.status == "ok":
-            row["tasks"].append(record.task)
+            row["tasks"] += [] if record.task in row["tasks"] else [record.task]
         else:
             row["failed"] = record.reason
     return list(rows.values())

@@ -12,7 +12,7 @@ from typing import Any
 from mmpt_bench.board.rescoring import Samples, rescored
 from mmpt_bench.common.errors import RequestError, UntrustedRecord, unknown_name
 from mmpt_bench.common.words import counted
-from mmpt_bench.data.rows import OTHER_ROWS
+from mmpt_bench.data.rows import OTHER_ROWS, SHIFTED, world_of
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store
@@ -111,11 +111,13 @@ def model_index(records: Sequence[Record], tasks: Mapping[str, Task]) -> str:
     for record in records:
         task = tasks[record.task]
         is_real = record.suite == "real"
+        world = SHIFTED if is_real else world_of(record.suite)
+        told = "" if world == SHIFTED else f", {world} world"
         results.append(
             EvalResult(
                 task_type=PIPELINE,
-                dataset_type=task.data.hub if is_real else f"mmpt-bench-embedded-{task.name.replace('_', '-')}",
-                dataset_name=task.title if is_real else f"{task.title} (generated miniature of mmpt-bench)",
+                dataset_type=task.data.hub if is_real else f"mmpt-bench-{record.suite}-{task.name.replace('_', '-')}",
+                dataset_name=task.title if is_real else f"{task.title} (generated miniature of mmpt-bench{told})",
                 dataset_config=task.data.config if is_real else None,
                 dataset_split=record.split,
                 dataset_revision=task.data.revision if _is_from_hub(record, task) else None,

@@ -138,15 +138,19 @@ def test_other_rows_are_never_published_as_the_official_ones(tmp_path: Path, ori
         eval_results(results_of(store, "lora", tasks), tasks)
 
 
-def test_generated_miniature_is_never_published_as_the_public_data(tmp_path: Path) -> None:
-    store, tasks = real_store(tmp_path, suite="embedded"), {"pope": real()}
+@pytest.mark.parametrize(
+    ("suite", "told"),
+    [("embedded", "generated miniature of mmpt-bench)"), ("embedded-clean", "of mmpt-bench, clean world)")],
+)
+def test_generated_miniature_is_never_published_as_the_public_data(suite: str, told: str, tmp_path: Path) -> None:
+    store, tasks = real_store(tmp_path, suite=suite), {"pope": real()}
     records = results_of(store, "lora", tasks)
     with pytest.raises(RequestError, match="generated miniature, not lmms-lab/POPE"):
         eval_results(records, tasks)
     (model,) = yaml.safe_load(model_index(records, tasks))["model-index"]
     (result,) = model["results"]
-    assert result["dataset"]["type"] == "mmpt-bench-embedded-pope"
-    assert "generated miniature" in result["dataset"]["name"]
+    assert result["dataset"]["type"] == f"mmpt-bench-{suite}-pope"
+    assert result["dataset"]["name"].endswith(told)
 
 
 def test_part_of_a_split_is_never_published_as_the_whole(tmp_path: Path) -> None:
