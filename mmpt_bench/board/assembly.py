@@ -144,9 +144,10 @@ def _column(task: Task, record: Record, samples: Samples) -> Column:
     ceiling, chance = task.metric.ceiling(asked), task.metric.chance(asked)
     if record.ceiling not in (None, ceiling):
         raise UntrustedRecord(f"`{record.run}` says that `{task.name}` reaches {record.ceiling}; it reaches {ceiling}.")
+    rule = "" if record.parse_rule == task.rule else record.parse_rule
     return Column(
         task=task.name,
-        title=task.title + ("" if record.parse_rule == task.rule else f" ({record.parse_rule})"),
+        title=task.title + (f" ({rule})" if rule else ""),
         headline=task.headline,
         metric=task.metric,
         ceiling=ceiling,
@@ -154,7 +155,9 @@ def _column(task: Task, record: Record, samples: Samples) -> Column:
         dataset=record.dataset,
         data_fingerprint=record.data_fingerprint,
         split=record.split,
-        decode=decoding(record) + ("" if record.parse_rule == task.rule else f", parse rule {record.parse_rule}"),
+        decode=decoding(record) + (f", parse rule {rule}" if rule else ""),
+        rule=rule,
+        guard=record.guard,
         version=record.task_version,
         n=len(asked),
         n_pictures=len({sample.cluster for sample in asked}),
@@ -190,6 +193,7 @@ def _row(
         learning_rate_source="; ".join(sorted({record.learning_rate_source for record in records})),
         flags=(),
         stage=first.stage,
+        objective=first.objective,
     )
     flags = _flags(row, records, n_failed, limit, tasks)
     return replace(row, flags=(*flags, *(_threads(records) if various else [])))

@@ -33,6 +33,10 @@ class Column:
     data_fingerprint: str
     split: str
     decode: str
+    rule: str
+    """By which replies were parsed; empty where it is the task's own."""
+    guard: bool
+    """False where close calls of half precision were not asked again."""
     version: int
     n: int
     """Questions."""
@@ -126,6 +130,8 @@ class Row:
     flags: tuple[str, ...]
     stage: dict[str, Any] = dataclasses.field(default_factory=dict)
     """How its trainings depart from the usual (`Recipe.stage`)."""
+    objective: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """From whom they learn (`Recipe.objective`)."""
     overall: float | None = None
     """Mean over tasks of (score - chance) / (ceiling - chance), over the seeds of the ranking."""
     overall_interval: Interval | None = None

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mmpt_bench.board.board import Board, Row
+from mmpt_bench.board.board import Board, Failure, Row
 from mmpt_bench.board.ranking import FROZEN, FULL
 from mmpt_bench.common.errors import UntrustedRecord
 from mmpt_bench.common.words import counted, plural
@@ -71,10 +71,15 @@ def _failed(board: Board, store: Store) -> list[Gap]:
         found.append(
             Gap(
                 f"{failure.label}, seed {failure.seed}, failed and is not ranked: {failure.reason}.",
-                run_command(board, store, [failure.method], tasks, [failure.seed]),
+                run_command(board, store, [failure.method], tasks, [failure.seed], _sets_of(failure, board, store)),
             )
         )
     return found
+
+
+def _sets_of(failure: Failure, board: Board, store: Store) -> dict[str, str]:
+    """Returns what `--set` must say of a failed run whose row has other runs that did not fail."""
+    return next((overrides(row, board, store) for row in board.rows if row.label == failure.label), {})
 
 
 def _tasks(board: Board, store: Store) -> list[Gap]:
@@ -83,13 +88,40 @@ def _tasks(board: Board, store: Store) -> list[Gap]:
     # On a board of users' own tasks alone, the project's are not missing.
     known = [] if there and there <= set(board.own_tasks) else task_catalog.task_entries()
     absent = [name for name in known if name not in there]
-    methods = sorted({row.method for row in board.rows} or {failure.method for failure in board.failures})
-    if not absent or not methods:
+    rows = [row for row in board.rows if not row.stage and not row.objective]
+    groups = _in_commands(rows, board, store)
+    if not absent or not (groups or board.failures):
         return []
-    one = plural(len(absent), "has", "have")
-    text = f"{listed(absent)} {one} no finished run on this board."
-    tasks, told = _with_lost(board, absent, [each for each in _lost(board, store) if each.method in methods])
-    return [Gap(text + told, run_command(board, store, methods, tasks, _all_seeds(board)))]
+    text = f"{listed(absent)} {plural(len(absent), 'has', 'have')} no finished run"
+    if not groups:
+        methods = sorted({failure.method for failure in board.failures})
+        return [Gap(f"{text} on this board.", run_command(board, store, methods, absent, _all_seeds(board)))]
+    found, lost = [], _lost(board, store)
+    for some, sets in groups:
+        keys = {key for row in some for cell in row.cells.values() for key in cell.eval_keys.values()}
+        tasks, told = _with_lost(board, absent, [each for each in lost if each.eval_key in keys])
+        whose = f"of {listed([row.label for row in some])}" if len(groups) > 1 else "on this board"
+        methods = sorted({row.method for row in some})
+        found.append(Gap(f"{text} {whose}.{told}", run_command(board, store, methods, tasks, _all_seeds(board), sets)))
+    return _first(found, "sets of hyperparameters lack them")
+
+
+def _in_commands(rows: Sequence[Row], board: Board, store: Store) -> list[tuple[list[Row], dict[str, str]]]:
+    """Returns rows by the command that can run them, with what its `--set` must say.
+
+    A command runs a method with one set of hyperparameters: a second row of a method needs another one.
+    """
+    groups: list[tuple[list[Row], dict[str, str]]] = []
+    for row in rows:
+        own = overrides(row, board, store)
+        for others, sets in groups:
+            if all(other.method != row.method for other in others):
+                others.append(row)
+                sets |= own
+                break
+        else:
+            groups.append(([row], own))
+    return groups
 
 
 def _methods(board: Board, store: Store) -> list[Gap]:
@@ -154,18 +186,15 @@ def _with_lost(board: Board, absent: list[str], lost: Sequence[Record]) -> tuple
 
 def _seeds(board: Board, store: Store) -> list[Gap]:
     """Returns a gap for the methods with few seeds, those with hyperparameters of their own each for itself."""
-    groups: dict[tuple[tuple[str, str], ...], list[Row]] = {}
-    for row in board.rows:
-        if row.trains and len(row.seeds) < SEEDS_TO_CLAIM:
-            groups.setdefault(tuple(overrides(row, board, store).items()), []).append(row)
+    few_seeds = [row for row in board.rows if row.trains and len(row.seeds) < SEEDS_TO_CLAIM]
     tasks, found = [column.task for column in board.columns], []
-    for sets, few in groups.items():
+    for few, sets in _in_commands(few_seeds, board, store):
         text = (
             f"{listed([row.label for row in few])} {plural(len(few), 'has', 'have')} fewer than "
             f"{SEEDS_TO_CLAIM} seeds: no difference from {plural(len(few), 'it', 'them')} is significant."
         )
         methods = list(dict.fromkeys(row.method for row in few))
-        found.append(Gap(text, run_command(board, store, methods, tasks, range(SEEDS_TO_CLAIM), dict(sets))))
+        found.append(Gap(text, run_command(board, store, methods, tasks, range(SEEDS_TO_CLAIM), sets)))
     return _first(found, "sets of hyperparameters have too few seeds")
 
 
@@ -179,11 +208,15 @@ def _first(found: list[Gap], what: str) -> list[Gap]:
 
 
 def _searches(board: Board, store: Store) -> list[Gap]:
-    unsearched = list(dict.fromkeys(row.method for row in board.rows if "lr not searched" in row.flags))
-    if not unsearched:
-        return []
-    text = f"The learning rate of {listed(unsearched)} was not searched: a worse score may be of a worse learning rate."
-    return [Gap(text, tune_command(board, store, unsearched))]
+    found = []
+    groups = _in_commands([row for row in board.rows if "lr not searched" in row.flags], board, store)
+    for rows, sets in groups:
+        methods = [row.method for row in rows]
+        named = listed([row.label for row in rows] if len(groups) > 1 else methods)
+        text = f"The learning rate of {named} was not searched: a worse score may be of a worse learning rate."
+        fixed = {name: value for name, value in sets.items() if not name.endswith(".learning_rate")}
+        found.append(Gap(text, tune_command(board, store, methods, fixed)))
+    return _first(found, "sets of hyperparameters have no search")
 
 
 def _all_seeds(board: Board) -> Sequence[int]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 
-from mmpt_bench.board.board import Board, Row
+from mmpt_bench.board.board import Board, Column, Row
 from mmpt_bench.data.examples import EXAMPLES_LEFT_OUT
-from mmpt_bench.data.rows import COLUMNS_TOLD, LEFT_OUT
+from mmpt_bench.data.rows import COLUMNS_TOLD, LEFT_OUT, SHIFTED, is_generated, suite_of, world_of
 from mmpt_bench.evaluation import task_catalog
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.records import keys, learning_rates
@@ -18,8 +19,6 @@ from mmpt_bench.records.store import Store, results_folder
 from mmpt_bench.sources.weights import EMBEDDED
 
 PROGRAM = "mmpt-bench"
-OPTIONS = ("steps", "batch_size", "max_length", "schedule")
-"""Fields of a budget that `run` has an option for."""
 
 
 def run_command(
@@ -47,14 +46,16 @@ def run_command(
     words += ["--seeds", ",".join(map(str, seeds))] if seeds and tuple(seeds) != (0,) else []
     for name, value in (sets or {}).items():
         words += ["--set", f"{name}={value}"]
-    words += _conditions(board) if board is not None else []
+    words += _conditions(board) + _asked(board, tasks) if board is not None else []
     return shlex.join([*words, *out_option(store)])
 
 
-def tune_command(board: Board, store: Store, methods: Sequence[str]) -> str:
+def tune_command(board: Board, store: Store, methods: Sequence[str], sets: Mapping[str, str] | None = None) -> str:
     """Returns the `tune` command for methods under a board's conditions, without what is of test data alone."""
-    conditions = _conditions(dataclasses.replace(board, limit=None, asking={}))
-    return shlex.join([PROGRAM, "tune", "--method", ",".join(methods), *conditions, *out_option(store)])
+    suite = suite_of(SHIFTED) if is_generated(board.suite) else board.suite
+    conditions = _conditions(dataclasses.replace(board, suite=suite, limit=None, asking={}))
+    fixed = [word for name, value in (sets or {}).items() for word in ("--set", f"{name}={value}")]
+    return shlex.join([PROGRAM, "tune", "--method", ",".join(methods), *fixed, *conditions, *out_option(store)])
 
 
 def out_option(store: Store) -> list[str]:
@@ -66,13 +67,17 @@ def out_option(store: Store) -> list[str]:
 def reproduce(board: Board, store: Store) -> list[str]:
     """Returns the commands that train and evaluate everything a board shows, a line for each set of hyperparameters.
 
-    Methods with the hyperparameters that they have by default here share one line; a row whose budget no option can
-    give is repeated from the recipe of its run.
+    Methods with the hyperparameters that they have by default here share one line, tasks whose replies are read by
+    another rule than their own have lines of their own; a row that begins with another run's adapter, or learns from
+    one, is repeated from the recipes of its runs.
     """
     groups: dict[tuple[tuple[str, ...], tuple[int, ...], tuple[tuple[str, str], ...]], list[str]] = {}
-    for row in [row for row in board.rows if not row.stage]:
-        tasks = tuple(column.task for column in board.columns if column.task in row.cells)
-        groups.setdefault((tasks, row.seeds, tuple(overrides(row, board, store).items())), []).append(row.method)
+    for row in [row for row in board.rows if not row.stage and not row.objective]:
+        for rule in dict.fromkeys(column.rule for column in board.columns):
+            tasks = tuple(c.task for c in board.columns if c.task in row.cells and c.rule == rule)
+            if tasks:
+                sets = tuple(overrides(row, board, store).items())
+                groups.setdefault((tasks, row.seeds, sets), []).append(row.method)
     # What does not train needs no seeds of its own: it joins a line with the same tasks.
     for (tasks, seeds, sets), methods in list(groups.items()):
         hosts = [key for key in groups if key[0] == tasks and key[1] and not key[2]]
@@ -83,12 +88,8 @@ def reproduce(board: Board, store: Store) -> list[str]:
         run_command(board, store, _in_order(methods), tasks, seeds, dict(sets))
         for (tasks, seeds, sets), methods in groups.items()
     ]
-    others = [row.label for row in board.rows if row.stage]
-    lines += [f"# {label}: use `--recipe` with the recipe.yaml of each of its runs." for label in others]
-    if not _has_options(board):
-        others = sorted(set(board.budget) - set(OPTIONS))
-        lines.insert(0, f"# {', '.join(others)} of the budget have no option: use `--recipe` with a run's recipe.yaml.")
-    return lines
+    others = [row.label for row in board.rows if row.stage or row.objective]
+    return lines + [f"# {label}: use `--recipe` with the recipe.yaml of each of its runs." for label in others]
 
 
 def overrides(row: Row, board: Board, store: Store) -> dict[str, str]:
@@ -116,10 +117,11 @@ def _in_order(methods: Sequence[str]) -> list[str]:
 
 
 def _conditions(board: Board) -> list[str]:
+    """Returns the options that `run` and `tune` both need for a board's setting."""
     plain = dataclasses.asdict(Budget())
     words: list[str] = []
-    for name in OPTIONS:
-        if board.budget.get(name, plain[name]) != plain[name]:
+    for name, usual in plain.items():
+        if board.budget.get(name, usual) != usual:
             words += [f"--{name.replace('_', '-')}", str(board.budget.get(name))]
     words += ["--dtype", keys.option(board.dtype)] if board.dtype != "float32" else []
     words += ["--backbone", board.backbone] if board.backbone != EMBEDDED else []
@@ -127,6 +129,8 @@ def _conditions(board: Board) -> list[str]:
     # A judge stands in the task's file.
     for name, value in ((name, value) for name, value in board.asking.items() if name != "judge"):
         words += [f"--{name.replace('_', '-')}", str(value)]
+    if is_generated(board.suite) and world_of(board.suite) != SHIFTED:
+        words += ["--world", world_of(board.suite)]
     words += ["--limit", str(board.limit)] if board.limit is not None else []
     skipped = any(LEFT_OUT in column.dataset for column in board.columns) or board.corpus.endswith(EXAMPLES_LEFT_OUT)
     words += ["--on-bad-item", "skip"] if skipped else []
@@ -138,6 +142,29 @@ def _conditions(board: Board) -> list[str]:
             if part.startswith(COLUMNS_TOLD):
                 words += ["--columns", f"{column.task}.{part.removeprefix(COLUMNS_TOLD)}"]
     return words + (["--data", "FOLDER"] if from_folder else [])
+
+
+def _asked(board: Board, tasks: Sequence[str]) -> list[str]:
+    """Returns the options that say how tasks of a board were asked and read."""
+    columns = [column for column in board.columns if column.task in tasks]
+    words: list[str] = []
+    for column in columns:
+        name = _other_data(column)
+        words += ["--dataset", f"{column.task}={name}"] if name else []
+    for rule in sorted({column.rule for column in columns} - {""}):
+        words += ["--parse", rule]
+    return words + ([] if all(column.guard for column in columns) else ["--no-guard"])
+
+
+def _other_data(column: Column) -> str:
+    """Returns the name of the data set on the hub that a column's rows are of; empty where it is the task's own."""
+    entries = task_catalog.task_entries()
+    found = re.match(r"`([^`]+)` at ", column.dataset)
+    if found is None or column.task not in entries:
+        return ""
+    own = task_catalog.load_task(entries[column.task]).data
+    known = {data.hub: name for name, data in own.alternatives.items()}
+    return "" if found[1] == own.hub else known.get(found[1], found[1])
 
 
 def _trained_on(corpus: str) -> list[str]:
@@ -153,8 +180,3 @@ def _trained_on(corpus: str) -> list[str]:
         else ["--train-data", "FILE"]
     )
     return words + (["--decontaminate"] if ", decontaminated" in corpus else [])
-
-
-def _has_options(board: Board) -> bool:
-    plain = dataclasses.asdict(Budget())
-    return all(value == plain.get(name) for name, value in board.budget.items() if name not in OPTIONS)

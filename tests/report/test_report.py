@@ -32,13 +32,15 @@ from mmpt_bench.evaluation.task import Task
 from mmpt_bench.records import ablations
 from mmpt_bench.records.ablations import Ablation, Point
 from mmpt_bench.records.adapter_kept import let_go
+from mmpt_bench.records.budget import Budget
 from mmpt_bench.records.recipe import Recipe
 from mmpt_bench.records.run_folder import TENSORS
 from mmpt_bench.records.store import Store
 from mmpt_bench.report import audit, drawings, write
 from mmpt_bench.report.content import Content, gather
+from mmpt_bench.report.missing import gaps
 from mmpt_bench.report.questions import Asked
-from mmpt_bench.study.rerun import run_command
+from mmpt_bench.study.rerun import reproduce, run_command, tune_command
 from support.command import bench
 from support.pages import HEADINGS, Element, parsed
 from support.paths import ROOT
@@ -719,6 +721,64 @@ def test_training_data_are_named_in_the_command_that_repeats_a_board(tmp_path: P
     command = run_command(board, store, ["lora"], ["colours"], [0])
     assert words in command
     assert ("--train-data" in command) == bool(words)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"suite": "embedded-clean"}, "--world clean"),
+        ({"suite": "embedded"}, ""),
+        ({"parse_rule": "plain"}, "--parse plain"),
+        ({"guard": False}, "--no-guard"),
+        ({"suite": "real", "dataset": "`owner/other` at 01234567 (test)"}, "--dataset vsr=owner/other"),
+        ({"suite": "real", "dataset": "`cambridgeltl/vsr_random` at 01234567 (test)"}, "--dataset vsr=random"),
+        ({"suite": "real", "dataset": "`cambridgeltl/vsr_zeroshot` at 01234567 (test)"}, ""),
+    ],
+)
+def test_how_tasks_were_asked_is_in_the_commands_that_repeat_a_board(
+    tmp_path: Path, changed: dict[str, Any], words: str
+) -> None:
+    store, vsr = store_in(tmp_path), task("vsr", "VSR")
+    made_of = recipe("lora", 0)
+    keep(store, record(store, vsr, ASKED["colours"], "1110", made_of, **changed))
+    (board,) = boards(store, {"vsr": vsr})
+    (command,) = reproduce(board, store)
+    assert words in command
+    options = ("--world", "--parse", "--no-guard", "--dataset")
+    assert sum(option in command for option in options) == bool(words)
+    assert "--world" not in tune_command(board, store, ["lora"])
+
+
+def test_every_field_of_a_budget_is_in_the_command_that_repeats_a_board(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    budget = Budget(7, 3, 0.5, "constant", 0.25, 2.0, 99)
+    add(store, "1110", recipe("lora", 0, budget=budget))
+    (board,) = boards(store, {"colours": COLOURS})
+    (command,) = reproduce(board, store)
+    told = "--steps 7 --batch-size 3 --warmup 0.5 --schedule constant --weight-decay 0.25 --max-grad-norm 2.0"
+    assert f"{told} --max-length 99" in command
+
+
+def test_tasks_that_nothing_was_asked_are_asked_of_every_row_as_it_is(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    for r in (3, 5):
+        of_r = recipe("lora", 0, {"learning_rate": 0.5, "r": r})
+        add(store, "1110", of_r, learning_rate_source="documented default, not searched")
+    (board,) = boards(store, {"colours": COLOURS})
+    found = [gap.command for gap in gaps(board, store) if "no finished run" in gap.what]
+    assert [f"--set lora.learning_rate=0.5 --set lora.r={r}" in found[i] for i, r in enumerate((3, 5))] == [True, True]
+    searches = [gap.command for gap in gaps(board, store) if "was not searched" in gap.what]
+    assert [command.split("--set ")[1].split()[0] for command in searches] == ["lora.r=3", "lora.r=5"]
+
+
+def test_a_row_that_learns_from_a_teacher_is_repeated_from_its_recipes(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    learns = {"kd": 0.5, "teacher": "full-0123456789abcdef"}
+    add(store, "1110", recipe("lora", 0, objective=learns), objective=learns)
+    (board,) = boards(store, {"colours": COLOURS})
+    (line,) = reproduce(board, store)
+    assert line.startswith("# lora")
+    assert "`--recipe`" in line
 
 
 def test_a_long_table_behind_a_figure_is_cut_and_says_where_the_rest_is(
