@@ -8,18 +8,18 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import signal
-import traceback
 from collections.abc import Callable, Iterator, MutableSet, Sequence
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from mmpt_bench.common.errors import BenchError, Interrupted, MachineError
+from mmpt_bench.common.errors import Interrupted, MachineError
 from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store
 from mmpt_bench.runs.events import Reporter
 from mmpt_bench.runs.execute import execute
 from mmpt_bench.runs.plan import Plan
+from mmpt_bench.runs.workers.child import NOT_BEGUN, Sent, begin
 from mmpt_bench.runs.workers.message import Asked, Message, planned_anew
 
 START = "spawn"
@@ -107,12 +107,14 @@ def told_by_workers(
         Exception: the first that a process raised, when all have ended.
     """
     context: Any = multiprocessing.get_context(START)
-    flags = context.Array("b", max(1, len(names)), lock=False)
+    flags, sent = context.Array("b", max(1, len(names)), lock=False), Sent((work, given, partial(Tried, tuple(names))))
     open_, children = {}, []
     try:
         for number in range(n):
+            if stopping():
+                raise Interrupted(NOT_BEGUN)
             mine, theirs = context.Pipe()
-            child = context.Process(target=_worker, args=(theirs, work, given, tuple(names), flags), daemon=True)
+            child = context.Process(target=begin, args=(theirs, sent, flags), daemon=True)
             with _environment(number):
                 child.start()
             theirs.close()
@@ -156,28 +158,6 @@ def _until_ended(open_: dict[Connection, Any], stopping: Callable[[], bool]) -> 
                     connection.send("stop")
     if faults:
         raise next((each for each in faults if isinstance(each, Interrupted)), faults[0])
-
-
-def _worker(connection: Connection, work: Work, given: Any, names: Sequence[str], flags: Any) -> None:
-    """Works, and tells of it; stops where the command says so, or is no more."""
-    # Ctrl-C in a terminal reaches every process; the command tells its workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    asked: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, _frame: asked.append(number))
-
-    def tell(*event: Any) -> None:
-        with contextlib.suppress(OSError):  # The command is no more: `stopping` says so, too.
-            connection.send(event)
-
-    try:
-        work(given, tell, lambda: bool(asked) or connection.poll(), Tried(names, flags))
-    except (BenchError, Interrupted) as error:
-        tell("ended", error)
-    except Exception as error:
-        tell("ended", RuntimeError("".join(traceback.format_exception(error))))
-    else:
-        tell("ended")
-    connection.close()
 
 
 @contextlib.contextmanager

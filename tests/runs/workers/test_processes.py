@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from mmpt_bench.runs.plan import plan_given
 from mmpt_bench.runs.workers import processes
 from mmpt_bench.runs.workers.message import Asked, Message, planned_anew
 from support.command import bench
+from support.processes import python
 from support.small import make_small
 
 SIZE: dict[str, Any] = {"steps": 4, "batch_size": 2}
@@ -211,3 +213,53 @@ def test_the_command_line_with_workers_makes_the_bytes_of_one_process(tmp_path: 
     assert len(kept(tmp_path / "one")) == 5
     assert kept(tmp_path / "two") == kept(tmp_path / "one")
     assert "lora seed 1: mnist" in said.stderr
+
+
+STARTING = """
+    import sys
+    sys.path.insert(0, sys.argv[1])
+    import begins_long
+    from mmpt_bench.cli.progress import stopping
+    from mmpt_bench.runs.workers.processes import told_by_workers
+    with stopping(told=False) as stop:
+        for event in told_by_workers(2, begins_long.work, None, (), stop):
+            pass
+"""
+BEGINS_LONG = """
+import os, time
+from multiprocessing import parent_process
+if parent_process():
+    open(f"{__file__}.{os.getpid()}.pid", "w").close()
+    time.sleep(600)
+def work(*_):
+    raise AssertionError
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "says"), [(signal.SIGKILL, ""), (signal.SIGTERM, "before anything was begun")])
+def test_workers_that_still_import_end_with_their_command(number: int, says: str, tmp_path: Path) -> None:
+    (tmp_path / "begins_long.py").write_text(BEGINS_LONG)
+    command = python(STARTING, tmp_path)
+    until(lambda: len(list(tmp_path.glob("*.pid"))) == 2, 120)
+    command.send_signal(number)
+    pids = [int(path.name.split(".")[-2]) for path in tmp_path.glob("*.pid")]
+    until(lambda: not any(map(is_alive, pids)), 20)
+    assert says in command.communicate(timeout=20)[1]
+
+
+def until(holds: Callable[[], bool], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    # One that has ended and that nobody waits for is there, too.
+    stat = Path(f"/proc/{pid}/stat")
+    return not (stat.is_file() and stat.read_text().rpartition(")")[2].split()[0] == "Z")
