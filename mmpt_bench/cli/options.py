@@ -13,7 +13,7 @@ import click
 
 from mmpt_bench.common.errors import RequestError, unknown_name
 from mmpt_bench.records.budget import EVAL_BATCH, EVERY, SCHEDULES, Budget
-from mmpt_bench.sources.weights import ATTENTION, QUANTIZED
+from mmpt_bench.sources.weights import ATTENTION, QUANTIZED, SPREAD
 
 PROGRAM = "mmpt-bench"
 FOLDER = click.Path(path_type=Path)
@@ -162,6 +162,7 @@ def budget_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--quantize", type=click.Choice(tuple(QUANTIZED)), help="Frozen weights of tower and language model."
         ),
+        click.option("--device-map", type=click.Choice(SPREAD), help="Spread the model over all accelerators."),
         click.option("--max-pixels", type=int, help="Larger images are made as small, where the processor can."),
         click.option("--min-pixels", type=int, help="Smaller images are made as large, where the processor can."),
         click.option(

@@ -27,7 +27,7 @@ from mmpt_bench.runs.request import Request, parse_overrides
 from mmpt_bench.runs.stages import begun_from, meta_tasks
 from mmpt_bench.sources.corpora import TrainData, check_train_data
 from mmpt_bench.sources.few_shot import checked_count
-from mmpt_bench.sources.weights import DTYPES, EMBEDDED, HOW, with_loading
+from mmpt_bench.sources.weights import DTYPES, EMBEDDED, HOW, loading_of, with_loading
 
 WHOLE = (
     "steps", "batch_size", "max_length", "limit", "eval_batch_size", "micro_batch", "every", "min_pixels", "max_pixels",
@@ -59,6 +59,8 @@ class Options(TypedDict, total=False):
     """Larger images are made as small."""
     quantize: str | None
     """"int8" or "int4": the frozen weights of tower and language model."""
+    device_map: str | None
+    """"auto": the model is spread over all accelerators."""
     data: str | Path | None
     """Folder of real data in the hub's schema, or a file of rows."""
     images: Mapping[str, str | Path] | Sequence[str]
@@ -170,7 +172,7 @@ def make_request(method: Names, tasks: Names, options: Options, is_run: bool = F
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, DTYPES)
     budget = _budget(options)
-    _check_device(options.get("device"))
+    _check_device(options.get("device"), backbone)
     data = _path(options.get("data"))
     if data is not None and not data.exists():
         raise RequestError(f"There is no folder or file `{data}` to read data from.")
@@ -275,14 +277,16 @@ def _check_whole(options: Options) -> None:
             raise RequestError(f"`{name}` is {str(value)[:40]}: a whole number.")
 
 
-def _check_device(device: str | None) -> None:
+def _check_device(device: str | None, backbone: str) -> None:
     """Refuses a name that is no device (RequestError), and a device that is not here (MachineError)."""
+    if device is not None and "device_map" in loading_of(backbone)[1]:
+        raise RequestError(f"`--device-map` chooses the devices: leave out `--device {device[:60]}`.")
     if device is None or device == "cpu":
         return
     kind, _, number = device.partition(":")
     if kind not in DEVICES or (number and not number.isdigit()) or device.endswith(":"):
         raise unknown_name("device", device[:60], DEVICES, "An NVIDIA GPU is `cuda`, the second one `cuda:1`.")
-    from mmpt_bench.engine.models.backbone import check_device
+    from mmpt_bench.engine.models.devices import check_device
 
     check_device(device)
 

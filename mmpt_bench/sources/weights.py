@@ -25,7 +25,12 @@ PATTERNS = ("*.safetensors", "*.json", "*.jinja", "*.model", "merges.txt", "voca
 ATTENTION = ("sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_attention")
 QUANTIZED = {"int8": "torchao", "int4": "bitsandbytes"}
 """Precisions of frozen weights, and the package that makes each."""
-HOW: dict[str, Any] = {"attn_implementation": ATTENTION, "max_pixels": int, "min_pixels": int, "quantize": QUANTIZED}
+SPREAD = ("auto",)
+"""Ways of transformers to spread a model over accelerators."""
+HOW: dict[str, Any] = {
+    **{"attn_implementation": ATTENTION, "device_map": SPREAD},
+    **{"max_pixels": int, "min_pixels": int, "quantize": QUANTIZED},
+}
 """How a backbone is loaded, where not as it is saved; and what may be said of each."""
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w.-]+)?")
 

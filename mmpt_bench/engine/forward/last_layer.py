@@ -47,10 +47,10 @@ def _chosen(module: nn.Module, rows: Int[Tensor, " chosen"], positions: Int[Tens
     computed, had_own = module.forward, "forward" in vars(module)
 
     def forward(hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        at = hidden.shape[1] + positions
-        made = computed(hidden[rows, at][None], *args, **kwargs)
+        own, at = rows.to(hidden.device), (hidden.shape[1] + positions).to(hidden.device)
+        made = computed(hidden[own, at][None], *args, **kwargs)
         whole: Tensor = made.new_zeros(*hidden.shape[:2], made.shape[-1])
-        return whole.index_put((rows, at), made[0])
+        return whole.index_put((own, at), made[0])
 
     module.forward = forward  # type: ignore[method-assign]
     try:

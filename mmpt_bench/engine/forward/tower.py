@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from mmpt_bench.engine.models.backbone import Backbone
+from mmpt_bench.engine.models.devices import only_moves
 from mmpt_bench.engine.models.families import family
 from mmpt_bench.engine.models.quantized import stored
 
@@ -39,7 +40,7 @@ def is_frozen(backbone: Backbone) -> bool:
         hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
         if any(_where(hook) != "transformers.utils.output_capturing" for hook in hooks):
             return False
-        if "forward" in vars(module) and id(module) not in unread:
+        if not only_moves(module) and id(module) not in unread:
             return False
     return True
 
@@ -53,7 +54,7 @@ def called_through(backbone: Backbone) -> bool:
     for i in range(len(parts) + 1):
         module = backbone.model.get_submodule(".".join(parts[:i]))
         hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
-        if "forward" in vars(module) or any(not _where(hook).startswith(_HARMLESS) for hook in hooks):
+        if not only_moves(module) or any(not _where(hook).startswith(_HARMLESS) for hook in hooks):
             return True
     return False
 
@@ -112,14 +113,16 @@ def projected(backbone: Backbone, pictures: Sequence[Float[Tensor, "tiles tokens
 @contextmanager
 def unread_blocks_skipped(backbone: Backbone) -> Iterator[None]:
     """Inside, vision blocks above the hidden state that is read hand on their input; their number stays the same."""
-    blocks = [block for block in _unread(backbone) if "forward" not in vars(block)]
-    for block in blocks:
+    blocks = [(block, vars(block).get("forward")) for block in _unread(backbone) if only_moves(block)]
+    for block, _ in blocks:
         block.forward = _hand_on  # type: ignore[method-assign,assignment]
     try:
         yield
     finally:
-        for block in blocks:
+        for block, own in blocks:
             del block.forward
+            if own is not None:
+                block.forward = own  # type: ignore[method-assign]
 
 
 def clock() -> float:

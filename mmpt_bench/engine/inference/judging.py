@@ -14,7 +14,8 @@ from mmpt_bench.common.errors import RequestError, RunFailed, UntrustedRecord
 from mmpt_bench.data.samples import Sample
 from mmpt_bench.engine.inference.plain import Question, prompt_of
 from mmpt_bench.engine.inference.predict import InferenceOptions, answers
-from mmpt_bench.engine.models.backbone import Backbone, check_device, load_backbone
+from mmpt_bench.engine.models.backbone import Backbone, load_backbone
+from mmpt_bench.engine.models.devices import check_device
 from mmpt_bench.engine.models.families import FAMILIES
 from mmpt_bench.engine.models.loading import decode_plainly, read_config
 from mmpt_bench.engine.training.memory import told_of_memory

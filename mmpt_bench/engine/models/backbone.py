@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from mmpt_bench.common.errors import MachineError, RequestError, UntrustedRecord, unknown_name
+from mmpt_bench.common.errors import RequestError, UntrustedRecord, unknown_name
 from mmpt_bench.data.examples import PLAIN, Opening
 from mmpt_bench.engine.models import chat
 from mmpt_bench.engine.models.anatomy import Anatomy, find_anatomy
@@ -41,6 +41,7 @@ class Backbone:
     anatomy: Anatomy
     fingerprint: str
     device: str
+    """Where inputs go; a spread model moves them on."""
     dtype: str
     left_out: tuple[str, ...] = ()
     """Settings of the model's generation_config that would have changed replies, and do not: all decoding is greedy."""
@@ -256,18 +257,6 @@ class Backbone:
         return {name: value.to(kind) if value.is_floating_point() else value for name, value in joined.items()}
 
 
-def check_device(device: str) -> None:
-    """Raises MachineError where torch has no such device here."""
-    import torch
-
-    try:
-        is_there = torch.empty(1, device=device).device.type != "meta"
-    except (AssertionError, NotImplementedError, RuntimeError):
-        is_there = False
-    if not is_there:
-        raise MachineError(f"There is no device `{device[:60]}` here. Leave `--device` out, or write `cpu`.")
-
-
 def check_processor(backbone: Backbone) -> None:
     """Raises RequestError where the model cannot take an image as the processor makes it, or has other tokens for it.
 
@@ -311,7 +300,7 @@ def load_backbone(name: str, dtype: str = "float32", device: str | None = None, 
     Args:
         name: "embedded", a folder, or `owner/model` on the hub; with how it is loaded, as `with_loading` writes it.
         dtype: of `DTYPES`.
-        device: as torch names it; by default the accelerator where there is one.
+        device: as torch names it; by default the accelerator where there is one, or as `device_map` says.
         offline: opens no socket.
 
     Raises:
@@ -326,6 +315,7 @@ def load_backbone(name: str, dtype: str = "float32", device: str | None = None, 
     verify_folder(folder)
     import torch
 
+    from mmpt_bench.engine.models.devices import check_device, settled
     from mmpt_bench.engine.models.loading import decode_plainly, empty_model, read_model, read_processor, refuse_unfit
     from mmpt_bench.engine.models.quantized import held
     from mmpt_bench.engine.training.memory import told_of_memory
@@ -335,7 +325,8 @@ def load_backbone(name: str, dtype: str = "float32", device: str | None = None, 
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     check_device(place)
     with told_of_memory(f"while the backbone `{name}` was loaded"):
-        model = read_model(folder, getattr(torch, dtype), place, how).to(place).eval()
+        model = read_model(folder, getattr(torch, dtype), place, how).eval()
+        place = settled(model, place, how)
     left_out = decode_plainly(model)
     for weight_name, weight in model.named_parameters():
         if not torch.isfinite(held(weight)).all():

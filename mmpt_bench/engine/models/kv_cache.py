@@ -70,8 +70,10 @@ class PreallocatedLayer(DynamicLayer):
 def rows_of(cache: Any, rows: Sequence[int], room: int) -> DynamicCache:
     """Returns a cache of its own with these rows of another, in this order and as often as they are named."""
     taken = DynamicCache()
-    chosen = torch.tensor(list(rows), device=cache.layers[0].keys.device)
-    taken.layers = [PreallocatedLayer(layer.keys, layer.values, chosen, room) for layer in cache.layers]
+    chosen = torch.tensor(list(rows))
+    # Layers may lie on several devices.
+    own = {layer.keys.device: chosen.to(layer.keys.device) for layer in cache.layers}
+    taken.layers = [PreallocatedLayer(one.keys, one.values, own[one.keys.device], room) for one in cache.layers]
     return taken
 
 

@@ -158,6 +158,8 @@ def read_model(folder: Path, dtype: Any, device: str = "cpu", how: Mapping[str, 
     if "quantize" in how:
         given["quantization_config"] = quantization(empty_model(folder), how["quantize"], dtype)
         given |= {"device_map": device} if how["quantize"] == "int4" else {}
+    # By accelerate, which PEFT needs too.
+    given |= {"device_map": how["device_map"]} if "device_map" in how else {}
     try:
         model, info = model_class(read_config(folder)).from_pretrained(
             folder,

@@ -35,14 +35,15 @@ def give(block: nn.Module, keys: Tensor, values: Tensor, rotary: tuple[Tensor, T
     key, value = (one.view(len(one), -1, attention.head_dim).transpose(0, 1)[None] for one in (keys, values))
     if rotary is not None:
         rotate = sys.modules[type(attention).__module__].apply_rotary_pos_emb
-        key = rotate(key, key, *rotary)[1]
+        key = rotate(key, key, *(one.to(key.device) for one in rotary))[1]
     vars(attention)[_GIVEN] = (key, value)
 
 
 def projected(block: nn.Module, norm: str, prompts: Float[Tensor, "rows dim"]) -> tuple[Tensor, Tensor]:
     """Returns the keys and values, (rows, heads * width), that a block makes of prompts."""
     attention: Any = block.self_attn
-    normed = block.get_submodule(norm)(prompts.to(attention.k_proj.weight.dtype))
+    weight = attention.k_proj.weight
+    normed = block.get_submodule(norm)(prompts.to(weight.device, weight.dtype))
     return attention.k_proj(normed), attention.v_proj(normed)
 
 

@@ -81,11 +81,11 @@ def differing(found: tuple[float, Mapping[str, Tensor]], wanted: tuple[float, Ma
     of_loss, of_gradients = TOLERANCES[dtype]
     if not abs(found[0] - wanted[0]) <= of_loss * max(1.0, abs(wanted[0])):
         return f"the loss is {wanted[0]:.6g} of whole images and {found[0]:.6g} without them"
-    norms = {name: grad.float().norm() for name, grad in wanted[1].items()}
+    norms = {name: grad.float().norm().cpu() for name, grad in wanted[1].items()}
     whole = sum((norm.square() for norm in norms.values()), torch.zeros(())).sqrt()
     for name, norm in norms.items():
         own = found[1].get(name)
-        apart = norm if own is None else (own.float() - wanted[1][name].float()).norm()
+        apart = norm if own is None else (own.float() - wanted[1][name].float()).norm().cpu()
         if apart > of_gradients * max(norm, 1e-3 * whole):
             return f"the gradient of `{name}` is another one without them"
     return ""
@@ -207,7 +207,7 @@ class Losses:
             return backbone.model(**batch, use_cache=False).logits[:, :-1][known].float(), labels[known]
         head = backbone.model.get_submodule(backbone.anatomy.lm_head)
         # Only labelled positions reach the head, in any version of transformers and whatever stands behind the head.
-        hook = head.register_forward_pre_hook(lambda module, args: (args[0][:, :-1][known],))
+        hook = head.register_forward_pre_hook(lambda module, args: (args[0][:, :-1][known.to(args[0].device)],))
         try:
             with prompts_as_keys(backbone), rows_read(backbone, functional.pad(known, (0, 1))):
                 logits = backbone.model(**batch, use_cache=False).logits

@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,32 +81,42 @@ def _busy_seconds() -> float:
 
 
 class PeakMemory:
-    """Peak memory from its creation on: of the accelerator where the model is on one, else of the process.
+    """Peak memory from its creation on: of the accelerators where the model is on them, else of the process.
 
-    Linux alone can forget an earlier peak of a process; elsewhere the largest value seen by `note` counts.
+    Of several accelerators it is the sum of their peaks. Linux alone can forget an earlier peak of a process; elsewhere
+    the largest value seen by `note` counts.
     """
 
     def __init__(self, device: str) -> None:
         self._on_accelerator, self._seen = device.startswith("cuda"), 0
         reset = Path("/proc/self/clear_refs")
         if self._on_accelerator:
-            torch.cuda.reset_peak_memory_stats()
+            for i in range(torch.cuda.device_count()):
+                torch.cuda.reset_peak_memory_stats(i)
         elif reset.exists() and os.access(reset, os.W_OK):
             reset.write_text("5")
-        self.resident = torch.cuda.memory_allocated() if self._on_accelerator else psutil.Process().memory_info().rss
+        self.resident = _on_all(torch.cuda.memory_allocated) if self._on_accelerator else _resident()
         """Bytes that were held at its creation."""
         self.note()
 
     def note(self) -> int:
         """Returns the peak so far, in bytes."""
         if self._on_accelerator:
-            return int(torch.cuda.max_memory_allocated())
+            return _on_all(torch.cuda.max_memory_allocated)
         status = Path("/proc/self/status")
         found = re.search(r"VmHWM:\s*(\d+) kB", status.read_text(encoding="utf-8")) if status.exists() else None
         if found:
             return int(found.group(1)) * 1024
-        self._seen = max(self._seen, psutil.Process().memory_info().rss)
+        self._seen = max(self._seen, _resident())
         return self._seen
+
+
+def _on_all(measure: Callable[[int], int]) -> int:
+    return sum(measure(i) for i in range(torch.cuda.device_count()))
+
+
+def _resident() -> int:
+    return int(psutil.Process().memory_info().rss)
 
 
 def shortage(error: Exception) -> str | None:

@@ -121,7 +121,7 @@ class Ewc(Term):
         for values, fisher in self._stages:
             for name, parameter in parameters.items():
                 apart = parameter - values[name].to(parameter)
-                total = total + (fisher[name].to(parameter) * apart.square()).sum()
+                total = total + (fisher[name].to(parameter) * apart.square()).sum().to(total.device)
         return self._weight / 2 * total
 
 

@@ -33,7 +33,8 @@ class Reached:
             return
         seen = [(g != 0).flatten(1).any(1) if g.dim() == 3 else (g != 0).any()[None] for g in found.values()]
         places = [(name, i) for (name, _), one in zip(found.items(), seen, strict=True) for i in range(len(one))]
-        reached = {place for place, hit in zip(places, torch.cat(seen).tolist(), strict=True) if hit}
+        hits = torch.cat([one.to(seen[0].device) for one in seen]).tolist()
+        reached = {place for place, hit in zip(places, hits, strict=True) if hit}
         self.waiting = [place for place in self.waiting if place not in reached]
 
     def judge(self, step: int, steps: int) -> None:

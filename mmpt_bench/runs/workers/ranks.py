@@ -22,6 +22,7 @@ from mmpt_bench.runs.session import Loaded, Session
 from mmpt_bench.runs.shared import answered_together, trained_together
 from mmpt_bench.runs.stages import load_trained
 from mmpt_bench.runs.workers.message import Asked, Message, check_versions
+from mmpt_bench.sources.weights import loading_of
 
 
 def run_on_ranks(
@@ -69,6 +70,10 @@ def check_shared(way: str, plans: Sequence[Plan]) -> None:
         request = plan.request
         if ":" in (request.device or ""):
             raise RequestError(f"`--device {request.device}` is one for all ranks: leave it out, and each has its own.")
+        if "device_map" in loading_of(request.backbone)[1]:
+            raise RequestError(
+                "`--device-map` gives one process all accelerators, `--parallel` each process its own: take one."
+            )
         trains = any(not job.trained for job in plan.open)
         for name, is_given in (("--monitor", request.monitor), ("--meta", "meta" in request.stage),
                                ("--teacher", request.objective)):  # fmt: skip
