@@ -292,8 +292,16 @@ def test_ones_own_rows_stand_beside_those_of_the_published_board(tmp_path: Path)
     every = answer_to(own, ["lora", "published"], TASKS, n_resamples=200, published=published)
     pairs = {(each.first, each.second) for each in every.contrasts}
     assert pairs == {("lora", "published:lora"), ("lora", "published:mmpt")}, "published rows are not compared again"
-    alone = answer_to(own, ["published:lora", "published:mmpt"], TASKS, n_resamples=200, published=published)
+    theirs = ["published:lora", "published:mmpt"]
+    alone = answer_to(own, theirs, TASKS, n_resamples=200, published=published)
     assert alone.contrasts[0].difference.estimate == both.contrasts[0].difference.estimate
+    for one in published.records():
+        clean = dataclasses.replace(one, suite="embedded-clean", eval_key=one.eval_key + "clean")
+        keep(published, dataclasses.replace(clean, track=clean.setting_key))
+    answer = answer_to(own, theirs, TASKS, setting=clean.setting_key, n_resamples=200, published=published)
+    assert answer.board.suite == "embedded-clean"
+    with pytest.raises(RequestError, match="has no setting `nope`"):
+        answer_to(own, theirs, TASKS, setting="nope", n_resamples=200, published=published)
 
 
 def test_published_rows_of_another_setting_or_name_are_refused(tmp_path: Path) -> None:

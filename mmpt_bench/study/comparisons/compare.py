@@ -60,7 +60,11 @@ def answer_to(
     if len(own) < len(names):
         theirs = evidence(published or Store(published_folder()), tasks, n_resamples)
         mine = _resolved(store, records, own, tasks, setting, n_resamples) if own else None
-        found, labels = _beside_published(mine, theirs, names)
+        of_setting = [each for each in theirs if setting in ("", each.board.track)]
+        if not of_setting:
+            known = "; ".join(f"`--setting {each.board.track}`: {each.board.title}" for each in theirs)
+            raise RequestError(f"The published board has no setting `{setting[:40]}`. It has: {known}.")
+        found, labels = _beside_published(mine, of_setting, names)
     else:
         found, labels = _resolved(store, records, names, tasks, setting, n_resamples)
     if only:
