@@ -95,6 +95,25 @@ def assembled(
     return Evidence(replace(made.board, rows=tuple(rows)), scores, made.overall, made.comparisons)
 
 
+def with_own_overall(evidence: Evidence, row: Row, tasks: Mapping[str, Task], n_resamples: int) -> Row:
+    """Returns a row with the overall score of its own seeds on the board's tasks, as if no other row stood beside it.
+
+    A place among others, and what is told from others, is left out.
+    """
+    alone = replace(evidence.board, rows=(row,))
+    (own,) = ranked(alone, {row.label: evidence.scores[row.label]}, tasks, n_resamples).board.rows
+    return replace(
+        row,
+        overall=own.overall,
+        overall_interval=own.overall_interval,
+        overall_by_seed=own.overall_by_seed,
+        place=None,
+        place_interval=None,
+        groups="",
+        retention={},
+    )
+
+
 def _notes(groups: Mapping[str, Sequence[Record]], budget: Mapping[str, object]) -> tuple[str, ...]:
     """Returns what the records of each row say beside their scores, once each."""
     said = {f"{label}: {record.notes}." for label, group in groups.items() for record in group if record.notes}

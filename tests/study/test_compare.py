@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from rich.console import Console
 
 from mmpt_bench.board.from_records import evidence
 from mmpt_bench.common.errors import RequestError
-from mmpt_bench.records.budget import Budget
+from mmpt_bench.records.budget import SMOKE_LIMIT, SMOKE_STEPS, Budget
 from mmpt_bench.records.store import Store
 from mmpt_bench.stats.differences import detectable_by_seeds, method_difference
 from mmpt_bench.stats.resampling import resample
@@ -302,6 +303,41 @@ def test_ones_own_rows_stand_beside_those_of_the_published_board(tmp_path: Path)
     assert answer.board.suite == "embedded-clean"
     with pytest.raises(RequestError, match="has no setting `nope`"):
         answer_to(own, theirs, TASKS, setting="nope", n_resamples=200, published=published)
+
+
+def test_rows_beside_published_ones_are_scored_on_the_tasks_that_both_have(tmp_path: Path) -> None:
+    own = store_in(tmp_path / "own")
+    keep(own, record(own, TASKS["colours"], ASKED, GOOD, recipe("lora", 0)))
+    published = filled(tmp_path / "published", 6, {"lora": GOOD})
+    only = {"colours": TASKS["colours"]}
+    (alone,) = evidence(published, only, 200)
+    answer = answer_to(own, ["lora", "published"], TASKS, n_resamples=200, published=published)
+    rows = {row.label: row for row in answer.board.rows}
+    assert rows["published:lora"].overall == alone.board.rows[0].overall
+    assert [len(rows[name].overall_by_seed) for name in ("lora", "published:lora")] == [1, 6]
+    several = answer_to(own, ["lora", "published:lora", "published"], TASKS, n_resamples=200, published=published)
+    assert several.sentence.startswith("These checkpoints of lora and published:lora are not significantly different")
+
+
+def test_a_smoke_test_stands_in_no_ones_way_and_boards_are_told_apart_by_what_differs(tmp_path: Path) -> None:
+    store = filled(tmp_path, 1, {"lora": GOOD, "mmpt": BAD})
+    usual = answer_to(store, ["lora", "mmpt"], TASKS, n_resamples=200).sentence
+    for one in store.records():
+        for budget, limit in ((Budget(steps=SMOKE_STEPS), SMOKE_LIMIT), (Budget(steps=99), None)):
+            of = recipe(one.method, 0, budget=budget)
+            keep(store, record(store, TASKS[one.task], ASKED, GOOD, of, limit=limit))
+        if one.method == "mmpt" and one.task == "colours":
+            break
+    smoke = [one for one in store.records() if one.limit == SMOKE_LIMIT]
+    assert smoke
+    with pytest.raises(RequestError, match="say which one") as said:
+        answer_to(store, ["lora", "mmpt"], TASKS, n_resamples=200)
+    assert "99 steps of 16 examples" in str(said.value)
+    assert "smoke" not in str(said.value)
+    for one in store.records():
+        if one.budget["steps"] == 99:
+            shutil.rmtree(store.run(one.run).path(), ignore_errors=True)
+    assert answer_to(store, ["lora", "mmpt"], TASKS, n_resamples=200).sentence == usual
 
 
 def test_published_rows_of_another_setting_or_name_are_refused(tmp_path: Path) -> None:

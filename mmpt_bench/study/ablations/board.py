@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from mmpt_bench.board.assembly import RESAMPLES, Evidence, assembled
+from mmpt_bench.board.assembly import RESAMPLES, Evidence, assembled, with_own_overall
 from mmpt_bench.board.board import Board, Row
 from mmpt_bench.board.contrasts import Contrast, contrasts
 from mmpt_bench.board.from_records import standing_failures
@@ -106,17 +106,10 @@ def ablation_board(
         if base is not None and point.label in groups and base.label in groups
     ]
     found = contrasts(evidence, tasks, pairs, None, n_resamples)
-
-    def alone(row: Row) -> Row:
-        made = assembled(
-            kept[0], {row.label: groups[row.label]}, {}, ablation.limit, Samples(store), tasks, n_resamples, ()
-        )
-        own = made.board.rows[0]
-        return replace(
-            row, overall=own.overall, overall_interval=own.overall_interval, overall_by_seed=own.overall_by_seed
-        )
-
-    rows = tuple(alone(row) if _has_other_seeds(row, board) else row for row in evidence.board.rows)
+    rows = tuple(
+        with_own_overall(evidence, row, tasks, n_resamples) if _has_other_seeds(row, board) else row
+        for row in evidence.board.rows
+    )
     evidence = replace(evidence, board=replace(evidence.board, rows=rows))
     return AblationBoard(ablation, evidence, tuple(_of_points(each) for each in found), missing)
 

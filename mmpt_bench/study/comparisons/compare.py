@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 
-from mmpt_bench.board.assembly import RESAMPLES, Evidence, assembled
+from mmpt_bench.board.assembly import RESAMPLES, Evidence, assembled, with_own_overall
 from mmpt_bench.board.board import Board
 from mmpt_bench.board.contrasts import Scope, contrasts
 from mmpt_bench.board.from_records import evidence
 from mmpt_bench.board.rescoring import Samples, by, check_track, known_tasks, one_edition
+from mmpt_bench.board.writers import numbers
 from mmpt_bench.common.errors import RequestError, unknown_name
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.methods import method_catalog
@@ -62,13 +63,17 @@ def answer_to(
         mine = _resolved(store, records, own, tasks, setting, n_resamples) if own else None
         of_setting = [each for each in theirs if setting in ("", each.board.track)]
         if not of_setting:
-            known = "; ".join(f"`--setting {each.board.track}`: {each.board.title}" for each in theirs)
-            raise RequestError(f"The published board has no setting `{setting[:40]}`. It has: {known}.")
+            raise RequestError(f"The published board has no setting `{setting[:40]}`. It has: {_told(theirs)}")
         found, labels = _beside_published(mine, of_setting, names)
     else:
         found, labels = _resolved(store, records, names, tasks, setting, n_resamples)
     if only:
         found = _restricted(found, only)
+    if only or len(own) < len(names):
+        rows = tuple(
+            with_own_overall(found, row, tasks, n_resamples) if row.label in labels else row for row in found.board.rows
+        )
+        found = replace(found, board=replace(found.board, rows=rows))
     is_run = not {row.label for row in found.board.rows}.isdisjoint(record.run for record in records)
     is_own = {label: label.partition(":")[0] != PUBLISHED for label in labels}
     pairs = [pair for pair in combinations(labels, 2) if not own or any(is_own[label] for label in pair)]
@@ -128,8 +133,7 @@ def _beside_published(
     what = {(c.task, c.version, c.data_fingerprint, c.decode) for c in same.board.columns}
     board = replace(
         own.board,
-        # A place is among the rows of its own board.
-        rows=tuple(replace(row, place=None, place_interval=None, groups="") for row in rows),
+        rows=tuple(rows),
         columns=tuple(c for c in own.board.columns if (c.task, c.version, c.data_fingerprint, c.decode) in what),
         comparisons=(),
     )
@@ -170,10 +174,19 @@ def _resolved(
         if lost:
             raise unknown_name("method or run", lost, dict.fromkeys(known), "`mmpt-bench ls runs` lists what there is.")
         raise _apart(names)
-    if len(places) > 1 and len({each.board.track for each, _ in places}) > 1:
-        told = "; ".join(f"`--setting {each.board.track}`: {each.board.title}" for each, _ in places)
-        raise RequestError(f"Several boards hold {', '.join(names)}: say which one. {told}.")
+    # A smoke test is no result, and stands in nobody's way.
+    places = [each for each in places if not each[0].board.is_smoke] or places
+    if len({each.board.track for each, _ in places}) > 1:
+        raise RequestError(f"Several boards hold {', '.join(names)}: say which one. {_told([e for e, _ in places])}")
     return places[0]
+
+
+def _told(boards: Sequence[Evidence]) -> str:
+    """Returns the options that name boards, each with what only it has of what they are called."""
+    parts = [[*each.board.title.split(", "), numbers.budget(each.board)] for each in boards]
+    shared = set.intersection(*map(set, parts))
+    own = [", ".join(part for part in each if part not in shared) or each[0] for each in parts]
+    return "; ".join(f"`--setting {each.board.track}`: {said}" for each, said in zip(boards, own, strict=True)) + "."
 
 
 def _check_one_row(boards: Sequence[Evidence], method: str, prefix: str = "") -> None:

@@ -79,12 +79,11 @@ def sentence(made: Sequence[Contrast], board: Board) -> str:
         return _of_pair(main[0], board, what)
     better = [f"{each.better} over {_other(each)}" for each in main if each.better is not None]
     even = [f"{each.first} and {each.second}" for each in main if each.better is None]
-    told = (
-        f"Significantly different on {what}: {'; '.join(better)}."
-        if better
-        else f"No difference is significant on {what}."
-    )
+    of_trainings = all(each.scope == "checkpoint" for each in main)
+    on = f" between these checkpoints on {what}" if of_trainings else f" on {what}"
+    told = f"Significantly different{on}: {'; '.join(better)}." if better else f"No difference is significant{on}."
     told += f" Not significantly different: {'; '.join(even)}." if even and better else ""
+    told += " Of the methods this says nothing: that takes seeds." if of_trainings else ""
     return told + _few(main)
 
 
