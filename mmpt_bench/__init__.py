@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from mmpt_bench.methods.method import Method
     from mmpt_bench.mmpt import MMPT
     from mmpt_bench.runs.events import Reporter
+    from mmpt_bench.runs.options import Options
 
 _HOMES = {
     "api": "Results ablate check compare explain judged leaderboard load_results merge new plan prompts "
@@ -81,6 +82,7 @@ _HOMES = {
     "methods.method": "Method",
     "mmpt": "MMPT",
     "runs.events": "Reporter",
+    "runs.options": "Options",
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names.split()}
 __all__ = sorted(_HOME_OF)

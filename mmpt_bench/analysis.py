@@ -46,6 +46,8 @@ def load_results(folder: str | Path | None = None, *, published: bool = False) -
     Raises:
         RequestError: there is no such folder.
     """
+    if not isinstance(folder, str | Path | None):
+        raise RequestError(f"`{str(folder)[:40]}` is no results folder: text or a path.")
     root = published_folder() if published else results_folder(folder)
     if root.is_file():
         raise RequestError(f"`{root}` is a file, not a results folder.")

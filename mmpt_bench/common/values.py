@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import collections.abc
 import dataclasses
 import difflib
 import functools
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from numbers import Integral, Real
+from pathlib import Path
 from typing import Any, TypeVar
 
 from mmpt_bench.common.errors import RequestError
@@ -112,3 +115,50 @@ def _without_none(hint: Any) -> tuple[Any, bool]:
 
 def _name(hint: Any) -> str:
     return hint.__name__ if isinstance(hint, type) else str(hint)
+
+
+def given_values(values: Mapping[str, Any], options: Any, also: Iterable[str] = ()) -> dict[str, Any]:
+    """Returns the values that a caller gave for options, without those that are None: each is of its option's type.
+
+    Args:
+        values: by option, as they came from Python.
+        options: a TypedDict of all options.
+        also: what else the caller can name, for a guess.
+
+    Raises:
+        TypeError: an option that there is not, with the nearest one.
+        RequestError: a value of another type.
+    """
+    hints = typing.get_type_hints(options)
+    for name, value in values.items():
+        if name not in hints:
+            near = difflib.get_close_matches(name, [*hints, *also], n=1, cutoff=0.5)
+            guess = f"; did you mean `{near[0]}`?" if near else f"; `mmpt_bench.{options.__name__}` has all"
+            raise TypeError(f"there is no option `{name}`{guess}")
+        if value is not None and not _may_be(value, hints[name]):
+            kinds = dict.fromkeys(_KINDS.get(typing.get_origin(each) or each, "") for each in _either(hints[name]))
+            raise RequestError(f"`{name}` is {str(value)[:40]}: {' or '.join(kind for kind in kinds if kind)}.")
+    return {name: value for name, value in values.items() if value is not None}
+
+
+_KINDS = {
+    int: "a whole number", float: "a number", bool: "True or False", str: "text", Path: "a path",
+    collections.abc.Sequence: "a list", collections.abc.Mapping: "a dictionary", typing.Literal: "text",
+}  # fmt: skip
+"""Types of options, for people."""
+
+
+def _may_be(value: Any, hint: Any) -> bool:
+    """Returns whether a value can stand for one of a type; what is in a list is looked at where it is read."""
+    for each in _either(hint):
+        kind = typing.get_origin(each) or each
+        if kind in (int, float):
+            if isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool):
+                return True
+        elif isinstance(value, {typing.Literal: str, collections.abc.Sequence: Iterable}.get(kind, kind)):
+            return True
+    return False
+
+
+def _either(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)

@@ -98,7 +98,7 @@ def board_figure(board: Board, colors: Mapping[str, str]) -> Figure:
         axes = figure.add_axes((left / width, bottom / height, (PANEL_INCHES - 0.3) / width, body / height))
         _draw(axes, board, panel, colors)
         if place == 0:
-            _write_labels(axes, board.rows)
+            _write_labels(axes, board)
     figure.text(0.1 / width, 1 - 0.1 / height, "\n".join(map(style.safe, title)), size=10, weight="bold", va="top")
     _legend(figure, board, colors, (0.05 / width, (foot - 0.25) / height))
     figure.text(
@@ -157,13 +157,14 @@ def _draw(axes: Axes, board: Board, panel: _Panel, colors: Mapping[str, str]) ->
     axes.set_title(style.safe(panel.title), loc="left", pad=4)
 
 
-def _write_labels(axes: Axes, rows: Sequence[Row]) -> None:
+def _write_labels(axes: Axes, board: Board) -> None:
     """Writes, left of a panel, each row's label, and smaller below it its place and the share that is trained."""
+    rows = board.rows
     for row in rows:
         name = [(line, 8.0, "black") for line in _wrapped(row)]
         trained = f"{numbers.share(row)} trained" if row.trains else "not trained"
         if row.place is not None:
-            trained = f"{numbers.place(row)}, {trained}"
+            trained = f"{numbers.place(row, board)}, {trained}"
         top = _heights(rows)[row.label] - (len(name) + 1) / 2
         for number, (text, size, color) in enumerate([*name, (trained, 6.5, "#666666")]):
             axes.text(

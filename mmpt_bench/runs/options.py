@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from numbers import Integral
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, cast
 
 from mmpt_bench.common.entries import Entry
 from mmpt_bench.common.errors import RequestError, unknown_name
-from mmpt_bench.common.values import FieldError
+from mmpt_bench.common.values import FieldError, given_values
 from mmpt_bench.common.words import counted
 from mmpt_bench.data.image_folders import image_folders
 from mmpt_bench.data.rows import SHIFTED, WORLDS
@@ -29,11 +28,6 @@ from mmpt_bench.sources.corpora import TrainData, check_train_data
 from mmpt_bench.sources.few_shot import checked_count
 from mmpt_bench.sources.weights import DTYPES, EMBEDDED, HOW, loading_of, with_loading
 
-WHOLE = (
-    "steps", "batch_size", "max_length", "limit", "eval_batch_size", "micro_batch", "every", "min_pixels", "max_pixels",
-    "few_shot",
-)  # fmt: skip
-"""Options that are whole numbers."""
 FROZEN = "frozen"
 """The method that trains nothing: the baseline."""
 DEVICES = ("cpu", "cuda", "mps", "xpu")
@@ -157,12 +151,9 @@ def make_request(method: Names, tasks: Names, options: Options, is_run: bool = F
         RequestError: an unknown name, field or folder, or a value that cannot be.
         TypeError: an option that there is not.
     """
-    unknown = sorted(set(options) - set(Options.__annotations__))
-    if unknown:
-        raise TypeError(f"there is no option `{unknown[0]}`; the options: {', '.join(Options.__annotations__)}")
+    options = cast(Options, given_values(options, Options, ("method", "tasks")))
     if options.get("variants"):
         raise RequestError("`variants` are for `run`: `ablate` and `tune` vary a method in their own ways.")
-    _check_whole(options)
     if (options.get("few_shot") or options.get("system")) and not is_run:
         raise RequestError("`--few-shot` and `--system` are for `run` alone: leave them out.")
     methods = method_catalog.find_methods(comma_text(method))
@@ -267,14 +258,6 @@ def _departures(options: Options, methods: Sequence[Entry]) -> dict[str, Any]:
         method = method_catalog.method_of(trained[0], fields)
         found |= begun_from(Store(results_folder(options.get("out"))), name, method)
     return found
-
-
-def _check_whole(options: Options) -> None:
-    """Refuses what is no whole number where one is needed: from Python, any value may come (RequestError)."""
-    for name in WHOLE:
-        value = options.get(name)
-        if value is not None and (not isinstance(value, Integral) or isinstance(value, bool)):
-            raise RequestError(f"`{name}` is {str(value)[:40]}: a whole number.")
 
 
 def _check_device(device: str | None, backbone: str) -> None:

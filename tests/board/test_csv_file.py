@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import math
 from pathlib import Path
@@ -51,7 +52,16 @@ def test_scores_have_a_row_a_seed_task_and_metric_with_the_interval_of_the_headl
     others = found[~found.is_headline]
     assert len(others)
     assert others.ci_low.isna().all()
+    assert others.n.isna().tolist() == ["/" in name for name in others.metric]
+    assert found.asked.isna().all()
     assert not found.duplicated(["run", "task", "metric"]).any()
+
+
+def test_rows_say_what_stood_before_the_questions(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    made = record(store, COLOURS, samples(100), "1110", recipe("lora", 0), asking={"few_shot": 2})
+    keep(store, dataclasses.replace(made, track=made.setting_key))
+    assert set(scores(store).asked) == {"2 solved examples before each question"}
 
 
 def test_points_and_shares_of_mme_have_their_own_units(tmp_path: Path) -> None:

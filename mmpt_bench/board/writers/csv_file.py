@@ -9,17 +9,20 @@ from mmpt_bench.board.board import Board, Failure, Row
 from mmpt_bench.common.escaping import csv_table
 from mmpt_bench.evaluation.metrics import MMEMetric
 from mmpt_bench.evaluation.task import Task
-from mmpt_bench.records.record import Record
+from mmpt_bench.records.record import Record, asked_with
 
 SCORES = (
     "setting", "suite", "backbone", "training_data", "dtype", "limit", "method", "variant", "ablation", "run", "seed",
-    "task", "task_version", "dataset", "parse_rule", "metric", "is_headline", "value", "ci_low", "ci_high", "n", "unit",
+    "task", "task_version", "dataset", "asked", "parse_rule", "metric", "is_headline", "value", "ci_low", "ci_high",
+    "n", "unit",
 )  # fmt: skip
 """Columns of scores.csv."""
 BEFORE = ("setting", "suite", "backbone", "limit", "method", "variant", "seeds", "place", "groups", "overall", "ci_low",
           "ci_high")  # fmt: skip
 AFTER = ("trainable", "remarks")
 """Columns of leaderboard.csv before and after its tasks."""
+OF_SOME = ("perception", "cognition")
+"""Metrics of some of a task's questions, beside those that a subset or a class stands in: "acc/OCR"."""
 
 
 def score_rows(
@@ -40,13 +43,15 @@ def score_rows(
             "training_data": record.corpus, "dtype": record.dtype, "limit": record.limit, "method": record.method,
             "variant": variant, "ablation": ablation or None, "run": record.run, "seed": record.seed,
             "task": record.task, "task_version": record.task_version, "dataset": record.dataset,
-            "parse_rule": record.parse_rule, "n": record.n,
+            "asked": asked_with(record.asking) or None, "parse_rule": record.parse_rule,
         }  # fmt: skip
         for metric, value in record.values.items():
             is_headline = metric == record.headline
             low, high = record.interval if is_headline and record.interval else (None, None)
             of_score = {"metric": metric, "is_headline": is_headline, "value": value, "ci_low": low, "ci_high": high}
-            row = of_run | of_score | {"unit": _unit(record, metric, tasks)}
+            is_of_all = is_headline or not ("/" in metric or metric in OF_SOME)
+            n = record.n if is_of_all else None
+            row = of_run | of_score | {"n": n, "unit": _unit(record, metric, tasks)}
             rows.append({name: row[name] for name in SCORES})
     return rows
 

@@ -46,7 +46,7 @@ def _line(board: Board, row: Row) -> list[str]:
         between = f" ({numbers.interval(cell.interval, column)})" if cell and cell.interval else ""
         cells.append(numbers.score(cell.score, column) + between if cell else numbers.NOTHING)
     overall = numbers.NOTHING if row.overall is None else overall
-    return [numbers.place(row), row.label, overall, *cells, numbers.share(row), numbers.seeds(row)]
+    return [numbers.place(row, board), row.label, overall, *cells, numbers.share(row), numbers.seeds(row)]
 
 
 def _shown(text: str, limit: int = 300) -> str:

@@ -59,7 +59,7 @@ def _row(row: Row, board: Board) -> str:
     overall, place = NOTHING, NOTHING
     if row.overall is not None:
         overall = _figure(row.overall, row.overall_interval, 100.0, row in board.leaders)
-        place = latex(numbers.place(row))
+        place = latex(numbers.place(row, board))
     return f"{' & '.join([*cells, overall, place, latex(numbers.share(row).removesuffix(' %'))])} \\\\"
 
 

@@ -129,7 +129,7 @@ def _ranks_md(board: Board) -> str:
         scores = [numbers.score(c.score, column) if c else numbers.NOTHING for column, c in _cells(board, row)]
         notes = [*(["not ranked: " + row.unranked] if row.unranked else []), *row.flags]
         share, seeds = numbers.share(row), numbers.seeds(row)
-        lines.append((numbers.place(row), row.label, overall, *beside, *scores, share, seeds, "; ".join(notes)))
+        lines.append((numbers.place(row, board), row.label, overall, *beside, *scores, share, seeds, "; ".join(notes)))
     table = _table(header, lines)
     return f"{table}\n\n{markdown(numbers.legend(board), 2000)}" if len(board.ranked) > 1 else table
 
@@ -144,7 +144,7 @@ def _task_md(board: Board, column: Column) -> str:
             continue
         lines.append(
             (
-                numbers.place(cell),
+                numbers.place(cell, board),
                 row.label,
                 numbers.score(cell.score, column),
                 numbers.interval(cell.interval, column),

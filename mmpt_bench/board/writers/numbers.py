@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mmpt_bench.board.board import Board, Cell, Column, Row
 from mmpt_bench.common.words import counted
-from mmpt_bench.stats.claims import BORDERLINE, SIGNIFICANT, Ratio
+from mmpt_bench.stats.claims import BORDERLINE, SEEDS_TO_CLAIM, SIGNIFICANT, Ratio
 from mmpt_bench.stats.intervals import Interval
 
 NOTHING = "–"
@@ -58,10 +58,15 @@ def ratio(value: Ratio | None) -> str:
     return f"{percent(value.value)} ({percents(value.interval)})"
 
 
-def place(of: Row | Cell) -> str:
-    """Returns a place with its interval, its groups and whether they are borderline: "2 (1–4) ab†"."""
+def place(of: Row | Cell, board: Board) -> str:
+    """Returns a place with its interval, its groups and whether they are borderline: "2 (1–4) ab†".
+
+    The place alone where seeds are too few to tell any methods apart: an interval would be of these trainings.
+    """
     if of.place is None or of.place_interval is None:
         return NOTHING
+    if board.exploratory:
+        return str(of.place)
     low, high = of.place_interval
     return f"{of.place} ({low}–{high}) {groups(of)}"
 
@@ -97,8 +102,10 @@ def legend(board: Board) -> str:
         "Place: by the mean, with the 95 % interval of that place over images and seeds. Methods that share a letter "
         f"are not significantly different (p ≥ {SIGNIFICANT:g} after Holm over all pairs, or by sign flips of seeds)"
     ).replace("0.05", ".05")
+    if board.exploratory:
+        return f"Place: by the mean. With fewer than {SEEDS_TO_CLAIM} seeds no difference is significant."
     pairs = [c for c in board.comparisons if BORDERLINE[0] <= c.p_adjusted <= BORDERLINE[1]]
-    if board.exploratory or not pairs:
+    if not pairs:
         return f"{told}."
     named = "; ".join(f"{c.first} and {c.second} {p_value(c.p_adjusted)}" for c in pairs)
     return f"{told}. {BORDERLINE_SIGN} borderline: p between {low} and {high} ({named})."

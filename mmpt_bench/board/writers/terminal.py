@@ -171,7 +171,7 @@ def _ranks(board: Board, new: Collection[str], width: int) -> Table:
 
     worst = width >= WIDE and any(len(row.seeds) > 1 for row in board.rows)
     shown: dict[str, Callable[[Row], str]] = {
-        "Place": lambda row: _place(row, board),
+        "Place": lambda row: numbers.place(row, board),
         "Method": lambda row: rich_text(row.label) + (" [green]new[/]" if row.has(new) else ""),
         "Overall": lambda row: _two(numbers.percent(row.overall), numbers.percents(row.overall_interval)),
         **({"vs. base": change} if changes else {}),
@@ -187,11 +187,6 @@ def _ranks(board: Board, new: Collection[str], width: int) -> Table:
     for row in board.rows:
         table.add_row(*(cell(row) for cell in shown.values()))
     return table
-
-
-def _place(row: Row, board: Board) -> str:
-    """Returns a place; its interval and letters only where some methods could have been told apart."""
-    return str(row.place) if row.place is not None and board.exploratory else numbers.place(row)
 
 
 def _by_task(board: Board, columns: Sequence[Column], title: str, of: Callable[[Cell, Column], str]) -> Table:

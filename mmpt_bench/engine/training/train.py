@@ -170,7 +170,7 @@ def train(
             if checkpoints is not None and (stop or is_due):
                 training.keep(checkpoints)
             if stop:
-                raise Interrupted(f"stopped after step {training.done} of {budget.steps}")
+                raise Interrupted(f"after step {training.done} of {budget.steps}")
     return training.result()
 
 

@@ -19,7 +19,7 @@ from mmpt_bench.common.errors import BenchError, Interrupted
 LEAVE_SECONDS = 30.0
 """How long a worker whose command was killed may take to end its step and write what it has."""
 
-NOT_BEGUN = "stopped before anything was begun"
+NOT_BEGUN = "before anything was begun"
 
 
 class Sent:

@@ -24,7 +24,7 @@ from mmpt_bench.runs.workers.backends import Do
 from mmpt_bench.sources.corpora import TrainData
 from mmpt_bench.sources.prepared import Prepared
 from mmpt_bench.sources.weights import check_backbone, loading_of
-from mmpt_bench.study.ablations.axes import Axis, Setting, axes_of, combinations, label_of, name_of, split_sets
+from mmpt_bench.study.ablations.axes import OPTIONS, Axis, Setting, axes_of, combinations, label_of, name_of, split_sets
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,9 @@ class AblationPlan:
 def ablation_asked(given: Any, budget_hours: float | None = None, command: str = "") -> AblationRequest:
     """Returns the request that `api.ablate` was given: (method, tasks, axes, beside, one_at_a_time, options)."""
     method, tasks, axes, beside, one_at_a_time, options = given
+    for name in options:
+        if (axis := name.replace("_", "-")) in OPTIONS and axis != "backbone":
+            raise TypeError(f'`{name}` is varied by `axes`: axes={{"{axis}": [...]}}')
     varied, fixed = split_sets(pairs(options.get("set", ())))
     request = make_request(method, tasks, {**options, "set": fixed})
     texts = {name.replace("_", "-"): comma_text(values) for name, values in (axes or {}).items()}

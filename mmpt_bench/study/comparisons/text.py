@@ -247,7 +247,7 @@ def _rows_table(answer: ComparisonResult) -> Table:
             table.add_row(
                 rich_text(row.label),
                 f"{numbers.percent(row.overall)}\n{numbers.percents(row.overall_interval)}",
-                str(row.place) if row.place is not None and answer.board.exploratory else numbers.place(row),
+                numbers.place(row, answer.board),
                 rich_text(numbers.ratio(row.retention.get("gain_recovered"))),
                 numbers.share(row),
                 numbers.seeds(row),

@@ -143,7 +143,7 @@ class Trainer:
         for batch in predict(self.backbone, item.task, item.samples, options):
             answered |= {prediction.id: prediction for prediction in batch}
             if self.stopping():
-                raise Interrupted(f"stopped while {item.task.title} was asked")
+                raise Interrupted(f"while {item.task.title} was asked")
         score = centred_score(item.task, item.samples, [answered[sample.id] for sample in item.samples])
         if score is None:
             raise RunFailed(f"`{item.task.headline}` of {item.task.title} is undefined for its answers")

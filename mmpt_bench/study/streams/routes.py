@@ -104,7 +104,7 @@ def make_routes(
     for task, item in prepared.tasks.items():
         features = pooled_features(backbone, [(one.image, one.question) for one in item.samples], stopping=stopping)
         if len(features) < len(item.samples):
-            raise Interrupted("stopped while questions were routed")
+            raise Interrupted("while questions were routed")
         order = torch.cdist(features, at).argsort(dim=1, stable=True)
         found[task] = {"samples": wanted[task], "ranked": [[names[i] for i in row] for row in order.tolist()]}
     write_atomic(_path(store, name), (json.dumps(found) + "\n").encode())
