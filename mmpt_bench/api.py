@@ -191,6 +191,7 @@ def ablate(
         RequestError, MachineError, UntrustedRecord: as `run` does; and for more hours than were given.
     """
     from mmpt_bench.figures.draw import write_ablation_figures
+    from mmpt_bench.report.leaderboard import write_scores
     from mmpt_bench.runs.estimate import plan_summary
     from mmpt_bench.runs.workers.backends import done_by
     from mmpt_bench.study.ablations.ablate import ablation_asked, plan_ablation, plans_given, run_ablation
@@ -209,6 +210,7 @@ def ablate(
     made = run_ablation(planned, store, reporter or Reporter(), stopping, do)
     known = task_catalog.built_in_tasks() | asked.request.own_tasks
     board = write_ablation(store, planned.ablation, known)
+    write_scores(store, known)
     drawn = write_ablation_figures(store, board, known, method_catalog.colors())
     failed = tuple(record for record in made if record.status == "failed")
     return dataclasses.replace(result, board=board, failed=failed, figures=tuple(drawn))

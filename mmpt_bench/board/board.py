@@ -279,10 +279,20 @@ def asked_of(suite: str, limit: int | None) -> str:
     return f"{suite[:1].upper()}{suite[1:]}, {subset}"
 
 
+CALLED = {
+    "track": "setting",
+    "corpus": "training_data",
+    "corpus_fingerprint": "training_data_fingerprint",
+    "n_pictures": "n_images",
+}
+"""Fields that are called otherwise in JSON, as in scores.csv."""
+
+
 def plain(value: Any) -> Any:
-    """Returns dataclasses, mappings and tuples as what JSON holds."""
+    """Returns dataclasses, mappings and tuples as what JSON holds, for people: names as in the tables."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        names = [field.name for field in dataclasses.fields(value)]
+        return {CALLED.get(name, name): plain(getattr(value, name)) for name in names}
     if isinstance(value, Mapping):
         return {str(key): plain(each) for key, each in value.items()}
     return [plain(each) for each in value] if isinstance(value, list | tuple) else value

@@ -139,5 +139,7 @@ def _print(result: AblationResult, as_json: bool) -> None:
         return
     for part in ablation_tables(result.board):
         console().print(part)
-    click.echo(f"Written: {result.name}.csv and .md in {result.folder}/{FOLDER}/", err=True)
+    click.echo(f"Written: {result.name}.csv and .md in {result.folder}/{FOLDER}/, and scores.csv", err=True)
     say_drawn(result.figures)
+    if not result.figures:
+        click.echo("No figure was drawn: it takes two points or more.", err=True)

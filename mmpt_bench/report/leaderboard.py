@@ -72,6 +72,12 @@ def scores(store: Store, tasks: Mapping[str, Task], records: Sequence[Record]) -
     return score_rows(records, named(store, tasks, records), tasks)
 
 
+def write_scores(store: Store, tasks: Mapping[str, Task], records: Sequence[Record] | None = None) -> None:
+    """Writes scores.csv; `records` are the folder's, where they are read already."""
+    known = store.records() if records is None else records
+    write_atomic(store.path("scores.csv"), scores_csv(scores(store, tasks, known)))
+
+
 def published_leaderboard(tasks: Mapping[str, Task]) -> Leaderboard:
     """Returns the project's published leaderboard, made from its records; nothing is written."""
     return _made(evidence(Store(published_folder()), tasks))
@@ -115,7 +121,7 @@ def write_leaderboard(
     write_streams(store, streams)
     if publish and acceptances(store):
         write_acceptance(store)
-    write_atomic(store.path("scores.csv"), scores_csv(scores(store, tasks, records)))
+    write_scores(store, tasks, records)
     write_atomic(store.path("leaderboard.csv"), leaderboard_csv(made.boards))
     write_atomic(store.path("leaderboard.md"), leaderboard_md(made.boards, made.published))
     # A trial on a few questions has a table; its figures are drawn where they are asked for.

@@ -177,6 +177,7 @@ def test_an_ablation_shares_what_is_recorded_and_stays_off_the_leaderboard(tmp_p
     # `--text-len 10` is MMPT as it is: trained by `run` already.
     assert "1 to train, 2 evaluations to do, 1 recorded already" in first.stderr
     assert "recorded already (3 results)" in bench(*words, cwd=tmp_path).stderr
+    assert "text_length=5" in (tmp_path / "mmpt-results" / "scores.csv").read_text()
     (table,) = (tmp_path / "mmpt-results" / "ablations").glob("*.csv")
     with table.open() as stream:
         rows = list(csv.DictReader(stream))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -189,8 +188,8 @@ def as_plain(answer: ComparisonResult) -> dict[str, Any]:
     """Returns an answer as JSON values."""
     rows = [plain(row) for row in answer.board.rows if row.label in answer.labels]
     return {
-        "sentence": answer.sentence, "track": answer.board.track, "board": answer.board.title,
-        "contrasts": [dataclasses.asdict(each) for each in answer.contrasts], "rows": rows,
+        "sentence": answer.sentence, "setting": answer.board.track, "board": answer.board.title,
+        "contrasts": [plain(each) for each in answer.contrasts], "rows": rows,
         "families": "p_holm: Holm over the pairs asked for on the mean of the tasks, and over those on all tasks; "
         "on_board: over all pairs of the board, each column for itself",
     }  # fmt: skip
