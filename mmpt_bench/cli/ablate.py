@@ -21,7 +21,7 @@ from mmpt_bench.cli.options import (
 )
 from mmpt_bench.cli.plan_text import print_plan
 from mmpt_bench.cli.progress import running, say_drawn
-from mmpt_bench.cli.scale_options import GPUS_PER_UNIT, KEEP_ADAPTERS, WORKERS
+from mmpt_bench.cli.scale_options import ANSWERS, GPUS_PER_UNIT, KEEP_ADAPTERS, WORKERS
 from mmpt_bench.common.words import counted
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ NO_SCORE = (
     "gradient_checkpointing",
     "workers",
     "keep_adapters",
+    "answers",
     "gpus_per_unit",
 )
 """Options that change no score of an ablation."""
@@ -88,6 +89,7 @@ def _axis_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @WORKERS
 @GPUS_PER_UNIT
 @KEEP_ADAPTERS
+@ANSWERS
 @OUT
 @JSON
 @budget_options

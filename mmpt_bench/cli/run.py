@@ -36,7 +36,7 @@ from mmpt_bench.cli.options import (
 from mmpt_bench.cli.plan_text import print_plan
 from mmpt_bench.cli.progress import QUIET, running, stopping
 from mmpt_bench.cli.pruning import OPTIONS, check_pruning, run_pruned
-from mmpt_bench.cli.scale_options import GPUS_PER_UNIT, KEEP_ADAPTERS, PARALLEL, WORKERS
+from mmpt_bench.cli.scale_options import ANSWERS, GPUS_PER_UNIT, KEEP_ADAPTERS, PARALLEL, WORKERS
 from mmpt_bench.cli.streams import echo
 from mmpt_bench.common.errors import Interrupted, RequestError
 from mmpt_bench.common.words import counted
@@ -143,6 +143,7 @@ if TYPE_CHECKING:
 @GPUS_PER_UNIT
 @PARALLEL
 @KEEP_ADAPTERS
+@ANSWERS
 @OUT
 @JSON
 @budget_options

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from mmpt_bench.cli.options import not_empty
+from mmpt_bench.records import answer_files
 from mmpt_bench.records.adapter_kept import ALL, WAYS
 
 WORKERS = click.option(
@@ -35,4 +36,11 @@ KEEP_ADAPTERS = click.option(
     default=ALL,
     show_default=True,
     help="Adapters that stay when all tasks are recorded; best: of each variant the seed with the best overall score.",
+)
+ANSWERS = click.option(
+    "--answers",
+    type=click.Choice(answer_files.WAYS),
+    default=answer_files.JSONL,
+    show_default=True,
+    help="How the answers of a finished task are kept; parquet: in a tenth of the bytes.",
 )

@@ -21,7 +21,7 @@ from mmpt_bench.cli.options import (
 )
 from mmpt_bench.cli.plan_text import print_plan
 from mmpt_bench.cli.progress import running, say_drawn
-from mmpt_bench.cli.scale_options import GPUS_PER_UNIT, KEEP_ADAPTERS, WORKERS
+from mmpt_bench.cli.scale_options import ANSWERS, GPUS_PER_UNIT, KEEP_ADAPTERS, WORKERS
 from mmpt_bench.common.words import counted
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 NO_SCORE = (
     "as_json", "only_plan", "out", "offline", "verbosity", "eval_batch_size", "micro_batch", "gradient_checkpointing",
-    "workers", "gpus_per_unit", "keep_adapters",
+    "workers", "gpus_per_unit", "keep_adapters", "answers",
 )  # fmt: skip
 """Options that change no score of a stream."""
 
@@ -57,6 +57,7 @@ NO_SCORE = (
 @WORKERS
 @GPUS_PER_UNIT
 @KEEP_ADAPTERS
+@ANSWERS
 @OUT
 @JSON
 @budget_options

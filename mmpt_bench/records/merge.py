@@ -152,12 +152,15 @@ def _add(task: str, copy: _Copy, out: Store) -> None:
     _take_samples(copy.of(task), out)
     run = out.run(copy.records[0].run)
     with run.lock():
-        answers = copy.store.run(copy.name).path(f"{task}.jsonl")
+        source = copy.store.run(copy.name)
         # Records and the answers that they are the hash of are one thing: first without either, then with both.
         others = [record for record in run.records() if record.task != task]
         write_atomic(run.path(RECORDS), jsonl(*(summed(record.row) for record in others)))
-        if copy.has_folder and answers.is_file():
-            write_atomic(run.path(f"{task}.jsonl"), answers.read_bytes())
+        if copy.has_folder and (answers := source.answer_files(task)):
+            for path in run.answer_files(task):
+                path.unlink()
+            for path in answers:
+                write_atomic(run.path(path.name), path.read_bytes())
         for record in copy.of(task).records:
             run.append_record(record)
 

@@ -1,7 +1,7 @@
 """One run's folder: its recipe, adapter, training log, answers and records, and the lock that one process holds.
 
 recipe.yaml, adapter/{adapter_config.json, adapter_model.safetensors, training.json, README.md}, train.jsonl,
-<task>.jsonl, records.jsonl; checkpoint/ and adapter.part/ while it trains
+<task>.jsonl or <task>-<key>.parquet, records.jsonl; checkpoint/ and adapter.part/ while it trains
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import re
 import shlex
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,7 +32,7 @@ from mmpt_bench.common.hashing import bytes_sha256, canonical_json, content_key
 from mmpt_bench.common.locks import held
 from mmpt_bench.common.values import FieldError, from_plain
 from mmpt_bench.data.samples import Prediction
-from mmpt_bench.records import recipe_file
+from mmpt_bench.records import answer_files, recipe_file
 from mmpt_bench.records.recipe import Recipe
 from mmpt_bench.records.record import Record
 
@@ -135,7 +136,8 @@ class RunFolder:
 
     def predictions(self, task: str, key: str) -> dict[str, Prediction]:
         """Returns by sample what was answered under a `replies_key`."""
-        found = {}
+        rows = answer_files.read(self._packed(task, key))
+        found = {row["id"]: Prediction(**row | {"logprobs": tuple(row["logprobs"])}) for row in rows}
         path = self.path(f"{task}.jsonl")
         for number, row in enumerate(read_jsonl(path), start=1):
             try:
@@ -157,10 +159,43 @@ class RunFolder:
         rows = [summed({"eval_key": key} | dataclasses.asdict(prediction)) for prediction in made]
         append_jsonl(self.path(f"{task}.jsonl"), *rows)
 
-    def answers_written(self, task: str) -> tuple[int, str]:
-        """Returns (bytes, SHA-256) of `<task>.jsonl` as it is: later answers are appended to it."""
-        data = self.path(f"{task}.jsonl").read_bytes()
+    def pack_answers(self, task: str, key: str) -> None:
+        """Makes all answers that were given under a `replies_key` a Parquet file.
+
+        Lines that a record has the hash of stay, and so do those of other keys.
+        """
+        lines = self.path(f"{task}.jsonl")
+        n_kept = max((each.answers_bytes for each in self.records() if self._answers_of(each) == lines), default=0)
+        data = lines.read_bytes() if lines.is_file() else b""
+        mark = canonical_json({"eval_key": key})[1:-1].encode()
+        if mark in data[:n_kept]:
+            return
+        answer_files.write(self._packed(task, key), list(self.predictions(task, key).values()))
+        rest = data[:n_kept] + b"".join(line for line in data[n_kept:].splitlines(keepends=True) if mark not in line)
+        if rest:
+            write_atomic(lines, rest)
+        else:
+            lines.unlink(missing_ok=True)
+
+    def answer_files(self, task: str) -> list[Path]:
+        """Returns the files of the answers to a task that are there: lines, then Parquet files."""
+        packed = re.compile(rf"{re.escape(task)}-[0-9a-f]+\.parquet")
+        names = [path.name for path in self.path().iterdir() if packed.fullmatch(path.name)]
+        lines = self.path(f"{task}.jsonl")
+        return [*([lines] if lines.is_file() else []), *(self.path(name) for name in sorted(names))]
+
+    def answers_written(self, task: str, key: str) -> tuple[int, str]:
+        """Returns (bytes, SHA-256) of the file of a key's answers as it is: to `<task>.jsonl` more are appended."""
+        packed = self._packed(task, key)
+        data = (packed if packed.is_file() else self.path(f"{task}.jsonl")).read_bytes()
         return len(data), bytes_sha256(data)
+
+    def _packed(self, task: str, key: str) -> Path:
+        return self.path(f"{task}-{key}.parquet")
+
+    def _answers_of(self, record: Record) -> Path:
+        packed = self._packed(record.task, record.replies_key or record.eval_key)
+        return packed if packed.is_file() else self.path(f"{record.task}.jsonl")
 
     def _verify(self, records: Sequence[Record]) -> None:
         """Raises UntrustedRecord where the recipe, or the answers that records are made from, were edited.
@@ -176,7 +211,7 @@ class RunFolder:
         for record in records:
             if not record.answers_sha256:
                 continue
-            path = self.path(f"{record.task}.jsonl")
+            path = self._answers_of(record)
             if not path.is_file():
                 continue
             with path.open("rb") as stream:

@@ -14,6 +14,7 @@ from mmpt_bench.common.locks import LONGEST_WAIT, in_turn
 from mmpt_bench.data.images import BadImage
 from mmpt_bench.data.samples import Prediction
 from mmpt_bench.evaluation.scoring import scored
+from mmpt_bench.records.answer_files import PARQUET
 from mmpt_bench.records.record import Record
 from mmpt_bench.records.run_folder import RunFolder
 from mmpt_bench.records.store import Store
@@ -180,13 +181,15 @@ def _evaluate(session: Session, job: Job, folder: RunFolder, base: Record, item:
     for cache in caches:
         cache.begin()
     # Where replies may be kept already, the time is not that of all questions.
-    is_whole = not folder.path(f"{task.name}.jsonl").is_file()
+    is_whole = not folder.answer_files(task.name)
     began, clock = time.perf_counter(), CpuClock()
     predictions = _answers(session, job, folder, item)
     others, seconds = clock.others() if is_whole else None, time.perf_counter() - began
     graded = session.verdicts(item, predictions)
     key, replies_key = item.eval_key(job.recipe.train_key), item.replies_key(job.recipe.train_key)
-    written, sha256 = folder.answers_written(task.name)
+    if session.plan.request.answers == PARQUET:
+        folder.pack_answers(task.name, replies_key)
+    written, sha256 = folder.answers_written(task.name, replies_key)
     return dataclasses.replace(
         judged_by(base, item),
         eval_key=key,

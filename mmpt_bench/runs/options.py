@@ -16,6 +16,7 @@ from mmpt_bench.data.rows import SHIFTED, WORLDS
 from mmpt_bench.evaluation import task_catalog
 from mmpt_bench.evaluation.task import OFFICIAL
 from mmpt_bench.methods import method_catalog
+from mmpt_bench.records import answer_files
 from mmpt_bench.records.adapter_kept import ALL, WAYS
 from mmpt_bench.records.budget import EVAL_BATCH, EVERY, MOST, Budget
 from mmpt_bench.records.store import Store, results_folder
@@ -121,6 +122,8 @@ class Options(TypedDict, total=False):
     """With `workers` on Ray or Slurm: GPUs that each run or trial asks for; on Ray a fraction below 1 too."""
     keep_adapters: str
     """Of `run`, `ablate` and `stream`: adapters that stay when all is recorded: "all", "best" of the seeds, "none"."""
+    answers: str
+    """Of `run`, `ablate` and `stream`: how a finished task's answers are kept: "jsonl", or "parquet" (zstd)."""
     on_bad_item: str
     """"fail": a task with an image that cannot be used is recorded as failed, and training on bad examples is refused.
     "skip": they are left out, for all methods alike."""
@@ -195,8 +198,9 @@ def make_request(method: Names, tasks: Names, options: Options, is_run: bool = F
         eval_batch=_eval_batch(options),
         micro_batch=_micro_batch(options),
         gradient_checkpointing=options.get("gradient_checkpointing", False),
-        on_bad_item=_on_bad_item(options),
-        keep_adapters=_kept(options),
+        on_bad_item=_one_of((FAIL, SKIP), options.get("on_bad_item", FAIL), "way with bad items"),
+        keep_adapters=_one_of(WAYS, options.get("keep_adapters", ALL), "choice of adapters to keep"),
+        answers=_one_of(answer_files.WAYS, options.get("answers", answer_files.JSONL), "form of answers"),
     )
     learnt = objective_of(options.get("objective", ""), options.get("teacher", ""), request)
     return dataclasses.replace(request, objective=learnt)
@@ -212,17 +216,10 @@ def _budget(options: Options) -> Budget:
         raise RequestError(str(error).replace(f"`{error.field}`", f"`--{error.field.replace('_', '-')}`", 1)) from error
 
 
-def _on_bad_item(options: Options) -> str:
-    way = options.get("on_bad_item", FAIL)
-    if way not in (FAIL, SKIP):
-        raise unknown_name("way with bad items", way, (FAIL, SKIP))
-    return way
-
-
-def _kept(options: Options) -> str:
-    if (way := options.get("keep_adapters", ALL)) not in WAYS:
-        raise unknown_name("choice of adapters to keep", str(way)[:40], WAYS)
-    return way
+def _one_of(known: Sequence[str], given: str, what: str) -> str:
+    if given not in known:
+        raise unknown_name(what, str(given)[:40], known)
+    return given
 
 
 def _monitored(options: Options) -> tuple[Entry, ...]:

@@ -19,6 +19,7 @@ from mmpt_bench.evaluation.task import OFFICIAL, Task
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.records import keys
 from mmpt_bench.records.adapter_kept import ALL
+from mmpt_bench.records.answer_files import JSONL
 from mmpt_bench.records.budget import EVAL_BATCH, EVERY, Budget
 from mmpt_bench.records.recipe import Recipe
 from mmpt_bench.records.store import results_folder
@@ -88,6 +89,8 @@ class Request:
     """Fingerprint of other training data, whose searched learning rates are taken; empty: those of its own."""
     keep_adapters: str = ALL
     """Which adapters stay when all is recorded."""
+    answers: str = JSONL
+    """How the answers of a finished task are kept."""
     variants: dict[str, tuple[dict[str, str], ...]] = dataclasses.field(default_factory=dict)
     """Method name -> the hyperparameters, as text, of each of its variants; a method that is not here has one."""
 
@@ -106,7 +109,8 @@ class Request:
 
     def plainly(self, command: str) -> Request:
         """Returns itself; RequestError for what is for `run`: examples, a system's turn, a judge, adapters to go."""
-        for name in (*self.asking, *(["keep_adapters"] if self.keep_adapters != ALL else [])):
+        others = {"keep_adapters": self.keep_adapters != ALL, "answers": self.answers != JSONL}
+        for name in (*self.asking, *(name for name, is_given in others.items() if is_given)):
             raise RequestError(f"`--{name.replace('_', '-')}` and `{command}` do not go together.")
         return self.unjudged(command)
 

@@ -38,7 +38,7 @@ def run_in(store: Store, made_by: Recipe, names: Sequence[str], weights: bytes =
     run.finish_training(part, costs)
     for name in names:
         run.append_predictions(name, "k", [Prediction("0", "yes", "yes", "yes", (-0.1, -2.0))])
-        written, digest = run.answers_written(name)
+        written, digest = run.answers_written(name, "k")
         keep(store, record(store, TASKS[name], samples(12), right, made_by, adapter_sha256=sha256, attempt=sha256[:8],
                            answers_bytes=written, answers_sha256=digest))  # fmt: skip
     return run.name
@@ -139,7 +139,7 @@ def test_a_task_that_was_answered_in_both_is_taken_whole_from_the_copy_with_more
     run, (mine,) = b.run(name), [each for each in a.run(name).records() if each.task == "vsr"]
     for key, limit in (("few", 4), (mine.eval_key, None)):
         run.append_predictions("vsr", key, [Prediction("0", "yes", "yes", "yes", (-0.1, -2.0))])
-        written, digest = run.answers_written("vsr")
+        written, digest = run.answers_written("vsr", key)
         again = dataclasses.replace(mine, limit=limit, eval_key=key, answers_bytes=written, answers_sha256=digest)
         run.append_record(again)
     shutil.copytree(a.path("samples"), b.path("samples"), dirs_exist_ok=True)
