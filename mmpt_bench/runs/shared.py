@@ -77,6 +77,10 @@ def _trained_sharded(session: Session, job: Job, handle: Handle | None, checkpoi
         if handle is not None:
             session.backbone.model.to(session.backbone.device)
     if handle is not None:
+        from mmpt_bench.engine.training.masters import Masters
+
+        # What is saved is float32 in half precision too.
+        Masters(handle).close()
         handle.load(values)
     return trained
 

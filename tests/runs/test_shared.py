@@ -86,7 +86,6 @@ def test_processes_of_torchrun_that_would_all_do_the_same_are_refused(monkeypatc
         ("ddp", {"monitor": "mnist", "every": 2, "steps": 4}, "`--parallel` and `--monitor` do not go together"),
         ("ddp", {"meta": "reptile:mnist,vsr"}, "`--parallel` and `--meta` do not go together"),
         ("ddp", {"device": "cpu:0"}, "`--device cpu:0` is one for all ranks"),
-        ("fsdp2", {"dtype": "bfloat16"}, "`--parallel fsdp2` trains in float32 alone"),
     ],
 )
 def test_a_training_that_ranks_cannot_share_is_refused_before_anything_is_loaded(

@@ -1,6 +1,6 @@
 """Trainings by the ranks of torchrun: `torchrun … ranks.py OUT WAY JOBS`, with jobs as JSON; faults happen in the last.
 
-A job is {"name", "method"} and, where wanted, "batch", "steps", "dtype", and steps in which
+A job is {"name", "method"} and, where wanted, "batch", "steps", "dtype", "recomputed", "uneven", and steps in which
 something happens: "short" (memory runs out, once), "stop" (SIGTERM after it), "hang", "kill" (in the first attempt
 alone); "checkpoint" keeps one after each step, "overheads" are tokens that a micro-batch costs, by rank.
 """
@@ -25,7 +25,8 @@ from mmpt_bench.common.errors import Interrupted
 from mmpt_bench.engine.models.backbone import load_backbone
 from mmpt_bench.engine.training.checkpoint import Checkpoints
 from mmpt_bench.engine.training.loss import Losses
-from mmpt_bench.engine.training.parallel import ALONE, Ranks, Sharded, Together
+from mmpt_bench.engine.training.parallel import ALONE, Ranks, Together
+from mmpt_bench.engine.training.sharded import Sharded
 from mmpt_bench.engine.training.train import Step, TrainingConfig, train
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.records.budget import Budget
@@ -39,7 +40,13 @@ def trained(folder: Path, job: Mapping[str, Any], ranks: Ranks = ALONE, out: Pat
     backbone = load_backbone(str(folder), job.get("dtype", "float32"), "cpu", offline=True)
     handle = method_catalog.load_method(method_catalog.method_entries()[job["method"]])().attach(backbone, SEED)
     before, steps, n = handle.state(), list[Step](), job.get("steps", 6)
-    config = TrainingConfig(Budget(n, job.get("batch", 8), warmup=0.0), RATE, SEED)
+    again = job.get("recomputed", False)
+    calls: list[int] = []
+    first = backbone.model.get_submodule(backbone.anatomy.decoder_layers[0])
+    first.self_attn.register_forward_pre_hook(lambda *_: calls.append(1))
+    if job.get("uneven"):
+        first.mlp.register_forward_hook(lambda module, args, made: made * (1.0 + 0.5 * (len(calls) % 2)))
+    config = TrainingConfig(Budget(n, job.get("batch", 8), warmup=0.0), RATE, SEED, gradient_checkpointing=again)
     is_last, said = ranks.rank == ranks.count - 1, list[str]()
     with pytest.MonkeyPatch.context() as patch, stopping() as stop:
         patch.setattr(Checkpoints, "is_due", True)
@@ -57,7 +64,7 @@ def trained(folder: Path, job: Mapping[str, Any], ranks: Ranks = ALONE, out: Pat
         loads = load_corpus("embedded")
         made = train(backbone, handle, loads, config, checkpoint, on_step, stop, lambda _: None, said.append, (), ranks)
     found = {"before": before, "after": handle.state(), "losses": [step.loss for step in steps], "said": said}
-    return found | {"micro": made.micro_batch, "first": steps[0].step, "world": made.world_size}
+    return found | {"micro": made.micro_batch, "first": steps[0].step, "world": made.world_size, "calls": len(calls)}
 
 
 def _harm(patch: pytest.MonkeyPatch, job: Mapping[str, Any], steps: list[Step]) -> None:

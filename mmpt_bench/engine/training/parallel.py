@@ -1,8 +1,8 @@
 """One training over several ranks of torchrun: each computes its share of a batch, and all take the same step.
 
 A step's gradient is that of one process: losses and answer tokens are summed over ranks, never averaged by rank. `ddp`
-keeps the whole model on each rank and adds up gradients with `DistributedDataParallel`, once a step; `fsdp2` shards the
-decoder, gradients and the optimizer with `fully_shard`. What ranks decide, they decide together.
+keeps the whole model on each rank and adds up gradients with `DistributedDataParallel`, once a step; `fsdp2` is in
+`sharded.py`. What ranks decide, they decide together.
 """
 
 from __future__ import annotations
@@ -233,100 +233,3 @@ class _Trained(nn.Module):
     def forward(self) -> Tensor:
         """Returns 0, which depends on every parameter."""
         return torch.stack([(value.flatten()[:1] * 0).sum() for value in self.values]).sum()
-
-
-class Sharded(Together):
-    """Ranks of torchrun that hold a part of the decoder each, of its gradients and of the optimizer (`fsdp2`).
-
-    All ranks compute the same number of micro-batches, as weights are gathered in each; one that has fewer computes an
-    example again, which counts for nothing. Memory that runs out on one rank ends the job: the others are in the
-    middle of gathering, and cannot begin again.
-    """
-
-    way = "fsdp2"
-    _model: nn.Module | None = None
-
-    def placed(self, backbone: Backbone, handle: Handle) -> None:
-        """Shards the model; a vision tower stays whole on each rank as far as it is frozen."""
-        from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.fsdp import fully_shard
-
-        if backbone.dtype != "float32":
-            raise RequestError("`--parallel fsdp2` trains in float32: leave out `--dtype`, or take `--parallel ddp`.")
-        model, anatomy = backbone.model, backbone.anatomy
-        places = {id(p): _place(model, name) for name, p in model.named_parameters()}
-        found = {name: places[id(p)] for name, p in handle.trainable.items()}
-        mesh = init_device_mesh(self.device.type, (self.count,))
-        for name in anatomy.decoder_layers:
-            fully_shard(model.get_submodule(name), mesh=mesh)
-        frozen = {p for p in model.get_submodule(anatomy.vision).parameters() if not p.requires_grad}
-        self._model = _Whole(model)
-        fully_shard(self._model, mesh=mesh, ignored_params=frozen)
-        handle.trainable.update({name: getattr(module, leaf) for name, (module, leaf) in found.items()})
-        _check_trains(model, handle)
-
-    def let_go(self) -> None:
-        """Frees the sharded model."""
-        self._model = None
-
-    def begun(self, masters: Masters, seed: int) -> None:
-        """Seeds dropout, for each rank on its own."""
-        torch.manual_seed(derive(seed, f"dropout {self.rank}" if self.rank else "dropout"))
-
-    def share(self, examples: Sequence[T]) -> list[T]:
-        """Returns every so manieth example; one that does not count where there are fewer than ranks."""
-        own = super().share(examples)
-        self.has_share = bool(own)
-        return own or list(examples[:1])
-
-    def passes(self, cut: Cut) -> list[tuple[list[int], bool]]:
-        """Returns as many micro-batches as any rank has."""
-        n = int(self._reduce([float(len(cut))], dist.ReduceOp.MAX)[0])
-        own = [(chosen, self.has_share) for chosen in cut]
-        return own + [(cut[0][:1], False)] * (n - len(own))
-
-    def within(self, work: Callable[[], T]) -> T:
-        """Returns what work makes, computed inside of the sharded model."""
-        assert self._model is not None
-        made: T = self._model(work)
-        return made
-
-    def fault(self, error: Exception | None) -> Exception | None:
-        """Raises what went wrong on this rank, and so ends the job."""
-        if error is not None and (why := shortage(error)) is not None:
-            raise MachineError(
-                f"rank {self.rank}: out of memory: {why}. Ranks that share weights cannot cut a step smaller: begin "
-                "with a smaller `--micro-batch`, or with more ranks."
-            ) from error
-        return error
-
-    def reduced(self, masters: Masters) -> None:
-        """Makes averages that `fully_shard` left in the gradients sums."""
-        for parameter in masters.by_name.values():
-            if parameter.grad is not None:
-                parameter.grad *= self.count
-
-
-class _Whole(nn.Module):
-    """A model with a forward pass that is whatever is to be computed with it."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, work: Callable[[], Any]) -> Any:
-        """Returns what work makes."""
-        return work()
-
-
-def _place(model: nn.Module, name: str) -> tuple[nn.Module, str]:
-    path, _, leaf = name.rpartition(".")
-    return model.get_submodule(path), leaf
-
-
-def _check_trains(model: nn.Module, handle: Handle) -> None:
-    """Raises RunFailed where the handle's parameters are not the model's: what trains would not be what is saved."""
-    trained = {id(p) for p in model.parameters() if p.requires_grad}
-    stale = [name for name, p in handle.trainable.items() if id(p) not in trained]
-    if stale or len(trained) != len({id(p) for p in handle.trainable.values()}):
-        raise RunFailed(f"sharding replaced {len(stale)} trained parameters, first `{(stale or ['?'])[0]}`")

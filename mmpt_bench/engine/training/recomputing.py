@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,20 +18,18 @@ from mmpt_bench.common.errors import RequestError
 from mmpt_bench.data.examples import Example
 from mmpt_bench.engine.models.backbone import Backbone
 from mmpt_bench.engine.training.loss import Losses, differing
-from mmpt_bench.engine.training.parallel import Ranks
+from mmpt_bench.engine.training.parallel import ALONE, Ranks
 
 
 @contextmanager
-def layers_recomputed(backbone: Backbone, is_on: bool, ranks: Ranks) -> Iterator[None]:
+def layers_recomputed(backbone: Backbone, is_on: bool) -> Iterator[None]:
     """Inside, layers of the model are computed again on the way back, where `is_on`.
 
-    Raises RequestError for a model of transformers that cannot, and for sharded layers.
+    Raises RequestError for a model of transformers that cannot.
     """
     if not is_on:
         yield
         return
-    if ranks.way == "fsdp2":
-        raise RequestError("`--gradient-checkpointing` was not tried with `--parallel fsdp2`: leave one of them out.")
     _enable(backbone.model)
     try:
         yield
@@ -38,7 +37,9 @@ def layers_recomputed(backbone: Backbone, is_on: bool, ranks: Ranks) -> Iterator
         _disable(backbone.model)
 
 
-def check_recomputed(losses: Losses, examples: Sequence[Example], trainable: Mapping[str, Tensor]) -> None:
+def check_recomputed(
+    losses: Losses, examples: Sequence[Example], trainable: Mapping[str, Tensor], ranks: Ranks = ALONE
+) -> None:
     """Refuses a method whose gradients on some examples are others when layers are computed again (RequestError).
 
     Called inside `layers_recomputed`; where that is off, nothing is done. One that does something else at every call of
@@ -49,25 +50,33 @@ def check_recomputed(losses: Losses, examples: Sequence[Example], trainable: Map
         return
     _disable(model)
     try:
-        wanted = _probed(losses, examples, trainable)
+        wanted = _probed(losses, examples, trainable, ranks)
     finally:
         _enable(model)
     try:
-        is_other = differing(_probed(losses, examples, trainable), wanted, losses.backbone.dtype)
+        is_other = differing(_probed(losses, examples, trainable, ranks), wanted, losses.backbone.dtype)
     except CheckpointError:
         is_other = "layers"
-    if is_other:
+    if ranks.any(bool(is_other))[0]:
         raise RequestError(
             "With `--gradient-checkpointing` the gradients of this method are others: it does not do the same where a "
             "layer is computed twice. Leave the option out."
         )
 
 
-def _probed(losses: Losses, examples: Sequence[Example], trainable: Mapping[str, Tensor]) -> Any:
+def _probed(losses: Losses, examples: Sequence[Example], trainable: Mapping[str, Any], ranks: Ranks) -> Any:
     """Returns loss and gradients; dropout draws what it would, and the random state stays."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return losses.probe(examples, trainable)
+        if ranks.way != "fsdp2":
+            return losses.probe(examples, trainable)
+        loss, tokens = ranks.within(partial(losses.sum_of, losses.ready(examples), list(range(len(examples)))))
+        loss.backward()
+    # Each rank compares its own part of them.
+    made = {name: p.grad.to_local() for name, p in trainable.items() if p.grad is not None}
+    for parameter in trainable.values():
+        parameter.grad = None
+    return loss.item() / tokens, made
 
 
 def _enable(model: Any) -> None:

@@ -153,7 +153,7 @@ def train(
     training.go_on_from(checkpoints)
     on_start(training.steps)
     with (
-        _training_mode(backbone, training.masters, terms, config, ranks),
+        _training_mode(backbone, training.masters, terms, config),
         closing(Losses(backbone, corpus.fingerprint, budget.max_length)) as losses,
     ):
         asked = (config.seed, budget.steps, budget.batch_size, training.done)
@@ -326,19 +326,21 @@ def _compared(
                 check_recomputed(losses, examples[:1], trainable)
                 return why
             with torch.no_grad():
-                return ranks.within(partial(losses.compare, examples, {}))
+                why = ranks.within(partial(losses.compare, examples, {}))
+            check_recomputed(losses, examples[:1], trainable, ranks)
+            return why
         except (MemoryError, RuntimeError) as error:
             examples = examples[: halved(len(examples), error, "one example a step")]
 
 
 @contextmanager
 def _training_mode(
-    backbone: Backbone, masters: Masters, terms: Sequence[Term], config: TrainingConfig, ranks: Ranks
+    backbone: Backbone, masters: Masters, terms: Sequence[Term], config: TrainingConfig
 ) -> Iterator[None]:
     """Inside, the model trains, and computes nothing that is not needed; afterwards it holds no gradient."""
     backbone.model.train()
     try:
-        with updates_fused(backbone), layers_recomputed(backbone, config.gradient_checkpointing, ranks):
+        with updates_fused(backbone), layers_recomputed(backbone, config.gradient_checkpointing):
             yield
     finally:
         backbone.model.eval()

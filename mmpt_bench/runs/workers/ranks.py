@@ -37,7 +37,8 @@ def run_on_ranks(
         MachineError: a rank plans something else, or has ended.
     """
     check_shared(way, plans)
-    from mmpt_bench.engine.training.parallel import Sharded, Together
+    from mmpt_bench.engine.training.parallel import Together
+    from mmpt_bench.engine.training.sharded import Sharded
 
     device = plans[0].request.device
     ranks = Sharded(device) if way == "fsdp2" else Together(device)
@@ -79,10 +80,6 @@ def check_shared(way: str, plans: Sequence[Plan]) -> None:
                                ("--teacher", request.objective)):  # fmt: skip
             if is_given and trains:
                 raise RequestError(f"`--parallel` and `{name}` do not go together: train in one process.")
-        if way == "fsdp2" and trains and request.dtype != "float32":
-            raise RequestError(
-                "`--parallel fsdp2` trains in float32 alone: leave out `--dtype`, or take `--parallel ddp`."
-            )
         own = [job.recipe.method for job in plan.open if not job.trained and terms_of_method(job.method)]
         if way == "fsdp2" and own:
             raise RequestError(

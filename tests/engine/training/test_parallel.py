@@ -30,10 +30,14 @@ SHARED: list[dict[str, Any]] = [
     {"name": "whole", **KEPT},
 ]
 """What both ways are held to."""
-DDP_ALONE: list[dict[str, Any]] = [
-    {"name": "short", "method": "mmpt", "short": 2},
-    {"name": "half precision", "method": "mmpt", "dtype": "bfloat16"},
+HALF: list[dict[str, Any]] = [
+    {"name": f"half {method}", "method": method, "dtype": "bfloat16"} for method in ("lora", "mmpt", "full")
 ]
+AGAIN: list[dict[str, Any]] = [
+    {"name": f"again {method}", "method": method, "recomputed": True} for method in ("lora", "mmpt", "full")
+]
+BOTH = {"name": "again half", "method": "full", "recomputed": True, "dtype": "bfloat16"}
+SHORT: dict[str, Any] = {"name": "short", "method": "mmpt", "short": 2}
 
 
 def launched(out: Path, way: str, jobs: list[dict[str, Any]], *words: str, **environment: str) -> tuple[int, str]:
@@ -56,7 +60,7 @@ def made(request: pytest.FixtureRequest, tiny: Path, tmp_path_factory: pytest.Te
     """What two ranks made of each job."""
     out = tmp_path_factory.mktemp(request.param)
     (out / "tiny").symlink_to(tiny)
-    jobs = SHARED + (DDP_ALONE if request.param == "ddp" else [])
+    jobs = [*SHARED, *HALF, *AGAIN, BOTH, *([SHORT] if request.param == "ddp" else [])]
     code, printed = launched(out, request.param, jobs)
     assert code == 0, printed
     return {job["name"]: torch.load(out / f"{job['name']}.pt") for job in jobs}
@@ -94,11 +98,22 @@ def test_memory_that_runs_out_on_one_rank_halves_the_micro_batch_of_all(made: di
     assert apart(made["short"]["after"], made["mmpt"]["after"]) <= 1e-5
 
 
-@pytest.mark.parametrize("made", ["ddp"], indirect=True)
-def test_half_precision_is_rounded_otherwise_and_no_more(made: dict[str, Any], tiny: Path) -> None:
-    found, wanted = made["half precision"], trained(tiny, DDP_ALONE[1])
+@pytest.mark.parametrize("job", [*HALF, BOTH], ids=lambda job: job["name"])
+def test_half_precision_is_rounded_otherwise_and_no_more(job: dict[str, Any], made: dict[str, Any], tiny: Path) -> None:
+    found, wanted = made[job["name"]], trained(tiny, job)
     moved = apart(wanted["after"], wanted["before"])
     assert apart(found["after"], wanted["after"]) < 0.1 * moved
+    for name, value in found["after"].items():
+        assert value.dtype == torch.float32
+        assert not torch.equal(value, value.bfloat16().float()), name
+
+
+@pytest.mark.parametrize("job", AGAIN, ids=lambda job: job["name"])
+def test_layers_that_are_computed_again_change_nothing(job: dict[str, Any], made: dict[str, Any]) -> None:
+    found, wanted = made[job["name"]], made[job["method"]]
+    assert apart(found["after"], wanted["after"]) <= 1e-5
+    # Each of six steps once more, and what is tried before the first one.
+    assert found["calls"] >= wanted["calls"] + 6
 
 
 @pytest.mark.parametrize("way", ["ddp", "fsdp2"])
@@ -126,3 +141,10 @@ def test_memory_that_runs_out_under_fsdp2_ends_the_job_with_what_to_do(tiny: Pat
     code, printed = launched(tmp_path, "fsdp2", [{"name": "short", "method": "lora", "short": 2}])
     assert code != 0
     assert "rank 1: out of memory: 2.00 GiB could not be had. Ranks that share weights cannot" in printed
+
+
+def test_a_method_that_does_something_else_at_every_call_is_refused_by_all_ranks(tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "tiny").symlink_to(tiny)
+    code, printed = launched(tmp_path, "fsdp2", [{"name": "uneven", "method": "lora", "recomputed": True, "uneven": 1}])
+    assert code != 0
+    assert "the gradients of this method are others" in printed

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +19,6 @@ from mmpt_bench.engine.models.backbone import Backbone
 from mmpt_bench.engine.training import objective, train
 from mmpt_bench.engine.training.loss import Losses
 from mmpt_bench.engine.training.masters import Masters
-from mmpt_bench.engine.training.parallel import ALONE
 from mmpt_bench.engine.training.recomputing import layers_recomputed
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.records.budget import Budget
@@ -56,7 +54,7 @@ def computed(backbone: Backbone, corpus: Corpus, handle: Handle, is_on: bool) ->
 
     counter = layer.self_attn.register_forward_pre_hook(lambda module, args: calls.append(1))
     try:
-        with layers_recomputed(backbone, is_on, ALONE):
+        with layers_recomputed(backbone, is_on):
             ready = losses.ready(next(corpus.batches(0, 1, 4)))
             with kept_bytes(kept):
                 losses.sum_of(ready, [0, 1, 2, 3])
@@ -123,11 +121,8 @@ def test_a_method_that_does_something_else_at_every_call_is_refused(backbone: Ba
 
 
 def test_what_cannot_be_recomputed_is_refused(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    sharded: Any = SimpleNamespace(way="fsdp2")
-    with pytest.raises(RequestError, match="--parallel fsdp2"), layers_recomputed(backbone, True, sharded):
-        pass
     monkeypatch.setattr(type(backbone.model), "supports_gradient_checkpointing", False)
-    with pytest.raises(RequestError, match="transformers has none for"), layers_recomputed(backbone, True, ALONE):
+    with pytest.raises(RequestError, match="transformers has none for"), layers_recomputed(backbone, True):
         pass
 
 
