@@ -251,7 +251,7 @@ class _Training:
             checkpoints.write(self.done, state)
 
     def state(self) -> dict[str, Any]:
-        """Returns what a checkpoint holds."""
+        """Returns what a checkpoint holds; on other ranks than the first, which help to gather, without values."""
         return {
             "steps": [dataclasses.astuple(step) for step in self.steps],
             "seconds": self._seconds(),
@@ -259,8 +259,8 @@ class _Training:
             "left_out": self._left_out,
             "threads": list(self._threads),
             "waiting": self._reached.waiting,
-            "adapter": self._handle.state(),
-            "optimizer": tree_map_only(torch.Tensor, whole, self._optimizer.state_dict()),
+            "adapter": {name: self._ranks.collected(p) for name, p in self.masters.by_name.items()},
+            "optimizer": tree_map_only(torch.Tensor, self._ranks.collected, self._optimizer.state_dict()),
             "rng": torch.get_rng_state(),
             "rngs": self._ranks.gathered(torch.get_rng_state()),
         }

@@ -127,6 +127,16 @@ def test_a_killed_rank_is_started_again_and_the_same_bits_follow(way: str, tiny:
     assert apart(killed["after"], whole["after"]) == 0
 
 
+def test_a_checkpoint_of_two_ranks_is_gone_on_from_by_one_process(tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "tiny").symlink_to(tiny)
+    job = {"name": "moved", "method": "full", "checkpoint": True}
+    code, printed = launched(tmp_path, "fsdp2", [{**job, "stop": 3}])
+    assert code == 0, printed
+    found, wanted = trained(tiny, job, out=tmp_path), trained(tiny, job)
+    assert (found["first"], found["world"]) == (4, 1)
+    assert apart(found["after"], wanted["after"]) <= 1e-5
+
+
 def test_a_rank_that_hangs_ends_the_job_within_the_timeout(tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "tiny").symlink_to(tiny)
     began = time.monotonic()
