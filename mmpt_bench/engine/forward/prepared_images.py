@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 from jaxtyping import Float
@@ -80,7 +81,8 @@ class PreparedImages:
         self.backbone = backbone
         # A name that nobody else can have: what is kept under it is of use to this object alone.
         self.name = name or uuid.uuid4().hex
-        self._tower = tower.fingerprint(backbone) if tower.is_frozen(backbone) else ""
+        kept = family(backbone.anatomy.family).one_size and tower.is_frozen(backbone)
+        self._tower = tower.fingerprint(backbone) if kept else ""
         self._features = f"{self._tower} {self.name} each"
         self._ahead = ImagePrefetcher(backbone)
 
@@ -157,6 +159,7 @@ class TowerStates:
         """`pictures` names the set within which equal keys are equal images."""
         self.backbone = backbone
         self.owner = f"{tower.fingerprint(backbone)} {pictures}"
+        self._projects = family(backbone.anatomy.family).projects_states
         self._ahead = ImagePrefetcher(backbone)
 
     def soon(self, images: Sequence[LazyImage]) -> None:
@@ -170,8 +173,24 @@ class TowerStates:
         self._ahead.close()
 
     def __call__(self, images: Sequence[LazyImage]) -> list[Encoded]:
-        """Returns images as states, each (tiles, tokens, dim), with what stands for it in a text."""
+        """Returns images as states, each (tiles, tokens, dim), with what stands for it in a text.
+
+        Of families whose projector does not take states as they are, beside what the processor makes of the image.
+        """
         return [one for group in self._groups(images) for one in self._group(group)]
+
+    @contextmanager
+    def inputs(self, images: Sequence[Encoded]) -> Iterator[dict[str, Any]]:
+        """Yields the model's inputs for images as states; it must be called inside."""
+        if self._projects:
+            yield {"mm_encoder_outputs": tower.projected(self.backbone, [one.tensors["states"] for one in images])}
+            return
+        plain = [
+            Encoded({name: value for name, value in one.tensors.items() if not name.startswith(tower.STATES)}, one.text)
+            for one in images
+        ]
+        with tower.blocks_replayed(self.backbone, [one.tensors for one in images]):
+            yield self.backbone.inputs(plain)
 
     def _groups(self, images: Sequence[LazyImage]) -> list[list[LazyImage]]:
         one_size = family(self.backbone.anatomy.family).one_size
@@ -183,10 +202,17 @@ class TowerStates:
         found = self.backbone.features.get(self.owner, key)
         if found is None:
             made = self._ahead.take(images)
-            states, seconds = _seen(self.backbone, made)
-            # Images that share a group have all the same text.
-            found = Encoded({"states": states}, made[0].text)
+            if self._projects:
+                states, seconds = _seen(self.backbone, made)
+                # Images that share a group have all the same text.
+                found = Encoded({"states": states}, made[0].text)
+            else:
+                began = tower.clock()
+                states_of = tower.seen(self.backbone, self.backbone.inputs(made))
+                found, seconds = Encoded({**made[0].tensors, **states_of}, made[0].text), tower.clock() - began
             self.backbone.features.put(self.owner, key, found, seconds)
+        if not self._projects:
+            return [found]
         states = found.tensors["states"].to(self.backbone.device)
         return [Encoded({"states": one}, found.text) for one in _apart(states, len(images))]
 

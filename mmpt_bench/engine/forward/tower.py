@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float
+from PIL import Image as images
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
@@ -23,15 +25,16 @@ from mmpt_bench.engine.models.quantized import stored
 def is_frozen(backbone: Backbone) -> bool:
     """Returns whether images meet nothing of a method in the tower: no trained parameter, hook or replaced method.
 
-    Dropout in the tower makes its features differ from call to call, so they cannot be kept either.
+    A projector that is the tower's last part may be trained. What drops out at random makes features differ from call
+    to call, so they cannot be kept either.
     """
-    if not family(backbone.anatomy.family).projects_states:
+    if backbone.anatomy.reads_several:
         return False
     tower, core = _tower(backbone), backbone.model.get_submodule(backbone.anatomy.core)
-    if any(p.requires_grad for p in tower.parameters()) or "get_image_features" in vars(core):
+    if any(p.requires_grad for _, p in _below_projector(backbone)) or "get_image_features" in vars(core):
         return False
     vision = backbone.model.config.vision_config.to_dict()
-    if any("dropout" in name and value for name, value in vision.items()):
+    if any("drop" in name and value for name, value in vision.items()):
         return False
     if called_through(backbone):
         return False
@@ -76,11 +79,16 @@ def fingerprint(backbone: Backbone) -> str:
     read += [config._attn_implementation]
     digest = hashlib.blake2b(repr([str(tower), read]).encode(), digest_size=16)
     digest.update(str(backbone.processor.image_processor.to_json_string()).encode())
-    for name, value in tower.state_dict().items():
+    for name, value in _below_projector(backbone, tower.state_dict().items()):
         digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
         for part in stored(value):
             digest.update(part.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def keeps_states(backbone: Backbone) -> bool:
+    """Returns whether a tower is frozen, and what it makes of an image can serve later steps."""
+    return is_frozen(backbone) and (family(backbone.anatomy.family).projects_states or can_replay(backbone))
 
 
 def states(backbone: Backbone, inputs: Mapping[str, Tensor]) -> Float[Tensor, "tiles tokens dim"]:
@@ -108,6 +116,98 @@ def projected(backbone: Backbone, pictures: Sequence[Float[Tensor, "tiles tokens
     # One entry an image, as transformers' own; it concatenates them again.
     features: Any = [one.flatten(0, 1) for one in made.split([len(picture) for picture in pictures])]
     return {"image": BaseModelOutputWithPooling(pooler_output=features)}
+
+
+STATES = "states of block "
+"""What the name of a block's states begins with, among an image's tensors; its number follows."""
+
+
+def seen(backbone: Backbone, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns what is read of a frozen tower's blocks, by `STATES` and the block's number, of one image's inputs.
+
+    Of a block that returns something else than a tensor, nothing.
+    """
+    found: dict[str, Tensor] = {}
+
+    def note(name: str, module: Any, args: Any, output: Any) -> None:
+        if isinstance(output, Tensor):
+            found[name] = output
+
+    with ExitStack() as hooks:
+        for i in _read(backbone):
+            block = backbone.model.get_submodule(backbone.anatomy.vision_layers[i])
+            hooks.callback(block.register_forward_hook(partial(note, f"{STATES}{i}")).remove)
+        _features(backbone, inputs)
+    return found
+
+
+@contextmanager
+def blocks_replayed(backbone: Backbone, states: Sequence[Mapping[str, Tensor]]) -> Iterator[list[bool]]:
+    """Inside, the tower's blocks hand out what `seen` found of a batch's images, and compute nothing.
+
+    What stands before and behind them runs as ever, and so do blocks where the states are not as many and as wide as
+    what they are called with. Yields a list, which holds whether they were handed out once the tower has run.
+    """
+    read = {i: [one.get(f"{STATES}{i}") for one in states] for i in _read(backbone)}
+    fits: list[bool] = []
+    if any(one is None or one.shape[1:] != own[0].shape[1:] for own in read.values() for one in own):
+        yield fits
+        return
+    made = {i: torch.cat(own) for i, own in read.items()}
+
+    def replay(i: int, computed: Any, *args: Any, **kwargs: Any) -> Any:
+        hidden = args[0] if args else kwargs["hidden_states"]
+        if i == 0:
+            fits[:] = [all(one.shape == hidden.shape for one in made.values())]
+        if not fits[0]:
+            return computed(*args, **kwargs)
+        return made[i].to(hidden.device) if i in made else hidden
+
+    names = backbone.anatomy.vision_layers[: backbone.anatomy.vision_used]
+    blocks: list[Any] = [backbone.model.get_submodule(name) for name in names]
+    own = [vars(block).get("forward") for block in blocks]
+    for i, block in enumerate(blocks):
+        block.forward = partial(replay, i, block.forward)
+    try:
+        yield fits
+    finally:
+        for block, forward in zip(blocks, own, strict=True):
+            del block.forward
+            if forward is not None:
+                block.forward = forward
+
+
+def can_replay(backbone: Backbone) -> bool:
+    """Returns whether a frozen tower's blocks can be replayed, tried on two grey images of unlike shapes."""
+    pictures = [images.new("RGB", (width, 64), (128, 128, 128)) for width in (64, 128)]
+    with torch.no_grad(), backbone.computing():
+        encoded = backbone.encode(pictures)
+        states = [seen(backbone, backbone.inputs([one])) for one in encoded]
+        with blocks_replayed(backbone, states) as fits:
+            _features(backbone, backbone.inputs(encoded))
+    return fits == [True]
+
+
+def _features(backbone: Backbone, inputs: Mapping[str, Tensor]) -> None:
+    """Runs what makes features of images, without gradient."""
+    core = backbone.model.get_submodule(backbone.anatomy.core)
+    takes = inspect.signature(inspect.unwrap(type(core).get_image_features)).parameters
+    with torch.no_grad():
+        core.get_image_features(**{name: value for name, value in inputs.items() if name in takes}, return_dict=True)
+
+
+def _read(backbone: Backbone) -> list[int]:
+    """Returns the blocks whose output something behind reads: the last, and those that Qwen3-VL adds in the decoder."""
+    more = getattr(backbone.model.config.vision_config, "deepstack_visual_indexes", None) or ()
+    return sorted({backbone.anatomy.vision_used - 1, *more})
+
+
+def _below_projector(backbone: Backbone, named: Iterable[tuple[str, Any]] | None = None) -> Iterator[tuple[str, Any]]:
+    """Yields what a tower holds, by default its parameters, but for a projector's inside it."""
+    inside = backbone.anatomy.projector.removeprefix(f"{backbone.anatomy.vision}.")
+    for name, value in _tower(backbone).named_parameters() if named is None else named:
+        if not name.startswith(f"{inside}."):
+            yield name, value
 
 
 @contextmanager

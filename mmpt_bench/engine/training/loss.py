@@ -101,7 +101,7 @@ class Losses:
     def __init__(self, backbone: Backbone, images: str, max_length: int) -> None:
         """`images` names the set that the examples' images are from; see `TowerStates`."""
         self.backbone, self.max_length = backbone, max_length
-        source = TowerStates if tower.is_frozen(backbone) else PreparedImages
+        source = TowerStates if tower.keeps_states(backbone) else PreparedImages
         self._images: TowerStates | PreparedImages = source(backbone, images)
         self._set, self.is_plain = images, False
         """Whether every image and text goes through the whole model, as `compare` may find that it must."""
@@ -176,6 +176,12 @@ class Losses:
         self._images.close()
         self._images, self.is_plain = PreparedImages(self.backbone, self._set), True
 
+    def _given(self, images: list[Encoded]) -> AbstractContextManager[dict[str, Any]]:
+        """Inside, the model takes images by the inputs that this yields."""
+        if isinstance(self._images, TowerStates):
+            return self._images.inputs(images)
+        return nullcontext(self.backbone.inputs(images))
+
     def _skipped(self) -> AbstractContextManager[None]:
         return nullcontext() if self.is_plain else tower.unread_blocks_skipped(self.backbone)
 
@@ -199,18 +205,15 @@ class Losses:
         labels = batch.pop("labels")[:, 1:]
         known = labels != IGNORED
         images = [ready.images[i] for i in chosen]
-        if isinstance(self._images, TowerStates):
-            batch["mm_encoder_outputs"] = tower.projected(backbone, [one.tensors["states"] for one in images])
-        else:
-            batch |= backbone.inputs(images)
         if self.is_plain:
+            batch |= backbone.inputs(images)
             return backbone.model(**batch, use_cache=False).logits[:, :-1][known].float(), labels[known]
-        head = backbone.model.get_submodule(backbone.anatomy.lm_head)
+        head, read = backbone.model.get_submodule(backbone.anatomy.lm_head), functional.pad(known, (0, 1))
         # Only labelled positions reach the head, in any version of transformers and whatever stands behind the head.
         hook = head.register_forward_pre_hook(lambda module, args: (args[0][:, :-1][known.to(args[0].device)],))
         try:
-            with prompts_as_keys(backbone), rows_read(backbone, functional.pad(known, (0, 1))):
-                logits = backbone.model(**batch, use_cache=False).logits
+            with self._given(images) as given, prompts_as_keys(backbone), rows_read(backbone, read):
+                logits = backbone.model(**batch, **given, use_cache=False).logits
         finally:
             hook.remove()
         return logits.float(), labels[known]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 
 from mmpt_bench.data.examples import Example
 from mmpt_bench.data.images import LazyImage
-from mmpt_bench.engine.adapters.trial import attached
+from mmpt_bench.engine.adapters.trial import ANSWERS, QUESTIONS, attached, noise_pictures
 from mmpt_bench.engine.forward import tower as tower_module
 from mmpt_bench.engine.forward.prepared_images import TowerStates
 from mmpt_bench.engine.models.backbone import Backbone, load_backbone
@@ -21,6 +22,7 @@ from mmpt_bench.engine.training.train import TrainingConfig, train
 from mmpt_bench.records.budget import Budget
 from mmpt_bench.sources.corpora import load_corpus
 from support.families import BUILDERS
+from support.further_families import BUILDERS as ALL
 from support.methods import VARIANTS, method
 from support.tiny import pictures, tiny_backbone
 
@@ -177,3 +179,42 @@ def test_tiles_are_encoded_once_and_the_step_stays_that_of_the_model_itself(
         watched.remove()
     # An image at a time, with all its tiles, in the first of the two rounds alone.
     assert len(passes) == 3
+
+
+@pytest.mark.parametrize(
+    ("family", "read"), [("Qwen2.5-VL", 1), ("Qwen3-VL", 3), ("InternVL", 1), ("LLaVA-OneVision", 1)]
+)
+def test_a_trained_projector_sees_what_blocks_made_before(family: str, read: int, tmp_path: Path) -> None:
+    backbone = load_backbone(str(ALL[family](tmp_path)), device="cpu", offline=True)
+    shown = [LazyImage(f"n{i}", lambda one=one: one) for i, one in enumerate(noise_pictures(backbone))]  # type: ignore[misc]
+    examples = [Example(*each) for each in zip(shown, QUESTIONS, ANSWERS, strict=True)]
+    ran: list[int] = []
+    with (
+        attached(VARIANTS["projector"]()(), backbone) as handle,
+        closing(Losses(backbone, "set", 1024)) as losses,
+        closing(Losses(backbone, "set", 1024)) as plain,
+    ):
+        plain._take_plain_way()
+        losses.probe(examples, {})
+        kept = [name for one in losses._images(shown) for name in one.tensors if name.startswith(tower_module.STATES)]
+        assert len(kept) == read * len(shown)
+        for i, name in enumerate(backbone.anatomy.vision_layers):
+            parts = backbone.model.get_submodule(name).modules()
+            norm = next(part for part in parts if "Norm" in type(part).__name__)
+            norm.register_forward_pre_hook(lambda module, args, i=i: ran.append(i))
+        found, again = losses.probe(examples, handle.trainable), list(ran)
+        wanted = plain.probe(examples, handle.trainable)
+    assert not again
+    assert set(ran) == set(range(backbone.anatomy.vision_used))
+    assert found[0] == pytest.approx(wanted[0], abs=1e-6)
+    assert found[1].keys() == wanted[1].keys()
+    for name, gradient in wanted[1].items():
+        torch.testing.assert_close(found[1][name], gradient, atol=1e-5, rtol=1e-4)
+
+
+def test_states_that_do_not_join_are_not_kept(tmp_path: Path) -> None:
+    # Idefics2 fills the images of a batch up to the largest one.
+    backbone = load_backbone(str(ALL["Idefics2"](tmp_path)), device="cpu", offline=True)
+    backbone.model.requires_grad_(False)
+    assert tower_module.is_frozen(backbone)
+    assert not tower_module.keeps_states(backbone)

@@ -100,7 +100,7 @@ def test_a_spread_model_computes_as_on_one_device(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("family", "share"),
     [("LLaVA", 0.1), ("LLaVA", 0.6), ("Qwen2.5-VL", 0.4), ("Qwen3-VL", 0.7), ("InternVL", 0.4), ("Gemma 3", 0.5),
-     ("LLaVA-OneVision", 0.8)],
+     ("LLaVA-OneVision", 0.4)],
 )  # fmt: skip
 def test_it_trains_and_answers_so_under_every_method_wherever_the_model_is_parted(
     tmp_path: Path, family: str, share: float
