@@ -105,6 +105,11 @@ class Anatomy:
     no_deep: str = ""
     """Why a decoder layer's own rows would reach no answer; empty where each layer's would."""
 
+    @property
+    def parts_states(self) -> bool:
+        """Whether prompts' states are parted from the patches before the projector sees them."""
+        return self.merge > 1 or self.layout == "row"
+
     def in_decoder(self, leaves: Iterable[str]) -> str:
         """Returns a pattern, as PEFT takes one for targets, of the decoder's modules with these last names."""
         return rf"{re.escape(self.decoder)}\..*\.({'|'.join(leaves)})"
@@ -192,8 +197,8 @@ def _vision_parts(model: Any, family: Family, tower: nn.Module, projector: nn.Mo
     own = {part: p for part, p in tower.named_parameters() if id(p) not in projected}
     whole = _reads_output(model.base_model, read_layers, len(blocks))
     read = _read_names(list(own), None if whole else f"{stack}.{used - 1}.")
-    layout, turned = layout_of(blocks[0])
-    merge, mixes = merge_of(model.base_model, projector, blocks[0], read_layers)
+    layout, turned = layout_of(blocks[0], tower)
+    merge, mixes = merge_of(model.base_model, projector, layout, read_layers)
     _check_widths(tower, projector, width_of(vision) * len(read_layers), config.get_text_config().hidden_size)
     return {
         "vision": name,

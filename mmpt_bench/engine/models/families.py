@@ -16,7 +16,8 @@ from mmpt_bench.common.entries import load_module, own_entry, own_fingerprint
 from mmpt_bench.common.errors import RequestError
 from mmpt_bench.sources.weights import OWN_FAMILIES, kind_of_types
 
-Layout = Literal["batched", "packed"]
+Layout = Literal["batched", "packed", "row"]
+"""How images come to a vision block: a batch; one sequence, with bounds; one row of a batch, with a mask."""
 
 
 @dataclass(frozen=True)

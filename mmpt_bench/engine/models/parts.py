@@ -22,6 +22,7 @@ _WORDS = "patches become a mixture of learnt visual words"
 _WORD_A_LAYER = "each of its layers reads an embedding of every token's word, and a prompt has no word"
 _UNEVEN = "its connector is no map of squares of patches"
 _PLACED = "patches of images of any size are joined by their places"
+_WINDOWS = "its last vision block attends within windows, of which each has states of its own"
 _TURNED = "its vision blocks take the place of each patch in another form than those that are known"
 
 
@@ -139,20 +140,22 @@ def linear_widths(projector: nn.Module) -> tuple[int, int]:
     return maps[0][0], maps[-1][1]
 
 
-def layout_of(block: nn.Module) -> tuple[Layout, str]:
-    """Returns how patches come to a vision block, and why prompts cannot stand beside them; empty where they can."""
+def layout_of(block: nn.Module, tower: nn.Module) -> tuple[Layout, str]:
+    """Returns how patches come to a tower's block, and why prompts cannot stand beside them; empty where they can."""
     takes = inspect.signature(inspect.unwrap(type(block).forward)).parameters
     if "cu_seqlens" in takes:
         return "packed", ""
+    if "generate_block_attention_mask" in inspect.unwrap(type(tower).forward).__code__.co_names:
+        return "row", ""
     rotated = {"position_embeddings", "freqs_cis", "rotary_pos_emb"} & takes.keys()
     return "batched", _TURNED if rotated else ""
 
 
-def merge_of(core: Any, projector: nn.Module, block: nn.Module, read: list[int]) -> tuple[int, str]:
+def merge_of(core: Any, projector: nn.Module, layout: Layout, read: list[int]) -> tuple[int, str]:
     """Returns the side of the square of patches that become a token, and why a prompt cannot; empty where it can.
 
     Args:
-        block: one of the tower's.
+        layout: of `layout_of`.
         read: blocks below each hidden state that is read.
     """
     vision = core.config.vision_config
@@ -165,7 +168,10 @@ def merge_of(core: Any, projector: nn.Module, block: nn.Module, read: list[int])
         return 1, _SEVERAL
     if any("table" in name for name in names):
         return 1, _WORDS
-    patches, packed = patches_of(vision), layout_of(block)[0] == "packed"
+    whole = getattr(vision, "fullatt_block_indexes", None)
+    if whole is not None and max(read) - 1 not in whole:
+        return 1, _WINDOWS
+    patches, packed = patches_of(vision), layout == "packed"
     if packed and getattr(vision, "spatial_merge_size", None):
         return vision.spatial_merge_size, ""
     tokens = getattr(core.config, "mm_tokens_per_image", None)

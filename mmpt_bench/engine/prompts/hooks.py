@@ -41,7 +41,7 @@ def attach_prompts(backbone: Backbone, plan: PromptPlan, seed: int, made: Genera
 def _conditioned(backbone: Backbone, plan: PromptPlan, seed: int, made: GeneratorPlan) -> ConditionedBank:
     """Returns a bank whose prompts depend on the item; RequestError where they could not be right."""
     anatomy = backbone.anatomy
-    if plan.visual and anatomy.layout == "packed":
+    if plan.visual and anatomy.layout != "batched":
         raise RequestError(
             f"The tower of {anatomy.title} has all images in one sequence, where prompts are the same for each: set "
             "`visual_length` to 0."
@@ -64,7 +64,7 @@ def register_hooks(model: nn.Module, anatomy: Anatomy, bank: PromptBank) -> list
         hooks.append(_before(model, anatomy.core, bank.note_question))
     if bank.flowing:
         hooks.append(_before(model, anatomy.core, partial(interaction.enter_core, bank)))
-    if bank.flowing and anatomy.merge > 1:
+    if bank.flowing and anatomy.parts_states:
         leave = partial(interaction.leave_tower, bank)
         tower = model.get_submodule(anatomy.vision)
         hooks.append(tower.register_forward_hook(leave, with_kwargs=True))
@@ -118,9 +118,9 @@ def check_plan(model: nn.Module, anatomy: Anatomy, plan: PromptPlan, occupied: b
         raise RequestError(
             "`visual_states` `parameters` is a set of its own behind the blocks': leave `visual_deep` on."
         )
-    if plan.visual and not plan.visual_deep and anatomy.layout == "packed":
+    if plan.visual and not plan.visual_deep and anatomy.layout != "batched":
         raise RequestError(
-            f"Visual prompts cannot flow through the tower of {anatomy.title}, whose blocks group patches anew: "
+            f"Visual prompts cannot flow through the tower of {anatomy.title}, which has all images in one sequence: "
             "leave `visual_deep` on."
         )
     if plan.visual and not plan.visual_deep and anatomy.reads_several:
@@ -145,7 +145,7 @@ def _hook_vision(model: nn.Module, anatomy: Anatomy, bank: PromptBank) -> list[A
     hooks: list[Any] = []
     for block, name in enumerate(anatomy.vision_layers[: anatomy.vision_used]):
         module = model.get_submodule(name)
-        if anatomy.layout == "packed":
+        if anatomy.layout != "batched":
             hooks.append(_before(model, name, partial(packed.enter_block, bank, block)))
             leave = partial(packed.leave_block, bank, block)
             hooks.append(module.register_forward_hook(leave, with_kwargs=True, prepend=True))

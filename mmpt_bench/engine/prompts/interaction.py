@@ -38,6 +38,8 @@ def leave_tower(bank: PromptBank, module: Any, args: tuple, kwargs: dict, output
     left = bank.left
     if bank.anatomy.layout == "packed":
         return _leave_packed(bank, kwargs, output)
+    if bank.anatomy.layout == "row":
+        return _leave_row(bank, module, kwargs, output)
     read = output.last_hidden_state if bank.anatomy.reads_output else output.hidden_states[bank.anatomy.vision_used]
     length = read.shape[1]
     if output.hidden_states is not None:
@@ -66,12 +68,24 @@ def _leave_packed(bank: PromptBank, kwargs: dict, output: Any) -> Any:
     return output
 
 
+def _leave_row(bank: PromptBank, tower: Any, kwargs: dict, output: Any) -> Any:
+    """The same where images lie behind one another in one row of a batch."""
+    grid = torch.as_tensor(kwargs["image_sizes"]) // tower.patch_size
+    patches, images = int(grid.prod(-1).sum()), len(grid)
+    read = output.last_hidden_state if bank.anatomy.reads_output else output.hidden_states[bank.anatomy.vision_used]
+    output[STATES] = read[0, patches:].unflatten(0, (images, -1))
+    if output.hidden_states is not None:
+        output.hidden_states = tuple(one if one is None else one[:, :patches] for one in output.hidden_states)
+    output.last_hidden_state = output.last_hidden_state[:, :patches]
+    return output
+
+
 def enter_core(bank: PromptBank, module: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
     """Before image and text meet: parts the prompts' tokens from the image's, and says where they are to stand."""
     if len(args) > 1:
         raise ValueError("with interaction, give images and masks by keyword")
     encoded = (kwargs.get("mm_encoder_outputs") or {}).get("image")
-    merging = bank.anatomy.merge > 1
+    merging = bank.anatomy.parts_states
     if encoded is None:
         if kwargs.get("pixel_values") is None:
             return args, kwargs
@@ -102,7 +116,7 @@ def _merged(bank: PromptBank, core: Any, encoded: Any, kwargs: dict) -> Float[Te
     tokens = through_connector(bank, core, states)
     # In tokens, an image is as large as its tiles are many; in a packed sequence, it is one whatever its size.
     counts = image_counts(core, kwargs)
-    if bank.anatomy.layout == "packed":
+    if bank.anatomy.layout != "batched":
         tiles = [1] * len(counts)
     else:
         tiles = [round(count * len(tokens) / sum(counts)) for count in counts]
@@ -117,6 +131,8 @@ def through_connector(bank: PromptBank, core: Any, states: Rows) -> Float[Tensor
     projector = core.get_submodule(anatomy.projector.removeprefix(f"{anatomy.core}."))
     if anatomy.layout == "packed":
         return projector(states.flatten(0, 1)).unflatten(0, (len(states), -1))
+    if anatomy.layout == "row":
+        return _through_row(bank, core, projector, states)
     side, s, n = math.isqrt(anatomy.tile_patches) // anatomy.merge, anatomy.merge, bank.flowing
     blocks = squares(states, s * s).unflatten(1, (n, s * s))
     # More prompts than one tile has places for go through as several.
@@ -130,3 +146,12 @@ def through_connector(bank: PromptBank, core: Any, states: Rows) -> Float[Tensor
         tile = joined.flatten(1, 2)
     made = projector(tile)
     return made.reshape(len(states), n + empty, made.shape[-1])[:, :n]
+
+
+def _through_row(bank: PromptBank, core: Any, projector: Any, states: Rows) -> Float[Tensor, "images tokens dim"]:
+    """The same where a connector takes images of any size: each image's states are one, a square high."""
+    if "image_sizes" not in inspect.signature(projector.forward).parameters:
+        return projector(states)
+    s, n, patch = bank.anatomy.merge, bank.flowing, core.config.vision_config.patch_size
+    rows = states.unflatten(1, (n, s, s)).transpose(1, 2).flatten(0, 3)
+    return projector(rows, [(s * patch, n * s * patch)] * len(states)).unflatten(0, (len(states), n))

@@ -1,8 +1,9 @@
-"""Prompts in a vision tower whose images lie behind one another in one sequence (Qwen2-VL, Qwen2.5-VL).
+"""Prompts in a vision tower whose images lie behind one another in one sequence (Qwen2-VL, Qwen2.5-VL; Pixtral).
 
 Hidden states are (patches of all images, width), `cu_seqlens` says where an image (or a window of one) begins, and
 patches are rotated to their place. Each image, or window where a block attends within windows, gets its own copy of
-the block's prompts behind its patches; prompts are not rotated, since they have no place.
+the block's prompts behind its patches; prompts are not rotated, since they have no place. In Pixtral the sequence is
+the one row of a batch, and a mask of pairs says which patches are of one image.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from mmpt_bench.common.errors import RequestError
 from mmpt_bench.engine.prompts.bank import PromptBank, hidden_in, with_hidden, with_output
 from mmpt_bench.engine.prompts.interaction import squares
 
@@ -21,13 +23,20 @@ Packed = Float[Tensor, "rows dim"]
 
 def enter_block(bank: PromptBank, block: int, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
     """Before a block: puts the block's prompts behind the rows of every segment."""
-    bounds, kwargs = kwargs["cu_seqlens"], dict(kwargs)
+    kwargs = dict(kwargs)
+    if len(args) > 1:
+        kwargs["attention_mask"], args = args[1], (args[0], *args[2:])
+    bounds, mask = _bounds(kwargs), kwargs.get("attention_mask")
     hidden, prompts = hidden_in(args, kwargs), bank.prompts("mmpt_visual", block)
     rows = len(prompts)
     cosine, sine = kwargs["position_embeddings"]
     still = (cosine.new_ones(rows, cosine.shape[-1]), sine.new_zeros(rows, sine.shape[-1]))
     kwargs["position_embeddings"] = (_behind(cosine, bounds, still[0]), _behind(sine, bounds, still[1]))
-    kwargs["cu_seqlens"] = bounds + rows * torch.arange(len(bounds), dtype=bounds.dtype, device=bounds.device)
+    grown = bounds + rows * torch.arange(len(bounds), dtype=bounds.dtype, device=bounds.device)
+    if bank.anatomy.layout == "row":
+        kwargs["attention_mask"] = _blocks(mask, grown)
+        return with_hidden(args, kwargs, _behind(hidden[0], bounds, prompts.to(hidden))[None])
+    kwargs["cu_seqlens"] = grown
     if kwargs.get("max_seqlen") is not None:
         kwargs["max_seqlen"] = kwargs["max_seqlen"] + rows
     return with_hidden(args, kwargs, _behind(hidden, bounds, prompts.to(hidden)))
@@ -35,7 +44,7 @@ def enter_block(bank: PromptBank, block: int, module: nn.Module, args: tuple, kw
 
 def leave_block(bank: PromptBank, block: int, module: nn.Module, args: tuple, kwargs: dict, output: Any) -> Any:
     """Behind a block: cuts the prompts off every segment; behind the last, with interaction, leaves them at the end."""
-    rows, lengths = bank.plan.visual, _lengths(kwargs["cu_seqlens"])
+    rows, lengths = bank.plan.visual, _lengths(_bounds(kwargs))
     leaves = bank.left and block == bank.anatomy.vision_used - 1
 
     def cut(hidden: Packed) -> Packed:
@@ -48,7 +57,28 @@ def leave_block(bank: PromptBank, block: int, module: nn.Module, args: tuple, kw
             states = bank.spread("mmpt_visual", -1, states)
         return torch.cat([*patches, squares(states, bank.anatomy.merge**2).flatten(0, 1)])
 
+    if bank.anatomy.layout == "row":
+        return with_output(output, lambda hidden: cut(hidden[0])[None])
     return with_output(output, cut)
+
+
+def _bounds(kwargs: dict) -> Int[Tensor, " segments+1"]:
+    """Returns where each image, or window, begins, and where the last one ends."""
+    if "cu_seqlens" in kwargs:
+        return kwargs["cu_seqlens"]
+    mask = kwargs.get("attention_mask")
+    if mask is None:
+        raise RequestError("Visual prompts in this vision tower need a mask: give `--attn-implementation sdpa`.")
+    # A patch does not see the one before it where that is another image's.
+    begins = (mask[0, 0].diagonal(-1) != 0).nonzero()[:, 0] + 1
+    return torch.cat([begins.new_zeros(1), begins, begins.new_full((1,), mask.shape[-1])])
+
+
+def _blocks(mask: Tensor, bounds: Int[Tensor, " segments+1"]) -> Tensor:
+    """Returns an additive mask like another, (1, 1, rows, rows), in which a segment sees itself alone."""
+    segment = torch.arange(len(bounds) - 1, device=mask.device).repeat_interleave(bounds.diff())
+    hidden = segment[:, None] != segment
+    return mask.new_zeros(1, 1, *hidden.shape).masked_fill(hidden, torch.finfo(mask.dtype).min)
 
 
 def _lengths(bounds: Int[Tensor, " segments+1"]) -> list[int]:
