@@ -88,7 +88,8 @@ runs where `image` does.
 Prompts in a decoder with a sliding window (Gemma 2 and 3, so PaliGemma 2 and Gemma 3; Cohere2, so Aya Vision and
 Cohere2 Vision; Llama 4's chunks) are right as long as prompts and text fit the window together (4,096 tokens in
 Gemma 2, 1,024 in Gemma 3 4B); a longer example is refused with its length. In Qwen2.5-VL, blocks that attend within
-windows get a copy of their prompts in every window.
+windows get a copy of their prompts in every window, and interaction is refused where the last block does, which sees
+whole images in the released models.
 
 In decoders with layers that pass states from token to token (Qwen3.5, LFM2-VL), prompts stand behind the padding.
 

@@ -21,6 +21,7 @@ _SEVERAL = "its projector reads several hidden states of the tower"
 _WORDS = "patches become a mixture of learnt visual words"
 _WORD_A_LAYER = "each of its layers reads an embedding of every token's word, and a prompt has no word"
 _UNEVEN = "its connector is no map of squares of patches"
+_JOINED = "its tower joins squares of patches itself, before its projector sees them"
 _PLACED = "patches of images of any size are joined by their places"
 _WINDOWS = "its last vision block attends within windows, of which each has states of its own"
 _TURNED = "its vision blocks take the place of each patch in another form than those that are known"
@@ -175,7 +176,10 @@ def merge_of(core: Any, projector: nn.Module, layout: Layout, read: list[int]) -
     if packed and getattr(vision, "spatial_merge_size", None):
         return vision.spatial_merge_size, ""
     tokens = getattr(core.config, "mm_tokens_per_image", None)
-    joined = (patches or 0) // tokens if tokens else linear_widths(projector)[0] / width_of(vision)
+    read_width = linear_widths(projector)[0]
+    if not tokens and read_width % width_of(vision):
+        return 1, _JOINED
+    joined = (patches or 0) // tokens if tokens else read_width / width_of(vision)
     side = math.isqrt(int(joined))
     if not side or side * side != joined:
         return 1, _UNEVEN
