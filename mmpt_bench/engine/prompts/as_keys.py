@@ -36,10 +36,12 @@ def prompts_as_keys(backbone: Backbone) -> Iterator[None]:
 def _sides(model: Any, bank: PromptBank) -> dict[str, Any]:
     """Returns the configuration of each side, "vision" or "text", whose deep prompts may be keys and values."""
     anatomy, plan, sides = bank.anatomy, bank.plan, {}
-    if plan.visual and plan.visual_deep and anatomy.layout == "batched":
-        blocks = [model.get_submodule(name) for name in anatomy.vision_layers[: anatomy.vision_used]]
-        if all(_built(block, "layer_norm1", "out_proj") for block in blocks):
+    if plan.visual and plan.visual_deep:
+        blocks: list[Any] = [model.get_submodule(name) for name in anatomy.vision_layers[: anatomy.vision_used]]
+        if anatomy.layout == "batched" and all(_built(block, "layer_norm1", "out_proj") for block in blocks):
             sides["vision"] = blocks[0].self_attn.config
+        if anatomy.layout == "packed" and all(map(_built_packed, blocks)):
+            sides["vision"] = blocks[0].attn.config
     # Keys stand in front of everything: rows that must stand behind the interaction's stay rows.
     if (plan.keys or (plan.text and plan.text_deep)) and (plan.text_first or not bank.flowing):
         decoder = model.get_submodule(anatomy.decoder)
@@ -58,6 +60,18 @@ def _built(block: Any, norm: str, out: str) -> bool:
         hasattr(block, norm)
         and attention is not None
         and {name for name, _ in attention.named_children()} == maps
+        and attention.config._attn_implementation == "sdpa"
+        and not getattr(block, "gradient_checkpointing", False)
+    )
+
+
+def _built_packed(block: Any) -> bool:
+    """Returns whether a block of a packed tower is norm, attention of two maps under `sdpa`, and what follows."""
+    attention = getattr(block, "attn", None)
+    return (
+        hasattr(block, "norm1")
+        and attention is not None
+        and {name for name, _ in attention.named_children()} == {"qkv", "proj"}
         and attention.config._attn_implementation == "sdpa"
         and not getattr(block, "gradient_checkpointing", False)
     )

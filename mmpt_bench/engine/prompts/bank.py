@@ -96,7 +96,7 @@ class PromptBank(nn.Module):
 
     def append(self, block: int, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         """Before a vision block: appends the block's prompts to its input."""
-        if "vision" in self.as_keys and self._cut_behind(block):
+        if "vision" in self.as_keys and self.is_cut_behind(block):
             give(module, *projected(module, "layer_norm1", self.prompts("mmpt_visual", block)))
             return args, kwargs
         mask = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
@@ -112,7 +112,7 @@ class PromptBank(nn.Module):
         hidden = hidden_in(args, kwargs)
         return with_hidden(args, kwargs, torch.cat([hidden, self.spread("mmpt_visual", block, hidden)], dim=1))
 
-    def _cut_behind(self, block: int) -> bool:
+    def is_cut_behind(self, block: int) -> bool:
         """Returns whether nothing reads what a vision block makes of its prompts."""
         return block < self.anatomy.vision_used - 1 or not self.flowing
 

@@ -17,12 +17,16 @@ from torch import Tensor, nn
 from mmpt_bench.common.errors import RequestError
 from mmpt_bench.engine.prompts.bank import PromptBank, hidden_in, with_hidden, with_output
 from mmpt_bench.engine.prompts.interaction import squares
+from mmpt_bench.engine.prompts.prompt_keys import share, take_back
 
 Packed = Float[Tensor, "rows dim"]
 
 
 def enter_block(bank: PromptBank, block: int, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
     """Before a block: puts the block's prompts behind the rows of every segment."""
+    if _as_keys(bank, block):
+        share(module, bank.prompts("mmpt_visual", block))
+        return args, kwargs
     kwargs = dict(kwargs)
     if len(args) > 1:
         kwargs["attention_mask"], args = args[1], (args[0], *args[2:])
@@ -44,6 +48,9 @@ def enter_block(bank: PromptBank, block: int, module: nn.Module, args: tuple, kw
 
 def leave_block(bank: PromptBank, block: int, module: nn.Module, args: tuple, kwargs: dict, output: Any) -> Any:
     """Behind a block: cuts the prompts off every segment; behind the last, with interaction, leaves them at the end."""
+    if _as_keys(bank, block):
+        take_back(module)
+        return output
     rows, lengths = bank.plan.visual, _lengths(_bounds(kwargs))
     leaves = bank.left and block == bank.anatomy.vision_used - 1
 
@@ -60,6 +67,11 @@ def leave_block(bank: PromptBank, block: int, module: nn.Module, args: tuple, kw
     if bank.anatomy.layout == "row":
         return with_output(output, lambda hidden: cut(hidden[0])[None])
     return with_output(output, cut)
+
+
+def _as_keys(bank: PromptBank, block: int) -> bool:
+    """Returns whether a block's prompts are keys and values for now, as nothing reads what it makes of them."""
+    return "vision" in bank.as_keys and bank.is_cut_behind(block)
 
 
 def _bounds(kwargs: dict) -> Int[Tensor, " segments+1"]:

@@ -22,7 +22,7 @@ from transformers.masking_utils import sdpa_mask
 
 ATTENTION = "prompts_as_keys"
 """Name of the attention function in transformers' registry: `sdpa` with what a block was given beside its sequence."""
-_GIVEN = "prompt_keys_and_values"
+_GIVEN, _SHARED = "prompt_keys_and_values", "shared_prompt_keys_and_values"
 KeysValues = tuple[Float[Tensor, "1 heads rows width"], Float[Tensor, "1 heads rows width"]]
 
 
@@ -47,6 +47,20 @@ def projected(block: nn.Module, norm: str, prompts: Float[Tensor, "rows dim"]) -
     return attention.k_proj(normed), attention.v_proj(normed)
 
 
+def share(block: nn.Module, prompts: Float[Tensor, "rows dim"]) -> None:
+    """Gives a block of a packed tower keys and values of prompts, which have no place, for every segment of a call."""
+    attention: Any = block.attn
+    weight = attention.qkv.weight
+    made = attention.qkv(block.norm1(prompts.to(weight.device, weight.dtype)))
+    _, key, value = made.unflatten(1, (3, attention.num_heads, -1)).permute(1, 2, 0, 3)
+    vars(attention)[_SHARED] = (key[None], value[None])
+
+
+def take_back(block: nn.Module) -> None:
+    """Ends what `share` began."""
+    vars(block.attn).pop(_SHARED, None)
+
+
 def register() -> None:
     """Makes the attention function known to transformers; its masks are those of `sdpa`."""
     AttentionInterface.register(ATTENTION, _attend)
@@ -57,7 +71,7 @@ def _attend(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, None]:
     """Returns `sdpa` attention to the sequence, and to what the block was given."""
-    given: KeysValues | None = vars(module).pop(_GIVEN, None)
+    given: KeysValues | None = vars(module).pop(_GIVEN, None) or vars(module).get(_SHARED)
     if given is not None:
         rows = given[0].shape[2]
         key, value = (

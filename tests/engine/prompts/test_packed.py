@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from mmpt_bench.common.errors import RequestError
 from mmpt_bench.engine.models.anatomy import find_anatomy
+from mmpt_bench.engine.prompts.as_keys import prompts_as_keys
 from mmpt_bench.engine.prompts.bank import PromptBank
 from mmpt_bench.engine.prompts.hooks import check_plan, register_hooks
 from mmpt_bench.engine.prompts.interaction import STATES, through_connector
@@ -100,6 +102,30 @@ def test_every_window_and_image_of_a_qwen_sees_its_own_copy_of_the_prompts(full:
     out = model.model.visual(torch.cat(pixels), grid_thw=grid)
     wanted = [qwen_by_hand(plain.model.visual, *each, bank.mmpt_visual) for each in zip(pixels, GRIDS, strict=True)]
     torch.testing.assert_close(out.pooler_output, torch.cat([one for one, _ in wanted]), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("interaction", ["none", "output"])
+@torch.no_grad()
+def test_prompts_as_keys_and_values_are_the_same_sums(interaction: str) -> None:
+    model, plain = qwen([1, 3]), qwen([1, 3])
+    bank = prompted(model, interaction)
+    model.add_module("prompt_bank", bank)
+    pixels = [torch.randn(high * wide, 3 * 2 * PATCH**2) for high, wide in GRIDS]
+    lengths: list[int] = []
+    mlp = model.model.visual.blocks[0].mlp
+    mlp.register_forward_pre_hook(lambda module, args: lengths.append(len(args[0])))
+    with prompts_as_keys(cast(Any, SimpleNamespace(model=model))):
+        assert bank.as_keys == {"vision"}
+        out = model.model.visual(torch.cat(pixels), grid_thw=torch.tensor([[1, *one] for one in GRIDS]))
+    assert lengths == [sum(high * wide for high, wide in GRIDS)]
+    wanted = [qwen_by_hand(plain.model.visual, *each, bank.mmpt_visual) for each in zip(pixels, GRIDS, strict=True)]
+    torch.testing.assert_close(out.pooler_output, torch.cat([one for one, _ in wanted]), atol=1e-5, rtol=1e-4)
+    if interaction == "output":
+        square = torch.stack([one[[0, 1, 2, 0]] for _, one in wanted])
+        torch.testing.assert_close(out[STATES], square, atol=1e-5, rtol=1e-4)
+    # Outside, they are rows again.
+    model.model.visual(torch.cat(pixels), grid_thw=torch.tensor([[1, *one] for one in GRIDS]))
+    assert lengths[1] > lengths[0]
 
 
 @torch.no_grad()
