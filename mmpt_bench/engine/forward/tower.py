@@ -148,12 +148,13 @@ def blocks_replayed(backbone: Backbone, states: Sequence[Mapping[str, Tensor]]) 
     What stands before and behind them runs as ever, and so do blocks where the states are not as many and as wide as
     what they are called with. Yields a list, which holds whether they were handed out once the tower has run.
     """
-    read = {i: [one.get(f"{STATES}{i}") for one in states] for i in _read(backbone)}
     fits: list[bool] = []
-    if any(one is None or one.shape[1:] != own[0].shape[1:] for own in read.values() for one in own):
+    wanted = [f"{STATES}{i}" for i in _read(backbone)]
+    shapes = [{one[name].shape[1:] if name in one else None for one in states} for name in wanted]
+    if any(None in found or len(found) > 1 for found in shapes):
         yield fits
         return
-    made = {i: torch.cat(own) for i, own in read.items()}
+    made = {i: torch.cat([one[f"{STATES}{i}"] for one in states]) for i in _read(backbone)}
 
     def replay(i: int, computed: Any, *args: Any, **kwargs: Any) -> Any:
         hidden = args[0] if args else kwargs["hidden_states"]

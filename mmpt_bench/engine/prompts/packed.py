@@ -30,7 +30,7 @@ def enter_block(bank: PromptBank, block: int, module: nn.Module, args: tuple, kw
     kwargs = dict(kwargs)
     if len(args) > 1:
         kwargs["attention_mask"], args = args[1], (args[0], *args[2:])
-    bounds, mask = _bounds(kwargs), kwargs.get("attention_mask")
+    bounds = _bounds(kwargs)
     hidden, prompts = hidden_in(args, kwargs), bank.prompts("mmpt_visual", block)
     rows = len(prompts)
     cosine, sine = kwargs["position_embeddings"]
@@ -38,7 +38,7 @@ def enter_block(bank: PromptBank, block: int, module: nn.Module, args: tuple, kw
     kwargs["position_embeddings"] = (_behind(cosine, bounds, still[0]), _behind(sine, bounds, still[1]))
     grown = bounds + rows * torch.arange(len(bounds), dtype=bounds.dtype, device=bounds.device)
     if bank.anatomy.layout == "row":
-        kwargs["attention_mask"] = _blocks(mask, grown)
+        kwargs["attention_mask"] = _blocks(kwargs["attention_mask"], grown)
         return with_hidden(args, kwargs, _behind(hidden[0], bounds, prompts.to(hidden))[None])
     kwargs["cu_seqlens"] = grown
     if kwargs.get("max_seqlen") is not None:

@@ -47,7 +47,7 @@ def projected(block: nn.Module, norm: str, prompts: Float[Tensor, "rows dim"]) -
     return attention.k_proj(normed), attention.v_proj(normed)
 
 
-def share(block: nn.Module, prompts: Float[Tensor, "rows dim"]) -> None:
+def share(block: Any, prompts: Float[Tensor, "rows dim"]) -> None:
     """Gives a block of a packed tower keys and values of prompts, which have no place, for every segment of a call."""
     attention: Any = block.attn
     weight = attention.qkv.weight
@@ -56,7 +56,7 @@ def share(block: nn.Module, prompts: Float[Tensor, "rows dim"]) -> None:
     vars(attention)[_SHARED] = (key[None], value[None])
 
 
-def take_back(block: nn.Module) -> None:
+def take_back(block: Any) -> None:
     """Ends what `share` began."""
     vars(block.attn).pop(_SHARED, None)
 
