@@ -182,9 +182,7 @@ def ablate(
         budget_hours: refuses what would take longer, by what recorded runs took.
         command: what makes the ablation again, for its table.
         only_plan: runs nothing.
-        workers: who does the runs, as in `run`.
-        reporter: is told of every event, as in `run`.
-        stopping: asked after every step and batch, as in `run`.
+        workers, reporter, stopping: as in `run`.
         options: as in `run`.
 
     Raises:
@@ -202,18 +200,18 @@ def ablate(
     asked = ablation_asked(given, budget_hours, command)
     store = Store(asked.request.out)
     planned = plan_ablation(asked, store)
-    points, seeds = [point.label for point in planned.ablation.all_points], asked.request.seeds
-    found = plan_summary(planned.plans, store) if only_plan else None
-    result = AblationResult(planned.ablation.name, points, seeds, planned.n_runs, store.root, summary=found)
+    points = [point.label for point in planned.ablation.all_points]
+    result = AblationResult(planned.ablation.name, points, asked.request.seeds, planned.n_runs, store.root)
     if only_plan:
-        return result
+        return dataclasses.replace(result, summary=plan_summary(planned.plans, store))
     made = run_ablation(planned, store, reporter or Reporter(), stopping, do)
     known = task_catalog.built_in_tasks() | asked.request.own_tasks
     board = write_ablation(store, planned.ablation, known)
     write_scores(store, known)
-    drawn = write_ablation_figures(store, board, known, method_catalog.colors())
-    failed = tuple(record for record in made if record.status == "failed")
-    return dataclasses.replace(result, board=board, failed=failed, figures=tuple(drawn))
+    drawn = tuple(write_ablation_figures(store, board, known, method_catalog.colors()))
+    return dataclasses.replace(
+        result, board=board, failed=tuple(r for r in made if r.status == "failed"), figures=drawn
+    )
 
 
 def prune(

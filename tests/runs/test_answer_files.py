@@ -59,7 +59,7 @@ def test_a_run_keeps_the_answers_of_finished_tasks_as_parquet_and_every_score(tm
     assert table.to_pylist() == sorted(without, key=lambda row: row["id"])
     assert pyarrow.parquet.ParquetFile(file).metadata.row_group(0).column(0).compression == "ZSTD"
     assert analysis.verify(tmp_path / "packed") == []
-    assert run(tmp_path / "packed").made == []
+    assert not run(tmp_path / "packed").made
 
 
 def test_a_run_that_is_killed_within_a_task_goes_on_to_the_same_answers(tmp_path: Path) -> None:

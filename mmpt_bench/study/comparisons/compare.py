@@ -59,12 +59,9 @@ def answer_to(
     tasks = known_tasks(tasks, records)
     own = [name for name in names if name.partition(":")[0] != PUBLISHED]
     if len(own) < len(names):
-        theirs = evidence(published or Store(published_folder()), tasks, n_resamples)
+        theirs = _of_setting(evidence(published or Store(published_folder()), tasks, n_resamples), setting)
         mine = _resolved(store, records, own, tasks, setting, n_resamples) if own else None
-        of_setting = [each for each in theirs if setting in ("", each.board.track)]
-        if not of_setting:
-            raise RequestError(f"The published board has no setting `{setting[:40]}`. It has: {_told(theirs)}")
-        found, labels = _beside_published(mine, of_setting, names)
+        found, labels = _beside_published(mine, theirs, names)
     else:
         found, labels = _resolved(store, records, names, tasks, setting, n_resamples)
     if only:
@@ -90,6 +87,14 @@ def answer_to(
         )
     told = sentence(made, found.board) + threads_note(found.board, labels)
     return ComparisonResult(found.board, labels, made, told)
+
+
+def _of_setting(published: Sequence[Evidence], setting: str) -> list[Evidence]:
+    """Returns the published boards of a setting, all without one; RequestError where there is none."""
+    found = [each for each in published if setting in ("", each.board.track)]
+    if not found:
+        raise RequestError(f"The published board has no setting `{setting[:40]}`. It has: {_told(published)}")
+    return found
 
 
 def _check_resampled(board: Board, labels: Sequence[str]) -> None:
