@@ -154,7 +154,9 @@ def blocks_replayed(backbone: Backbone, states: Sequence[Mapping[str, Tensor]]) 
     if any(None in found or len(found) > 1 for found in shapes):
         yield fits
         return
-    made = {i: torch.cat([one[f"{STATES}{i}"] for one in states]) for i in _read(backbone)}
+    # Those that were kept lie in main memory.
+    place = backbone.device
+    made = {i: torch.cat([one[f"{STATES}{i}"].to(place) for one in states]) for i in _read(backbone)}
 
     def replay(i: int, computed: Any, *args: Any, **kwargs: Any) -> Any:
         hidden = args[0] if args else kwargs["hidden_states"]

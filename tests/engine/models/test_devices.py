@@ -50,6 +50,11 @@ def spread(backbone: Backbone, share: float) -> None:
         no_split_module_classes=model._no_split_modules,
     )
     places = {name: (FIRST, SECOND)[i] for name, i in found.items()}
+    # `from_pretrained` reads a parameter of no part (LLaVA-OneVision's `image_newline`) to its place at once.
+    for name in places.keys() & dict(model.named_parameters()).keys():
+        owner, _, leaf = name.rpartition(".")
+        moved = model.get_parameter(name).detach().to(places[name])
+        setattr(model.get_submodule(owner), leaf, torch.nn.Parameter(moved))
     dispatch_model(model, device_map=places, main_device=FIRST, skip_keys=model._skip_keys_device_placement)
     backbone.device = str(model.get_input_embeddings().weight.device)
 
