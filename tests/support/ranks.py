@@ -2,7 +2,9 @@
 
 A job is {"name", "method"} and, where wanted, "batch", "steps", "dtype", "recomputed", "uneven", and steps in which
 something happens: "short" (memory runs out, once), "stop" (SIGTERM after it), "hang", "kill" (in the first attempt
-alone); "checkpoint" keeps one after each step, "overheads" are tokens that a micro-batch costs, by rank.
+alone), "torn" (killed before the checkpoint after it is true, in the first attempt alone), "full disk" (after
+it files may have 2,000 bytes); "checkpoint" keeps one after each step, "overheads" are tokens that a micro-batch costs,
+by rank.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import signal
 import sys
 import time
@@ -23,6 +26,7 @@ import torch
 from mmpt_bench.cli.progress import stopping
 from mmpt_bench.common.errors import Interrupted
 from mmpt_bench.engine.models.backbone import load_backbone
+from mmpt_bench.engine.training import checkpoint
 from mmpt_bench.engine.training.checkpoint import Checkpoints
 from mmpt_bench.engine.training.loss import Losses
 from mmpt_bench.engine.training.parallel import ALONE, Ranks, Together
@@ -35,9 +39,11 @@ from mmpt_bench.sources.corpora import load_corpus
 SEED, RATE = 1, 3e-3
 
 
-def trained(folder: Path, job: Mapping[str, Any], ranks: Ranks = ALONE, out: Path | None = None) -> dict[str, Any]:
-    """Returns the adapter, its initial values, losses and the micro-batch of a job; `folder` is the backbone's."""
-    backbone = load_backbone(str(folder), job.get("dtype", "float32"), "cpu", offline=True)
+def trained(
+    backbone_folder: Path, job: Mapping[str, Any], ranks: Ranks = ALONE, out: Path | None = None
+) -> dict[str, Any]:
+    """Returns the adapter, its initial values, losses and the micro-batch of a job."""
+    backbone = load_backbone(str(backbone_folder), job.get("dtype", "float32"), "cpu", offline=True)
     handle = method_catalog.load_method(method_catalog.method_entries()[job["method"]])().attach(backbone, SEED)
     before, steps, n = handle.state(), list[Step](), job.get("steps", 6)
     again = job.get("recomputed", False)
@@ -60,15 +66,18 @@ def trained(folder: Path, job: Mapping[str, Any], ranks: Ranks = ALONE, out: Pat
             if is_last and out is not None and job.get("stop") == step.step:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-        checkpoint = out / f"{job['name']}.checkpoint" if out and job.get("checkpoint") else None
+            if is_last and out is not None and job.get("full disk") == step.step:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+
+        folder = out / f"{job['name']}.checkpoint" if out and job.get("checkpoint") else None
         loads = load_corpus("embedded")
-        made = train(backbone, handle, loads, config, checkpoint, on_step, stop, lambda _: None, said.append, (), ranks)
+        made = train(backbone, handle, loads, config, folder, on_step, stop, lambda _: None, said.append, (), ranks)
     found = {"before": before, "after": handle.state(), "losses": [step.loss for step in steps], "said": said}
     return found | {"micro": made.micro_batch, "first": steps[0].step, "world": made.world_size, "calls": len(calls)}
 
 
 def _harm(patch: pytest.MonkeyPatch, job: Mapping[str, Any], steps: list[Step]) -> None:
-    answers, done = Losses.answers, set[str]()
+    answers, sync, done = Losses.answers, checkpoint.sync, set[str]()
 
     def harmed(self: Losses, *given: Any) -> Any:
         now = steps[-1].step + 1 if steps else 1
@@ -81,7 +90,13 @@ def _harm(patch: pytest.MonkeyPatch, job: Mapping[str, Any], steps: list[Step]) 
             os.kill(os.getpid(), signal.SIGKILL)
         return answers(self, *given)
 
+    def torn(path: Path) -> None:
+        if steps and job.get("torn") == steps[-1].step and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+            os.kill(os.getpid(), signal.SIGKILL)
+        sync(path)
+
     patch.setattr(Losses, "answers", harmed)
+    patch.setattr(checkpoint, "sync", torn)
 
 
 def _main(out: Path, way: str, jobs: list[dict[str, Any]]) -> None:

@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mmpt_bench.common.errors import MachineError, RequestError, RunFailed, UntrustedRecord
 from mmpt_bench.common.hashing import derive
-from mmpt_bench.engine.adapters.attachment import Handle, whole
+from mmpt_bench.engine.adapters.attachment import Handle
 from mmpt_bench.engine.models.backbone import Backbone
 from mmpt_bench.engine.training.masters import Masters
 from mmpt_bench.engine.training.memory import shortage
@@ -94,13 +94,11 @@ class Ranks:
         """Returns whether all ranks have this value."""
         return True
 
-    def collected(self, value: Tensor) -> Tensor:
-        """Returns a whole tensor in the first rank's main memory, which all ranks ask for; on the others nothing.
-
-        Asked for one after another, a device holds one whole tensor at a time.
-        """
-        found = whole(value.detach())
-        return found.cpu() if self.is_first else torch.empty(0)
+    def kept(self, value: Tensor) -> Tensor:
+        """Returns what this rank gives to a checkpoint: its part of a sharded tensor; all of another one if it is first."""
+        if hasattr(value, "full_tensor"):
+            return value.detach()
+        return value.detach().cpu() if self.is_first else torch.empty(0)
 
     def gathered(self, value: T) -> list[T]:
         """Returns every rank's value, in their order."""

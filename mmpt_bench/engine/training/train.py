@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map_only
 
-from mmpt_bench.common.errors import Interrupted, MachineError, RunFailed
+from mmpt_bench.common.errors import Interrupted, RunFailed
 from mmpt_bench.data.examples import Corpus, Example, Exchange
 from mmpt_bench.engine.adapters.attachment import Handle, like, whole
 from mmpt_bench.engine.models.backbone import Backbone
@@ -168,7 +168,7 @@ def train(
             if is_over:
                 break
             if checkpoints is not None and (stop or is_due):
-                training.keep(checkpoints)
+                checkpoints.write(training.done, training.state(), ranks)
             if stop:
                 raise Interrupted(f"after step {training.done} of {budget.steps}")
     return training.result()
@@ -239,19 +239,11 @@ class _Training:
 
     def go_on_from(self, checkpoints: Checkpoints | None) -> None:
         """Goes on from the last checkpoint where there is one; MachineError where ranks find unlike ones."""
-        if checkpoints is not None and (state := checkpoints.last()) is not None:
-            self.restore(state)
-        if not self._ranks.same(self.done):
-            raise MachineError("Ranks find other checkpoints: give all of them one results folder.")
-
-    def keep(self, checkpoints: Checkpoints) -> None:
-        """Writes a checkpoint, for which all ranks give their part."""
-        state = self.state()
-        if self._ranks.is_first:
-            checkpoints.write(self.done, state)
+        if checkpoints is not None and (state := checkpoints.last(self._ranks)) is not None:
+            self.restore(state, checkpoints)
 
     def state(self) -> dict[str, Any]:
-        """Returns what a checkpoint holds; on other ranks than the first, which help to gather, without values."""
+        """Returns what a checkpoint holds; on other ranks than the first, their parts of sharded tensors alone."""
         return {
             "steps": [dataclasses.astuple(step) for step in self.steps],
             "seconds": self._seconds(),
@@ -259,18 +251,21 @@ class _Training:
             "left_out": self._left_out,
             "threads": list(self._threads),
             "waiting": self._reached.waiting,
-            "adapter": {name: self._ranks.collected(p) for name, p in self.masters.by_name.items()},
-            "optimizer": tree_map_only(torch.Tensor, self._ranks.collected, self._optimizer.state_dict()),
+            "adapter": {name: self._ranks.kept(p) for name, p in self.masters.by_name.items()},
+            "optimizer": tree_map_only(torch.Tensor, self._ranks.kept, self._optimizer.state_dict()),
             "rng": torch.get_rng_state(),
             "rngs": self._ranks.gathered(torch.get_rng_state()),
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Goes on from a checkpoint."""
-        self._handle.load(state["adapter"])
-        shared = [p for group in self._optimizer.param_groups for p in group["params"]]
-        moments = {i: {name: like(value, shared[i]) for name, value in of.items()}
-                   for i, of in state["optimizer"]["state"].items()}  # fmt: skip
+    def restore(self, state: dict[str, Any], checkpoints: Checkpoints) -> None:
+        """Goes on from a checkpoint, in which a tensor is None where it is in shards."""
+        own, shared = self.masters.by_name, [p for group in self._optimizer.param_groups for p in group["params"]]
+        values = {name: own[name].detach() if value is None else value for name, value in state["adapter"].items()}
+        moments = {i: {name: torch.zeros_like(shared[i]) if value is None else like(value, shared[i])
+                       for name, value in of.items()} for i, of in state["optimizer"]["state"].items()}  # fmt: skip
+        places = {"adapter": values, "optimizer": {"state": moments}}
+        self._ranks.together(lambda: checkpoints.fill(state, places))
+        self._handle.load(values)
         self._optimizer.load_state_dict({**state["optimizer"], "state": moments})
         if self._ranks.rank < len(rngs := state.get("rngs", [state["rng"]])):
             torch.set_rng_state(rngs[self._ranks.rank])

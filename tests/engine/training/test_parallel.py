@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -12,7 +13,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch.distributed.checkpoint.metadata import MetadataIndex
 
+from mmpt_bench.common.errors import Interrupted
+from mmpt_bench.engine.training.checkpoint import Checkpoints
 from support.paths import ROOT
 from support.ranks import trained
 from support.tiny import save_tiny
@@ -37,11 +41,12 @@ AGAIN: list[dict[str, Any]] = [
     {"name": f"again {method}", "method": method, "recomputed": True} for method in ("lora", "mmpt", "full")
 ]
 BOTH = {"name": "again half", "method": "full", "recomputed": True, "dtype": "bfloat16"}
+MOVED = {"name": "moved", "method": "full", "checkpoint": True}
 SHORT: dict[str, Any] = {"name": "short", "method": "mmpt", "short": 2}
 
 
 def launched(out: Path, way: str, jobs: list[dict[str, Any]], *words: str, **environment: str) -> tuple[int, str]:
-    """Returns how torchrun ended, and what it printed."""
+    """Returns how torchrun ended, and what it printed; two ranks, where words do not say otherwise."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *words]
     env = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"} | environment
     script = [str(ROOT / "tests/support/ranks.py"), str(out), way, json.dumps(jobs)]
@@ -127,14 +132,96 @@ def test_a_killed_rank_is_started_again_and_the_same_bits_follow(way: str, tiny:
     assert apart(killed["after"], whole["after"]) == 0
 
 
-def test_a_checkpoint_of_two_ranks_is_gone_on_from_by_one_process(tiny: Path, tmp_path: Path) -> None:
-    (tmp_path / "tiny").symlink_to(tiny)
-    job = {"name": "moved", "method": "full", "checkpoint": True}
-    code, printed = launched(tmp_path, "fsdp2", [{**job, "stop": 3}])
+@pytest.fixture(scope="module")
+def stopped(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the checkpoints after steps 2 and 3 of two sharded ranks, and what they make undisturbed."""
+    out = tmp_path_factory.mktemp("stopped")
+    (out / "tiny").symlink_to(tiny)
+    code, printed = launched(out, "fsdp2", [{**MOVED, "stop": 3}, {**MOVED, "name": "whole"}])
     assert code == 0, printed
-    found, wanted = trained(tiny, job, out=tmp_path), trained(tiny, job)
+    return out
+
+
+@pytest.fixture
+def copied(stopped: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(stopped, tmp_path / "copied", symlinks=True))
+
+
+def test_each_rank_writes_its_own_part_and_the_first_none_of_the_others(stopped: Path) -> None:
+    state = Checkpoints(stopped / "moved.checkpoint").last()
+    assert state is not None
+    moments = [one for of in state["optimizer"]["state"].values() for name, one in of.items() if name != "step"]
+    assert {*state["adapter"].values(), *moments} == {None}
+    held: dict[str, int] = {}
+    for name, known in state["metadata"].state_dict_metadata.items():
+        for chunk in known.chunks:
+            file = state["metadata"].storage_data[MetadataIndex(name, chunk.offsets)].relative_path
+            held[file] = held.get(file, 0) + chunk.sizes.numel()
+    # A value and AdamW's two moments of each parameter.
+    n = 3 * sum(value.numel() for value in torch.load(stopped / "whole.pt")["after"].values())
+    assert sum(held.values()) == n
+    assert held.keys() == {"__0_0.distcp", "__1_0.distcp"} == state["files"].keys()
+    assert min(held.values()) > 0.45 * n
+
+
+def test_a_checkpoint_of_two_ranks_is_gone_on_from_by_one_process(copied: Path, tiny: Path) -> None:
+    found, wanted = trained(tiny, MOVED, out=copied), trained(tiny, MOVED)
     assert (found["first"], found["world"]) == (4, 1)
     assert apart(found["after"], wanted["after"]) <= 1e-5
+
+
+@pytest.mark.parametrize(("way", "n"), [("fsdp2", 3), ("ddp", 2)])
+def test_a_checkpoint_of_two_ranks_is_gone_on_from_by_other_ranks(way: str, n: int, copied: Path) -> None:
+    code, printed = launched(copied, way, [MOVED], "--nproc-per-node", str(n))
+    assert code == 0, printed
+    found, wanted = (torch.load(copied / f"{name}.pt") for name in ("moved", "whole"))
+    assert (found["first"], found["world"]) == (4, n)
+    assert apart(found["after"], wanted["after"]) <= 1e-5
+
+
+def test_a_damaged_shard_is_named_and_the_checkpoint_before_it_is_used(copied: Path) -> None:
+    shard = copied / "moved.checkpoint/step-3.shards/__1_0.distcp"
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    code, printed = launched(copied, "fsdp2", [MOVED])
+    assert code == 0, printed
+    assert ".pt` is damaged; it is ignored" in printed
+    found, wanted = (torch.load(copied / f"{name}.pt") for name in ("moved", "whole"))
+    assert found["first"] == 3
+    assert apart(found["after"], wanted["after"]) == 0
+
+
+def test_sharded_ranks_go_on_from_a_checkpoint_of_one_process(tiny: Path, stopped: Path, tmp_path: Path) -> None:
+    (tmp_path / "tiny").symlink_to(tiny)
+    with pytest.raises(Interrupted):
+        trained(tiny, {**MOVED, "stop": 3}, out=tmp_path)
+    code, printed = launched(tmp_path, "fsdp2", [MOVED])
+    assert code == 0, printed
+    found, wanted = torch.load(tmp_path / "moved.pt"), torch.load(stopped / "whole.pt")
+    assert found["first"] == 4
+    assert apart(found["after"], wanted["after"]) <= 1e-5
+
+
+def test_a_rank_killed_while_shards_are_written_leaves_the_last_verified_checkpoint(
+    tiny: Path, stopped: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "tiny").symlink_to(tiny)
+    code, printed = launched(tmp_path, "fsdp2", [{**MOVED, "torn": 4}], "--max-restarts", "1")
+    assert code == 0, printed
+    assert "step-4.shards` was not finished; it is ignored" in printed
+    found, wanted = torch.load(tmp_path / "moved.pt"), torch.load(stopped / "whole.pt")
+    assert found["first"] == 4
+    assert apart(found["after"], wanted["after"]) == 0
+
+
+def test_shards_that_cannot_be_written_end_the_job_and_leave_the_last_checkpoint(tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "tiny").symlink_to(tiny)
+    code, printed = launched(tmp_path, "fsdp2", [{**MOVED, "full disk": 2}])
+    assert code != 0
+    assert "MachineError" in printed
+    assert "moved.checkpoint` cannot be written" in printed
+    assert [path.name[:6] for path in sorted((tmp_path / "moved.checkpoint").iterdir())] == ["step-1", "step-1"]
 
 
 def test_a_rank_that_hangs_ends_the_job_within_the_timeout(tiny: Path, tmp_path: Path) -> None:
