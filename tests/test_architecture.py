@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,30 @@ WITH_TORCH = {"mmpt_bench.interop.lmms_eval", "mmpt_bench.peft"}
 MOST_LINES, MOST_IN_FUNCTION, MOST_LOOSE, MIN_ALONE = 350, 60, 10, 40
 ENTRANCES = {"mmpt_bench.__main__", "mmpt_bench.peft"}
 """Files that are short because they only open the way to others."""
+STARTS_PROCESSES = {
+    "mmpt_bench.common.locks": "a process that tries one lock, for `doctor --out`",
+    "mmpt_bench.records.environment": "git, which is asked for the commit",
+    "mmpt_bench.cli.measuring": "one process after the other, each with memory of its own to measure",
+    "mmpt_bench.engine.pretraining.pretrain": "torch's own launcher, for the embedded backbone",
+}
+"""Modules outside `runs.workers` that start processes, and why. Ray, Slurm and torchrun schedule; nothing else does."""
+CHANGES_GRADIENTS = {
+    "mmpt_bench.engine.training.masters": "gives gradients of rounded values to float32 ones",
+    "mmpt_bench.engine.training.objective": "divides by the answer tokens of all ranks",
+    "mmpt_bench.engine.training.parallel": "makes DDP's averages sums",
+    "mmpt_bench.engine.training.sharded": "makes averages of `fully_shard` sums",
+}
+"""Modules that change a gradient, and why. DDP and `fully_shard` alone add up those of ranks."""
+SHARE_A_TRAINING = {"mmpt_bench.engine.training.parallel", "mmpt_bench.engine.training.sharded"}
+"""Modules that may add up what ranks have."""
+PROCESSES = re.compile(
+    r"(subprocess|multiprocessing|asyncio|sched|joblib|dask|ray|submitit|torch\.multiprocessing)(\..*)?"
+    r"|torch\.distributed\.(run|launch|launcher|elastic)(\..*)?|concurrent\.futures(\.process|\.ProcessPoolExecutor)?"
+    r"|os\.(fork|forkpty|popen|system|spawn\w+|exec\w+|posix_spawnp?)"
+)
+COLLECTIVES = {"all_reduce", "all_reduce_coalesced", "reduce_scatter", "reduce_scatter_tensor", "all_gather",
+               "all_gather_into_tensor", "ReduceOp"}  # fmt: skip
+IN_PLACE = {"add_", "sub_", "mul_", "div_", "copy_"}
 
 
 def files() -> dict[str, Path]:
@@ -201,3 +226,67 @@ def test_tests_mirror_the_packages() -> None:
     }  # fmt: skip
     asking = [path for path in tests.rglob("*.py") if "Path(__file__)" in path.read_text(encoding="utf-8")]
     assert set(asking) == {tests / "support" / "paths.py", tests / "test_architecture.py"}, "the only home of paths"
+
+
+def named(tree: ast.AST) -> set[str]:
+    """Returns what code imports, and every dotted name in it."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.Attribute):
+            found.add(ast.unparse(node))
+    return found
+
+
+def starts_processes(tree: ast.AST) -> bool:
+    return any(PROCESSES.fullmatch(name) for name in named(tree))
+
+
+def adds_up_tensors(tree: ast.AST) -> bool:
+    return any(name.rpartition(".")[2] in COLLECTIVES for name in named(tree))
+
+
+def changes_gradients(tree: ast.AST) -> bool:
+    """Returns whether code changes a gradient; one that is set to None is dropped, not changed."""
+    targets: list[ast.expr] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and not (isinstance(node.value, ast.Constant) and node.value.value is None):
+            targets += node.targets
+        elif isinstance(node, ast.AugAssign):
+            targets.append(node.target)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in IN_PLACE:
+            targets.append(node.func.value)
+    return any(getattr(part, "attr", "") == "grad" for each in targets for part in ast.walk(each))
+
+
+def test_no_scheduler_of_processes_and_no_average_of_gradients_is_written_by_hand() -> None:
+    trees = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
+    start = {name for name, tree in trees.items() if starts_processes(tree)}
+    assert {name for name in start if not name.startswith("mmpt_bench.runs.workers.")} == set(STARTS_PROCESSES)
+    assert {name for name, tree in trees.items() if changes_gradients(tree)} == set(CHANGES_GRADIENTS)
+    assert {name for name, tree in trees.items() if adds_up_tensors(tree)} <= SHARE_A_TRAINING
+
+
+@pytest.mark.parametrize(
+    ("finds", "code"),
+    [
+        (starts_processes, "from torch import multiprocessing"),
+        (starts_processes, "def f():\n    from concurrent.futures import ProcessPoolExecutor"),
+        (starts_processes, "import os\nif os.fork(): pass"),
+        (adds_up_tensors, "import torch.distributed as d\nd.all_reduce(p.grad)"),
+        (adds_up_tensors, "from torch.distributed import reduce_scatter_tensor"),
+        (changes_gradients, "p.grad /= world_size"),
+        (changes_gradients, "p.grad.div_(n)"),
+        (changes_gradients, "p.grad = sum(all) / n"),
+        (changes_gradients, "p.grad.data[:] = mean"),
+    ],
+)
+def test_what_is_written_by_hand_is_found(finds: Callable[[ast.AST], bool], code: str) -> None:
+    assert finds(ast.parse(code))
+    usual = (
+        "from concurrent.futures import ThreadPoolExecutor\np.grad = None\nx = p.grad.add(1)\nfunctools.reduce(f, x)"
+    )
+    assert not finds(ast.parse(usual))
