@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import subprocess
@@ -20,8 +21,10 @@ from mmpt_bench.records.store import Store
 from support.paths import ROOT
 from support.processes import python
 
-pytest.importorskip("ray", reason="ray is not installed")
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed"),
+]
 METHODS, SEEDS, STEPS = ("lora", "prefix", "projector"), 6, 4
 ASKED = ("run", "--method", ",".join(METHODS), "--tasks", "mnist", "--seeds", f"0-{SEEDS - 1}", "--steps", str(STEPS),
          "--batch-size", "2", "--limit", "6", "--no-base", "--json")  # fmt: skip
