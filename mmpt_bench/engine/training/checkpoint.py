@@ -145,7 +145,7 @@ class Checkpoints:
         import torch.distributed.checkpoint as dcp
 
         folder, own = self._shards(step), dict[str, str]()
-        size = sum(value.to_local().nbytes for value in shards.values())  # type: ignore[operator]
+        size = sum(value.to_local().nbytes for value in shards.values())  # type: ignore[attr-defined, operator]
         try:
             metadata = dcp.save(dict(shards), storage_writer=dcp.FileSystemWriter(folder))
         except dcp.CheckpointException as error:

@@ -95,7 +95,7 @@ class Ranks:
         return True
 
     def kept(self, value: Tensor) -> Tensor:
-        """Returns what this rank gives to a checkpoint: its part of a sharded tensor; all of another one if it is first."""
+        """Returns what this rank gives to a checkpoint: its part of a sharded tensor; the first one all others."""
         if hasattr(value, "full_tensor"):
             return value.detach()
         return value.detach().cpu() if self.is_first else torch.empty(0)
