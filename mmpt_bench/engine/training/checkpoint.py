@@ -12,23 +12,23 @@ import errno
 import hashlib
 import logging
 import os
+import pickle
 import re
 import shutil
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
 import torch
-from torch import Tensor
 from torch.utils._pytree import keystr, tree_flatten_with_path, tree_map
 
 from mmpt_bench.common.errors import MachineError, UntrustedRecord
 from mmpt_bench.common.files import make_folder, raise_unwritten, scrub, sync
 from mmpt_bench.common.hashing import file_sha256
 from mmpt_bench.engine.training.parallel import ALONE, Ranks
+from mmpt_bench.engine.training.sharded import read_shards, shard_classes, write_shards
 
 log = logging.getLogger(__name__)
 CHECKPOINT_SECONDS, CHECKPOINT_SHARE = 20.0, 0.02
@@ -90,25 +90,12 @@ class Checkpoints:
         """
         if self._verified is None or state["form"] != SHARDED:
             return
-        import torch.distributed.checkpoint as dcp
-
-        class Reader(dcp.FileSystemReader):
-            """Takes what torch keeps in a pickle from the state, which was read with `weights_only`."""
-
-            def read_metadata(self, *args: Any, **kwargs: Any) -> Any:
-                return state["metadata"]
-
-        known = _named(state)
+        known, folder = _named(state), self._shards(self._verified[1])
         wanted = {name: place for name, place in _named(places).items() if known[name] is None}
-        folder = self._shards(self._verified[1])
-        with warnings.catch_warnings():
-            # Ranks read without asking each other, which torch warns of.
-            warnings.simplefilter("ignore", UserWarning)
-            try:
-                dcp.load(wanted, storage_reader=Reader(folder), no_dist=True)
-            except dcp.CheckpointException as error:
-                why = next(iter(error.failures.values()))[0]
-                raise UntrustedRecord(f"The checkpoint `{self._said(folder)}` does not fit: {why}") from None
+        try:
+            read_shards(folder, wanted, state["metadata"])
+        except ValueError as error:
+            raise UntrustedRecord(f"The checkpoint `{self._said(folder)}` does not fit: {error}.") from error
 
     def write(self, step: int, state: Mapping[str, Any], ranks: Ranks = ALONE) -> None:
         """Writes a checkpoint; until it is on the disk and read back, the last verified one stays.
@@ -140,22 +127,18 @@ class Checkpoints:
                 if self._verified is None or folder != self._shards(self._verified[1]):
                     shutil.rmtree(folder)
 
-    def _write_shards(self, step: int, shards: dict[str, Tensor], ranks: Ranks) -> dict[str, Any]:
+    def _write_shards(self, step: int, shards: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
         """Returns the checksums of all ranks' files, and what torch must know of them."""
-        import torch.distributed.checkpoint as dcp
-
         folder, own = self._shards(step), dict[str, str]()
-        size = sum(value.to_local().nbytes for value in shards.values())  # type: ignore[attr-defined, operator]
-        try:
-            metadata = dcp.save(dict(shards), storage_writer=dcp.FileSystemWriter(folder))
-        except dcp.CheckpointException as error:
-            # All ranks are told of it. What torch says of a write that failed may not say why.
-            why = next(iter(error.failures.values()))[0]
-            fault = why if isinstance(why, OSError) else OSError(errno.EIO, str(why).partition("\n")[0])
-            with self._told(lambda: size):
+        size = sum(value.to_local().nbytes for value in shards.values())
+        with self._told(lambda: size):
+            try:
+                metadata = write_shards(folder, shards)
+            except OSError:
+                # On all ranks alike.
                 if ranks.is_first:
                     shutil.rmtree(folder, ignore_errors=True)
-                raise fault from None
+                raise
 
         def verified() -> None:
             with self._told(lambda: size):
@@ -165,7 +148,6 @@ class Checkpoints:
                 sync(folder)
 
         ranks.together(verified)
-        metadata.storage_meta = metadata.planner_data = None
         files = {name: sha256 for of in ranks.gathered(own) for name, sha256 in of.items()}
         return {"files": files, "metadata": metadata}
 
@@ -184,11 +166,16 @@ class Checkpoints:
         self._verified = path, step
 
     def _verified_state(self, path: Path, step: int, sha256: str, ranks: Ranks) -> dict[str, Any] | None:
-        """Returns a state; None where its file is damaged, or a shard that this rank looks at."""
+        """Returns a state; None where its file is damaged, or a shard that this rank looks at; {} of another torch."""
         if file_sha256(path) != sha256:
             return None
-        with torch.serialization.safe_globals(_metadata_classes()):
-            state: dict[str, Any] = torch.load(path, weights_only=True)
+        is_sharded = self._shards(step).exists()
+        with torch.serialization.safe_globals(shard_classes() if is_sharded else []):
+            try:
+                state: dict[str, Any] = torch.load(path, weights_only=True)
+            except pickle.UnpicklingError:
+                # It holds classes of another torch, or of shards that are gone.
+                return {} if is_sharded else None
         for name, known in sorted(state.get("files", {}).items())[ranks.rank :: ranks.count]:
             shard = self._shards(step) / name
             if not shard.exists() or file_sha256(shard) != known:
@@ -226,21 +213,6 @@ def _named(state: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what may be sharded, by name."""
     tree = {name: state[name] for name in ("adapter", "optimizer") if name in state}
     return {keystr(path): value for path, value in tree_flatten_with_path(tree)[0]}
-
-
-def _metadata_classes() -> list[Any]:
-    """Returns what torch describes shards with."""
-    from torch.distributed.checkpoint import filesystem, metadata
-
-    return [
-        metadata.Metadata,
-        metadata.MetadataIndex,
-        metadata.TensorStorageMetadata,
-        metadata.TensorProperties,
-        metadata.ChunkStorageMetadata,
-        metadata._MEM_FORMAT_ENCODING,
-        filesystem._StorageInfo,
-    ]
 
 
 class _Hashed:

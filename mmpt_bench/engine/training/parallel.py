@@ -95,7 +95,7 @@ class Ranks:
         return True
 
     def kept(self, value: Tensor) -> Tensor:
-        """Returns what this rank gives to a checkpoint: its part of a sharded tensor; the first one all others."""
+        """Returns what this rank gives to a checkpoint: its part of a sharded tensor; any other from the first."""
         if hasattr(value, "full_tensor"):
             return value.detach()
         return value.detach().cpu() if self.is_first else torch.empty(0)

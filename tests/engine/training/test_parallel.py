@@ -192,6 +192,14 @@ def test_a_damaged_shard_is_named_and_the_checkpoint_before_it_is_used(copied: P
     assert apart(found["after"], wanted["after"]) == 0
 
 
+def test_shards_that_are_gone_are_a_damaged_checkpoint(copied: Path, caplog: pytest.LogCaptureFixture) -> None:
+    shutil.rmtree(copied / "moved.checkpoint/step-3.shards")
+    state = Checkpoints(copied / "moved.checkpoint").last()
+    assert state is not None
+    assert len(state["steps"]) == 2
+    assert ".pt` is damaged; it is ignored" in caplog.text
+
+
 def test_sharded_ranks_go_on_from_a_checkpoint_of_one_process(tiny: Path, stopped: Path, tmp_path: Path) -> None:
     (tmp_path / "tiny").symlink_to(tiny)
     with pytest.raises(Interrupted):
