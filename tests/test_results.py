@@ -20,9 +20,9 @@ RESULTS = ROOT / "results"
 SOURCES = (
     "records.jsonl", "samples/*.jsonl", "ablations/*.json", "streams/*.json", "streams/routes/*.json",
     "learning_curves.jsonl", "learning_rates.json", "learning_rate_trials.jsonl", "learning_rate_test_scores.jsonl",
-    "published.csv",
+    "published.csv", "reruns.md",
 )  # fmt: skip
-"""What is not made from something else in the folder; `published.csv` is typed from papers."""
+"""What is not made from something else in the folder: `published.csv` is of papers, `reruns.md` of other runs."""
 OWN = {"runs", "checkpoints", "tracking", "audit.json", "report.html"}
 """What may lie in a checkout's results and is no part of what is published."""
 
