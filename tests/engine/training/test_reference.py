@@ -234,13 +234,15 @@ def test_the_state_of_an_optimizer_is_named_by_its_moments() -> None:
     assert state_dtype({}) == ""
 
 
-def test_on_an_accelerator_its_own_peak_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[str] = []
-    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: calls.append("reset"))
-    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 12_345)
-    assert PeakMemory("cuda:0").note() == 12_345
-    assert calls == ["reset"]
-    assert PeakMemory("cpu").note() != 12_345
+def test_on_accelerators_their_own_peaks_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", calls.append)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda i: 10 + i)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda i: 12_000 + 345 * i)
+    peak = PeakMemory("cuda:0")
+    assert (peak.resident, peak.note(), calls) == (21, 24_345, [0, 1])
+    assert PeakMemory("cpu").note() != 24_345
 
 
 def test_the_loss_that_is_compared_is_the_mean_over_answer_tokens(backbone: Backbone, corpus: Corpus) -> None:
