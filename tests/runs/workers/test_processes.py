@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -263,3 +265,21 @@ def is_alive(pid: int) -> bool:
     # One that has ended and that nobody waits for is there, too.
     stat = Path(f"/proc/{pid}/stat")
     return not (stat.is_file() and stat.read_text().rpartition(")")[2].split()[0] == "Z")
+
+
+@pytest.mark.slow
+def test_two_commands_with_one_request_share_its_runs(tmp_path: Path) -> None:
+    words = ["run", "--method", "lora,projector", "--seeds", "0-2", "--tasks", "mnist", "--limit", "6", "--no-base"]
+    words += ["--steps", "60", "--batch-size", "2", "--out", str(tmp_path / "out")]
+    code = "import sys; from mmpt_bench.cli.main import cli; cli(sys.argv[1:])"
+    both = [python(code, *words, env=os.environ | {"OMP_NUM_THREADS": "1"}) for _ in range(2)]
+    said = [each.communicate(timeout=600)[1] for each in both]
+    assert [each.returncode for each in both] == [0, 0], said
+    runs = [path.parent for path in (tmp_path / "out").glob("runs/*/records.jsonl")]
+    assert len(runs) == 6
+    for run in runs:
+        assert len((run / "records.jsonl").read_text().splitlines()) == 1
+        # A line of the log is a step: twice as many would be two trainings.
+        steps = [json.loads(line)["step"] for line in (run / "train.jsonl").read_text().splitlines()]
+        assert len(steps) == len(set(steps)), run.name
+    assert all(re.search(r"seed \d: step \d+/60", text) for text in said), "each command trains some"
