@@ -125,8 +125,8 @@ def decoding(record: Record) -> str:
 def one_edition(records: Sequence[Record], tasks: Mapping[str, Task]) -> tuple[list[Record], list[str]]:
     """Returns the records that can stand in one table, and what was left out and why.
 
-    Of each task the current version counts, and of its editions the one that most records are of; of a user's own
-    task, the latest.
+    Of each task the current version counts, and of its editions the one that most records are of, among as large ones
+    that of the task's own parse rule; of a user's own task, the latest.
     """
     kept: list[Record] = []
     left_out: list[str] = []
@@ -142,7 +142,10 @@ def one_edition(records: Sequence[Record], tasks: Mapping[str, Task]) -> tuple[l
                 f"{len(group) - len(now)} of `{name}` at version {numbers}: it is at version "
                 f"{tasks[name].version} now. Run them again."
             )
-        editions = sorted(by(now, [edition(record) for record in now]).items(), key=lambda e: (-len(e[1]), e[0]))
+        rule = tasks[name].rule
+        editions = sorted(
+            by(now, [edition(record) for record in now]).items(), key=lambda e: (-len(e[1]), e[0][-1] != rule, e[0])
+        )
         editions.sort(key=lambda e: max(r.time for r in e[1] if r.declared) if e[1][0].declared else "", reverse=True)
         for number, (key, of_edition) in enumerate(editions):
             if number == 0:

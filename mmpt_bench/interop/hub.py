@@ -148,6 +148,7 @@ def _notes(record: Record, task: Task) -> str:
         said.append(f"95 % interval over images {low:z.1f} to {high:z.1f}")
     way = "reply" if record.decode == "generate" else "most probable legal answer"
     said += [f"{counted(record.n, 'question')}", f"answers by {way}", f"{record.method}, seed {record.seed}"]
+    said += [f"parse rule {record.parse_rule}"] if record.parse_rule != task.rule else []
     if not _is_from_hub(record, task):
         real = record.dataset if record.dataset.startswith("`") else "a local copy"
         said.append(f"data {record.data_fingerprint[:12]} ({real if record.suite == 'real' else 'generated'})")

@@ -90,7 +90,7 @@ def reruns(first: Iterable[Record], second: Iterable[Record]) -> Reruns:
         RequestError: there is none, or one folder is a copy of the other.
     """
     known = {record.eval_key: record for record in second if _counts(record)}
-    pairs: dict[tuple[str, str], list[tuple[Record, Record]]] = {}
+    pairs: dict[tuple[str, str], dict[str, tuple[Record, Record]]] = {}
     copies = 0
     for record in first:
         other = known.get(record.eval_key)
@@ -99,11 +99,14 @@ def reruns(first: Iterable[Record], second: Iterable[Record]) -> Reruns:
         if record.attempt == other.attempt and (record.attempt or record.time == other.time):
             copies += 1
             continue
-        pairs.setdefault((record.run, record.track), []).append((record, other))
+        of_run = pairs.setdefault((record.run, record.track), {})
+        # Of a task whose replies several parse rules read, the result that they were given for.
+        if record.task not in of_run or not record.replies_key:
+            of_run[record.task] = record, other
     if not pairs:
         why = f" {counted(copies, 'result is', 'results are')} a copy." if copies else ""
         raise RequestError(f"The two folders have no training in common that was made twice.{why}")
-    return Reruns(tuple(_rerun(both) for both in pairs.values()))
+    return Reruns(tuple(_rerun(list(both.values())) for both in pairs.values()))
 
 
 def _counts(record: Record) -> bool:

@@ -182,7 +182,7 @@ def make_request(method: Names, tasks: Names, options: Options, is_run: bool = F
         out=results_folder(options.get("out")),
         data=data,
         images=image_folders(pairs(options.get("images", ()))),
-        datasets=dataset_names(pairs(options.get("dataset", ())), [entry.name for entry in found]),
+        datasets=_datasets(options, found, data is None and backbone == EMBEDDED),
         columns=column_names(pairs(options.get("columns", ())), [entry.name for entry in found]),
         world=known_world(options.get("world", SHIFTED), data is None and backbone == EMBEDDED),
         limit=_limit(options),
@@ -204,6 +204,18 @@ def make_request(method: Names, tasks: Names, options: Options, is_run: bool = F
     )
     learnt = objective_of(options.get("objective", ""), options.get("teacher", ""), request)
     return dataclasses.replace(request, objective=learnt)
+
+
+def _datasets(options: Options, tasks: Sequence[Entry], is_embedded: bool) -> dict[str, str]:
+    """Returns task -> data set; RequestError for a task whose questions the embedded suite generates."""
+    found = dataset_names(pairs(options.get("dataset", ())), [entry.name for entry in tasks])
+    generated = [entry.name for entry in tasks if is_embedded and not entry.own and entry.name in found]
+    if generated:
+        raise RequestError(
+            f"`--dataset {generated[0]}={found[generated[0]]}` is of real data, and the embedded suite generates its "
+            "questions: give `--backbone`, or `--data`."
+        )
+    return found
 
 
 def _budget(options: Options) -> Budget:

@@ -358,6 +358,14 @@ def test_another_parse_rule_or_decoding_is_seen_wherever_the_board_is_shown(
     assert any(told in text for text in board.left_out)
 
 
+def test_of_two_parse_rules_with_as_many_results_the_tasks_own_is_shown(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    add(store, "1110", parse_rule="lmms-eval")
+    add(store, "1110", recipe("lora", 1))
+    (board,) = made(store)
+    assert (board.columns[0].title, board.rows[0].seeds) == ("Colours", (1,))
+
+
 def test_suites_are_never_mixed(tmp_path: Path) -> None:
     store = store_in(tmp_path)
     add(store, "1110", recipe("lora"))

@@ -47,6 +47,7 @@ WRONG = [
         "`--max-length 3`: 2,400 examples of `mnist train`",
         "raise",
     ),
+    ("run --tasks vsr --dataset vsr=random --plan", 2, "`--dataset vsr=random` is of real data", "`--data`"),
     ("run --workers two --plan", 2, "`--workers two`", "1 to 512, `ray`, `ray://HOST` or `slurm`"),
     ("run --workers 2 --measure-costs --plan", 2, "--workers", "--measure-costs"),
     ("run --protocol m2pt", 2, "`--protocol m2pt` is a command of its own", "`mmpt-bench protocol m2pt`"),

@@ -62,6 +62,14 @@ def test_results_in_another_world_are_a_row_of_their_own(trained: Record) -> Non
     assert [(row.suite, row.tasks) for row in reruns(here, again).rows] == [(trained.suite, 1), ("embedded-clean", 1)]
 
 
+def test_a_task_counts_once_whatever_parse_rules_read_it(trained: Record) -> None:
+    read_anew = dataclasses.replace(trained, parse_rule="plain", replies_key="k")
+    own, other = made(trained, "a", 0.8, "1"), dataclasses.replace(made(read_anew, "a", 0.6, "1"), eval_key="plain a")
+    for here in ([own, other], [other, own]):
+        (row,) = reruns(here, [dataclasses.replace(one, attempt="two") for one in here]).rows
+        assert (row.tasks, row.score_here) == (1, pytest.approx(0.6))  # (.8 - .5) / (1 - .5)
+
+
 def test_copies_and_what_does_not_train_are_no_rerun(trained: Record) -> None:
     here = [made(trained, "a", 0.8, "1")]
     with pytest.raises(RequestError, match="1 result is a copy"):
