@@ -37,6 +37,7 @@ def verify(results: Path | None, rerun: Path | None, as_json: bool) -> None:
     from mmpt_bench import api
     from mmpt_bench.records.adapter_kept import all_not_kept
     from mmpt_bench.records.store import Store, results_folder
+    from mmpt_bench.records.verify import answers_gone
 
     if rerun is not None:
         made = api.reruns(rerun, results)
@@ -56,4 +57,6 @@ def verify(results: Path | None, rerun: Path | None, as_json: bool) -> None:
             if n := len(all_not_kept(Store(results_folder(results)))):
                 gone = counted(n, "adapter was", "adapters were")
                 echo(f"{gone} not kept (`--keep-adapters`): records have the hashes.")
+            if n := answers_gone(Store(results_folder(results))):
+                echo(f"The answers of {counted(n, 'result')} are not there: scores stand, replies cannot be looked at.")
     sys.exit(UNTRUSTED if found else 0)

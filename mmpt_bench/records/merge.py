@@ -74,6 +74,10 @@ class _Copy:
         """Returns it with the results on one task alone."""
         return replace(self, records=tuple(record for record in self.records if record.task == task))
 
+    def has_answers(self, task: str) -> bool:
+        """Returns whether the answers that its results on a task are made from are there."""
+        return self.has_folder and bool(self.store.run(self.name).answer_files(task))
+
     @property
     def results(self) -> dict[str, Mapping[str, object]]:
         """Returns what came out, by key; what failed in one folder may have succeeded in another."""
@@ -105,7 +109,13 @@ def merge(sources: Sequence[Path], out: Store) -> Merged:
             done.conflicts.append(_conflict(name, each))
             continue
         more = [
-            (task, copy) for task, copy in tasks.items() if copy is not None and not base.of(task).covers(copy.of(task))
+            (task, copy)
+            for task, copy in tasks.items()
+            if copy is not None
+            and (
+                not base.of(task).covers(copy.of(task))
+                or (copy.has_answers(task) and not base.has_answers(task) and base.has_folder)
+            )
         ]
         if base.store is not out:
             _take(base, out)
@@ -139,12 +149,15 @@ def _is_base(copy: _Copy, copies: Sequence[_Copy]) -> bool:
 
 
 def _by_task(copies: Sequence[_Copy]) -> dict[str, _Copy | None]:
-    """Returns for each task the first copy that has all results on it that any has; None where there is none."""
-    tasks = {record.task: None for copy in copies for record in copy.records if record.status == "ok"}
-    return {
-        task: next((one for one in copies if all(one.of(task).holds(other.of(task)) for other in copies)), None)
-        for task in tasks
-    }
+    """Returns for each task the first copy that has all results on it that any has, and their answers if one has them.
+
+    None where no copy has all results.
+    """
+    found: dict[str, _Copy | None] = {}
+    for task in {record.task: None for copy in copies for record in copy.records if record.status == "ok"}:
+        whole = [one for one in copies if all(one.of(task).holds(other.of(task)) for other in copies)]
+        found[task] = next((one for one in whole if one.has_answers(task)), whole[0] if whole else None)
+    return found
 
 
 def _add(task: str, copy: _Copy, out: Store) -> None:

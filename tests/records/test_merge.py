@@ -20,6 +20,7 @@ from mmpt_bench.records.rate_trials import TRIALS, Search, Trial
 from mmpt_bench.records.recipe import Recipe
 from mmpt_bench.records.run_folder import ADAPTER, TENSORS
 from mmpt_bench.records.store import Store
+from mmpt_bench.records.verify import answers_gone
 from support.command import bench
 from support.synthetic import keep, recipe, record, samples, task
 
@@ -147,6 +148,24 @@ def test_a_task_that_was_answered_in_both_is_taken_whole_from_the_copy_with_more
     assert analysis.merge([a.root, b.root], out.root).conflicts == []
     assert sorted((each.task, each.limit or 0) for each in out.records()) == [("pope", 0), ("vsr", 0), ("vsr", 4)]
     assert analysis.verify(out.root) == []
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_answers_that_one_copy_lost_come_from_the_other(
+    order: tuple[int, int], two: tuple[Store, Store], tmp_path: Path
+) -> None:
+    name, _ = (run_in(store, recipe(), ["vsr", "pope"]) for store in two)
+    whole = files(two[0].root)
+    two[1].run(name).path("pope.jsonl").unlink()
+    assert [answers_gone(store) for store in two] == [0, 1]
+    done = analysis.merge([two[i].root for i in order], tmp_path / "out")
+    assert (done.taken, done.conflicts) == ([name], [])
+    assert files(tmp_path / "out") == whole
+    # A folder that lost them gets them back.
+    (back,) = analysis.merge([two[0].root], two[1].root).taken
+    assert back == name
+    assert files(two[1].root) == whole
+    assert analysis.merge([two[0].root], two[1].root).same == 1
 
 
 def test_a_published_folder_without_runs_is_merged_too(two: tuple[Store, Store], tmp_path: Path) -> None:
