@@ -79,7 +79,7 @@ def test_what_is_given_takes_the_place_of_what_the_file_says(tmp_path: Path) -> 
         ("data: nowhere", r"line 1, column 1: There is no folder or file `.*nowhere`"),
         ("limit: 2\ndtype: float3", r"line 2, column 1: There is no dtype `float3`. Did you mean `float32`"),
         ("parse: oficial", r"line 1, column 1: There is no parse rule `oficial`. Did you mean `official`"),
-        ("tasks: vsr\ndataset: {vsr: rondom}", r"line 2, column 1: There is no data set `rondom`"),
+        ("tasks: vsr\ndataset: {vsr: rondom}", r"line 2, column 1: `dataset vsr=rondom` is of real data"),
         ("backbone: nope", r"line 1, column 1: There is no backbone `nope`"),
         ("methods: [lora\ntasks: 1", r"line 2, column"),
         ("methods: &a [lora]\ntasks: *a", r"line 2, column 8: aliases are not allowed"),
