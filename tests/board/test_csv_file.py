@@ -64,6 +64,19 @@ def test_rows_say_what_stood_before_the_questions(tmp_path: Path) -> None:
     assert set(scores(store).asked) == {"2 solved examples before each question"}
 
 
+@pytest.mark.parametrize(("n_seeds", "letters"), [(5, False), (6, True)])
+def test_letters_stand_where_seeds_are_enough_to_tell_methods_apart(
+    n_seeds: int, letters: bool, tmp_path: Path
+) -> None:
+    store = store_in(tmp_path)
+    for seed in range(n_seeds):
+        for method, right in (("lora", "1110"), ("vpt", "10")):
+            keep(store, record(store, COLOURS, samples(100), right, recipe(method, seed)))
+    found = leaderboard(store)
+    assert found.place.tolist() == [1, 2]
+    assert found.groups.notna().tolist() == [letters] * 2
+
+
 def test_points_and_shares_of_mme_have_their_own_units(tmp_path: Path) -> None:
     mme = task_catalog.load_task(task_catalog.task_entries()["mme"])
     asked = [*samples(8, "color", per_picture=2), *samples(8, "count", per_picture=2)]

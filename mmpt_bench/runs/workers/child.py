@@ -33,7 +33,7 @@ class Sent:
         return pickle.dumps(self.value())
 
     def __setstate__(self, state: bytes) -> None:
-        """Keeps the pickled value."""
+        """Keeps the pickled value, which is the command's own: multiprocessing unpickles all that it sends."""
         self.value = lambda: pickle.loads(state)
 
 

@@ -70,6 +70,21 @@ def test_inputs_are_those_of_the_models_own_processor(backbone: Backbone) -> Non
             assert torch.equal(ours[name].cpu(), theirs[name]), name
 
 
+def said_beside_each_alone(backbone: Backbone, method: Any, samples: list[Sample]) -> list[str]:
+    """Holds answers in batches against those of each alone; returns what is said of questions that share less."""
+    said, handle = list[str](), method.attach(backbone, 0)
+    try:
+        batches = predict(backbone, TASK, samples, InferenceOptions(batch_size=4, say=said.append))
+        found = {each.id: each for batch in batches for each in batch}
+        alone = {sample.id: answer for sample, answer in one_by_one(backbone, TASK, samples)}
+    finally:
+        handle.remove()
+    assert {key: each.reply for key, each in found.items()} == {key: reply for key, (reply, _) in alone.items()}
+    for key, (_, logprobs) in alone.items():
+        assert found[key].logprobs == pytest.approx(logprobs, abs=1e-4)
+    return said
+
+
 @pytest.mark.parametrize("name", ["frozen", "lora", "prefix", "vpt", "mmpt"])
 def test_a_batch_of_several_images_answers_as_each_alone(backbone: Backbone, name: str) -> None:
     if backbone.anatomy.family == "qwen2_vl" and name in ("vpt", "mmpt"):
@@ -77,18 +92,7 @@ def test_a_batch_of_several_images_answers_as_each_alone(backbone: Backbone, nam
     made = method_catalog.load_method(method_catalog.method_entries()[name])
     method: Any = MMPT(visual_length=3, text_length=2, interaction=False) if name == "mmpt" else made()
     samples = [sample for sample in SAMPLES if not sample.system or backbone.anatomy.family != "qwen2_vl"]
-    handle = method.attach(backbone, 0)
-    said: list[str] = []
-    try:
-        batches = predict(backbone, TASK, samples, InferenceOptions(batch_size=4, say=said.append))
-        together_ = {each.id: each for batch in batches for each in batch}
-        alone = {sample.id: answer for sample, answer in one_by_one(backbone, TASK, samples)}
-    finally:
-        handle.remove()
-    assert {key: each.reply for key, each in together_.items()} == {key: reply for key, (reply, _) in alone.items()}
-    for key, (_, logprobs) in alone.items():
-        assert together_[key].logprobs == pytest.approx(logprobs, abs=1e-4)
-    assert not said  # questions share what they have in common
+    assert not said_beside_each_alone(backbone, method, samples)  # questions share what they have in common
 
 
 def _solved(texts_alone: bool) -> list[Sample]:
@@ -112,17 +116,7 @@ def test_what_questions_share_changes_no_reply_behind_solved_examples(
     small: dict[str, Any] = {"mmpt": {"visual_length": 4, "text_length": 2}, "both-plain": {"interaction": False}}
     known = method_catalog.method_entries()["mmpt" if name == "both-plain" else name]
     method: Any = method_catalog.load_method(known)(**small.get(name, {}))
-    samples, said = _solved(texts_alone), list[str]()
-    handle = method.attach(backbone, 0)
-    try:
-        made = predict(backbone, TASK, samples, InferenceOptions(batch_size=4, say=said.append))
-        shared = {each.id: each for batch in made for each in batch}
-        plain = {sample.id: answer for sample, answer in one_by_one(backbone, TASK, samples)}
-    finally:
-        handle.remove()
-    assert {key: each.reply for key, each in shared.items()} == {key: reply for key, (reply, _) in plain.items()}
-    for key, (_, logprobs) in plain.items():
-        assert shared[key].logprobs == pytest.approx(logprobs, abs=1e-4)
+    said = said_beside_each_alone(backbone, method, _solved(texts_alone))
     assert bool(said) == (name == "dynamic")  # its prompts depend on the question
 
 
