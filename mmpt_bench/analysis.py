@@ -182,7 +182,7 @@ def merge(folders: Sequence[str | Path], out: str | Path) -> Merged:
     """
     from mmpt_bench.records.merge import merge as merge_stores
 
-    return merge_stores([Path(each) for each in folders], Store(Path(out)))
+    return merge_stores([results_folder(each) for each in folders], Store(results_folder(out)))
 
 
 def verify(out: str | Path | None = None) -> list[str]:
@@ -194,11 +194,11 @@ def verify(out: str | Path | None = None) -> list[str]:
         out: the results folder; by default `$MMPT_RESULTS`, or `mmpt-results` in the working directory.
 
     Raises:
-        RequestError: there is no such folder.
+        RequestError: there is no such folder, or it is no results folder.
     """
-    from mmpt_bench.records.verify import faults
+    from mmpt_bench.records.verify import checked, faults
 
-    return list(faults(Store(load_results(out).folder)))
+    return list(faults(checked(load_results(out).folder)))
 
 
 def reruns(rerun: str | Path, out: str | Path | None = None) -> Reruns:
@@ -211,12 +211,13 @@ def reruns(rerun: str | Path, out: str | Path | None = None) -> Reruns:
         out: the results folder; by default `$MMPT_RESULTS`, or `mmpt-results` in the working directory.
 
     Raises:
-        RequestError: there is no such folder, or no training was made in both.
+        RequestError: a folder that is no results folder, or no training was made in both.
         UntrustedRecord: a record or an answer is damaged.
     """
     from mmpt_bench.records.reruns import reruns
+    from mmpt_bench.records.verify import checked
 
-    first, second = (Store(load_results(folder).folder).records() for folder in (out, rerun))
+    first, second = (checked(load_results(folder).folder).records() for folder in (out, rerun))
     return reruns(first, second)
 
 

@@ -36,7 +36,8 @@ def merge(folders: tuple[Path, ...], out: Path, as_json: bool) -> None:
         print_json(dataclasses.asdict(done))
     else:
         n = len(done.taken)
-        echo(f"{counted(n, 'run')} taken, {done.same} there already, in {out}.")
+        open_ones = f" ({len(done.unfinished)} without a result yet)" if done.unfinished else ""
+        echo(f"{counted(n, 'run')} taken{open_ones}, {done.same} there already, in {out}.")
         for text in done.conflicts:
             echo(f"Left out: {text}", err=True)
         echo(f"Next: {command_on(out, 'leaderboard')}", err=True)

@@ -30,9 +30,9 @@ def score(
 ) -> None:
     """Score answers made elsewhere: TASK is a task's name or file, FILES hold the replies.
 
-    Read are JSON lines (`question_id` or `index`, `category`, `question`, `answer` or `label`, `reply`), lmms-eval's
-    `samples_*.jsonl`, VLMEvalKit's prediction files (.xlsx, .tsv, .csv), LLaVA's answers to MME and POPE (with
-    `--data`), and the folder of MME's own tool.
+    Read are JSON lines or Parquet (`question_id` or `index`, `category`, `question`, `answer` or `label`,
+    `reply`), lmms-eval's `samples_*.jsonl`, VLMEvalKit's prediction files (.xlsx, .tsv, .csv), LLaVA's answers to MME
+    and POPE (with `--data`), and the folder of MME's own tool.
     """
     from mmpt_bench import api
     from mmpt_bench.interop.answers.card import scorecard_json, scorecard_parts

@@ -137,7 +137,9 @@ def given_values(values: Mapping[str, Any], options: Any, also: Iterable[str] = 
             raise TypeError(f"there is no option `{name}`{guess}")
         if value is not None and not _may_be(value, hints[name]):
             kinds = dict.fromkeys(_KINDS.get(typing.get_origin(each) or each, "") for each in _either(hints[name]))
-            raise RequestError(f"`{name}` is {str(value)[:40]}: {' or '.join(kind for kind in kinds if kind)}.")
+            raise RequestError(
+                f"`{name}` is {str(value)[:40]}, which is not {' or '.join(kind for kind in kinds if kind)}."
+            )
     return {name: value for name, value in values.items() if value is not None}
 
 

@@ -1,4 +1,4 @@
-"""A stranger's file as rows: JSON lines, a JSON array, a table with tabs or commas, or a workbook."""
+"""A stranger's file as rows: JSON lines, a JSON array, a table with tabs or commas, a workbook, or Parquet."""
 
 from __future__ import annotations
 
@@ -104,6 +104,25 @@ def csv_rows(text: str, delimiter: str, path: Path) -> list[dict[str, Any]]:
         raise RequestError(f"`{path.name}` cannot be read as a table: {error}.") from error
     finally:
         csv.field_size_limit(limit)
+
+
+def parquet_rows(path: Path) -> list[dict[str, Any]]:
+    """Returns the rows of a Parquet file by column; RequestError where it is none, or too large."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    shown = scrub(str(path))
+    check_no_pointer(path)
+    try:
+        with parquet.ParquetFile(path) as file:
+            parts = [file.metadata.row_group(number).total_byte_size for number in range(file.metadata.num_row_groups)]
+            if sum(parts) > MAX_BYTES:
+                raise RequestError(f"`{shown}` unpacks to more than {MAX_BYTES >> 20} MiB: it is not read.")
+            rows: list[dict[str, Any]] = file.read().to_pylist()
+    except (pa.ArrowException, ValueError, OSError) as error:
+        told = getattr(error, "strerror", None) or str(error)[:100]
+        raise RequestError(f"`{shown}` cannot be read as Parquet: {told}.") from error
+    return rows
 
 
 def excel_rows(path: Path) -> list[dict[str, Any]]:

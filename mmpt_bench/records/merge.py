@@ -20,7 +20,7 @@ from mmpt_bench.records.rate_trials import TESTS, TRIALS, read_trials
 from mmpt_bench.records.record import Record
 from mmpt_bench.records.run_folder import ADAPTER, RECORDS, TENSORS, RunFolder, read_records, summed
 from mmpt_bench.records.store import Store
-from mmpt_bench.records.verify import verified
+from mmpt_bench.records.verify import checked, verified
 
 COSTS = {
     "train_seconds", "eval_seconds", "peak_bytes", "own_process", "resident_bytes", "cpu_seconds",
@@ -36,6 +36,8 @@ class Merged:
 
     taken: list[str] = field(default_factory=list)
     """Runs that were copied, or whose published records were."""
+    unfinished: list[str] = field(default_factory=list)
+    """Those of them that have no result yet: whoever goes on with them finds what is trained."""
     same: int = 0
     """Runs that the target had already, with as much or more."""
     conflicts: list[str] = field(default_factory=list)
@@ -96,8 +98,9 @@ def merge(sources: Sequence[Path], out: Store) -> Merged:
             raise RequestError(f"There is no results folder `{path}` to merge.")
         if path.resolve() == out.root.resolve():
             raise RequestError(f"`{path}` is what is merged into: name it with `--out` alone.")
+    others = [checked(path) for path in sources]
     out.check_writable()
-    stores, done = [out, *map(Store, sources)], Merged()
+    stores, done = [out, *others], Merged()
     copies: dict[str, list[_Copy]] = {}
     for store in stores:
         for copy in _copies(store, done):
@@ -133,6 +136,8 @@ def merge(sources: Sequence[Path], out: Store) -> Merged:
             done.same += 1
         else:
             done.taken.append(name)
+            if not any(copy.results for copy in each):
+                done.unfinished.append(name)
     _definitions(stores, out, done)
     _searches(stores, out, done)
     return done

@@ -74,10 +74,12 @@ class Reruns:
             what = f"{row.method}, seed {row.seed} (`{row.run}`) | {row.suite}"
             cells = f"{what} | {row.here} | {row.there} | {row.tasks} | {shares}"
             lines.append(f"| {cells} | {100 * row.largest:.1f} | {row.answers_differ:.1%} |")
-        n, most = counted(len(self.rows), "result"), max(abs(row.difference) for row in self.rows)
+        n, most = len({row.run for row in self.rows}), max(abs(row.difference) for row in self.rows)
         equal = sum(not row.answers_differ and not row.largest for row in self.rows)
+        rows = "" if n == len(self.rows) else f", {counted(len(self.rows), 'row')}"
         told = (
-            f"{n} of trainings made twice, {equal} with equal answers. Overall, they differ by {100 * most:.1f} points"
+            f"{counted(n, 'training')} made twice{rows}, {equal} with equal answers. Overall, they differ by "
+            f"{100 * most:.1f} points"
         )
         told += " at most"
         return "\n".join([*lines, "", f"{told}; the standard deviation of a rerun is {100 * self.sd:.1f} points."])

@@ -218,7 +218,7 @@ class RunFolder:
                 data = stream.read(record.answers_bytes)
             if bytes_sha256(data) != record.answers_sha256:
                 raise UntrustedRecord(
-                    f"The answers in `{path.name}` of `{self.name}` were edited: their hash differs. Delete "
+                    f"The answers in `{path.name}` of `{self.name}` were changed: their hash differs. Delete "
                     "the run's folder and run it again."
                 )
 

@@ -42,8 +42,20 @@ MAX_ROOT = 3000
 
 
 def results_folder(given: str | Path | None = None) -> Path:
-    """Returns the results folder: what is given, else `$MMPT_RESULTS`, else `mmpt-results` in the working directory."""
-    return Path(given or os.environ.get(VARIABLE) or DEFAULT)
+    """Returns the results folder: what is given, else `$MMPT_RESULTS`, else `mmpt-results` in the working directory.
+
+    Raises:
+        RequestError: it is a folder inside one: `runs/`, or a run's.
+    """
+    root = Path(given or os.environ.get(VARIABLE) or DEFAULT)
+    if root.absolute().parent.name == "runs" and (root / "recipe.yaml").is_file():
+        above = root.absolute().parents[1]
+    elif root.absolute().name == "runs" and any(root.glob("*/recipe.yaml")):
+        above = root.absolute().parent
+    else:
+        return root
+    told = scrub(str(os.path.relpath(above)))
+    raise RequestError(f"`{scrub(str(root))}` lies inside a results folder: name `{told}` instead.")
 
 
 def published_folder() -> Path:

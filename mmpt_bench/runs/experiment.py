@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from mmpt_bench.common.entries import Entry
 from mmpt_bench.common.errors import RequestError, unknown_name
 from mmpt_bench.common.yaml_file import Document, Place, read_document
@@ -120,11 +122,18 @@ def _typed(document: Document, place: Place, value: Any, hint: Any) -> Any:
     if isinstance(value, list) and any(kind is Sequence for kind in kinds):
         other = next(item for item in value if type(item) is not each)
         told = "a list of whole numbers" if each is int else "a list of texts"
-        raise document.error(f"`{place[-1]}` holds {str(other)[:60]!r} and is {told}.", place)
+        raise document.error(f"`{place[-1]}` holds {_as_yaml(other)} and is {told}.", place)
     names = {str: "text", int: "a whole number", bool: "true or false", type(None): "null", Sequence: "a list",
              Mapping: "a mapping of texts"}  # fmt: skip
     told = " or ".join(dict.fromkeys(names[kind] for kind in kinds if kind in names))
-    raise document.error(f"`{place[-1]}` is {str(value)[:60]!r}, which is not {told}.", place)
+    raise document.error(f"`{place[-1]}` is {_as_yaml(value)}, which is not {told}.", place)
+
+
+def _as_yaml(value: Any) -> str:
+    """Returns a value as the file has it, on one line, cut to 60 characters."""
+    if isinstance(value, str):
+        return f"'{value[:60]}'"
+    return yaml.safe_dump(value, default_flow_style=True, width=1000).splitlines()[0][:60]
 
 
 def _source(folder: Path, text: str) -> str:

@@ -20,7 +20,7 @@ from mmpt_bench.records.rate_trials import TRIALS, Search, Trial
 from mmpt_bench.records.recipe import Recipe
 from mmpt_bench.records.run_folder import ADAPTER, TENSORS
 from mmpt_bench.records.store import Store
-from mmpt_bench.records.verify import answers_gone
+from mmpt_bench.records.verify import held
 from support.command import bench
 from support.synthetic import keep, recipe, record, samples, task
 
@@ -157,7 +157,7 @@ def test_answers_that_one_copy_lost_come_from_the_other(
     name, _ = (run_in(store, recipe(), ["vsr", "pope"]) for store in two)
     whole = files(two[0].root)
     two[1].run(name).path("pope.jsonl").unlink()
-    assert [answers_gone(store) for store in two] == [0, 1]
+    assert ["The answers of 1 result are not there" in " ".join(held(store)) for store in two] == [False, True]
     done = analysis.merge([two[i].root for i in order], tmp_path / "out")
     assert (done.taken, done.conflicts) == ([name], [])
     assert files(tmp_path / "out") == whole
@@ -201,6 +201,30 @@ def test_what_is_no_folder_or_the_target_itself_is_refused(tmp_path: Path) -> No
         analysis.merge([tmp_path / "none"], tmp_path / "out")
     with pytest.raises(RequestError, match="is what is merged into"):
         analysis.merge([tmp_path / "out"], tmp_path / "out")
+    (tmp_path / "empty").mkdir()
+    for refused in (
+        lambda: analysis.merge([tmp_path / "empty"], tmp_path / "out"),
+        lambda: analysis.verify(tmp_path / "empty"),
+        lambda: analysis.reruns(tmp_path / "empty", tmp_path / "out"),
+    ):
+        with pytest.raises(RequestError, match="is no results folder: there is no run in it"):
+            refused()
+
+
+def test_what_is_unfinished_and_what_no_result_names_is_said(two: tuple[Store, Store], tmp_path: Path) -> None:
+    a, _ = two
+    done, begun = run_in(a, recipe(seed=0), ["vsr"]), run_in(a, recipe(seed=1), [])
+    a.write_samples(samples(5))
+    assert held(a) == [
+        "2 runs with 1 result: everything that is there is what its hash says.",
+        "1 run has no result yet: the command that began it goes on with it.",
+        "1 file in `samples/` is of no result.",
+    ]
+    assert bench("verify", a.root, cwd=tmp_path).stdout.splitlines() == held(a)
+    merged = analysis.merge([a.root], tmp_path / "out")
+    assert (set(merged.taken), merged.unfinished) == ({done, begun}, [begun])
+    said = bench("merge", a.root, "--out", tmp_path / "out2", cwd=tmp_path).stdout
+    assert "2 runs taken (1 without a result yet), 0 there already" in said
 
 
 def test_folders_copied_over_each_other_are_refused_wherever_they_are_read(
@@ -232,7 +256,7 @@ def test_what_was_edited_is_told(damage: str, two: tuple[Store, Store], tmp_path
         path.read_bytes().replace(b"weights", b"w").replace(b'"yes"', b'"no"').replace(b'"n":12', b'"n":9')
     )
     (told,) = analysis.verify(a.root)
-    assert {"adapter": "is damaged: its hash differs", "answers": "were edited", "record": "cannot be trusted",
+    assert {"adapter": "is damaged: its hash differs", "answers": "were changed", "record": "cannot be trusted",
             "samples": "was changed"}[damage] in told  # fmt: skip
 
 

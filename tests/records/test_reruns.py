@@ -50,7 +50,7 @@ def test_the_spread_is_that_of_one_training_and_not_of_a_difference(trained: Rec
     found = reruns(here, again)
     assert found.sd == pytest.approx(0.1)
     assert found.markdown.splitlines()[-1] == (
-        "2 results of trainings made twice, 1 with equal answers. Overall, they differ by 20.0 points at most; the "
+        "2 trainings made twice, 1 with equal answers. Overall, they differ by 20.0 points at most; the "
         "standard deviation of a rerun is 10.0 points."
     )
 

@@ -35,6 +35,22 @@ def test_results_are_where_they_are_told_or_the_environment_says(monkeypatch: py
     assert results_folder("told") == Path("told")
 
 
+def test_a_folder_inside_a_results_folder_is_refused_with_the_name_of_the_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = Path("made/runs/lora-1")
+    run.mkdir(parents=True)
+    (run / "recipe.yaml").write_text("method: lora\n", encoding="utf-8")
+    for inside in (run, run.parent, run.absolute()):
+        with pytest.raises(RequestError, match="lies inside a results folder: name `made` instead"):
+            results_folder(inside)
+    assert results_folder("made") == Path("made")
+    monkeypatch.chdir(run)
+    with pytest.raises(RequestError, match=r"name `\.\./\.\.` instead"):
+        results_folder(".")
+
+
 def test_proc_is_refused_as_results_folder() -> None:
     with pytest.raises(RequestError, match="cannot be written to"):
         Store(Path("/proc/results")).check_writable()

@@ -109,7 +109,7 @@ def test_what_was_edited_or_damaged_is_said(tmp_path: Path) -> None:
     (of_run,) = Store(tmp_path).runs()
     whole, key = file.read_bytes(), file.stem.removeprefix("mnist-")
     answer_files.write(file, [*of_run.predictions("mnist", key).values()][1:])
-    with pytest.raises(UntrustedRecord, match=r"The answers in `mnist-\w+\.parquet` of `frozen-\w+` were edited"):
+    with pytest.raises(UntrustedRecord, match=r"The answers in `mnist-\w+\.parquet` of `frozen-\w+` were changed"):
         of_run.records()
     for damaged in (whole[:-20], whole[:40] + bytes([whole[40] ^ 255]) + whole[41:], b""):
         file.write_bytes(damaged)

@@ -1,4 +1,4 @@
-"""Answers made elsewhere, as rows in the hub's words: JSON lines, files of lmms-eval, VLMEvalKit and LLaVA, MME's own.
+"""Answers made elsewhere, as rows in the hub's words: JSON lines, Parquet, files of lmms-eval and the like.
 
 What a file holds decides which of these it is, never its name. Field order, extra fields, a byte-order mark, Windows
 line ends and gzip change nothing; a torn last line is left out and said; anything else that cannot be read is refused
@@ -15,7 +15,7 @@ from typing import Any
 
 from mmpt_bench.common.errors import RequestError, shown
 from mmpt_bench.common.files import scrub
-from mmpt_bench.data.text_files import csv_rows, excel_rows, json_rows, text_of
+from mmpt_bench.data.text_files import csv_rows, excel_rows, json_rows, parquet_rows, text_of
 
 REPLY_FIELDS = ("reply", "response", "text", "prediction")
 """Where a line's reply is looked for, in this order."""
@@ -81,10 +81,12 @@ def _read(path: Path, prefix: str) -> GivenAnswers:
     word, notes = "line", tuple[str, ...]()
     if name.endswith((".xlsx", ".tsv", ".csv")):
         word, rows = "row", list(enumerate(_table(path, name), start=2))
+    elif name.endswith(".parquet"):
+        word, rows = "row", list(enumerate(parquet_rows(path), start=1))
     else:
         rows, notes = json_rows(text_of(path), path)
     first = rows[0][1] if rows else {}
-    if "eval_key" in first:
+    if "eval_key" in first or {"id", "reply", "parsed", "ranked", "logprobs"} == first.keys():
         raise RequestError(
             f"`{path.name}` holds the answers of a run of ours, whose score is in its results folder: `mmpt-bench "
             "leaderboard`. `mmpt-bench run` with the same options and `--parse RULE` reads replies by another rule."

@@ -15,14 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 
 from mmpt_bench.cli.main import cli
 from mmpt_bench.common.errors import RequestError
+from mmpt_bench.data.samples import Prediction
 from mmpt_bench.interop.answers.card import scorecard_json
 from mmpt_bench.interop.answers.forms import read_answers
 from mmpt_bench.interop.answers.score import Scorecard, score_answers
+from mmpt_bench.records import answer_files
 from support.paths import CASES, PUBLISHED, ROOT, needs_data
 from support.tasks import task
 
@@ -227,6 +230,18 @@ def test_a_task_without_the_rule_says_which_it_has() -> None:
 def test_how_a_file_is_written_does_not_change_its_score(tmp_path: Path, change: Any) -> None:
     want = values("pope", given(tmp_path, lines(pope_rows())))
     assert values("pope", given(tmp_path, change(lines(pope_rows())), "other.jsonl")) == pytest.approx(want)
+
+
+def test_parquet_gives_the_score_of_the_same_rows_as_lines(tmp_path: Path) -> None:
+    pd.DataFrame(pope_rows()).to_parquet(tmp_path / "answers.parquet")
+    want = values("pope", given(tmp_path, lines(pope_rows())))
+    assert values("pope", [tmp_path / "answers.parquet"]) == pytest.approx(want)
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(RequestError, match=r"bad\.parquet` cannot be read as Parquet"):
+        read_answers([tmp_path / "bad.parquet"])
+    answer_files.write(tmp_path / "own.parquet", [Prediction("0", "yes", "yes", "yes", (-0.1, -2.0))])
+    with pytest.raises(RequestError, match="holds the answers of a run of ours"):
+        read_answers([tmp_path / "own.parquet"])
 
 
 def test_a_reply_with_line_separators_of_unicode_stays_one_line(tmp_path: Path) -> None:
