@@ -179,16 +179,16 @@ def test_a_task_that_makes_its_own_rows_runs_on_any_backbone(tmp_path: Path) -> 
 
 
 def test_plan_says_what_a_backbone_refuses_without_its_weights(tmp_path: Path) -> None:
-    from support.families import BUILDERS
+    from support.newer_families import BUILDERS
 
-    mine, folder = tmp_path / "mine.py", BUILDERS["LLaVA-NeXT"](tmp_path / "tiny")
+    mine, folder = tmp_path / "mine.py", BUILDERS["Idefics2"](tmp_path / "tiny")
     mine.write_text((ROOT / "tasks" / "_template.py").read_text())
     given: dict[str, Any] = {"backbone": str(folder), "out": tmp_path / "results", "limit": 4, "offline": True}
     (told,) = [note for note in mb.plan("mmpt,lora", mine, **given).notes if "cannot run" in note]
     assert told.startswith("mmpt cannot run on this backbone. ")
-    assert "grid behind the projector" in told
+    assert "learnt queries" in told
     config = folder / "config.json"
-    config.write_text(config.read_text().replace('"llava_next"', '"mllama"'))
+    config.write_text(config.read_text().replace('"idefics2"', '"mllama"'))
     (folder / "processor_config.json").unlink()
     with pytest.raises(mb.RequestError, match="cross-attention"):
         mb.plan("lora", mine, **given)

@@ -66,6 +66,8 @@ class Anatomy:
     vision_layers: tuple[str, ...]
     vision_used: int
     """Leading vision blocks whose output reaches the projector: 23 of 24 where LLaVA reads hidden state -2."""
+    vision_read: tuple[int, ...]
+    """Blocks behind which the hidden states stand that the projector reads; the last is `vision_used` - 1."""
     vision_dim: int
     projector: str
     lm_head: str
@@ -86,8 +88,6 @@ class Anatomy:
     """Input that marks tokens with 1, and which: those of the "picture" or of the "answer"."""
     builds_masks: bool = False
     """The core model turns a mask of tokens into a mask of pairs before the decoder sees it."""
-    reads_several: bool = False
-    """The projector reads several hidden states of the tower."""
     recurrent: bool = False
     """Some decoder layer passes states from token to token, through padding too."""
     reads_output: bool = True
@@ -104,6 +104,11 @@ class Anatomy:
     """Why rows cannot be put into the decoder's sequence; empty where they can."""
     no_deep: str = ""
     """Why a decoder layer's own rows would reach no answer; empty where each layer's would."""
+
+    @property
+    def reads_several(self) -> bool:
+        """Whether the projector reads several hidden states of the tower."""
+        return len(self.vision_read) > 1
 
     @property
     def parts_states(self) -> bool:
@@ -204,7 +209,7 @@ def _vision_parts(model: Any, family: Family, tower: nn.Module, projector: nn.Mo
         "vision": name,
         "vision_layers": tuple(f"{name}.{stack}.{i}" for i in range(len(blocks))),
         "vision_used": used,
-        "reads_several": len(read_layers) > 1,
+        "vision_read": tuple(sorted({layer - 1 for layer in read_layers})),
         "vision_dim": width_of(vision),
         "vision_used_names": tuple(f"{name}.{part}" for part in read),
         "vision_used_parameters": sum(own[part].numel() for part in read),

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 _TILES = "its tiles are put together as a grid behind the projector"
 _LEARNT_QUERIES = "its connector reads the image by learnt queries"
-_SEVERAL = "its projector reads several hidden states of the tower"
 _WORDS = "patches become a mixture of learnt visual words"
 _WORD_A_LAYER = "each of its layers reads an embedding of every token's word, and a prompt has no word"
 _UNEVEN = "its connector is no map of squares of patches"
@@ -160,13 +159,11 @@ def merge_of(core: Any, projector: nn.Module, layout: Layout, read: list[int]) -
         read: blocks below each hidden state that is read.
     """
     vision = core.config.vision_config
-    if hasattr(core, "pack_image_features"):
+    if hasattr(core, "pack_image_features") and not packs_tiles(core):
         return 1, _TILES
     names = {type(part).__name__.lower() for part in projector.modules()}
     if any("resampler" in name or "qformer" in name for name in names):
         return 1, _LEARNT_QUERIES
-    if len(read) > 1:
-        return 1, _SEVERAL
     if any("table" in name for name in names):
         return 1, _WORDS
     whole = getattr(vision, "fullatt_block_indexes", None)
@@ -176,14 +173,21 @@ def merge_of(core: Any, projector: nn.Module, layout: Layout, read: list[int]) -
     if packed and getattr(vision, "spatial_merge_size", None):
         return vision.spatial_merge_size, ""
     tokens = getattr(core.config, "mm_tokens_per_image", None)
-    read_width = linear_widths(projector)[0]
-    if not tokens and read_width % width_of(vision):
+    # Several hidden states that are read are joined, as a square of patches is.
+    read_width, width = linear_widths(projector)[0], width_of(vision) * len(read)
+    if not tokens and read_width % width:
         return 1, _JOINED
-    joined = (patches or 0) // tokens if tokens else read_width / width_of(vision)
+    joined = (patches or 0) // tokens if tokens else read_width / width
     side = math.isqrt(int(joined))
     if not side or side * side != joined:
         return 1, _UNEVEN
     return (1, _PLACED) if side > 1 and (packed or not patches) else (side, "")
+
+
+def packs_tiles(core: Any) -> bool:
+    """Returns whether the core model puts an image's tiles together as a grid behind its projector (LLaVA-NeXT)."""
+    pack = getattr(core, "pack_image_features", None)
+    return pack is not None and "image_features" in inspect.signature(pack).parameters
 
 
 def builds_masks(core: Any) -> bool:

@@ -32,7 +32,7 @@ from mmpt_bench.common.hashing import derive
 from mmpt_bench.engine.adapters.attachment import normal, xavier
 from mmpt_bench.engine.models.anatomy import Anatomy
 from mmpt_bench.engine.models.kv_cache import cache_in, tokens_in
-from mmpt_bench.engine.prompts.masks import PromptRows, extend_mask, extend_mask_right, extend_positions
+from mmpt_bench.engine.prompts.masks import PromptRows, extend_mask, extend_mask_right, extend_positions, unmarked
 from mmpt_bench.engine.prompts.plan import Init, PromptPlan
 from mmpt_bench.engine.prompts.prompt_keys import give, projected
 
@@ -95,7 +95,9 @@ class PromptBank(nn.Module):
     # Vision side
 
     def append(self, block: int, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        """Before a vision block: appends the block's prompts to its input."""
+        """Before a vision block: appends the block's prompts to its input, from which what was left behind is cut."""
+        if block and self.plan.visual_deep and not self.is_cut_behind(block - 1):
+            args, kwargs = self.cut_unread(module, args, kwargs)
         if "vision" in self.as_keys and self.is_cut_behind(block):
             give(module, *projected(module, "layer_norm1", self.prompts("mmpt_visual", block)))
             return args, kwargs
@@ -114,7 +116,7 @@ class PromptBank(nn.Module):
 
     def is_cut_behind(self, block: int) -> bool:
         """Returns whether nothing reads what a vision block makes of its prompts."""
-        return block < self.anatomy.vision_used - 1 or not self.flowing
+        return block not in self.anatomy.vision_read or not self.flowing
 
     def cut_block(self, module: nn.Module, args: tuple, output: Any) -> Any:
         """Behind a vision block: cuts the prompts off."""
@@ -138,7 +140,7 @@ class PromptBank(nn.Module):
         return with_output(output, swap)
 
     def cut_unread(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        """Before the first block that is not read: cuts what was left for the projector."""
+        """Before a block that does not read them: cuts the rows that were left for the projector."""
         return with_hidden(args, kwargs, hidden_in(args, kwargs)[:, : -self.left])
 
     # Text side
@@ -165,7 +167,7 @@ class PromptBank(nn.Module):
         if not seen:
             states = self._checked(states, embeds)
             rows = replace(rows, places=places if rows.inside else (), starts=self._starts(mask))
-            kwargs |= _unmarked(kwargs, rows, embeds)
+            kwargs |= unmarked(kwargs, rows, embeds)
         positions = kwargs.get("position_ids")
         kwargs["position_ids"] = extend_positions(positions, mask, rows, seen, length, has_cache=cache is not None)
         kwargs["attention_mask"] = extend_mask(mask, rows, seen, length, self.anatomy.recurrent)
@@ -309,19 +311,6 @@ def _drawn(
         chosen = torch.randint(len(words), shape[:2], generator=torch.Generator().manual_seed(seed))
         return words.detach().float().cpu()[chosen]
     return xavier(*shape, seed)
-
-
-def _unmarked(kwargs: dict, rows: PromptRows, embeds: Rows) -> dict[str, Tensor]:
-    """Returns the arguments that mark tokens (DeepStack's `visual_pos_masks`), grown by rows without a mark."""
-    marks = {
-        name: value
-        for name, value in kwargs.items()
-        if name != "attention_mask" and isinstance(value, Tensor) and value.dtype == torch.bool
-        if value.shape == embeds.shape[:2]
-    }
-    front, inside = ([value.new_zeros(len(value), n) for value in marks.values()] for n in (rows.front, rows.inside))
-    grown = zip(marks.items(), front, inside, strict=True)
-    return {name: rows.put_in(one, [before], new if rows.inside else None) for (name, one), before, new in grown}
 
 
 def _refuse(decoder: Any, cache: Any) -> None:

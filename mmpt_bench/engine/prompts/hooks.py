@@ -12,6 +12,7 @@ from mmpt_bench.common.errors import RequestError
 from mmpt_bench.engine.adapters.attachment import Attachment
 from mmpt_bench.engine.models.anatomy import Anatomy
 from mmpt_bench.engine.models.backbone import Backbone
+from mmpt_bench.engine.models.parts import packs_tiles
 from mmpt_bench.engine.prompts import interaction, packed
 from mmpt_bench.engine.prompts.bank import PromptBank
 from mmpt_bench.engine.prompts.conditioned import ConditionedBank, frame_behind
@@ -64,6 +65,8 @@ def register_hooks(model: nn.Module, anatomy: Anatomy, bank: PromptBank) -> list
         hooks.append(_before(model, anatomy.core, bank.note_question))
     if bank.flowing:
         hooks.append(_before(model, anatomy.core, partial(interaction.enter_core, bank)))
+    if bank.flowing and packs_tiles(model.get_submodule(anatomy.core)):
+        hooks.append(interaction.TilesPacked(bank, model.get_submodule(anatomy.core)))
     if bank.flowing and anatomy.parts_states:
         leave = partial(interaction.leave_tower, bank)
         tower = model.get_submodule(anatomy.vision)
@@ -109,6 +112,23 @@ def check_plan(model: nn.Module, anatomy: Anatomy, plan: PromptPlan, occupied: b
             f"Visual prompts cannot enter the language model of {anatomy.title}: {anatomy.no_interaction}, where a "
             "prompt has no place. Switch `interaction` off."
         )
+    _check_visual(anatomy, plan)
+    if hasattr(model, "prompt_bank") and not occupied:
+        raise RequestError("The backbone already carries prompts: remove them first.")
+    if plan.keys:
+        names = {name for name, _ in model.named_modules()}
+        for layer in anatomy.decoder_layers:
+            if not {f"{layer}.self_attn.k_proj", f"{layer}.self_attn.v_proj"} <= names:
+                raise RequestError(f"A key-value prefix needs `self_attn.k_proj` and `v_proj`; `{layer}` has none.")
+
+
+def _check_visual(anatomy: Anatomy, plan: PromptPlan) -> None:
+    """Raises RequestError where visual prompts' rows cannot pass the tower as a plan says."""
+    if plan.interaction == "parameters" and anatomy.reads_several:
+        raise RequestError(
+            f"`visual_states` `parameters` is one hidden state, and the projector of {anatomy.title} reads several: "
+            "leave `visual_states` at `output`."
+        )
     if plan.raw_sets and anatomy.vision_used == len(anatomy.vision_layers):
         raise RequestError(
             "`visual_states` `parameters` is the set of a vision block whose output is discarded, and the tower of "
@@ -128,13 +148,6 @@ def check_plan(model: nn.Module, anatomy: Anatomy, plan: PromptPlan, occupied: b
             f"Visual prompts cannot flow through the tower of {anatomy.title}, of which several hidden states are "
             "read: leave `visual_deep` on."
         )
-    if hasattr(model, "prompt_bank") and not occupied:
-        raise RequestError("The backbone already carries prompts: remove them first.")
-    if plan.keys:
-        names = {name for name, _ in model.named_modules()}
-        for layer in anatomy.decoder_layers:
-            if not {f"{layer}.self_attn.k_proj", f"{layer}.self_attn.v_proj"} <= names:
-                raise RequestError(f"A key-value prefix needs `self_attn.k_proj` and `v_proj`; `{layer}` has none.")
 
 
 def _hook_vision(model: nn.Module, anatomy: Anatomy, bank: PromptBank) -> list[Any]:
@@ -154,7 +167,7 @@ def _hook_vision(model: nn.Module, anatomy: Anatomy, bank: PromptBank) -> list[A
         last = block == anatomy.vision_used - 1
         if last and bank.plan.interaction == "parameters":
             hooks.append(module.register_forward_hook(bank.leave_parameters, prepend=True))
-        elif bank.plan.interaction == "none" if last else bank.plan.visual_deep:
+        elif bank.is_cut_behind(block) if last else bank.plan.visual_deep and bank.is_cut_behind(block):
             hooks.append(module.register_forward_hook(bank.cut_block, prepend=True))
     unread = anatomy.vision_layers[anatomy.vision_used :]
     if bank.flowing and unread:

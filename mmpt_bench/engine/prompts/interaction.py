@@ -1,14 +1,16 @@
 """How the states of visual prompts become tokens of the language model: through the connector, where image meets text.
 
 Where a connector takes one patch at a time, the states stay behind the patches, pass it with them, and are parted from
-them here. Where it makes one token of s x s patches, the tower's output is parted first, and s^2 states take the places
-of one square of patches in a tile of their own; docs/decisions/0037 has the rule.
+them here; an image's tiles are put together as a grid without them. Where it makes one token of s x s patches, the
+tower's output is parted first, and s^2 states take the places of one square of patches in a tile of their own;
+docs/decisions/0037 has the rule.
 """
 
 from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -80,10 +82,32 @@ def _leave_row(bank: PromptBank, tower: Any, kwargs: dict, output: Any) -> Any:
     return output
 
 
+class TilesPacked:
+    """While it is there, a model puts an image's tiles together without the prompts' tokens, whose mean goes behind."""
+
+    def __init__(self, bank: PromptBank, core: Any):
+        """Takes the place of the core model's `pack_image_features`."""
+        self.core, self.flowing, self.plain = core, bank.flowing, core.pack_image_features
+        core.pack_image_features = self.pack
+
+    def pack(self, image_features: Sequence[Rows], *args: Any, **kwargs: Any) -> tuple[list[Tensor], Tensor]:
+        """Returns (tokens of each image, how many): those of the model, then the prompts', (tokens + prompts, dim)."""
+        patches = [one[:, : -self.flowing] for one in image_features]
+        made, lengths = self.plain(patches, *args, **kwargs)
+        tokens = [one[:, -self.flowing :].mean(dim=0) for one in image_features]
+        return [torch.cat(pair) for pair in zip(made, tokens, strict=True)], lengths + self.flowing
+
+    def remove(self) -> None:
+        """Gives the model its own back."""
+        del self.core.pack_image_features
+
+
 def enter_core(bank: PromptBank, module: Any, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
     """Before image and text meet: parts the prompts' tokens from the image's, and says where they are to stand."""
     if len(args) > 1:
         raise ValueError("with interaction, give images and masks by keyword")
+    for ids in args:  # LLaVA-NeXT hands tokens on by place
+        args, kwargs = (), {"input_ids": ids, **kwargs}
     encoded = (kwargs.get("mm_encoder_outputs") or {}).get("image")
     merging = bank.anatomy.parts_states
     if encoded is None:
@@ -95,16 +119,18 @@ def enter_core(bank: PromptBank, module: Any, args: tuple, kwargs: dict) -> tupl
         kwargs = {k: v for k, v in kwargs.items() if k not in ("pixel_values", "pixel_attention_mask", *_ASKED)}
     if not len(encoded.pooler_output):
         raise ValueError("interaction does not support beam search: transformers loses the images' features")
+    one_size = False
     if merging:
         states = _merged(bank, module, encoded, kwargs)
     else:
         # A new object: `generate` without a cache hands the same features in again at every step.
         patches: Any = [one[: -bank.flowing] for one in encoded.pooler_output]
         states = torch.stack([one[-bank.flowing :] for one in encoded.pooler_output])
+        one_size = len({len(one) for one in patches}) == 1
         if isinstance(encoded.pooler_output, Tensor):
             patches = torch.stack(patches)
         encoded = BaseModelOutputWithPooling(pooler_output=patches)
-    entering = {"prompt_states": states, "prompt_places": image_places(module, kwargs, len(states), not merging)}
+    entering = {"prompt_states": states, "prompt_places": image_places(module, kwargs, len(states), one_size)}
     return args, {**kwargs, "mm_encoder_outputs": {"image": encoded}, **entering}
 
 

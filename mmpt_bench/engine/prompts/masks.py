@@ -268,3 +268,16 @@ def _start(positions: Tensor, place: int) -> Tensor:
     first = positions[..., place]
     # Padding before it has position 0 too, or none of the sequence's own.
     return torch.minimum(first, positions[..., place - 1] + 1) if place else first
+
+
+def unmarked(kwargs: dict, rows: PromptRows, embeds: Tensor) -> dict[str, Tensor]:
+    """Returns the arguments that mark tokens (DeepStack's `visual_pos_masks`), grown by rows without a mark."""
+    marks = {
+        name: value
+        for name, value in kwargs.items()
+        if name != "attention_mask" and isinstance(value, Tensor) and value.dtype == torch.bool
+        if value.shape == embeds.shape[:2]
+    }
+    front, inside = ([value.new_zeros(len(value), n) for value in marks.values()] for n in (rows.front, rows.inside))
+    grown = zip(marks.items(), front, inside, strict=True)
+    return {name: rows.put_in(one, [before], new if rows.inside else None) for (name, one), before, new in grown}

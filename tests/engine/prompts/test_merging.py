@@ -44,6 +44,10 @@ def qwen3(merger: Any) -> Callable[[Tensor], Tensor]:
     return lambda four: merger.linear_fc2(torch.nn.functional.gelu(merger.linear_fc1(merger.norm(four).flatten(1))))
 
 
+def alone(projector: Any) -> Callable[[Tensor], Tensor]:
+    return lambda one: projector(one[:, 0])
+
+
 def averaged(projector: Any) -> Callable[[Tensor], Tensor]:
     return lambda four: projector.mm_soft_emb_norm(four.mean(1)) @ projector.mm_input_projection_weight
 
@@ -53,13 +57,19 @@ CONNECTORS: dict[str, Callable[[Any], tuple[Any, Callable[[Tensor], Tensor]]]] =
     "Idefics3": lambda m: (m.vision_model.post_layernorm, joined(m.connector.modality_projection)),
     "InternVL": lambda m: (m.vision_tower.layernorm, joined(m.multi_modal_projector)),
     "Gemma 3": lambda m: (m.vision_tower.post_layernorm, averaged(m.multi_modal_projector)),
+    **{
+        name: lambda m: (torch.nn.Identity(), alone(m.multi_modal_projector))
+        for name in ("LLaVA-NeXT", "LLaVA-OneVision", "Granite Vision", "VipLLaVA")
+    },
     "Qwen2-VL": lambda m: (torch.nn.Identity(), qwen(m.visual.merger)),
     "Qwen2.5-VL": lambda m: (torch.nn.Identity(), qwen(m.visual.merger)),
     "Qwen3-VL": lambda m: (torch.nn.Identity(), qwen3(m.visual.merger)),
     "Qwen3-VL-MoE": lambda m: (torch.nn.Identity(), qwen3(m.visual.merger)),
     "Qwen3.5": lambda m: (torch.nn.Identity(), qwen3(m.visual.merger)),
 }
-"""By family: the tower's last norm, and what its projector makes of squares, (squares, 4, dim)."""
+"""By family: the tower's last norm; what its projector makes of squares, (squares, 4, dim), or rows, (rows, 1, dim)."""
+ALONE = {"LLaVA-NeXT": [-2], "LLaVA-OneVision": [-1], "Granite Vision": [-4, -3, -1], "VipLLaVA": [-2, -3, 1]}
+"""Families without squares, and which hidden states their projector reads; 0 is the first block's input."""
 
 
 def prompted(block: Any, prompts: Tensor, last: list[Tensor]) -> Callable[..., Any]:
@@ -114,14 +124,17 @@ def by_hand(plain: Any, family: str, batch: dict[str, Tensor], visual: Tensor) -
     core, stack = plain.model, BLOCKS[family](plain.model)
     last: list[Tensor] = []
     blocks = [(block, block.forward) for block in stack]
-    for block, prompts in zip(stack, visual, strict=True):
+    # A LLaVA does not read its last block.
+    for block, prompts in zip(stack, visual, strict=False):
         block.forward = prompted(block, prompts, last)
-    names = ("pixel_values", "pixel_attention_mask", "image_grid_thw")
+    names = ("pixel_values", "pixel_attention_mask", "image_grid_thw", "image_sizes")
     features = core.get_image_features(**{n: batch[n] for n in names if n in batch}, return_dict=True)
     for block, forward in blocks:
         block.forward = forward
     norm, through = CONNECTORS[family](core)
-    tokens = torch.stack([through(norm(tile)[ORDER]) for tile in last[-1]]).mean(0)
+    order = torch.arange(N)[:, None] if family in ALONE else ORDER
+    states = [[None, *last][i if i > 0 else len(stack) + 1 + i] for i in ALONE.get(family, [-1])]
+    tokens = torch.stack([through(norm(tile)[order]) for tile in torch.cat(states, dim=-1)]).mean(0)
     given = features.pooler_output
     image = torch.cat([one.reshape(-1, tokens.shape[-1]) for one in given])
     ids, token = batch["input_ids"], core.config.image_token_id
@@ -129,7 +142,7 @@ def by_hand(plain: Any, family: str, batch: dict[str, Tensor], visual: Tensor) -
     texts = [name for name in ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids") if name in batch]
     grown = {name: longer(batch[name], place, batch[name][:, place, None].expand(-1, len(tokens))) for name in texts}
     slot = torch.cat([tokens, image])
-    encoded = BaseModelOutputWithPooling(pooler_output=[slot] if "image_grid_thw" in batch else slot[None])
+    encoded = BaseModelOutputWithPooling(pooler_output=[slot] if isinstance(given, list | tuple) else slot[None])
     if "image_grid_thw" in batch:
         positions, _ = core.get_rope_index(ids, batch["mm_token_type_ids"], batch["image_grid_thw"])
         counted = positions[..., place, None] + torch.arange(len(tokens))
@@ -148,6 +161,7 @@ BLOCKS: dict[str, Callable[[Any], Any]] = {
     "Idefics3": lambda m: m.vision_model.encoder.layers,
     "InternVL": lambda m: m.vision_tower.encoder.layer,
     "Gemma 3": lambda m: m.vision_tower.encoder.layers,
+    **{name: lambda m: m.vision_tower.encoder.layers for name in ALONE},
 } | {name: lambda m: m.visual.blocks for name in CONNECTORS if name.startswith("Qwen")}
 
 
