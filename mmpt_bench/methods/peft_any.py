@@ -32,8 +32,7 @@ REFUSED = {
     "ADAPTION_PROMPT": "it is written for the class of a text model, and an image-text model wraps that",
     "LILY": "it mixes the rows of a batch, so that an answer depends on its neighbours",
     "ADALORA": "its ranks move by calls of its own during training, which a common budget does not make",
-    "XLORA": "it mixes adapters that are trained already",
-    "POLY": "it needs a task for each example",
+    "XLORA": "PEFT's code of it takes no cache of keys and values, and reads the whole sequence twice: use `moe_lora`",
     "TRAINABLE_TOKENS": "it trains embeddings of named tokens, of which a benchmark has none",
     "SHADOW": "it runs a second model beside the base",
     "MMPT": "it is a method here: `mmpt`",
@@ -110,6 +109,8 @@ class PeftMethod(Method):
         """Returns PEFT's configuration object, without targets where none were given."""
         fields = json.loads(self.config)
         check_config(fields)
+        if fields.get("n_tasks", 1) != 1:
+            raise RequestError(f"`n_tasks` of {self.kind} is 1 here: nothing says of which task an example is.")
         try:
             return self._config_class()(**fields)
         except (TypeError, ValueError) as error:

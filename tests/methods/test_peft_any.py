@@ -88,6 +88,19 @@ def test_method_that_does_not_fit_is_refused_with_the_reason(kind: str) -> None:
         method_catalog.load_method(peft_entry(f"peft:{kind}"))
 
 
+def test_poly_of_one_task_answers_as_in_peft_with_that_task(backbone: Any, batch: Any, tmp_path: Path) -> None:
+    base = copy.deepcopy(backbone.model)
+    with attached(method_of(peft_entry("peft:POLY"), {"r": "2", "n_skills": "3"}), backbone) as handle:
+        stir(handle)
+        wanted = logits(backbone.model, batch)
+        handle.save(tmp_path)
+    loaded = PeftModel.from_pretrained(base, str(tmp_path)).eval()
+    tasks = torch.zeros(len(batch["input_ids"]), dtype=torch.long)
+    assert torch.allclose(logits(loaded.base_model, {**batch, "task_ids": tasks}), wanted, atol=1e-5)
+    with pytest.raises(RequestError, match="`n_tasks` of POLY is 1 here"):
+        method_of(peft_entry("peft:POLY"), {"n_tasks": "2"})
+
+
 def test_unknown_method_of_peft_is_refused_with_a_guess() -> None:
     with pytest.raises(RequestError, match="VERA"):
         method_catalog.load_method(peft_entry("peft:VERAA"))

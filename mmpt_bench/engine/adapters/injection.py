@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
+from peft.tuners.poly.layer import PolyLayer
 from peft.tuners.tuners_utils import cast_adapter_dtype
 from torch import nn
 
@@ -85,6 +87,7 @@ def putting_in(attachment: Attachment, config: Any, kept: Collection[int] = ()) 
         with _restorable(attachment, model), _contained():
             try:
                 yield model
+                _give_task(config, model)
             except PEFT_REFUSES as error:
                 if shortage(error) is not None:
                     raise
@@ -99,6 +102,23 @@ def putting_in(attachment: Attachment, config: Any, kept: Collection[int] = ()) 
                 "the same base. Leave it out."
             )
         undo.pop_all()
+
+
+def _give_task(config: Any, model: nn.Module) -> None:
+    """Has layers that mix by an example's task (Poly) take every example for one of the only task.
+
+    Raises:
+        ValueError: the method knows several tasks; data here does not say of which an example is.
+    """
+    if getattr(config, "n_tasks", 1) != 1:
+        raise ValueError("its `n_tasks` is not 1, and nothing says of which task an example is.")
+
+    def named(computed: Callable[..., Any], rows: torch.Tensor) -> Any:
+        return computed(rows, task_ids=torch.zeros(len(rows), dtype=torch.long))
+
+    for module in model.modules():
+        if isinstance(module, PolyLayer) and isinstance(module, nn.Module):
+            module.forward = partial(named, module.forward)
 
 
 def _said(error: Exception) -> str:
