@@ -235,8 +235,6 @@ def _flags(
 ) -> list[str]:
     source = row.learning_rate_source
     degenerate = sorted({record.task for record in records if record.degenerate})
-    others = {r.task: r.parse_rule for r in records if r.task in tasks and r.parse_rule != tasks[r.task].rule}
-    rules = [f"{task} read by the rule {rule}" for task, rule in sorted(others.items())]
     return [
         *(["exploratory"] if row.trains and len(row.seeds) < SEEDS_TO_CLAIM else []),
         *(_fewer_seeds(records) if row.trains else []),
@@ -246,7 +244,6 @@ def _flags(
         *_shares(records, "n_unfinished", "replies that end inside their reasoning"),
         *([f"{n_failed} failed"] if n_failed else []),
         *(["limit"] if limit is not None else []),
-        *rules,
         *([before] if (before := asked_with(records[0].asking)) else []),
         *(["close calls not asked again"] if not all(record.guard for record in records) else []),
         *(["lr not searched"] if row.trains and "searched:" not in source else []),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -190,7 +191,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Board:
-    """Methods that may be compared: equal backbone, corpus, budget, dtype, suite, and limit."""
+    """Methods that may be compared: equal backbone, corpus, budget, dtype, suite, limit, and parse rule."""
 
     track: str
     suite: str
@@ -228,6 +229,17 @@ class Board:
     """Names of the tasks that are of users' own files."""
 
     @property
+    def rule(self) -> str:
+        """Returns the parse rule by which its replies were read; empty for the own rule of each task."""
+        return next((column.rule for column in self.columns if column.rule), "")
+
+    @property
+    def id(self) -> str:
+        """Returns what names the board: its setting, with its subset and parse rule where they are not the usual."""
+        parts = [self.track, *([f"first-{self.limit}"] if self.limit is not None else [])]
+        return "-".join([*parts, *([re.sub(r"[^a-z0-9]+", "-", self.rule.lower()).strip("-")] if self.rule else [])])
+
+    @property
     def suite_told(self) -> str:
         """Returns the suite for people, which is not that of users' own tasks: "embedded suite and own tasks"."""
         if not self.own_tasks:
@@ -255,6 +267,11 @@ class Board:
         best = next((row for row in self.rows if row.place == 1), None)
         return tuple(row for row in self.ranked if best is not None and set(row.groups) & set(best.groups))
 
+    @property
+    def keys(self) -> frozenset[str]:
+        """Returns the `eval_key` of every result on the board."""
+        return frozenset(key for row in self.rows for cell in row.cells.values() for key in cell.eval_keys.values())
+
     def holds(self, keys: Collection[str], runs: Collection[str]) -> bool:
         """Returns whether some of these results, or a failure of these runs, stand on the board."""
         return any(row.has(keys) for row in self.rows) or any(failure.run in runs for failure in self.failures)
@@ -270,7 +287,8 @@ class Board:
         limit = f", first {counted(self.limit, 'question')} a task only" if self.limit is not None else ""
         limit = ", smoke test and no result" if self.is_smoke else limit
         before = f", {text}" if (text := asked_with(self.asking)) else ""
-        return f"{self.suite_told}, backbone {self.backbone}, training data {self.corpus}{before}{limit}"
+        read = f", read by the parse rule {self.rule}" if self.rule else ""
+        return f"{self.suite_told}, backbone {self.backbone}, training data {self.corpus}{before}{read}{limit}"
 
 
 def asked_of(suite: str, limit: int | None) -> str:

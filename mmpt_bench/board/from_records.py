@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from mmpt_bench.board.assembly import RESAMPLES, Evidence, assembled
 from mmpt_bench.board.board import Board
-from mmpt_bench.board.rescoring import Samples, by, check_track, known_tasks, one_edition
+from mmpt_bench.board.rescoring import Samples, by, check_track, known_tasks, one_edition, other_rule
 from mmpt_bench.common.hashing import canonical_json
 from mmpt_bench.data.rows import LEFT_OUT
 from mmpt_bench.evaluation.task import Task
@@ -34,7 +34,10 @@ DEPARTURES = {"objective", "after", "Reptile", STOPS}
 def evidence(
     store: Store, tasks: Mapping[str, Task], n_resamples: int = RESAMPLES, records: Sequence[Record] | None = None
 ) -> tuple[Evidence, ...]:
-    """Returns the boards of a results folder, one for each track and limit; the same for the same records.
+    """Returns the boards of a results folder, one for each track, limit and parse rule; the same for the same records.
+
+    Replies that were read by another parse rule than their task's own are other measurements: they stand on a board of
+    that rule, beside what the same runs have of tasks whose own rule it is.
 
     What an ablation alone asked for stands on the ablation's own board, and the leaderboard names it. The runs of
     streams stand in the streams' tables.
@@ -55,7 +58,7 @@ def evidence(
     records = [record for record in records if record.run not in of_streams and "order" not in record.stage]
     samples, tasks = Samples(store), known_tasks(tasks, records)
     # The untuned model of a stream is a row of the leaderboard where others are beside it.
-    groups = [group for group in _groups(store, records) if group.lost or {r.run for r in group.own} - bases]
+    groups = [group for group in _groups(store, records, tasks) if group.lost or {r.run for r in group.own} - bases]
     found = [_board(group, samples, tasks, n_resamples) for group in groups]
     return tuple(sorted(found, key=lambda each: _board_order(each.board)))
 
@@ -72,7 +75,8 @@ def named(store: Store, tasks: Mapping[str, Task], records: Sequence[Record]) ->
     """
     found: dict[str, tuple[str, str]] = {}
     tasks = known_tasks(tasks, records)
-    for group in _groups(store, records):
+    # What stands on two boards is called as on that of its task's own rule.
+    for group in sorted(_groups(store, records, tasks), key=lambda group: not group.rule):
         kept, _ = one_edition(group.own, tasks)
         every = _labels([*group.own, *group.lost, *(record for record, _ in group.varied)])
         labels = _labels([*group.own, *group.lost]) | _labels([*kept, *group.lost]) | _labels(kept)
@@ -87,9 +91,11 @@ def named(store: Store, tasks: Mapping[str, Task], records: Sequence[Record]) ->
 
 @dataclass(frozen=True)
 class _Group:
-    """The records of one setting and limit."""
+    """The records of one setting, limit and parse rule."""
 
     limit: int | None
+    rule: str
+    """Empty for the own rule of each task."""
     own: list[Record]
     """Of the leaderboard."""
     lost: list[Record]
@@ -98,26 +104,31 @@ class _Group:
     """What an ablation alone asked for, and the ablation's name."""
 
 
-def _groups(store: Store, records: Sequence[Record]) -> list[_Group]:
+def _groups(store: Store, records: Sequence[Record], tasks: Mapping[str, Task]) -> list[_Group]:
     varied = varied_in_ablations(store)
     done = [record for record in records if record.status == "ok"]
     failed = standing_failures(records)
-    groups = by(done, [(record.track, record.limit) for record in done])
+    groups = by(done, [(record.track, record.limit, other_rule(record, tasks)) for record in done])
+    for (track, limit, rule), group in groups.items():
+        runs = {record.run for record in group} if rule else set()
+        of_own = groups.get((track, limit, ""), [])
+        group += [record for record in of_own if record.run in runs and record.parse_rule == rule]
     for record in failed:
-        if record.task:
-            groups.setdefault((record.track, record.limit), [])
-        elif not any(track == record.track for track, _ in groups):
-            groups[record.track, None] = []
+        if not any(track == record.track and (not record.task or limit == record.limit) for track, limit, _ in groups):
+            groups[record.track, record.limit if record.task else None, ""] = []
     found = []
-    for (track, limit), group in groups.items():
-        # A training that failed is missing on every board of its setting, a task that failed on the one of its limit.
+    for (track, limit, rule), group in groups.items():
+        # A training that failed is missing on every board of its setting, a task that failed on those of its limit.
         lost = [r for r in failed if r.track == track and r.variant_key not in varied]
+        # An ablation reads by the own rule of each task.
+        elsewhere = {} if rule else varied
         found.append(
             _Group(
                 limit,
-                own=[record for record in group if record.variant_key not in varied],
+                rule,
+                own=[record for record in group if record.variant_key not in elsewhere],
                 lost=[r for r in lost if not r.task or r.limit == limit],
-                varied=[(r, varied[r.variant_key]) for r in group if r.variant_key in varied],
+                varied=[(r, elsewhere[r.variant_key]) for r in group if r.variant_key in elsewhere],
             )
         )
     return found
@@ -129,8 +140,8 @@ def _elsewhere(ablations: Sequence[str]) -> list[str]:
     return [f"{n} of the ablation `{name}`: see ablations/{name}.md." for name, n in sorted(counts.items())]
 
 
-def _board_order(board: Board) -> tuple[str, str, str, str, int]:
-    return board.suite, board.backbone, board.corpus, board.track, board.limit or 0
+def _board_order(board: Board) -> tuple[str, str, str, str, int, str]:
+    return board.suite, board.backbone, board.corpus, board.track, board.limit or 0, board.rule
 
 
 def standing_failures(records: Sequence[Record]) -> list[Record]:

@@ -15,7 +15,7 @@ from mmpt_bench.evaluation import task_catalog
 from mmpt_bench.evaluation.counting import Sheet
 from mmpt_bench.evaluation.declared import OWN, Values, ValuesSheet, declared_task
 from mmpt_bench.evaluation.scoring import figures
-from mmpt_bench.evaluation.task import Task
+from mmpt_bench.evaluation.task import OFFICIAL, Task
 from mmpt_bench.records.budget import Budget
 from mmpt_bench.records.keys import UNKNOWN, train_key
 from mmpt_bench.records.recipe import Recipe
@@ -99,7 +99,16 @@ def known_tasks(tasks: Mapping[str, Task], records: Sequence[Record]) -> dict[st
     for name, record in sorted(latest.items()):
         if name not in tasks or record.declared.get("metric") != OWN:
             found[name] = declared_task(name, record.task_version, _decode(record), record.declared)
+        # A declaration names the rule of its record; one that was read by the own rule of its task tells that.
+        if any(each.task == name and each.parse_rule == OFFICIAL for each in records):
+            found[name] = dataclasses.replace(found[name], rule=OFFICIAL)
     return found
+
+
+def other_rule(record: Record, tasks: Mapping[str, Task]) -> str:
+    """Returns the parse rule of a record; empty where it is its task's own."""
+    is_own = record.task not in tasks or record.parse_rule == tasks[record.task].rule
+    return "" if is_own else record.parse_rule
 
 
 def _decode(record: Record) -> Decode:
@@ -125,8 +134,8 @@ def decoding(record: Record) -> str:
 def one_edition(records: Sequence[Record], tasks: Mapping[str, Task]) -> tuple[list[Record], list[str]]:
     """Returns the records that can stand in one table, and what was left out and why.
 
-    Of each task the current version counts, and of its editions the one that most records are of, among as large ones
-    that of the task's own parse rule; of a user's own task, the latest.
+    Of each task the current version counts, and of its editions the one that most records are of; of a user's own
+    task, the latest. Records that were read by different parse rules are no matter of this: they never meet.
     """
     kept: list[Record] = []
     left_out: list[str] = []
@@ -142,17 +151,14 @@ def one_edition(records: Sequence[Record], tasks: Mapping[str, Task]) -> tuple[l
                 f"{len(group) - len(now)} of `{name}` at version {numbers}: it is at version "
                 f"{tasks[name].version} now. Run them again."
             )
-        rule = tasks[name].rule
-        editions = sorted(
-            by(now, [edition(record) for record in now]).items(), key=lambda e: (-len(e[1]), e[0][-1] != rule, e[0])
-        )
+        editions = sorted(by(now, [edition(record) for record in now]).items(), key=lambda e: (-len(e[1]), e[0]))
         editions.sort(key=lambda e: max(r.time for r in e[1] if r.declared) if e[1][0].declared else "", reverse=True)
         for number, (key, of_edition) in enumerate(editions):
             if number == 0:
                 kept += of_edition
             else:
                 main = editions[0][0]
-                other = "read by another rule" if key[:-1] == main[:-1] else "on other data or asked otherwise"
+                other = "on other data or asked otherwise"
                 if key[-2] != main[-2]:
                     other = "of another file, or declaring other scores"
                 left_out.append(

@@ -62,6 +62,7 @@ def source_of(of: Evidence) -> str:
     results = [each for by_task in of.scores.values() for by_seed in by_task.values() for each in by_seed.values()]
     board, day = of.board, dated(each.record.time for each in results)
     before = f", {text}" if (text := asked_with(board.asking)) else ""
+    before += f", parse rule {board.rule}" if board.rule else ""
     return f"{asked_of(board.suite_told, board.limit)}{before}, {day}"
 
 

@@ -67,7 +67,7 @@ def reference_rows(board: AblationBoard, of: FigureData) -> list[Row]:
     own = board.evidence.board
     found = {row.method: row for point, row in board.rows if point in board.ablation.references}
     for each in of.boards:
-        if (each.board.track, each.board.limit) == (own.track, own.limit):
+        if each.board.id == own.id:
             for row in each.board.rows:
                 if row.label == row.method:
                     found.setdefault(row.method, row)

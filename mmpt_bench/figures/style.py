@@ -228,11 +228,10 @@ def scaled(interval: Interval | None, scale: float) -> Interval | None:
 
 
 def name_of(kind: str, board: Board, boards: Sequence[Board]) -> str:
-    """Returns the name of a board's figure: of its suite, and of its setting and subset where others have the name."""
-    whole = [other for other in boards if other.suite == board.suite and other.limit is None]
-    if board.limit is None:
-        return f"{kind}-{board.suite}" + ("" if len(whole) == 1 else f"-{board.track}")
-    return f"{kind}-{board.suite}-{board.track}-first-{board.limit}"
+    """Returns the name of a board's figure: of its suite, and of its id where others have the name."""
+    usual = [other for other in boards if other.suite == board.suite and other.id == other.track]
+    alone = board.id == board.track and len(usual) == 1
+    return f"{kind}-{board.suite}" + ("" if alone else f"-{board.id}")
 
 
 def log_axis(axis: Any, low: float, high: float) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmpt_bench.board.rescoring import Samples, rescored
+from mmpt_bench.board.rescoring import Samples, other_rule, rescored
 from mmpt_bench.common.errors import RequestError, UntrustedRecord, unknown_name
 from mmpt_bench.common.words import counted
 from mmpt_bench.data.rows import OTHER_ROWS, SHIFTED, world_of
@@ -49,6 +49,9 @@ def results_of(store: Store, run: str, tasks: Mapping[str, Task]) -> list[Record
     of_run = [record for record in records if record.run == name and record.status == "ok"]
     of_run = [record for record in of_run if not record.asking]
     whole = [r for r in of_run if r.limit is None and r.task in tasks and r.task_version == tasks[r.task].version]
+    # Of a task that several parse rules read, its own counts: two scores of one task would stand side by side.
+    own = {record.task for record in whole if not other_rule(record, tasks)}
+    whole = [record for record in whole if record.task not in own or not other_rule(record, tasks)]
     if not whole:
         raise RequestError(
             f"`{name}` has no finished result on all questions of a built-in task: run it without `--smoke`, "

@@ -195,9 +195,9 @@ def fitting(galleries: Sequence[Gallery]) -> tuple[tuple[Gallery, int], ...]:
     return tuple(kept)
 
 
-def _main_first(board: Board) -> tuple[bool, int, str, str]:
+def _main_first(board: Board) -> tuple[bool, bool, int, str, str]:
     size = sum(len(row.cells) for row in board.rows)
-    return board.limit is not None, -size, board.title, board.track
+    return board.limit is not None, bool(board.rule), -size, board.title, board.track
 
 
 def _section(

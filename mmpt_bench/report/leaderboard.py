@@ -45,8 +45,16 @@ class Leaderboard:
     """Names of the figures that were drawn."""
 
     def of(self, keys: Collection[str], runs: Collection[str]) -> Leaderboard:
-        """Returns the boards that hold some of these results, or failures of these runs."""
-        return replace(self, boards=tuple(board for board in self.boards if board.holds(keys, runs)))
+        """Returns the boards that hold some of these results, or failures of these runs.
+
+        A result by a rule that is the own one of its task stands on the board of that rule too, beside what else was
+        asked for.
+        """
+        holding = [board for board in self.boards if board.holds(keys, runs)]
+        held = {board.id: board.keys & {*keys} for board in holding}
+        less = {name for name, own in held.items() if any(own < others for others in held.values())}
+        found = [board for board in holding if board.id not in less or board.holds((), runs)]
+        return replace(self, boards=tuple(found))
 
     def as_plain(self) -> dict[str, Any]:
         """Returns everything that the tables show, as JSON values."""

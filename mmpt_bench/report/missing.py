@@ -85,8 +85,9 @@ def _sets_of(failure: Failure, board: Board, store: Store) -> dict[str, str]:
 def _tasks(board: Board, store: Store) -> list[Gap]:
     """Returns the gap of tasks without any finished run."""
     there = {column.task for column in board.columns}
-    # On a board of users' own tasks alone, the project's are not missing.
-    known = [] if there and there <= set(board.own_tasks) else task_catalog.task_entries()
+    # On a board of users' own tasks alone, the project's are not missing; another parse rule is not for every task.
+    is_of_some = bool(board.rule) or bool(there and there <= set(board.own_tasks))
+    known = [] if is_of_some else task_catalog.task_entries()
     absent = [name for name in known if name not in there]
     rows = [row for row in board.rows if not row.stage and not row.objective]
     groups = _in_commands(rows, board, store)

@@ -28,8 +28,8 @@ class Results:
 
         results = mb.load_results("mmpt-results")
         results.leaderboard()                                     # a row a method and variant
-        main = results.scores.query("is_headline")
-        main.pivot_table("value", ["setting", "variant"], "task") # the mean over seeds
+        main = results.scores.query("is_headline and limit.isna() and ablation.isna()")
+        main.pivot_table("value", ["setting", "variant"], ["task", "dataset", "parse_rule"])  # the mean over seeds
 
     Everything is read from the folder when it is asked for. What cannot be trusted raises `UntrustedRecord`.
     """
@@ -72,7 +72,8 @@ class Results:
                 `setting` stands for all but `limit`, which is empty where all questions were asked.
             method, variant, ablation: the method, its name on the leaderboard, and the ablation that it is of, if any.
             run, seed: a training; a method that does not train has the seed 0.
-            task, task_version, dataset, parse_rule: what was asked, and how replies were read.
+            task, task_version, dataset, parse_rule: what was asked, and how replies were read: a score of one parse
+                rule is no seed of another's.
             metric, is_headline: `is_headline` marks the metric that the leaderboard shows: one a run and task.
             value, ci_low, ci_high: the score, and of the headline the 95 % interval over images of this checkpoint.
             n, unit: questions of the task; "fraction" (0 to 1) or "points".

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import io
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from mmpt_bench.evaluation import task_catalog
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.records.ablations import Ablation, Point, write
 from mmpt_bench.records.store import Store
+from support.paths import ROOT
 from support.synthetic import failed, keep, recipe, record, samples, store_in, task
 
 COLOURS, SHAPES = task("colours", "Colours"), task("shapes", "Shapes")
@@ -136,3 +138,16 @@ def test_a_task_called_like_a_column_takes_none_of_it(tmp_path: Path) -> None:
     keep(store, record(store, seeds, samples(100), "1110", recipe("lora")))
     found = leaderboard(store, {"seeds": seeds})
     assert (found.seeds[0], found["seeds (task)"][0]) == (1, 0.75)
+
+
+def test_the_pivot_of_the_readme_averages_neither_rules_nor_data_sets(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    for right, changes in (("1110", {}), ("1100", {"parse_rule": "plain"}), ("1", {"dataset": "other rows"})):
+        keep(store, record(store, COLOURS, samples(100), right, **changes))
+    readme = (ROOT / "README.md").read_text()
+    (code,) = [block for block in re.findall(r"```python\n(.*?)```", readme, re.S) if "pivot_table" in block]
+    assert code in readme
+    names: dict[str, Any] = {"scores": scores(store)}
+    lines = [line for line in code.splitlines() if line and "import" not in line and "read_csv" not in line]
+    exec("\n".join([*lines[:-1], f"found = {lines[-1]}"]), names)
+    assert sorted(names["found"].loc[:, "colours"].to_numpy().ravel().tolist()) == [0.5, 0.75, 1.0]

@@ -16,14 +16,17 @@ from mmpt_bench.board.from_records import boards
 from mmpt_bench.board.published import REMARK, read_published
 from mmpt_bench.board.writers import numbers
 from mmpt_bench.board.writers.csv_file import leaderboard_csv
+from mmpt_bench.board.writers.latex import leaderboard_latex
 from mmpt_bench.board.writers.markdown import leaderboard_json, leaderboard_md
 from mmpt_bench.board.writers.terminal import leaderboard_tables
 from mmpt_bench.common.errors import RequestError, UntrustedRecord
 from mmpt_bench.common.escaping import csv_table, csv_text, markdown, plain_text
 from mmpt_bench.evaluation.task import Task
+from mmpt_bench.figures.style import name_of
 from mmpt_bench.records.budget import Budget
 from mmpt_bench.records.recipe import Recipe
 from mmpt_bench.records.store import Store
+from mmpt_bench.report.leaderboard import Leaderboard
 from support.paths import ROOT
 from support.synthetic import failed, keep, recipe, record, samples, store_in, task
 
@@ -347,23 +350,55 @@ def test_another_parse_rule_or_decoding_is_seen_wherever_the_board_is_shown(
     shown = {
         "terminal": printed(found[0], 80), "csv": leaderboard_csv(found).decode(),
         "markdown": leaderboard_md(found, ()).decode(), "json": json.dumps(leaderboard_json(found, ())),
+        "latex": leaderboard_latex(found).decode() if "parse_rule" in changes else told,
     }  # fmt: skip
     for form, text in shown.items():
         assert told in " ".join(text.split()), form
-    # Beside more results of the usual kind it is left out, and named.
+
+
+def test_results_without_the_guard_are_left_out_beside_more_with_it(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    add(store, "1110", guard=False)
     for seed in (1, 2):
         add(store, "1110", recipe("lora", seed))
     (board,) = made(store)
-    assert board.columns[0].title == "Colours"
-    assert any(told in text for text in board.left_out)
+    assert any("close calls not asked again" in text for text in board.left_out)
 
 
-def test_of_two_parse_rules_with_as_many_results_the_tasks_own_is_shown(tmp_path: Path) -> None:
-    store = store_in(tmp_path)
-    add(store, "1110", parse_rule="lmms-eval")
-    add(store, "1110", recipe("lora", 1))
-    (board,) = made(store)
-    assert (board.columns[0].title, board.rows[0].seeds) == ("Colours", (1,))
+def test_replies_read_by_another_rule_stand_on_a_board_of_that_rule(tmp_path: Path) -> None:
+    store, plainly = store_in(tmp_path), task("shapes", "Shapes", rule="plain")
+    tasks = {"colours": COLOURS, "shapes": plainly}
+    for seed in range(2):
+        add(store, "1110", recipe("lora", seed))
+        add(store, "11110", recipe("lora", seed), of=plainly, parse_rule="plain")
+        add(store, "10", recipe("lora", seed), parse_rule="plain")  # the same answers, read otherwise
+    add(store, "10", recipe("vpt"), parse_rule="lmms-eval")
+    own, lmms, plain = made(store, tasks)
+    assert [(b.rule, b.id.removeprefix(b.track)) for b in (own, lmms, plain)] == [
+        ("", ""), ("lmms-eval", "-lmms-eval"), ("plain", "-plain"),
+    ]  # fmt: skip
+    # 75 and 80 of 100 by each task's own rule; 50 by the rule `plain`, which is the own one of Shapes.
+    scores = [{t: cell.score for t, cell in row(b, "lora").cells.items()} for b in (own, plain)]
+    assert scores == [{"colours": 0.75, "shapes": 0.8}, {"colours": 0.5, "shapes": 0.8}]
+    assert [r.label for r in lmms.rows] == ["vpt"]
+    assert not any(board.left_out for board in (own, lmms, plain))
+    assert "parse rule plain" in plain.title
+    rows = list(csv.DictReader(io.StringIO(leaderboard_csv([own, lmms, plain]).decode())))
+    assert [(r["variant"], r["parse_rule"]) for r in rows] == [("lora", ""), ("vpt", "lmms-eval"), ("lora", "plain")]
+    assert len({name_of("leaderboard", board, (own, lmms, plain)) for board in (own, lmms, plain)}) == 3
+
+
+def test_of_boards_a_command_prints_those_of_its_own_rule(tmp_path: Path) -> None:
+    store, plainly = store_in(tmp_path), task("shapes", "Shapes", rule="plain")
+    add(store, "1110")
+    add(store, "11110", of=plainly, parse_rule="plain")
+    add(store, "10", parse_rule="plain")
+    whole = Leaderboard(made(store, {"colours": COLOURS, "shapes": plainly}), ())
+    keys = {r.eval_key for r in store.records() if r.parse_rule == "plain"}
+    assert len(keys) == 2
+    assert [board.rule for board in whole.of(keys, []).boards] == ["plain"]
+    official = {r.eval_key for r in store.records() if r.parse_rule == "official"}
+    assert [board.rule for board in whole.of(official, []).boards] == [""]
 
 
 def test_suites_are_never_mixed(tmp_path: Path) -> None:

@@ -172,6 +172,15 @@ def test_model_index_is_read_by_the_hub_library(tmp_path: Path) -> None:
     assert (only.metric_type, only.metric_value) == ("accuracy", 75.0)
 
 
+def test_of_two_parse_rules_the_tasks_own_is_exported(tmp_path: Path) -> None:
+    store = real_store(tmp_path)
+    keep(store, record(store, real(), samples(100), "10", recipe("lora"), suite="real", parse_rule="plain"))
+    assert [(r.parse_rule, r.score) for r in results_of(store, "lora", {"pope": real()})] == [("official", 0.75)]
+    read_otherwise = real_store(tmp_path / "other", parse_rule="plain")
+    (only,) = results_of(read_otherwise, "lora", {"pope": real()})
+    assert "parse rule plain" in model_index([only], {"pope": real()})
+
+
 def test_record_that_contradicts_its_answers_is_not_exported(tmp_path: Path) -> None:
     store, tasks = real_store(tmp_path, score=0.9), {"pope": real()}
     with pytest.raises(UntrustedRecord, match="says that its score"):

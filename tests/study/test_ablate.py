@@ -266,16 +266,19 @@ def test_a_point_with_fewer_seeds_has_the_overall_score_of_its_own(tmp_path: Pat
     assert [line["exploratory"] for line in lines] == ["False", "True"]
 
 
-def test_answers_in_another_world_or_behind_examples_are_no_part_of_an_ablation(
+def test_answers_in_another_world_behind_examples_or_read_otherwise_are_no_part_of_an_ablation(
     made: tuple[Store, Ablation],
 ) -> None:
     store, found = made
     own = ablation_md(ablation_board(store, found, {"colours": task()}, 50))
     for one in store.records():
-        for suite, asking in (("embedded-clean", {}), (one.suite, {"few_shot": 2})):
+        for suite, asking, rule in (
+            ("embedded-clean", {}, "official"), (one.suite, {"few_shot": 2}, "official"), (one.suite, {}, "plain"),
+        ):  # fmt: skip
             # As many as there are of its own, and of data that would come first.
-            key = f"{one.eval_key} {suite} {asking}"
-            other = dataclasses.replace(one, suite=suite, asking=asking, eval_key=key, data_fingerprint="0")
+            key, data = f"{one.eval_key} {suite} {asking} {rule}", "0" if rule == "official" else one.data_fingerprint
+            other = dataclasses.replace(one, suite=suite, asking=asking, parse_rule=rule, eval_key=key)
+            other = dataclasses.replace(other, data_fingerprint=data)
             keep(store, dataclasses.replace(other, track=other.setting_key))
     assert ablation_md(ablation_board(store, found, {"colours": task()}, 50)) == own
 

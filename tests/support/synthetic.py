@@ -110,7 +110,8 @@ def record(
     }  # fmt: skip
     given |= changes
     identity = [given[k] for k in ("train_key", "task", "task_version", "data_fingerprint", "split", "decode")]
-    given.setdefault("eval_key", content_key([*identity, given.get("limit")]))
+    asked_otherwise = [changes[name] for name in ("parse_rule", "dataset") if name in changes]
+    given.setdefault("eval_key", content_key([*identity, given.get("limit"), *asked_otherwise]))
     return Record(**given)
 
 

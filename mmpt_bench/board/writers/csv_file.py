@@ -68,10 +68,11 @@ def _unit(record: Record, metric: str, tasks: Mapping[str, Task]) -> str:
 def leaderboard_rows(boards: Sequence[Board]) -> tuple[list[str], list[dict[str, Any]]]:
     """Returns the columns, and a row for each method and variant; a variant whose runs all failed has one too.
 
-    A task has one column: the mean over seeds, in its own unit. Fixed columns are 14, so that the six tasks make 20.
+    A task has one column: the mean over seeds, in its own unit. Fixed columns are 14, so that the six tasks make 20;
+    where replies of some board were read by another parse rule than the task's own, `parse_rule` is one more.
     """
     columns = dict.fromkeys(column.task for board in boards for column in board.columns)
-    called = {task: f"{task} (task)" if task in (*BEFORE, *AFTER) else task for task in columns}
+    called = {task: f"{task} (task)" if task in (*BEFORE, "parse_rule", *AFTER) else task for task in columns}
     rows = []
     for board in boards:
         rows += [_row(board, row) | {called[t]: cell.score for t, cell in row.cells.items()} for row in board.rows]
@@ -81,7 +82,9 @@ def leaderboard_rows(boards: Sequence[Board]) -> tuple[list[str], list[dict[str,
             if failure.label not in there:
                 lost.setdefault(failure.label, []).append(failure)
         rows += [_failed_row(board, failures) for failures in lost.values()]
-    return [*BEFORE, *called.values(), *AFTER], rows
+    rules = ["parse_rule"] if any(board.rule for board in boards) else []
+    names = [*BEFORE, *rules, *called.values(), *AFTER]
+    return names, [{name: row[name] for name in names if name in row} for row in rows]
 
 
 def _row(board: Board, row: Row) -> dict[str, Any]:
@@ -101,7 +104,8 @@ def _failed_row(board: Board, failures: Sequence[Failure]) -> dict[str, Any]:
 
 
 def _setting(board: Board) -> dict[str, Any]:
-    return {"setting": board.track, **{name: getattr(board, name) for name in ("suite", "backbone", "limit")}}
+    names = ("suite", "backbone", "limit")
+    return {"setting": board.track, "parse_rule": board.rule or None} | {name: getattr(board, name) for name in names}
 
 
 def scores_csv(rows: Sequence[Mapping[str, Any]]) -> bytes:

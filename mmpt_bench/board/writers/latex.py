@@ -37,7 +37,7 @@ def _table(board: Board) -> str:
         r"\begin{table}",
         r"\centering",
         rf"\caption{{{_caption(board)}}}",
-        rf"\label{{tab:mmpt-bench-{board.track}{'' if board.limit is None else f'-{board.limit}'}}}",
+        rf"\label{{tab:mmpt-bench-{board.track}{board.id.removeprefix(board.track).replace('-first', '')}}}",
         # Six tasks with their intervals are wider than most papers' text.
         r"\begin{adjustbox}{max width=\textwidth}",
         rf"\begin{{tabular}}{{{columns}}}",

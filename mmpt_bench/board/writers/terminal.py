@@ -110,6 +110,7 @@ def _limit(board: Board) -> str:
 
 def _first(board: Board) -> str:
     before = f", {text}" if (text := asked_with(board.asking)) else ""
+    before += f", read by the parse rule {board.rule}" if board.rule else ""
     return before + (f" (first {counted(board.limit, 'question')} a task only)" if board.limit is not None else "")
 
 

@@ -10,7 +10,7 @@ from mmpt_bench.board.board import Board, Row
 from mmpt_bench.board.contrasts import Contrast, contrasts
 from mmpt_bench.board.from_records import standing_failures
 from mmpt_bench.board.ranking import seeds_of
-from mmpt_bench.board.rescoring import Samples, by, check_track, known_tasks, one_edition
+from mmpt_bench.board.rescoring import Samples, by, check_track, known_tasks, one_edition, other_rule
 from mmpt_bench.data.rows import SHIFTED, world_of
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.records.ablations import Ablation, Point, read_all
@@ -84,7 +84,7 @@ def ablation_board(
     records = [record for record in known if record.variant_key in keys]
     for record in records:
         check_track(record)
-    done = [r for r in records if r.status == "ok" and r.limit == ablation.limit and _is_asked_plainly(r)]
+    done = [r for r in records if r.status == "ok" and r.limit == ablation.limit and _is_asked_plainly(r, tasks)]
     kept, left_out = one_edition(done, tasks)
     kept = _of_its_tasks(kept, {point.key for point in ablation.points})
     of_key = by(kept, [record.variant_key for record in kept])
@@ -114,9 +114,9 @@ def ablation_board(
     return AblationBoard(ablation, evidence, tuple(_of_points(each) for each in found), missing)
 
 
-def _is_asked_plainly(record: Record) -> bool:
-    """Returns whether a result is of the questions that `ablate` asks: in no other world, with nothing before them."""
-    return not record.asking and world_of(record.suite) == SHIFTED
+def _is_asked_plainly(record: Record, tasks: Mapping[str, Task]) -> bool:
+    """Returns whether a result is such as `ablate` makes: in no other world, nothing before questions, the own rule."""
+    return not record.asking and world_of(record.suite) == SHIFTED and not other_rule(record, tasks)
 
 
 def _has_other_seeds(row: Row, board: Board) -> bool:

@@ -11,7 +11,7 @@ from mmpt_bench.board.assembly import RESAMPLES, Evidence, assembled, with_own_o
 from mmpt_bench.board.board import Board
 from mmpt_bench.board.contrasts import Scope, contrasts
 from mmpt_bench.board.from_records import evidence
-from mmpt_bench.board.rescoring import Samples, by, check_track, known_tasks, one_edition
+from mmpt_bench.board.rescoring import Samples, by, check_track, known_tasks, one_edition, other_rule
 from mmpt_bench.board.writers import numbers
 from mmpt_bench.common.errors import RequestError, unknown_name
 from mmpt_bench.evaluation.task import Task
@@ -117,7 +117,7 @@ def _beside_published(
         names: with those of published rows.
     """
     own, labels = mine or (theirs[0], ())
-    same = next((e for e in theirs if (e.board.track, e.board.limit) == (own.board.track, own.board.limit)), None)
+    same = next((e for e in theirs if e.board.id == own.board.id), None)
     if same is None:
         told = "; ".join(f"{each.board.title}, setting {each.board.track[:8]}" for each in theirs)
         raise RequestError(
@@ -252,8 +252,9 @@ def _of_runs(
         labels += match
     chosen = [record for record in records if record.run in labels]
     found = []
-    # All questions before a subset, as boards are.
-    for (track, _), own in sorted(by(chosen, [(r.track, r.limit or 0) for r in chosen]).items()):
+    # All questions before a subset, and the own rule of each task before another, as boards are.
+    keys = [(r.track, r.limit or 0, other_rule(r, tasks)) for r in chosen]
+    for (track, _, _), own in sorted(by(chosen, keys).items()):
         if setting not in ("", track) or {record.run for record in own} != {*labels}:
             continue
         for record in own:
