@@ -7,18 +7,21 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mmpt_bench.board.board import Board, Cell, Column, Failure, Row
-from mmpt_bench.board.ranking import ranked
+from mmpt_bench.board.ranking import Ranked, ranked
+from mmpt_bench.board.remarks import flags, of_seeds, threads
 from mmpt_bench.board.rescoring import Rescored, Samples, by, decoding, rescored
 from mmpt_bench.common.errors import UntrustedRecord
 from mmpt_bench.evaluation.scoring import interval_of
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.records.keys import earlier_params
-from mmpt_bench.records.record import Record, asked_with
-from mmpt_bench.stats.claims import SEEDS_TO_CLAIM, Comparison
+from mmpt_bench.records.record import Record
+from mmpt_bench.stats.claims import Comparison
 from mmpt_bench.stats.intervals import Interval, percentile, seed_spread
 from mmpt_bench.stats.resampling import Resampled, resample
 
 RESAMPLES = 2000
+OF_SEEDS = ("score", "interval_of", "by_seed", "sd", "strict", "constrained", "unreadable", "values")
+"""Fields of a cell that follow from its seeds alone."""
 Scores = dict[str, dict[str, dict[int, Rescored]]]
 """Label -> task -> seed -> result."""
 
@@ -91,27 +94,33 @@ def assembled(
         own_tasks=tuple(sorted({r.task for r in kept if r.declared.get("file")})),
     )
     made = ranked(empty, scores, tasks, n_resamples)
-    rows = [_with_intervals(row, scores[row.label], tasks, made.headlines, n_resamples) for row in made.board.rows]
+    rows = [_over_seeds(row, scores[row.label], tasks, made, n_resamples) for row in made.board.rows]
     return Evidence(replace(made.board, rows=tuple(rows)), scores, made.overall, made.comparisons)
 
 
-def with_own_overall(evidence: Evidence, row: Row, tasks: Mapping[str, Task], n_resamples: int) -> Row:
-    """Returns a row with the overall score of its own seeds on the board's tasks, as if no other row stood beside it.
+def with_own_seeds(evidence: Evidence, row: Row, tasks: Mapping[str, Task], n_resamples: int) -> Row:
+    """Returns a row with the scores of all its own seeds, as if no other row stood beside it.
 
-    A place among others, and what is told from others, is left out.
+    Its overall score is of the same seeds, without a place among others and what is told from others; a row that lacks
+    a task of the overall score keeps none.
     """
-    alone = replace(evidence.board, rows=(row,))
-    (own,) = ranked(alone, {row.label: evidence.scores[row.label]}, tasks, n_resamples).board.rows
-    return replace(
-        row,
-        overall=own.overall,
-        overall_interval=own.overall_interval,
-        overall_by_seed=own.overall_by_seed,
-        place=None,
-        place_interval=None,
-        groups="",
-        retention={},
-    )
+    alone, runs = replace(evidence.board, rows=(row,)), evidence.scores[row.label]
+    made = ranked(alone, {row.label: runs}, tasks, n_resamples)
+    (own,) = made.board.rows
+    known = of_seeds(row, evidence.board.seeds)
+    row = replace(row, flags=tuple(flag for flag in row.flags if flag not in known))
+    if all(column.task in row.cells for column in evidence.board.columns if column.counts):
+        row = replace(
+            row,
+            overall=own.overall,
+            overall_interval=own.overall_interval,
+            overall_by_seed=own.overall_by_seed,
+            place=None,
+            place_interval=None,
+            groups="",
+            retention={},
+        )
+    return _over_seeds(row, runs, tasks, made, n_resamples)
 
 
 def _notes(groups: Mapping[str, Sequence[Record]], budget: Mapping[str, object]) -> tuple[str, ...]:
@@ -214,8 +223,7 @@ def _row(
         stage=first.stage,
         objective=first.objective,
     )
-    flags = _flags(row, records, n_failed, limit, tasks)
-    return replace(row, flags=(*flags, *(_threads(records) if various else [])))
+    return replace(row, flags=(*flags(row, records, n_failed, limit), *(threads(records) if various else [])))
 
 
 def _costs(records: Sequence[Record]) -> dict[str, Any]:
@@ -230,70 +238,25 @@ def _costs(records: Sequence[Record]) -> dict[str, Any]:
     }
 
 
-def _flags(
-    row: Row, records: Sequence[Record], n_failed: int, limit: int | None, tasks: Mapping[str, Task]
-) -> list[str]:
-    source = row.learning_rate_source
-    degenerate = sorted({record.task for record in records if record.degenerate})
-    return [
-        *(["exploratory"] if row.trains and len(row.seeds) < SEEDS_TO_CLAIM else []),
-        *(_fewer_seeds(records) if row.trains else []),
-        *([f"degenerate: {', '.join(degenerate)}"] if degenerate else []),
-        *_shares(records, "n_read_otherwise", "replies that a person reads otherwise than the parse rule"),
-        *_shares(records, "n_unjudged", "verdicts of the judge that could not be read, in no mean"),
-        *_shares(records, "n_unfinished", "replies that end inside their reasoning"),
-        *([f"{n_failed} failed"] if n_failed else []),
-        *(["limit"] if limit is not None else []),
-        *([before] if (before := asked_with(records[0].asking)) else []),
-        *(["close calls not asked again"] if not all(record.guard for record in records) else []),
-        *(["lr not searched"] if row.trains and "searched:" not in source else []),
-        *(["lr of other hyperparameters"] if "with other hyperparameters" in source else []),
-        *(["lr at edge"] if "edge" in source else []),
-    ]
-
-
-def _fewer_seeds(records: Sequence[Record]) -> list[str]:
-    """Returns a note on tasks that lack a seed which another task has."""
-    seeds: dict[str, set[int]] = {}
-    for record in records:
-        seeds.setdefault(record.task, set()).add(record.seed)
-    every = set().union(*seeds.values())
-    told = [f"{task} {len(own)} of {len(every)}" for task, own in sorted(seeds.items()) if own != every]
-    return [f"seeds of {', '.join(told)}"] if told else []
-
-
-def _shares(records: Sequence[Record], field: str, what: str) -> list[str]:
-    """Returns a note with the share of such replies on each task that has some, over all seeds."""
-    of: dict[str, list[Record]] = {}
-    for record in records:
-        if getattr(record, field):
-            of.setdefault(record.task, [])
-    for record in records:
-        if record.task in of and record.n:
-            of[record.task].append(record)
-    shares = {task: sum(getattr(r, field) or 0 for r in each) / sum(r.n for r in each) for task, each in of.items()}
-    return [f"{what}: {', '.join(f'{task} {share:.1%}' for task, share in sorted(shares.items()))}"] if shares else []
-
-
-def _threads(records: Sequence[Record]) -> list[str]:
-    """Returns how many threads a row's trainings had: another number makes other adapters in their last bits."""
-    known = sorted({record.threads for record in records if record.threads})
-    return [f"trained with {' or '.join(known)} thread{'' if known == ['1'] else 's'}"] if known else []
-
-
-def _with_intervals(
-    row: Row,
-    runs: Mapping[str, Mapping[int, Rescored]],
-    tasks: Mapping[str, Task],
-    headlines: Mapping[str, Resampled | None],
-    n_resamples: int,
+def _over_seeds(
+    row: Row, runs: Mapping[str, Mapping[int, Rescored]], tasks: Mapping[str, Task], made: Ranked, n_resamples: int
 ) -> Row:
-    """Returns a row with the interval of each of its cells."""
-    cells = {
-        name: replace(cell, interval=_interval(row.label, runs[name], tasks[name], headlines.get(name), n_resamples))
-        for name, cell in row.cells.items()
-    }
-    return replace(row, cells=cells)
+    """Returns a row with the score and interval of each cell over the seeds that its place there is made from.
+
+    Those are the shared seeds of the ranking, so that the columns of a ranked row average to its overall score. A row
+    without a place has the scores of its own seeds, and says which.
+    """
+    cells = {}
+    for name, cell in row.cells.items():
+        labels, seeds = made.compared.get(name, ((), ()))
+        own = {seed: runs[name][seed] for seed in seeds} if row.trains and row.label in labels else runs[name]
+        of = _cell(own, tasks[name], row.trains)
+        interval = _interval(row.label, own, tasks[name], made.headlines.get(name), n_resamples)
+        scores = {each: getattr(of, each) for each in OF_SEEDS}
+        cells[name] = replace(cell, interval=interval, **scores)
+    scored = row.overall_by_seed or {seed for cell in cells.values() for seed in cell.by_seed}
+    row = replace(row, cells=cells, scored=tuple(sorted(scored)))
+    return replace(row, flags=(*of_seeds(row, made.board.seeds), *row.flags))
 
 
 def _interval(

@@ -61,12 +61,13 @@ class Cell:
     """A method's result on a task."""
 
     score: float
-    """Mean over seeds, in the unit of the task."""
+    """Mean over the seeds in `by_seed`, in the unit of the task."""
     interval: Interval | None
     """95 %; None where it is undefined on some resamples."""
     interval_of: Literal["seeds and images", "images"]
     """What was resampled: images alone where there is one seed, or none."""
     by_seed: dict[int, float]
+    """Of the seeds that the place on the task is made from; where there is no place, of all that are recorded."""
     sd: float | None
     """Over seeds; None below two."""
     strict: float | None
@@ -78,7 +79,7 @@ class Cell:
     values: dict[str, float]
     """Every figure of the task that all seeds have, mean over seeds."""
     eval_keys: dict[int, str] = dataclasses.field(default_factory=dict)
-    """Seed -> `eval_key` of the record that it is made from; 0 for a method that does not train."""
+    """Seed -> `eval_key` of each record; 0 for a method that does not train."""
     place: int | None = None
     """By the figure among the methods of the task that can be compared; equal figures share a place."""
     place_interval: tuple[int, int] | None = None
@@ -129,6 +130,8 @@ class Row:
     learning_rate: float | None
     learning_rate_source: str
     flags: tuple[str, ...]
+    scored: tuple[int, ...] = ()
+    """The seeds that its scores are over: those of the ranking; all its own where it has no place."""
     stage: dict[str, Any] = dataclasses.field(default_factory=dict)
     """How its trainings depart from the usual (`Recipe.stage`)."""
     objective: dict[str, Any] = dataclasses.field(default_factory=dict)

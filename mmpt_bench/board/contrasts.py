@@ -15,7 +15,8 @@ import numpy as np
 
 from mmpt_bench.board.assembly import RESAMPLES, Evidence
 from mmpt_bench.board.board import Row
-from mmpt_bench.board.ranking import OVERALL, resampled_headline, runs_of, seeds_of
+from mmpt_bench.board.ranking import OVERALL, resampled_headline, runs_of
+from mmpt_bench.board.seeds import seeds_of
 from mmpt_bench.common.hashing import derive
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.stats.claims import SEEDS_TO_CLAIM, SIGNIFICANT, Comparison, better

@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any
 
 from mmpt_bench.board.board import Board, Cell, Column, Row
+from mmpt_bench.board.seeds import comparable, compared_on, seeds_of
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.stats.claims import SEEDS_TO_CLAIM, TOP, Comparison, Ranking, Ratio, ranking, retention
 from mmpt_bench.stats.differences import MANY, method_difference
@@ -45,6 +46,8 @@ class Ranked:
     """By task."""
     comparisons: dict[str, tuple[Comparison, ...]]
     """By task, and under `OVERALL`: all pairs of a column, each column one family of Holm."""
+    compared: dict[str, tuple[tuple[str, ...], tuple[int, ...]]]
+    """By task: (labels that have a place there, the seeds that their places are made from)."""
 
 
 def ranked(
@@ -88,9 +91,11 @@ def ranked(
         for label in overall.methods:
             rows[label] = replace(_with_overall(rows[label], overall, made, board), **_forgetting(parts, label, base))
     headlines: dict[str, Resampled | None] = {}
+    compared = {}
     for column in board.columns:
         having = [row for row in rows.values() if column.task in row.cells]
-        labels, of_seeds, lost = comparable({row.label: seeds_of(row, [column.task]) for row in having})
+        labels, of_seeds, lost = compared_on(column, having, board)
+        compared[column.task] = tuple(labels), of_seeds
         found = headlines[column.task] = figure(column.task, tuple(labels), of_seeds) if labels else None
         made_here = ranking(found, _reference(board, found)) if found is not None else None
         comparisons[column.task] = made_here.comparisons if made_here is not None else ()
@@ -98,7 +103,7 @@ def ranked(
     rows |= {row.label: _with_own_change(row, rows, board, figure) for row in rows.values() if row.overall is None}
     ordered = tuple(sorted(rows.values(), key=_row_order))
     board = replace(board, rows=ordered, comparisons=comparisons.get(OVERALL, ()))
-    return Ranked(board, overall, headlines, comparisons)
+    return Ranked(board, overall, headlines, comparisons, compared)
 
 
 def _row_order(row: Row) -> tuple[bool, float, str]:
@@ -110,29 +115,6 @@ def _lacking(row: Row, counted: Sequence[str]) -> str:
     if not counted:
         return "no task is shared by half of the methods"
     return f"lacks {', '.join(lacking)}" if lacking else ""
-
-
-def seeds_of(row: Row, names: Sequence[str]) -> set[int] | None:
-    """Returns the seeds at which a row has all of some tasks; None for a method that does not train."""
-    return set.intersection(*(set(row.cells[name].by_seed) for name in names)) if row.trains else None
-
-
-def comparable(seeds: Mapping[str, set[int] | None]) -> tuple[list[str], tuple[int, ...], dict[str, str]]:
-    """Returns (labels that can be compared, the seeds they share, why not for each other label)."""
-    trained = {label: own for label, own in seeds.items() if own is not None}
-    often = {
-        s for own in trained.values() for s in own if 2 * sum(s in other for other in trained.values()) >= len(trained)
-    }
-    without = {
-        label: f"has {len(own & often)} of the {len(often)} seeds that are compared"
-        for label, own in trained.items()
-        if 2 * len(own & often) < len(often) or not own & often
-    }
-    staying = {label: own & often for label, own in trained.items() if label not in without}
-    shared = set.intersection(*staying.values()) if staying else set()
-    if staying and not shared:
-        without |= {label: "the methods have no seed in common" for label in staying}
-    return [label for label in seeds if label not in without], tuple(sorted(shared)), without
 
 
 def _overall_parts(board: Board, chosen: Sequence[str], figure: Figure) -> tuple[dict[str, Part], str]:
@@ -221,12 +203,13 @@ def _with_overall(row: Row, overall: Resampled, made: Ranking, board: Board) -> 
 
 
 def _with_own_change(row: Row, rows: Mapping[str, Row], board: Board, figure: Figure) -> Row:
-    """Returns a row without a place with its change from the baseline: on the tasks of both, at its own seeds."""
+    """Returns a row without a place with its change from the baseline, on the tasks of both at its scores' seeds."""
     base = rows.get(board.base)
     shared = [
         c for c in board.columns if base is not None and c.resampled and c.task in row.cells and c.task in base.cells
     ]
-    seeds = tuple(sorted(seeds_of(row, [column.task for column in shared]) or ())) if shared else ()
+    own = (seeds_of(row, [column.task for column in shared]) or set()) if shared else set()
+    seeds = board.seeds if board.seeds and own >= {*board.seeds} else tuple(sorted(own))
     if not shared or (row.trains and not seeds):
         return row
     found = [(figure(column.task, (board.base, row.label), seeds), column.chance, column.ceiling) for column in shared]

@@ -77,14 +77,16 @@ def _drawn(of: Evidence, material: FigureData, name: str) -> Drawn:
 
 def _scores(of: Evidence, label: str, task: Task, subtasks: Sequence[str]) -> dict[str, Score]:
     """Returns a row's points in each subtask with their interval."""
-    results = of.scores[label][TASK]
+    row, every = next(row for row in of.board.rows if row.label == label), of.scores[label][TASK]
+    # As on the board: at the seeds that its scores are over.
+    results = {seed: each for seed, each in every.items() if not row.trains or seed in row.cells[TASK].by_seed}
     names = [f"score/{each}" for each in subtasks]
     try:
         tallies = {seed: each.tally for seed, each in results.items()}
         found = resample_all({"": tallies}, task.metric.values, names, RESAMPLES // 4, task=task.name)
     except ValueError:
         # A subtask of so few images that some bootstrap sample has none of it.
-        values = of.board.rows[[row.label for row in of.board.rows].index(label)].cells[TASK].values
+        values = row.cells[TASK].values
         return {each: (values[f"score/{each}"], None) for each in subtasks}
     return {
         each: (float(found[f"score/{each}"].estimates[0]), percentile(found[f"score/{each}"].draws[:, 0]))

@@ -526,6 +526,66 @@ def test_trial_with_one_seed_does_not_take_the_seeds_from_the_others(tmp_path: P
     assert row(board, "prefix").groups == ""
 
 
+def of_unequal_seeds(folder: Path) -> Store:
+    """Returns records of eight seeds of lora, six of vpt and one of prefix; those beyond the shared six are perfect."""
+    store = store_in(folder)
+    for seed in range(8):
+        add(store, "1110" if seed < 6 else "1", recipe("lora", seed))
+        add(store, "11110" if seed < 6 else "1", recipe("lora", seed), of=SHAPES)
+    for seed in range(6):
+        add(store, "10", recipe("vpt", seed))
+        add(store, "110", recipe("vpt", seed), of=SHAPES)
+    for of in (COLOURS, SHAPES):
+        add(store, "1", recipe("prefix", 0), of=of)
+    return store
+
+
+def test_columns_are_over_the_seeds_of_the_overall_score_and_average_to_it(tmp_path: Path) -> None:
+    (board,) = made(of_unequal_seeds(tmp_path))
+    assert board.seeds == (0, 1, 2, 3, 4, 5)
+    lora = row(board, "lora")
+    # .75 and .8 at the six shared seeds: .5 and .6 above chance. Over all eight they would be .8125 and .85.
+    assert [lora.cells[name].score for name in ("colours", "shapes")] == pytest.approx([0.75, 0.8])
+    assert lora.overall == pytest.approx((0.5 + 0.6) / 2)
+    for each in board.ranked:
+        centred = [(each.cells[c.task].score - c.chance) / (c.ceiling - c.chance) for c in board.columns]
+        assert each.overall == pytest.approx(sum(centred) / 2)
+    assert sorted(lora.cells["colours"].by_seed) == sorted(lora.overall_by_seed) == [0, 1, 2, 3, 4, 5]
+    assert (lora.cells["colours"].sd, lora.cells["colours"].worst) == (pytest.approx(0), pytest.approx(0.75))
+    assert (len(lora.seeds), numbers.seeds(lora), numbers.seeds(row(board, "vpt"))) == (8, "6 of 8", "6")
+    assert "scores over seeds 0, 1, 2, 3, 4, 5 alone, which all ranked rows have" in lora.flags
+    # Its results at the other seeds are on the board all the same.
+    assert len(lora.cells["colours"].eval_keys) == 8
+    (line, *_) = csv.DictReader(io.StringIO(leaderboard_csv([board]).decode()))
+    assert (line["variant"], line["seeds"], line["colours"]) == ("lora", "6", "0.75")
+
+
+def test_a_row_with_fewer_seeds_has_its_own_scores_says_so_and_is_never_bold(tmp_path: Path) -> None:
+    (board,) = made(of_unequal_seeds(tmp_path))
+    prefix = row(board, "prefix")
+    assert (prefix.cells["colours"].score, prefix.cells["colours"].place, prefix.place) == (1.0, None, None)
+    assert "scores over its own seeds 0" in prefix.flags
+    assert "exploratory" in prefix.flags
+    text = leaderboard_latex([board]).decode()
+    lines = {line.split(" & ")[0]: line for line in text.splitlines() if " & " in line}
+    assert "textbf" not in lines["prefix"]
+    assert lines["lora"].count("textbf") == 3
+    caption = next(line for line in text.splitlines() if line.startswith(r"\caption"))
+    assert "Without a place overall: prefix: has 1 of the 6 seeds that are compared." in caption
+
+
+def test_a_task_with_more_seeds_than_the_others_is_ranked_at_those_of_the_overall_score(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    for method, right in (("lora", "1110"), ("vpt", "10")):
+        for seed in range(8):
+            add(store, right if seed < 6 else "1", recipe(method, seed))
+            if seed < 6:
+                add(store, right, recipe(method, seed), of=SHAPES)
+    (board,) = made(store)
+    assert [cell.score for cell in row(board, "lora").cells.values()] == [0.75, 0.75]
+    assert [(c.score, c.place) for c in row(board, "vpt").cells.values()] == [(0.5, 2), (0.5, 2)]
+
+
 def test_retention_by_hand(tmp_path: Path) -> None:
     store = store_in(tmp_path)
     for method, right in (("frozen", "1110000000"), ("lora", "1111111000"), ("full", "1111111110")):

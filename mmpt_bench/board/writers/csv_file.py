@@ -91,7 +91,7 @@ def _row(board: Board, row: Row) -> dict[str, Any]:
     low, high = row.overall_interval or (None, None)
     return {
         **_setting(board),
-        "method": row.method, "variant": row.label, "seeds": len(row.seeds) if row.trains else None,
+        "method": row.method, "variant": row.label, "seeds": len(row.scored) if row.trains else None,
         "place": row.place, "groups": "" if board.exploratory else row.groups, "overall": row.overall,
         "ci_low": low, "ci_high": high,
         "trainable": row.trainable, "remarks": "; ".join(each for each in (row.unranked, *row.flags) if each),

@@ -21,8 +21,9 @@ NOTHING = "--"
 def leaderboard_latex(boards: Sequence[Board]) -> bytes:
     """Returns a table for each board that has a row, the same bytes for the same boards.
 
-    A score is bold where its method shares a letter with the best of its column: they are not significantly
-    different. Where no difference is significant, everything that is ranked is bold, and the caption says why.
+    A score is bold where its method shares a letter with the best that has a place in its column: they are not
+    significantly different. A score of other seeds than the others' has no place, and is never bold. Where no
+    difference is significant, everything that is ranked is bold, and the caption says why.
     """
     tables = [_table(board) for board in boards if board.rows]
     return ("\n\n".join([HEAD, *tables]) + "\n").encode()
@@ -91,10 +92,12 @@ def _caption(board: Board) -> str:
     n = len(board.seeds)
     seeds = "no seeds" if not n else "one seed" if n == 1 else f"{n} seeds"
     what = "seeds and images" if n > 1 else "images"
+    others = "; ".join(f"{row.label}: {row.unranked}" for row in board.rows if row.unranked)
+    others = f" Without a place overall: {others}." if others else ""
     text = (
         f"{board.title[0].upper()}{board.title[1:]}; {numbers.budget(board)}; {seeds}. In brackets: 95 % intervals "
         f"over {what}. Overall: mean over tasks of (score - chance) / (ceiling - chance). Bold: not significantly "
-        f"different from the best of the column. {numbers.legend(board)}"
+        f"different from the best that has a place in the column.{others} {numbers.legend(board)}"
     )
     if board.exploratory:
         text += f" Exploratory: fewer than {SEEDS_TO_CLAIM} seeds, so that no difference is significant."

@@ -123,8 +123,10 @@ def share(row: Row) -> str:
 
 
 def seeds(row: Row) -> str:
-    """Returns the number of seeds; a method that does not train has none."""
-    return str(len(row.seeds)) if row.trains else NOTHING
+    """Returns the number of seeds that scores are over, "6 of 8" where more are recorded; none without training."""
+    if not row.trains:
+        return NOTHING
+    return str(len(row.seeds)) if row.scored == row.seeds else f"{len(row.scored)} of {len(row.seeds)}"
 
 
 def cost(row: Row) -> str:

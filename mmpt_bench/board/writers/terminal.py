@@ -118,7 +118,7 @@ def _seeds(row: Row, board: Board) -> str:
     """Returns what a change rests on: "one seed, exploratory", "6 seeds, p .012 after Holm, significantly …"."""
     if not row.trains:
         return "not trained"
-    n = len(row.seeds)
+    n = len(row.scored)
     seeds = "one seed" if n == 1 else f"{n} seeds"
     pair = next((c for c in board.comparisons if {c.first, c.second} == {row.label, board.base}), None)
     if n < SEEDS_TO_CLAIM or board.exploratory or pair is None:

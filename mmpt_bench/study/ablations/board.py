@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from mmpt_bench.board.assembly import RESAMPLES, Evidence, assembled, with_own_overall
+from mmpt_bench.board.assembly import RESAMPLES, Evidence, assembled, with_own_seeds
 from mmpt_bench.board.board import Board, Row
 from mmpt_bench.board.contrasts import Contrast, contrasts
 from mmpt_bench.board.from_records import standing_failures
-from mmpt_bench.board.ranking import seeds_of
 from mmpt_bench.board.rescoring import Samples, by, check_track, known_tasks, one_edition, other_rule
 from mmpt_bench.data.rows import SHIFTED, world_of
 from mmpt_bench.evaluation.task import Task
@@ -107,7 +106,7 @@ def ablation_board(
     ]
     found = contrasts(evidence, tasks, pairs, None, n_resamples)
     rows = tuple(
-        with_own_overall(evidence, row, tasks, n_resamples) if _has_other_seeds(row, board) else row
+        with_own_seeds(evidence, row, tasks, n_resamples) if _has_other_seeds(row, board) else row
         for row in evidence.board.rows
     )
     evidence = replace(evidence, board=replace(evidence.board, rows=rows))
@@ -120,11 +119,8 @@ def _is_asked_plainly(record: Record, tasks: Mapping[str, Task]) -> bool:
 
 
 def _has_other_seeds(row: Row, board: Board) -> bool:
-    """Returns whether a row has all tasks of the overall score, at other seeds than those that all rows share."""
-    counted = [column.task for column in board.columns if column.counts]
-    if not row.trains or len(counted) < 2 or not row.cells.keys() >= {*counted}:
-        return False
-    return seeds_of(row, counted) != {*board.seeds}
+    """Returns whether a row has other seeds than those that all rows share: its scores are of its own."""
+    return row.trains and any(cell.eval_keys.keys() != {*board.seeds} for cell in row.cells.values())
 
 
 def _of_points(contrast: Contrast) -> Contrast:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 
-from mmpt_bench.board.assembly import RESAMPLES, Evidence, assembled, with_own_overall
+from mmpt_bench.board.assembly import RESAMPLES, Evidence, assembled, with_own_seeds
 from mmpt_bench.board.board import Board
 from mmpt_bench.board.contrasts import Scope, contrasts
 from mmpt_bench.board.from_records import evidence
@@ -68,7 +68,7 @@ def answer_to(
         found = _restricted(found, only)
     if only or len(own) < len(names):
         rows = tuple(
-            with_own_overall(found, row, tasks, n_resamples) if row.label in labels else row for row in found.board.rows
+            with_own_seeds(found, row, tasks, n_resamples) if row.label in labels else row for row in found.board.rows
         )
         found = replace(found, board=replace(found.board, rows=rows))
     is_run = not {row.label for row in found.board.rows}.isdisjoint(record.run for record in records)
