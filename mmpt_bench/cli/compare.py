@@ -21,7 +21,11 @@ from mmpt_bench.cli.options import JSON, OUT, print_json
     help="`method`: other seeds and images; `checkpoint`: the models of the first common seed. By default what the "
     "seeds allow.",
 )
-@click.option("--setting", default="", help="Of the board, where several hold the names.")
+@click.option(
+    "--setting",
+    default="",
+    help="Id of the board, where several hold the names; the message then lists them, as leaderboard.md does.",
+)
 @OUT
 @JSON
 def compare(names: tuple[str, ...], tasks: str, scope: str | None, setting: str, out: Path, as_json: bool) -> None:

@@ -115,7 +115,7 @@ class Content:
         found = []
         for number, section in enumerate(self.sections, start=1):
             board = section.board
-            heading = f"{board.title[0].upper()}{board.title[1:]}, setting {board.track}" if several else "Overall"
+            heading = f"{board.title[0].upper()}{board.title[1:]}, setting {board.id}" if several else "Overall"
             name = f"leaderboard {number}" if several else "leaderboard"
             found.append(Detail(board, heading, name, section.pairs))
         for each in self.ablations:

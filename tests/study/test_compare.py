@@ -340,6 +340,55 @@ def test_a_smoke_test_stands_in_no_ones_way_and_boards_are_told_apart_by_what_di
     assert answer_to(store, ["lora", "mmpt"], TASKS, n_resamples=200).sentence == usual
 
 
+def test_subsets_and_parse_rules_of_a_setting_are_chosen_by_id(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    for method, right in (("lora", GOOD), ("mmpt", BAD)):
+        for limit, rule in ((20, "official"), (40, "official"), (20, "plain")):
+            questions = ASKED[:limit]
+            keep(store, record(store, TASKS["colours"], questions, right, recipe(method), limit=limit, parse_rule=rule))
+    with pytest.raises(RequestError, match="say which one") as said:
+        answer_to(store, ["lora", "mmpt"], TASKS, n_resamples=50)
+    track = store.records()[0].track
+    # The rule `plain` stands in nobody's way; two subsets do.
+    assert f"`--setting {track}-first-20`: " in str(said.value)
+    assert f"`--setting {track}-first-40`: " in str(said.value)
+    assert "plain" not in str(said.value)
+    for name, limit, rule in ((f"{track}-first-40", 40, ""), (f"{track}-first-20-plain", 20, "plain")):
+        board = answer_to(store, ["lora", "mmpt"], TASKS, setting=name, n_resamples=50).board
+        assert (board.id, board.limit, board.rule) == (name, limit, rule)
+    runs = [recipe(method, 0).run_name for method in ("lora", "mmpt")]
+    assert answer_to(store, runs, TASKS, setting=f"{track}-first-40", n_resamples=50).board.limit == 40
+    with pytest.raises(
+        RequestError, match=r"`--setting` takes an id, and no board with `embedded` holds lora, mmpt\. "
+    ):
+        answer_to(store, ["lora", "mmpt"], TASKS, setting="embedded", n_resamples=50)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["lora", "mmpt-"], "begins the names of 2 runs"),
+        (
+            ["lora", recipe("mmpt", 1).run_name],
+            r"is a run, `lora` is none: name methods alone .*`mmpt-bench compare lora mmpt`",
+        ),
+    ],
+)
+def test_runs_beside_methods_are_said_with_what_to_type(names: list[str], said: str, tmp_path: Path) -> None:
+    store = filled(tmp_path, 2, {"lora": GOOD, "mmpt": BAD})
+    with pytest.raises(RequestError, match=said) as raised:
+        answer_to(store, names, TASKS, n_resamples=20)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("typed", ["lora (lr=0.001)", "lora (learning_rate=1e-3)"])
+def test_a_learning_rate_is_called_as_the_option_or_as_the_field(typed: str, tmp_path: Path) -> None:
+    store = filled(tmp_path, 1, {"mmpt": BAD})
+    for rate in (0.001, 0.002):
+        keep(store, record(store, TASKS["colours"], ASKED, GOOD, recipe("lora", 0, {"learning_rate": rate})))
+    assert answer_to(store, [typed, "mmpt"], TASKS, n_resamples=20).labels[0] == "lora (learning_rate=0.001)"
+
+
 def test_published_rows_of_another_setting_or_name_are_refused(tmp_path: Path) -> None:
     own, published = filled(tmp_path / "own", 2, {"lora": GOOD}), store_in(tmp_path / "published")
     keep(published, record(published, TASKS["colours"], ASKED, GOOD, recipe("mmpt"), suite="real"))

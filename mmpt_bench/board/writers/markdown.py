@@ -102,7 +102,7 @@ def _board_md(board: Board) -> list[str]:
 
 def _budget_md(board: Board) -> str:
     seeds = ", ".join(map(str, board.seeds)) or "none in common"
-    text = f"Setting {markdown(board.track)}: {markdown(numbers.budget(board))}; ranked over the seeds {seeds}."
+    text = f"Setting {markdown(board.id)}: {markdown(numbers.budget(board))}; ranked over the seeds {seeds}."
     averaged = [markdown(column.title) for column in board.columns if column.counts]
     if len(averaged) < len(board.columns):
         text += f" Overall is over {', '.join(averaged) or 'no task'} alone."

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
+from typing import TypeVar
 
 from mmpt_bench.board.assembly import RESAMPLES, Evidence, assembled, with_own_seeds
 from mmpt_bench.board.board import Board
@@ -22,6 +24,7 @@ from mmpt_bench.study.ablations.board import ablation_boards
 from mmpt_bench.study.comparisons.text import ComparisonResult, sentence, threads_note
 from mmpt_bench.study.rerun import run_command
 
+T = TypeVar("T")
 RUN = ("mmpt-bench", "run")
 PUBLISHED = "published"
 """Names the published board, or with `:NAME` a row of it."""
@@ -91,10 +94,16 @@ def answer_to(
 
 def _of_setting(published: Sequence[Evidence], setting: str) -> list[Evidence]:
     """Returns the published boards of a setting, all without one; RequestError where there is none."""
-    found = [each for each in published if setting in ("", each.board.track)]
+    found = _in_setting(published, [each.board for each in published], setting)
     if not found:
         raise RequestError(f"The published board has no setting `{setting[:40]}`. It has: {_told(published)}")
     return found
+
+
+def _in_setting(of: Sequence[T], boards: Sequence[Board], setting: str) -> list[T]:
+    """Returns what belongs to the boards that `--setting` names: the one of that id, or else all of that setting."""
+    exact = [each for each, board in zip(of, boards, strict=True) if board.id == setting]
+    return exact or [each for each, board in zip(of, boards, strict=True) if setting in ("", board.track)]
 
 
 def _check_resampled(board: Board, labels: Sequence[str]) -> None:
@@ -155,14 +164,14 @@ def _resolved(
 ) -> tuple[Evidence, tuple[str, ...]]:
     """Returns the board that holds all the names, and their labels on it."""
     boards: list[Evidence] = []
-    places = _of_runs(store, records, names, tasks, setting, n_resamples)
+    places = _of_runs(store, records, names, tasks, n_resamples)
     if not places:
         boards = list(evidence(store, tasks, n_resamples, records))
-        places = _holding(boards, names, setting)
+        places = _holding(boards, names)
     if not places:
         ablations = [each.evidence for each in ablation_boards(store, tasks, n_resamples, records)]
         boards += [each for each in ablations if each is not None]
-        places = _holding(boards, names, setting)
+        places = _holding(boards, names)
     if not places:
         known = [row.label for each in boards for row in each.board.rows]
         if not known:
@@ -177,13 +186,28 @@ def _resolved(
                 f"`{lost}` has no finished run in `{store.root}`: `{_makes(lost, boards, names, store)}`."
             )
         if lost:
+            _check_no_run(records, lost, names)
             raise unknown_name("method or run", lost, dict.fromkeys(known), "`mmpt-bench ls runs` lists what there is.")
-        raise _apart(names)
-    # A smoke test is no result, and stands in nobody's way.
-    places = [each for each in places if not each[0].board.is_smoke] or places
-    if len({each.board.track for each, _ in places}) > 1:
-        raise RequestError(f"Several boards hold {', '.join(names)}: say which one. {_told([e for e, _ in places])}")
-    return places[0]
+        raise _apart({name: [each.board for each in boards if _label(each.board, name)] for name in names})
+    chosen = _in_setting(places, [each.board for each, _ in places], setting)
+    if not chosen:
+        held = _told([each for each, _ in places])
+        raise RequestError(
+            f"`--setting` takes an id, and no board with `{setting[:40]}` holds {', '.join(names)}. {held}"
+        )
+    # A smoke test is no result, and stands in nobody's way; nor does a subset, or another rule, in that of the whole.
+    chosen = [each for each in chosen if not each[0].board.is_smoke] or chosen
+    ids = {each.board.id for each, _ in chosen}
+    chosen = [each for each in chosen if each[0].board.id == setting or not _usual_ids(each[0].board) & ids]
+    if len({each.board.id for each, _ in chosen}) > 1:
+        raise RequestError(f"Several boards hold {', '.join(names)}: say which one. {_told([e for e, _ in chosen])}")
+    return chosen[0]
+
+
+def _usual_ids(board: Board) -> set[str]:
+    """Returns the ids of the boards that are meant before a board: of all questions, and of each task's own rule."""
+    by_own_rule = replace(board, columns=tuple(replace(column, rule="") for column in board.columns))
+    return {each.id for each in (by_own_rule, replace(by_own_rule, limit=None))} - {board.id}
 
 
 def _told(boards: Sequence[Evidence]) -> str:
@@ -191,7 +215,7 @@ def _told(boards: Sequence[Evidence]) -> str:
     parts = [[*each.board.title.split(", "), numbers.budget(each.board)] for each in boards]
     shared = set.intersection(*map(set, parts))
     own = [", ".join(part for part in each if part not in shared) or each[0] for each in parts]
-    return "; ".join(f"`--setting {each.board.track}`: {said}" for each, said in zip(boards, own, strict=True)) + "."
+    return "; ".join(f"`--setting {each.board.id}`: {said}" for each, said in zip(boards, own, strict=True)) + "."
 
 
 def _check_one_row(boards: Sequence[Evidence], method: str, prefix: str = "") -> None:
@@ -212,22 +236,58 @@ def _makes(lost: str, boards: Sequence[Evidence], names: Sequence[str], store: S
     return run_command(board, store, [lost], tasks, seeds)
 
 
-def _holding(boards: Sequence[Evidence], names: Sequence[str], setting: str) -> list[tuple[Evidence, tuple[str, ...]]]:
-    """Returns the boards of a setting that have a row for every name, with their labels."""
+def _holding(boards: Sequence[Evidence], names: Sequence[str]) -> list[tuple[Evidence, tuple[str, ...]]]:
+    """Returns the boards that have a row for every name, with their labels."""
     found = []
     for each in boards:
         labels = tuple(_label(each.board, name) for name in names)
-        if all(labels) and setting in ("", each.board.track):
+        if all(labels):
             found.append((each, labels))
     return found
 
 
 def _label(board: Board, name: str) -> str:
-    """Returns the label that a name means on a board: its own, or the only row of a method; empty for none."""
+    """Returns the label that a name means on a board: its own, or the only row of a method; empty for none.
+
+    `lr` and `learning_rate` are the same, as in the option of `ablate` and the field of a method.
+    """
     if any(row.label == name for row in board.rows):
         return name
+    alike = [row.label for row in board.rows if _with_rate(row.label) == _with_rate(name)]
+    if len(alike) == 1:
+        return alike[0]
     of_method = [row.label for row in board.rows if row.method == name]
     return of_method[0] if len(of_method) == 1 else ""
+
+
+def _with_rate(label: str) -> str:
+    """Returns a label with its learning rate, however that is called and written, as one text."""
+    try:
+        return re.sub(r"\b(lr|learning_rate)=([^,)]+)", lambda found: f"learning_rate={float(found[2]):g}", label)
+    except ValueError:
+        return label
+
+
+def _run_of(runs: Sequence[str], name: str) -> list[str]:
+    """Returns the runs whose names begin so; none for a name without the dash that every run's has."""
+    return [run for run in runs if run.startswith(name)] if "-" in name else []
+
+
+def _check_no_run(records: Sequence[Record], lost: str, names: Sequence[str]) -> None:
+    """Raises RequestError for the name of a run that stands beside names of methods, or for one that begins several."""
+    done = {record.run: record for record in records if record.status == "ok"}
+    runs = sorted(done)
+    match = _run_of(runs, lost)
+    if len(match) > 1:
+        told = ", ".join(f"`{run}`" for run in match[:3])
+        raise RequestError(f"`{lost}` begins the names of {len(match)} runs ({told}, ...): write more of it.")
+    if match:
+        methods = dict.fromkeys(
+            done[r].method if (r := next(iter(_run_of(runs, name)), "")) else name for name in names
+        )
+        alone = f"methods alone (`{shlex.join(['mmpt-bench', 'compare', *methods])}`) or " if len(methods) > 1 else ""
+        others = ", ".join(f"`{name}`" for name in names if not _run_of(runs, name))
+        raise RequestError(f"`{lost}` is a run, {others} is none: name {alone}runs alone (`mmpt-bench ls runs`).")
 
 
 def _of_runs(
@@ -235,7 +295,6 @@ def _of_runs(
     records: Sequence[Record],
     names: Sequence[str],
     tasks: Mapping[str, Task],
-    setting: str,
     n_resamples: int,
 ) -> list[tuple[Evidence, tuple[str, ...]]]:
     """Returns boards with runs as rows, each a checkpoint, one of each setting; none where a name begins no run's.
@@ -246,7 +305,7 @@ def _of_runs(
     runs = sorted({record.run for record in records})
     labels: list[str] = []
     for name in names:
-        match = [run for run in runs if run.startswith(name)] if "-" in name else []
+        match = _run_of(runs, name)
         if len(match) != 1:
             return []
         labels += match
@@ -254,8 +313,8 @@ def _of_runs(
     found = []
     # All questions before a subset, and the own rule of each task before another, as boards are.
     keys = [(r.track, r.limit or 0, other_rule(r, tasks)) for r in chosen]
-    for (track, _, _), own in sorted(by(chosen, keys).items()):
-        if setting not in ("", track) or {record.run for record in own} != {*labels}:
+    for _, own in sorted(by(chosen, keys).items()):
+        if {record.run for record in own} != {*labels}:
             continue
         for record in own:
             check_track(record)
@@ -266,13 +325,17 @@ def _of_runs(
         made = assembled(own[0], groups, {}, limit, samples, tasks, n_resamples, left_out)
         found.append((made, tuple(labels)))
     if not found:
-        raise _apart(names)
+        raise _apart({run: [] for run in labels})
     return found
 
 
-def _apart(names: Sequence[str]) -> RequestError:
-    told = ", ".join(names)
-    return RequestError(f"No board holds all of {told}: they were run in different settings or on different subsets.")
+def _apart(held: Mapping[str, Sequence[Board]]) -> RequestError:
+    """Returns the error for names that no board holds together, with the boards that hold each."""
+    told = "; ".join(f"{name}: {', '.join(board.id for board in boards)}" for name, boards in held.items() if boards)
+    return RequestError(
+        f"No board holds all of {', '.join(held)}: they were run in different settings or on different subsets"
+        f"{f' ({told})' if told else ''}. Run them with the same options: `mmpt-bench run --method A,B ...`."
+    )
 
 
 def _restricted(found: Evidence, only: Sequence[str]) -> Evidence:

@@ -188,7 +188,7 @@ def as_plain(answer: ComparisonResult) -> dict[str, Any]:
     """Returns an answer as JSON values."""
     rows = [plain(row) for row in answer.board.rows if row.label in answer.labels]
     return {
-        "sentence": answer.sentence, "setting": answer.board.track, "board": answer.board.title,
+        "sentence": answer.sentence, "setting": answer.board.id, "board": answer.board.title,
         "contrasts": [plain(each) for each in answer.contrasts], "rows": rows,
         "families": "p_holm: Holm over the pairs asked for on the mean of the tasks, and over those on all tasks; "
         "on_board: over all pairs of the board, each column for itself",
