@@ -38,7 +38,7 @@ def _axis_figure(board: AblationBoard, axis: str, of: FigureData) -> Drawn | Mis
     title = f"Score by {varied[0].lower()}{varied[1:]}: {', '.join(dict.fromkeys(p.method for p in ablation.points))}"
     rows = [(point, row) for point, row in board.rows if list(point.values) == [axis]]
     if board.evidence is None or len({point.values[axis] for point, _ in rows}) < 2:
-        reason = f"{len(rows)} of its points has a result, a curve needs two: `{ablation.command}`."
+        reason = f"{len(rows)} of its points has a result, a curve needs two: `{board.command}`."
         return Missing("ablation-curves", name, title, reason)
     return _drawn(board, axis, rows, of, name, title)
 

@@ -30,7 +30,7 @@ def draw(of: FigureData) -> Iterator[Drawn | Missing]:
         title = f"{TITLE}: {', '.join(each.ablation.axes)} of {', '.join(methods)}"
         rows = [(point, row) for point, row in each.rows if point in each.ablation.points]
         if each.evidence is None or len(rows) < 2:
-            reason = f"{len(rows)} of its points has a result: `{each.ablation.command}`."
+            reason = f"{len(rows)} of its points has a result: `{each.command}`."
             yield Missing("components", name, title, reason)
         else:
             yield _drawn(each, rows, of, name, title)

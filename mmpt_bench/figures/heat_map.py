@@ -35,7 +35,7 @@ def draw(of: FigureData) -> Iterator[Drawn | Missing]:
             title = f"Score by {' and '.join(axes)}: {method}"
             rows = [(point, row) for point, row in each.rows if point in grid and point.method == method]
             if each.evidence is None or len(rows) < 2:
-                reason = f"{len(rows)} of its points has a result: `{each.ablation.command}`."
+                reason = f"{len(rows)} of its points has a result: `{each.command}`."
                 yield Missing("heat-map", name, title, reason)
             else:
                 yield _drawn(each, rows, name, title)

@@ -55,7 +55,7 @@ def of_ablation(board: AblationBoard) -> list[Gap]:
     named = f"{', '.join(lost[:SHOWN])}{f' and {len(lost) - SHOWN} more' if len(lost) > SHOWN else ''}"
     n, total = len(lost), len(board.ablation.all_points)
     has = plural(n, "has", "have")
-    return [Gap(f"{n} of {total} points of an ablation {has} no result: {named}.", board.ablation.command)]
+    return [Gap(f"{n} of {total} points of an ablation {has} no result: {named}.", board.command)]
 
 
 def gaps(board: Board, store: Store) -> list[Gap]:

@@ -29,7 +29,7 @@ from mmpt_bench.runs.plan import Job, Plan
 from mmpt_bench.sources.corpora import load_corpus
 from mmpt_bench.study.ablations.axes import axes_of, combinations, label_of, split_sets
 from mmpt_bench.study.ablations.board import ablation_board
-from mmpt_bench.study.ablations.tables import ablation_csv, ablation_md, ablation_tables, table
+from mmpt_bench.study.ablations.tables import ablation_csv, ablation_json, ablation_md, ablation_tables, table
 from support.command import bench
 from support.paths import ROOT
 from support.synthetic import keep, record, samples, store_in, task
@@ -264,6 +264,41 @@ def test_a_point_with_fewer_seeds_has_the_overall_score_of_its_own(tmp_path: Pat
     assert [float(line["score"]) for line in lines] == pytest.approx(expected)
     assert [line["seeds"] for line in lines] == ["0 1 2 3 4 5 6 7", "0 1"]
     assert [line["exploratory"] for line in lines] == ["False", "True"]
+
+
+def test_a_page_names_the_points_with_few_seeds_and_the_seeds_that_make_it_again(made: tuple[Store, Ablation]) -> None:
+    store, found = made
+    for seed in (0, 1):
+        by = Recipe("tiny", "b" * 8, "scenes", "c" * 8, "mmpt", {"text_length": 20}, Budget(), seed)
+        keep(store, record(store, task(), samples(40), "1", by))
+    few = Point("mmpt (text-len=20)", "mmpt", {"text-len": "20"}, by.variant_key, False)
+    found = Ablation(**(vars(found) | {"points": [*found.points, few]}))
+    board = ablation_board(store, found, {"colours": task()}, 50)
+    # Of all points two seeds are shared with the third, of the first two eight.
+    told = "fewer than 6 seeds of mmpt (text-len=20), so that their differences are not significant."
+    assert board.exploratory == told
+    text = ablation_md(board).decode()
+    assert f"**Exploratory**: {told}" in text
+    assert "Made by `mmpt-bench ablate --text-len 5,10 --seeds 0-7`." in text
+    typed = "mmpt-bench ablate --seeds 0-1 --text-len 5,10"
+    again = ablation_board(store, Ablation(**(vars(found) | {"command": typed})), {"colours": task()}, 50)
+    assert "Made by `mmpt-bench ablate --seeds 0-7 --text-len 5,10`." in ablation_md(again).decode()
+
+
+def test_what_is_of_one_seed_has_no_p_in_any_table(tmp_path: Path) -> None:
+    store, points = store_in(tmp_path), []
+    for length, right in ((5, "0001"), (10, "1")):
+        by = Recipe("tiny", "b" * 8, "scenes", "c" * 8, "mmpt", {"text_length": length}, Budget(), 0)
+        keep(store, record(store, task(), samples(80), right, by))
+        points.append(Point(f"mmpt (text-len={length})", "mmpt", {"text-len": str(length)}, by.variant_key, False))
+    found = Ablation("mmpt-text-len", {"text-len": ["5", "10"]}, points, [], None, "")
+    board = ablation_board(store, found, {"colours": task()}, 100)
+    _, line = csv.DictReader(io.StringIO(ablation_csv(board).decode()))
+    assert float(line["difference"]) == pytest.approx(0.75)
+    assert [line[name] for name in ("p", "p_holm", "p_sign_flip", "detectable")] == [""] * 4
+    (contrast,) = ablation_json(board)["contrasts"]
+    assert (contrast["p_holm"], contrast["difference"]["p"]) == (None, None)
+    assert "Made by `mmpt_bench.ablate`" in ablation_md(board).decode()
 
 
 def test_answers_in_another_world_behind_examples_or_read_otherwise_are_no_part_of_an_ablation(

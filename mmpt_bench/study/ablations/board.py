@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,10 +12,13 @@ from mmpt_bench.board.contrasts import Contrast, contrasts
 from mmpt_bench.board.from_records import standing_failures
 from mmpt_bench.board.rescoring import Samples, by, check_track, known_tasks, one_edition, other_rule
 from mmpt_bench.data.rows import SHIFTED, world_of
+from mmpt_bench.evaluation import task_catalog
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.records.ablations import Ablation, Point, read_all
 from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store
+from mmpt_bench.runs.option_texts import seeds_text
+from mmpt_bench.stats.claims import SEEDS_TO_CLAIM
 
 
 @dataclass(frozen=True)
@@ -36,9 +40,50 @@ class AblationBoard:
         return tuple((point, found[point.label]) for point in self.ablation.all_points if point.label in found)
 
     @property
-    def exploratory(self) -> bool:
-        """Returns whether the seeds are too few for any two points to be significantly different."""
-        return self.evidence is None or self.evidence.board.exploratory
+    def few_seeds(self) -> tuple[str, ...]:
+        """Returns the points whose seeds, or those shared with what they are compared with, are too few for a claim."""
+        trains = {point.label: row for point, row in self.rows if row.trains and point in self.ablation.points}
+        few = {c.first for c in self.contrasts if c.first in trains and len(c.seeds) < SEEDS_TO_CLAIM}
+        few |= {label for label, row in trains.items() if len(row.seeds) < SEEDS_TO_CLAIM}
+        return tuple(label for label in trains if label in few)
+
+    @property
+    def exploratory(self) -> str:
+        """Returns a sentence on too few seeds: of all points, or of the points that it is true of; empty otherwise."""
+        few, compared = self.few_seeds, {each.first for each in self.contrasts}
+        if not few:
+            return ""
+        if compared <= {*few}:
+            return f"fewer than {SEEDS_TO_CLAIM} seeds, so that no difference is significant."
+        return f"fewer than {SEEDS_TO_CLAIM} seeds of {', '.join(few)}, so that their differences are not significant."
+
+    @property
+    def command(self) -> str:
+        """Returns what makes what the page shows: the command as it was typed, with all seeds and tasks shown.
+
+        The seeds are those of the points that are not what `run` trains by default: these share its runs with others.
+        """
+        words = shlex.split(self.ablation.command)
+        rows = [(point, row) for point, row in self.rows if point in self.ablation.points]
+        varied = [row for point, row in rows if not point.is_default] or [row for _, row in rows]
+        if not words or not varied or self.evidence is None:
+            return self.ablation.command
+        if seeds := sorted({seed for row in varied for seed in row.seeds}):
+            words = _with_option(words, "--seeds", seeds_text(seeds))
+        shown = {column.task for column in self.evidence.board.columns}
+        known = task_catalog.task_entries()
+        if shown <= known.keys():
+            words = _with_option(words, "--tasks", "all" if shown == known.keys() else ",".join(sorted(shown)))
+        return shlex.join(words)
+
+
+def _with_option(words: Sequence[str], option: str, value: str) -> list[str]:
+    """Returns a command's words with a value of an option, in the place where it stood or at the end."""
+    if option not in words:
+        return [*words, option, value]
+    at = words.index(option) + 1
+    is_same = {*words[at].split(",")} == {*value.split(",")}
+    return [*words[:at], words[at] if is_same else value, *words[at + 1 :]]
 
 
 def base_of(point: Point, points: Sequence[Point]) -> Point | None:

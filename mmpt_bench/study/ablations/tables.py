@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -173,6 +173,7 @@ def _contrast_line(contrast: Contrast | None) -> dict[str, Any]:
     if contrast is None:
         return {}
     low, high = contrast.difference.interval
+    contrast = _without_p(contrast)
     return {
         "compared_with": contrast.second, "scope": contrast.scope, "difference": contrast.difference.estimate,
         "difference_low": low, "difference_high": high, "p": contrast.difference.p, "p_holm": contrast.p_holm,
@@ -181,15 +182,22 @@ def _contrast_line(contrast: Contrast | None) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _without_p(contrast: Contrast) -> Any:
+    """Returns a contrast without p and what follows from it where it is of two trainings: a point is no seed."""
+    if not (contrast.scope == "checkpoint" and contrast.seeds):
+        return contrast
+    difference: Any = replace(contrast.difference, p=None, p_sign_flip=None)  # type: ignore[arg-type]
+    return replace(contrast, difference=difference, p_holm=None, detectable=None)  # type: ignore[arg-type]
+
+
 def ablation_md(board: AblationBoard) -> bytes:
     """Returns an ablation as Markdown: scores by task, differences to the base, and what is missing."""
-    ablation = board.ablation
-    parts = [f"# Ablation: {markdown(title(board))}", f"Made by `{ablation.command}`."]
+    parts = [f"# Ablation: {markdown(title(board))}", f"Made by `{board.command or 'mmpt_bench.ablate'}`."]
     if board.evidence is not None:
         b = board.evidence.board
         parts.append(f"{markdown(b.suite)} suite, backbone {markdown(b.backbone)}; {markdown(numbers.budget(b))}.")
         if board.exploratory:
-            parts.append(f"**Exploratory**: fewer than {SEEDS_TO_CLAIM} seeds, so that no difference is significant.")
+            parts.append(f"**Exploratory**: {markdown(board.exploratory)}")
         header, lines = table(board)
         rows = [f"| {' | '.join(markdown(text) for text in line)} |" for line in lines]
         parts.append("\n".join([f"| {' | '.join(header)} |", f"|{'---|' * len(header)}", *rows]))
@@ -249,8 +257,8 @@ def ablation_json(board: AblationBoard) -> dict[str, Any]:
     rows = [plain(point) | {"row": plain(row)} for point, row in board.rows]
     return {
         "name": board.ablation.name, "title": title(board), "axes": board.ablation.axes, "points": rows,
-        "contrasts": plain(board.contrasts), "missing": list(board.missing), "exploratory": board.exploratory,
-        "command": board.ablation.command,
+        "contrasts": [plain(_without_p(each)) for each in board.contrasts], "missing": list(board.missing),
+        "exploratory": bool(board.exploratory), "command": board.command,
     }  # fmt: skip
 
 
@@ -280,12 +288,12 @@ def ablation_tables(board: AblationBoard) -> list[RenderableType]:
         parts.append(made)
     notes = _lacking(board)
     if board.exploratory:
-        notes.append(f"Exploratory: fewer than {SEEDS_TO_CLAIM} seeds, so that no difference is significant.")
-    elif any(contrast.better is not None for contrast in board.contrasts):
+        notes.append(f"Exploratory: {board.exploratory}")
+    if any(contrast.better is not None for contrast in board.contrasts):
         notes.append("* significant: p < .05 after Holm, and by sign flips of the seeds.")
     return [*parts, *(Text(note) for note in notes)]
 
 
 def _lacking(board: AblationBoard) -> list[str]:
     labels = ", ".join(board.missing)
-    return [f"Without a result: {labels}. `{board.ablation.command}` makes them."] if labels else []
+    return [f"Without a result: {labels}. `{board.command}` makes them."] if labels else []
