@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -243,6 +243,18 @@ class Board:
         return "-".join([*parts, *([re.sub(r"[^a-z0-9]+", "-", self.rule.lower()).strip("-")] if self.rule else [])])
 
     @property
+    def subset(self) -> str:
+        """Returns how many questions of each task were asked, where not all were; empty otherwise.
+
+        A task may have asked more than the limit: all questions on an image that has one of the first.
+        """
+        if self.limit is None:
+            return ""
+        if all(column.n == self.limit for column in self.columns):
+            return f"first {counted(self.limit, 'question')} a task only"
+        return f"first questions only: {', '.join(f'{column.n:,} of {column.title}' for column in self.columns)}"
+
+    @property
     def suite_told(self) -> str:
         """Returns the suite for people, which is not that of users' own tasks: "embedded suite and own tasks"."""
         if not self.own_tasks:
@@ -287,16 +299,26 @@ class Board:
     @property
     def title(self) -> str:
         """Returns the board's name for people."""
-        limit = f", first {counted(self.limit, 'question')} a task only" if self.limit is not None else ""
+        limit = f", {self.subset}" if self.subset else ""
         limit = ", smoke test and no result" if self.is_smoke else limit
         before = f", {text}" if (text := asked_with(self.asking)) else ""
         read = f", read by the parse rule {self.rule}" if self.rule else ""
         return f"{self.suite_told}, backbone {self.backbone}, training data {self.corpus}{before}{read}{limit}"
 
 
-def asked_of(suite: str, limit: int | None) -> str:
-    """Returns suite and subset for people, "embedded suite" or "own tasks": "Embedded suite, all questions"."""
+def asked_of(suite: str, limit: int | None, columns: Sequence[Column] = ()) -> str:
+    """Returns suite and subset for people, "embedded suite" or "own tasks": "Embedded suite, all questions".
+
+    Args:
+        suite: for people.
+        limit: questions a task, where not all were asked.
+        columns: the tasks, whose own numbers are named where they are others.
+    """
     subset = "all questions" if limit is None else f"the first {counted(limit, 'question')} of each task"
+    if limit is not None and any(column.n != limit for column in columns):
+        subset = f"the first questions of each task ({', '.join(f'{c.n:,} of {c.title}' for c in columns)})"
+    elif limit is not None and not columns:
+        subset += " and the others on their images"
     return f"{suite[:1].upper()}{suite[1:]}, {subset}"
 
 

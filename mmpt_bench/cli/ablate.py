@@ -83,7 +83,11 @@ def _axis_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--one-at-a-time", is_flag=True, help="Each value with nothing else changed, instead of a grid.")
 @click.option("--budget-hours", type=float, help="Refuse what would take longer, by what recorded runs took.")
 @click.option("--data", type=click.Path(path_type=Path), help="Folder of real data in the hub's schema.")
-@click.option("--limit", type=click.IntRange(min=1), help="The first so many questions of each task: a trial.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    help="The first so many questions of each task, and the others on their images: a trial.",
+)
 @click.option("--plan", "only_plan", is_flag=True, help="Say what would run and how long; run nothing.")
 @COLUMNS
 @WORKERS

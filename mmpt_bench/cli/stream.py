@@ -51,7 +51,11 @@ NO_SCORE = (
 @click.option("--set", multiple=True, metavar="METHOD.FIELD=VALUE", help="A hyperparameter; repeatable.")
 @click.option("--backbone", default="embedded", show_default=True, help="`embedded`, a folder, or a name on the hub.")
 @click.option("--data", type=click.Path(path_type=Path), help="Folder of real data in the hub's schema.")
-@click.option("--limit", type=click.IntRange(min=1), help="The first so many questions of each task: a trial.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    help="The first so many questions of each task, and the others on their images: a trial.",
+)
 @click.option("--plan", "only_plan", is_flag=True, help="Say what would run and how long; run nothing.")
 @COLUMNS
 @WORKERS

@@ -70,7 +70,11 @@ if TYPE_CHECKING:
     "--accept", is_flag=True, help="Write search.md from recorded trials: does dev predict test? Run nothing."
 )
 @BACKBONE
-@click.option("--limit", type=click.IntRange(min=1), help="Score on the first so many questions of each task: a trial.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    help="Score on the first so many questions of each task, and the others on their images: a trial.",
+)
 @click.option("--data", type=click.Path(path_type=Path), help="Folder of real data in the hub's schema.")
 @IMAGES
 @COLUMNS

@@ -63,7 +63,7 @@ def source_of(of: Evidence) -> str:
     board, day = of.board, dated(each.record.time for each in results)
     before = f", {text}" if (text := asked_with(board.asking)) else ""
     before += f", parse rule {board.rule}" if board.rule else ""
-    return f"{asked_of(board.suite_told, board.limit)}{before}, {day}"
+    return f"{asked_of(board.suite_told, board.limit, board.columns)}{before}, {day}"
 
 
 def dated(times: Iterable[str]) -> str:

@@ -18,7 +18,7 @@ from mmpt_bench.board.writers import numbers
 from mmpt_bench.board.writers.csv_file import leaderboard_csv
 from mmpt_bench.board.writers.latex import leaderboard_latex
 from mmpt_bench.board.writers.markdown import leaderboard_json, leaderboard_md
-from mmpt_bench.board.writers.terminal import leaderboard_tables
+from mmpt_bench.board.writers.terminal import answer, leaderboard_tables
 from mmpt_bench.common.errors import RequestError, UntrustedRecord
 from mmpt_bench.common.escaping import csv_table, csv_text, markdown, plain_text
 from mmpt_bench.evaluation.task import Task
@@ -418,6 +418,19 @@ def test_records_with_a_limit_stand_apart(tmp_path: Path) -> None:
     assert (limited.limit, [r.label for r in limited.rows]) == (10, ["vpt"])
     assert "limit" in limited.rows[0].flags
     assert "first 10 questions" in limited.title
+
+
+def test_a_subset_says_how_many_questions_of_each_task_were_asked(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    for of, n in ((COLOURS, 36), (SHAPES, 10)):
+        keep(store, record(store, of, ASKED[of.name][:n], "1110", recipe("lora"), limit=10))
+    (board,) = made(store)
+    told = "first questions only: 36 of Colours, 10 of Shapes"
+    assert board.subset == told
+    assert told in " ".join(printed(board, 80).split())
+    assert f"**A subset**: {told}." in leaderboard_md([board], ()).decode()
+    assert told in leaderboard_latex([board]).decode()
+    assert f"({told})" in answer(board, board.keys)
 
 
 def test_a_task_that_lacks_a_seed_of_another_is_named(tmp_path: Path) -> None:

@@ -99,8 +99,13 @@ def test_every_figure_says_suite_subset_and_date_inside_the_image(drawn: dict[st
 
 def test_a_subset_and_the_newest_day_are_said(made_of: FigureData) -> None:
     (evidence,) = made_of.boards
-    first = dataclasses.replace(evidence, board=dataclasses.replace(evidence.board, suite="real", limit=1000))
+    columns = tuple(dataclasses.replace(column, n=1000) for column in evidence.board.columns)
+    of_limit = dataclasses.replace(evidence.board, suite="real", limit=1000, columns=columns)
+    first = dataclasses.replace(evidence, board=of_limit)
     assert source_of(first) == "Real suite, the first 1,000 questions of each task, newest record 2026-01-01"
+    more = dataclasses.replace(of_limit, columns=(*columns[:-1], dataclasses.replace(columns[-1], n=1012)))
+    told = "the first questions of each task (1,000 of MME, 1,000 of POPE, 1,012 of MNIST)"
+    assert told in source_of(dataclasses.replace(evidence, board=more))
     assert dated(["2026-01-02T23:59:59Z", "2026-03-01T00:00:00Z"]) == "newest record 2026-03-01"
     assert dated([]) == "no date recorded"
 

@@ -10,7 +10,7 @@ from mmpt_bench.board.published import REMARK, Published
 from mmpt_bench.board.ranking import RATIOS
 from mmpt_bench.board.writers import numbers
 from mmpt_bench.common.escaping import markdown
-from mmpt_bench.common.words import counted, plural
+from mmpt_bench.common.words import counted
 from mmpt_bench.stats.claims import SEEDS_TO_CLAIM
 
 EMBEDDED_REMARK = (
@@ -81,10 +81,7 @@ def leaderboard_md(boards: Sequence[Board], published: Sequence[Published]) -> b
 def _board_md(board: Board) -> list[str]:
     parts = [f"## {markdown(board.title[0].upper() + board.title[1:])}", _budget_md(board)]
     if board.limit is not None:
-        parts.append(
-            f"**A subset**: only the first {counted(board.limit, 'question')} of each task "
-            f"{plural(board.limit, 'was', 'were')} asked."
-        )
+        parts.append(f"**A subset**: {markdown(board.subset)}.")
     if board.rows:
         parts += [_ranks_md(board), "### Scores by task"]
         parts += [part for column in board.columns for part in (_task_md(board, column), _figures_md(board, column))]

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from mmpt_bench.board.board import Board, Cell, Column, Row
 from mmpt_bench.board.writers import numbers
 from mmpt_bench.common.escaping import rich_text
-from mmpt_bench.common.words import counted
 from mmpt_bench.records.record import asked_with
 from mmpt_bench.stats.claims import SEEDS_TO_CLAIM, SIGNIFICANT
 
@@ -111,7 +110,7 @@ def _limit(board: Board) -> str:
 def _first(board: Board) -> str:
     before = f", {text}" if (text := asked_with(board.asking)) else ""
     before += f", read by the parse rule {board.rule}" if board.rule else ""
-    return before + (f" (first {counted(board.limit, 'question')} a task only)" if board.limit is not None else "")
+    return before + (f" ({board.subset})" if board.subset else "")
 
 
 def _seeds(row: Row, board: Board) -> str:

@@ -195,7 +195,10 @@ def ablation_md(board: AblationBoard) -> bytes:
     parts = [f"# Ablation: {markdown(title(board))}", f"Made by `{board.command or 'mmpt_bench.ablate'}`."]
     if board.evidence is not None:
         b = board.evidence.board
-        parts.append(f"{markdown(b.suite)} suite, backbone {markdown(b.backbone)}; {markdown(numbers.budget(b))}.")
+        subset = f"; {markdown(b.subset)}" if b.subset else ""
+        parts.append(
+            f"{markdown(b.suite)} suite, backbone {markdown(b.backbone)}; {markdown(numbers.budget(b))}{subset}."
+        )
         if board.exploratory:
             parts.append(f"**Exploratory**: {markdown(board.exploratory)}")
         header, lines = table(board)
