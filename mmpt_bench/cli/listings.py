@@ -73,7 +73,7 @@ def _show_one(name: str, backbone: str, out: Path, as_json: bool) -> None:
     elif name == "embedded" or (name not in methods and Path(name).is_dir()):
         shown = _backbone(name)
     elif name in methods or name.endswith((".py", ".json")) or name.startswith("peft:"):
-        shown = _method(method_catalog.find_methods(name)[0], backbone)
+        shown = _method(method_catalog.find_methods(name)[0], backbone, out)
     else:
         records = _records(out)
         runs = sorted({record.run for record in records})
@@ -164,7 +164,7 @@ def _task(entry: entries.Entry) -> Fields:
     return {"kind": "task", "file": entry.path.name, "about": _docstring(entry), **shown}
 
 
-def _method(entry: entries.Entry, backbone: str) -> Fields:
+def _method(entry: entries.Entry, backbone: str, out: Path) -> Fields:
     """Returns a method's fields with their defaults, and what it trains on the backbone, counted without weights."""
     from mmpt_bench.engine.models.loading import anatomy_of
     from mmpt_bench.methods import method_catalog
@@ -181,12 +181,35 @@ def _method(entry: entries.Entry, backbone: str) -> Fields:
         "about": _docstring(entry),
         "fields": dataclasses.asdict(adapter),
         "learning_rates_documented": list(adapter.lr_range),
+        **(_rates_used(adapter, backbone, out) if adapter.trains else {}),
         "backbone": backbone,
         "trainable": count,
         "total_of_the_backbone": total,
         "share_of_the_backbone": count / total,
         **published,
     }
+
+
+def _rates_used(adapter: Any, backbone: str, out: Path) -> Fields:
+    """Returns which learning rate `run` takes where: the one of a search on the embedded backbone, else the default.
+
+    Searches of a results folder come before those that ship with the package, as in a plan.
+    """
+    from mmpt_bench.records import learning_rates
+    from mmpt_bench.records.budget import Budget
+    from mmpt_bench.sources.corpora import EMBEDDED, load_corpus
+    from mmpt_bench.sources.weights import backbone_fingerprint
+
+    used: Fields = {"where_no_search_fits": adapter.learning_rate}
+    if backbone == EMBEDDED:
+        params, corpus = dataclasses.asdict(adapter), load_corpus(EMBEDDED).fingerprint
+        files = (out / learning_rates.FILE, learning_rates.shipped())
+        known = [choice for file in files for choice in learning_rates.read(file)]
+        name, fingerprint = adapter.name, backbone_fingerprint(backbone)
+        wanted = learning_rates.Wanted(name, params, fingerprint, corpus, Budget(), defaults=params)
+        if (found := learning_rates.look_up(known, wanted)) is not None:
+            used |= {"on_embedded": found[0], "on_embedded_because": found[1]}
+    return {"learning_rates_used_by_run": used}
 
 
 def _docstring(entry: entries.Entry) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
+from mmpt_bench.api import plan
 from mmpt_bench.board.assembly import Evidence
 from mmpt_bench.board.board import Board
 from mmpt_bench.board.contrasts import contrasts
@@ -22,9 +23,11 @@ from mmpt_bench.cli.options import words_again
 from mmpt_bench.cli.progress import score_line
 from mmpt_bench.cli.run import _next
 from mmpt_bench.common.errors import RequestError
+from mmpt_bench.mmpt import MMPT
 from mmpt_bench.records.store import Store
 from mmpt_bench.runs.option_texts import numbered_seeds, seeds_text
 from mmpt_bench.runs.requested import requested
+from support.paths import ROOT
 from support.studies import add, recipe, study_tasks
 from support.synthetic import store_in
 
@@ -273,3 +276,26 @@ def test_none_is_called_the_highest_where_a_method_lacks_a_task(tmp_path: Path) 
     told = answer(found.board, all_keys(store))
     assert told.startswith("Not all of these methods have a place (lora: lacks pope)")
     assert "highest score" not in told
+
+
+@pytest.mark.slow
+def test_show_prints_the_learning_rate_that_run_takes_beside_the_default(tmp_path: Path) -> None:
+    from click.testing import CliRunner
+
+    def shown(*words: str) -> dict[str, object]:
+        result = CliRunner().invoke(cli, ["show", *words, "--out", str(tmp_path), "--json"], catch_exceptions=False)
+        return json.loads(result.stdout)
+
+    rates = shown("mmpt")["learning_rates_used_by_run"]
+    (planned,) = [row for row in plan("mmpt", ["pope"], out=tmp_path).runs if row["method"] == "mmpt"]
+    assert rates == {
+        "where_no_search_fits": MMPT().learning_rate,
+        "on_embedded": planned["learning_rate"],
+        "on_embedded_because": planned["learning_rate_source"],
+    }
+    assert planned["learning_rate"] != MMPT().learning_rate
+    assert "learning_rates_used_by_run" not in shown("frozen")
+    folder = str(ROOT / "examples" / "llava-7b-linear")
+    assert shown("mmpt", "--backbone", folder)["learning_rates_used_by_run"] == {
+        "where_no_search_fits": MMPT().learning_rate
+    }
