@@ -21,7 +21,8 @@ from mmpt_bench.common.words import counted
     help="Folder of real data, as `run --data` takes it, for questions and images; generated ones are drawn.",
 )
 @JSON
-def report(out: Path, file: Path | None, images: Path | None, as_json: bool) -> None:
+@click.option("-q", "--quiet", is_flag=True, help="Print where the page is, and errors, alone.")
+def report(out: Path, file: Path | None, images: Path | None, as_json: bool, quiet: bool) -> None:
     """Write one HTML file with everything that is recorded: verdict, board, figures, costs, samples, data audit.
 
     It needs no network and nothing beside it. Where something is missing, it says so, and the command that gets it.
@@ -30,12 +31,12 @@ def report(out: Path, file: Path | None, images: Path | None, as_json: bool) -> 
     from mmpt_bench.common.escaping import plain_text
     from mmpt_bench.report.write import LONG
 
-    made = api.write_report(out, file, images, lambda text: click.echo(text, err=True))
+    made = api.write_report(out, file, images, lambda text: None if quiet else click.echo(text, err=True))
     content, page = made.content, made.page
     if as_json:
         print_json(made.as_plain())
         return
-    for gap in content.gaps:
+    for gap in () if quiet else content.gaps:
         command = plain_text(gap.command, LONG).replace(
             f"--out {shlex.quote(out.name)}", f"--out {shlex.quote(str(out))}"
         )

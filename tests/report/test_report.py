@@ -650,6 +650,8 @@ def test_command_writes_the_page_and_says_what_is_missing(tmp_path: Path) -> Non
     assert "Missing: Nothing is recorded" in streams.stderr
     assert streams.stdout.startswith("Written: ")
     assert (tmp_path / "page.html").read_bytes() == (store.root / "report.html").read_bytes()
+    quiet = bench("report", "-q", "--out", str(store.root), cwd=tmp_path)
+    assert (quiet.stderr, quiet.stdout.count("\n")) == ("", 1)
 
 
 @pytest.mark.parametrize("name", ["results", "out", "images"])
