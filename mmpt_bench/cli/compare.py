@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -42,20 +41,19 @@ def compare(names: tuple[str, ...], tasks: str, scope: str | None, setting: str,
     mmpt-bench compare "lora sequential" "lora replay:0.1"
     """
     from mmpt_bench import api
+    from mmpt_bench.cli.streams import console, echo
     from mmpt_bench.study.comparisons.text import as_plain, tables
     from mmpt_bench.study.streams.compare import StreamComparison, comparison_table
 
     answer = api.compare(*names, tasks=tasks, scope=scope, setting=setting, out=out)  # type: ignore[arg-type]
-    plain: dict[str, Any]
+    screen, plain = console(), {}
     if isinstance(answer, StreamComparison):
         plain, parts = {"sentence": answer.sentence, "contrasts": answer.lines}, [comparison_table(answer)]
     else:
-        plain, parts = as_plain(answer), tables(answer)
+        plain, parts = as_plain(answer), tables(answer, screen.width)
     if as_json:
         print_json(plain)
         return
-    from mmpt_bench.cli.streams import console, echo
-
     echo(answer.sentence)
     for part in parts:
-        console().print(part)
+        screen.print(part)

@@ -386,14 +386,21 @@ def test_a_difference_is_marked_only_where_seeds_are_enough(n_seeds: int, tmp_pa
     assert (row["significant"], row["exploratory"]) == (str(is_marked), str(not is_marked))
 
 
-def test_points_are_told_apart_on_a_narrow_terminal(made: tuple[Store, Ablation]) -> None:
+@pytest.mark.parametrize("width", [60, 80])
+def test_points_are_told_apart_on_a_narrow_terminal(made: tuple[Store, Ablation], width: int) -> None:
     store, found = made
-    console = Console(width=80, file=io.StringIO(), record=True)
-    for part in ablation_tables(ablation_board(store, found, {"colours": task()}, 50)):
+    board = ablation_board(store, found, {"colours": task()}, 50)
+    console = Console(width=width, file=io.StringIO(), record=True)
+    for part in ablation_tables(board):
         console.print(part)
     text = console.export_text()
     assert "text-len 10" in text
     assert "…" not in text
+    assert max(map(len, text.splitlines())) <= width
+    # 50 and 75 of 100 at eight seeds, the difference with its interval below it, and the number of seeds.
+    lines = [line.split() for line in text.splitlines() if line.startswith(" text-len")]
+    assert [(line[2], line[-1]) for line in lines] == [("50.0", "8"), ("75.0", "8")]
+    assert "+25.0, p " in text
 
 
 def test_a_method_of_peft_is_varied_by_its_own_fields_and_by_those_of_its_configuration() -> None:

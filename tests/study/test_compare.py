@@ -423,6 +423,20 @@ def test_headers_and_numbers_of_a_comparison_are_whole_in_80_columns(tmp_path: P
     assert "…" not in text
 
 
+@pytest.mark.parametrize("names", [["lora", "mmpt"], ["lora", "mmpt", "vpt"]], ids=len)
+def test_a_comparison_in_60_columns_says_who_is_better(tmp_path: Path, names: list[str]) -> None:
+    store = filled(tmp_path, 6, dict(zip(names, (GOOD, BAD, BAD), strict=False)))
+    console = Console(width=60, file=io.StringIO(), record=True)
+    for part in tables(answer_to(store, names, TASKS, n_resamples=50), 60):
+        console.print(part)
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= 60
+    assert "…" not in text
+    heads = [line.split()[-1] for line in text.splitlines() if "interval" in line]
+    assert heads == ["Better"] * (1 if len(names) == 2 else 3)
+    assert sum(line.split()[-1:] == ["lora"] for line in text.splitlines()) >= 3
+
+
 def test_different_numbers_of_threads_are_said_of_the_rows_that_are_compared(tmp_path: Path) -> None:
     store = store_in(tmp_path)
     for method, threads in (("lora", "1"), ("vpt", "2"), ("full", "1")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
     from mmpt_bench.runs.estimate import PlanSummary
 
 COSTS = ("trainable", "total", "train_seconds", "cpu_seconds", "peak_bytes", "own_bytes")
+BETWEEN = re.compile(r"^(.*?) \((.*?)\)(.*)$")
+"""A score or difference, its interval, and what stands behind."""
+WIDEST_POINT = 20
+"""Columns of a terminal that a word in the name of a point has to itself; a longer one is broken."""
 NOTES = (
     "**Score** is the mean over the point's own seeds with its 95 % interval: over seeds and images with two seeds or "
     "more, over images alone with one.",
@@ -266,7 +271,7 @@ def ablation_json(board: AblationBoard) -> dict[str, Any]:
 
 
 def ablation_tables(board: AblationBoard) -> list[RenderableType]:
-    """Returns what to print: a table of the points for each task, narrow enough for 80 columns."""
+    """Returns what to print: a table of the points for each task, intervals below scores; 60 columns are enough."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -283,11 +288,12 @@ def ablation_tables(board: AblationBoard) -> list[RenderableType]:
         heading = f"{title(board)}: {header[first]}"
         made = Table(title=rich_text(heading), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
         # A line may break between an axis and its value, not within a number.
-        made.add_column("Point", overflow="fold", min_width=max(len(w) for w in " ".join(names).split()))
+        made.add_column("Point", overflow="fold", min_width=min(WIDEST_POINT, max(map(len, " ".join(names).split()))))
         for column in ("Score", "Difference", "Seeds"):
             made.add_column(column, justify="right", no_wrap=True)
         for name, line in zip(names, lines, strict=True):
-            made.add_row(*(rich_text(text) for text in (name, line[first], line[first + 1], line[-1])))
+            cells = [*(BETWEEN.sub(r"\1\3\n\2", text) for text in line[first : first + 2]), line[-1]]
+            made.add_row(*("\n".join(map(rich_text, text.splitlines())) for text in (name, *cells)))
         parts.append(made)
     notes = _lacking(board)
     if board.exploratory:

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+NARROW = 78
+"""With fewer columns of a terminal, tables leave out what is for a second look, and say who is better all the same."""
+SECOND = ("p on\nboard", "Detect-\nable", "Gain\nrecovered", "Trained")
+"""The headings of that."""
 LONGEST_LABEL = 15
 """Characters of a label that is repeated in a narrow column."""
 
@@ -195,9 +199,12 @@ def as_plain(answer: ComparisonResult) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def tables(answer: ComparisonResult) -> list[Table]:
-    """Returns what to print below the sentence: the differences, and the rows themselves."""
-    return [*_differences_tables(answer), _rows_table(answer)]
+def tables(answer: ComparisonResult, width: int = 80) -> list[Table]:
+    """Returns what to print below the sentence: the differences, and the rows themselves; by the terminal's width."""
+    found = [*_differences_tables(answer), _rows_table(answer)]
+    for table in found if width < NARROW else ():
+        table.columns = [column for column in table.columns if column.header not in SECOND]
+    return found
 
 
 def _differences_tables(answer: ComparisonResult) -> list[Table]:
