@@ -8,7 +8,9 @@
 Each training has a process of its own, one thread, and is counted from its first step to its last; its memory is the
 most that the process ever held. The rival gets batches from the same code, pads a step to its longest example and is
 told to save and to report nothing. "Kept" is a second training of ours on the same examples, as of a further method at
-the same seed. Losses are compared step by step. Ratios are medians over pairs, the rival's seconds over ours.
+the same seed. "Steady" is what the steps from the second on cost, of both sides: without what comes once before or in
+the first, as our comparison with the plain way, which computes two examples twice. Losses are compared step by step.
+Ratios are medians over pairs, the rival's seconds over ours.
 """
 
 from __future__ import annotations
@@ -38,29 +40,51 @@ from mmpt_bench.records.environment import environment
 from mmpt_bench.sources.corpora import load_corpus
 
 METHODS = ("lora", "prefix", "projector", "mmpt", "vpt", "full")
+COMPARED = ("cpu", "wall", "steady")
+"""Seconds that are compared, of a first training and of a second."""
 WHOLE = ("projector", "full")
 """Methods that PEFT has no form for: the rival trains the same weights without it."""
 
 
-def ours(backbone: Backbone, adapter: Any, corpus: Corpus, budget: Budget) -> dict[str, Any]:
-    """Returns what two trainings of ours cost, the second with the features that the first one made."""
+class Watch:
+    """The seconds of a training, of CPU and on the clock, and when each step ended."""
+
+    def __init__(self) -> None:
+        self._marks = [(time.process_time(), time.perf_counter())]
+
+    def note(self) -> None:
+        """Called at the end of a step."""
+        self._marks.append((time.process_time(), time.perf_counter()))
+
+    def spent(self) -> dict[str, float]:
+        """Returns the seconds since it was made, and of CPU those between the ends of the first and the last step."""
+        (cpu, wall), ends = self._marks[0], self._marks[1:]
+        whole = {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall}
+        return {**whole, "steady": ends[-1][0] - ends[0][0]}
+
+
+def ours(backbone: Backbone, adapter: Any, corpus: Corpus, budget: Budget, trainings: int = 2) -> dict[str, Any]:
+    """Returns what two trainings of ours cost, the second with the features that the first one made; or one, twice."""
     runs = []
-    for _ in range(2):
-        handle, steps = adapter.attach(backbone, 1), []
-        cpu, wall = time.process_time(), time.perf_counter()
+    for _ in range(trainings):
+        handle, watch, losses = adapter.attach(backbone, 1), Watch(), []
+
+        def note(step: train.Step, watch: Watch = watch, losses: list[float] = losses) -> None:
+            watch.note()
+            losses.append(step.loss)
+
         config = train.TrainingConfig(budget, adapter.learning_rate, 0)
-        train.train(backbone, handle, corpus, config, on_step=steps.append)
-        spent = {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall}
-        runs.append({**spent, "losses": [step.loss for step in steps]})
+        train.train(backbone, handle, corpus, config, on_step=note)
+        runs.append({**watch.spent(), "losses": losses})
         if len(runs) == 1:
             runs[0]["peak"] = peak_bytes()
         handle.remove()
-    return {**runs[0], "kept_cpu": runs[1]["cpu"], "kept_wall": runs[1]["wall"], "kept_losses": runs[1]["losses"]}
+    return {**runs[0], **{f"kept_{name}": value for name, value in runs[-1].items() if name != "peak"}}
 
 
 def rival(backbone: Backbone, adapter: Any, corpus: Corpus, budget: Budget, folder: Path) -> dict[str, Any]:
     """Returns what the same training costs in Hugging Face's Trainer, with PEFT where it has the method."""
-    from transformers import Trainer, TrainingArguments
+    from transformers import Trainer, TrainerCallback, TrainingArguments
 
     model = prepared(backbone, adapter, folder)
     losses: list[float] = []
@@ -82,10 +106,15 @@ def rival(backbone: Backbone, adapter: Any, corpus: Corpus, budget: Budget, fold
     )  # fmt: skip
     examples: Any = [example for batch in corpus.batches(0, budget.steps, budget.batch_size) for example in batch]
     trainer = Trainer(model, arguments, collate, examples, optimizers=(optimizer, schedule))
-    cpu, wall = time.process_time(), time.perf_counter()
+    watch = Watch()
+
+    class Noted(TrainerCallback):
+        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+            watch.note()
+
+    trainer.add_callback(Noted())
     trainer.train()
-    found = {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall, "losses": losses}
-    return {**found, "peak": peak_bytes()}
+    return {**watch.spent(), "losses": losses, "peak": peak_bytes()}
 
 
 def prepared(backbone: Backbone, adapter: Any, folder: Path) -> Any:
@@ -120,7 +149,7 @@ def child(job: dict[str, Any]) -> dict[str, Any]:
     corpus = load_corpus("embedded") if job["backbone"] == "embedded" else mixture.corpus(job["images"])
     budget = Budget(steps=job["steps"], batch_size=job["batch_size"])
     if job["way"] == "ours":
-        return ours(backbone, adapter, corpus, budget)
+        return ours(backbone, adapter, corpus, budget, 1 if job.get("once") else 2)
     with tempfile.TemporaryDirectory() as folder:
         return rival(backbone, adapter, corpus, budget, Path(folder))
 
@@ -137,11 +166,13 @@ def timed(job: dict[str, Any]) -> dict[str, Any]:
 
 def row(job: dict[str, Any], pairs: int) -> dict[str, Any]:
     """Returns the medians over pairs of one method."""
-    ratios: dict[str, list[float]] = {name: [] for name in ("cpu", "wall", "kept_cpu", "kept_wall", "memory")}
+    ratios: dict[str, list[float]] = {
+        name: [] for name in (*COMPARED, *(f"kept_{name}" for name in COMPARED), "memory")
+    }
     apart, first = 0.0, 0.0
     for _ in range(pairs):
         slow, quick = timed({**job, "way": "rival"}), timed({**job, "way": "ours"})
-        for name in ("cpu", "wall"):
+        for name in COMPARED:
             ratios[name].append(slow[name] / quick[name])
             ratios[f"kept_{name}"].append(slow[name] / quick[f"kept_{name}"])
         ratios["memory"].append(quick["peak"] / slow["peak"])
@@ -155,17 +186,19 @@ def row(job: dict[str, Any], pairs: int) -> dict[str, Any]:
 def table(given: argparse.Namespace) -> list[dict[str, Any]]:
     """Prints the table, a row at a time, and returns its rows."""
     rows = []
-    print(f"\n| method, {given.backbone} | CPU | CPU, kept | wall | memory | loss apart | rival, CPU s a step |")
-    print("|---|---|---|---|---|---|---|")
+    print(f"\n| method, {given.backbone} | CPU | steady | kept | kept, steady | wall | memory | ", end="")
+    print("loss apart | rival, CPU s a step |\n|---|---|---|---|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         place = given.backbone
         if place in midsize.MADE:
             place = str(midsize.MADE[place](Path(folder)))
         for method in given.methods.split(","):
             job = {"method": method, "folder": place, "backbone": given.backbone, "steps": given.steps}
-            rows.append(r := row({**job, "batch_size": given.batch_size, "images": given.images}, given.pairs))
+            job |= {"batch_size": given.batch_size, "images": given.images, "once": given.once}
+            rows.append(r := row(job, given.pairs))
             print(
-                f"| {method} | {r['cpu']:.2f} | {r['kept_cpu']:.2f} | {r['wall']:.2f} | {r['memory']:.2f} | "
+                f"| {method} | {r['cpu']:.2f} | {r['steady']:.2f} | {r['kept_cpu']:.2f} | {r['kept_steady']:.2f} | "
+                f"{r['wall']:.2f} | {r['memory']:.2f} | "
                 f"{r['loss_difference']:.1e} | {r['rival_cpu_seconds_a_step']:.2f} |",
                 flush=True,
             )
@@ -202,6 +235,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--images", type=int, default=8, help="of the made-up mixture, with two examples each")
+    parser.add_argument("--once", action="store_true", help="one training of ours: kept is then the same number")
     parser.add_argument("--pairs", type=int, default=3)
 
 
@@ -213,6 +247,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--child", type=json.loads, help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.steps < 2:
+        parser.error("--steps: the steps from the second on are counted by themselves, so that there must be two")
     torch.set_num_threads(1)
     if given.child:
         print(json.dumps(child(given.child)))
