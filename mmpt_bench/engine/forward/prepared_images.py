@@ -73,6 +73,11 @@ use; a smaller one runs on a step's images together. Either way an image's featu
 memory, down to the last bit: a resumed run must find what an uninterrupted one found."""
 
 
+def is_large(backbone: Backbone) -> bool:
+    """Returns whether a tower makes `ALONE_TOKENS` of an image or more; where images have no one size, it counts so."""
+    return not family(backbone.anatomy.family).one_size or backbone.image_tokens() >= ALONE_TOKENS
+
+
 class PreparedImages:
     """The images of one task, or of a training set, under one method; `close` ends what is made ready ahead."""
 
@@ -193,9 +198,7 @@ class TowerStates:
             yield self.backbone.inputs(plain)
 
     def _groups(self, images: Sequence[LazyImage]) -> list[list[LazyImage]]:
-        one_size = family(self.backbone.anatomy.family).one_size
-        alone = not one_size or self.backbone.image_tokens() >= ALONE_TOKENS
-        return [[image] for image in images] if alone else [list(images)]
+        return [[image] for image in images] if is_large(self.backbone) else [list(images)]
 
     def _group(self, images: list[LazyImage]) -> list[Encoded]:
         key = _key(images)

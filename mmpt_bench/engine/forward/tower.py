@@ -1,4 +1,4 @@
-"""What the vision tower makes of images: once where nothing trained reaches it; blocks that are not read, never."""
+"""What the vision tower makes of images: once where it is frozen, else once a micro-batch; blocks not read, never."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from mmpt_bench.engine.models.backbone import Backbone
 from mmpt_bench.engine.models.devices import only_moves
+from mmpt_bench.engine.models.encoding import Encoded
 from mmpt_bench.engine.models.families import family
 from mmpt_bench.engine.models.quantized import stored
+from mmpt_bench.engine.prompts.interaction import STATES as PROMPT_STATES
 
 
 def is_frozen(backbone: Backbone) -> bool:
@@ -189,6 +191,72 @@ def can_replay(backbone: Backbone) -> bool:
         with blocks_replayed(backbone, states) as fits:
             _features(backbone, backbone.inputs(encoded))
     return fits == [True]
+
+
+def sees_once(backbone: Backbone) -> bool:
+    """Returns whether examples of a micro-batch that show one image may share what the tower makes of it.
+
+    Not where it makes something else of it each time: nothing may drop out in it, no prompts be of an item alone, and
+    no method look at what the model is called with.
+    """
+    anatomy, vision = backbone.anatomy, backbone.model.config.vision_config.to_dict()
+    if "get_image_features" in vars(backbone.model.get_submodule(anatomy.core)) or called_through(backbone):
+        return False
+    if getattr(getattr(backbone.model, "prompt_bank", None), "of_item", False):
+        return False
+    drops = any(isinstance(module, nn.Dropout) and module.p for module in _tower(backbone).modules())
+    return not drops and not any("drop" in name and value for name, value in vision.items())
+
+
+@contextmanager
+def repeated_seen_once(backbone: Backbone, pictures: Sequence[Encoded]) -> Iterator[None]:
+    """Inside, an image that stands several times in a micro-batch goes through tower and projector once.
+
+    The model is called with all images as ever, and meets what `get_image_features` makes of each.
+    """
+    shown = list({id(one): one for one in pictures}.values())
+    if len(shown) == len(pictures):
+        yield
+        return
+    places = [next(i for i, one in enumerate(shown) if one is picture) for picture in pictures]
+    counts = [one.text.count(backbone.processor.image_token) for one in shown]
+    core, inputs = backbone.model.get_submodule(backbone.anatomy.core), backbone.inputs(shown)
+    computed = core.get_image_features
+    takes = list(inspect.signature(inspect.unwrap(type(core).get_image_features)).parameters)[1:]
+
+    def once(*args: Any, **kwargs: Any) -> Any:
+        given = dict(zip(takes, args, strict=False)) | kwargs
+        found = computed(**{name: inputs.get(name, value) for name, value in given.items()})
+        return _spread(found, places, counts)
+
+    core.get_image_features = once  # type: ignore[method-assign,assignment]
+    try:
+        yield
+    finally:
+        del core.get_image_features
+
+
+def _spread(found: Any, places: Sequence[int], counts: Sequence[int]) -> Any:
+    """Returns the features of distinct images, of so many tokens each, as those of the images at `places`."""
+
+    def spread(value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return [value[i] for i in places]
+        # Rows are images, or their tiles or tokens, of which a larger image has more.
+        if len(value) == len(counts):
+            return value[list(places)]
+        sizes = [len(value) * count // sum(counts) for count in counts]
+        if sum(sizes) != len(value):
+            raise ValueError(f"{len(value)} rows of features for images of {list(counts)} tokens")
+        parts = value.split(sizes)
+        return torch.cat([parts[i] for i in places])
+
+    for name in ("pooler_output", PROMPT_STATES):
+        if found.get(name) is not None:
+            found[name] = spread(found[name])
+    if found.get("deepstack_features") is not None:
+        found["deepstack_features"] = [spread(one) for one in found["deepstack_features"]]
+    return found
 
 
 def _features(backbone: Backbone, inputs: Mapping[str, Tensor]) -> None:

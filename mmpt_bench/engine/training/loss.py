@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch.nn import functional
 from mmpt_bench.data.examples import Example
 from mmpt_bench.engine.forward import tower
 from mmpt_bench.engine.forward.last_layer import rows_read
-from mmpt_bench.engine.forward.prepared_images import PreparedImages, TowerStates
+from mmpt_bench.engine.forward.prepared_images import PreparedImages, TowerStates, is_large
 from mmpt_bench.engine.models import chat
 from mmpt_bench.engine.models.anatomy import Anatomy
 from mmpt_bench.engine.models.backbone import IGNORED, Backbone
@@ -34,25 +35,32 @@ def overhead_tokens(anatomy: Anatomy, device: str) -> float:
     return flops / (6 * anatomy.language_parameters)
 
 
-def cut(lengths: Sequence[int], limit: int, overhead: float) -> list[list[int]]:
+def cut(
+    lengths: Sequence[int], limit: int, overhead: float, images: Sequence[tuple[int, float]] = ()
+) -> list[list[int]]:
     """Returns the cheapest cut into groups, as indices into `lengths`, short examples first.
 
-    A group costs its overhead and its padded area; examples next to each other by length share a group, which no other
-    cut can beat. Equal lengths keep their order, so that the same step is always cut in the same way.
+    A group costs its overhead, its padded area and its images, each once; examples next to each other by length share
+    a group, which no other cut can beat where no two examples show one image. Equal lengths keep their order, so that
+    the same step is always cut in the same way.
 
     Args:
         lengths: tokens of each example.
         limit: most examples in a group.
         overhead: what a group costs beside its tokens, in tokens.
+        images: of each example, which image it shows and what that costs a group, in tokens; by default nothing.
     """
     order = sorted(range(len(lengths)), key=lambda i: lengths[i])
     best, came = [0.0], [0]
     for end in range(1, len(order) + 1):
-        longest = lengths[order[end - 1]]
-        costs = [best[start] + (end - start) * longest for start in range(max(0, end - limit), end)]
-        cheapest = min(range(len(costs)), key=costs.__getitem__)
-        best.append(costs[cheapest] + overhead)
-        came.append(max(0, end - limit) + cheapest)
+        longest, costs = lengths[order[end - 1]], []
+        shown: dict[int, float] = {}
+        for start in reversed(range(max(0, end - limit), end)):
+            shown |= [images[order[start]]] if images else []
+            costs.append((best[start] + (end - start) * longest + sum(shown.values()), start))
+        cost, first = min(costs)
+        best.append(cost + overhead)
+        came.append(first)
     groups, end = [], len(order)
     while end:
         groups.append(order[came[end] : end])
@@ -106,6 +114,7 @@ class Losses:
         self._set, self.is_plain = images, False
         """Whether every image and text goes through the whole model, as `compare` may find that it must."""
         self._overhead = overhead_tokens(backbone.anatomy, backbone.device)
+        self._sees_once = source is PreparedImages and is_large(backbone) and tower.sees_once(backbone)
 
     def soon(self, examples: Sequence[Example]) -> None:
         """Begins to make ready the images of the examples that come next."""
@@ -148,6 +157,9 @@ class Losses:
         """
         if not examples:
             return ""
+        if self._sees_once:
+            # What the last one asks, of the first one's image.
+            examples = [*examples, dataclasses.replace(examples[-1], image=examples[0].image)]
         plain = Losses(self.backbone, self._set, self.max_length)
         with closing(plain):
             plain._take_plain_way()
@@ -174,20 +186,31 @@ class Losses:
 
     def _take_plain_way(self) -> None:
         self._images.close()
-        self._images, self.is_plain = PreparedImages(self.backbone, self._set), True
+        self._images, self.is_plain, self._sees_once = PreparedImages(self.backbone, self._set), True, False
 
-    def _given(self, images: list[Encoded]) -> AbstractContextManager[dict[str, Any]]:
+    @contextmanager
+    def _given(self, images: list[Encoded]) -> Iterator[dict[str, Any]]:
         """Inside, the model takes images by the inputs that this yields."""
         if isinstance(self._images, TowerStates):
-            return self._images.inputs(images)
-        return nullcontext(self.backbone.inputs(images))
+            with self._images.inputs(images) as given:
+                yield given
+            return
+        with tower.repeated_seen_once(self.backbone, images) if self._sees_once else nullcontext():
+            yield self.backbone.inputs(images)
 
     def _skipped(self) -> AbstractContextManager[None]:
         return nullcontext() if self.is_plain else tower.unread_blocks_skipped(self.backbone)
 
     def cut(self, ready: Ready, limit: int) -> list[list[int]]:
         """Returns the micro-batches, at most `limit` examples each, as indices of examples."""
-        return cut([len(row.ids) for row in ready.rows], limit, self._overhead)
+        images = [(id(image), self._tower_tokens(image)) for image in ready.images] if self._sees_once else []
+        return cut([len(row.ids) for row in ready.rows], limit, self._overhead, images)
+
+    def _tower_tokens(self, image: Encoded) -> float:
+        """Returns what the tower costs on an image, in tokens of the language model."""
+        anatomy = self.backbone.anatomy
+        patches = image.text.count(self.backbone.processor.image_token) * anatomy.merge**2
+        return patches * anatomy.vision_used_parameters / anatomy.language_parameters
 
     def sum_of(self, ready: Ready, chosen: list[int]) -> tuple[Tensor, int]:
         """Returns (sum of the answer tokens' cross-entropy, number of those tokens) of a micro-batch."""

@@ -212,6 +212,42 @@ def test_a_trained_projector_sees_what_blocks_made_before(family: str, read: int
         torch.testing.assert_close(found[1][name], gradient, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [
+        *((family, "mmpt") for family in ("Qwen2.5-VL", "Qwen3-VL", "InternVL", "SmolVLM")),
+        ("Qwen3-VL", "vpt"),
+        ("LLaVA-OneVision", "vpt"),
+    ],
+)
+def test_an_image_of_several_examples_goes_through_a_trained_tower_once(family: str, name: str, tmp_path: Path) -> None:
+    backbone = load_backbone(str(ALL[family](tmp_path)), device="cpu", offline=True)
+    large, small = (LazyImage(f"n{i}", lambda one=one: one) for i, one in enumerate(noise_pictures(backbone)[:2]))  # type: ignore[misc]
+    asked = zip([large, small, large], ("red ?", "is it a circle ?", "one"), ("no", "yes", "no"), strict=True)
+    examples = [Example(*each) for each in asked]
+    rows: list[int] = []
+    with (
+        attached(VARIANTS[name]()(), backbone) as handle,
+        closing(Losses(backbone, "set", 1024)) as losses,
+        closing(Losses(backbone, "set", 1024)) as plain,
+    ):
+        plain._take_plain_way()
+        assert not losses.compare(examples[:2], handle.trainable)
+        wanted = plain.probe(examples, handle.trainable)
+        parts = backbone.model.get_submodule(backbone.anatomy.vision_layers[0]).modules()
+        norm = next(part for part in parts if "Norm" in type(part).__name__)
+        norm.register_forward_pre_hook(lambda module, args: rows.append(args[0][..., 0].numel()))
+        losses.probe(examples[:2], {})
+        two = sum(rows)
+        found = losses.probe(examples, handle.trainable)
+    assert sum(rows) == 2 * two
+    assert found[0] == pytest.approx(wanted[0], abs=1e-6)
+    assert found[1].keys() == wanted[1].keys()
+    for one, gradient in wanted[1].items():
+        apart = (found[1][one] - gradient).norm()
+        assert apart <= 2e-5 * gradient.norm(), one
+
+
 def test_states_that_do_not_join_are_not_kept(tmp_path: Path) -> None:
     # Idefics2 fills the images of a batch up to the largest one.
     backbone = load_backbone(str(ALL["Idefics2"](tmp_path)), device="cpu", offline=True)

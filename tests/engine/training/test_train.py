@@ -167,6 +167,14 @@ def test_a_cut_shares_groups_by_length_and_pays_for_padding_or_for_calls() -> No
     assert cut([5, 5, 5, 5, 5], 2, overhead=1) == [[0], [1, 2], [3, 4]]
 
 
+def test_a_cut_pays_for_an_image_in_every_group_that_shows_it() -> None:
+    # Apart: 2 x 2 + 2 x 9 tokens, two overheads, four images. Together: 4 x 9 tokens, one overhead, three images.
+    lengths = [9, 2, 9, 2]
+    assert cut(lengths, 4, 1, [(0, 12), (0, 12), (1, 12), (2, 12)]) == [[1, 3], [0, 2]]
+    assert cut(lengths, 4, 1, [(0, 14), (0, 14), (1, 14), (2, 14)]) == [[1, 3, 0, 2]]
+    assert cut(lengths, 4, 1, [(0, 99), (1, 99), (2, 99), (3, 99)]) == [[1, 3], [0, 2]]
+
+
 def test_the_last_layer_computes_the_rows_that_have_labels_alone(backbone: Backbone, corpus: Corpus) -> None:
     examples = next(corpus.batches(0, 1, 5))
     losses = Losses(backbone, corpus.fingerprint, 512)
