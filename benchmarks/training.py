@@ -67,15 +67,16 @@ def ours(backbone: Backbone, adapter: Any, corpus: Corpus, budget: Budget, train
     """Returns what two trainings of ours cost, the second with the features that the first one made; or one, twice."""
     runs = []
     for _ in range(trainings):
-        handle, watch, losses = adapter.attach(backbone, 1), Watch(), []
+        handle, watch = adapter.attach(backbone, 1), Watch()
+        steps: list[train.Step] = []
 
-        def note(step: train.Step, watch: Watch = watch, losses: list[float] = losses) -> None:
+        def note(step: train.Step, watch: Watch = watch, steps: list[train.Step] = steps) -> None:
             watch.note()
-            losses.append(step.loss)
+            steps.append(step)
 
         config = train.TrainingConfig(budget, adapter.learning_rate, 0)
         train.train(backbone, handle, corpus, config, on_step=note)
-        runs.append({**watch.spent(), "losses": losses})
+        runs.append({**watch.spent(), "losses": [step.loss for step in steps]})
         if len(runs) == 1:
             runs[0]["peak"] = peak_bytes()
         handle.remove()
@@ -145,8 +146,13 @@ def child(job: dict[str, Any]) -> dict[str, Any]:
     """Returns what one training cost, in this process."""
     torch.set_num_threads(1)
     backbone = load_backbone(job["folder"], job.get("dtype", "float32"), job.get("device", "cpu"), offline=True)
-    adapter = method_catalog.load_method(method_catalog.method_entries()[job["method"]])()
-    corpus = load_corpus("embedded") if job["backbone"] == "embedded" else mixture.corpus(job["images"])
+    name, _, field = job["method"].partition(":")
+    fields = dict([field.split("=")]) if field else {}
+    adapter = method_catalog.method_of(method_catalog.method_entries()[name], fields)
+    if job["backbone"] == "embedded":
+        corpus = load_corpus("embedded")
+    else:
+        corpus = mixture.corpus(job["images"], job.get("each", 2))
     budget = Budget(steps=job["steps"], batch_size=job["batch_size"])
     if job["way"] == "ours":
         return ours(backbone, adapter, corpus, budget, 1 if job.get("once") else 2)
@@ -194,7 +200,7 @@ def table(given: argparse.Namespace) -> list[dict[str, Any]]:
             place = str(midsize.MADE[place](Path(folder)))
         for method in given.methods.split(","):
             job = {"method": method, "folder": place, "backbone": given.backbone, "steps": given.steps}
-            job |= {"batch_size": given.batch_size, "images": given.images, "once": given.once}
+            job |= {name: vars(given)[name] for name in ("batch_size", "images", "each", "once")}
             rows.append(r := row(job, given.pairs))
             print(
                 f"| {method} | {r['cpu']:.2f} | {r['steady']:.2f} | {r['kept_cpu']:.2f} | {r['kept_steady']:.2f} | "
@@ -231,10 +237,11 @@ def fit(backbone: Backbone, corpus: Corpus, method: str) -> dict[str, float]:
 def options(parser: argparse.ArgumentParser) -> None:
     """Adds what `table` reads."""
     parser.add_argument("--backbone", default="midsize", help=f"{', '.join(midsize.MADE)}, `embedded` or a folder")
-    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--methods", default=",".join(METHODS), help="or one with a field: mmpt:interaction=false")
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--images", type=int, default=8, help="of the made-up mixture, with two examples each")
+    parser.add_argument("--images", type=int, default=8, help="of the made-up mixture")
+    parser.add_argument("--each", type=int, default=2, help="examples of an image")
     parser.add_argument("--once", action="store_true", help="one training of ours: kept is then the same number")
     parser.add_argument("--pairs", type=int, default=3)
 
