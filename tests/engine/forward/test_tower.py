@@ -49,6 +49,18 @@ def test_a_tower_is_frozen_unless_the_method_reaches_it(name: str, frozen: bool,
     assert tower_module.is_frozen(backbone)
 
 
+@pytest.mark.parametrize(("name", "shares"), [("mmpt", True), ("vpt", True), ("dynamic", False)])
+def test_examples_share_an_image_only_where_it_becomes_the_same_each_time(
+    name: str, shares: bool, backbone: Backbone
+) -> None:
+    with attached(VARIANTS[name]()(), backbone), closing(Losses(backbone, "set", 512)) as losses:
+        assert tower_module.sees_once(backbone) == shares
+        # A tiny tower's steps are cut as ever.
+        assert not losses._sees_once
+        backbone.model.get_submodule(backbone.anatomy.vision).add_module("drop", torch.nn.Dropout(0.1))
+        assert not tower_module.sees_once(backbone)
+
+
 def test_an_opened_parameter_or_dropout_in_the_tower_is_not_frozen(backbone: Backbone) -> None:
     backbone.model.config.vision_config.attention_dropout = 0.1
     assert not tower_module.is_frozen(backbone)
