@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,8 +11,8 @@ from mmpt_bench.engine.models.backbone import Backbone
 from mmpt_bench.engine.prompts.bank import PromptBank
 from mmpt_bench.engine.prompts.prompt_keys import ATTENTION, register
 
-TEXT_MODELS = ("llama", "qwen2")
-"""Decoders that rotate keys after `k_proj` and nothing else happens to them."""
+TEXT_MODELS = ("llama", "qwen2", "qwen2_vl_text", "qwen2_5_vl_text", "qwen3_vl_text")
+"""Decoders that norm keys after `k_proj`, where they have a `k_norm`, and rotate them, and nothing else happens."""
 
 
 @contextmanager
@@ -46,7 +47,8 @@ def _sides(model: Any, bank: PromptBank) -> dict[str, Any]:
     if (plan.keys or (plan.text and plan.text_deep)) and (plan.text_first or not bank.flowing):
         decoder = model.get_submodule(anatomy.decoder)
         layers = [model.get_submodule(name) for name in anatomy.decoder_layers]
-        plain = decoder.config.model_type in TEXT_MODELS and anatomy.window is None
+        rotates = hasattr(sys.modules[type(layers[0]).__module__], "apply_rotary_pos_emb")
+        plain = decoder.config.model_type in TEXT_MODELS and anatomy.window is None and rotates
         if plain and all(_built(layer, "input_layernorm", "o_proj") for layer in layers):
             sides["text"] = decoder.config
     return sides
@@ -59,7 +61,7 @@ def _built(block: Any, norm: str, out: str) -> bool:
     return (
         hasattr(block, norm)
         and attention is not None
-        and {name for name, _ in attention.named_children()} == maps
+        and {name for name, _ in attention.named_children()} - {"q_norm", "k_norm"} == maps
         and attention.config._attn_implementation == "sdpa"
         and not getattr(block, "gradient_checkpointing", False)
     )

@@ -167,15 +167,14 @@ class PromptBank(nn.Module):
         if not seen:
             states = self._checked(states, embeds)
             rows = replace(rows, places=places if rows.inside else (), starts=self._starts(mask))
-            kwargs |= unmarked(kwargs, rows, embeds)
         positions = kwargs.get("position_ids")
         kwargs["position_ids"] = extend_positions(positions, mask, rows, seen, length, has_cache=cache is not None)
         kwargs["attention_mask"] = extend_mask(mask, rows, seen, length, self.anatomy.recurrent)
         if as_keys:
             return args, self._only_keys(module, kwargs, rows, embeds, states)
         if not seen:
+            kwargs |= {**unmarked(kwargs, rows, embeds), "prompt_rows": rows}
             embeds = rows.put_in(embeds, self._front(embeds, states), states if rows.inside else None)
-            kwargs["prompt_rows"] = rows
         kwargs["inputs_embeds"] = embeds
         return args, kwargs
 
@@ -190,6 +189,7 @@ class PromptBank(nn.Module):
         rotary = module.rotary_emb(embeds, position_ids=torch.arange(away, device=embeds.device)[None])
         front = self._front(embeds, states)[1:]
         rows = replace(rows, front=rows.front - away)
+        kwargs |= unmarked(kwargs, rows, embeds)
         embeds = rows.put_in(embeds, front, states if rows.inside else None)
         kwargs |= {"position_ids": positions[..., away:], "attention_mask": mask, "inputs_embeds": embeds}
         return {**kwargs, "prompt_rows": rows, "prompt_rotary": rotary}

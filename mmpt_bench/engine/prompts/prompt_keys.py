@@ -32,7 +32,10 @@ def give(block: nn.Module, keys: Tensor, values: Tensor, rotary: tuple[Tensor, T
     `rotary` is cosine and sine of the rows' positions, where the block rotates its keys.
     """
     attention: Any = block.self_attn
-    key, value = (one.view(len(one), -1, attention.head_dim).transpose(0, 1)[None] for one in (keys, values))
+    key, value = (one.view(len(one), -1, attention.head_dim) for one in (keys, values))
+    if hasattr(attention, "k_norm"):
+        key = attention.k_norm(key.to(attention.k_norm.weight.device))
+    key, value = (one.transpose(0, 1)[None] for one in (key, value))
     if rotary is not None:
         rotate = sys.modules[type(attention).__module__].apply_rotary_pos_emb
         key = rotate(key, key, *(one.to(key.device) for one in rotary))[1]

@@ -8,13 +8,16 @@ import torch
 
 from mmpt_bench.common.errors import Interrupted, RunFailed
 from mmpt_bench.data.examples import Corpus, Example
+from mmpt_bench.data.images import LazyImage
 from mmpt_bench.engine.adapters.attachment import Handle
-from mmpt_bench.engine.models.backbone import Backbone
+from mmpt_bench.engine.adapters.trial import ANSWERS, QUESTIONS, noise_pictures
+from mmpt_bench.engine.models.backbone import Backbone, load_backbone
 from mmpt_bench.engine.training import objective, train
 from mmpt_bench.engine.training.loss import Losses, cut
 from mmpt_bench.engine.training.masters import Masters
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.records.budget import Budget
+from support.newer_families import BUILDERS as NEWER
 
 BUDGET = Budget(steps=6, batch_size=4)
 
@@ -159,6 +162,36 @@ def test_deep_prompts_are_keys_and_values_in_training_and_their_rows_are_not_com
         for hook in hooks:
             hook.remove()
         handle.remove()
+
+
+@pytest.mark.parametrize("method", ["prefix", "mmpt"])
+@pytest.mark.parametrize("family", ["Qwen2.5-VL", "Qwen3-VL"])
+def test_decoders_that_rotate_by_image_places_take_prompts_as_keys_and_values(
+    family: str, method: str, tmp_path: Path
+) -> None:
+    backbone = load_backbone(str(NEWER[family](tmp_path)), device="cpu", offline=True)
+    shown = [LazyImage(f"n{i}", lambda one=one: one) for i, one in enumerate(noise_pictures(backbone))]  # type: ignore[misc]
+    examples = [Example(*each) for each in zip(shown, QUESTIONS, ANSWERS, strict=True)]
+    handle = attached(backbone, method)
+    plain, losses = (Losses(backbone, "set", 1024) for _ in range(2))
+    seen: list[int] = []
+    plain._take_plain_way()
+    try:
+        wanted = plain.probe(examples, handle.trainable)
+        first = backbone.model.get_submodule(backbone.anatomy.decoder_layers[0]).self_attn.q_proj
+        first.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape[1]))
+        found = losses.probe(examples, handle.trainable)
+        longest = max(len(row.ids) for row in losses.ready(examples).rows)
+    finally:
+        handle.remove()
+        plain.close()
+        losses.close()
+    # MMPT's interaction tokens, one of four visual prompts, flow through the layers and stay rows.
+    assert seen == [longest + (20 // 4 if method == "mmpt" else 0)]
+    assert found[0] == pytest.approx(wanted[0], abs=1e-6)
+    assert found[1].keys() == wanted[1].keys()
+    for name, gradient in wanted[1].items():
+        assert (found[1][name] - gradient).norm() <= 2e-5 * gradient.norm(), name
 
 
 def test_a_cut_shares_groups_by_length_and_pays_for_padding_or_for_calls() -> None:
