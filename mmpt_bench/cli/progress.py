@@ -18,6 +18,7 @@ from mmpt_bench.cli.options import words_again
 from mmpt_bench.cli.streams import console as console_on
 from mmpt_bench.common.errors import Interrupted
 from mmpt_bench.common.escaping import plain_text
+from mmpt_bench.common.words import counted
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -248,13 +249,19 @@ def announcement(plans: Sequence[Plan]) -> list[str]:
     todo, recorded = [job for job in jobs if job.todo], sum(len(job.done) for job in jobs)
     if not todo:
         return [*first.prepared.notes, f"Everything asked for is recorded already ({recorded} results)."]
+    lost, todo = [job for job in todo if job.fault], [job for job in todo if not job.fault]
+    told = [f"{counted(len(lost), 'run')} will not be done. {_of(lost[0])}: {lost[0].fault}"] if lost else []
     training, evaluations = sum(not job.trained for job in todo), sum(len(job.todo) for job in todo)
     rates = [
         f"{job.label}: learning rate {job.method.learning_rate:g}, {job.rate_source}" for job in todo if not job.trained
     ]
     n_evaluations = f"{evaluations} evaluation{'' if evaluations == 1 else 's'}"
     counts = f"{training} to train, {n_evaluations} to do, {recorded} recorded already."
-    return [*first.prepared.notes, counts, *dict.fromkeys(rates)]
+    return [*first.prepared.notes, counts, *told, *dict.fromkeys(rates)]
+
+
+def _of(job: Job) -> str:
+    return f"{job.label}, seed {job.recipe.seed}" if job.method.trains else job.label
 
 
 @contextmanager

@@ -144,6 +144,14 @@ class Store:
             told(error)
         return sorted(found.values(), key=lambda record: (record.run, record.task, record.eval_key))
 
+    def published_keys(self) -> dict[str, set[str]]:
+        """Returns run -> `eval_key` of each finished record in results/records.jsonl; UntrustedRecord where damaged."""
+        found: dict[str, set[str]] = {}
+        for record in read_records(self.path(RECORDS)):
+            if record.status == "ok":
+                found.setdefault(record.run, set()).add(record.eval_key)
+        return found
+
     def publish(self) -> Path:
         """Writes the records of all runs to results/records.jsonl, atomically, and returns its path."""
         lines = [canonical_json(summed(record.row)) + "\n" for record in self.records()]

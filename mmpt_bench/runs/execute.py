@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, MutableSet, Sequence
 from typing import TYPE_CHECKING
 
-from mmpt_bench.common.errors import BenchError, Interrupted, MachineError, RunFailed
+from mmpt_bench.common.errors import BenchError, Interrupted, MachineError, RequestError, RunFailed
 from mmpt_bench.common.hashing import derive
 from mmpt_bench.common.locks import LONGEST_WAIT, in_turn
 from mmpt_bench.data.images import BadImage
@@ -106,6 +106,8 @@ def _run(session: Session, job: Job, folder: RunFolder) -> Iterator[Record]:
     recipe, tasks = job.recipe, session.plan.prepared.tasks
     # Another process may have done some of it while this one waited for the lock.
     records = folder.records()
+    if job.fault and not records:
+        raise RequestError(job.fault)
     recorded = {record.eval_key for record in records if record.status == "ok"}
     todo = [name for name in job.todo if tasks[name].eval_key(recipe.train_key) not in recorded]
     if not todo:

@@ -104,11 +104,16 @@ def plan_all(asked: Sequence[tuple[Request, Prepared]], store: Store) -> list[Pl
     """Returns the plans of several requests, each as `plan` does."""
     files = (store.root / learning_rates.FILE, learning_rates.shipped())
     known = [choice for file in files for choice in learning_rates.read(file)]
-    return [Plan(request, prepared, _jobs(request, prepared, store, known)) for request, prepared in asked]
+    published = store.published_keys()
+    return [Plan(request, prepared, _jobs(request, prepared, store, known, published)) for request, prepared in asked]
 
 
 def _jobs(
-    request: Request, prepared: Prepared, store: Store, known: Sequence[learning_rates.Choice]
+    request: Request,
+    prepared: Prepared,
+    store: Store,
+    known: Sequence[learning_rates.Choice],
+    published: Mapping[str, set[str]],
 ) -> tuple[Job, ...]:
     jobs: dict[str, Job] = {}
     every = [
@@ -130,6 +135,7 @@ def _jobs(
                 continue
             folder = store.run(recipe.run_name)
             recorded, fault = _recorded(folder)
+            recorded |= published.get(recipe.run_name, set())
             is_done = {name: item.eval_key(recipe.train_key) in recorded for name, item in prepared.tasks.items()}
             done = tuple(name for name in is_done if is_done[name])
             todo = tuple(name for name in is_done if not is_done[name])
@@ -138,7 +144,7 @@ def _jobs(
                 _check_batch(recipe, prepared)
             label = _label(request, entry, fields)
             if todo and method.trains and not fault:
-                fault = _lacking(folder)
+                fault = _lacking(folder) or ("" if trained or not recorded else _published_alone(recipe, done))
             jobs[recipe.train_key] = Job(recipe, method, source, trained, todo, done, label, fault)
     return tuple(jobs.values())
 
@@ -183,6 +189,16 @@ def _lacking(folder: RunFolder) -> str:
         return not_kept(folder)
     except UntrustedRecord as error:
         return str(error)
+
+
+def _published_alone(recipe: Recipe, done: Sequence[str]) -> str:
+    """Returns why a run goes no further whose results were published, and whose adapter is not in the folder."""
+    told = f" ({', '.join(done)})" if done else ""
+    return (
+        f"`{recipe.run_name}` has results in records.jsonl{told} and no adapter in `runs/`: trained again, its results "
+        "might be of two trainings. Ask for what is recorded, name another folder with `--out`, or take its lines out "
+        "of records.jsonl."
+    )
 
 
 def _recipe(request: Request, entry: Entry, method: Any, seed: int, prepared: Prepared) -> Recipe:

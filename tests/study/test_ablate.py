@@ -7,6 +7,7 @@ import dataclasses
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -191,6 +192,24 @@ def test_an_ablation_shares_what_is_recorded_and_stays_off_the_leaderboard(tmp_p
     board = json.loads(bench("leaderboard", "--json", cwd=tmp_path).stdout)["boards"][0]
     assert [row["label"] for row in board["rows"]] == ["frozen", "mmpt"]
     assert any("of the ablation `mmpt-text-len-" in text for text in board["left_out"])
+
+
+@pytest.mark.slow
+def test_published_records_are_enough_and_are_not_trained_again_beside_them(tmp_path: Path) -> None:
+    words = ("ablate", "--method", "projector", "--lr", "1e-3,1e-2", *QUICK, "--tasks")
+    bench(*words, "cifar10", cwd=tmp_path)
+    bench("leaderboard", "--publish", cwd=tmp_path)
+    runs = tmp_path / "mmpt-results" / "runs"
+    shutil.rmtree(runs)
+    assert "recorded already (3 results)" in bench(*words, "cifar10", cwd=tmp_path).stderr
+    assert not runs.exists()
+    # Another task needs the adapters, which are not there: said before anything is trained, and nothing is.
+    done = bench(*words, "cifar10,vsr", cwd=tmp_path, code=2)
+    assert "0 to train, 1 evaluation to do, 3 recorded already.\n2 runs will not be done. projector (lr=" in done.stderr
+    assert "has results in records.jsonl (cifar10) and no adapter in `runs/`" in done.stderr
+    assert "step 1" not in done.stderr
+    assert not list(runs.glob("*/adapter*"))
+    assert len(list(runs.glob("*/records.jsonl"))) == 1  # the untuned base on VSR
 
 
 @pytest.mark.slow
