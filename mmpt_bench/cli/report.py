@@ -42,8 +42,8 @@ def report(out: Path, file: Path | None, images: Path | None, as_json: bool, qui
         )
         echo(f"Missing: {plain_text(gap.what, LONG)}", err=True)
         click.echo(f"  {command}", err=True)
-    if page.answers_left_out:
+    if page.answers_left_out and not quiet:
         click.echo(f"Left out for its size: the raw answers of {counted(page.answers_left_out, 'record')}.", err=True)
-    if page.figures_left_out:
+    if page.figures_left_out and not quiet:
         click.echo(f"Left out for its size: the figures {', '.join(page.figures_left_out)}.", err=True)
     click.echo(f"Written: {made.path} ({len(page.data) / 1000:,.0f} kB). Open it in a browser; it needs nothing else.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -274,6 +275,14 @@ def test_rows_are_cards_on_a_narrow_page(browser: Any, report: Path) -> None:
     names = cells.evaluate_all("all => all.map((e) => getComputedStyle(e, '::before').content)")
     assert {'"Overall %"', '"Colours %"', '"Shapes %"', '"Trained %"'} <= set(names)
     assert page.evaluate("[...document.querySelectorAll('#lb0 td')].every((e) => e.scrollWidth <= 390)")
+    # What a method has nothing of takes no room, and scores from papers wait to be opened.
+    nothing = page.locator("table.stacked td", has_text=re.compile(r"^–$"))
+    assert nothing.count() > 0
+    assert not any(each.is_visible() for each in nothing.all())
+    papers = page.locator("#published ~ details")
+    assert not papers.locator("table").is_visible()
+    papers.locator("summary").click()
+    assert papers.locator("table").is_visible()
     # What was the heading sorts the cards.
     page.locator("#lb0 thead th", has_text="Method").locator("button").click()
     assert labels(page) == sorted(labels(page))

@@ -35,7 +35,10 @@
       row.setAttribute("role", "row");
       [...row.cells].forEach((cell, index) => {
         cell.setAttribute("role", { col: "columnheader", row: "rowheader" }[cell.scope] ?? "cell");
-        if (cell.parentElement.parentElement !== table.tHead) cell.dataset.label = heads[index] ?? "";
+        if (cell.parentElement.parentElement !== table.tHead) {
+          cell.dataset.label = heads[index] ?? "";
+          if (cell.textContent.trim() === "–") cell.dataset.none = "";
+        }
       });
     }
   };
