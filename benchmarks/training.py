@@ -4,6 +4,7 @@
     python benchmarks/training.py --backbone smolvlm         images of several tiles, and a tower that is most of it
     python benchmarks/training.py --backbone embedded        the embedded model on its own mixture
     python benchmarks/training.py --fit                      what a micro-batch costs beside its tokens
+    python benchmarks/training.py --operations               the arithmetic of a step, counted
 
 Each training has a process of its own, one thread, and is counted from its first step to its last; its memory is the
 most that the process ever held. The rival gets batches from the same code, pads a step to its longest example and is
@@ -23,12 +24,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import midsize
 import mixture
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from mmpt_bench.data.examples import Corpus, Example
 from mmpt_bench.engine.models.backbone import Backbone, load_backbone
@@ -137,6 +140,23 @@ def prepared(backbone: Backbone, adapter: Any, folder: Path) -> Any:
     return backbone.model
 
 
+def operations(backbone: Backbone, adapter: Any, examples: list[Example]) -> dict[str, Any]:
+    """Returns 10^9 operations of a first step's matrix products, ours and the whole model's on a padded batch."""
+    handle, losses = adapter.attach(backbone, 1), Losses(backbone, "set", 1024)
+    backbone.model.train()
+    with FlopCounterMode(display=False) as own:
+        ready = losses.ready(examples)
+        for chosen in losses.cut(ready, len(examples)):
+            losses.sum_of(ready, chosen)[0].backward()
+    prompts, targets = [backbone.prompt_text(one.prompt) for one in examples], [one.target for one in examples]
+    with FlopCounterMode(display=False) as whole:
+        backbone.model(**backbone.batch([one.image.open() for one in examples], prompts, targets)).loss.backward()
+    losses.close()
+    handle.remove()
+    found = {"ours": own.get_total_flops() / 1e9, "whole": whole.get_total_flops() / 1e9}
+    return {"images": [one.image.key for one in examples], **found, "ratio": found["whole"] / found["ours"]}
+
+
 def peak_bytes() -> int:
     """Returns the most memory that this process has held."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -154,6 +174,8 @@ def child(job: dict[str, Any]) -> dict[str, Any]:
     else:
         corpus = mixture.corpus(job["images"], job.get("each", 2))
     budget = Budget(steps=job["steps"], batch_size=job["batch_size"])
+    if job["way"] == "operations":
+        return operations(backbone, adapter, next(corpus.batches(0, job["steps"], job["batch_size"])))
     if job["way"] == "ours":
         return ours(backbone, adapter, corpus, budget, 1 if job.get("once") else 2)
     with tempfile.TemporaryDirectory() as folder:
@@ -189,25 +211,25 @@ def row(job: dict[str, Any], pairs: int) -> dict[str, Any]:
     return {"method": job["method"], **medians, "loss_difference": apart, "rival_cpu_seconds_a_step": first}
 
 
+def jobs(given: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
+    """Yields what is to be trained, a method at a time; a made-up model is written to the folder."""
+    place = str(midsize.MADE[given.backbone](folder)) if given.backbone in midsize.MADE else given.backbone
+    asked = {name: vars(given)[name] for name in ("backbone", "steps", "batch_size", "images", "each", "once")}
+    for method in given.methods.split(","):
+        yield {**asked, "method": method, "folder": place}
+
+
 def table(given: argparse.Namespace) -> list[dict[str, Any]]:
     """Prints the table, a row at a time, and returns its rows."""
     rows = []
     print(f"\n| method, {given.backbone} | CPU | steady | kept | kept, steady | wall | memory | ", end="")
     print("loss apart | rival, CPU s a step |\n|---|---|---|---|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        place = given.backbone
-        if place in midsize.MADE:
-            place = str(midsize.MADE[place](Path(folder)))
-        for method in given.methods.split(","):
-            job = {"method": method, "folder": place, "backbone": given.backbone, "steps": given.steps}
-            job |= {name: vars(given)[name] for name in ("batch_size", "images", "each", "once")}
+        for job in jobs(given, Path(folder)):
             rows.append(r := row(job, given.pairs))
-            print(
-                f"| {method} | {r['cpu']:.2f} | {r['steady']:.2f} | {r['kept_cpu']:.2f} | {r['kept_steady']:.2f} | "
-                f"{r['wall']:.2f} | {r['memory']:.2f} | "
-                f"{r['loss_difference']:.1e} | {r['rival_cpu_seconds_a_step']:.2f} |",
-                flush=True,
-            )
+            shown = [r[name] for name in ("cpu", "steady", "kept_cpu", "kept_steady", "wall", "memory")]
+            print(f"| {r['method']} | " + " | ".join(f"{value:.2f}" for value in shown), end=" | ")
+            print(f"{r['loss_difference']:.1e} | {r['rival_cpu_seconds_a_step']:.2f} |", flush=True)
     return [{"backbone": given.backbone, **r} for r in rows]
 
 
@@ -251,6 +273,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     options(parser)
     parser.add_argument("--fit", action="store_true")
+    parser.add_argument("--operations", action="store_true", help="count matrix products of a step, and time nothing")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--child", type=json.loads, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -259,6 +282,10 @@ def main() -> None:
     torch.set_num_threads(1)
     if given.child:
         print(json.dumps(child(given.child)))
+    elif given.operations:
+        with tempfile.TemporaryDirectory() as folder:
+            for job in jobs(given, Path(folder)):
+                print(job["method"], timed({**job, "way": "operations"}), flush=True)
     elif given.fit:
         backbone, corpus = load_backbone("embedded", offline=True), load_corpus("embedded")
         for method in given.methods.split(","):
