@@ -253,7 +253,7 @@ def test_an_image_of_several_examples_goes_through_a_trained_tower_once(family: 
         two = sum(rows)
         found = losses.probe(examples, handle.trainable)
     assert sum(rows) == 2 * two
-    assert found[0] == pytest.approx(wanted[0], rel=1e-6)
+    assert found[0] == pytest.approx(wanted[0], rel=2e-6)
     assert found[1].keys() == wanted[1].keys()
     for one, gradient in wanted[1].items():
         apart = (found[1][one] - gradient).norm()
