@@ -141,7 +141,10 @@ def prepared(backbone: Backbone, adapter: Any, folder: Path) -> Any:
 
 
 def operations(backbone: Backbone, adapter: Any, examples: list[Example]) -> dict[str, Any]:
-    """Returns 10^9 operations of a first step's matrix products, ours and the whole model's on a padded batch."""
+    """Returns 10^9 operations of a first step's matrix products, ours and the whole model's on a padded batch.
+
+    Torch does not count those inside attention on a CPU.
+    """
     handle, losses = adapter.attach(backbone, 1), Losses(backbone, "set", 1024)
     backbone.model.train()
     with FlopCounterMode(display=False) as own:
