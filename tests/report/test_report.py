@@ -286,7 +286,7 @@ def test_an_ablation_has_its_figure_table_and_command(study_page: Element) -> No
     section = study_page.one("section", aria_labelledby="ablations")
     _, lengths, parts = section.all("article")
     assert lengths.one("h3").text == "Prompt-len of mmpt"
-    assert lengths.one("pre").text == "mmpt-bench ablate --prompt-len 5,10,20,40"
+    assert lengths.one("pre").text == "mmpt-bench ablate --prompt-len 5,10,20,40 --seeds 0,1 --tasks mme,pope"
     table = lengths.one("div", aria_label="Points of prompt-len of mmpt").one("table")
     labels = [row.one("th").text for row in table.one("tbody").all("tr")]
     assert labels == [*(f"mmpt (prompt-len={n})" for n in (5, 10, 20, 40)), "frozen"]
