@@ -212,7 +212,8 @@ def sees_once(backbone: Backbone) -> bool:
 def repeated_seen_once(backbone: Backbone, pictures: Sequence[Encoded]) -> Iterator[None]:
     """Inside, an image that stands several times in a micro-batch goes through tower and projector once.
 
-    The model is called with all images as ever, and meets what `get_image_features` makes of each.
+    The model is called with all images as ever, and meets what `get_image_features` makes of each. Where its rows
+    cannot be told apart by image, it is asked for all of them.
     """
     shown = list({id(one): one for one in pictures}.values())
     if len(shown) == len(pictures):
@@ -227,7 +228,10 @@ def repeated_seen_once(backbone: Backbone, pictures: Sequence[Encoded]) -> Itera
     def once(*args: Any, **kwargs: Any) -> Any:
         given = dict(zip(takes, args, strict=False)) | kwargs
         found = computed(**{name: inputs.get(name, value) for name, value in given.items()})
-        return _spread(found, places, counts)
+        try:
+            return _spread(found, places, counts)
+        except _Unlike:
+            return computed(**given)
 
     core.get_image_features = once  # type: ignore[method-assign,assignment]
     try:
@@ -236,8 +240,12 @@ def repeated_seen_once(backbone: Backbone, pictures: Sequence[Encoded]) -> Itera
         del core.get_image_features
 
 
+class _Unlike(Exception):
+    """Rows of features are not as many for each image as its tokens say."""
+
+
 def _spread(found: Any, places: Sequence[int], counts: Sequence[int]) -> Any:
-    """Returns the features of distinct images, of so many tokens each, as those of the images at `places`."""
+    """Returns the features of distinct images, of so many tokens each, as those of images at `places`; or `_Unlike`."""
 
     def spread(value: Any) -> Any:
         if not isinstance(value, Tensor):
@@ -247,7 +255,7 @@ def _spread(found: Any, places: Sequence[int], counts: Sequence[int]) -> Any:
             return value[list(places)]
         sizes = [len(value) * count // sum(counts) for count in counts]
         if sum(sizes) != len(value):
-            raise ValueError(f"{len(value)} rows of features for images of {list(counts)} tokens")
+            raise _Unlike
         parts = value.split(sizes)
         return torch.cat([parts[i] for i in places])
 

@@ -260,6 +260,14 @@ def test_an_image_of_several_examples_goes_through_a_trained_tower_once(family: 
         assert apart <= 2e-5 * gradient.norm(), one
 
 
+def test_features_of_distinct_images_are_handed_out_by_their_tokens() -> None:
+    rows = torch.arange(6.0)[:, None]
+    found = tower_module._spread({"pooler_output": rows}, [0, 1, 0], [4, 8])
+    assert found["pooler_output"][:, 0].tolist() == [0, 1, 2, 3, 4, 5, 0, 1]
+    with pytest.raises(tower_module._Unlike):
+        tower_module._spread({"pooler_output": rows}, [0, 1, 0], [4, 7])
+
+
 def test_states_that_do_not_join_are_not_kept(tmp_path: Path) -> None:
     # Idefics2 fills the images of a batch up to the largest one.
     backbone = load_backbone(str(ALL["Idefics2"](tmp_path)), device="cpu", offline=True)
