@@ -196,9 +196,9 @@ def verify(out: str | Path | None = None) -> list[str]:
     Raises:
         RequestError: there is no such folder, or it is no results folder.
     """
-    from mmpt_bench.records.verify import checked, faults
+    from mmpt_bench.records.verify import checked, look
 
-    return list(faults(checked(load_results(out).folder)))
+    return list(look(checked(load_results(out).folder)).faults)
 
 
 def reruns(rerun: str | Path, out: str | Path | None = None) -> Reruns:

@@ -156,7 +156,13 @@ def budget_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         *_optimizer_options(),
         click.option(
-            "--dtype", default="float32", show_default=True, help="bfloat16, or float16 where nothing is trained."
+            "--dtype",
+            "--precision",
+            "dtype",
+            default="float32",
+            show_default=True,
+            callback=lambda context, option, value: {"fp32": "float32", "bf16-mixed": "bfloat16"}.get(value, value),
+            help="float32 (or fp32), bfloat16 (or bf16-mixed), or float16 where nothing is trained.",
         ),
         click.option("--device", default=None, help="As torch names it; by default the accelerator if there is one."),
         click.option(

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 LONG = 2000
 """Characters of a message."""
 QUIET, VERBOSE = -1, 1
+SETTLED = 5.0
+"""Seconds after which what is done says how long the rest may take."""
 MANY = 64
 """Runs under way together where a cluster does them."""
 
@@ -95,8 +97,9 @@ class _All:
             for key, weight in self.parts.items()
             if key[0] not in over
         )
-        told = f"run {self.places[run]} of {len(self.places)}"
-        return f"{told}, {duration((now - self.began) / done * left)} left for all" if done > 0 else told
+        told, spent = f"run {self.places[run]} of {len(self.places)}", now - self.began
+        # What workers did while this process was loading is told all at once.
+        return f"{told}, {duration(spent / done * left)} left for all" if done > 0 and spent > SETTLED else told
 
 
 class _Lines:
@@ -105,15 +108,16 @@ class _Lines:
     def __init__(self, whole: _All, every_step: bool, say: Callable[[str], None]) -> None:
         self.whole, self.every_step, self.say = whole, every_step, say
         self.began: dict[str, tuple[float, int]] = {}
+        """By training: seconds of it, and steps, when its first step was told."""
 
     def train_step(self, job: Job, step: Any) -> None:
         steps, label = job.recipe.budget.steps, _label(job)
-        began, first = self.began.setdefault(label, (time.perf_counter(), step.step))
+        began, first = self.began.setdefault(label, (step.seconds, step.step))
         all_runs = self.whole.told(job, "", step.step / steps)
         if self.every_step or step.step % max(1, steps // 10) == 0 or step.step == steps:
             from mmpt_bench.runs.estimate import duration
 
-            pace = (time.perf_counter() - began) / max(1, step.step - first)
+            pace = (step.seconds - began) / max(1, step.step - first)
             left = f", {duration(pace * (steps - step.step))} left" if first < step.step < steps else ""
             self.say(f"{label}: step {step.step}/{steps}, loss {step.loss:.4f}{left}" + (all_runs and f" ({all_runs})"))
 

@@ -24,7 +24,7 @@ def verify(results: Path | None, rerun: Path | None, as_json: bool) -> None:
     """Check the hashes of adapters, answers, samples and records, and that each run is of one training.
 
     RESULTS is a results folder; by default $MMPT_RESULTS, or mmpt-results. Nothing is written. Exit code 5 where
-    something cannot be trusted.
+    something cannot be trusted. Tables and figures are not looked at: `leaderboard` makes them from the records.
 
     With --rerun, nothing of that is done: the table shows how far apart the scores of one recipe and seed are that was
     trained in both folders, as with another number of threads or on another machine.
@@ -34,8 +34,7 @@ def verify(results: Path | None, rerun: Path | None, as_json: bool) -> None:
     mmpt-bench verify mmpt-results --rerun other-results
     """
     from mmpt_bench import api
-    from mmpt_bench.records.store import Store, results_folder
-    from mmpt_bench.records.verify import held
+    from mmpt_bench.records.verify import checked, look
 
     if rerun is not None:
         made = api.reruns(rerun, results)
@@ -44,10 +43,10 @@ def verify(results: Path | None, rerun: Path | None, as_json: bool) -> None:
         else:
             echo(made.markdown)
         return
-    found = api.verify(results)
+    found = look(checked(api.load_results(results).folder))
     if as_json:
-        print_json(found)
+        print_json(list(found.faults))
     else:
-        for text in found or held(Store(results_folder(results))):
+        for text in found.faults or found.held:
             echo(text)
-    sys.exit(UNTRUSTED if found else 0)
+    sys.exit(UNTRUSTED if found.faults else 0)

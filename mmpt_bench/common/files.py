@@ -33,6 +33,8 @@ HIDDEN = "***"
 def check_can_write(folder: Path) -> None:
     """Refuses a folder that cannot be written to or made (RequestError); makes nothing."""
     there = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
+    if there.is_file():
+        raise RequestError(f"`{there}` is a file. Name a folder with `--out`.")
     # The folders of /proc say that they can be written to, and cannot.
     if not (there.is_dir() and os.access(there, os.W_OK)) or there.is_relative_to("/proc"):
         raise RequestError(f"`{folder}` cannot be written to. Name another folder with `--out`.")
@@ -295,6 +297,8 @@ def _scrubbed(value: Any, hidden: list[tuple[re.Pattern[str], str]]) -> Any:
 def _row(line: bytes, path: Path, number: int) -> dict[str, Any]:
     try:
         row = loads(line)
+    except UnicodeDecodeError as error:
+        raise UntrustedRecord(f"Line {number} of `{scrub(str(path))}` is damaged: it is not UTF-8.") from error
     except (ValueError, RecursionError) as error:
         raise UntrustedRecord(f"Line {number} of `{scrub(str(path))}` is damaged: {error}.") from error
     if not isinstance(row, dict):

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -167,7 +168,14 @@ def _claim(stream: BinaryIO, run: str, wait_seconds: float, stopping: Callable[[
         log.warning("Taking over `%s` from %s, which ended without letting go of it.", run, _holder(stream))
     stream.truncate(0)
     since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    stream.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}).encode())
+    claim = {"pid": os.getpid(), "host": socket.gethostname(), "since": since, "worker_of": _command()}
+    stream.write(json.dumps(claim).encode())
+
+
+def _command() -> int | None:
+    """Returns the process that this one is a worker of."""
+    command = parent_process()
+    return None if command is None else command.pid
 
 
 def _locked(stream: BinaryIO, run: str) -> bool:
@@ -184,6 +192,11 @@ def _holder(stream: BinaryIO) -> str:
     stream.seek(0)
     try:
         claim = loads(stream.read(4096))
+        if claim.get("worker_of") is not None and (claim["worker_of"], claim["host"]) == (
+            _command(),
+            socket.gethostname(),
+        ):
+            return f"another worker of this command, process {claim['pid']}"
         return f"process {claim['pid']} on {claim['host']} since {claim['since']}"
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return "a process that has not signed yet"

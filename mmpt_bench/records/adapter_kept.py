@@ -10,7 +10,6 @@ from mmpt_bench.common.errors import RequestError
 from mmpt_bench.common.files import jsonl, raise_unwritten, sync, write_atomic
 from mmpt_bench.common.hashing import canonical_json
 from mmpt_bench.records.run_folder import ADAPTER, COSTS, RECORDS, TENSORS, RunFolder, summed
-from mmpt_bench.records.store import Store
 
 WAYS = ALL, BEST, NONE = "all", "best", "none"
 """Which adapters stay."""
@@ -44,11 +43,6 @@ def not_kept(run: RunFolder, known: Mapping[str, Any] | None = None) -> str:
         f"`runs/{run.name}` in the results folder and repeat the `mmpt-bench run` that made it, with all tasks that "
         "you need."
     )
-
-
-def all_not_kept(store: Store) -> list[str]:
-    """Returns the names of the runs whose adapters were not kept; raises as `RunFolder.training` does."""
-    return [run.name for run in store.runs() if not_kept(run)]
 
 
 def let_go(run: RunFolder) -> None:

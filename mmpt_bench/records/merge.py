@@ -98,6 +98,8 @@ def merge(sources: Sequence[Path], out: Store) -> Merged:
             raise RequestError(f"There is no results folder `{path}` to merge.")
         if path.resolve() == out.root.resolve():
             raise RequestError(f"`{path}` is what is merged into: name it with `--out` alone.")
+        if path.resolve() in out.root.resolve().parents:
+            raise RequestError(f"`{out.root}` lies inside `{path}`, which is merged: name a folder beside it.")
     others = [checked(path) for path in sources]
     out.check_writable()
     stores, done = [out, *others], Merged()

@@ -36,9 +36,10 @@ from mmpt_bench.records import answer_files, recipe_file
 from mmpt_bench.records.recipe import Recipe
 from mmpt_bench.records.record import Record
 
-ADAPTER, TENSORS, COSTS, LOG, RECORDS = (
+ADAPTER, TENSORS, CONFIG, COSTS, LOG, RECORDS = (
     "adapter",
     "adapter_model.safetensors",
+    "adapter_config.json",
     "training.json",
     "train.jsonl",
     "records.jsonl",

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.common.hashing import file_sha256
-from mmpt_bench.records.run_folder import TENSORS, RunFolder
+from mmpt_bench.records.run_folder import CONFIG, TENSORS, RunFolder
 from mmpt_bench.runs.monitoring import Monitor
 from mmpt_bench.runs.objectives import config_and_terms
 from mmpt_bench.runs.plan import Job
@@ -65,6 +65,7 @@ def train_run(session: Session, job: Job, folder: RunFolder, handle: Handle) -> 
     handle.let_go()
     tensors = part / TENSORS
     more |= {"adapter_bytes": tensors.stat().st_size, "sha256": file_sha256(tensors), "train_key": recipe.train_key}
+    more["config_sha256"] = file_sha256(part / CONFIG)
     more["attempt"] = uuid.uuid4().hex
     folder.finish_training(part, known := dataclasses.asdict(result) | more)
     return known

@@ -92,8 +92,8 @@ WRONG = [
     ("report --out missing", 2, "no results folder `missing`", "mmpt-bench run"),
     ("score mee notes.txt", 2, "no task `mee`", "Did you mean `mme`"),
     ("check nofile.py", 2, "no file `nofile.py`", "check"),
-    ("report --out notes.txt", 2, "`notes.txt` is a file", "`--file` the page"),
-    ("run --plan --out notes.txt", 2, "`notes.txt` cannot be written to", "`--out`"),
+    ("report --out notes.txt", 2, "notes.txt` is a file", "`--file` the page"),
+    ("run --plan --out notes.txt", 2, "notes.txt` is a file", "`--out`"),
     (f"run --method {'x' * 300}", 2, "x…x", "mmpt-bench ls methods"),
 ]
 

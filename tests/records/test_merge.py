@@ -13,14 +13,14 @@ import pytest
 from mmpt_bench import analysis
 from mmpt_bench.common.errors import RequestError, UntrustedRecord
 from mmpt_bench.common.files import append_jsonl
-from mmpt_bench.common.hashing import file_sha256
+from mmpt_bench.common.hashing import canonical_json, file_sha256
 from mmpt_bench.data.samples import Prediction
 from mmpt_bench.records import adapter_kept
 from mmpt_bench.records.rate_trials import TRIALS, Search, Trial
 from mmpt_bench.records.recipe import Recipe
-from mmpt_bench.records.run_folder import ADAPTER, TENSORS
+from mmpt_bench.records.run_folder import ADAPTER, CONFIG, COSTS, SUM, TENSORS, summed
 from mmpt_bench.records.store import Store
-from mmpt_bench.records.verify import held
+from mmpt_bench.records.verify import look
 from support.command import bench
 from support.synthetic import keep, recipe, record, samples, task
 
@@ -157,7 +157,7 @@ def test_answers_that_one_copy_lost_come_from_the_other(
     name, _ = (run_in(store, recipe(), ["vsr", "pope"]) for store in two)
     whole = files(two[0].root)
     two[1].run(name).path("pope.jsonl").unlink()
-    assert ["The answers of 1 result are not there" in " ".join(held(store)) for store in two] == [False, True]
+    assert ["The answers of 1 result are not there" in " ".join(look(store).held) for store in two] == [False, True]
     done = analysis.merge([two[i].root for i in order], tmp_path / "out")
     assert (done.taken, done.conflicts) == ([name], [])
     assert files(tmp_path / "out") == whole
@@ -201,6 +201,9 @@ def test_what_is_no_folder_or_the_target_itself_is_refused(tmp_path: Path) -> No
         analysis.merge([tmp_path / "none"], tmp_path / "out")
     with pytest.raises(RequestError, match="is what is merged into"):
         analysis.merge([tmp_path / "out"], tmp_path / "out")
+    run_in(Store(tmp_path / "out"), recipe(), ["vsr"])
+    with pytest.raises(RequestError, match="lies inside"):
+        analysis.merge([tmp_path / "out"], tmp_path / "out" / "sub")
     (tmp_path / "empty").mkdir()
     for refused in (
         lambda: analysis.merge([tmp_path / "empty"], tmp_path / "out"),
@@ -214,13 +217,22 @@ def test_what_is_no_folder_or_the_target_itself_is_refused(tmp_path: Path) -> No
 def test_what_is_unfinished_and_what_no_result_names_is_said(two: tuple[Store, Store], tmp_path: Path) -> None:
     a, _ = two
     done, begun = run_in(a, recipe(seed=0), ["vsr"]), run_in(a, recipe(seed=1), [])
-    a.write_samples(samples(5))
-    assert held(a) == [
+    more = a.write_samples(samples(5))
+    (a.root / "runs" / "stray").mkdir()
+    (a.run(done).path("notes.txt")).write_text("mine", encoding="utf-8")
+    (found,) = [list(look(a).held)]
+    assert found == [
         "2 runs with 1 result: everything that is there is what its hash says.",
-        "1 run has no result yet: the command that began it goes on with it.",
-        "1 file in `samples/` is of no result.",
+        "1 run has no result: the command that began it goes on.",
+        f"3 things are of no run or result: `runs/{done}/notes.txt`, `runs/stray`, `samples/{more}.jsonl`.",
     ]
-    assert bench("verify", a.root, cwd=tmp_path).stdout.splitlines() == held(a)
+    assert bench("verify", a.root, cwd=tmp_path).stdout.splitlines() == found
+    (a.run(done).path("adapter") / TENSORS).unlink()
+    (a.run(done).path("recipe.yaml")).unlink()
+    assert look(a).held[1:3] == (
+        "1 adapter is not there: scores stand, nothing more can be asked.",
+        "1 recipe is not there: scores stand, `--recipe` has none to repeat.",
+    )
     merged = analysis.merge([a.root], tmp_path / "out")
     assert (set(merged.taken), merged.unfinished) == ({done, begun}, [begun])
     said = bench("merge", a.root, "--out", tmp_path / "out2", cwd=tmp_path).stdout
@@ -241,6 +253,29 @@ def test_folders_copied_over_each_other_are_refused_wherever_they_are_read(
         a.records()
     said = bench("verify", "a", cwd=tmp_path, code=5)
     assert "are of two trainings" in said.stdout
+
+
+def test_an_answer_behind_those_of_the_records_is_looked_at_too(two: tuple[Store, Store]) -> None:
+    a, _ = two
+    run = a.run(run_in(a, recipe(), ["vsr"]))
+    run.append_predictions("vsr", "other", [Prediction("1", "no", "no", "no", (-0.1, -2.0))])
+    assert analysis.verify(a.root) == []
+    path = run.path("vsr.jsonl")
+    path.write_bytes(path.read_bytes().replace(b'"no"', b'"yes"'))
+    (told,) = analysis.verify(a.root)
+    assert told == f"Line 2 of `vsr.jsonl` in `{run.name}` is damaged: it was edited, its hash says."
+
+
+def test_the_configuration_of_an_adapter_is_part_of_it(two: tuple[Store, Store]) -> None:
+    a, _ = two
+    run = a.run(run_in(a, recipe(), ["vsr"]))
+    config = run.path(ADAPTER, CONFIG)
+    config.write_text("{}", encoding="utf-8")
+    known = {name: value for name, value in (run.training() or {}).items() if name != SUM}
+    run.path(ADAPTER, COSTS).write_text(canonical_json(summed(known | {"config_sha256": file_sha256(config)})))
+    assert analysis.verify(a.root) == []
+    config.write_text('{"lora_alpha": 7777}', encoding="utf-8")
+    assert "`adapter_config.json` of" in analysis.verify(a.root)[0]
 
 
 @pytest.mark.parametrize("damage", ["adapter", "answers", "record", "samples"])
