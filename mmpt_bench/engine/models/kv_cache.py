@@ -81,5 +81,6 @@ def _preallocated(values: Heads, rows: Int[Tensor, " rows"], room: int) -> Heads
     """Returns these rows with room for so many tokens behind them, which is written before it is read."""
     batch, heads, tokens, dim = len(rows), *values.shape[1:]
     whole = values.new_empty(batch, heads, tokens + room, dim)
-    whole[:, :, :tokens] = values[rows]
+    # Read once and written once: what `values[rows]` makes is as large again.
+    torch.index_select(values, 0, rows, out=whole[:, :, :tokens])
     return whole
