@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from mmpt_bench.common.errors import Interrupted
 from mmpt_bench.common.hashing import file_sha256
 from mmpt_bench.records.run_folder import CONFIG, TENSORS, RunFolder
 from mmpt_bench.runs.monitoring import Monitor
@@ -52,6 +53,8 @@ def train_run(session: Session, job: Job, folder: RunFolder, handle: Handle) -> 
         ranks.tell(("train", recipe.run_name))
     try:
         result = work(checkpoint, watch.on_step, session.stopping, watch.on_start, report.said)
+    except Interrupted as stopped:
+        raise Interrupted(f"{job.label}, seed {recipe.seed}, {stopped}") from stopped
     finally:
         watch.write_log()
     if result.left_out:
