@@ -107,6 +107,7 @@ def _run(session: Session, job: Job, folder: RunFolder) -> Iterator[Record]:
     # Another process may have done some of it while this one waited for the lock.
     records = folder.records()
     if job.fault and not records:
+        folder.training()  # what is damaged raises as such
         raise RequestError(job.fault)
     recorded = {record.eval_key for record in records if record.status == "ok"}
     todo = [name for name in job.todo if tasks[name].eval_key(recipe.train_key) not in recorded]
