@@ -208,6 +208,12 @@ def sees_once(backbone: Backbone) -> bool:
     return not drops and not any("drop" in name and value for name, value in vision.items())
 
 
+def tokens_of(backbone: Backbone, image: Encoded) -> int:
+    """Returns how many of a text's tokens stand for an image, as its processor writes it; 0 where it does not."""
+    words = backbone.processor.tokenizer.convert_ids_to_tokens([backbone.model.config.image_token_id])
+    return image.text.count(words[0]) if words[0] else 0
+
+
 @contextmanager
 def repeated_seen_once(backbone: Backbone, pictures: Sequence[Encoded]) -> Iterator[None]:
     """Inside, an image that stands several times in a micro-batch goes through tower and projector once.
@@ -216,11 +222,11 @@ def repeated_seen_once(backbone: Backbone, pictures: Sequence[Encoded]) -> Itera
     cannot be told apart by image, it is asked for all of them.
     """
     shown = list({id(one): one for one in pictures}.values())
-    if len(shown) == len(pictures):
+    counts = [tokens_of(backbone, one) for one in shown]
+    if len(shown) == len(pictures) or not all(counts):
         yield
         return
     places = [next(i for i, one in enumerate(shown) if one is picture) for picture in pictures]
-    counts = [one.text.count(backbone.processor.image_token) for one in shown]
     core, inputs = backbone.model.get_submodule(backbone.anatomy.core), backbone.inputs(shown)
     computed = core.get_image_features
     takes = list(inspect.signature(inspect.unwrap(type(core).get_image_features)).parameters)[1:]
@@ -247,15 +253,20 @@ class _Unlike(Exception):
 def _spread(found: Any, places: Sequence[int], counts: Sequence[int]) -> Any:
     """Returns the features of distinct images, of so many tokens each, as those of images at `places`; or `_Unlike`."""
 
+    made = found.get("pooler_output")
+    if made is None:
+        raise _Unlike
+    tokens = made.shape[:-1].numel() if isinstance(made, Tensor) else sum(counts)
+
     def spread(value: Any) -> Any:
         if not isinstance(value, Tensor):
             return [value[i] for i in places]
         # Rows are images, or their tiles or tokens, of which a larger image has more.
         if len(value) == len(counts):
             return value[list(places)]
-        sizes = [len(value) * count // sum(counts) for count in counts]
-        if sum(sizes) != len(value):
+        if tokens != sum(counts) or any(len(value) * count % tokens for count in counts):
             raise _Unlike
+        sizes = [len(value) * count // tokens for count in counts]
         parts = value.split(sizes)
         return torch.cat([parts[i] for i in places])
 

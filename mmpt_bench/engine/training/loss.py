@@ -209,7 +209,7 @@ class Losses:
     def _tower_tokens(self, image: Encoded) -> float:
         """Returns what the tower costs on an image, in tokens of the language model."""
         anatomy = self.backbone.anatomy
-        patches = image.text.count(self.backbone.processor.image_token) * anatomy.merge**2
+        patches = tower.tokens_of(self.backbone, image) * anatomy.merge**2
         return patches * anatomy.vision_used_parameters / anatomy.language_parameters
 
     def sum_of(self, ready: Ready, chosen: list[int]) -> tuple[Tensor, int]:

@@ -262,10 +262,17 @@ def test_an_image_of_several_examples_goes_through_a_trained_tower_once(family: 
 
 def test_features_of_distinct_images_are_handed_out_by_their_tokens() -> None:
     rows = torch.arange(6.0)[:, None]
-    found = tower_module._spread({"pooler_output": rows}, [0, 1, 0], [4, 8])
+    found = tower_module._spread({"pooler_output": rows}, [0, 1, 0], [2, 4])
     assert found["pooler_output"][:, 0].tolist() == [0, 1, 2, 3, 4, 5, 0, 1]
+    # Three tiles of two tokens: one of the first image, two of the second.
+    tiles = torch.arange(6.0).reshape(3, 2, 1)
+    found = tower_module._spread({"pooler_output": tiles}, [1, 0, 1], [2, 4])
+    assert found["pooler_output"].flatten().tolist() == [2, 3, 4, 5, 0, 1, 2, 3, 4, 5]
+    for counts in ([4, 8], [2, 5], [3, 3]):  # other tokens than there are, or half a tile
+        with pytest.raises(tower_module._Unlike):
+            tower_module._spread({"pooler_output": tiles}, [0, 1, 0], counts)
     with pytest.raises(tower_module._Unlike):
-        tower_module._spread({"pooler_output": rows}, [0, 1, 0], [4, 7])
+        tower_module._spread({"last_hidden_state": tiles}, [0, 1, 0], [2, 4])
 
 
 def test_states_that_do_not_join_are_not_kept(tmp_path: Path) -> None:
