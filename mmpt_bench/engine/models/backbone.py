@@ -195,11 +195,15 @@ class Backbone:
         return rows
 
     def _ids(self, texts: list[str]) -> list[list[int]]:
-        """Returns the tokens of texts, with a beginning-of-sequence token where the text brings none of its own."""
+        """Returns the tokens of texts, with a beginning-of-sequence token where the text brings none of its own.
+
+        Not where the family's processor adds none to any text (LFM2-VL).
+        """
         tokenizer = self.processor.tokenizer
+        adds = (getattr(self.processor, "text_kwargs", None) or {}).get("add_special_tokens", True)
         bos = tokenizer.bos_token
         own = bos is not None and all(text.startswith(bos) for text in texts)
-        rows: list[list[int]] = tokenizer(texts, add_special_tokens=not own, verbose=False)["input_ids"]
+        rows: list[list[int]] = tokenizer(texts, add_special_tokens=adds and not own, verbose=False)["input_ids"]
         return rows
 
     def pad(self, rows: Sequence[Tokens], side: Literal["left", "right"]) -> dict[str, Tensor]:
