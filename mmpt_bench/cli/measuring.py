@@ -28,7 +28,8 @@ def one_process_a_run(context: click.Context, options: dict[str, Any]) -> int:
 
     asked = [word.strip() for word in options["method"].split(",") if word.strip()]
     words = {entry.name: entry.name if word == "all" else word for word in asked for entry in find_methods(word)}
-    planned = api.plan(**{name: value for name, value in options.items() if name not in ("log_to", "workers")})
+    only_of_run = ("log_to", "workers", "parallel")
+    planned = api.plan(**{name: value for name, value in options.items() if name not in only_of_run})
     given, worst = words_again(context, NOT_HANDED_ON)[2:], 0
     with stopping() as stop:
         for row in planned.runs:

@@ -232,14 +232,14 @@ def test_a_recipe_of_another_backbone_is_refused_with_what_differs(tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_published_records_stand_on_the_board_and_do_not_stand_for_a_run_of_ones_own(tmp_path: Path) -> None:
+def test_published_records_stand_on_the_board_and_are_not_made_again(tmp_path: Path) -> None:
     words = ("run", "--method", "frozen", "--tasks", "mnist", *QUICK)
     bench(*words, cwd=tmp_path)
     bench("leaderboard", "--publish", cwd=tmp_path)
     (tmp_path / "mmpt-results" / "runs").rename(tmp_path / "elsewhere")
     board = json.loads(bench("leaderboard", "--json", cwd=tmp_path).stdout)["boards"][0]
     assert [row["method"] for row in board["rows"]] == ["frozen"]
-    assert "1 evaluation to do, 0 recorded already" in bench(*words, cwd=tmp_path).stderr
+    assert "Everything asked for is recorded already (1 results)" in bench(*words, cwd=tmp_path).stderr
 
 
 def test_a_run_says_which_hyperparameters_are_not_the_defaults(tmp_path: Path) -> None:
