@@ -252,7 +252,7 @@ def announcement(plans: Sequence[Plan]) -> list[str]:
     first, jobs = plans[0], [job for plan in plans for job in plan.jobs]
     todo, recorded = [job for job in jobs if job.todo], sum(len(job.done) for job in jobs)
     if not todo:
-        return [*first.prepared.notes, f"Everything asked for is recorded already ({recorded} results)."]
+        return [*first.prepared.notes, f"Everything asked for is recorded already ({counted(recorded, 'result')})."]
     lost, todo = [job for job in todo if job.fault], [job for job in todo if not job.fault]
     told = [f"{counted(len(lost), 'run')} will not be done. {_of(lost[0])}: {lost[0].fault}"] if lost else []
     training, evaluations = sum(not job.trained for job in todo), sum(len(job.todo) for job in todo)

@@ -239,7 +239,7 @@ def test_published_records_stand_on_the_board_and_are_not_made_again(tmp_path: P
     (tmp_path / "mmpt-results" / "runs").rename(tmp_path / "elsewhere")
     board = json.loads(bench("leaderboard", "--json", cwd=tmp_path).stdout)["boards"][0]
     assert [row["method"] for row in board["rows"]] == ["frozen"]
-    assert "Everything asked for is recorded already (1 results)" in bench(*words, cwd=tmp_path).stderr
+    assert "Everything asked for is recorded already (1 result)" in bench(*words, cwd=tmp_path).stderr
 
 
 def test_a_run_says_which_hyperparameters_are_not_the_defaults(tmp_path: Path) -> None:
