@@ -134,8 +134,8 @@ def _jobs(
             if recipe.train_key in jobs:
                 continue
             folder = store.run(recipe.run_name)
-            recorded, fault = _recorded(folder)
-            recorded |= published.get(recipe.run_name, set())
+            own, fault = _recorded(folder)
+            recorded = own | published.get(recipe.run_name, set())
             is_done = {name: item.eval_key(recipe.train_key) in recorded for name, item in prepared.tasks.items()}
             done = tuple(name for name in is_done if is_done[name])
             todo = tuple(name for name in is_done if not is_done[name])
@@ -144,7 +144,9 @@ def _jobs(
                 _check_batch(recipe, prepared)
             label = _label(request, entry, fields)
             if todo and method.trains and not fault:
-                fault = _lacking(folder) or ("" if trained or not recorded else _published_alone(recipe, done))
+                fault = _lacking(folder) or (
+                    _published_alone(recipe, done) if recorded and not (trained or own) else ""
+                )
             jobs[recipe.train_key] = Job(recipe, method, source, trained, todo, done, label, fault)
     return tuple(jobs.values())
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -279,3 +280,19 @@ def test_a_failed_run_does_not_keep_the_others_from_being_measured(tmp_path: Pat
     done = bench("run", *words, "--measure-costs", cwd=tmp_path, code=4)
     assert "frozen" in done.stdout
     assert sorted(record.status for record in Store(tmp_path / "mmpt-results").records()) == ["failed", "ok"]
+
+
+@pytest.mark.slow
+def test_a_run_whose_adapter_was_taken_away_is_trained_again_and_nothing_else_is_said(tmp_path: Path) -> None:
+    words = ("run", "--method", "projector", "--no-base", *QUICK)
+    bench(*words, "--tasks", "mnist", cwd=tmp_path)
+    (folder,) = (tmp_path / "mmpt-results" / "runs").glob("*/adapter")
+    shutil.rmtree(folder)
+    said = bench(*words, "--tasks", "mnist,vsr", cwd=tmp_path).stderr
+    assert "1 to train, 1 evaluation to do, 1 recorded already" in said
+    assert "will not be done" not in said
+    bench("leaderboard", "--publish", cwd=tmp_path)
+    (tmp_path / "mmpt-results" / "runs").rename(tmp_path / "elsewhere")
+    refused = bench(*words, "--tasks", "mnist,cifar10", cwd=tmp_path, code=2).stderr
+    assert "1 run will not be done" in refused
+    assert "no adapter in `runs/`" in refused
