@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,7 @@ def _axis_options(command: Callable[..., Any]) -> Callable[..., Any]:
             ("placement", "NAME,...", "For methods that have a field `placement`."),
             ("init", "NAME,...", "For methods that have a field `init`."),
             ("data-fraction", "F,F,...", "Share of the training data that is used, above 0 and at most 1."),
+            ("steps", "N,N,...", "Optimiser steps; one number for all runs, 400 by default."),
             ("lr", "RATE,...", "Learning rates."),
             ("backbone", "NAME,...", "Backbones; one for all runs, `embedded` by default."),
         )
@@ -96,7 +98,7 @@ def _axis_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @ANSWERS
 @OUT
 @JSON
-@budget_options
+@partial(budget_options, with_steps=False)
 @verbosity_options
 def ablate(only_plan: bool, as_json: bool, verbosity: int, **options: Any) -> None:
     """Vary something in a method, train and evaluate each variant, and tabulate what it changes.
@@ -113,6 +115,10 @@ def ablate(only_plan: bool, as_json: bool, verbosity: int, **options: Any) -> No
     from mmpt_bench.study.ablations.axes import OPTIONS
 
     axes = {name: text for name in OPTIONS if (text := options.pop(f"axis_{name.replace('-', '_')}")) is not None}
+    if "," not in axes.get("steps", ","):
+        context = click.get_current_context()
+        (option,) = (each for each in context.command.params if each.name == "axis_steps")
+        options["steps"] = click.INT.convert(axes.pop("steps"), option, context)
     if "," not in axes.get("backbone", ""):
         options["backbone"] = axes.pop("backbone", "embedded")
     else:

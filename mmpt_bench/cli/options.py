@@ -132,9 +132,10 @@ def _memory_options() -> list[Callable[..., Any]]:
     ]
 
 
-def budget_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds what every method is given alike."""
+def budget_options(command: Callable[..., Any], with_steps: bool = True) -> Callable[..., Any]:
+    """Adds what every method is given alike; without the number of steps for a command that varies it."""
     plain = Budget()
+    steps = click.option("--steps", default=plain.steps, show_default=True, help="Optimiser steps of a training.")
     for option in (
         click.option(
             "--train-data",
@@ -146,7 +147,7 @@ def budget_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--decontaminate", is_flag=True, help="Leave out training tasks whose images or labels are evaluated."
         ),
-        click.option("--steps", default=plain.steps, show_default=True, help="Optimiser steps of a training."),
+        *([steps] if with_steps else []),
         click.option("--batch-size", default=plain.batch_size, show_default=True, help="Examples a step."),
         click.option(
             "--max-length",

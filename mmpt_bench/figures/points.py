@@ -16,6 +16,7 @@ from mmpt_bench.study.ablations.board import AblationBoard
 AXIS_TITLES = {
     "prompt-len": "Prompts a layer, each side", "visual-len": "Visual prompts a layer",
     "text-len": "Textual prompts a layer", "lr": "Learning rate", "data-fraction": "Share of the training data",
+    "steps": "Optimiser steps of the training",
 }  # fmt: skip
 
 REFERENCES: dict[str, Any] = {FROZEN: ":", FULL: "--", "projector": "-."}

@@ -142,6 +142,9 @@ def test_a_share_that_leaves_nothing_is_refused() -> None:
         (("--lr", "nan"), "above 0"),
         (("--lr", "1e-3,0.001"), "stands twice"),
         (("--data-fraction", "0.5,1.5"), "above 0 and at most 1"),
+        (("--steps", "0,100"), "a training has from 1 to"),
+        (("--steps", "100,many"), "`many` is none; write whole numbers"),
+        (("--steps", "many"), "Invalid value for '--steps': 'many' is not a valid integer"),
         (("--set", "mmpt.text_lenght=1,2"), "Did you mean `text_length`"),
         (("--set", "lora.r=1,2"), "names one that `--method` does not"),
         (("--set", "text_length=5,05"), "`--set text_length=5,05`: a value stands twice"),
@@ -210,6 +213,23 @@ def test_published_records_are_enough_and_are_not_trained_again_beside_them(tmp_
     assert "step 1" not in done.stderr
     assert not list(runs.glob("*/adapter*"))
     assert len(list(runs.glob("*/records.jsonl"))) == 1  # the untuned base on VSR
+
+
+def test_points_of_several_numbers_of_steps_are_trained_so_long_and_told_apart(tmp_path: Path) -> None:
+    words = ("--method", "projector", "--tasks", "cifar10", "--batch-size", "2", "--limit", "4", "--with", "none")
+    bench("ablate", "--steps", "1,3", *words, cwd=tmp_path)
+    rate = Store(tmp_path / "mmpt-results").records()[0].params["learning_rate"]
+    # One number is of all runs.
+    bench("ablate", "--steps", "3", "--set", f"learning_rate={rate},2e-3", *words, cwd=tmp_path)
+    folder = tmp_path / "mmpt-results"
+    # The same training at 3 steps is a point of both, and made once.
+    assert sorted(len(path.read_text().splitlines()) for path in folder.glob("runs/*/train.jsonl")) == [1, 3, 3]
+    (page,) = (folder / "ablations").glob("projector-steps-*.md")
+    assert "backbone embedded; 2 examples a step, cosine" in page.read_text()
+    (other,) = (folder / "ablations").glob("projector-learning-rate-*.md")
+    assert "backbone embedded; 3 steps of 2 examples, cosine" in other.read_text()
+    with page.with_suffix(".csv").open() as stream:
+        assert [row["label"] for row in csv.DictReader(stream)] == ["projector (steps=1)", "projector (steps=3)"]
 
 
 @pytest.mark.slow

@@ -166,15 +166,14 @@ def rate(row: Row) -> str:
     return NOTHING if row.learning_rate is None else f"{row.learning_rate:.3g}"
 
 
-def budget(board: Board) -> str:
-    """Returns what every method was given: "400 steps of 24 examples, cosine, float32"."""
+def budget(board: Board, has_steps: bool = True) -> str:
+    """Returns what every method was given: "400 steps of 16 examples, cosine schedule, float32"; or all but steps."""
     b = board.budget
     if not b:
         return f"budget unknown, {board.dtype}"
-    return (
-        f"{counted(b['steps'], 'step')} of {counted(b['batch_size'], 'example')}, {b['schedule']} "
-        f"schedule, {board.dtype}"
-    )
+    examples = counted(b["batch_size"], "example")
+    given = f"{counted(b['steps'], 'step')} of {examples}" if has_steps else f"{examples} a step"
+    return f"{given}, {b['schedule']} schedule, {board.dtype}"
 
 
 def signed(value: float | None, column: Column | None = None) -> str:

@@ -84,7 +84,7 @@ def ablation_asked(given: Any, budget_hours: float | None = None, command: str =
     """Returns the request that `api.ablate` was given: (method, tasks, axes, beside, one_at_a_time, options)."""
     method, tasks, axes, beside, one_at_a_time, options = given
     for name in options:
-        if (axis := name.replace("_", "-")) in OPTIONS and axis != "backbone":
+        if (axis := name.replace("_", "-")) in OPTIONS and axis not in ("backbone", "steps"):
             raise TypeError(f'`{name}` is varied by `axes`: axes={{"{axis}": [...]}}')
     varied, fixed = split_sets(pairs(options.get("set", ())))
     request = make_request(method, tasks, {**options, "set": fixed})
@@ -152,14 +152,15 @@ def _places(asked: AblationRequest) -> list[Place]:
     for entry in base.methods:
         for changed in combinations(asked.axes, entry.name, asked.one_at_a_time):
             texts = dict(base.overrides.get(entry.name, {}))
-            train, backbone = base.train, base.backbone
+            train, backbone, budget = base.train, base.backbone, base.budget
             for setting in changed.values():
                 texts |= setting.fields.get(entry.name, {})
                 backbone = setting.backbone or backbone
+                budget = dataclasses.replace(budget, steps=setting.steps or budget.steps)
                 if setting.fraction is not None:
                     train = dataclasses.replace(base.train, fraction=setting.fraction)
-            overrides = {entry.name: texts} if texts else {}
-            request = dataclasses.replace(base, methods=(entry,), overrides=overrides, train=train, backbone=backbone)
+            one = dataclasses.replace(base, methods=(entry,), overrides={entry.name: texts} if texts else {})
+            request = dataclasses.replace(one, train=train, backbone=backbone, budget=budget)
             found.append((request, entry.name, changed))
     for entry in asked.references:
         found.append((dataclasses.replace(base, methods=(entry,), overrides={}), entry.name, {}))

@@ -12,6 +12,7 @@ from mmpt_bench.common.errors import RequestError, unknown_name
 from mmpt_bench.common.hashing import content_key
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.records.ablations import Point
+from mmpt_bench.records.budget import MOST
 
 
 def combinations(axes: Sequence[Axis], method: str, one_at_a_time: bool) -> list[dict[str, Setting]]:
@@ -75,7 +76,7 @@ WHY_NOT = {
     "lr": "it has no learning rate",
 }
 
-OPTIONS = (*WHY_NOT, "data-fraction", "backbone")
+OPTIONS = (*WHY_NOT, "data-fraction", "steps", "backbone")
 """Options of `mmpt-bench ablate` that make an axis each; `--set` makes any other."""
 
 
@@ -88,6 +89,8 @@ class Setting:
     """Method -> field -> text."""
     fraction: float | None = None
     """Share of the training data that is used."""
+    steps: int | None = None
+    """Optimiser steps."""
     backbone: str | None = None
 
 
@@ -147,6 +150,8 @@ def _axis(name: str, text: str, methods: Sequence[Entry]) -> Axis:
     if name == "data-fraction":
         found = _numbers(name, text, float, _fraction)
         return Axis(name, tuple(Setting(label, fraction=float(label)) for label in found))
+    if name == "steps":
+        return Axis(name, tuple(Setting(label, steps=int(label)) for label in _numbers(name, text, int, _steps)))
     words = _words(name, text)
     if name == "backbone":
         return Axis(name, tuple(Setting(word, backbone=word) for word in words))
@@ -228,6 +233,10 @@ def _rate(value: float) -> str:
 
 def _fraction(value: float) -> str:
     return "" if 0 < value <= 1 else "a share of the training data is above 0 and at most 1"
+
+
+def _steps(value: float) -> str:
+    return "" if 1 <= value <= MOST else f"a training has from 1 to {MOST:,} steps"
 
 
 def _words(name: str, text: str) -> list[str]:

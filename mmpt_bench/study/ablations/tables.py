@@ -199,11 +199,10 @@ def ablation_md(board: AblationBoard) -> bytes:
     """Returns an ablation as Markdown: scores by task, differences to the base, and what is missing."""
     parts = [f"# Ablation: {markdown(title(board))}", f"Made by `{board.command or 'mmpt_bench.ablate'}`."]
     if board.evidence is not None:
-        b = board.evidence.board
-        subset = f"; {markdown(b.subset)}" if b.subset else ""
-        parts.append(
-            f"{markdown(b.suite)} suite, backbone {markdown(b.backbone)}; {markdown(numbers.budget(b))}{subset}."
-        )
+        b, varied = board.evidence.board, board.ablation.axes
+        backbone = "" if "backbone" in varied else f", backbone {b.backbone}"
+        subset = f"; {b.subset}" if b.subset else ""
+        parts.append(markdown(f"{b.suite} suite{backbone}; {numbers.budget(b, 'steps' not in varied)}{subset}."))
         if board.exploratory:
             parts.append(f"**Exploratory**: {markdown(board.exploratory)}")
         header, lines = table(board)
