@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy.stats import ttest_1samp
 
 from mmpt_bench import api
 from mmpt_bench.common.errors import RequestError
@@ -45,11 +47,23 @@ def test_a_gain_is_the_mean_paired_difference_over_common_seeds_and_its_standard
     assert of.gains[0].is_large
 
 
+def test_gains_are_tested_as_scipy_tests_them_and_corrected_by_holm(tmp_path: Path) -> None:
+    test: Scores = {1e-4: [0.7, 0.76, 0.82], 1e-3: [0.7, 0.72, 0.71], 1e-2: [0.75, 0.77, 0.755]}
+    (group,) = acceptances(store_with(tmp_path, test))
+    apart = {rate: np.subtract(test[rate], test[1e-3]) for rate in (1e-4, 1e-2)}
+    p = {rate: ttest_1samp(of, 0, alternative="greater").pvalue for rate, of in apart.items()}
+    assert group.searched[0].gains[0].p == pytest.approx(p[1e-4])
+    assert group.p_values == [("lora", pytest.approx(2 * p[1e-2])), ("lora", pytest.approx(p[1e-4]))]
+    assert "After Holm over the 2 comparisons" in (text := api.accept_search(tmp_path).text)
+    assert "finds a gain for lora." in text
+
+
 def test_a_neighbour_with_too_few_seeds_is_passed_over_for_the_next_one(tmp_path: Path) -> None:
     test: Scores = {1e-4: [0.5] * 3, 1e-3: [0.8, 0.8, 0.8], 3e-3: [0.99], 1e-2: [0.7, 0.8, 0.9]}
     ((of,),) = [each.searched for each in acceptances(store_with(tmp_path, test))]
     assert [gain.rate for gain in of.gains] == [1e-4, 1e-2]
     assert not any(gain.is_large for gain in of.gains)
+    assert "for no method (lowest p " in api.accept_search(tmp_path).text
 
 
 def test_where_dev_predicts_test_and_no_neighbour_gains_the_protocol_is_accepted(tmp_path: Path) -> None:

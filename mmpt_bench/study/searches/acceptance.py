@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mmpt_bench.board.writers.numbers import p_value
 from mmpt_bench.common.errors import RequestError
 from mmpt_bench.common.escaping import markdown
 from mmpt_bench.common.files import write_atomic
@@ -18,6 +19,7 @@ from mmpt_bench.records.learning_rates import Choice
 from mmpt_bench.records.rate_curve import Point, Scores, standard_error
 from mmpt_bench.records.rate_trials import DEV, TESTS, TRIALS, Search, read_trials, scores_of
 from mmpt_bench.records.store import Store
+from mmpt_bench.stats.claims import SIGNIFICANT
 
 LEAST_CORRELATION = 0.9
 COMMON_SEEDS = 3
@@ -41,6 +43,15 @@ class Gain:
     def is_large(self) -> bool:
         """Returns whether it is more than one standard error."""
         return self.mean > self.error
+
+    @property
+    def p(self) -> float:
+        """Returns the p-value of the one-sided paired t-test over seeds that the gain is above 0."""
+        if self.error == 0:
+            return 0.0 if self.mean > 0 else 1.0
+        from scipy.stats import t
+
+        return float(t.sf(self.mean / self.error, self.n - 1))
 
 
 @dataclass(frozen=True)
@@ -67,6 +78,16 @@ class Acceptance:
         """Returns whether dev predicts test, no neighbour gains too much, and every chosen rate has a neighbour."""
         holds = self.correlation is not None and self.correlation >= LEAST_CORRELATION
         return holds and all(of.gains and not any(gain.is_large for gain in of.gains) for of in self.searched)
+
+    @property
+    def p_values(self) -> list[tuple[str, float]]:
+        """Returns (method, p of a neighbour's gain after Holm over all of them), by rising p."""
+        from mmpt_bench.stats.differences import holm
+
+        names = labels([of.choice.search for of in self.searched])
+        gained = [(name, gain.p) for name, of in zip(names, self.searched, strict=True) for gain in of.gains]
+        adjusted = holm([p for _, p in gained])
+        return sorted(((name, p) for (name, _), p in zip(gained, adjusted, strict=True)), key=lambda each: each[1])
 
 
 @dataclass(frozen=True)
@@ -184,6 +205,12 @@ def _verdict(group: Acceptance, names: Sequence[str]) -> list[str]:
     )
     said += "A neighbouring rate gains more than one standard error on test for "
     said += f"{', '.join(large) if large else 'no method'}."
+    if tested := group.p_values:
+        better = dict.fromkeys(markdown(name) for name, p in tested if p < SIGNIFICANT)
+        said += (
+            f" After Holm over the {counted(len(tested), 'comparison')}, a one-sided paired t-test over seeds finds "
+            f"a gain for {', '.join(better) if better else f'no method (lowest p {p_value(tested[0][1])})'}."
+        )
     if alone:
         said += f" No neighbour of the chosen rate has {COMMON_SEEDS} seeds in common for {', '.join(alone)}."
     return [said]
