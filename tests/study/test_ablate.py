@@ -142,6 +142,8 @@ def test_a_share_that_leaves_nothing_is_refused() -> None:
         (("--lr", "nan"), "above 0"),
         (("--lr", "1e-3,0.001"), "stands twice"),
         (("--data-fraction", "0.5,1.5"), "above 0 and at most 1"),
+        (("--method", "mmpt,frozen", "--data-fraction", "0.5,1"), "cannot vary `frozen`: it trains nothing"),
+        (("--method", "frozen", "--steps", "1,2"), "cannot vary `frozen`: it trains nothing"),
         (("--steps", "0,100"), "a training has from 1 to"),
         (("--steps", "100,many"), "`many` is none; write whole numbers"),
         (("--steps", "many"), "Invalid value for '--steps': 'many' is not a valid integer"),

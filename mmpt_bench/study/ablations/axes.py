@@ -147,6 +147,13 @@ def _axis(name: str, text: str, methods: Sequence[Entry]) -> Axis:
         return _same_value(name, _numbers(name, text, int, _length), LENGTHS[name], methods)
     if name == "lr":
         return _same_value(name, _numbers(name, text, float, _rate), ("learning_rate",), methods)
+    if name in ("data-fraction", "steps"):
+        for entry in methods:
+            if not method_catalog.method_of(entry, {}).trains:
+                raise RequestError(
+                    f"`--{name}` cannot vary `{entry.name}`: it trains nothing. Leave it out of `--method`; "
+                    f"`--with {entry.name}` evaluates it beside the others."
+                )
     if name == "data-fraction":
         found = _numbers(name, text, float, _fraction)
         return Axis(name, tuple(Setting(label, fraction=float(label)) for label in found))
