@@ -81,7 +81,7 @@ def _drawn(
     return Drawn(
         "ablation-curves", name, title,
         "Line: mean over seeds; band: 95 % interval over seeds and images, over images alone where there is one "
-        f"seed; dots: seeds. {style.notes(board.evidence.board)}",
+        f"seed; dots: seeds. {points.notes(board)}",
         _words(rows, axis, tasks[0], title_of(board)), figure, source_of(board.evidence), style.table(lines),
         board.ablation.name,
     )  # fmt: skip

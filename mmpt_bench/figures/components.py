@@ -81,7 +81,7 @@ def _drawn(board: AblationBoard, rows: Sequence[tuple[Point, Row]], of: FigureDa
     return Drawn(
         "components", name, title,
         "Points: mean over seeds. Bars: 95 % interval over seeds and images, over images alone where there is one "
-        f"seed. Strokes below: seeds. {style.notes(board.evidence.board)}",
+        f"seed. Strokes below: seeds. {points.notes(board)}",
         _words(rows, labels, tasks[0]), figure, source_of(board.evidence), style.table(lines),
         board.ablation.name,
     )  # fmt: skip

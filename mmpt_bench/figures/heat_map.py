@@ -76,7 +76,7 @@ def _drawn(board: AblationBoard, rows: Sequence[tuple[Point, Row]], name: str, t
     return Drawn(
         "heat-map", name, title,
         "Mean over seeds; the highest of each panel is framed, and cells whose interval holds it are marked with a "
-        f"dot. {style.notes(board.evidence.board)}",
+        f"dot. {points.notes(board)}",
         f"Scores over {across} and {down}: the highest is at {across} {best[across]:g} and {down} {best[down]:g}.",
         figure, source_of(board.evidence), style.table(lines),
         board.ablation.name,

@@ -9,7 +9,7 @@ from typing import Any
 from mmpt_bench.board.board import Column, Row
 from mmpt_bench.board.ranking import FROZEN, FULL, OVERALL
 from mmpt_bench.figures.figure_data import FigureData
-from mmpt_bench.figures.style import color_of, line_entry, scaled
+from mmpt_bench.figures.style import color_of, line_entry, scaled, suite_note
 from mmpt_bench.stats.intervals import Interval, chance_centred
 from mmpt_bench.study.ablations.board import AblationBoard
 
@@ -103,6 +103,13 @@ def reference_entries(rows: Sequence[Row], colors: Mapping[str, str], **look: An
         (f"{row.label}, for reference", line_entry(color_of(row.method, colors), REFERENCES[row.method], **look))
         for row in rows
     ]
+
+
+def notes(board: AblationBoard) -> str:
+    """Returns what a caption says of points with too few seeds, and of the suite."""
+    assert board.evidence is not None
+    few = f"Exploratory: {board.exploratory} " if board.exploratory else ""
+    return few + suite_note(board.evidence.board)
 
 
 def seeds_text(of: Mark) -> str:

@@ -22,6 +22,7 @@ from mmpt_bench.figures.pareto import front_shares
 from mmpt_bench.figures.style import apart, marks_of, short
 from mmpt_bench.records.learning_curves import publish_learning_curves, read_learning_curves, thinned
 from mmpt_bench.records.store import Store
+from mmpt_bench.study.ablations.board import AblationBoard
 from support.command import bench
 from support.studies import COLORS, add_stream, study, study_tasks
 from support.synthetic import keep, recipe, record, samples, store_in, task
@@ -123,6 +124,17 @@ def test_an_ablation_of_the_learning_rate_is_called_so(made_of: FigureData) -> N
     changed = dataclasses.replace(board, ablation=ablation)
     (each,) = figures(dataclasses.replace(made_of, ablations=(changed,)), ("ablation-curves",))
     assert (each.name, each.title) == ("ablation-curves-mmpt-lr", "Score by learning rate: mmpt")
+
+
+@pytest.mark.parametrize("kind", ["ablation-curves", "components", "heat-map"])
+def test_a_figure_of_an_ablation_names_the_points_with_few_seeds(
+    made_of: FigureData, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = "fewer than 6 seeds of mmpt (prompt-len=5), so that their differences are not significant."
+    monkeypatch.setattr(AblationBoard, "exploratory", few)
+    each = next(figures(made_of, (kind,)))
+    assert isinstance(each, Drawn)
+    assert f"Exploratory: {few} Generated miniature tasks" in each.caption
 
 
 def test_learning_curves_are_a_mean_a_band_and_two_seeds_a_method(drawn: dict[str, Drawn]) -> None:
