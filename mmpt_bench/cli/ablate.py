@@ -21,7 +21,7 @@ from mmpt_bench.cli.options import (
     words_again,
 )
 from mmpt_bench.cli.plan_text import print_plan
-from mmpt_bench.cli.progress import running, say_drawn
+from mmpt_bench.cli.progress import QUIET, next_step, running, say_drawn
 from mmpt_bench.cli.scale_options import ANSWERS, GPUS_PER_UNIT, KEEP_ADAPTERS, WORKERS
 from mmpt_bench.common.words import counted
 
@@ -135,13 +135,16 @@ def ablate(only_plan: bool, as_json: bool, verbosity: int, **options: Any) -> No
             click.echo(f"{counted(len(result.points), 'point')} at {seeds}: {', '.join(result.points)}.", err=True)
         print_plan(result.summary, as_json, ablation=result.name, points=result.points)
         return
-    _print(result, as_json)
+    _print(result, as_json, verbosity <= QUIET)
     if result.failed:
         click.echo(f"{len(result.failed)} of {counted(result.n_runs, 'run')} failed; the table lists them.", err=True)
         sys.exit(4)
+    if not as_json and verbosity > QUIET:
+        for line in next_step(click.get_current_context(), options["seeds"], options["out"], "points"):
+            click.echo(line, err=True)
 
 
-def _print(result: AblationResult, as_json: bool) -> None:
+def _print(result: AblationResult, as_json: bool, quiet: bool) -> None:
     from mmpt_bench.cli.streams import console
     from mmpt_bench.study.ablations.tables import FOLDER, ablation_json, ablation_tables
 
@@ -151,6 +154,8 @@ def _print(result: AblationResult, as_json: bool) -> None:
         return
     for part in ablation_tables(result.board):
         console().print(part)
+    if quiet:
+        return
     click.echo(f"Written: {result.name}.csv and .md in {result.folder}/{FOLDER}/, and scores.csv", err=True)
     say_drawn(result.figures)
     if not result.figures:

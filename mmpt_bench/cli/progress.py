@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mmpt_bench.cli.log_file import logged
-from mmpt_bench.cli.options import words_again
+from mmpt_bench.cli.options import command_on, words_again
 from mmpt_bench.cli.streams import console as console_on
 from mmpt_bench.common.errors import Interrupted
 from mmpt_bench.common.escaping import plain_text
@@ -232,6 +232,21 @@ def say_drawn(figures: Sequence[Path]) -> None:
     for path in figures:
         if path.suffix == ".png":
             click.echo(f"Drawn: {path} (and as .svg, .pdf and .csv)", err=True)
+
+
+def next_step(context: click.Context, seeds: str, out: Path, what: str) -> list[str]:
+    """Returns what to do behind results at these seeds: more seeds, to tell `what` apart, or a report; and how."""
+    from mmpt_bench.runs.option_texts import numbered_seeds, seeds_text
+    from mmpt_bench.stats.claims import SEEDS_TO_CLAIM
+
+    done = numbered_seeds(seeds)
+    if len(done) >= SEEDS_TO_CLAIM:
+        return ["Next: one page with everything that is recorded:", f"  {command_on(out, 'report')}"]
+    more = [seed for seed in range(SEEDS_TO_CLAIM + len(done)) if seed not in done][: SEEDS_TO_CLAIM - len(done)]
+    return [
+        f"Next: {SEEDS_TO_CLAIM} seeds or more tell {what} apart; what is recorded is not redone:",
+        f"  {shlex.join(words_again(context, seeds=seeds_text([*done, *more])))}",
+    ]
 
 
 def score_line(record: Record) -> str:

@@ -34,7 +34,7 @@ from mmpt_bench.cli.options import (
     words_again,
 )
 from mmpt_bench.cli.plan_text import print_plan
-from mmpt_bench.cli.progress import QUIET, running, stopping
+from mmpt_bench.cli.progress import QUIET, next_step, running, stopping
 from mmpt_bench.cli.pruning import OPTIONS, check_pruning, run_pruned
 from mmpt_bench.cli.scale_options import ANSWERS, GPUS_PER_UNIT, KEEP_ADAPTERS, PARALLEL, WORKERS
 from mmpt_bench.cli.streams import echo
@@ -281,8 +281,6 @@ def _print(results: Results, as_json: bool, quiet: bool) -> None:
 def _next(context: click.Context, options: dict[str, Any]) -> list[str]:
     """Returns what to do next, and the command for it, which repeats the options of this one."""
     from mmpt_bench.methods.method_catalog import method_entries
-    from mmpt_bench.runs.option_texts import numbered_seeds, seeds_text
-    from mmpt_bench.stats.claims import SEEDS_TO_CLAIM
 
     if context.params["smoke"]:
         return ["Next: everything works; the same without `--smoke` makes a result:",
@@ -291,18 +289,10 @@ def _next(context: click.Context, options: dict[str, Any]) -> list[str]:
         return ["Next: one page with everything that is recorded:", f"  {command_on(options['out'], 'report')}"]
     asked = [name.strip() for name in options["method"].split(",") if name.strip()]
     tuned = [name for name in asked if name != "frozen"]
-    seeds = numbered_seeds(options["seeds"])
     if "all" not in asked and len(tuned) < 2:
         sets = [text if "." in text.partition("=")[0] else f"{tuned[0]}.{text}" for text in options["set"] if tuned]
         own = [name for name in tuned if name not in method_entries()]
         words = words_again(context, ("set",), method=",".join(["all", *own]))
         told = shlex.join([*words, *(word for text in sets for word in ("--set", text))])
         return ["Next: compare it with the other methods:", f"  {told}"]
-    if len(seeds) < SEEDS_TO_CLAIM:
-        more = [seed for seed in range(SEEDS_TO_CLAIM + len(seeds)) if seed not in seeds][: SEEDS_TO_CLAIM - len(seeds)]
-        told = shlex.join(words_again(context, seeds=seeds_text([*seeds, *more])))
-        return [
-            f"Next: {SEEDS_TO_CLAIM} seeds or more tell methods apart; what is recorded is not redone:",
-            f"  {told}",
-        ]
-    return ["Next: one page with everything that is recorded:", f"  {command_on(options['out'], 'report')}"]
+    return next_step(context, options["seeds"], options["out"], "methods")

@@ -20,7 +20,7 @@ from mmpt_bench.cli.options import (
     words_again,
 )
 from mmpt_bench.cli.plan_text import print_plan
-from mmpt_bench.cli.progress import running, say_drawn
+from mmpt_bench.cli.progress import QUIET, running, say_drawn
 from mmpt_bench.cli.scale_options import ANSWERS, GPUS_PER_UNIT, KEEP_ADAPTERS, WORKERS
 from mmpt_bench.common.words import counted
 
@@ -86,13 +86,13 @@ def stream(only_plan: bool, as_json: bool, verbosity: int, **options: Any) -> No
     if result.summary is not None:
         print_plan(result.summary, as_json, stream=result.stream.name, trainings=len(result.stream.trainings))
         return
-    _print(result, as_json)
+    _print(result, as_json, verbosity <= QUIET)
     if result.failed:
         click.echo(f"{counted(len(result.failed), 'result')} failed, recorded as failed.", err=True)
         sys.exit(4)
 
 
-def _print(result: StreamResult, as_json: bool) -> None:
+def _print(result: StreamResult, as_json: bool, quiet: bool) -> None:
     from mmpt_bench.cli.streams import console
     from mmpt_bench.records.streams import FOLDER
     from mmpt_bench.study.streams.tables import stream_json, stream_tables
@@ -103,5 +103,7 @@ def _print(result: StreamResult, as_json: bool) -> None:
         return
     for part in stream_tables(result.board):
         console().print(part)
+    if quiet:
+        return
     click.echo(f"Written: {result.stream.name}.csv, -scores.csv and .md in {result.folder}/{FOLDER}/", err=True)
     say_drawn(result.figures)

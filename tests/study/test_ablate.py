@@ -7,6 +7,7 @@ import dataclasses
 import io
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -194,6 +195,9 @@ def test_an_ablation_shares_what_is_recorded_and_stays_off_the_leaderboard(tmp_p
     (plot,) = (tmp_path / "mmpt-results" / "figures").glob("*.png")
     assert plot.read_bytes().startswith(b"\x89PNG")
     assert f"Drawn: mmpt-results/figures/{plot.name}" in first.stderr
+    again = shlex.join(["mmpt-bench", "ablate", "--tasks", "cifar10", "--seeds", "0-5", "--text-len", "5,10"])
+    assert f"Next: 6 seeds or more tell points apart; what is recorded is not redone:\n  {again} " in first.stderr
+    assert bench(*words, "-q", cwd=tmp_path).stderr == ""
     board = json.loads(bench("leaderboard", "--json", cwd=tmp_path).stdout)["boards"][0]
     assert [row["label"] for row in board["rows"]] == ["frozen", "mmpt"]
     assert any("of the ablation `mmpt-text-len-" in text for text in board["left_out"])
