@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 from pathlib import Path
 
@@ -31,6 +32,25 @@ def files(folder: Path) -> set[str]:
     """Returns the files of a results folder that are published."""
     names = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
     return {name.as_posix() for name in names if name.parts[0] not in OWN}
+
+
+def test_two_searches_of_one_model_differ_by_what_is_published() -> None:
+    scores: dict[str, dict[tuple[float, int], float]] = {}
+    for line in (RESULTS / "learning_rate_trials.jsonl").read_text().splitlines():
+        trial = json.loads(line)
+        search = trial["search"]
+        is_visual = search["method"] == "mmpt" and search["params"]["text_length"] == 0
+        if is_visual or search["method"] == "vpt":
+            scores.setdefault(search["method"], {})[trial["rate"], trial["seed"]] = trial["score"]
+    assert scores["mmpt"].keys() == scores["vpt"].keys()
+    apart = {key: abs(scores["mmpt"][key] - scores["vpt"][key]) for key in scores["vpt"]}
+    for lowest, highest, n, n_equal, largest in (
+        (0, 1e-3, 17, 14, 0.1),
+        (1.7e-3, 6e-3, 15, 1, 0.9),
+        (1e-2, 1, 2, 0, 2.1),
+    ):
+        found = [difference for (rate, _), difference in apart.items() if lowest <= rate <= highest]
+        assert (len(found), found.count(0), round(100 * max(found), 1)) == (n, n_equal, largest)
 
 
 @pytest.fixture(scope="module")
