@@ -175,8 +175,8 @@ def ablate(
     Args:
         method: what is varied.
         tasks: names or files.
-        axes: what is varied: {"prompt-len": [5, 10, 20]}; the names are those of the command line's options. Several
-            values of a hyperparameter in `set` (["lora.r=4,8"]) make an axis too.
+        axes: what is varied: {"prompt-len": [5, 10, 20]}, {"lora.r": [4, 8]}; the names are those of the command
+            line's options, and fields. Several values of a hyperparameter in `set` (["lora.r=4,8"]) make an axis too.
         beside: methods that are run as they are, to compare with; "none" for none.
         one_at_a_time: each value with nothing else changed, instead of a grid.
         budget_hours: refuses what would take longer, by what recorded runs took.

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from mmpt_bench import api
 from mmpt_bench.board.from_records import boards
 from mmpt_bench.common.errors import RequestError, UntrustedRecord
 from mmpt_bench.methods import method_catalog
@@ -250,6 +251,37 @@ def test_a_plan_says_points_and_runs_nothing(tmp_path: Path) -> None:
     plan = json.loads(bench("ablate", "--parts", "visual,both", *QUICK, "--plan", "--json", cwd=tmp_path).stdout)
     assert plan["points"] == ["mmpt (parts=visual)", "mmpt (parts=both)", "frozen"]
     assert not (tmp_path / "mmpt-results").exists()
+
+
+@pytest.mark.parametrize(
+    ("method", "axes", "points"),
+    [
+        ("lora", {"lora.r": [2, 4]}, ["lora (r=2)", "lora (r=4)"]),
+        ("lora", {"r": "2,4"}, ["lora (r=2)", "lora (r=4)"]),
+        ("mmpt,lora", {"steps": (1, 3)}, [f"{m} (steps={n})" for m in ("mmpt", "lora") for n in (1, 3)]),
+        ("mmpt", {"prompt_len": 5}, ["mmpt (prompt-len=5)"]),
+    ],
+)
+def test_axes_in_python_are_options_and_fields(method: str, axes: Any, points: list[str], tmp_path: Path) -> None:
+    planned = api.ablate(method, "mnist", axes=axes, beside="none", only_plan=True, out=tmp_path)
+    assert planned.points == points
+
+
+@pytest.mark.parametrize(
+    ("axes", "error", "said"),
+    [
+        ({"rank": [2, 4]}, RequestError, "There is no axis `rank`.*show METHOD"),
+        ({"prompt-lenn": [2, 4]}, RequestError, "Did you mean `prompt-len`"),
+        ({"lora.rank": [2, 4]}, RequestError, "There is no field `rank`"),
+        ({"mmpt.text_length": [2, 4]}, RequestError, "There is no method `mmpt`"),
+        ({"r": []}, RequestError, "a value is empty"),
+        (["r"], TypeError, "maps what is varied to its values"),
+        ({"steps": [1, 2]}, TypeError, "`steps` is varied by `axes`"),
+    ],
+)
+def test_axes_that_cannot_be_are_refused_by_name(axes: Any, error: type[Exception], said: str, tmp_path: Path) -> None:
+    with pytest.raises(error, match=said):
+        api.ablate("lora", "mnist", axes=axes, steps=3, only_plan=True, out=tmp_path)
 
 
 @pytest.fixture

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mmpt_bench.common.entries import Entry
-from mmpt_bench.common.errors import RequestError
+from mmpt_bench.common.errors import RequestError, unknown_name
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.records.ablations import Ablation, Point, write
 from mmpt_bench.records.record import Record
@@ -16,7 +16,7 @@ from mmpt_bench.records.store import Store
 from mmpt_bench.runs.estimate import estimate, how_long
 from mmpt_bench.runs.events import Reporter
 from mmpt_bench.runs.execute import execute
-from mmpt_bench.runs.option_texts import comma_text, pairs
+from mmpt_bench.runs.option_texts import pairs
 from mmpt_bench.runs.options import make_request
 from mmpt_bench.runs.plan import Job, Plan, plan, plan_all
 from mmpt_bench.runs.request import Request
@@ -81,15 +81,40 @@ class AblationPlan:
 
 
 def ablation_asked(given: Any, budget_hours: float | None = None, command: str = "") -> AblationRequest:
-    """Returns the request that `api.ablate` was given: (method, tasks, axes, beside, one_at_a_time, options)."""
+    """Returns the request that `api.ablate` was given: (method, tasks, axes, beside, one_at_a_time, options).
+
+    Raises:
+        RequestError: as `AblationRequest.of`, or an axis that is neither an option of the command nor a field.
+        TypeError: axes that are no mapping, or an option that is an axis.
+    """
     method, tasks, axes, beside, one_at_a_time, options = given
+    axes = {} if axes is None else axes
+    if not isinstance(axes, Mapping):
+        raise TypeError('`axes` maps what is varied to its values: axes={"prompt-len": [5, 10, 20]}')
     for name in options:
-        if (axis := name.replace("_", "-")) in OPTIONS and axis not in ("backbone", "steps"):
+        is_one = name == "backbone" or (name == "steps" and name not in axes)
+        if not is_one and (axis := name.replace("_", "-")) in OPTIONS:
             raise TypeError(f'`{name}` is varied by `axes`: axes={{"{axis}": [...]}}')
     varied, fixed = split_sets(pairs(options.get("set", ())))
     request = make_request(method, tasks, {**options, "set": fixed})
-    texts = {name.replace("_", "-"): comma_text(values) for name, values in (axes or {}).items()}
+    texts: dict[str, str] = {}
+    for name, values in axes.items():
+        is_several = isinstance(values, Iterable) and not isinstance(values, str)
+        text = ",".join(map(str, values)) if is_several else str(values)
+        if (option := name.replace("_", "-")) in OPTIONS:
+            texts[option] = text
+        else:
+            _check_field(name, request.methods)
+            varied.append(f"{name}={text}")
     return AblationRequest.of(request, texts, varied, beside, one_at_a_time, budget_hours, command)
+
+
+def _check_field(name: str, methods: Sequence[Entry]) -> None:
+    """Raises RequestError for the name of an axis that is no field: "lora.r", or "r" where one method is varied."""
+    own = method_catalog.known_fields(methods[0]) if len(methods) == 1 else []
+    if "." not in name and name not in own:
+        hint = "`mmpt-bench ablate --help` lists them, and `mmpt-bench show METHOD` the fields, which are axes too."
+        raise unknown_name("axis", name, (*OPTIONS, *own), hint)
 
 
 def plans_given(given: Any, store: Store) -> Sequence[Plan]:
