@@ -80,6 +80,8 @@ def compare(
     from mmpt_bench.study.comparisons.compare import answer_to
     from mmpt_bench.study.streams.compare import compared, rows_named
 
+    if wrong := [each for each in names if not isinstance(each, str | Sequence)]:
+        raise RequestError(f"`{wrong[0]}` is no name of a row or a run.")
     names = tuple(name for each in names for name in ([each] if isinstance(each, str) else each))
     text, store = comma_text(tasks), Store(results_folder(out))
     # Of a user's own file the name is enough: its records say what is needed.
@@ -165,7 +167,7 @@ def write_report(
     return write.write_report(results_folder(out), target, folder, task_catalog.built_in_tasks(), say)
 
 
-def merge(folders: Sequence[str | Path], out: str | Path) -> Merged:
+def merge(folders: str | Path | Sequence[str | Path], out: str | Path) -> Merged:
     """Copies what results folders hold into one; returns which runs were taken, and what contradicts itself.
 
         mb.merge(["from-a", "from-b"], "mmpt-results").conflicts
@@ -173,7 +175,7 @@ def merge(folders: Sequence[str | Path], out: str | Path) -> Merged:
     A run is taken whole from one folder, or not at all: two trainings of it never meet in a row of a table.
 
     Args:
-        folders: results folders, which stay as they are.
+        folders: results folders, which stay as they are; or one.
         out: the folder that they are copied into, which may hold some of it already.
 
     Raises:
@@ -182,7 +184,8 @@ def merge(folders: Sequence[str | Path], out: str | Path) -> Merged:
     """
     from mmpt_bench.records.merge import merge as merge_stores
 
-    return merge_stores([results_folder(each) for each in folders], Store(results_folder(out)))
+    given = [folders] if isinstance(folders, str | Path) else folders
+    return merge_stores([results_folder(each) for each in given], Store(results_folder(out)))
 
 
 def verify(out: str | Path | None = None) -> list[str]:

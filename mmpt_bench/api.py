@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
@@ -55,12 +55,6 @@ if TYPE_CHECKING:
     from mmpt_bench.study.pruning.tables import PruneResult
     from mmpt_bench.study.searches.search import SearchPlan
 
-Stopping = Callable[[], bool]
-
-
-def _never() -> bool:
-    return False
-
 
 def run(
     method: Names = "mmpt",
@@ -74,7 +68,7 @@ def run(
     workers: int | str = 1,
     parallel: str = "",
     reporter: Reporter | None = None,
-    stopping: Stopping = _never,
+    stopping: Callable[[], bool] = lambda: False,
     **options: Unpack[Options],
 ) -> Results:
     """Trains methods, evaluates them on tasks, and returns what is recorded; what is recorded already is not redone.
@@ -164,7 +158,7 @@ def ablate(
     only_plan: bool = False,
     workers: int | str = 1,
     reporter: Reporter | None = None,
-    stopping: Stopping = _never,
+    stopping: Callable[[], bool] = lambda: False,
     **options: Unpack[Options],
 ) -> AblationResult:
     """Varies something in methods, trains and evaluates each variant; returns and draws what it changes.
@@ -226,7 +220,7 @@ def prune(
     base: bool = False,
     command: str = "",
     reporter: Reporter | None = None,
-    stopping: Stopping = _never,
+    stopping: Callable[[], bool] = lambda: False,
     **options: Unpack[Options],
 ) -> PruneResult:
     """Asks models with a share of their image tokens; returns and draws score and prefill time against that share.
@@ -267,19 +261,20 @@ def tune(
     *,
     workers: int | str = 1,
     told: Callable[[str, Trial], None] = lambda label, trial: None,
-    stopping: Stopping = _never,
+    chosen: Callable[[Choice], None] = lambda choice: None,
+    stopping: Callable[[], bool] = lambda: False,
     **options: Unpack[SearchOptions],
-) -> Iterator[Choice]:
-    """Searches each method's learning rate by its score on dev data and yields the choices; every trial is kept.
+) -> list[Choice]:
+    """Searches each method's learning rate by its score on dev data and returns the choices; every trial is kept.
 
         for choice in mb.tune("mmpt,lora"):
             print(choice.search.method, choice.rate)
 
     Args:
         method: names or files.
-        workers: who makes the trials, as in `run`.
+        workers, stopping: as in `run`.
         told: of each new trial, with what its method is called.
-        stopping: as in `run`.
+        chosen: of each choice, once its search is over.
         options: see `SearchOptions`.
 
     Raises:
@@ -290,7 +285,11 @@ def tune(
 
     check_parallel("")
     check_gpus(workers, options.get("gpus_per_unit"))
-    yield from tune_by(workers, (method, options), plan_tune(method, **options), told, stopping)
+    found = []
+    for choice in tune_by(workers, (method, options), plan_tune(method, **options), told, stopping):
+        chosen(choice)
+        found.append(choice)
+    return found
 
 
 def plan_tune(method: Names = "all", **options: Unpack[SearchOptions]) -> SearchPlan:

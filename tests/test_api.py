@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -132,14 +133,17 @@ def test_a_plan_and_an_ablation_return_data(tmp_path: Path, capfd: pytest.Captur
     assert capfd.readouterr().out == ""
 
 
-def test_a_search_yields_a_choice_a_method_and_keeps_every_trial(
+def test_a_search_returns_a_choice_a_method_and_keeps_every_trial(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for task, n in {"mme": 1, "pope": 2, "vsr": 2, "snli_ve": 2, "cifar10": 10, "mnist": 4}.items():
         monkeypatch.setitem(suite.N_IMAGES, task, n)
     told: list[Any] = []
     options: Any = {"steps": 1, "batch_size": 2, "out": tmp_path, "offline": True}
-    (choice,) = mb.tune("projector", rounds=[1], grid=(1e-3, 3e-3), told=lambda _, trial: told.append(trial), **options)
+    chosen: list[Any] = []
+    options |= {"told": lambda _, trial: told.append(trial), "chosen": chosen.append}
+    (choice,) = made = mb.tune("projector", rounds=[1], grid=(1e-3, 3e-3), **options)
+    assert made == chosen
     curve = {point.rate: point.mean for point in choice.curve.points}
     assert {trial.rate: trial.score for trial in told} == curve
     assert len((tmp_path / "learning_rate_trials.jsonl").read_text().splitlines()) == 3
@@ -152,6 +156,34 @@ def test_wrong_requests_raise_and_unknown_options_are_named() -> None:
         mb.run("mmpt", "mme", step=3)  # type: ignore[call-arg]
     with pytest.raises(mb.RequestError, match="no results folder"):
         mb.load_results("nowhere")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"limit": np.int64(10), "seeds": np.arange(2), "set": {"lora.r": np.int64(4)}},
+        {"limit": 10, "seeds": range(2), "variants": {"lora": [{"r": np.int64(4)}]}},
+    ],
+)
+def test_numbers_of_numpy_are_numbers(given: Any, tmp_path: Path) -> None:
+    plain = mb.plan("lora", "mnist", limit=10, seeds=[0, 1], set=["lora.r=4"], out=tmp_path)
+    assert [run["run"] for run in mb.plan("lora", "mnist", out=tmp_path, **given).runs] == [
+        r["run"] for r in plain.runs
+    ]
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda out: mb.plan("lora", "mnist", variants={"lora": {"r": 2}}, out=out), "are a list of dictionaries"),
+        (lambda out: mb.plan("lora", "mnist", variants=[{"r": 2}], out=out), "maps methods to lists"),
+        (lambda out: mb.compare("lora", None, out=out), "`None` is no name of a row or a run"),
+        (lambda out: mb.merge("nowhere", out), "There is no results folder `nowhere`"),
+    ],
+)
+def test_what_is_of_another_type_is_refused_by_name(call: Any, said: str, tmp_path: Path) -> None:
+    with pytest.raises(mb.RequestError, match=said):
+        call(tmp_path)
 
 
 def test_options_are_called_like_those_of_the_command_line() -> None:

@@ -99,7 +99,6 @@ def tune(only_plan: bool, accept: bool, rounds: str, grid: str, **options: Any) 
         check_gpus(asked.pop("workers"), asked["gpus_per_unit"])
         _print_plan(api.plan_tune(**asked))
         return
-    choices: list[Choice] = []
     with logged(options["out"]) as log, stopping() as stop:
         command = shlex.join(words_again(click.get_current_context()))
 
@@ -107,11 +106,12 @@ def tune(only_plan: bool, accept: bool, rounds: str, grid: str, **options: Any) 
             click.echo(text := _told(label, trial), err=True)
             log.tell(text, command=command)
 
+        def chosen(choice: Choice) -> None:
+            click.echo(text := plain_text(said(choice)))
+            log.tell(text, command=command)
+
         try:
-            for choice in api.tune(**asked, told=told, stopping=stop):
-                choices.append(choice)
-                click.echo(text := plain_text(said(choice)))
-                log.tell(text, command=command)
+            choices = api.tune(**asked, told=told, chosen=chosen, stopping=stop)
         except Interrupted:
             click.echo("Stopped. Every finished trial is kept; the same command goes on from there.", err=True)
             sys.exit(130)

@@ -120,6 +120,8 @@ def _name(hint: Any) -> str:
 def given_values(values: Mapping[str, Any], options: Any, also: Iterable[str] = ()) -> dict[str, Any]:
     """Returns the values that a caller gave for options, without those that are None: each is of its option's type.
 
+    Numbers and arrays of numpy become Python's.
+
     Args:
         values: by option, as they came from Python.
         options: a TypedDict of all options.
@@ -130,6 +132,7 @@ def given_values(values: Mapping[str, Any], options: Any, also: Iterable[str] = 
         RequestError: a value of another type.
     """
     hints = typing.get_type_hints(options)
+    values = {name: python_value(value) for name, value in values.items()}
     for name, value in values.items():
         if name not in hints:
             near = difflib.get_close_matches(name, [*hints, *also], n=1, cutoff=0.5)
@@ -141,6 +144,11 @@ def given_values(values: Mapping[str, Any], options: Any, also: Iterable[str] = 
                 f"`{name}` is {str(value)[:40]}, which is not {' or '.join(kind for kind in kinds if kind)}."
             )
     return {name: value for name, value in values.items() if value is not None}
+
+
+def python_value(value: Any) -> Any:
+    """Returns a number or an array of numpy as Python's number or list; anything else as it is."""
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 _KINDS = {

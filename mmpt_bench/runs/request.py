@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmpt_bench.common.entries import Entry
 from mmpt_bench.common.errors import RequestError, unknown_name
+from mmpt_bench.common.values import python_value
 from mmpt_bench.data.examples import in_blocks
 from mmpt_bench.data.rows import SHIFTED, is_generated, suite_of
 from mmpt_bench.evaluation import task_catalog
@@ -229,10 +230,14 @@ def parse_variants(
 ) -> dict[str, tuple[dict[str, str], ...]]:
     """Returns variants as texts of fields; RequestError for a method that is not asked for, or none of its fields."""
     by_name = {entry.name: entry for entry in methods}
+    if not isinstance(given, Mapping):
+        raise RequestError('`variants` maps methods to lists of dictionaries, as in {"lora": [{"r": 2}, {"r": 16}]}.')
     found = {}
     for name, variants in given.items():
         if name not in by_name:
             raise unknown_name("method", name, by_name, "`variants` names one that is not asked for.")
+        if not isinstance(variants, Sequence) or not all(isinstance(each, Mapping) for each in variants):
+            raise RequestError(f'`variants` of `{name}` are a list of dictionaries, as in [{{"r": 2}}, {{"r": 16}}].')
         found[name] = tuple({field: field_text(value) for field, value in each.items()} for each in variants)
         for each in found[name]:
             method_catalog.method_of(by_name[name], each)
@@ -243,7 +248,7 @@ def field_text(value: object) -> str:
     """Returns a hyperparameter as `--set` has it: "true", "none", "0.001", and JSON for what is no single value."""
     if value is None or isinstance(value, bool):
         return str(value).lower()
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else json.dumps(python_value(value))
 
 
 def from_recipe(recipe: Recipe, request: Request) -> Request:
