@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 TITLE = "Score over a varied number"
+MANY = 3
+"""Methods whose bands can lie over each other; of more they are paler."""
 NOTHING = "No ablation over numbers is recorded: `mmpt-bench ablate --prompt-len 5,10,20` makes one."
 
 
@@ -67,7 +69,7 @@ def _drawn(
                 m for p, row in rows if p.method == method
                 if (m := points.mark(row, task, float(p.values[axis]), scale)) is not None
             ]  # fmt: skip
-            _curve(panel, sorted(marks, key=lambda m: m.at), style.color_of(method, of.colors))
+            _curve(panel, sorted(marks, key=lambda m: m.at), style.color_of(method, of.colors), len(methods) > MANY)
             lines += [
                 {"method": method, axis: m.at, "task": task or "overall", "unit": unit, "score": m.score,
                  **style.spanned(m.interval), "by_seed": points.seeds_text(m)}
@@ -87,11 +89,11 @@ def _drawn(
     )  # fmt: skip
 
 
-def _curve(axes: Axes, marks: Sequence[points.Mark], color: str) -> None:
+def _curve(axes: Axes, marks: Sequence[points.Mark], color: str, is_crowded: bool) -> None:
     at = [m.at for m in marks]
     if all(m.interval is not None for m in marks):
         low, high = ([m.interval[end] for m in marks if m.interval is not None] for end in (0, 1))
-        axes.fill_between(at, low, high, color=color, alpha=0.16, linewidth=0, zorder=2)
+        axes.fill_between(at, low, high, color=color, alpha=0.05 if is_crowded else 0.16, linewidth=0, zorder=2)
     axes.plot(at, [m.score for m in marks], color=color, marker="o", markersize=4, zorder=4)
     for m in marks:
         values = list(m.by_seed.values())

@@ -63,7 +63,10 @@ def mark(row: Row, task: str, at: float, scale: float) -> Mark | None:
 
 
 def reference_rows(board: AblationBoard, of: FigureData) -> list[Row]:
-    """Returns the rows drawn as lines: those run beside the points, and those of the same setting's board."""
+    """Returns the rows drawn as lines: those run beside the points, and those of the same setting's board.
+
+    A method that is varied has its own marks.
+    """
     assert board.evidence is not None
     own = board.evidence.board
     found = {row.method: row for point, row in board.rows if point in board.ablation.references}
@@ -72,7 +75,8 @@ def reference_rows(board: AblationBoard, of: FigureData) -> list[Row]:
             for row in each.board.rows:
                 if row.label == row.method:
                     found.setdefault(row.method, row)
-    return [found[method] for method in REFERENCES if method in found]
+    varied = {point.method for point in board.ablation.points}
+    return [found[method] for method in REFERENCES if method in found and method not in varied]
 
 
 def reference_score(row: Row, task: str, columns: Mapping[str, Column]) -> float | None:

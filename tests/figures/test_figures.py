@@ -19,6 +19,7 @@ from mmpt_bench.figures.draw import figures, render, write
 from mmpt_bench.figures.figure_data import KINDS, Drawn, FigureData, Missing, dated, figure_data, source_of
 from mmpt_bench.figures.names import Named, write_names
 from mmpt_bench.figures.pareto import front_shares
+from mmpt_bench.figures.points import reference_rows
 from mmpt_bench.figures.style import apart, marks_of, short
 from mmpt_bench.records.learning_curves import publish_learning_curves, read_learning_curves, thinned
 from mmpt_bench.records.store import Store
@@ -135,6 +136,15 @@ def test_a_figure_of_an_ablation_names_the_points_with_few_seeds(
     each = next(figures(made_of, (kind,)))
     assert isinstance(each, Drawn)
     assert f"Exploratory: {few} Generated miniature tasks" in each.caption
+
+
+def test_a_method_that_is_varied_is_no_line_for_reference(made_of: FigureData) -> None:
+    board = next(each for each in made_of.ablations if each.ablation.name == "lengths")
+    found = [row.method for row in reference_rows(board, made_of)]
+    assert "full" in found
+    points = [dataclasses.replace(board.ablation.points[0], method="full"), *board.ablation.points[1:]]
+    changed = dataclasses.replace(board, ablation=dataclasses.replace(board.ablation, points=points))
+    assert [row.method for row in reference_rows(changed, made_of)] == [name for name in found if name != "full"]
 
 
 def test_learning_curves_are_a_mean_a_band_and_two_seeds_a_method(drawn: dict[str, Drawn]) -> None:
