@@ -94,8 +94,9 @@ def regions(task: str, part: str = "evaluation") -> list[tuple[int, ...]]:
     return [row.get(ABOUT, ()) for row in _made(task, part)]
 
 
+@functools.cache
 def source(task: str, part: str = "evaluation", of: str = SHIFTED) -> Rows:
-    """Returns a task's rows as the harness takes them from anywhere; raises as `rows` does."""
+    """Returns a task's rows as the harness takes them from anywhere, drawn once a process; raises as `rows` does."""
     other = [name for name, usual in ((part, "evaluation"), (of, SHIFTED)) if name != usual]
     origin = "generated scenes" + (f" ({', '.join(other)})" if other else "")
     return Rows(rows(task, part, of), label_names(task), fingerprint("/".join([task, *other])), origin, suite_of(of))

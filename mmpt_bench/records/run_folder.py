@@ -320,8 +320,8 @@ def _repair_told(path: Path) -> str:
     return f"`{command}` sets that line aside; what it says is evaluated again."
 
 
-def read_records(path: Path) -> list[Record]:
-    """Returns the records in a file; UntrustedRecord for a damaged line, an unknown field or a wrong type."""
+def read_records(path: Path, of_track: str | None = None) -> list[Record]:
+    """Returns the records in a file, or those of one setting; UntrustedRecord for a line that is damaged."""
     records = []
     try:
         rows = read_jsonl(path)
@@ -329,6 +329,8 @@ def read_records(path: Path) -> list[Record]:
         hint = f" {_repair_told(path)}" if path.is_file() else ""
         raise UntrustedRecord(f"{error}{hint}") from error
     for number, row in enumerate(rows, start=1):
+        if of_track not in (None, row.get("track")):
+            continue
         try:
             check_sum(row)
         except ValueError as error:

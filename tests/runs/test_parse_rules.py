@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,16 +11,8 @@ from mmpt_bench.common.hashing import content_key
 from mmpt_bench.records.store import Store
 from mmpt_bench.sources.prepared import PreparedTask
 from mmpt_bench.sources.task_rows import Where, rows_of
-from support.paths import ROOT
+from support.command import bench, bench_without_torch
 from support.tasks import task as built_in
-
-
-def bench(*words: str, cwd: Path, code: int = 0) -> str:
-    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-m", "mmpt_bench", "run", *words]
-    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == code, done.stderr + done.stdout
-    return done.stderr
 
 
 @pytest.mark.parametrize("name", ["mme", "pope"])
@@ -45,11 +34,11 @@ def test_replies_without_the_guard_of_half_precision_have_keys_of_their_own() ->
 
 @pytest.mark.slow
 def test_another_rule_reads_the_kept_replies_and_asks_nothing(tmp_path: Path) -> None:
-    words = ("--method", "frozen", "--tasks", "pope", "--limit", "8")
+    words = ("run", "--method", "frozen", "--tasks", "pope", "--limit", "8")
     bench(*words, cwd=tmp_path)
     (path,) = (tmp_path / "mmpt-results" / "runs").glob("*/pope.jsonl")
     before = path.read_bytes()
-    assert "1 evaluation to do" in bench(*words, "--parse", "vlmevalkit", cwd=tmp_path)
+    assert "1 evaluation to do" in bench(*words, "--parse", "vlmevalkit", cwd=tmp_path).stderr
     assert path.read_bytes() == before
     records = {record.parse_rule: record for record in Store(tmp_path / "mmpt-results").records()}
     assert records.keys() == {"official", "vlmevalkit"}
@@ -61,5 +50,5 @@ def test_another_rule_reads_the_kept_replies_and_asks_nothing(tmp_path: Path) ->
 
 
 def test_a_task_without_the_rule_is_refused_before_a_model_loads(tmp_path: Path) -> None:
-    said = bench("--method", "frozen", "--tasks", "pope,vsr", "--parse", "lmms-eval", cwd=tmp_path, code=2)
-    assert "VSR has `plain`" in said
+    words = ("run", "--method", "frozen", "--tasks", "pope,vsr", "--parse", "lmms-eval")
+    assert "VSR has `plain`" in bench_without_torch(*words, cwd=tmp_path).stderr

@@ -21,7 +21,7 @@ from mmpt_bench.records.store import Store
 from mmpt_bench.runs.plan import plan
 from mmpt_bench.runs.request import Request
 from mmpt_bench.sources.weights import backbone_fingerprint
-from support.command import bench
+from support.command import bench, bench_without_torch
 from support.paths import DATA, ROOT
 
 QUICK = ("--steps", "3", "--batch-size", "4", "--limit", "8")
@@ -147,15 +147,7 @@ def test_a_killed_evaluation_answers_no_question_twice_and_leaves_none_out(tmp_p
 def test_a_wrong_request_is_refused_with_a_hint_before_torch_is_imported(
     words: tuple[str, ...], said: str, tmp_path: Path
 ) -> None:
-    code = (
-        "import sys\nfrom mmpt_bench.cli.main import main\n"
-        "try:\n    main()\nfinally:\n    assert 'torch' not in sys.modules, 'torch was imported'\n"
-    )
-    command = [sys.executable, "-c", code, "run", *words]
-    done = subprocess.run(
-        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 2, done.stderr
+    done = bench_without_torch("run", *words, cwd=tmp_path)
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "mmpt-results" / "runs").exists()

@@ -6,11 +6,8 @@ import csv
 import dataclasses
 import io
 import json
-import os
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,8 +30,7 @@ from mmpt_bench.sources.corpora import load_corpus
 from mmpt_bench.study.ablations.axes import axes_of, combinations, label_of, split_sets
 from mmpt_bench.study.ablations.board import ablation_board
 from mmpt_bench.study.ablations.tables import ablation_csv, ablation_json, ablation_md, ablation_tables, table
-from support.command import bench
-from support.paths import ROOT
+from support.command import bench, bench_without_torch
 from support.synthetic import keep, record, samples, store_in, task
 
 QUICK = ("--steps", "2", "--batch-size", "2", "--limit", "4")
@@ -164,15 +160,7 @@ def test_a_share_that_leaves_nothing_is_refused() -> None:
 def test_a_wrong_request_is_refused_with_the_reason_before_torch_is_imported(
     words: tuple[str, ...], said: str, tmp_path: Path
 ) -> None:
-    code = (
-        "import sys\nfrom mmpt_bench.cli.main import main\n"
-        "try:\n    main()\nfinally:\n    assert 'torch' not in sys.modules, 'torch was imported'\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, "ablate", *words],
-        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
-    assert done.returncode == 2, done.stderr
+    done = bench_without_torch("ablate", *words, cwd=tmp_path)
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "mmpt-results").exists()
