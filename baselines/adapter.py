@@ -2,9 +2,10 @@
 
 Three placements: `houlsby` behind attention and MLP of every block, `pfeiffer` behind the MLP alone (Pfeiffer et al.
 2021, arXiv:2005.00247), `parallel` beside the MLP, from what the MLP reads (He et al. 2022, arXiv:2110.04366). Each
-adds `scale * up(activation(down(x)))` to the part's output, before the block's own residual sum. `up` starts at 0, so
-an untrained adapter leaves the base as it is, bit for bit. Zhou et al. 2024 (arXiv:2406.05130) find adapters the best
-of four methods on multimodal language models.
+adds `scale * up(activation(down(x)))` to the part's output, before the block's own residual sum. The papers' models
+norm behind that sum, where Pfeiffer's adapter reads, and Houlsby's trains the norms; here norms stand before each part
+and stay as they are. `up` starts at 0, so an untrained adapter leaves the base as it is, bit for bit. Zhou et al. 2024
+(arXiv:2406.05130) find adapters the best of four methods on multimodal language models.
 """
 
 from __future__ import annotations

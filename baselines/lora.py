@@ -13,11 +13,10 @@ from typing import ClassVar, Literal
 from mmpt_bench import Method, RequestError
 from mmpt_bench.common.hashing import derive
 from mmpt_bench.engine.adapters.attachment import Handle, uniform
-from mmpt_bench.engine.models.anatomy import Anatomy, Linear
+from mmpt_bench.engine.models.anatomy import ATTENTION, MLP, Anatomy, Linear
 from mmpt_bench.engine.models.backbone import Backbone
 
-_ATTENTION, _MLP = ("q_proj", "k_proj", "v_proj", "o_proj"), ("gate_proj", "up_proj", "down_proj")
-_TARGETS = {"all": _ATTENTION + _MLP, "attention": _ATTENTION, "mlp": _MLP}
+_TARGETS = {"all": ATTENTION + MLP, "attention": ATTENTION, "mlp": MLP}
 
 
 @dataclass(frozen=True)

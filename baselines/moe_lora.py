@@ -3,8 +3,9 @@
 Each linear map has `experts` updates of rank `r` and a router. A token's update is their sum, weighed by the softmax of
 the router's logits for that token; all experts are computed, so all parameters are active. With `routing=uniform` every
 expert weighs the same and there is no router: the control, one LoRA of rank experts x r, without which a gain of the
-routing proves nothing. LoRAMoE's term that keeps some experts for world knowledge is left out: it needs training data
-sorted by hand. PEFT has no such method: its X-LoRA mixes adapters that are trained already.
+routing proves nothing (routers are parameters, too: a tenth more than the control has on LLaVA-7B). LoRAMoE's term that
+keeps some experts for world knowledge is left out: it needs training data sorted by hand. PEFT has no such method: its
+X-LoRA mixes adapters that are trained already.
 """
 
 from __future__ import annotations
@@ -17,14 +18,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from mmpt_bench import Method, RequestError
 from mmpt_bench.common.hashing import derive
 from mmpt_bench.engine.adapters.attachment import Attachment, Handle, uniform
-from mmpt_bench.engine.models.anatomy import Anatomy, Linear
+from mmpt_bench.engine.models.anatomy import ATTENTION, MLP, Anatomy, Linear
 from mmpt_bench.engine.models.backbone import Backbone
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-_ATTENTION, _MLP = ("q_proj", "k_proj", "v_proj", "o_proj"), ("gate_proj", "up_proj", "down_proj")
-_TARGETS = {"all": _ATTENTION + _MLP, "mlp": _MLP}
+_TARGETS = {"all": ATTENTION + MLP, "mlp": MLP}
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class MoELoRA(Method):
     r: int = 4
     """Rank of each expert; experts x r is 16, the rank of `lora`, by default."""
     alpha: int = 8
-    """Each update is scaled by alpha / r, as in `lora`."""
+    """Updates are scaled by alpha / r, and weights sum to 1: with equal weights alpha / (experts x r), as in `lora`."""
     routing: Literal["token", "uniform"] = "token"
     """By a router for each token, or all experts alike."""
     placement: Literal["mlp", "all"] = "mlp"

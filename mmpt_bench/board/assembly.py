@@ -216,6 +216,7 @@ def _row(
         trainable=first.trainable,
         total=first.total,
         **_costs(list(by_run)),
+        question_seconds=_question_seconds(records),
         adapter_bytes=max(record.adapter_bytes for record in by_run),
         learning_rate=_rate(first) if trains else None,
         learning_rate_source="; ".join(sorted({record.learning_rate_source for record in records})),
@@ -236,6 +237,12 @@ def _costs(records: Sequence[Record]) -> dict[str, Any]:
         "peak_bytes": max((record.peak_bytes for record in seen), default=None),
         "own_bytes": max((record.peak_bytes - (record.resident_bytes or 0) for record in seen), default=None),
     }
+
+
+def _question_seconds(records: Sequence[Record]) -> float | None:
+    """Returns the seconds a question, over the evaluations that had an idle machine to themselves; None without any."""
+    timed = [record for record in records if record.is_evaluation_timed]
+    return sum(record.eval_seconds for record in timed) / sum(record.n for record in timed) if timed else None
 
 
 def _over_seeds(

@@ -136,6 +136,8 @@ class Row:
     """How its trainings depart from the usual (`Recipe.stage`)."""
     objective: dict[str, Any] = dataclasses.field(default_factory=dict)
     """From whom they learn (`Recipe.objective`)."""
+    question_seconds: float | None = None
+    """Of evaluation, over all tasks, where it had an idle machine to itself; None where it never had."""
     overall: float | None = None
     """Mean over tasks of (score - chance) / (ceiling - chance), over the seeds of the ranking."""
     overall_interval: Interval | None = None

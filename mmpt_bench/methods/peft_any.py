@@ -18,7 +18,7 @@ from mmpt_bench.common.hashing import derive
 from mmpt_bench.common.values import coerced
 from mmpt_bench.engine.adapters.attachment import Handle
 from mmpt_bench.engine.adapters.saved import check_config
-from mmpt_bench.engine.models.anatomy import Anatomy
+from mmpt_bench.engine.models.anatomy import ATTENTION, MLP, Anatomy
 from mmpt_bench.engine.models.backbone import Backbone
 from mmpt_bench.methods.method import Method
 
@@ -40,7 +40,7 @@ REFUSED = {
     "KVPREFIX": "it is a method here: `prefix`",
 }
 """Methods of PEFT that do not fit, and why."""
-LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+LINEARS = ATTENTION + MLP
 CHANGING = ("pissa", "olora", "corda", "loftq", "lora_ga", "eva")
 """Ways to begin that take a part out of the base's weights, or need data of their own."""
 DEFAULTS: dict[str, dict[str, tuple[str, ...]]] = {

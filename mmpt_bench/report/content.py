@@ -213,7 +213,7 @@ def _section(
         verdict=verdict(board),
         gaps=tuple(gaps(board, store)),
         audits=audit(board, files, asked, samples, store, say),
-        costs=costs(board, records),
+        costs=costs(board),
         pairs=_pairs(board),
         browser=browser(board, records, samples, asked, CARDS // n_boards),
         commands=tuple(reproduce(board, store)),

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mmpt_bench.board.board import Board, Row
-from mmpt_bench.records.record import Record
 
 FLOPS = (
     "a training step takes at most 4 P + 2 T FLOPs a token, P all parameters (2 P to go forward, at most 2 P to carry "
@@ -30,28 +28,22 @@ class Cost:
     """Of a training step, a token, at most; estimated, see `FLOPS`."""
 
 
-def costs(board: Board, records: Mapping[str, Record]) -> tuple[Cost, ...]:
-    """Returns the costs of a board's rows, in their order.
-
-    Args:
-        board: whose rows.
-        records: by `eval_key`.
-    """
+def costs(board: Board) -> tuple[Cost, ...]:
+    """Returns the costs of a board's rows, in their order."""
     full_seconds = next((row.train_seconds for row in board.rows if row.label == board.reference), None)
     # A budget that is not known is that of adapters trained elsewhere, which have no seconds of training either.
     examples = board.budget["steps"] * board.budget["batch_size"] if board.budget else 0
     found = []
     for row in board.rows:
-        own = [records[key] for cell in row.cells.values() for key in cell.eval_keys.values()]
-        own = [record for record in own if record.is_evaluation_timed]
-        seconds = sum(record.eval_seconds for record in own)
+        # Beside a teacher, the steps at equal compute are not the budget's, and its passes are work too.
+        alone = not row.objective
         found.append(
             Cost(
                 row=row,
-                examples_per_second=examples / row.train_seconds if row.train_seconds else None,
-                questions_per_second=sum(record.n for record in own) / seconds if seconds else None,
+                examples_per_second=examples / row.train_seconds if row.train_seconds and alone else None,
+                questions_per_second=1 / row.question_seconds if row.question_seconds else None,
                 time_to_full=row.train_seconds / full_seconds if full_seconds and row.train_seconds else None,
-                flops=4.0 * row.total + 2.0 * row.trainable if row.trains else None,
+                flops=4.0 * row.total + 2.0 * row.trainable if row.trains and alone else None,
             )
         )
     return tuple(found)

@@ -179,10 +179,15 @@ def units_of(plans: Sequence[Plan], known: Paces) -> list[Unit]:
     for plan in plans:
         tasks = plan.prepared.tasks
         for job in plan.open:
-            train = 0.0 if job.trained else known.training(job.recipe.method, job.recipe.budget)
+            train = 0.0 if job.trained else known.training(job.recipe.method, job.recipe.budget) * with_teacher(job)
             asked = sum(known.asking(name, len(tasks[name].samples)) for name in job.todo)
             units.append(Unit(_unit_name(job), train, asked, job.recipe.budget.batch_size))
     return units
+
+
+def with_teacher(job: Job) -> float:
+    """Returns how many times longer a training is for its teacher's forward pass, one to the two of a step (1.5)."""
+    return 1.5 if job.recipe.objective.get("compute") == "steps" else 1.0
 
 
 def _unit_name(job: Job) -> str:
@@ -283,6 +288,8 @@ def paces(
         return None
     same = [r for r in like if r.budget in budgets]
     trained = list({r.run: r for r in (same or like) if r.train_seconds > 0}.values())
+    # A teacher takes its time, and with `compute:equal` the steps are others than the budget's.
+    trained = [r for r in trained if not r.objective] or trained
     an_example = _means((r.method, r.train_seconds / (r.own_budget["steps"] * r.budget["batch_size"])) for r in trained)
     a_question = _means((r.task, r.eval_seconds / r.n) for r in like)
     return Paces(an_example, a_question, max(r.peak_bytes for r in like), bool(same))

@@ -138,7 +138,10 @@ def config_and_terms(
     terms.append(Distill(of.kd, of.temperature, of.divergence, teacher, recipe.budget.max_length))  # type: ignore[arg-type]
     if of.compute == "steps":
         return config, terms
-    sizes = [sum(n_values(p) for p in each.model.parameters()) for each in (backbone, teacher)]
+    own = list(backbone.model.parameters())
+    sizes = [
+        sum(map(n_values, each)) for each in (own, [p for p in own if p.requires_grad], teacher.model.parameters())
+    ]
     budget = dataclasses.replace(recipe.budget, steps=steps_at_equal_compute(recipe.budget.steps, *sizes))
     return dataclasses.replace(config, budget=budget), terms
 

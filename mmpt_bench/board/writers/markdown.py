@@ -178,14 +178,16 @@ def _figures_md(board: Board, column: Column) -> str:
 
 
 def _costs_md(board: Board) -> str:
-    header = ("Method", "Trainable (counted)", "Share", "Training, wall", "Training, CPU", "Memory of its own",
-              "Peak of the process", "Adapter file", "Learning rate", "How it was chosen")  # fmt: skip
+    header = ("Method", "Trainable (counted)", "Share", "Training, wall", "Training, CPU", "A question",
+              "Memory of its own", "Peak of the process", "Adapter file", "Learning rate",
+              "How it was chosen")  # fmt: skip
     lines = [
         (
             row.label,
             f"{row.trainable:,} of {row.total:,}",
             numbers.share(row),
             *(numbers.seconds(value) for value in (row.train_seconds, row.cpu_seconds)),
+            numbers.milliseconds(row.question_seconds),
             *(numbers.size(value) for value in (row.own_bytes, row.peak_bytes)),
             numbers.size(row.adapter_bytes if row.trains else None),
             numbers.rate(row),

@@ -149,6 +149,11 @@ def seconds(value: float | None) -> str:
     return f"{value / 60:z.1f} min" if value < 7200 else f"{value / 3600:z.1f} h"
 
 
+def milliseconds(value: float | None) -> str:
+    """Returns a number of seconds in milliseconds; nothing where it was not measured."""
+    return NOTHING if value is None else f"{1000 * value:.1f} ms"
+
+
 def size(n_bytes: int | None) -> str:
     """Returns a number of bytes in binary units; nothing where it was not measured."""
     if n_bytes is None:

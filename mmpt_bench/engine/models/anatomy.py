@@ -36,6 +36,11 @@ from mmpt_bench.engine.models.parts import (
 if TYPE_CHECKING:
     from torch import nn
 
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj", "out_proj")
+"""Last names of the linear maps of a decoder layer's attention, in any family; LFM2's end in `out_proj`."""
+MLP = ("gate_proj", "up_proj", "down_proj", "gate_up_proj", "w1", "w2", "w3")
+"""The same of its MLP: GLM-4V has one map for two, LFM2 names them w1 to w3."""
+
 
 @dataclass(frozen=True)
 class Linear:

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmpt_bench.common.errors import RequestError
+from mmpt_bench.common.errors import RequestError, RunFailed
 from mmpt_bench.common.hashing import derive
 from mmpt_bench.engine.adapters.attachment import uniform
 from mmpt_bench.engine.models.anatomy import Anatomy
@@ -38,7 +38,9 @@ class ConditionedBank(PromptBank):
     def __init__(self, anatomy: Anatomy, plan: PromptPlan, seed: int, words: Tensor, made: GeneratorPlan) -> None:
         """Draws the static prompts as `PromptBank` does, and `down` uniform in +-1/sqrt(inputs); the rest is 0."""
         super().__init__(anatomy, plan, seed, words)
-        self.made, self.image_token = made, -1
+        self.made, self.image_token, self.items = made, -1, 0
+        self.pairs_items = made.shuffled
+        """In training, examples of a micro-batch get each other's features, so that who is in it matters."""
         self.frame: tuple[int, ...] = ()
         self.reads_question = bool(plan.text) and made.features != "image"
         for name, shape in made.shapes(plan, anatomy).items():
@@ -54,9 +56,17 @@ class ConditionedBank(PromptBank):
         return torch.einsum("bs,rds->brd", code, self.get_parameter(f"{side}_up")[index].to(code))
 
     def code(self, side: str, means: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch size"]:
-        """Returns the bottleneck's values; with `shuffled`, in training, another item's (none of one alone)."""
-        if self.made.shuffled and self.training:
-            means = means.roll(1, dims=0) if len(means) > 1 else torch.zeros_like(means)
+        """Returns the bottleneck's values; with `shuffled`, in training, another item's.
+
+        Raises RunFailed where there is no other item, or the rows are not items.
+        """
+        if self.pairs_items and self.training:
+            if not len(means) == self.items > 1:
+                raise RunFailed(
+                    "`condition=shuffled` gives an example another one's features: it needs two examples or more in a "
+                    "micro-batch (`--micro-batch`), and images that are not cut into tiles."
+                )
+            means = means.roll(1, dims=0)
         down, bias = (self.get_parameter(f"{side}_down{end}").to(means) for end in ("", "_bias"))
         return functional.relu(functional.linear(means, down, bias))
 
@@ -81,6 +91,7 @@ class ConditionedBank(PromptBank):
             return args, kwargs
         if ids is None:
             raise ValueError("prompts that depend on the item need `input_ids`")
+        self.items = len(ids)
         mask = kwargs.get("attention_mask")
         visible = mask.bool() if isinstance(mask, Tensor) and mask.shape == ids.shape else torch.ones_like(ids).bool()
         image = (ids == self.image_token) & visible

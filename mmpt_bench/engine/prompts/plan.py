@@ -76,7 +76,7 @@ class GeneratorPlan:
     features: Features
     """What textual prompts look at."""
     shuffled: bool
-    """In training, an item gets the features of another one of its micro-batch."""
+    """In training, an item gets the features of another one of its micro-batch, drawn at random."""
 
     def shapes(self, plan: PromptPlan, anatomy: Anatomy) -> dict[str, tuple[int, ...]]:
         """Returns the shape of each parameter by its name."""

@@ -21,9 +21,6 @@ from mmpt_bench.engine.training.loss import Losses, Ready
 from mmpt_bench.engine.training.objective import Term
 
 Divergence = Literal["forward", "reverse", "jsd"]
-BACKWARD = 2.0
-"""Cost of a backward pass, in forward passes: a gradient for inputs and one for weights (Kaplan et al. 2020,
-arXiv:2001.08361, section 2.1), counted alike for every method."""
 
 
 class Distill(Term):
@@ -87,10 +84,16 @@ def check_tokenizers(student: Backbone, teacher: Backbone) -> None:
         )
 
 
-def steps_at_equal_compute(steps: int, student_parameters: int, teacher_parameters: int) -> int:
+def steps_at_equal_compute(steps: int, parameters: int, trained: int, of_teacher: int) -> int:
     """Returns how many steps cost as much as `steps` without a teacher, its forward passes counted; at least 1.
 
-    A step is a forward and a backward pass of the student, (1 + 2) x its parameters, and a forward pass of the teacher.
+    A token costs two operations a parameter forward, two more backward, and two more for the gradient of one that is
+    trained (Kaplan et al. 2020, arXiv:2001.08361, section 2.1); the teacher goes forward alone.
+
+    Args:
+        parameters: the student's.
+        trained: those of them that are trained.
+        of_teacher: the teacher's.
     """
-    alone = (1 + BACKWARD) * student_parameters
-    return max(1, round(steps * alone / (alone + teacher_parameters)))
+    alone = 4 * parameters + 2 * trained
+    return max(1, round(steps * alone / (alone + 2 * of_teacher)))

@@ -68,6 +68,15 @@ def cut(
     return groups[::-1]
 
 
+def in_order(n: int, limit: int) -> list[list[int]]:
+    """Returns the fewest groups of at most `limit` of `n` examples, of about one size, in the order of the examples.
+
+    Examples are drawn at random, so that who shares a group is too; those of one length are often of one kind.
+    """
+    groups = -(-n // limit)
+    return [list(range(n * k // groups, n * (k + 1) // groups)) for k in range(groups)]
+
+
 @dataclass(frozen=True)
 class Ready:
     """Examples as the model will read them."""
@@ -114,7 +123,9 @@ class Losses:
         self._set, self.is_plain = images, False
         """Whether every image and text goes through the whole model, as `compare` may find that it must."""
         self._overhead = overhead_tokens(backbone.anatomy, backbone.device)
-        self._sees_once = source is PreparedImages and is_large(backbone) and tower.sees_once(backbone)
+        self._pairs_items = getattr(getattr(backbone.model, "prompt_bank", None), "pairs_items", False)
+        sees_once = source is PreparedImages and is_large(backbone) and tower.sees_once(backbone)
+        self._sees_once = sees_once and not self._pairs_items
 
     def soon(self, examples: Sequence[Example]) -> None:
         """Begins to make ready the images of the examples that come next."""
@@ -203,6 +214,8 @@ class Losses:
 
     def cut(self, ready: Ready, limit: int) -> list[list[int]]:
         """Returns the micro-batches, at most `limit` examples each, as indices of examples."""
+        if self._pairs_items:
+            return in_order(len(ready.rows), limit)
         images = [(id(image), self._tower_tokens(image)) for image in ready.images] if self._sees_once else []
         return cut([len(row.ids) for row in ready.rows], limit, self._overhead, images)
 

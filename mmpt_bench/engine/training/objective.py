@@ -1,7 +1,8 @@
 """What is added to the loss of answer tokens: penalties on parameters, divergence from another state, a method's own.
 
 A term is what `objective(batch, outputs, context)` returns under its name, its weight in it, in nats summed over the
-answer tokens of a micro-batch. Streams, distillation and methods all add theirs in this way.
+answer tokens of a micro-batch. A method's own has labels, logits and trained parameters. Terms of this package may
+also look at the inputs first (`before`, as a teacher must) or at the parameters alone (`of_parameters`).
 """
 
 from __future__ import annotations

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch.nn import functional
 
-from mmpt_bench.common.errors import RequestError
+from mmpt_bench.common.errors import RequestError, RunFailed
 from mmpt_bench.engine.adapters.trial import attached, logits_of
 from mmpt_bench.engine.inference.shared import unfit
 from mmpt_bench.engine.models.loading import anatomy_of
 from mmpt_bench.engine.prompts.conditioned import before_frame, frame_behind
+from mmpt_bench.engine.training.loss import Losses, Ready, in_order
 from mmpt_bench.mmpt import MMPT
 from support.methods import method
 from support.paths import ROOT
@@ -139,13 +141,27 @@ def test_shuffled_features_are_another_items_in_training_alone(backbone: Any) ->
             wide = torch.cat([means, torch.zeros(3, 30)], dim=1)
             codes[condition, "asked"] = bank.code("text", wide)
             bank.train()
+            bank.items = 3
             codes[condition, "trained"] = bank.code("text", wide)
-            codes[condition, "alone"] = bank.code("text", wide[:1])
+            # One alone has no other, and of five rows, as tiles are, nobody knows which are an item's.
+            for items, rows in ((1, wide[:1]), (3, wide[[0, 0, 1, 1, 2]])) if condition == "shuffled" else ():
+                bank.items = items
+                with pytest.raises(RunFailed, match="another one's features"):
+                    bank.code("text", rows)
     own = codes["own", "asked"]
     assert torch.equal(codes["shuffled", "asked"], own)
     assert torch.equal(codes["own", "trained"], own)
     assert torch.equal(codes["shuffled", "trained"], own[[2, 0, 1]])
-    assert not codes["shuffled", "alone"].any()
+
+
+def test_shuffled_features_are_of_an_example_drawn_next_whatever_its_length(backbone: Any) -> None:
+    assert in_order(7, 3) == [[0, 1], [2, 3], [4, 5, 6]]
+    rows = [SimpleNamespace(ids=[0] * n) for n in (9, 2, 8, 3)]
+    for condition, groups in (("own", [[1, 3], [2, 0]]), ("shuffled", [[0, 1], [2, 3]])):
+        with attached(method("dynamic")(**STATIC, condition=condition, size=3), backbone):
+            losses = Losses(backbone, "none", 64)
+            assert losses.cut(Ready(rows, []), 2) == groups  # type: ignore[arg-type]
+            losses.close()
 
 
 def test_static_control_has_as_many_parameters_to_half_a_prompt_a_set() -> None:

@@ -22,6 +22,7 @@ from mmpt_bench.engine.training.objective import Batch, Context, OfMethod, Outpu
 from mmpt_bench.engine.training.train import TrainingConfig, train
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.records.budget import Budget
+from mmpt_bench.runs.gpus import asking_operations, training_operations
 
 CONFIG = TrainingConfig(Budget(steps=3, batch_size=4), 1e-2, 0)
 TEACHER = torch.tensor([[2.0, 0.0, -1.0], [0.5, 0.5, 3.0]])
@@ -95,10 +96,18 @@ def test_teachers_logits_are_its_own_of_the_same_answer_tokens(backbone: Backbon
 
 
 def test_equal_compute_counts_the_teachers_pass() -> None:
-    # Three forward passes a step, and a fourth with a teacher of the same size.
-    assert steps_at_equal_compute(400, 1000, 1000) == 300
-    assert steps_at_equal_compute(400, 1000, 3000) == 200
-    assert steps_at_equal_compute(1, 1, 10**9) == 1
+    # Of passes of a model of the same size: all is trained, 3 and 1; next to nothing is, 2 and 1.
+    assert steps_at_equal_compute(400, 1000, 1000, 1000) == 300
+    assert steps_at_equal_compute(400, 1000, 0, 1000) == 267
+    assert steps_at_equal_compute(400, 1000, 1000, 3000) == 200
+    assert steps_at_equal_compute(1, 1, 0, 10**9) == 1
+
+
+def test_equal_compute_is_equal_by_what_plans_count() -> None:
+    for trained in (10**3, 10**6):
+        steps = steps_at_equal_compute(10**6, 10**6, trained, 10**6)
+        cost = training_operations(steps, 1, 10**6, trained) + asking_operations(steps, 1, 10**6)
+        assert cost == pytest.approx(training_operations(10**6, 1, 10**6, trained), rel=1e-5)
 
 
 class WithTerms:
