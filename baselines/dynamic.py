@@ -45,7 +45,7 @@ class Dynamic(Method):
     features: Literal["both", "image", "question"] = "both"
     """What the textual prompts look at; with `image` alone, questions about an image still share its computation."""
     condition: Literal["own", "shuffled", "static"] = "own"
-    """The item's own features; controls: in training those of a random other one of the micro-batch, or no generator."""
+    """The item's own features; controls: in training those of a random example of the micro-batch, or no generator."""
     init: Literal["xavier", "normal"] = "xavier"
     """What the static prompts start as: xavier-uniform, or normal with a deviation of 0.02."""
     train_projector: bool = True
