@@ -235,6 +235,17 @@ def test_costs_are_of_the_measured_runs_alone(tmp_path: Path) -> None:
     assert (only.train_seconds, only.peak_bytes, only.own_bytes) == (70.0, 1000, 600)
 
 
+def test_a_questions_time_is_that_of_evaluations_on_an_idle_machine(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    for seed, (seconds, others) in enumerate([(0.4, 0.0), (0.8, 0.0), (9.0, 9.0)]):
+        add(store, "1110", recipe("lora", seed), eval_seconds=seconds, eval_others_cpu_seconds=others)
+    (only,) = made(store)[0].rows
+    n = sum(record.n for record in store.records() if record.seed < 2)
+    assert only.question_seconds == pytest.approx(1.2 / n)
+    add(store, "1110", recipe("vpt"), eval_seconds=1.0)
+    assert [row.question_seconds for row in made(store)[0].rows if row.method == "vpt"] == [None]
+
+
 @pytest.mark.parametrize(
     "other",
     [{"budget": Budget(steps=800)}, {"dtype": "bfloat16"}, {"corpus_fingerprint": "x"}, {"backbone_fingerprint": "x"}],
@@ -830,7 +841,7 @@ def test_hostile_text_is_harmless_in_every_file(tmp_path: Path) -> None:
         assert "\u202e" not in text
     assert "<script" not in md
     assert all(
-        line.count("|") - line.count("\\|") == 11 for line in md.splitlines() if line.startswith("| lora | 1,000")
+        line.count("|") - line.count("\\|") == 12 for line in md.splitlines() if line.startswith("| lora | 1,000")
     )
     assert "[bold]b[/bold]" in printed(board, 200)
     for line in csv.reader(io.StringIO(table)):
