@@ -49,19 +49,20 @@ FAMILIES = {"my_vl": Family("My VL", projector="visual_adapter")}
     mmpt-bench run --family mine.py --backbone ./my-vl --method mmpt --tasks mme
 
 The file is part of the backbone's fingerprint. `mmpt-bench check ./my-vl-tiny` checks the parts that are found without
-one. A refusal is said by `--plan` too, from the configuration alone.
+one. Refusals of mmpt, vpt and prefix are said by `--plan` too, from the configuration alone.
 
 What a method needs of a model, beside the parts that all need:
 
 | Method | Needs |
 |---|---|
-| frozen, projector, lora, full | nothing more |
+| frozen, projector, full | nothing more |
 | vpt | vision blocks that take a row beside the patches |
 | mmpt | the same, a decoder that takes rows beside words, and a connector that makes tokens of squares of patches |
 | mmpt, `interaction=false` | the same without the connector |
 | prefix | `self_attn.k_proj` and `v_proj` in each decoder layer |
 | dynamic | as mmpt with `interaction=false`, and a tower that does not have all images in one sequence |
 | adapter | blocks whose attention and MLP have names that it knows |
+| lora, moe_lora | linear maps of attention and MLPs by their names; of layers that pass states from token to token (Qwen3.5, LFM2-VL) the last one alone |
 
 These families are tested. A tick says that the method passes every check of `mmpt-bench check` on a random
 tiny model of the family: it trains, generates, saves, loads and comes off again bit for bit, the parameter count is the
