@@ -62,7 +62,7 @@ What a method needs of a model, beside the parts that all need:
 | prefix | `self_attn.k_proj` and `v_proj` in each decoder layer |
 | dynamic | as mmpt with `interaction=false`, and a tower that does not have all images in one sequence |
 | adapter | blocks whose attention and MLP have names that it knows |
-| lora, moe_lora | linear maps of attention and MLPs by their names; of layers that pass states from token to token (Qwen3.5, LFM2-VL) the last one alone |
+| lora, moe_lora | linear maps with known names; of layers that pass states between tokens, the last one alone |
 
 These families are tested. A tick says that the method passes every check of `mmpt-bench check` on a random
 tiny model of the family: it trains, generates, saves, loads and comes off again bit for bit, the parameter count is the
