@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import shutil
@@ -12,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from mmpt_bench import api
+from mmpt_bench.board.board import Board
 from mmpt_bench.board.writers.terminal import leaderboard_tables
 from mmpt_bench.evaluation import task_catalog
 from support.command import bench
@@ -115,10 +117,15 @@ def test_the_published_leaderboard_is_printed_anywhere_and_nothing_is_written(tm
     assert not any(tmp_path.iterdir())
 
 
+@functools.cache
+def published_boards() -> tuple[Board, ...]:
+    return tuple(api.load_results(published=True).boards)
+
+
 @pytest.mark.parametrize("width", [60, 80, 100, 120])
 def test_the_published_leaderboard_names_its_methods_and_cuts_nothing_at_any_width(width: int) -> None:
     console = Console(width=width, file=io.StringIO(), record=True)
-    for part in leaderboard_tables(api.load_results(published=True).boards[:1], width=width)[:2]:
+    for part in leaderboard_tables(published_boards()[:1], width=width)[:2]:
         console.print(part)
     table = console.export_text()
     for whole in (

@@ -61,6 +61,7 @@ def pretraining() -> list:
     return [row for phase in (*PHASES, *REHEARSAL) for row in curriculum.draw_rows(rng, 300, phase)]
 
 
+@pytest.mark.slow
 def test_no_prompt_is_asked_on_dev_and_in_evaluation(prompts_by_part: dict[str, set[str]]) -> None:
     assert all(len(found) > 1000 for found in prompts_by_part.values())
     assert not prompts_by_part["dev"] & prompts_by_part["evaluation"]
@@ -72,6 +73,7 @@ def test_no_prompt_of_a_task_is_asked_in_pretraining(task_prompts: set[str], pre
     assert not {" ".join(question.split()) for question in asked} & task_prompts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["train", "validation"])
 def test_no_prompt_of_a_task_is_asked_in_tuning(part: str, task_prompts: set[str]) -> None:
     asked = {normal(mixture.tuning_question(part, index)[1].question) for index in range(1500)}
@@ -93,6 +95,7 @@ def wordings(asked: str) -> str:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["train", "validation"])
 def test_the_wordings_of_the_tasks_and_of_tuning_are_others(part: str, by_part: dict[str, dict[str, list]]) -> None:
     tuned = {wordings(mixture.tuning_question(part, index)[1].question) for index in range(3000)}
@@ -181,6 +184,7 @@ def test_strangers_show_no_held_out_combination() -> None:
     assert not plain & world.ALL_HELD_OUT
 
 
+@pytest.mark.slow
 def test_held_out_combinations_occur_in_their_part_alone() -> None:
     rng = np.random.default_rng(2)
     dev, test = world.HELD_OUT["dev"], world.HELD_OUT["evaluation"]
@@ -199,6 +203,7 @@ def test_held_out_combinations_occur_in_their_part_alone() -> None:
         assert not shown & other
 
 
+@pytest.mark.slow
 def test_a_task_names_no_combination_that_the_other_part_holds_out(by_part: dict[str, dict[str, list]]) -> None:
     for part, other in (("dev", "evaluation"), ("evaluation", "dev")):
         asked = " ".join(normal(s.question) for group in by_part[part].values() for s in group)
@@ -212,6 +217,7 @@ def test_digits_of_the_parts_are_other_rows() -> None:
     assert sum(map(len, own.values())) == len(set.union(*own.values())) == 1797
 
 
+@pytest.mark.slow
 def test_no_scene_occurs_in_two_parts(monkeypatch: pytest.MonkeyPatch, pretraining: list) -> None:
     """Of scenes as they are drawn, whatever their grain; of digits, the row and how it is written."""
     drawn: dict[str, list] = {"pretrain": [scene for scene, _ in pretraining]}
@@ -262,6 +268,7 @@ def test_rows_of_a_part_that_there_is_none_of_are_refused() -> None:
     assert suite.source("vsr", "dev").fingerprint != suite.source("vsr").fingerprint == suite.fingerprint("vsr")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phases", [PHASES, REHEARSAL], ids=["from nothing", "from an earlier base"])
 def test_every_word_that_tuning_and_tasks_use_is_taught_in_pretraining(phases: tuple, task_prompts: set[str]) -> None:
     rng = np.random.default_rng(3)
@@ -373,6 +380,7 @@ def test_every_built_in_task_passes_the_conformance_suite(name: str) -> None:
     assert not [result for result in check_task(task(name), few, rows.label_names) if not result.ok]
 
 
+@pytest.mark.slow
 def test_a_training_split_is_of_the_tuning_part_in_words_that_no_scored_part_uses(
     by_part: dict[str, dict[str, list]],
 ) -> None:
@@ -434,6 +442,7 @@ def test_a_region_is_where_the_object_is_drawn() -> None:
     assert set(zip((down // 16).tolist(), (across // 16).tolist(), strict=True)) == {(1, 2)}
 
 
+@pytest.mark.slow
 def test_regions_are_no_part_of_the_rows() -> None:
     assert all(suite.ABOUT not in row for name in TASKS for row in suite.rows(name)[:3])
     assert all(suite.ABOUT not in row for row in suite.rows("pope", "train")[:3])

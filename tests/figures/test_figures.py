@@ -65,6 +65,7 @@ def test_every_figure_has_words_for_those_who_do_not_see_it_and_its_table(drawn:
     assert all(None not in row and None not in row.values() for row in rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_figure_drawn_again_has_the_same_bytes(made_of: FigureData, drawn: dict[str, Drawn], kind: str) -> None:
     again = next(each for each in figures(made_of) if each.name == drawn[kind].name)

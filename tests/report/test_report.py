@@ -267,6 +267,7 @@ def test_tables_larger_than_the_limit_are_refused(
         write.page(content, store)
 
 
+@pytest.mark.slow
 def test_figures_stand_where_they_belong_with_their_words_and_tables(study_page: Element) -> None:
     by_id = {each.attributes["aria-labelledby"]: each for each in study_page.all("section")}
     ids = {name: [f.attributes["id"] for f in by_id[name].all("figure")] for name in ("figures", "ablations")}
@@ -639,6 +640,7 @@ def test_smaller_svg_keeps_every_mark() -> None:
     )
 
 
+@pytest.mark.slow
 def test_command_writes_the_page_and_says_what_is_missing(tmp_path: Path) -> None:
     store = store_in(tmp_path)
     store.root.mkdir()

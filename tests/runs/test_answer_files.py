@@ -62,6 +62,7 @@ def test_a_run_keeps_the_answers_of_finished_tasks_as_parquet_and_every_score(tm
     assert not run(tmp_path / "packed").made
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_within_a_task_goes_on_to_the_same_answers(tmp_path: Path) -> None:
     asked: list[int] = []
 

@@ -104,6 +104,7 @@ def test_a_run_whose_adapter_is_damaged_keeps_no_other_run_from_starting(tmp_pat
     assert "lora, seed 0: The adapter in" in said[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["run", "ablate", "tune"])
 def test_an_error_in_one_method_keeps_no_other_from_starting(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -174,6 +175,7 @@ def test_a_power_failure_after_a_run_loses_nothing_of_it(tmp_path: Path, monkeyp
     assert lost == []
 
 
+@pytest.mark.slow
 def test_two_searches_of_one_results_folder_make_each_trial_once(tmp_path: Path) -> None:
     both = multiprocessing.Barrier(2)
 
@@ -219,6 +221,7 @@ def test_a_killed_trial_goes_on_from_its_checkpoint(tmp_path: Path, monkeypatch:
     assert cut == search(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_sweep_whose_node_is_lost_is_done_by_another(tmp_path: Path) -> None:
     def lost(record: Any) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -273,6 +276,7 @@ def test_a_recipe_of_several_processes_is_refused(tmp_path: Path) -> None:
     assert recorded(tmp_path / "two") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["records.jsonl", "mnist.jsonl", "recipe.yaml"])
 def test_a_run_that_was_edited_is_named_and_keeps_no_other_from_being_planned_and_done(
     name: str, tmp_path: Path
@@ -313,6 +317,7 @@ def test_a_failure_that_comes_again_is_recorded_once(tmp_path: Path, monkeypatch
     assert recorded(tmp_path) == [("lora", "mnist"), ("projector", "mnist")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", '{"seconds": 1}'])
 def test_a_damaged_training_json_is_one_sentence_and_its_run_alone_stops(text: str, tmp_path: Path) -> None:
     run(tmp_path, "projector")

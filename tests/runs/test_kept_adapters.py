@@ -73,6 +73,7 @@ def test_the_best_seed_of_each_variant_stays_and_records_say_what_is_gone(tmp_pa
     assert kept(tmp_path) == best
 
 
+@pytest.mark.slow
 def test_of_equal_seeds_the_lowest_stays_and_one_that_is_there_is_never_the_last_to_go(tmp_path: Path) -> None:
     # So small a learning rate moves no answer: all seeds score what the untuned model does.
     equal = {"lora.learning_rate": 1e-12}

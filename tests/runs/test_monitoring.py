@@ -34,6 +34,7 @@ def test_a_drop_has_the_p_of_scipys_binomial_test() -> None:
     assert drop_p(now, before) > 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stays", [0.0, 0.8, 0.98])
 def test_false_alarms_in_a_whole_training_are_rarer_than_the_level(stays: float) -> None:
     """Items change without a drop; from look to look they keep their state more or less."""

@@ -166,6 +166,7 @@ def test_a_wrong_request_is_refused_with_the_reason_before_torch_is_imported(
     assert not (tmp_path / "mmpt-results").exists()
 
 
+@pytest.mark.slow
 def test_an_ablation_shares_what_is_recorded_and_stays_off_the_leaderboard(tmp_path: Path) -> None:
     bench("run", "--method", "mmpt", "--no-base", "--tasks", "cifar10", *QUICK, cwd=tmp_path)
     words = ("ablate", "--text-len", "5,10", "--tasks", "cifar10", *QUICK)

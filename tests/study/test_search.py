@@ -124,6 +124,7 @@ def test_the_same_command_again_trains_nothing_and_a_longer_search_trains_what_i
     assert len(learning_rates.read(tmp_path / learning_rates.FILE)) == 1
 
 
+@pytest.mark.slow
 def test_models_that_were_not_scored_on_test_are_trained_again_for_it_and_their_dev_scores_stay(
     searched: Path, tmp_path: Path
 ) -> None:
@@ -137,6 +138,7 @@ def test_models_that_were_not_scored_on_test_are_trained_again_for_it_and_their_
     assert len(again) == len(lines)
 
 
+@pytest.mark.slow
 def test_a_training_that_failed_is_kept_with_its_reason_and_its_rate_is_the_worst(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,7 +21,7 @@ WIDTH, OF_METHOD, OF_TASK, OF_CHANGE = 80, 20, 12, 15
 """Columns of a terminal, and those that a method's name, a score and a difference take of them."""
 GAP, LONG_HEADING = 3, 30
 """Columns between two of a table; a heading that is longer wraps."""
-NARROW, WIDE, WIDEST = 72, 100, 120
+NARROW, WIDE, WIDEST = 72, 110, 120
 """So many columns have room for costs and seeds; for the worst seed and the share that is trained; for forgetting."""
 FLAGS = {
     "exploratory": f"exploratory: fewer than {SEEDS_TO_CLAIM} seeds",

@@ -73,6 +73,7 @@ def plain(backbone: Backbone, pruning: Pruning | None) -> dict[str, Prediction]:
     return {s.id: prediction(TASK, s, made) for s, made in one_by_one(backbone, TASK, samples(), pruner)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_the_shared_way_answers_as_the_plain_one_under_every_pruning(method: str, backbone: Backbone) -> None:
     moved(METHODS[method].attach(backbone, 0))

@@ -36,6 +36,7 @@ def look_for_meet(_message: str) -> None:
     Path("seen").write_text("\n".join(str(path) for path in (Path("made/meet"), Path("/meet")) if path.exists()))
 
 
+@pytest.mark.slow
 def test_an_interrupted_pretraining_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     whole = pretrain(SMALL, tmp_path / "whole", quiet)
 
@@ -83,6 +84,7 @@ def test_an_earlier_base_is_taken_over_where_it_fits(tmp_path: Path) -> None:
         assert torch.equal(new.state_dict()[table][knows["winter"]], before[table][knows["winter"]])
 
 
+@pytest.mark.slow
 def test_a_base_begun_from_an_earlier_one_names_it_by_its_fingerprint(tmp_path: Path) -> None:
     first = pretrain(SMALL, tmp_path / "first", quiet)
     second = pretrain(dataclasses.replace(SMALL, base=first, seed=1), tmp_path / "second", quiet)

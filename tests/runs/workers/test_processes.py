@@ -56,6 +56,7 @@ def kept(out: Path) -> dict[str, bytes]:
     return {str(path.relative_to(out)): path.read_bytes() for path in found}
 
 
+@pytest.mark.slow
 def test_two_workers_make_the_bytes_of_one_process_and_tell_of_every_run_in_one_place(tmp_path: Path) -> None:
     told: dict[str, set[str]] = {"steps": set(), "finished": set()}
     reporter = Reporter(
@@ -87,6 +88,7 @@ def test_a_run_that_fails_is_tried_by_one_worker(tmp_path: Path, monkeypatch: py
     assert (tmp_path / "attempts").read_text() == "x"
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_is_replaced_by_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = processes.work_on_runs
 
