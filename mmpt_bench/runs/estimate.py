@@ -186,7 +186,7 @@ def units_of(plans: Sequence[Plan], known: Paces) -> list[Unit]:
 
 
 def with_teacher(job: Job) -> float:
-    """Returns how many times longer a training is for its teacher's forward pass, one to the two of a step (1.5)."""
+    """Returns how many times longer a training is for a teacher of its size, at most: one pass to two (full: to 3)."""
     return 1.5 if job.recipe.objective.get("compute") == "steps" else 1.0
 
 

@@ -61,7 +61,6 @@ def pretraining() -> list:
     return [row for phase in (*PHASES, *REHEARSAL) for row in curriculum.draw_rows(rng, 300, phase)]
 
 
-@pytest.mark.slow
 def test_no_prompt_is_asked_on_dev_and_in_evaluation(prompts_by_part: dict[str, set[str]]) -> None:
     assert all(len(found) > 1000 for found in prompts_by_part.values())
     assert not prompts_by_part["dev"] & prompts_by_part["evaluation"]
@@ -184,7 +183,6 @@ def test_strangers_show_no_held_out_combination() -> None:
     assert not plain & world.ALL_HELD_OUT
 
 
-@pytest.mark.slow
 def test_held_out_combinations_occur_in_their_part_alone() -> None:
     rng = np.random.default_rng(2)
     dev, test = world.HELD_OUT["dev"], world.HELD_OUT["evaluation"]
@@ -203,7 +201,6 @@ def test_held_out_combinations_occur_in_their_part_alone() -> None:
         assert not shown & other
 
 
-@pytest.mark.slow
 def test_a_task_names_no_combination_that_the_other_part_holds_out(by_part: dict[str, dict[str, list]]) -> None:
     for part, other in (("dev", "evaluation"), ("evaluation", "dev")):
         asked = " ".join(normal(s.question) for group in by_part[part].values() for s in group)
@@ -217,7 +214,6 @@ def test_digits_of_the_parts_are_other_rows() -> None:
     assert sum(map(len, own.values())) == len(set.union(*own.values())) == 1797
 
 
-@pytest.mark.slow
 def test_no_scene_occurs_in_two_parts(monkeypatch: pytest.MonkeyPatch, pretraining: list) -> None:
     """Of scenes as they are drawn, whatever their grain; of digits, the row and how it is written."""
     drawn: dict[str, list] = {"pretrain": [scene for scene, _ in pretraining]}

@@ -38,6 +38,7 @@ from mmpt_bench.records.run_folder import TENSORS
 from mmpt_bench.records.store import Store
 from mmpt_bench.report import audit, drawings, write
 from mmpt_bench.report.content import Content, gather
+from mmpt_bench.report.costs import costs
 from mmpt_bench.report.missing import gaps
 from mmpt_bench.report.questions import Asked
 from mmpt_bench.study.rerun import reproduce, run_command, tune_command
@@ -486,6 +487,15 @@ def test_measured_costs_are_in_the_table(study_page: Element, study_content: Con
     shown = next(each for each in table.one("tbody").all("tr") if each.one("th").text == "lora")
     examples = board.budget["steps"] * board.budget["batch_size"] / row.train_seconds
     assert shown.all("td")[5].text == f"{examples:,.0f}"
+
+
+def test_what_a_teacher_adds_is_in_no_rate_of_the_method(study_content: Content) -> None:
+    board = study_content.sections[0].board
+    taught = dataclasses.replace(
+        board, rows=tuple(dataclasses.replace(row, objective={"compute": "equal"}) for row in board.rows)
+    )
+    assert any(cost.examples_per_second and cost.flops for cost in costs(board))
+    assert not any(cost.examples_per_second or cost.flops for cost in costs(taught))
 
 
 def test_record_that_contradicts_itself_makes_no_page(tmp_path: Path) -> None:

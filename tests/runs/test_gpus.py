@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -13,9 +16,10 @@ from mmpt_bench.common.errors import RequestError
 from mmpt_bench.records.rate_curve import Protocol
 from mmpt_bench.records.store import Store, published_folder
 from mmpt_bench.runs import gpus
-from mmpt_bench.runs.estimate import own_paces
+from mmpt_bench.runs.estimate import own_paces, paces, with_teacher
 from mmpt_bench.runs.gpus import Unit, done_after, on_gpus, scale_of, table_of
 from support.paths import ROOT
+from support.synthetic import recipe, record, samples, store_in, task
 
 FIVE = [Unit(name, 60.0 * train, 60.0 * ask, 16) for name, train, ask in
         (("a", 3, 1), ("b", 1, 1), ("c", 2, 1), ("d", 5, 1), ("e", 0, 2))]  # fmt: skip
@@ -93,6 +97,23 @@ def test_recorded_costs_of_the_published_board_are_what_its_plan_says() -> None:
     for n in (8, 64):
         one, other = (done_after([of[run] for run in runs], n) for of in (took, planned))
         assert 0.4 < other / one < 2.5
+
+
+def test_a_teachers_time_is_planned_and_is_no_pace_of_a_method_alone(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    alone = record(store, task(), samples(20), "10", recipe("lora"))
+    taught = dataclasses.replace(alone, run="lora-taught", objective={"compute": "equal"}, train_seconds=999.0)
+    found = [
+        paces(records, {alone.backbone_fingerprint}, {alone.dtype}, [])
+        for records in ([alone], [alone, taught], [taught])
+    ]
+    assert found[0] is not None
+    assert found[1] is not None
+    assert found[2] is not None
+    assert found[0].an_example == found[1].an_example != found[2].an_example
+    for objective, factor in (({}, 1.0), ({"compute": "steps"}, 1.5), ({"compute": "equal"}, 1.0)):
+        job: Any = SimpleNamespace(recipe=recipe(objective=objective))
+        assert with_teacher(job) == factor
 
 
 def test_plan_of_known_paces_on_gpus_adds_up_to_its_seconds(tmp_path: Path) -> None:
