@@ -56,7 +56,8 @@ def _shares(records: Sequence[Record], field: str, what: str) -> list[str]:
         if record.task in of and record.n:
             of[record.task].append(record)
     shares = {task: sum(getattr(r, field) or 0 for r in each) / sum(r.n for r in each) for task, each in of.items()}
-    return [f"{what}: {', '.join(f'{task} {share:.1%}' for task, share in sorted(shares.items()))}"] if shares else []
+    told = [f"{task} {f'{share:.1%}' if share >= 0.0005 else 'under 0.1%'}" for task, share in sorted(shares.items())]
+    return [f"{what}: {', '.join(told)}"] if told else []
 
 
 def threads(records: Sequence[Record]) -> list[str]:

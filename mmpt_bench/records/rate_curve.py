@@ -170,14 +170,22 @@ class Curve:
         return tuple(point.rate for point in self.points if point.is_collapsed)
 
     @property
-    def width(self) -> float | None:
-        """Returns the decades around the best rate within 1 point of it, on straight lines over log10 of the rate."""
+    def near_best(self) -> tuple[float, float] | None:
+        """Returns the rates between which the curve is within 1 point of the best, as their log10; None without a best.
+
+        Between two rates the curve is a straight line over log10 of the rate.
+        """
         best = self.best
         if best is None:
             return None
         place, least = self.points.index(best), _mean(best) - POINT
-        low = _reach(self.points[place::-1], least)
-        return _reach(self.points[place:], least) - low
+        return _reach(self.points[place::-1], least), _reach(self.points[place:], least)
+
+    @property
+    def width(self) -> float | None:
+        """Returns the decades around the best rate within 1 point of it."""
+        near = self.near_best
+        return None if near is None else near[1] - near[0]
 
 
 def _mean(point: Point) -> float:

@@ -17,8 +17,7 @@ NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight",
 NAMES = {
     "mmpt": "MMPT", "lora": "LoRA", "prefix": "prefix tuning", "vpt": "visual prompt tuning",
     "full": "full fine-tuning", "projector": "projector-only tuning", "frozen": "the untuned baseline",
-    "adapter": "bottleneck adapters",
-    "dynamic": "input-conditioned prompts",
+    "adapter": "bottleneck adapters", "dynamic": "input-conditioned prompts", "moe_lora": "a mixture of LoRA experts",
 }  # fmt: skip
 """Of built-in methods, in plain words."""
 LISTED = 4

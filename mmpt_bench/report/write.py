@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import shlex
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -49,6 +50,12 @@ ROWS_SHOWN = 200
 """Of the table behind a figure; its file has the others."""
 TOO_DARK = 0.05
 """Relative luminance below which a colour cannot be told from the dark page."""
+EDGE = "\0"
+"""Before and behind what can be packed; no text that is printed holds it."""
+UNPACKED_BY_SCRIPT = (
+    "Packed for the size of this page, which needs JavaScript to show it: figures are in <code>figures/</code>, scores "
+    "in <code>scores.csv</code> of the results folder."
+)
 LONG = 2000
 """Characters of a text that are shown; a reason or a question may be longer than a table's cell."""
 
@@ -66,23 +73,26 @@ class Page:
 def page(content: Content, store: Store) -> Page:
     """Returns the report as one HTML file, the same bytes for the same content.
 
-    Figures, then raw answers, are left out where the page would grow beyond its limit; the page says so.
+    Where the page would grow beyond its limit, tables of single scores and figures are packed, the last first, for its
+    script to unpack; then figures and raw answers are left out, and the page says so.
 
     Raises:
         RequestError: the tables alone are larger than the limit.
     """
-    figures, dropped = _fitting(content.drawings)
-    content = replace(content, drawings=tuple(figures))
-    bare = len(_filled(content, Packed("", 0), dropped))
-    room = min(ANSWER_BYTES, MAX_BYTES - bare)
-    if room < 0:
+    drawings = content.drawings
+    bare = _smallest(_filled(replace(content, drawings=()), Packed("", 0), [each.name for each in drawings]))
+    if bare > MAX_BYTES:
         raise RequestError(
             f"The tables of this report alone take {bare / 1e6:.1f} MB, more than {MAX_BYTES / 1e6:.1f}: "
             "copy the runs that belong together into a results folder of their own."
         )
+    figures, dropped = _fitting(drawings, min(FIGURE_BYTES, MAX_BYTES - bare))
+    content = replace(content, drawings=tuple(figures))
+    bare = _smallest(_filled(content, Packed("", 0), dropped))
     boards = [detail.board for detail in content.details]
+    room = max(0, min(ANSWER_BYTES, MAX_BYTES - bare))
     packed = pack(boards, content.records, store, content.samples, content.asked, room)
-    return Page(_filled(content, packed, dropped), packed.left_out, tuple(dropped))
+    return Page(_within(_filled(content, packed, dropped), MAX_BYTES), packed.left_out, tuple(dropped))
 
 
 @dataclass(frozen=True)
@@ -143,11 +153,12 @@ def write_report(
     return Report(target, content, made)
 
 
-def _fitting(drawings: tuple[Drawing, ...]) -> tuple[list[Drawing], list[str]]:
+def _fitting(drawings: tuple[Drawing, ...], room: int) -> tuple[list[Drawing], list[str]]:
+    """Returns the figures that fit when they are packed, and the names of the others."""
     kept: list[Drawing] = []
-    dropped, room = [], FIGURE_BYTES
+    dropped = []
     for drawing in drawings:
-        size = len(drawing.inline) + len(b"\n".join(drawing.csv.split(b"\n")[: ROWS_SHOWN + 1]))
+        size = len(_packed(_environment().get_template("figure.html").render(drawing=drawing, rows_shown=ROWS_SHOWN)))
         if size <= room:
             kept.append(drawing)
             room -= size
@@ -156,7 +167,8 @@ def _fitting(drawings: tuple[Drawing, ...]) -> tuple[list[Drawing], list[str]]:
     return kept, dropped
 
 
-def _filled(content: Content, packed: Packed, dropped: list[str]) -> bytes:
+def _filled(content: Content, packed: Packed, dropped: list[str]) -> list[str]:
+    """Returns the page in pieces; those at odd places can be packed."""
     style, script = _style(content.colors), (FOLDER / "report.js").read_text(encoding="utf-8")
     text = _environment().get_template("report.html").render(
         content=content, packed=packed, dropped=dropped, version=VERSION, style=Markup(style),
@@ -167,7 +179,29 @@ def _filled(content: Content, packed: Packed, dropped: list[str]) -> bytes:
         ablation_title=title, ablation_table=table, of_ablation=of_ablation, stream_title=stream_title,
         measures_table=measures_table,
     )  # fmt: skip
-    return text.encode()
+    return text.split(EDGE)
+
+
+def _packed(text: str) -> str:
+    """Returns a piece of the page for its script to unpack."""
+    data = base64.b64encode(zlib.compress(text.encode(), 9)).decode()
+    return f'<div data-part="{data}"><p class="note">{UNPACKED_BY_SCRIPT}</p></div>'
+
+
+def _smallest(pieces: list[str]) -> int:
+    return len("".join(_packed(piece) if place % 2 else piece for place, piece in enumerate(pieces)).encode())
+
+
+def _within(pieces: list[str], limit: int) -> bytes:
+    """Returns the page with as few pieces packed, the last first, as keep it within a limit."""
+    sizes, pieces = [len(piece.encode()) for piece in pieces], list(pieces)
+    for place in range(len(pieces) - len(pieces) % 2 - 1, 0, -2):
+        if sum(sizes) <= limit:
+            break
+        smaller = _packed(pieces[place])
+        if len(smaller) < sizes[place]:
+            pieces[place], sizes[place] = smaller, len(smaller)
+    return "".join(pieces).encode()
 
 
 def _policy(style: str, script: str) -> str:
@@ -207,8 +241,18 @@ def _environment() -> Environment:
         lstrip_blocks=True, finalize=_final,
     )  # fmt: skip
     environment.globals |= {"shown": numbers, "number": number, "plural": plural, "listed": listed, "span": _span}
-    environment.filters |= {"csv_rows": _csv_rows, "uri": lambda text: Markup(escape(text)), "markup": Markup}
+    environment.filters |= {
+        "csv_rows": _csv_rows,
+        "packable": _packable,
+        "uri": lambda text: Markup(escape(text)),
+        "markup": Markup,
+    }
     return environment
+
+
+def _packable(text: str) -> Markup:
+    """Returns a piece of the page between marks."""
+    return Markup(EDGE) + text + Markup(EDGE)
 
 
 def _final(value: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from mmpt_bench.figures.pareto import front_shares
 from mmpt_bench.figures.points import reference_rows
 from mmpt_bench.figures.style import apart, marks_of, short
 from mmpt_bench.records.learning_curves import publish_learning_curves, read_learning_curves, thinned
+from mmpt_bench.records.learning_rates import Choice
+from mmpt_bench.records.rate_curve import Curve
 from mmpt_bench.records.store import Store
 from mmpt_bench.study.ablations.board import AblationBoard
 from support.command import bench
@@ -200,6 +203,36 @@ def test_one_method_with_one_seed_draws_what_it_can(method: str, trained: bool, 
     pareto = found["pareto"]
     assert isinstance(pareto, Missing)
     assert "a front needs two" in pareto.reason
+
+
+def test_a_search_has_a_panel_variants_too_and_those_of_the_package_only_where_they_are_on_a_board(
+    made_of: FigureData,
+) -> None:
+    def panels(choices: Sequence[Choice], times: Mapping[str, str]) -> list[str]:
+        (made,) = figures(dataclasses.replace(made_of, choices=tuple(choices), search_times=times), ["search"])
+        assert isinstance(made, Drawn)
+        check_labels(made.figure)
+        return [axes.get_title(loc="left") for axes in made.figure.axes]
+
+    first = next(choice for choice in made_of.choices if choice.search.method == "lora")
+    r = first.search.params["r"]
+    other = dataclasses.replace(first, search=dataclasses.replace(first.search, params=first.search.params | {"r": 99}))
+    assert panels([other, first], {}) == ["lora"]
+    assert panels([other, first], {other.search.key: "2026-01-01"}) == [f"lora (r={r})", "lora (r=99)"]
+
+
+def test_a_rate_at_which_training_breaks_down_does_not_squeeze_the_others(made_of: FigureData) -> None:
+    first = next(choice for choice in made_of.choices if choice.search.method == "lora")
+    *points, last = first.curve.points
+    broken = dataclasses.replace(last, scores=tuple((seed, -5.0) for seed, _ in last.scores))
+    choice = dataclasses.replace(first, curve=Curve((*points, broken)))
+    (made,) = figures(dataclasses.replace(made_of, choices=(choice,)), ["search"])
+    best = first.curve.best
+    assert isinstance(made, Drawn)
+    assert best is not None
+    assert best.mean is not None
+    assert made.figure.axes[0].get_ylim()[0] == pytest.approx(100 * best.mean - 30)
+    assert b"-5.0" in made.csv
 
 
 def test_many_methods_with_long_names_do_not_collide(made_of: FigureData) -> None:

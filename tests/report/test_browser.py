@@ -46,6 +46,31 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def test_packed_parts_are_unpacked_before_anything_else(
+    browser: Any, report: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(report.parent)
+    content = gather(store, TASKS, n_resamples=200)
+    whole = len(report.read_bytes())
+    monkeypatch.setattr(write, "MAX_BYTES", 7 * whole // 10)
+    smaller = tmp_path / "smaller.html"
+    smaller.write_bytes(write.page(content, store).data)
+    assert smaller.read_bytes().count(b"data-part=") > 2
+    context = browser.new_context()
+    texts = []
+    for path in (report, smaller):
+        opened = context.new_page()
+        opened.goto(path.as_uri())
+        opened.wait_for_selector("table.detail.stacked", state="attached")
+        texts.append(opened.inner_text("main"))
+    assert texts[0] == texts[1]
+    opened.locator("#lb0 a.cell").nth(1).click()
+    opened.locator("#cell-actions button").first.click()
+    assert opened.locator("#raw tbody tr").count() > 0
+    assert opened.locator("[data-figure]").first.get_attribute("href").startswith("blob:")
+    context.close()
+
+
 def _add(store: Store, name: str, right: str, method: str, seed: int) -> None:
     keep(store, record(store, TASKS[name], ASKED[name], right, recipe(method, seed)))
 

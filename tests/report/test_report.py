@@ -260,6 +260,19 @@ def test_answers_beyond_the_limit_are_left_out_and_named(
     assert set(kept) <= first_seeds or first_seeds <= set(kept)
 
 
+def test_what_makes_the_page_too_large_is_packed_whole_the_last_first(
+    store: Store, content: Content, data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write, "MAX_BYTES", len(data) - 1)
+    made = write.page(content, store)
+    assert len(made.data) < len(data)
+    assert (made.answers_left_out, made.figures_left_out) == (0, ())
+    part = re.compile(rb'<div data-part="([^"]*)">.*?</div>')
+    assert part.sub(lambda found: zlib.decompress(base64.b64decode(found[1])), made.data) == data
+    assert made.data.index(b"data-part") > made.data.index(b'id="detail"')
+    assert b"\0" not in data
+
+
 def test_tables_larger_than_the_limit_are_refused(
     store: Store, content: Content, monkeypatch: pytest.MonkeyPatch
 ) -> None:

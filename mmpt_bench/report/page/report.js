@@ -1,5 +1,5 @@
 "use strict";
-(() => {
+(async () => {
   const one = (selector, root = document) => root.querySelector(selector);
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
   const make = (name, text = "", kind = "") => {
@@ -23,6 +23,23 @@
     showTheme();
   });
   showTheme();
+
+  // What was packed for the size of the page.
+  const inflated = (text) => {
+    const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate")));
+  };
+  const parts = all("[data-part]");
+  if (parts.length) {
+    const texts = await Promise.allSettled(parts.map(async (part) => (await inflated(part.dataset.part)).text()));
+    texts.forEach(({ status, value }, index) => {
+      if (status === "rejected") return;
+      const template = make("template");
+      template.innerHTML = value;
+      parts[index].replaceWith(template.content);
+    });
+    if (location.hash) document.getElementById(location.hash.slice(1))?.scrollIntoView();
+  }
 
   // On a narrow screen each row of a table is a card, whose cells say what they are. What is no longer shown as a table
   // says that it is one.
@@ -171,9 +188,7 @@
   let first = 0;
   const unpack = async () => {
     if (packed) return packed;
-    const bytes = Uint8Array.from(atob(one("#packed").textContent), (letter) => letter.charCodeAt(0));
-    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
-    packed = await new Response(stream).json();
+    packed = await (await inflated(one("#packed").textContent)).json();
     return packed;
   };
   const choose = one("#choose");
