@@ -83,7 +83,7 @@ def answers(
     first_here()
     todo, batch_size, again = _in_order(asked), options.batch_size, 0
     with closing(PreparedImages(backbone, options.images)) as images:
-        way = _Way(backbone, title, max_new_tokens, images, options)
+        way = _Way(backbone, max_new_tokens, images, options)
         way.share(todo)
         while todo:
             batch = todo[:batch_size]
@@ -141,9 +141,9 @@ class _Way:
     """The way that questions are answered: sharing what they have in common while that holds, then the plain one."""
 
     def __init__(
-        self, backbone: Backbone, title: str, max_new_tokens: int, images: PreparedImages, options: InferenceOptions
+        self, backbone: Backbone, max_new_tokens: int, images: PreparedImages, options: InferenceOptions
     ) -> None:
-        self.backbone, self.title, self.max_new_tokens = backbone, title, max_new_tokens
+        self.backbone, self.max_new_tokens = backbone, max_new_tokens
         self.images, self.options = images, options
         self.pruner = None if options.pruning is None else Pruner(backbone, options.pruning, images, options.stopping)
         self._shared: Shared | None = None
@@ -199,7 +199,7 @@ class _Way:
         return answer(self.backbone, self.max_new_tokens, batch, images, self.pruner)
 
     def _say_plain(self, why: str) -> None:
-        self.options.say(f"{self.title}: questions share a batch and nothing else, because {why}")
+        self.options.say(f"No key/value cache is shared between questions, which is slower, because {why}")
 
 
 def pooled_features(
