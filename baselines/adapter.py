@@ -1,9 +1,9 @@
-"""Bottleneck adapters: small maps behind attention and feed-forward parts (Houlsby et al. 2019, arXiv:1902.00751).
+"""Bottleneck adapters: small maps after attention and feed-forward parts (Houlsby et al. 2019, arXiv:1902.00751).
 
-Three placements: `houlsby` behind attention and MLP of every block, `pfeiffer` behind the MLP alone (Pfeiffer et al.
+Three placements: `houlsby` after attention and MLP of every block, `pfeiffer` after the MLP alone (Pfeiffer et al.
 2021, arXiv:2005.00247), `parallel` beside the MLP, from what the MLP reads (He et al. 2022, arXiv:2110.04366). Each
 adds `scale * up(activation(down(x)))` to the part's output, before the block's own residual sum. The papers' models
-norm behind that sum, where Pfeiffer's adapter reads, and Houlsby's trains the norms; here norms stand before each part
+norm after that sum, where Pfeiffer's adapter reads, and Houlsby's trains the norms; here norms stand before each part
 and stay as they are. `up` starts at 0, so an untrained adapter leaves the base as it is, bit for bit. Zhou et al. 2024
 (arXiv:2406.05130) find adapters the best of four methods on multimodal language models.
 """
@@ -38,7 +38,7 @@ class Adapter(Method):
     structures = ({}, {"size": 32}, {"size": 16})
 
     kind: Literal["houlsby", "pfeiffer", "parallel"] = "houlsby"
-    """Behind attention and MLP, behind the MLP, or beside it."""
+    """After attention and MLP, after the MLP, or beside it."""
     size: int = 64
     """Width of the bottleneck: the one fixed size that Houlsby et al. report (they try 2 to 256)."""
     scale: float = 1.0
@@ -127,7 +127,7 @@ class Adapter(Method):
         return one
 
     def _hook(self, one: Any) -> Callable[..., Any]:
-        """Returns the hook behind a part; it keeps nothing, so a recomputed forward does the same."""
+        """Returns the hook after a part; it keeps nothing, so a recomputed forward does the same."""
         from torch.nn import functional
 
         act = getattr(functional, self.activation)

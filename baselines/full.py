@@ -24,7 +24,7 @@ class Full(Method):
 
     train_projector: bool = True
     train_vision: bool = False
-    """Opens the tower up to the last block that is read: behind it no weight gets a gradient."""
+    """Opens the tower up to the last block that is read: after it no weight gets a gradient."""
     learning_rate: float = 2e-5
     """What LLaVA-1.5 trains at in the instruction stage (arXiv:2310.03744)."""
 

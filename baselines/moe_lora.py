@@ -105,7 +105,7 @@ class MoELoRA(Method):
         return one
 
     def _hook(self, one: Any) -> Callable[..., Any]:
-        """Returns the hook behind a linear map; it keeps nothing, so a recomputed forward does the same."""
+        """Returns the hook after a linear map; it keeps nothing, so a recomputed forward does the same."""
         from torch.nn import functional
 
         def behind(module: nn.Module, args: tuple, made: Tensor) -> Tensor:

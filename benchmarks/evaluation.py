@@ -113,7 +113,7 @@ def questions(backbone: str, tasks: list[str], limit: int | None, scale: float) 
 
 
 def behind_examples(samples: list[Sample], k: int) -> list[Sample]:
-    """Returns questions about all but `k` images, each behind a solved question about every one of those."""
+    """Returns questions about all but `k` images, each after a solved question about every one of those."""
     if not k:
         return samples
     images = list(dict.fromkeys(one.image.key for one in samples))[:k]

@@ -44,7 +44,7 @@ WAYS = {"ours": "", "plain": "", "lmms-eval": "lmms_eval", "vLLM": "vllm"}
 
 
 def now(device: str) -> float:
-    """Returns the clock's seconds, behind all work that the device was given."""
+    """Returns the clock's seconds, after all work that the device was given."""
     if device != "cpu":
         torch.get_device_module(device).synchronize()
     return time.perf_counter()

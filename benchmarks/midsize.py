@@ -2,8 +2,8 @@
 
 A CLIP tower (width 320, 12 blocks, 196 patches of 224 pixels) and a Llama (width 384, 15 layers, 8,000 words): the
 tower is about a third of the work of one question. So that replies are as short as those of a trained model,
-two directions of its embeddings are set: behind `ASSISTANT :` one of the answer words is the most likely, which one
-depends on image and question, and behind an answer word the end of the sequence is.
+two directions of its embeddings are set: after `ASSISTANT :` one of the answer words is the most likely, which one
+depends on image and question, and after an answer word the end of the sequence is.
 """
 
 from __future__ import annotations

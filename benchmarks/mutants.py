@@ -197,7 +197,7 @@ def copied() -> Iterator[Path]:
                 shutil.copy2(ROOT / name, tree / name)
         if (ROOT.parent / "shared").exists():
             (tree.parent / "shared").symlink_to((ROOT.parent / "shared").resolve())
-        # The checkout's history is left behind: what asks for the commit gets one of the copy.
+        # The checkout's history is left out: what asks for the commit gets one of the copy.
         for command in ("init -q", "add -A", "-c user.name=copy -c user.email=copy commit -qm copy"):
             subprocess.run(["git", *command.split()], cwd=tree, check=True)
         compileall.compile_dir(tree, quiet=2, invalidation_mode=PycInvalidationMode.CHECKED_HASH)

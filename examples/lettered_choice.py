@@ -1,7 +1,7 @@
 """Multiple choice with lettered options and a hint: how many dots are there? (an example, on generated images)
 
 36 questions on images of one to four dots, in the form of ScienceQA (Lu et al. 2022, arXiv:2209.09513): a hint, a
-question, options behind letters, and the letter as the answer. The order of the options changes with the question, so
+question, options after letters, and the letter as the answer. The order of the options changes with the question, so
 that a model that always says one letter is right in a quarter of them. `mmpt-bench check examples/lettered_choice.py`.
 """
 

@@ -96,7 +96,7 @@ def plan(backbone: str, seeds: int, searched: int, tflops: float) -> dict[str, A
 
 
 def on_gpus(found: dict[str, Any], seeds: int, protocol: Protocol, gpus: int | None) -> Scale:
-    """Returns hours on several numbers of GPUs: the rounds of the search, one behind the other, and then the board."""
+    """Returns hours on several numbers of GPUs: the rounds of the search, one after the other, and then the board."""
     rows = {name: [3600 * hours for hours in row["hours_each"]] for name, row in found["methods"].items()}
     trained = {name: row for name, row in rows.items() if row[0]}
     stages = [

@@ -40,7 +40,7 @@ def _shape(scene: world.Scene) -> str:
 
 
 def sample(row: Mapping[str, Any], number: int, label_names: Sequence[str]) -> mb.Sample:
-    """Returns a row's sample: the first image, and those behind it."""
+    """Returns a row's sample: the first image, and those after it."""
     first, second = (
         mb.read_image(row.get(column), f"several_images/{number}/{column}", str(number), column)
         for column in ("image", "second")

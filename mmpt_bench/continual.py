@@ -43,7 +43,7 @@ def stream(
         method: names or files.
         strategy: "sequential", "replay:0.1" (share of earlier examples), "ewc:10000", "lwf:10" (weights),
             "new-adapter", "joint".
-        tasks: that are evaluated behind each stage: those of `order`, and others.
+        tasks: that are evaluated after each stage: those of `order`, and others.
         orders: so many orders of the tasks; the first is `order`.
         command: what makes the stream again, for its table.
         only_plan: runs nothing.

@@ -21,7 +21,7 @@ from mmpt_bench.methods.prompt_method import PromptMethod
 class MMPT(PromptMethod):
     """Multimodal prompt tuning with the paper's best lengths.
 
-    Parameters are built for what is read and nothing else: behind the hidden state that LLaVA takes (-2), a set of
+    Parameters are built for what is read and nothing else: after the hidden state that LLaVA takes (-2), a set of
     prompts would count and never get a gradient. So `count` has `visual_length` x width x 23 at LLaVA-7B where the
     published arithmetic has 24; `paper_count` is that arithmetic, for comparison with printed figures. With
     `visual_states` `parameters` it is 24 in both, since the last set is what the language model gets.
@@ -48,13 +48,13 @@ class MMPT(PromptMethod):
     """A new set before every layer, as in the paper; else one set in front of the first."""
     visual_states: Literal["output", "parameters"] = "output"
     """What reaches the language model: the prompts' output states (paper), or raw parameters and the class token. In
-    the image slot these are the released code's: all rows but the first of the set that belongs to the block behind
+    the image slot these are the released code's: all rows but the first of the set that belongs to the block after
     those that are read, then the class token. In front, what earlier versions took: the last set that is read."""
     init: Literal["xavier", "normal", "words"] = "xavier"
     """What prompts start as: xavier-uniform (released code), normal with a deviation of 0.02, or, for the textual ones,
     embeddings of words drawn at random."""
     placement: Literal["text-first", "visual-first"] = "text-first"
-    """Whether the textual prompts stand before the visual ones, or behind them, where both stand in front."""
+    """Whether the textual prompts stand before the visual ones, or after them, where both stand in front."""
     train_projector: bool = True
     train_lm_head: bool = False
     """The released code trains it, the paper does not."""

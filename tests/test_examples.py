@@ -180,7 +180,7 @@ def test_open_answers_is_a_task_that_asks_three_kinds_of_questions() -> None:
 
 
 def commands_of(text: str) -> list[list[str]]:
-    """Returns the words behind each `mmpt-bench run` or `-m mmpt_bench run` of a text."""
+    """Returns the words after each `mmpt-bench run` or `-m mmpt_bench run` of a text."""
     joined = re.sub(r"\\\n\s*", " ", text)
     found = re.findall(r"(?:mmpt-bench|-m mmpt_bench)\s+run (.*?)(?:\"|\n)", joined + "\n")
     return [shlex.split(words) for words in found]

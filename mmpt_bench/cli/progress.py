@@ -54,7 +54,7 @@ class _All:
         """What share of a part was done when it was first seen, and is done now."""
         self.began = 0.0
         self.seen: list[str] = []
-        """Runs, those told of last behind the others."""
+        """Runs, those told of last after the others."""
 
     def planned(self, plans: Sequence[Plan]) -> None:
         """Weighs every training and evaluation that is to be done."""
@@ -242,7 +242,7 @@ def say_drawn(figures: Sequence[Path]) -> None:
 
 
 def next_step(context: click.Context, seeds: str, out: Path, what: str) -> list[str]:
-    """Returns what to do behind results at these seeds: more seeds, to tell `what` apart, or a report; and how."""
+    """Returns what to do after results at these seeds: more seeds, to tell `what` apart, or a report; and how."""
     from mmpt_bench.runs.option_texts import numbered_seeds, seeds_text
     from mmpt_bench.stats.claims import SEEDS_TO_CLAIM
 

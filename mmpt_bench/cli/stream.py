@@ -46,7 +46,7 @@ NO_SCORE = (
     show_default=True,
     help="sequential, replay:SHARE, ewc:WEIGHT, lwf:WEIGHT, new-adapter, joint; comma-separated.",
 )
-@click.option("--tasks", default="all", show_default=True, help="Evaluated behind each stage: names, or `all`.")
+@click.option("--tasks", default="all", show_default=True, help="Evaluated after each stage: names, or `all`.")
 @click.option("--seeds", default="0", show_default=True, help="As in 0,1,2 or 0-7.")
 @click.option("--set", multiple=True, metavar="METHOD.FIELD=VALUE", help="A hyperparameter; repeatable.")
 @click.option("--backbone", default="embedded", show_default=True, help="`embedded`, a folder, or a name on the hub.")

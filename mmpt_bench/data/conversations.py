@@ -90,7 +90,7 @@ def read_conversations(
     """Returns every conversation about one image that its first question shows.
 
     Conversations about no image or several, with an empty reply, or with none that is learnt, are left out, and so are
-    those with a second `<image>` or one behind the first question; the notes count them.
+    those with a second `<image>` or one after the first question; the notes count them.
 
     Args:
         annotations: a file of entries, or a folder with a training split; see training_forms.py for their forms.
@@ -214,7 +214,7 @@ def _exchanges(entry: Entry) -> tuple[str, tuple[Exchange, ...]]:
     system = "\n".join(turn.text.strip() for turn in entry.turns if turn.role == SYSTEM)
     turns = [turn for turn in entry.turns if turn.role != SYSTEM]
     if any(turn.role == SYSTEM for turn in entry.turns[1:]):
-        raise ValueError("`conversations` holds a turn of the system behind the first question")
+        raise ValueError("`conversations` holds a turn of the system after the first question")
     if len(turns) < 2 or len(turns) % 2:
         raise ValueError("`conversations` is no list of questions with replies")
     for turn, role in zip(turns, (USER, ASSISTANT) * (len(turns) // 2), strict=True):

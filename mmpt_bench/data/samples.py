@@ -47,7 +47,7 @@ class Sample:
     references: tuple[str, ...] = ()
     """Accepted answers to an open question; empty where `answer` is the only one."""
     more_images: tuple[LazyImage, ...] = ()
-    """Images behind the first, where a question is about several; all of them are shown before it, in this order."""
+    """Images after the first, where a question is about several; all of them are shown before it, in this order."""
     system: str = ""
     """What the system says before the question, where the backbone's chat template has a turn for that."""
     shots: tuple[Shot, ...] = ()

@@ -258,7 +258,7 @@ def _by_name(sums: np.ndarray, columns: Sequence[str]) -> dict[str, np.ndarray]:
 
 
 def _named_after(prefix: str, columns: Sequence[str]) -> list[str]:
-    """Returns what stands behind a prefix in the columns that have it: the groups behind "asked/"."""
+    """Returns what stands after a prefix in the columns that have it: the groups after "asked/"."""
     return [name.removeprefix(prefix) for name in columns if name.startswith(prefix)]
 
 

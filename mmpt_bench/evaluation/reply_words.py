@@ -151,7 +151,7 @@ ALSO_DENIED = (
     r"|\blikewise|\balso|\bsimilarly),? (?:an? |the |for )?$",
     r"(?:ruled out|excluded|rejected|eliminated|dismissed|wrong|incorrect|impossible|unlikely|\bnot\b|n't\b)",
 )
-"""What stands behind a name, or before it, where the denial of another name is taken up again; and what denies."""
+"""What stands after a name, or before it, where the denial of another name is taken up again; and what denies."""
 DENIED_LIST = (
     r"\b(?:ruled out|excluded|rejected|eliminated|dismissed|discarded|impossible|not|(?:wrong|incorrect)(?: \w+)?"
     r"|alternatives?(?: \w+)?|runner up|background|top [2-9]"

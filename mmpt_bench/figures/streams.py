@@ -1,4 +1,4 @@
-"""Streams of tasks: scores behind each stage as a map and as curves, and forgetting by its two kinds."""
+"""Streams of tasks: scores after each stage as a map and as curves, and forgetting by its two kinds."""
 
 from __future__ import annotations
 
@@ -73,10 +73,10 @@ def _maps(board: StreamBoard, rows: Sequence[StreamRow]) -> Drawn:
         for side in panel.spines.values():
             side.set_visible(False)
     return Drawn(
-        "stream", f"stream-{style.file_name(board.stream.name)}-scores", "Scores behind each stage",
+        "stream", f"stream-{style.file_name(board.stream.name)}-scores", "Scores after each stage",
         "Chance-corrected scores in percent, mean over trainings; their intervals are in the table. Rows are stages, "
         "columns tasks: first those of the stream, then others. Framed: the task that the stage learnt.",
-        f"Scores of {counted(len(tasks), 'task')} behind each of {counted(len(order), 'stage')}, for "
+        f"Scores of {counted(len(tasks), 'task')} after each of {counted(len(order), 'stage')}, for "
             f"{', '.join(row.name for row in rows)}.",
         figure, _source(board), style.table(lines),
     )  # fmt: skip
@@ -157,7 +157,7 @@ def _forgetting(board: StreamBoard, rows: Sequence[StreamRow]) -> Drawn:
     )
     return Drawn(
         "stream", f"stream-{style.file_name(board.stream.name)}-forgetting", "Forgetting by its kind",
-        "How far tasks are below their best behind the last stage, with 95 % intervals. Essential: of the most "
+        "How far tasks are below their best after the last stage, with 95 % intervals. Essential: of the most "
         "probable legal answers. Superficial: what replies as they are read lose beyond that.",
         f"Forgetting in percentage points, essential and superficial: {said}.",
         figure, _source(board), style.table(lines),

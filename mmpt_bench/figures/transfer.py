@@ -50,6 +50,6 @@ def draw(name: str, rows: Sequence[TransferRow], source: str) -> Drawn:
     ends = "; ".join(f"{row.method} from {called[row.init]} {100 * row.curve[-1]:.1f} %" for row in rows)
     return Drawn(
         "stream", f"transfer-{style.file_name(name)}", "Steps to a score",
-        "Mean over seeds, with 95 % intervals over seeds and questions. Lines begin behind the steps on other tasks.",
+        "Mean over seeds, with 95 % intervals over seeds and questions. Lines begin after the steps on other tasks.",
         f"Dev score over all steps. At the end: {ends}.", figure, source, style.table(lines),
     )  # fmt: skip

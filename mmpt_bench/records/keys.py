@@ -15,7 +15,7 @@ from mmpt_bench.evaluation.task import OFFICIAL
 RATE = "learning_rate"
 FAILED = "failed"
 MIXED = "-mixed"
-"""Behind a half precision in recipes and records: float32 parameters and optimizer, products in half precision. A bare
+"""After a half precision in recipes and records: float32 parameters and optimizer, products in half precision. A bare
 "bfloat16" is of versions that trained most methods in bfloat16 throughout; the two never meet."""
 UNKNOWN = "unknown"
 """Training data, by name and fingerprint, of an adapter that does not say what it was trained on."""

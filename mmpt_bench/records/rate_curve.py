@@ -69,7 +69,7 @@ class Protocol:
 
     @property
     def most_by_round(self) -> tuple[int, ...]:
-        """Returns the trainings of each round of such a search; behind several rounds the most of its last step.
+        """Returns the trainings of each round of such a search; after several rounds the most of its last step.
 
         That step is the quarter decades beside the rates that are left.
         """

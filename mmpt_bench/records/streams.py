@@ -1,4 +1,4 @@
-"""What a stream of tasks is: trainings, each a list of runs, one behind the other; kept beside the records it is of.
+"""What a stream of tasks is: trainings, each a list of runs, one after the other; kept beside the records it is of.
 
 results/streams/<name>.json    which runs belong together; no score
 """
@@ -28,7 +28,7 @@ class Training:
     """Names of tasks, as they were learnt."""
     seed: int
     runs: tuple[str, ...]
-    """Name of the run behind each stage; of joint training one alone."""
+    """Name of the run after each stage; of joint training one alone."""
 
     @property
     def key(self) -> tuple[str, str, tuple[str, ...], int]:
@@ -44,7 +44,7 @@ class Stream:
     stream: tuple[str, ...]
     """Tasks that are learnt, in the order that was asked for."""
     tasks: tuple[str, ...]
-    """Tasks that are evaluated behind each stage: those of the stream, and others."""
+    """Tasks that are evaluated after each stage: those of the stream, and others."""
     base: str
     """Run of the untuned model."""
     results: dict[str, str]

@@ -51,7 +51,7 @@ ROWS_SHOWN = 200
 TOO_DARK = 0.05
 """Relative luminance below which a colour cannot be told from the dark page."""
 EDGE = "\0"
-"""Before and behind what can be packed; no text that is printed holds it."""
+"""Before and after what can be packed; no text that is printed holds it."""
 UNPACKED_BY_SCRIPT = (
     "Packed for the size of this page, which needs JavaScript to show it: figures are in <code>figures/</code>, scores "
     "in <code>scores.csv</code> of the results folder."

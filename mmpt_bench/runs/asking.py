@@ -81,7 +81,7 @@ def _check_room(item: PreparedTask, methods: Sequence[tuple[str, Any]], backbone
 
 
 def _lengths(item: PreparedTask, backbone: Backbone) -> Callable[[int], int]:
-    """Returns what tells the tokens of the longest prompt behind so many solved examples."""
+    """Returns what tells the tokens of the longest prompt after so many solved examples."""
     from mmpt_bench.engine.inference.plain import prompt_of
     from mmpt_bench.engine.models.encoding import BETWEEN
 

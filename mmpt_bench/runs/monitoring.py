@@ -143,7 +143,7 @@ class Monitor:
         return max(others, key=lambda step: (sum(seen[step]) / len(seen[step]), step)) if others else first
 
     def finish(self, step: int) -> None:
-        """Ends a training behind `step`, and says what the looks saw.
+        """Ends a training after `step`, and says what the looks saw.
 
         After an alarm that ends it, the best values before are put back.
         """

@@ -31,7 +31,7 @@ def trained_together(session: Session, job: Job, handle: Handle | None, checkpoi
     Args:
         handle: in the session's backbone, with the trained values afterwards; None on ranks that only take part, and
             attach the method themselves.
-        told: as `train` takes it behind `checkpoint`.
+        told: as `train` takes it after `checkpoint`.
 
     Raises:
         MachineError: what went wrong on this rank alone, so that the job ends.

@@ -59,7 +59,7 @@ def train_run(session: Session, job: Job, folder: RunFolder, handle: Handle) -> 
         watch.write_log()
     if result.left_out:
         report.said(
-            f"{job.label}, seed {recipe.seed}: {result.left_out:,} times an exchange of a conversation stood behind "
+            f"{job.label}, seed {recipe.seed}: {result.left_out:,} times an exchange of a conversation stood after "
             f"{recipe.budget.max_length:,} tokens and was left out; raise `--max-length` to train on it."
         )
     more = watch.finish()

@@ -30,7 +30,7 @@ def checked_count(k: int) -> int:
 
 
 def with_examples(item: PreparedTask, k: int, where: Where) -> PreparedTask:
-    """Returns a task whose every question stands behind the same `k` solved examples.
+    """Returns a task whose every question stands after the same `k` solved examples.
 
     Args:
         where: the task's rows are from.
@@ -75,7 +75,7 @@ def with_examples(item: PreparedTask, k: int, where: Where) -> PreparedTask:
 
 
 def with_system(item: PreparedTask, text: str) -> PreparedTask:
-    """Returns a task asked behind a turn of the system; RequestError where questions have one of their own."""
+    """Returns a task asked after a turn of the system; RequestError where questions have one of their own."""
     if any(sample.system for sample in item.samples):
         raise RequestError(f"`--system`: questions of {item.task.title} have a turn of the system of their own.")
     before = [dataclasses.replace(sample, system=text) for sample in item.samples]

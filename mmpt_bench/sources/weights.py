@@ -107,7 +107,7 @@ def loading_of(name: str) -> tuple[str, dict[str, Any]]:
     for part in text.split("&"):
         key, _, value = part.partition("=")
         if key not in HOW or key in how:
-            raise unknown_name("way to load a backbone", key[:40], HOW, "They stand behind its `?`, each once.")
+            raise unknown_name("way to load a backbone", key[:40], HOW, "They stand after its `?`, each once.")
         if HOW[key] is not int and value not in HOW[key]:
             raise unknown_name(key, value[:40], HOW[key])
         if HOW[key] is int and (not value.isdecimal() or not 0 < int(value) < 2**31):

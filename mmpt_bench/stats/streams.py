@@ -34,7 +34,7 @@ def stream_measures(scores: np.ndarray, base: np.ndarray, elsewhere: np.ndarray)
     Args:
         scores: A[i, j], (..., stages, tasks) in the stream's order; of joint training one stage alone, the last.
         base: scores of the untuned model on these tasks, (..., tasks).
-        elsewhere: changes from the untuned model, behind the last stage, on tasks outside the stream, (..., tasks).
+        elsewhere: changes from the untuned model, after the last stage, on tasks outside the stream, (..., tasks).
     """
     n = scores.shape[-1]
     final, own = scores[..., -1, :], np.diagonal(scores, axis1=-2, axis2=-1)

@@ -228,7 +228,7 @@ def changed(position: int, **change: Any) -> dict[str, Any]:
         (llava("<IMAGE>\nWhat is here?"), "holds `<IMAGE>`: an image stands in a text as `<image>`"),
         (llava("<|image_pad|>\nWhat is here?"), r"holds `<\|image_pad\|>`"),
         (changed(1, **{"from": "tool"}), "not `human` or `gpt`, but of `'tool'`"),
-        (changed(2, **{"from": "system"}), "turn of the system behind the first question"),
+        (changed(2, **{"from": "system"}), "turn of the system after the first question"),
         (changed(0, value=[{"type": "video"}]), "a part of type `'video'`"),
         (messages(image="https://x/1.png"), "an address of the web"),
         (llava(image="x" * 5000), "^In `mine.json`, 1 entry is no conversation: entry 1: 5,000 characters of text"),

@@ -172,7 +172,7 @@ def test_the_standard_error_is_that_of_the_statistics_module() -> None:
         ({"e5": [0.795], "e4": [0.8], "e3": [0.8], "e2": [0.78]}, 2.5),
         # A rate that failed ends it at the one before.
         ({"e4": [0.795], "e3": [0.8], "e2": [None]}, 1.0),
-        # What rises again behind a valley does not count.
+        # What rises again after a valley does not count.
         ({"e5": [0.8], "e4": [0.7], "e3": [0.81], "e2": [0.61]}, 0.01 / 0.11 + 0.05),
     ],
 )

@@ -144,7 +144,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def asked_thrice(own: dict[str, Any]) -> Path:
-    """Returns a results folder with one run that was asked plainly, behind two examples, and with a system's turn."""
+    """Returns a results folder with one run that was asked plainly, after two examples, and with a system's turn."""
     for more in ({}, {"few_shot": 2}, {"system": "no"}):
         assert not mb.run("frozen", **own, **more).failed
     return Path(own["out"])

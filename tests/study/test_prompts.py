@@ -84,7 +84,7 @@ def test_orders_that_labels_have_not_are_said(own: Path, tmp_path: Path) -> None
 def test_nothing_is_asked_twice_and_an_edited_answer_is_noticed(made: PromptResult, own: Path) -> None:
     (kept,) = made.folder.glob("runs/*/prompts-plain.jsonl")
     before = kept.read_bytes()
-    # 24 images: two orders of one question each, the same ones for the identical form, the free text of 24, two behind.
+    # 24 images: two orders of one question each, the same ones for the identical form, the free text of 24, two more.
     assert len(before.splitlines()) == 24 * (2 + 1 + 2)
     again = mb.prompts(str(own), "frozen", orders=2, reasoning_tokens=4, out=made.folder)
     assert again.rows == made.rows

@@ -156,7 +156,7 @@ def test_what_a_killed_command_left_is_taken_over_and_nothing_is_made_twice(
     tune(tmp_path, "ray", also_test=True)
     made = [trial for batch in here for trial in batch]
     assert len(made) == len(set(made)) > 0
-    # As in one process that was killed, a model that lacks its test score comes behind the others of its round.
+    # As in one process that was killed, a model that lacks its test score comes after the others of its round.
     check_equal(tmp_path, one, in_order=kill_at != "when half is")
 
 

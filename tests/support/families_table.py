@@ -92,7 +92,7 @@ Gemma 2, 1,024 in Gemma 3 4B); a longer example is refused with its length. In Q
 windows get a copy of their prompts in every window, and interaction is refused where the last block does, which sees
 whole images in the released models.
 
-In decoders with layers that pass states from token to token (Qwen3.5, LFM2-VL), prompts stand behind the padding.
+In decoders with layers that pass states from token to token (Qwen3.5, LFM2-VL), prompts stand after the padding.
 
 In evaluation, an image is read once for all questions about it, in every family but three: in PaliGemma, whose image
 tokens see the question, only the tower's work is shared, and in Qwen3.5 and LFM2-VL nothing but the batch. `run` says
@@ -121,7 +121,7 @@ def shared(reason: str, title: str) -> str:
 
 
 def table(backbones: dict[str, Any], reasons: list[str]) -> list[str]:
-    """Returns a row for all families whose methods run alike; new reasons are put behind those there are."""
+    """Returns a row for all families whose methods run alike; new reasons are put after those there are."""
     rows: dict[str, list[str]] = {}
     for family, backbone in backbones.items():
         cells = []

@@ -15,7 +15,7 @@ from support.newer_families import SIGLIP, WIDE
 
 
 def mistral3(folder: Path) -> Path:
-    """Writes a Mistral 3: Pixtral's tower, whose images lie behind one another, and squares of patches merged."""
+    """Writes a Mistral 3: Pixtral's tower, whose images lie one after another, and squares of patches merged."""
     config = tf.Mistral3Config(
         vision_config=tf.PixtralVisionConfig(**VISION, image_size=32, head_dim=8),
         text_config=tf.MistralConfig(**WIDE, head_dim=8, sliding_window=None),

@@ -59,7 +59,7 @@ MROPE = {"rope_parameters": {**ROPE, "mrope_section": [2, 1, 1], "mrope_interlea
 
 
 def qwen3_vl(folder: Path) -> Path:
-    """Writes a Qwen3-VL: what the tower sees in between is added behind the decoder's first layers (DeepStack)."""
+    """Writes a Qwen3-VL: what the tower sees in between is added after the decoder's first layers (DeepStack)."""
     return _qwen3(folder, "Qwen3VL", {**MROPE, "head_dim": 8}, {"deepstack_visual_indexes": [1, 2]})
 
 

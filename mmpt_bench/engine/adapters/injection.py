@@ -221,5 +221,5 @@ def _check_reached(anatomy: Anatomy, config: Any, model: nn.Module) -> None:
     """Raises RequestError where training would be void."""
     lost = unread(anatomy, [name for name, p in model.named_parameters() if p.requires_grad])
     if lost:
-        reason = f"`{lost[0]}` lies behind what is read of the vision tower and never reaches the loss"
+        reason = f"`{lost[0]}` lies after what is read of the vision tower and never reaches the loss"
         raise unfit(config, anatomy, reason)

@@ -34,7 +34,7 @@ Values = Float[np.ndarray, " tokens"]
 
 
 def rollout(layers: Sequence[Weights], fresh: slice = slice(0)) -> Float[Tensor, " keys"]:
-    """Returns how much of each row is in the last row behind all layers.
+    """Returns how much of each row is in the last row after all layers.
 
     Args:
         layers: attention weights of each layer, rows summing to 1; queries and keys are the same rows.

@@ -50,7 +50,7 @@ def prompt_attention(backbone: Backbone, sample: Sample) -> list[PromptShare]:
 
 
 def _in_tower(blocks: list[Weights], n: int) -> Iterator[PromptShare]:
-    """Yields the shares in the vision tower, where prompts stand behind an image's own rows."""
+    """Yields the shares in the vision tower, where prompts stand after an image's own rows."""
     for index, weights in enumerate(blocks, 1):
         own = weights.float().mean(dim=(0, 1))[:-n]
         yield PromptShare("vision tower", index, "visual prompts", _share(own[:, -n:]), n / own.shape[1])

@@ -131,6 +131,6 @@ def _repeated(value: Any, rows: int, name: str) -> Any:
         return value * rows
     if not isinstance(value, Tensor) or value.dim() < 2:
         return value
-    # Positions in several dimensions (M-RoPE) have the batch behind theirs.
+    # Positions in several dimensions (M-RoPE) have the batch after theirs.
     axis = 1 if name == "position_ids" and value.dim() == 3 else 0
     return value.repeat_interleave(rows, dim=axis) if value.shape[axis] == 1 else value

@@ -1,7 +1,7 @@
 """The decoder's last layer, computed for the rows alone whose output is read.
 
 Its keys and values are needed of all rows, since the rows that are read attend to them; its queries, what follows its
-attention and its feed-forward part are not. Behind it nothing mixes rows, so the rows that are read do not change; what
+attention and its feed-forward part are not. After it nothing mixes rows, so the rows that are read do not change; what
 the others hold there is no hidden state, and nothing may look at it.
 """
 

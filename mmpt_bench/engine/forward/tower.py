@@ -147,7 +147,7 @@ def seen(backbone: Backbone, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def blocks_replayed(backbone: Backbone, states: Sequence[Mapping[str, Tensor]]) -> Iterator[list[bool]]:
     """Inside, the tower's blocks hand out what `seen` found of a batch's images, and compute nothing.
 
-    What stands before and behind them runs as ever, and so do blocks where the states are not as many and as wide as
+    What stands before and after them runs as ever, and so do blocks where the states are not as many and as wide as
     what they are called with. Yields a list, which holds whether they were handed out once the tower has run.
     """
     fits: list[bool] = []
@@ -287,7 +287,7 @@ def _features(backbone: Backbone, inputs: Mapping[str, Tensor]) -> None:
 
 
 def _read(backbone: Backbone) -> list[int]:
-    """Returns the blocks whose output something behind reads: the last, and those that Qwen3-VL adds in the decoder."""
+    """Returns the blocks whose output something later reads: the last, and those that Qwen3-VL adds in the decoder."""
     more = getattr(backbone.model.config.vision_config, "deepstack_visual_indexes", None) or ()
     return sorted({backbone.anatomy.vision_used - 1, *more})
 

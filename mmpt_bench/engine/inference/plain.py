@@ -153,7 +153,7 @@ def _score(
 
 @dataclass(frozen=True)
 class Continued:
-    """How a model takes a text behind a prompt."""
+    """How a model takes a text after a prompt."""
 
     logprob: float
     """Natural log-probability of its tokens, summed, without the end of the sequence."""
@@ -169,7 +169,7 @@ def continued(
     targets: Sequence[str],
     kept: Kept | None = None,
 ) -> list[Continued]:
-    """Returns how the model takes each target behind its prompt, about images as the processor makes them, or cut."""
+    """Returns how the model takes each target after its prompt, about images as the processor makes them, or cut."""
     with kept.cut() if kept is not None else nullcontext():
         inputs: dict[str, Any] = (backbone if kept is None else kept).batch(images, prompts, targets)
         labels = inputs.pop("labels")[:, 1:]

@@ -23,7 +23,7 @@ def beginning_key(sample: Sample) -> Hashable:
 
 
 def up_to_images(backbone: Backbone, rows: Sequence[Tokens], owners: Sequence[int]) -> list[list[int]]:
-    """Returns each owner's tokens up to its last image and the marks behind, which all its prompts begin with.
+    """Returns each owner's tokens up to its last image and the marks after it, which all its prompts begin with.
 
     Args:
         owners: of each prompt; 0, 1, ...
@@ -37,7 +37,7 @@ def up_to_images(backbone: Backbone, rows: Sequence[Tokens], owners: Sequence[in
     marks = {i for i, token in added.items() if token.special}
     for row, i in zip(rows, owners, strict=True):
         at = len(row.ids) - row.ids[::-1].index(image)
-        # Ovis2 makes the mark behind an image out of what the tower sees.
+        # Ovis2 makes the mark after an image out of what the tower sees.
         at += len([*takewhile(marks.__contains__, row.ids[at:-1])])
         if found.setdefault(i, row.ids[:at]) != row.ids[:at] or len(row.ids) == at:
             raise NotShared("the prompts differ before the end of the image")

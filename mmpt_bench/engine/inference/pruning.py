@@ -1,6 +1,6 @@
 """Image tokens that are left out before the language model: which ones stay, and prompts with fewer of them.
 
-Families alone whose images have one size. Kept tokens, and the text behind them, keep their positions; learnt prompts
+Families alone whose images have one size. Kept tokens, and the text after them, keep their positions; learnt prompts
 all stay. What is chosen how, and after whom: docs/decisions/0040.
 """
 
@@ -29,7 +29,7 @@ from mmpt_bench.engine.models.encoding import Encoded
 from mmpt_bench.evaluation.pruning import ATTENTION, CLS, RANDOM, Pruning, random_order
 
 EARLY = 1
-"""Index of the decoder layer whose attention chooses: the second, behind which FastV prunes (K = 2)."""
+"""Index of the decoder layer whose attention chooses: the second, after which FastV prunes (K = 2)."""
 TIMED, UNTIMED = 16, 2
 """Questions whose prefill is measured, and those before them that are not."""
 
@@ -69,7 +69,7 @@ class Kept:
         return moved
 
     def features(self, encoded: Sequence[Float[Tensor, "tokens dim"]]) -> Any:
-        """Returns images' features with the kept tokens alone, and what stands behind an image's own: interaction."""
+        """Returns images' features with the kept tokens alone, and what stands after an image's own: interaction."""
         rows = [
             torch.cat([one[places.to(one.device)], one[self.tokens :]])
             for one, places in zip(encoded, self.places, strict=True)
@@ -157,7 +157,7 @@ class Pruner:
         block = anatomy.vision_layers[anatomy.vision_used - 1]
         with torch.no_grad(), attention_returned(self.backbone), attention_of(self.backbone, (block,)) as found:
             core.get_image_features(values, return_dict=True)
-        # Prompts in the tower stand behind the patches.
+        # Prompts in the tower stand after the patches.
         return self._mean(found)[0, 1 : 1 + self.tokens]
 
     def _of_decoder(self, sample: Sample, prompt: str) -> Float[Tensor, " tokens"]:

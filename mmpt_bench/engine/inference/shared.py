@@ -2,12 +2,12 @@
 
 Solved examples that stand before all questions are read once for all images, where no prompt depends on the image.
 
-Right where what stands up to an image's last token is the same whatever is asked, and sees nothing behind it. Where an
+Right where what stands up to an image's last token is the same whatever is asked, and sees nothing after it. Where an
 image's tokens see the question too (PaliGemma), only the image's features are shared. What can be seen of that is
 checked by `unfit` and while prompts are encoded; the rest, as an adapter that looks at the question when it changes the
 image's features, by `check`, which compares with the plain way. Replies are those of `generate`.
 
-Images may become different numbers of tokens: prefixes are padded on the left, questions again behind them, so that a
+Images may become different numbers of tokens: prefixes are padded on the left, questions again after them, so that a
 cache has padding in two places, which the mask hides. Positions are counted without it, from where a family's own
 positions of an image end (M-RoPE) on.
 """
@@ -86,7 +86,7 @@ class Shared:
         self._sees_question = (backbone.anatomy.marks or ("", ""))[1] == "answer" or (
             pruner is not None and pruner.reads_question
         )
-        """An image's tokens see the question behind them, or are chosen by it."""
+        """An image's tokens see the question after them, or are chosen by it."""
         self._first_position = first_position(backbone)
         bank = getattr(backbone.model, "prompt_bank", None)
         self._reads_examples = self._one_size and pruner is None and not (bank and (bank.flowing or bank.of_item))
@@ -137,7 +137,7 @@ class Shared:
                     )
 
     def _prefill(self, batch: Sequence[Question]) -> _Read:
-        """Returns prompts as the model has read them, those about the same images behind one reading of them."""
+        """Returns prompts as the model has read them, those about the same images after one reading of them."""
         firsts = {beginning_key(one.first): one.first for one in batch}
         places = {key: i for i, key in enumerate(firsts)}
         owners = [places[beginning_key(one.first)] for one in batch]

@@ -72,7 +72,7 @@ class Anatomy:
     vision_used: int
     """Leading vision blocks whose output reaches the projector: 23 of 24 where LLaVA reads hidden state -2."""
     vision_read: tuple[int, ...]
-    """Blocks behind which the hidden states stand that the projector reads; the last is `vision_used` - 1."""
+    """Blocks after which the hidden states stand that the projector reads; the last is `vision_used` - 1."""
     vision_dim: int
     projector: str
     lm_head: str
@@ -96,7 +96,7 @@ class Anatomy:
     recurrent: bool = False
     """Some decoder layer passes states from token to token, through padding too."""
     reads_output: bool = True
-    """The projector reads the tower's output, behind its last norm."""
+    """The projector reads the tower's output, after its last norm."""
     tile_patches: int = 0
     """Patches of one tile; 0 where images have no one size."""
     merge: int = 1
@@ -243,12 +243,12 @@ def _read_names(names: list[str], last_block: str | None) -> list[str]:
     """
     if last_block is not None:
         names = names[: max(i for i, name in enumerate(names) if name.startswith(last_block)) + 1]
-    # SigLIP's pooling head stands behind all patches.
+    # SigLIP's pooling head stands after all patches.
     return [name for name in names if not name.startswith("head.") and ".head." not in name]
 
 
 def _reads_output(core: Any, layers: list[int], depth: int) -> bool:
-    """Returns whether the projector reads the tower's output behind its last norm."""
+    """Returns whether the projector reads the tower's output after its last norm."""
     if getattr(core.config, "vision_feature_layer", None) is None:
         return True
     # InternVL takes the output where it says -1, LLaVA the state before the norm.

@@ -113,7 +113,7 @@ class Backbone:
         return text
 
     def target(self, exchanges: Sequence[Exchange], opening: Opening = PLAIN) -> chat.Target:
-        """Returns what is to be learnt of a conversation behind the prompt of its first question.
+        """Returns what is to be learnt of a conversation after the prompt of its first question.
 
         Raises RequestError where the family has no form for several exchanges, or hides where a reply stands.
         """
@@ -209,7 +209,7 @@ class Backbone:
     def pad(self, rows: Sequence[Tokens], side: Literal["left", "right"]) -> dict[str, Tensor]:
         """Returns `input_ids`, `attention_mask`, `labels` and the family's marks, (rows, longest), on the device.
 
-        Labels are -100 except on the replies' tokens and the end behind each.
+        Labels are -100 except on the replies' tokens and the end after each.
         """
         import torch
 

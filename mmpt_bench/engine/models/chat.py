@@ -1,7 +1,7 @@
 """How examples are written for a model: each family's own chat template, and which of the tokens are learnt.
 
-A conversation is what the template writes of it, with an end behind every reply: the template's own where generation
-stops at it, else the tokenizer's end-of-sequence token, as LLaVA writes it (`</s>` behind every reply; Liu et al. 2023,
+A conversation is what the template writes of it, with an end after every reply: the template's own where generation
+stops at it, else the tokenizer's end-of-sequence token, as LLaVA writes it (`</s>` after every reply; Liu et al. 2023,
 arXiv:2304.08485, section 4.2). A single exchange ends with the tokenizer's in every family. Imports without torch.
 """
 
@@ -30,7 +30,7 @@ def prompt(
     earlier: Sequence[Exchange] = (),
     opening: Opening = PLAIN,
 ) -> str:
-    """Returns the text of one image and a question behind earlier exchanges, up to where the answer begins."""
+    """Returns the text of one image and a question after earlier exchanges, up to where the answer begins."""
     if getattr(processor, "chat_template", None) is not None:
         return written(processor, [*turns(earlier), question], False, opening)
     if family.prompt is None:
@@ -62,7 +62,7 @@ def end_of_reply(processor: Any, stops: Sequence[int]) -> int:
 
 
 def target(prompts: Sequence[str], whole: str, exchanges: Sequence[Exchange], end: str) -> Target:
-    """Returns what is to be learnt of a conversation behind its first prompt.
+    """Returns what is to be learnt of a conversation after its first prompt.
 
     Args:
         prompts: the text before each reply, from the beginning of the conversation on.
@@ -76,7 +76,7 @@ def target(prompts: Sequence[str], whole: str, exchanges: Sequence[Exchange], en
     stands = 0
     for before, one in zip(prompts, exchanges, strict=True):
         if parts:
-            # White space that a template puts behind a reply is that of a text without an end.
+            # White space that a template puts after a reply is that of a text without an end.
             parts.append(end + whole[stands : len(before)].lstrip().removeprefix(end))
         gap = _gap(before, one.reply, whole)
         if gap is None:

@@ -62,7 +62,7 @@ class Tokens:
 
     ids: list[int]
     replies: tuple[tuple[int, int], ...] = ()
-    """Where each reply that is to be learnt begins, and where it ends behind its own end; none in a bare prompt."""
+    """Where each reply that is to be learnt begins, and where it ends after its own end; none in a bare prompt."""
     left_out: int = 0
     """Exchanges of a conversation for which there was no room."""
 

@@ -31,7 +31,7 @@ class Family:
     projector: str = ""
     """What carries vision features to the width of the text, inside the core model."""
     mixes_patches: str = ""
-    """Why a row behind the patches cannot become a token of its own; empty where it can."""
+    """Why a row after the patches cannot become a token of its own; empty where it can."""
     no_prompts: str = ""
     """Why rows cannot be put into the decoder's sequence; empty where they can."""
     no_visual: str = ""

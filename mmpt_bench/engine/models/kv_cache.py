@@ -1,7 +1,7 @@
 """The decoder's cache: what the installed transformers calls it, and one with room for what comes.
 
 Its name is `cache` from transformers 5.24 on, `past_key_values` before. A cache of transformers joins old and new keys
-at every call, which for a short question behind a long prefix costs as much as the question; here tokens are written
+at every call, which for a short question after a long prefix costs as much as the question; here tokens are written
 where they belong, and nothing is copied to grow.
 """
 
@@ -41,7 +41,7 @@ Heads = Float[Tensor, "batch heads tokens dim"]
 
 
 class PreallocatedLayer(DynamicLayer):
-    """Keys and values of one layer, with room behind them."""
+    """Keys and values of one layer, with room after them."""
 
     def __init__(self, keys: Heads, values: Heads, rows: Int[Tensor, " rows"], room: int) -> None:
         """Takes `rows` of another layer's keys and values, and leaves room for so many more tokens."""
@@ -52,7 +52,7 @@ class PreallocatedLayer(DynamicLayer):
         self._show()
 
     def update(self, key_states: Heads, value_states: Heads, *args: Any, **kwargs: Any) -> tuple[Heads, Heads]:
-        """Writes new tokens behind those that are there, and returns all of them."""
+        """Writes new tokens after those that are there, and returns all of them."""
         end = self._tokens + key_states.shape[2]
         if end > self._room[0].shape[2]:
             raise ValueError(f"room for {self._room[0].shape[2]} tokens does not hold {end}")
@@ -78,7 +78,7 @@ def rows_of(cache: Any, rows: Sequence[int], room: int) -> DynamicCache:
 
 
 def _preallocated(values: Heads, rows: Int[Tensor, " rows"], room: int) -> Heads:
-    """Returns these rows with room for so many tokens behind them, which is written before it is read."""
+    """Returns these rows with room for so many tokens after them, which is written before it is read."""
     batch, heads, tokens, dim = len(rows), *values.shape[1:]
     whole = values.new_empty(batch, heads, tokens + room, dim)
     # Read once and written once: what `values[rows]` makes is as large again.

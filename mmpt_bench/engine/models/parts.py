@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from mmpt_bench.engine.models.families import Family, Layout
 
-_TILES = "its tiles are put together as a grid behind the projector"
+_TILES = "its tiles are put together as a grid after the projector"
 _LEARNT_QUERIES = "its connector reads the image by learnt queries"
 _WORDS = "patches become a mixture of learnt visual words"
 _WORD_A_LAYER = "each of its layers reads an embedding of every token's word, and a prompt has no word"
@@ -185,7 +185,7 @@ def merge_of(core: Any, projector: nn.Module, layout: Layout, read: list[int]) -
 
 
 def packs_tiles(core: Any) -> bool:
-    """Returns whether the core model puts an image's tiles together as a grid behind its projector (LLaVA-NeXT)."""
+    """Returns whether the core model puts an image's tiles together as a grid after its projector (LLaVA-NeXT)."""
     pack = getattr(core, "pack_image_features", None)
     return pack is not None and "image_features" in inspect.signature(pack).parameters
 
@@ -197,7 +197,7 @@ def builds_masks(core: Any) -> bool:
 
 
 def reads_last_output(core: Any) -> bool:
-    """Returns whether the tower's output, behind its last norm, is what is read where the configuration says -1."""
+    """Returns whether the tower's output, after its last norm, is what is read where the configuration says -1."""
     return "last_hidden_state" in inspect.unwrap(type(core).get_image_features).__code__.co_names
 
 

@@ -43,7 +43,7 @@ def _sides(model: Any, bank: PromptBank) -> dict[str, Any]:
             sides["vision"] = blocks[0].self_attn.config
         if anatomy.layout == "packed" and all(map(_built_packed, blocks)):
             sides["vision"] = blocks[0].attn.config
-    # Keys stand in front of everything: rows that must stand behind the interaction's stay rows.
+    # Keys stand in front of everything: rows that must stand after the interaction's stay rows.
     if (plan.keys or (plan.text and plan.text_deep)) and (plan.text_first or not bank.flowing):
         decoder = model.get_submodule(anatomy.decoder)
         layers = [model.get_submodule(name) for name in anatomy.decoder_layers]

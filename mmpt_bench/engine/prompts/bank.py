@@ -1,13 +1,13 @@
 """One engine for every prompt method: trained rows inside an unchanged model, put in and taken out by hooks.
 
-Vision side: rows are appended behind the patches of each block and cut off behind it, so that the tower's width in
-tokens never changes; appending equals standing behind the class token, because position embeddings are added before
+Vision side: rows are appended after the patches of each block and cut off after it, so that the tower's width in
+tokens never changes; appending equals standing after the class token, because position embeddings are added before
 the first block. Text side: textual prompts (or key-value placeholders) stand before the caller's first token, at
 positions 0, 1, ...; interaction tokens stand in the image slot, before the first image token, or, where the plan says
 so, in front too. All are put in when the cache is empty, lie in the cache from then on, and are cut from the decoder's
 output: labels, logits and lengths never see them.
 
-Interaction tokens are the visual prompts' states behind the last block that is read, or raw parameters in their place.
+Interaction tokens are the visual prompts' states after the last block that is read, or raw parameters in their place.
 They are left in its output, pass through the projector with the patches, and are split off where image and text meet,
 so image features cached from `get_image_features` carry them. No hook keeps anything between two calls: where the rows
 are travels as a keyword argument, because a recomputed or repeated forward must not depend on what ran before it.
@@ -56,7 +56,7 @@ class PromptBank(nn.Module):
     of_item = False
     """Whether each item of a batch has prompts of its own (conditioned.py)."""
     reads_question = False
-    """Whether a prompt depends on what is asked, so that questions about an image share nothing behind it."""
+    """Whether a prompt depends on what is asked, so that questions about an image share nothing after it."""
 
     def __init__(self, anatomy: Anatomy, plan: PromptPlan, seed: int, words: Float[Tensor, "words dim"]) -> None:
         """Draws the parameters, each tensor from its own stream of `seed`; `words` are the model's embeddings."""
@@ -75,7 +75,7 @@ class PromptBank(nn.Module):
 
     @property
     def left(self) -> int:
-        """Rows left behind a tile's patches; raw parameters in front bring the class token along."""
+        """Rows left after a tile's patches; raw parameters in front bring the class token along."""
         if self.plan.interaction == "none":
             return 0
         brings_class = self.plan.interaction == "parameters" and self.anatomy.drops_first and self.anatomy.merge == 1
@@ -119,13 +119,13 @@ class PromptBank(nn.Module):
         return block not in self.anatomy.vision_read or not self.flowing
 
     def cut_block(self, module: nn.Module, args: tuple, output: Any) -> Any:
-        """Behind a vision block: cuts the prompts off."""
+        """After a vision block: cuts the prompts off."""
         if "vision" in self.as_keys:
             return output
         return with_output(output, lambda hidden: hidden[:, : -self.plan.visual])
 
     def leave_parameters(self, module: nn.Module, args: tuple, output: Any) -> Any:
-        """Behind the last block that is read: puts raw parameters (and the class token) in the prompts' place.
+        """After the last block that is read: puts raw parameters (and the class token) in the prompts' place.
 
         In the image slot these are the released code's: it overwrites the prompts, which stand before the class token,
         with the next block's set and reads the states there, of which it leaves the first row out as the class token.
@@ -195,7 +195,7 @@ class PromptBank(nn.Module):
         return {**kwargs, "prompt_rows": rows, "prompt_rotary": rotary}
 
     def _starts(self, mask: Any) -> tuple[int, ...]:
-        """Returns where the front rows stand in each sequence: behind its padding, where a decoder passes states on."""
+        """Returns where the front rows stand in each sequence: after its padding, where a decoder passes states on."""
         if not self.anatomy.recurrent or mask is None or not self.rows.front:
             return ()
         if not isinstance(mask, Tensor) or mask.dim() != 2:
@@ -279,14 +279,14 @@ class PromptBank(nn.Module):
         return with_hidden(args, kwargs, marked)
 
     def write(self, name: str, layer: int, module: nn.Module, args: tuple, output: Rows) -> Rows:
-        """Behind `k_proj` or `v_proj`: writes the trained keys or values over the placeholders' own."""
+        """After `k_proj` or `v_proj`: writes the trained keys or values over the placeholders' own."""
         rows = getattr(args[0], "prompt_rows", 0)
         if not rows:
             return output
         return torch.cat([self.spread(name, layer, output), output[:, rows:]], dim=1)
 
     def leave_decoder(self, module: nn.Module, args: tuple, kwargs: dict, output: Any) -> Any:
-        """Behind the decoder: cuts the rows off everything that it returns."""
+        """After the decoder: cuts the rows off everything that it returns."""
         rows: PromptRows | None = kwargs.get("prompt_rows")
         if rows is None:
             return output

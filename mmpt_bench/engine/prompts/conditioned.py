@@ -1,7 +1,7 @@
 """Prompts that are other ones for each item: a small generator adds to them what it makes of image and question.
 
 Textual prompts: the mean of the image's tokens and the mean of the question's, as the decoder reads them, pass through
-a bottleneck to a shift of every set's prompts. The question ends where the chat frame goes on behind it, so an answer
+a bottleneck to a shift of every set's prompts. The question ends where the chat frame goes on after it, so an answer
 that stands in the sequence, as in training, is never looked at. Visual prompts: the mean of the patches that enter a
 block does the same for the block's prompts. Means are normalised and take no gradient. With `up` at 0 the prompts are
 the static ones, bit for bit.
@@ -147,7 +147,7 @@ def _visible(mask: Tensor | None, patches: Tensor) -> Bool[Tensor, "batch tokens
 def before_frame(
     ids: Int[Tensor, "batch tokens"], image: Bool[Tensor, "batch tokens"], frame: tuple[int, ...]
 ) -> Bool[Tensor, "batch tokens"]:
-    """Returns which tokens stand before the first place behind the image where the chat frame goes on.
+    """Returns which tokens stand before the first place after the image where the chat frame goes on.
 
     Raises ValueError where that is in none of a sequence's places.
     """
@@ -159,12 +159,12 @@ def before_frame(
         found[:, : length - len(frame) + 1] = (ids.unfold(1, len(frame), 1) == wanted).all(-1)
     found &= places >= behind[:, None]
     if not found.any(dim=1).all():
-        raise ValueError("the prompt does not go on behind its question as the chat frame does")
+        raise ValueError("the prompt does not go on after its question as the chat frame does")
     return places < found.int().argmax(dim=1)[:, None]
 
 
 def frame_behind(backbone: Backbone) -> tuple[int, ...]:
-    """Returns the tokens that every prompt ends with behind its question.
+    """Returns the tokens that every prompt ends with after its question.
 
     Raises RequestError where there are none, so that nothing would tell a question from its answer.
     """
@@ -175,7 +175,7 @@ def frame_behind(backbone: Backbone) -> tuple[int, ...]:
     frame = tuple(tokens[0] for tokens in alike)[::-1]
     if not frame:
         raise RequestError(
-            "The backbone's chat frame writes nothing behind a question, so that nothing tells it from its answer: "
+            "The backbone's chat frame writes nothing after a question, so that nothing tells it from its answer: "
             "set `features` to `image`."
         )
     return frame

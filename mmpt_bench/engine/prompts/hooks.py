@@ -136,7 +136,7 @@ def _check_visual(anatomy: Anatomy, plan: PromptPlan) -> None:
         )
     if plan.raw_sets and not plan.visual_deep:
         raise RequestError(
-            "`visual_states` `parameters` is a set of its own behind the blocks': leave `visual_deep` on."
+            "`visual_states` `parameters` is a set of its own after the blocks': leave `visual_deep` on."
         )
     if plan.visual and not plan.visual_deep and anatomy.layout != "batched":
         raise RequestError(

@@ -1,6 +1,6 @@
 """How the states of visual prompts become tokens of the language model: through the connector, where image meets text.
 
-Where a connector takes one patch at a time, the states stay behind the patches, pass it with them, and are parted from
+Where a connector takes one patch at a time, the states stay after the patches, pass it with them, and are parted from
 them here; an image's tiles are put together as a grid without them. Where it makes one token of s x s patches, the
 tower's output is parted first, and s^2 states take the places of one square of patches in a tile of their own;
 docs/decisions/0037 has the rule.
@@ -36,7 +36,7 @@ def squares(states: Rows, area: int) -> Rows:
 
 
 def leave_tower(bank: PromptBank, module: Any, args: tuple, kwargs: dict, output: Any) -> Any:
-    """Behind the tower of a merging family: parts the prompts' states from its output, and keeps them in it."""
+    """After the tower of a merging family: parts the prompts' states from its output, and keeps them in it."""
     left = bank.left
     if bank.anatomy.layout == "packed":
         return _leave_packed(bank, kwargs, output)
@@ -55,7 +55,7 @@ def leave_tower(bank: PromptBank, module: Any, args: tuple, kwargs: dict, output
 
 
 def _leave_packed(bank: PromptBank, kwargs: dict, output: Any) -> Any:
-    """The same where images lie behind one another: the last block left whole squares behind all patches."""
+    """The same where images lie one after another: the last block left whole squares after all patches."""
     area = bank.anatomy.merge**2
     grid = kwargs["grid_thw"]
     patches, images, tokens = int(grid.prod(-1).sum()), int(grid[:, 0].sum()), bank.flowing
@@ -71,7 +71,7 @@ def _leave_packed(bank: PromptBank, kwargs: dict, output: Any) -> Any:
 
 
 def _leave_row(bank: PromptBank, tower: Any, kwargs: dict, output: Any) -> Any:
-    """The same where images lie behind one another in one row of a batch."""
+    """The same where images lie one after another in one row of a batch."""
     grid = torch.as_tensor(kwargs["image_sizes"]) // tower.patch_size
     patches, images = int(grid.prod(-1).sum()), len(grid)
     read = output.last_hidden_state if bank.anatomy.reads_output else output.hidden_states[bank.anatomy.vision_used]
@@ -83,7 +83,7 @@ def _leave_row(bank: PromptBank, tower: Any, kwargs: dict, output: Any) -> Any:
 
 
 class TilesPacked:
-    """While it is there, a model puts an image's tiles together without the prompts' tokens, whose mean goes behind."""
+    """While it is there, a model puts an image's tiles together without the prompts' tokens; their mean follows."""
 
     def __init__(self, bank: PromptBank, core: Any):
         """Takes the place of the core model's `pack_image_features`."""

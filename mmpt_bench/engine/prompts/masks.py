@@ -132,7 +132,7 @@ def extend_mask(mask: Any, rows: PromptRows, seen: int, length: int, behind_padd
         rows: by which sequences grow.
         seen: columns in the cache, prompts included; 0 at prefill.
         length: the caller's tokens in this call.
-        behind_padding: the front rows stand behind a sequence's padding, not before it.
+        behind_padding: the front rows stand after a sequence's padding, not before it.
 
     Raises:
         ValueError: the mask covers neither the caller's tokens nor those and the prompts.
@@ -250,7 +250,7 @@ def extend_positions(
 def _image_counted(positions: Tensor, rows: PromptRows) -> Tensor:
     """Returns positions, (..., batch or 1, tokens), with those of rows before the first image token.
 
-    Where the image's first tokens are left out, its rows go on behind the text before it all the same.
+    Where the image's first tokens are left out, its rows go on after the text before it all the same.
     """
     if len(set(rows.places)) > 1:
         positions = positions.expand(*positions.shape[:-2], len(rows.places), -1)

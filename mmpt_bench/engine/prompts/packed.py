@@ -1,8 +1,8 @@
-"""Prompts in a vision tower whose images lie behind one another in one sequence (Qwen2-VL, Qwen2.5-VL; Pixtral).
+"""Prompts in a vision tower whose images lie one after another in one sequence (Qwen2-VL, Qwen2.5-VL; Pixtral).
 
 Hidden states are (patches of all images, width), `cu_seqlens` says where an image (or a window of one) begins, and
 patches are rotated to their place. Each image, or window where a block attends within windows, gets its own copy of
-the block's prompts behind its patches; prompts are not rotated, since they have no place. In Pixtral the sequence is
+the block's prompts after its patches; prompts are not rotated, since they have no place. In Pixtral the sequence is
 the one row of a batch, and a mask of pairs says which patches are of one image.
 """
 
@@ -23,7 +23,7 @@ Packed = Float[Tensor, "rows dim"]
 
 
 def enter_block(bank: PromptBank, block: int, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-    """Before a block: puts the block's prompts behind the rows of every segment."""
+    """Before a block: puts the block's prompts after the rows of every segment."""
     if _as_keys(bank, block):
         share(module, bank.prompts("mmpt_visual", block))
         return args, kwargs
@@ -47,7 +47,7 @@ def enter_block(bank: PromptBank, block: int, module: nn.Module, args: tuple, kw
 
 
 def leave_block(bank: PromptBank, block: int, module: nn.Module, args: tuple, kwargs: dict, output: Any) -> Any:
-    """Behind a block: cuts the prompts off every segment; behind the last, with interaction, leaves them at the end."""
+    """After a block: cuts the prompts off every segment; after the last, with interaction, leaves them at the end."""
     if _as_keys(bank, block):
         take_back(module)
         return output
@@ -98,5 +98,5 @@ def _lengths(bounds: Int[Tensor, " segments+1"]) -> list[int]:
 
 
 def _behind(values: Packed, bounds: Int[Tensor, " segments+1"], rows: Packed) -> Packed:
-    """Returns `values` with `rows` behind each segment."""
+    """Returns `values` with `rows` after each segment."""
     return torch.cat([piece for segment in values.split(_lengths(bounds)) for piece in (segment, rows)])

@@ -36,7 +36,7 @@ class PromptPlan:
     """What parameters start as: xavier-uniform as in MMPT's code, normal, or, for textual prompts, the embeddings of
     words drawn at random (Lester et al. 2021, arXiv:2104.08691, section 3.2: sampled vocabulary)."""
     text_first: bool = True
-    """Where both stand in front, textual prompts stand before the interaction tokens; else behind them."""
+    """Where both stand in front, textual prompts stand before the interaction tokens; else after them."""
 
     @property
     def decoder_rows(self) -> int:
@@ -45,7 +45,7 @@ class PromptPlan:
 
     @property
     def raw_sets(self) -> int:
-        """Sets of visual prompts that no block reads: the released code's, of the block behind those that are read."""
+        """Sets of visual prompts that no block reads: the released code's, of the block after those that are read."""
         return int(self.interaction == "parameters" and self.interaction_place == "image")
 
     def shapes(self, anatomy: Anatomy) -> dict[str, tuple[int, int, int]]:

@@ -1,6 +1,6 @@
 """Deep prompts as keys and values, without their rows: the same sums, and nothing computed that is thrown away.
 
-What a block makes of its prompts is cut off behind it, for the next block brings its own: of a prompt only the key and
+What a block makes of its prompts is cut off after it, for the next block brings its own: of a prompt only the key and
 the value are of use. They are what the block's frozen norm and projections make of it, alike for every sequence of a
 batch, so they are computed once and put beside the sequence's own where attention is taken. Queries, attention's output
 and the feed-forward part of prompts are not computed at all, and no gradient is below the first block.

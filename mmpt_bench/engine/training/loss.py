@@ -89,7 +89,7 @@ class Ready:
 
     @property
     def left_out(self) -> int:
-        """Returns the number of exchanges that stand behind the longest text allowed."""
+        """Returns the number of exchanges that stand after the longest text allowed."""
         return sum(row.left_out for row in self.rows)
 
 
@@ -245,7 +245,7 @@ class Losses:
             batch |= backbone.inputs(images)
             return backbone.model(**batch, use_cache=False).logits[:, :-1][known].float(), labels[known]
         head, read = backbone.model.get_submodule(backbone.anatomy.lm_head), functional.pad(known, (0, 1))
-        # Only labelled positions reach the head, in any version of transformers and whatever stands behind the head.
+        # Only labelled positions reach the head, in any version of transformers and whatever stands after the head.
         hook = head.register_forward_pre_hook(lambda module, args: (args[0][:, :-1][known.to(args[0].device)],))
         try:
             with self._given(images) as given, prompts_as_keys(backbone), rows_read(backbone, read):

@@ -106,7 +106,7 @@ class OfMethod(Term):
 class Ewc(Term):
     """Elastic weight consolidation: weight / 2 * sum over stages s and parameters i of F_si (p_i - p_si)^2.
 
-    p_s are the values behind stage s, and F_s their diagonal Fisher information there (Kirkpatrick et al. 2017,
+    p_s are the values after stage s, and F_s their diagonal Fisher information there (Kirkpatrick et al. 2017,
     arXiv:1612.00796).
     """
 
@@ -129,14 +129,14 @@ class Ewc(Term):
 class Lwf(Term):
     """Learning without forgetting: weight * KL(before || now) of each answer token, on the new data.
 
-    "before" is the model behind the last stage (Li and Hoiem 2016, arXiv:1606.09282, with KL for their distillation
+    "before" is the model after the last stage (Li and Hoiem 2016, arXiv:1606.09282, with KL for their distillation
     loss and at temperature 1).
     """
 
     name = "lwf"
 
     def __init__(self, weight: float, handle: Handle, values: State) -> None:
-        """`values` are those of the adapter behind the last stage."""
+        """`values` are those of the adapter after the last stage."""
         self._weight, self._handle = weight, handle
         self._values = {name: values[name].to(parameter) for name, parameter in handle.trainable.items()}
 

@@ -83,7 +83,7 @@ class Trained:
     groups: tuple[dict[str, float], ...] = ()
     """Parameters, peak learning rate and weight decay of each group of parameters, as they were in force."""
     left_out: int = 0
-    """Exchanges of conversations that stood behind `Budget.max_length`, each time that they were to be trained on."""
+    """Exchanges of conversations that stood after `Budget.max_length`, each time that they were to be trained on."""
     process: ProcessCosts | None = None
     """None where the training had several sittings."""
     world_size: int = 1
@@ -160,7 +160,7 @@ def train(
         batches, first = corpus.batches(*asked), next(corpus.batches(*asked), [])
         if why := ranks.together(lambda: _compared(losses, first[:2], handle.trainable, ranks)):
             say(f"Every image goes through the whole model in training, because {why}.")
-        for examples, following in pairwise(chain(batches, [[]])):  # behind the last batch stands an empty one
+        for examples, following in pairwise(chain(batches, [[]])):  # after the last batch stands an empty one
             losses.soon(ranks.share(following))
             is_over = bool(on_step(training.step(losses, ranks.share(examples))))
             is_due = checkpoints is not None and checkpoints.is_due and ranks.is_first

@@ -165,7 +165,7 @@ def _check_loading(asked: AblationRequest) -> None:
     if names and asked.request.backbone not in names:
         how = next(iter(loading_of(asked.request.backbone)[1]), "")
         raise RequestError(
-            f"`{how}` beside several backbones: write it behind each that is loaded so, as in `NAME?{how}=...`."
+            f"`{how}` beside several backbones: write it after each that is loaded so, as in `NAME?{how}=...`."
         )
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 COSTS = ("trainable", "total", "train_seconds", "cpu_seconds", "peak_bytes", "own_bytes")
 BETWEEN = re.compile(r"^(.*?) \((.*?)\)(.*)$")
-"""A score or difference, its interval, and what stands behind."""
+"""A score or difference, its interval, and what stands behind it."""
 WIDEST_POINT = 20
 """Columns of a terminal that a word in the name of a point has to itself; a longer one is broken."""
 NOTES = (

@@ -209,7 +209,7 @@ def _of_form(replies: Replies, job: Job, name: str, asked: Asked) -> Said:
 
 @dataclass(frozen=True)
 class Turn:
-    """A question to a model, behind earlier exchanges."""
+    """A question to a model, after earlier exchanges."""
 
     sample: Sample
     """With the question, the image, and the labels that are ranked; without labels none is."""

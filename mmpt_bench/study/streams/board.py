@@ -40,7 +40,7 @@ class StreamRow:
     tasks: tuple[str, ...]
     """Columns of `matrix`: those of the stream in the order of the first training, then the others."""
     matrix: np.ndarray
-    """Score of each task behind each stage, (stages, tasks), chance-corrected, mean over trainings; in several orders a
+    """Score of each task after each stage, (stages, tasks), chance-corrected, mean over trainings; in several orders a
     stage is another task in each."""
     between: np.ndarray
     """95 % interval of each, (stages, tasks, 2): percentiles over trainings and images."""
@@ -211,7 +211,7 @@ def _resampled(
     answers: str,
     routes: Routes | None,
 ) -> tuple[Resampled, Resampled] | None:
-    """Returns (a task's score behind each stage, that of the untuned model), chance-corrected, on the same resamples.
+    """Returns (a task's score after each stage, that of the untuned model), chance-corrected, on the same resamples.
 
     None where the score is undefined for one of them.
     """

@@ -38,7 +38,7 @@ class Routes:
         return [next(name for name in each if name in seen) for each in ranked]
 
     def accuracy(self, task: str) -> float:
-        """Returns the share of a task's questions that go to its own adapter, behind the last stage."""
+        """Returns the share of a task's questions that go to its own adapter, after the last stage."""
         _, ranked = self._known(task)
         return sum(each[0] == task for each in ranked) / len(ranked)
 

@@ -30,8 +30,8 @@ TITLES = {
 }  # fmt: skip
 NOTES = (
     "Scores are chance-corrected, in percentage points, with 95 % intervals over trainings and images (one training: "
-    "images alone). **Last**: mean over the stream's tasks behind its last stage. **Average**: mean over stages of the "
-    "mean over the tasks learnt so far. **At its stage**: mean of each task's score behind its own stage. **Backward "
+    "images alone). **Last**: mean over the stream's tasks after its last stage. **Average**: mean over stages of the "
+    "mean over the tasks learnt so far. **At its stage**: mean of each task's score after its own stage. **Backward "
     "transfer**: how far tasks rose (or fell, below 0) after their stage. **Forgetting**: how far they are below their "
     "best. **Forward transfer**: how far tasks were above the untuned model before their own stage. **Elsewhere**: "
     "change from the untuned model on tasks outside the stream.",
@@ -180,7 +180,7 @@ def stream_md(board: StreamBoard) -> bytes:
             [method, strategy, f"{stage}: {learnt}", *(scores[task] for task in tasks)]
             for (method, strategy, stage, learnt), scores in by_stage.items()
         ]
-        parts += ["## Scores behind each stage", _table(["Method", "Strategy", "Stage", *tasks], rows)]
+        parts += ["## Scores after each stage", _table(["Method", "Strategy", "Stage", *tasks], rows)]
     parts += [f"Not complete: {markdown(text)}." for text in board.missing]
     return ("\n\n".join(parts) + "\n").encode()
 

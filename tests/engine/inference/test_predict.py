@@ -317,7 +317,7 @@ def test_each_of_several_tokens_ends_a_reply_and_they_are_recorded(clean: tuple[
     folder, (wanted, _) = clean
     one_end = load_backbone(str(folder), device="cpu", offline=True)
     assert (one_end.decoding, one_end.decoding_said) == ({}, [])
-    # A word of a reply becomes an end: replies stop behind it.
+    # A word of a reply becomes an end: replies stop after it.
     longest = max((p.reply.split() for p in wanted.values()), key=len)
     word = longest[len(longest) // 2]
     token = one_end.processor.tokenizer.convert_tokens_to_ids(word)
@@ -371,7 +371,7 @@ def test_the_last_layer_computes_the_rows_that_are_read_alone(backbone: Backbone
 
 
 def summed(backbone: Backbone, sample: Sample) -> list[float]:
-    """Returns the log-probability of each choice behind the question, word by word, as the model alone gives it."""
+    """Returns the log-probability of each choice after the question, word by word, as the model alone gives it."""
     words = backbone.processor.tokenizer
     prompt = f"USER: <image>\n{sample.question} ASSISTANT:"
     found = []

@@ -103,7 +103,7 @@ def test_a_share_that_leaves_every_token_changes_no_bit(method: str, backbone: B
 
 
 def hidden_by_a_mask(backbone: Backbone, sample: Sample, places: list[int]) -> torch.Tensor:
-    """Returns the logits behind the whole prompt, in which a mask hides the other image tokens from all."""
+    """Returns the logits after the whole prompt, in which a mask hides the other image tokens from all."""
     inputs = backbone.batch([sample.image.open()], [backbone.prompt_text(sample.question)])
     image = (inputs["input_ids"][0] == 4).nonzero()[:, 0]
     assert len(image) == TOKENS

@@ -96,7 +96,7 @@ def test_a_batch_of_several_images_answers_as_each_alone(backbone: Backbone, nam
 
 
 def _solved(texts_alone: bool) -> list[Sample]:
-    """Returns three questions about one image and one about another, behind two solved examples."""
+    """Returns three questions about one image and one about another, after two solved examples."""
     shown: list[tuple[LazyImage, ...]] = [(), ()] if texts_alone else [(IMAGES[2],), (IMAGES[3],)]
     shots = tuple(Shot(f"s{i}", images, f"how many {i} ?", "no") for i, images in enumerate(shown))
     asked_of = [asked(0), asked(0, question="how many ?"), asked(0, question="a cat ?"), asked(1)]

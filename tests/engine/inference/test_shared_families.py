@@ -85,7 +85,7 @@ def test_questions_share_images_of_any_shape(family: str, tmp_path: Path) -> Non
 def test_prompts_stand_in_a_batch_as_alone_whatever_the_images_shapes(
     family: str, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Qwen2-VL: an image's prompts are one row, however large it is. Qwen3.5: they stand behind the padding."""
+    """Qwen2-VL: an image's prompts are one row, however large it is. Qwen3.5: they stand after the padding."""
     monkeypatch.setattr(predict_module, "unfit", lambda backbone: "it is to be asked in plain batches")
     backbone = of_family(family, tmp_path)
     with attached(VARIANTS[method]()(), backbone) as handle:

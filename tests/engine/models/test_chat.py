@@ -26,7 +26,7 @@ IDEFICS = (
     "{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}{% endfor %}<end_of_utterance>\n"
     "{% endfor %}{% if add_generation_prompt %}Assistant :{% endif %}"
 )
-"""As Idefics3 writes it: a token of its own behind every turn."""
+"""As Idefics3 writes it: a token of its own after every turn."""
 HIDING = (
     "{% for message in messages %}{% if message['role'] == 'user' or loop.last %}{{ message['role'].upper() }} : "
     "{% for part in message['content'] %}{% if part['type'] == 'image' %}<image> {% else %}{{ part['text'] }} "

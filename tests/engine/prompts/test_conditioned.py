@@ -115,7 +115,7 @@ def test_frame_is_what_stands_behind_every_question(backbone: Any) -> None:
 
 
 def test_question_ends_at_the_first_frame_behind_the_image() -> None:
-    # 7 8 is the frame; it stands before the image too, and again behind the answer.
+    # 7 8 is the frame; it stands before the image too, and again after the answer.
     ids = torch.tensor([[1, 7, 8, 4, 4, 5, 7, 8, 9, 7, 8]])
     found = before_frame(ids, ids == 4, (7, 8))
     assert found.tolist() == [[True] * 6 + [False] * 5]

@@ -45,7 +45,7 @@ def test_rows_before_the_image_are_counted_and_visible_where_they_stand() -> Non
     wanted = [[1, 0, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1, 1]]
     assert extend_mask(mask, rows, 0, 4).tolist() == wanted
     assert extend_positions(None, mask, rows, 0, 4).tolist() == [[0, 1, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5, 6]]
-    # While decoding the places are not known: the same columns, and the newest token behind all.
+    # While decoding the places are not known: the same columns, and the newest token after all others.
     longer, later = torch.cat([mask, mask[:, -1:]], dim=1), PromptRows(1, 2)
     assert extend_mask(longer, later, 7, 1).tolist() == [[*row, 1] for row in wanted]
     assert extend_positions(None, longer, later, 7, 1).tolist() == [[6], [7]]

@@ -1,6 +1,6 @@
 """Interaction through connectors that merge patches, written out with plain transformers beside the prompt engine.
 
-The rule is that of docs/decisions/0037. Blocks of a plain copy are called segment by segment with prompts behind their
+The rule is that of docs/decisions/0037. Blocks of a plain copy are called segment by segment with prompts after their
 patches; squares of prompts' states are joined, or averaged, by hand and go through the projector's weights; the tokens
 then stand in a longer sequence, before the image's, and the family's own `forward` answers it.
 """
@@ -73,7 +73,7 @@ ALONE = {"LLaVA-NeXT": [-2], "LLaVA-OneVision": [-1], "Granite Vision": [-4, -3,
 
 
 def prompted(block: Any, prompts: Tensor, last: list[Tensor]) -> Callable[..., Any]:
-    """Returns a block's `forward` with prompts behind the patches; their states are appended to `last`."""
+    """Returns a block's `forward` with prompts after the patches; their states are appended to `last`."""
     plain = block.forward
 
     def with_mask(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:

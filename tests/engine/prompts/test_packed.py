@@ -67,7 +67,7 @@ def attended(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def qwen_by_hand(visual: Any, pixels: Tensor, grid: tuple[int, int], prompts: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns (the merger's output, the prompts' states behind the last block) of one image by itself."""
+    """Returns (the merger's output, the prompts' states after the last block) of one image by itself."""
     high, wide = (side // MERGE for side in grid)
     places = [(i * MERGE + a, j * MERGE + b) for i in range(high) for j in range(wide)
               for a in range(MERGE) for b in range(MERGE)]  # fmt: skip
@@ -165,7 +165,7 @@ def pixtral(merge: int) -> Any:
 
 
 def pixtral_by_hand(tower: Any, pixels: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns (patches, the prompts' states) behind the last block, of one image, (3, height, width), by itself."""
+    """Returns (patches, the prompts' states) after the last block, of one image, (3, height, width), by itself."""
     embedded = tower.patch_conv(pixels[None])[0]
     places = [(i, j) for i in range(embedded.shape[1]) for j in range(embedded.shape[2])]
     theta = 10000.0 ** (-torch.arange(0, 8, 2) / 8)

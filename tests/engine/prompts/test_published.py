@@ -94,7 +94,7 @@ class Published:
         return self.model.lm_head(decoder.norm(hidden))[0, places]
 
     def generated(self, ids: Tensor, pixels: Tensor, n: int) -> list[int]:
-        """Returns `n` greedy words behind a prompt, no image tokens, each of them from the whole sequence anew."""
+        """Returns `n` greedy words after a prompt, no image tokens, each of them from the whole sequence anew."""
         for _ in range(n):
             logits = self.logits(ids, pixels)[-1]
             logits[IMAGE] = -torch.inf
