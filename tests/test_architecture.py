@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -87,9 +88,19 @@ def files() -> dict[str, Path]:
 FILES = files()
 
 
-def imported(path: Path) -> Iterator[tuple[str, bool]]:
-    """Yields (module, whether at the file's beginning) of every import of a file, lazy and for types alone too."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def imported(path: Path) -> tuple[tuple[str, bool], ...]:
+    """Returns (module, whether at the file's beginning) of every import of a file, lazy and for types alone too."""
+    return tuple(_imported(path))
+
+
+def _imported(path: Path) -> Iterator[tuple[str, bool]]:
+    tree = parsed(path)
     beginning = set(map(id, tree.body))
     for node in ast.walk(tree):
         names = []
@@ -110,11 +121,15 @@ def graph() -> dict[str, set[str]]:
     return {name: {each for each, _ in imported(path) if each in FILES} - {name} for name, path in FILES.items()}
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if package(name) in MAY_IMPORT])
-def test_a_module_imports_only_packages_below_its_own(name: str) -> None:
-    own = package(name)
-    reached = {package(each) for each, _ in imported(FILES[name]) if each.startswith("mmpt_bench.")}
-    assert reached - {own} <= MAY_IMPORT[own]
+def test_a_module_imports_only_packages_below_its_own() -> None:
+    wrong = {
+        name: sorted(above)
+        for name, path in FILES.items()
+        if (own := package(name)) in MAY_IMPORT
+        and (above := {package(each) for each, _ in imported(path) if each.startswith("mmpt_bench.")}
+             - {own} - MAY_IMPORT[own])
+    }  # fmt: skip
+    assert wrong == {}
 
 
 def test_every_package_has_a_row_in_the_table() -> None:
@@ -135,10 +150,15 @@ def test_no_module_reaches_itself() -> None:
                     todo.append(each)
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if package(name) != "engine" and name not in WITH_TORCH])
-def test_torch_is_at_the_beginning_of_engine_files_alone(name: str) -> None:
-    heavy = [each for each, at_beginning in imported(FILES[name]) if at_beginning and each.split(".")[0] in HEAVY]
-    assert not heavy
+def test_torch_is_at_the_beginning_of_engine_files_alone() -> None:
+    heavy = [
+        (name, each)
+        for name, path in FILES.items()
+        if package(name) != "engine" and name not in WITH_TORCH
+        for each, at_beginning in imported(path)
+        if at_beginning and each.split(".")[0] in HEAVY
+    ]
+    assert heavy == []
 
 
 def test_what_is_outside_the_engine_imports_without_torch() -> None:
@@ -180,13 +200,16 @@ def test_few_files_stand_loose() -> None:
     assert len(list(ENGINE.glob("*.py"))) <= MOST_LOOSE
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_files_and_functions_stay_short(name: str) -> None:
-    text = FILES[name].read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= MOST_LINES
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            assert (node.end_lineno or 0) - node.lineno < MOST_IN_FUNCTION, f"`{node.name}` is too long"
+def test_files_and_functions_stay_short() -> None:
+    assert [name for name, of in FILES.items() if len(of.read_text(encoding="utf-8").splitlines()) > MOST_LINES] == []
+    functions = [
+        (name, node)
+        for name, path in FILES.items()
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    long = [(name, of.name) for name, of in functions if (of.end_lineno or 0) - of.lineno >= MOST_IN_FUNCTION]
+    assert long == []
 
 
 def test_every_package_is_installed() -> None:
@@ -263,7 +286,7 @@ def changes_gradients(tree: ast.AST) -> bool:
 
 
 def test_no_scheduler_of_processes_and_no_average_of_gradients_is_written_by_hand() -> None:
-    trees = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
+    trees = {name: parsed(path) for name, path in FILES.items()}
     start = {name for name, tree in trees.items() if starts_processes(tree)}
     assert {name for name in start if not name.startswith("mmpt_bench.runs.workers.")} == set(STARTS_PROCESSES)
     assert {name for name, tree in trees.items() if changes_gradients(tree)} == set(CHANGES_GRADIENTS)

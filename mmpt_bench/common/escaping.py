@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
 import re
@@ -78,6 +79,7 @@ def markdown(text: str, limit: int = MAX_SHOWN) -> str:
     )
 
 
+@functools.lru_cache(1 << 12)
 def csv_text(text: str) -> str:
     """Returns text for a cell of CSV that a spreadsheet does not run: one that begins like a formula gets a quote."""
     line = plain_text(text)
