@@ -1,6 +1,7 @@
 """The embedded suite: what separates its parts, and that its pictures and rows are what their version says."""
 
 import dataclasses
+import functools
 import hashlib
 from collections import Counter
 
@@ -26,8 +27,12 @@ SCORED = ("evaluation", "dev")
 """Parts that no training shows."""
 
 
+tokenizer = functools.cache(model.build_tokenizer)
+tuning_question = functools.cache(mixture.tuning_question)
+
+
 def normal(question: str) -> str:
-    return " ".join(model.build_tokenizer().tokenize(question))
+    return " ".join(tokenizer().tokenize(question))
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +80,7 @@ def test_no_prompt_of_a_task_is_asked_in_pretraining(task_prompts: set[str], pre
 @pytest.mark.slow
 @pytest.mark.parametrize("part", ["train", "validation"])
 def test_no_prompt_of_a_task_is_asked_in_tuning(part: str, task_prompts: set[str]) -> None:
-    asked = {normal(mixture.tuning_question(part, index)[1].question) for index in range(1500)}
+    asked = {normal(tuning_question(part, index)[1].question) for index in range(1500)}
     assert not asked & task_prompts
 
 
@@ -97,7 +102,7 @@ def wordings(asked: str) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("part", ["train", "validation"])
 def test_the_wordings_of_the_tasks_and_of_tuning_are_others(part: str, by_part: dict[str, dict[str, list]]) -> None:
-    tuned = {wordings(mixture.tuning_question(part, index)[1].question) for index in range(3000)}
+    tuned = {wordings(tuning_question(part, index)[1].question) for index in range(3000)}
     asked = {wordings(s.question) for of in by_part.values() for group in of.values() for s in group}
     assert not tuned & asked
 
@@ -188,7 +193,7 @@ def test_held_out_combinations_occur_in_their_part_alone() -> None:
     dev, test = world.HELD_OUT["dev"], world.HELD_OUT["evaluation"]
     assert (len(dev), len(test), len(dev & test)) == (7, 8, 0)
     drawn = [world.random_scene(rng, (1, 2, 3, 4)) for _ in range(3000)]
-    drawn += [mixture.tuning_question(part, index)[0] for part in ("train", "validation") for index in range(1500)]
+    drawn += [tuning_question(part, index)[0] for part in ("train", "validation") for index in range(1500)]
     seen = {(thing.shape, thing.color) for scene in drawn for thing in scene.things}
     seen |= {(scene.big.shape, scene.big.color) for scene in drawn if scene.big}
     assert len(seen) == 80 - 15
@@ -223,7 +228,7 @@ def test_no_scene_occurs_in_two_parts(monkeypatch: pytest.MonkeyPatch, pretraini
         rows = [row for name in TASKS for row in suite.rows(name, part)]
         drawn[part] = [row["img"] if "img" in row else row["image"] for row in rows]
     for part, own in (("train", "tune"), ("validation", "validation")):
-        drawn[own] = [mixture.tuning_question(part, index)[0] for index in range(1500)]
+        drawn[own] = [tuning_question(part, index)[0] for index in range(1500)]
     as_drawn = {part: {dataclasses.replace(scene, seed=0) for scene in scenes} for part, scenes in drawn.items()}
     assert set(as_drawn) == set(world.DIGIT_ROWS)
     assert len(set.union(*as_drawn.values())) == sum(map(len, as_drawn.values()))
@@ -237,9 +242,7 @@ def test_no_picture_of_a_task_occurs_in_tuning_or_in_the_other_part(by_part: dic
         return hashlib.sha256(np.asarray(picture).tobytes()).hexdigest()
 
     shown = {part: {digest(s.image.open()) for name in TASKS for s in of[name][:150]} for part, of in by_part.items()}
-    tuned = {
-        digest(suite.show(mixture.tuning_question(part, i)[0])) for part in ("train", "validation") for i in range(400)
-    }
+    tuned = {digest(suite.show(tuning_question(part, i)[0])) for part in ("train", "validation") for i in range(400)}
     assert not shown["dev"] & shown["evaluation"]
     assert not (shown["dev"] | shown["evaluation"]) & tuned
 
@@ -276,7 +279,7 @@ def test_every_word_that_tuning_and_tasks_use_is_taught_in_pretraining(phases: t
         for word in f"{asked.question} {asked.answer}".split()
     }
     taught |= {word for sentence in model.INSTRUCTIONS for word in sentence.split()}
-    questions = [vars(mixture.tuning_question("train", i)[1]) for i in range(2000)]
+    questions = [vars(tuning_question("train", i)[1]) for i in range(2000)]
     tuned = {word for each in questions for word in " ".join(each.values()).split()[1:]}
     asked = {word for prompt in task_prompts for word in prompt.split()}
     assert asked <= taught
@@ -393,8 +396,8 @@ def test_a_training_split_is_of_the_tuning_part_in_words_that_no_scored_part_use
 
 def test_the_content_of_the_suite_is_that_of_its_version() -> None:
     """A change here means: raise VERSION in suite.py (or world.py, language.py) and write the new digests down."""
-    asked = [vars(mixture.tuning_question("train", index)[1]) for index in range(200)]
-    pictures = [world.draw(mixture.tuning_question("train", index)[0]).sum().item() for index in range(50)]
+    asked = [vars(tuning_question("train", index)[1]) for index in range(200)]
+    pictures = [world.draw(tuning_question("train", index)[0]).sum().item() for index in range(50)]
     rows = {
         f"{name}/{part}": [
             {k: str(v) for k, v in row.items() if k not in ("image", "img")} for row in suite.rows(name, part)[:100]
