@@ -133,7 +133,7 @@ def _open_things(scene: Scene, rng: np.random.Generator, part: str, skill: str) 
         )
         return _open(rng, part, skill, words)
     if skill == "count":
-        shape = str(rng.choice([t.shape for t in scene.things] if rng.random() < 0.8 else world.SHAPES))
+        shape = world.pick(rng, [t.shape for t in scene.things] if rng.random() < 0.8 else world.SHAPES)
         n = len(statements.matches(scene, shape))
         return _open(rng, part, skill, statements.NUMBERS[n], refs=plural(shape), counted=counted(n, shape))
     if skill == "at":
@@ -142,7 +142,7 @@ def _open_things(scene: Scene, rng: np.random.Generator, part: str, skill: str) 
         return _open(rng, part, skill, here[0], cell=world.CELLS[cell])
     if part not in SHORT and skill in ("color", "location") and rng.random() < ABSENT:
         # What is not there: the step from finding an object to saying that there is none, which claims build on.
-        absent = str(rng.choice([shape for shape in world.SHAPES if not statements.matches(scene, shape)]))
+        absent = world.pick(rng, [shape for shape in world.SHAPES if not statements.matches(scene, shape)])
         question = _pick(wordings.QUESTIONS[part][skill], rng).format(ref=absent)
         return Asked(skill, _varied(question, rng, part), f"no {absent} .")
     named = statements.single_out(scene, rng)
@@ -180,7 +180,7 @@ def ask_big(scene: Scene, rng: np.random.Generator, part: str) -> list[Asked]:
     assert scene.big is not None
     shape, color = scene.big.shape, scene.big.color
     truth = bool(rng.random() < 0.5)
-    said = shape if truth else str(rng.choice([s for s in world.SHAPES if s != shape]))
+    said = shape if truth else world.pick(rng, [s for s in world.SHAPES if s != shape])
     made = Claim(f"this is {article(said)}", f"this is {article(shape)}", {"noun": article(said)})
     shapes = [str(s) for s in rng.permutation([s for s in world.SHAPES if s != shape])[: int(rng.integers(2, 10))]]
     shapes.insert(int(rng.integers(len(shapes) + 1)), shape)

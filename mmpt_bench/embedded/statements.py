@@ -118,7 +118,7 @@ def related(named: Sequence[tuple[str, Thing]], rng: np.random.Generator) -> tup
     across, down = thing.cell % 3 - other.cell % 3, thing.cell // 3 - other.cell // 3
     true = [] if not across else ["left of" if across < 0 else "right of"]
     true += [] if not down else ["above" if down < 0 else "below"]
-    return a, str(rng.choice(true)), b
+    return a, world.pick(rng, true), b
 
 
 def wrong_colors(scene: Scene, thing: Thing, held_out: Combinations = frozenset()) -> list[str]:
@@ -130,13 +130,13 @@ def wrong_colors(scene: Scene, thing: Thing, held_out: Combinations = frozenset(
 
 def wrong_sum(total: int, rng: np.random.Generator) -> int:
     """Returns a number near a sum of two digits, and not the sum."""
-    return int(rng.choice([k for k in range(max(0, total - 3), min(18, total + 3) + 1) if k != total]))
+    return world.pick(rng, [k for k in range(max(0, total - 3), min(18, total + 3) + 1) if k != total])
 
 
 def misread(letters: Sequence[str], rng: np.random.Generator) -> list[str]:
     """Returns letters with one of them replaced by one that is not among them."""
     other = list(letters)
-    other[int(rng.integers(len(other)))] = str(rng.choice([c for c in world.LETTERS if c not in letters]))
+    other[int(rng.integers(len(other)))] = world.pick(rng, [c for c in world.LETTERS if c not in letters])
     return other
 
 
@@ -154,8 +154,8 @@ def existence(scene: Scene, rng: np.random.Generator, truth: bool, held_out: Com
         return thing.shape if rng.random() < 0.4 else f"{thing.color} {thing.shape}"
     for _ in range(8):
         shapes, colors = [t.shape for t in scene.things], [t.color for t in scene.things]
-        shape = str(rng.choice(shapes if rng.random() < 0.5 else world.SHAPES))
-        color = str(rng.choice(colors if rng.random() < 0.6 else world.COLOR_NAMES))
+        shape = world.pick(rng, shapes if rng.random() < 0.5 else world.SHAPES)
+        color = world.pick(rng, colors if rng.random() < 0.6 else world.COLOR_NAMES)
         if (shape, color) in world.ALL_HELD_OUT - held_out:
             continue
         if not matches(scene, shape):
@@ -185,12 +185,12 @@ def claim(
     if skill == "color":
         if len(matches(scene, thing.shape)) > 1:
             return None
-        color = thing.color if truth else str(rng.choice(wrong_colors(scene, thing, held_out)))
+        color = thing.color if truth else world.pick(rng, wrong_colors(scene, thing, held_out))
         fields, right = {"ref": thing.shape, "color": color}, f"the {thing.shape} is {thing.color}"
         return Claim(f"the {thing.shape} is {color}", right, fields)
     if skill == "location":
         near = [c for c in range(9) if c != thing.cell and (c // 3 == thing.cell // 3 or c % 3 == thing.cell % 3)]
-        cell = world.CELLS[thing.cell if truth else int(rng.choice(near))]
+        cell = world.CELLS[thing.cell if truth else world.pick(rng, near)]
         right = f"the {ref} is in the {world.CELLS[thing.cell]}"
         return Claim(f"the {ref} is in the {cell}", right, {"ref": ref, "cell": cell})
     found = related(named, rng)
@@ -202,9 +202,9 @@ def claim(
 
 
 def _claim_count(scene: Scene, rng: np.random.Generator, truth: bool) -> Claim:
-    shape = str(rng.choice([t.shape for t in scene.things] if rng.random() < 0.85 else world.SHAPES))
+    shape = world.pick(rng, [t.shape for t in scene.things] if rng.random() < 0.85 else world.SHAPES)
     n = len(matches(scene, shape))
-    said = n if truth else int(rng.choice([k for k in range(max(0, n - 2), n + 3) if k != n and k < 6]))
+    said = n if truth else world.pick(rng, [k for k in range(max(0, n - 2), n + 3) if k != n and k < 6])
     verb, rest = counted(said, shape).split(" ", 1)
     refs = shape if said == 1 else plural(shape)
     fields = {"counted": f"{verb} there {rest}", "n": NUMBERS[said], "refs": refs}
@@ -216,7 +216,7 @@ def _claim_existence(
 ) -> Claim | None:
     if skill == "shape":
         shapes = [t.shape for t in scene.things]
-        words = str(rng.choice(shapes if truth else [s for s in world.SHAPES if s not in shapes]))
+        words = world.pick(rng, shapes if truth else [s for s in world.SHAPES if s not in shapes])
     else:
         found = existence(scene, rng, truth, held_out)
         if found is None:

@@ -77,7 +77,8 @@ def rows(task: str, part: str = "evaluation", of: str = SHIFTED) -> list[Row]:
         return [
             {n: functools.partial(show, v, of) if isinstance(v, Scene) else v for n, v in row.items()} for row in made
         ]
-    shown = {id(scene): show(scene, of) for row in made for scene in row.values() if isinstance(scene, Scene)}
+    scenes = {id(value): value for row in made for value in row.values() if isinstance(value, Scene)}
+    shown = {key: show(scene, of) for key, scene in scenes.items()}
     return [{name: shown.get(id(value), value) for name, value in row.items()} for row in made]
 
 
@@ -183,9 +184,9 @@ def _existence(rng: np.random.Generator, held_out: world.Combinations, scene: Sc
 
 
 def _count(rng: np.random.Generator, _held_out: world.Combinations, scene: Scene) -> Pair:
-    shape = str(rng.choice([t.shape for t in scene.things]))
+    shape = world.pick(rng, [t.shape for t in scene.things])
     n = len(statements.matches(scene, shape))
-    wrong = int(rng.choice([k for k in (n - 1, n + 1) if 1 <= k <= 5]))
+    wrong = world.pick(rng, [k for k in (n - 1, n + 1) if 1 <= k <= 5])
 
     def said(k: int) -> Fields:
         refs = shape if k == 1 else statements.plural(shape)
@@ -208,7 +209,7 @@ def _color(rng: np.random.Generator, held_out: world.Combinations, scene: Scene)
     if not single:
         return None
     thing = single[int(rng.integers(len(single)))]
-    wrong = str(rng.choice(statements.wrong_colors(scene, thing, held_out)))
+    wrong = world.pick(rng, statements.wrong_colors(scene, thing, held_out))
     return scene, {"ref": thing.shape, "color": thing.color}, {"ref": thing.shape, "color": wrong}
 
 

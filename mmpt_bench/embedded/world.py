@@ -11,6 +11,7 @@ import functools
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -49,6 +50,7 @@ THEME_SHAPES = {
 BLOBS = tuple(f"blob{k}" for k in range(24))
 """Forms without a name, which only the eyes' lessons show (strangers.py)."""
 
+T = TypeVar("T")
 Combinations = frozenset[tuple[str, str]]
 _HELD_OUT_STEPS = {"dev": (None, 4, 1, 4, None, 4, 1, 4, None, 4), "evaluation": (1, 0, None, 0, 1, 0, None, 0, 1, 0)}
 HELD_OUT: dict[str, Combinations] = {
@@ -155,22 +157,32 @@ def _of_part(part: str, make: Callable[[], Scene]) -> Scene:
             return scene
 
 
+def pick(rng: np.random.Generator, of: Sequence[T]) -> T:
+    """Returns one of a sequence: the one that `rng.choice` would, which is slow because it makes an array of it."""
+    return of[int(rng.integers(len(of)))]
+
+
 def random_thing(rng: np.random.Generator, cell: int, theme: str, held_out: Combinations = frozenset()) -> Thing:
     """Returns an object; its shape is one of the theme's own with probability 0.7.
 
     Args:
         held_out: combinations that it may have beside those that every part shows.
     """
-    shape = str(rng.choice(THEME_SHAPES[theme] if rng.random() < 0.7 else SHAPES))
-    color, size, texture = _random_color(rng, shape, held_out), str(rng.choice(SIZES)), str(rng.choice(TEXTURES))
+    shape = pick(rng, THEME_SHAPES[theme] if rng.random() < 0.7 else SHAPES)
+    color, size, texture = _random_color(rng, shape, held_out), pick(rng, SIZES), pick(rng, TEXTURES)
     return Thing(cell, shape, color, size, texture, dx=int(rng.integers(-1, 2)), dy=int(rng.integers(-1, 2)))
 
 
 def _random_color(rng: np.random.Generator, shape: str, held_out: Combinations) -> str:
-    own = [color for color in COLOR_NAMES if (shape, color) in held_out]
-    if rng.random() < HELD_OUT_SHARE and own:
-        return str(rng.choice(own))
-    return str(rng.choice([color for color in COLOR_NAMES if (shape, color) not in ALL_HELD_OUT]))
+    if rng.random() < HELD_OUT_SHARE and (own := [color for color in COLOR_NAMES if (shape, color) in held_out]):
+        return pick(rng, own)
+    return pick(rng, _usual_colors(shape))
+
+
+@functools.cache
+def _usual_colors(shape: str) -> tuple[str, ...]:
+    """Returns the colours that a shape has in every part."""
+    return tuple(color for color in COLOR_NAMES if (shape, color) not in ALL_HELD_OUT)
 
 
 def random_scene(rng: np.random.Generator, counts: Sequence[int], part: str = "pretrain") -> Scene:
@@ -179,8 +191,8 @@ def random_scene(rng: np.random.Generator, counts: Sequence[int], part: str = "p
 
 
 def _random_scene(rng: np.random.Generator, counts: Sequence[int], held_out: Combinations) -> Scene:
-    theme = str(rng.choice(THEMES))
-    n = int(rng.choice(counts))
+    theme = pick(rng, THEMES)
+    n = pick(rng, counts)
     cells = rng.choice(9, n, replace=False)
     things = [random_thing(rng, int(cell), theme, held_out) for cell in cells]
     if n > 1 and rng.random() < 0.5:
@@ -199,13 +211,13 @@ def random_text(rng: np.random.Generator, sums: bool, letters: Sequence[int] = (
 
 
 def _random_text(rng: np.random.Generator, sums: bool, letters: Sequence[int]) -> Scene:
-    theme, row = str(rng.choice(THEMES)), int(rng.integers(3))
+    theme, row = pick(rng, THEMES), int(rng.integers(3))
     if sums:
         texts = [str(rng.integers(10)), "+", str(rng.integers(10))]
     else:
-        texts = [str(letter) for letter in rng.choice(LETTERS, int(rng.choice(letters)))]
+        texts = [str(letter) for letter in rng.choice(LETTERS, pick(rng, letters))]
     glyphs = tuple((3 * row + column, text) for column, text in enumerate(texts))
-    ink = str(rng.choice(("black", "white", "blue", "red")))
+    ink = pick(rng, ("black", "white", "blue", "red"))
     return Scene(theme, glyphs=glyphs, font=int(rng.integers(len(_FONTS))), ink=ink, seed=_fresh(rng))
 
 
@@ -215,8 +227,8 @@ def random_big(rng: np.random.Generator, part: str = "pretrain") -> Scene:
 
 
 def _random_big(rng: np.random.Generator, held_out: Combinations) -> Scene:
-    theme, shape = str(rng.choice(THEMES)), str(rng.choice(SHAPES))
-    color, size, texture = _random_color(rng, shape, held_out), str(rng.choice(SIZES)), str(rng.choice(TEXTURES))
+    theme, shape = pick(rng, THEMES), pick(rng, SHAPES)
+    color, size, texture = _random_color(rng, shape, held_out), pick(rng, SIZES), pick(rng, TEXTURES)
     dx, dy = (int(v) for v in rng.integers(-2, 3, 2))
     return Scene(theme, big=Thing(4, shape, color, size, texture, dx, dy), seed=_fresh(rng))
 
