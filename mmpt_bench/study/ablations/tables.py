@@ -216,9 +216,9 @@ def ablation_md(board: AblationBoard) -> bytes:
 
 
 def title(board: AblationBoard) -> str:
-    """Returns what is varied in what: "prompt-len of mmpt", "learning rate of lora"."""
+    """Returns what is varied in what: "prompt-len of mmpt", "learning rate of lora", "train_projector of mmpt, vpt"."""
     methods = dict.fromkeys(point.method for point in board.ablation.points)
-    axes = ["learning rate" if axis == "lr" else axis for axis in board.ablation.axes]
+    axes = dict.fromkeys("learning rate" if axis == "lr" else axis.split(".")[-1] for axis in board.ablation.axes)
     return f"{', '.join(axes)} of {', '.join(methods)}"
 
 
