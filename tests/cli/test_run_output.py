@@ -96,6 +96,8 @@ def test_one_sentence_says_score_change_interval_and_what_it_rests_on(tmp_path: 
     assert "; 2 seeds, exploratory)" in answer(found.board, all_keys(store))
     store, found = of_methods(tmp_path / "six", {"frozen": 1, "mmpt": 6})
     assert "after Holm, significantly different)" in answer(found.board, all_keys(store))
+    store, found = of_methods(tmp_path / "alone", {"mmpt": 6})
+    assert answer(found.board, all_keys(store)).endswith("; 6 seeds).")
     store, found = of_methods(tmp_path / "base", {"frozen": 1})
     assert answer(found.board, all_keys(store)).startswith("frozen scores ")
     assert "untuned base" not in answer(found.board, all_keys(store))

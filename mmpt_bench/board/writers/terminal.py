@@ -114,14 +114,16 @@ def _first(board: Board) -> str:
 
 
 def _seeds(row: Row, board: Board) -> str:
-    """Returns what a change rests on: "one seed, exploratory", "6 seeds, p .012 after Holm, significantly …"."""
+    """Returns what a score or change rests on: "one seed, exploratory", "8 seeds", "6 seeds, p .012 after Holm, …"."""
     if not row.trains:
         return "not trained"
     n = len(row.scored)
     seeds = "one seed" if n == 1 else f"{n} seeds"
     pair = next((c for c in board.comparisons if {c.first, c.second} == {row.label, board.base}), None)
-    if n < SEEDS_TO_CLAIM or board.exploratory or pair is None:
+    if n < SEEDS_TO_CLAIM or board.exploratory:
         return f"{seeds}, exploratory"
+    if pair is None:
+        return seeds
     told = "significantly different" if pair.p_adjusted <= SIGNIFICANT else "not significantly different"
     return f"{seeds}, p {numbers.p_value(pair.p_adjusted)} after Holm, {told}"
 
