@@ -18,7 +18,7 @@ import numpy as np
 VERSION = 4
 """Rises when a scene of the same description is drawn differently."""
 
-SIDE, CELL = 48, 16
+SIDE, CELL, SEEDS = 48, 16, range(2**31)
 SHAPES = ("circle", "square", "triangle", "diamond", "cross", "ring", "star", "heart", "moon", "arrow")
 COLORS = {
     "red": (214, 40, 40),
@@ -59,6 +59,7 @@ HELD_OUT: dict[str, Combinations] = {
 }
 """15 of the 80 shapes-in-a-colour occur in one part alone: 7 in dev, 8 in evaluation."""
 ALL_HELD_OUT = HELD_OUT["dev"] | HELD_OUT["evaluation"]
+_USUAL_COLORS = {shape: [color for color in COLOR_NAMES if (shape, color) not in ALL_HELD_OUT] for shape in SHAPES}
 HELD_OUT_SHARE = 0.35
 """Probability that an object is in a combination that is held out for the part."""
 
@@ -176,13 +177,7 @@ def random_thing(rng: np.random.Generator, cell: int, theme: str, held_out: Comb
 def _random_color(rng: np.random.Generator, shape: str, held_out: Combinations) -> str:
     if rng.random() < HELD_OUT_SHARE and (own := [color for color in COLOR_NAMES if (shape, color) in held_out]):
         return pick(rng, own)
-    return pick(rng, _usual_colors(shape))
-
-
-@functools.cache
-def _usual_colors(shape: str) -> tuple[str, ...]:
-    """Returns the colours that a shape has in every part."""
-    return tuple(color for color in COLOR_NAMES if (shape, color) not in ALL_HELD_OUT)
+    return pick(rng, _USUAL_COLORS[shape])
 
 
 def random_scene(rng: np.random.Generator, counts: Sequence[int], part: str = "pretrain") -> Scene:
@@ -202,7 +197,7 @@ def _random_scene(rng: np.random.Generator, counts: Sequence[int], held_out: Com
             other = random_thing(rng, things[k].cell, theme)
             color = model.color if rng.random() < 0.5 or (model.shape, other.color) in ALL_HELD_OUT else other.color
             things[k] = replace(other, shape=model.shape, color=color)
-    return Scene(theme, tuple(sorted(things, key=lambda t: t.cell)), seed=_fresh(rng))
+    return Scene(theme, tuple(sorted(things, key=lambda t: t.cell)), seed=pick(rng, SEEDS))
 
 
 def random_text(rng: np.random.Generator, sums: bool, letters: Sequence[int] = (2, 3), part: str = "pretrain") -> Scene:
@@ -218,7 +213,7 @@ def _random_text(rng: np.random.Generator, sums: bool, letters: Sequence[int]) -
         texts = [str(letter) for letter in rng.choice(LETTERS, pick(rng, letters))]
     glyphs = tuple((3 * row + column, text) for column, text in enumerate(texts))
     ink = pick(rng, ("black", "white", "blue", "red"))
-    return Scene(theme, glyphs=glyphs, font=int(rng.integers(len(_FONTS))), ink=ink, seed=_fresh(rng))
+    return Scene(theme, glyphs=glyphs, font=int(rng.integers(len(_FONTS))), ink=ink, seed=pick(rng, SEEDS))
 
 
 def random_big(rng: np.random.Generator, part: str = "pretrain") -> Scene:
@@ -230,14 +225,14 @@ def _random_big(rng: np.random.Generator, held_out: Combinations) -> Scene:
     theme, shape = pick(rng, THEMES), pick(rng, SHAPES)
     color, size, texture = _random_color(rng, shape, held_out), pick(rng, SIZES), pick(rng, TEXTURES)
     dx, dy = (int(v) for v in rng.integers(-2, 3, 2))
-    return Scene(theme, big=Thing(4, shape, color, size, texture, dx, dy), seed=_fresh(rng))
+    return Scene(theme, big=Thing(4, shape, color, size, texture, dx, dy), seed=pick(rng, SEEDS))
 
 
 def random_digit(rng: np.random.Generator, part: str, haste: float = 0.0) -> Scene:
     """Returns one handwritten digit of a part, varied `haste` times as much as in pre-training; 0: there alone."""
     rows, much = DIGIT_ROWS[part], haste or float(part == "pretrain")
     hand = random_hand(rng, much) if much else None
-    return Scene("gray", digit_row=int(rng.integers(rows.start, rows.stop)), hand=hand, seed=_fresh(rng))
+    return Scene("gray", digit_row=int(rng.integers(rows.start, rows.stop)), hand=hand, seed=pick(rng, SEEDS))
 
 
 def random_hand(rng: np.random.Generator, much: float) -> Hand:
@@ -250,10 +245,6 @@ def random_hand(rng: np.random.Generator, much: float) -> Hand:
 def digit_label(row: int) -> int:
     """Returns which digit a row of scikit-learn's digits is."""
     return int(_digits()[1][row])
-
-
-def _fresh(rng: np.random.Generator) -> int:
-    return int(rng.integers(2**31))
 
 
 def _paint(image: np.ndarray, thing: Thing, side: int, top: int, left: int) -> None:
