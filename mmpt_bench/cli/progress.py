@@ -184,13 +184,6 @@ def reporting(out: Path, verbosity: int = 0, workers: str = "1") -> Iterator[Rep
                 style = "red" if level > logging.INFO else ""
                 screen.print(plain_text(text, LONG), style=style, markup=False, highlight=False, soft_wrap=True)
 
-        noted: set[str] = set()
-
-        def note(text: str) -> None:
-            if text not in noted:  # of many tasks and seeds at once
-                noted.add(text)
-                say(text)
-
         def planned(plans: Sequence[Plan]) -> None:
             whole.planned(plans)
             log.begin(shlex.join(words_again(click.get_current_context())))
@@ -204,7 +197,7 @@ def reporting(out: Path, verbosity: int = 0, workers: str = "1") -> Iterator[Rep
 
         lines = _Lines(whole, verbosity >= VERBOSE, say)
         if verbosity == QUIET or not screen.is_terminal:
-            yield Reporter(planned, lines.train_step, lines.evaluated, finished, note)
+            yield Reporter(planned, lines.train_step, lines.evaluated, finished, say)
             return
         columns = (
             TextColumn("{task.description}"),
@@ -220,7 +213,7 @@ def reporting(out: Path, verbosity: int = 0, workers: str = "1") -> Iterator[Rep
                 lines.train_step(job, step)
                 bars.train_step(job, step)
 
-            yield Reporter(planned, train_step, bars.evaluated, finished, note)
+            yield Reporter(planned, train_step, bars.evaluated, finished, say)
 
 
 @contextmanager

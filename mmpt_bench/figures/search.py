@@ -104,11 +104,11 @@ def _drawn(group: Sequence[Choice], of: FigureData, name: str, title: str) -> Dr
             panel.set_xlabel("Learning rate")
     legend.draw(figure)
     edge = [label for choice, label in zip(group, names, strict=True) if choice.curve.at_edge]
-    what = "Chance-corrected score, mean over tasks." if is_dev else "Loss in nats a token; one seed a rate."
+    what = "Chance-corrected score, mean over tasks." if is_dev else "Loss in nats a token."
     return Drawn(
         "search", name, title,
         f"{what} Lines are means over seeds; ringed is the chosen rate, the lowest within one standard error of the "
-        f"best on dev. {f'Scores over {BELOW:g} points below the lowest best one are not shown. ' * is_dev}Rates with "
+        f"best. {f'Scores over {BELOW:g} points below the lowest best one are not shown. ' * is_dev}Rates with "
         "a failed training are left out.",
         f"{counted(len(group), 'search', 'searches')}. "
         + (f"The best rate is at the edge for {', '.join(edge)}." if edge else "No best rate is at the edge."),
@@ -118,12 +118,13 @@ def _drawn(group: Sequence[Choice], of: FigureData, name: str, title: str) -> Dr
 
 
 def _entries(is_dev: bool, has_tests: bool, has_seeds: bool, has_others: bool) -> list[tuple[str, Any]]:
-    found = [("dev" if is_dev else "validation set", style.line_entry(style.INK, marker="o", markersize=3.5))]
-    found += [("dev, worst seed", style.line_entry(style.INK, ":"))] * has_seeds
+    part = "dev" if is_dev else "validation set"
+    found = [(part, style.line_entry(style.INK, marker="o", markersize=3.5))]
+    found += [(f"{part}, worst seed", style.line_entry(style.INK, ":"))] * has_seeds
     found += [("test", style.line_entry(style.INK, "--"))] * has_tests
     found += [("chosen", style.mark_entry(style.INK, markerfacecolor="none", markersize=8))]
     found += [("within 1 point of the best", style.line_entry(style.PALE, linewidth=6, solid_capstyle="butt"))] * is_dev
-    return found + [("the other searches on dev", style.line_entry(OTHERS))] * has_others
+    return found + [("the other searches", style.line_entry(OTHERS))] * has_others
 
 
 def _limits(group: Sequence[Choice], is_dev: bool) -> tuple[float, float]:

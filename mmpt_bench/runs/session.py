@@ -34,6 +34,7 @@ class Loaded:
     def __init__(self, report: Reporter, ranks: Together | None = None) -> None:
         """Loads nothing yet; `ranks` of torchrun share trainings and evaluations, where there are any."""
         self._report, self.ranks = report, ranks
+        self.noted: set[str] = set()
         self._of: tuple[str, str, str | None] | None = None
         self._backbone: Backbone | None = None
         self._judge: tuple[Judge, Judging] | None = None

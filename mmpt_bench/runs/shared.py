@@ -146,8 +146,16 @@ def answered_together(session: Session, item: PreparedTask, share: Sequence[Samp
 def _predicted(session: Session, item: PreparedTask, samples: Sequence[Sample], say: Any) -> Iterator[list[Prediction]]:
     from mmpt_bench.engine.inference.predict import InferenceOptions, predict
 
-    options = InferenceOptions(session.plan.request.eval_batch, content_key(item.asked), item.guard, say)
+    note = partial(noted, session)
+    options = InferenceOptions(session.plan.request.eval_batch, content_key(item.asked), item.guard, say, note=note)
     return predict(session.backbone, item.task, samples, options)
+
+
+def noted(session: Session, text: str) -> None:
+    """Tells what holds for many tasks and seeds, once a process."""
+    if text not in session.loaded.noted:
+        session.loaded.noted.add(text)
+        session.report.said(text)
 
 
 def image_shards(samples: Sequence[Sample], n: int) -> list[list[Sample]]:

@@ -114,12 +114,3 @@ def test_progress_shows_no_escapes_of_a_message(capsys: pytest.CaptureFixture[st
         made.said(f"note {EVIL}")
         made.finished(failed(recipe("lora"), EVIL))
     assert "\x1b" not in capsys.readouterr().err
-
-
-def test_what_holds_for_many_tasks_and_seeds_is_noted_once(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    from mmpt_bench.cli.progress import reporting
-
-    with reporting(tmp_path) as reporter:
-        for text in ("No cache is shared.", "No cache is shared.", "Another note."):
-            reporter.said(text)
-    assert capsys.readouterr().err.splitlines() == ["No cache is shared.", "Another note."]

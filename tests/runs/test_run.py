@@ -12,12 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from mmpt_bench import api
 from mmpt_bench.evaluation import task_catalog
 from mmpt_bench.methods import method_catalog
 from mmpt_bench.records import learning_rates
 from mmpt_bench.records.budget import Budget
 from mmpt_bench.records.record import Record
 from mmpt_bench.records.store import Store
+from mmpt_bench.runs.events import Reporter
 from mmpt_bench.runs.plan import plan
 from mmpt_bench.runs.request import Request
 from mmpt_bench.sources.weights import backbone_fingerprint
@@ -288,3 +290,11 @@ def test_a_run_whose_adapter_was_taken_away_is_trained_again_and_nothing_else_is
     refused = bench(*words, "--tasks", "mnist,cifar10", cwd=tmp_path, code=2).stderr
     assert "1 run will not be done" in refused
     assert "no adapter in `runs/`" in refused
+
+
+def test_a_note_that_holds_for_all_tasks_and_seeds_is_told_once(tmp_path: Path) -> None:
+    told: list[str] = []
+    options = {"steps": 2, "batch_size": 2, "limit": 2, "base": False, "out": tmp_path}
+    api.run("dynamic", "vsr,mnist", seeds="0-1", reporter=Reporter(said=told.append), **options)
+    assert len(Store(tmp_path).records()) == 4
+    assert [text.split(",")[0] for text in told] == ["No key/value cache is shared between questions"]

@@ -41,11 +41,13 @@ class InferenceOptions:
     guard: bool = True
     """In half precision, ask again the plain way, alone, where two words are as good as equal."""
     say: Callable[[str], None] = lambda text: None
-    """Told once where nothing can be shared between questions, and how many answers were asked for again."""
+    """Told how many answers were asked for again."""
     pruning: Pruning | None = None
     """How many image tokens are shown, and which; None: all of them."""
     stopping: Callable[[], bool] = lambda: False
     """Asked while image tokens are chosen; `Interrupted` is raised when it says so."""
+    note: Callable[[str], None] | None = None
+    """Told once where nothing can be shared between questions, whatever the task; by default `say` is."""
 
 
 USUAL = InferenceOptions()
@@ -199,7 +201,8 @@ class _Way:
         return answer(self.backbone, self.max_new_tokens, batch, images, self.pruner)
 
     def _say_plain(self, why: str) -> None:
-        self.options.say(f"No key/value cache is shared between questions, which is slower, because {why}")
+        note = self.options.note or self.options.say
+        note(f"No key/value cache is shared between questions, which is slower, because {why}")
 
 
 def pooled_features(
