@@ -32,7 +32,7 @@ def backbones(tmp_path_factory: pytest.TempPathFactory) -> dict[Any, Any]:
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-@pytest.mark.parametrize("tower", ["clip-1", "clip-2"])
+@pytest.mark.parametrize("tower", [pytest.param("clip-1", marks=pytest.mark.slow), "clip-2"])
 def test_method_passes_every_check(backbones: dict[Any, Any], tower: str, name: str) -> None:
     if (tower, name) == ("clip-1", "mmpt-code"):
         pytest.skip("refused: no block's output is discarded")
