@@ -7,7 +7,17 @@ from dataclasses import dataclass
 
 from mmpt_bench.common.errors import BenchError
 
-FAULTS = (BenchError, ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
+FAULTS = (
+    BenchError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 """What a checked file may raise."""
 
 

@@ -16,6 +16,8 @@ from mmpt_bench.common.errors import BenchError, RequestError, unknown_name
 from mmpt_bench.common.hashing import file_sha256
 
 PACKAGE = Path(__file__).resolve().parent.parent
+OWN = "mmpt_bench_own."
+"""Begins the module names of users' files."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,16 @@ def own_fingerprint(entry: Entry) -> str:
     return file_sha256(entry.path) if entry.own else ""
 
 
+def own_fault(error: Exception) -> str:
+    """Returns the line of a user's own file that an error came through, and what it is; empty where there is none."""
+    running = [
+        (Path(frame.f_code.co_filename).name, line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if str(frame.f_globals.get("__name__", "")).startswith(OWN)
+    ]
+    return f"`{running[-1][0]}`, line {running[-1][1]}: {type(error).__name__}: {error}"[:500] if running else ""
+
+
 def load_module(entry: Entry, kind: str) -> types.ModuleType:
     """Imports a file by its path, once a process, under a name of the package, or of its own where it is a user's.
 
@@ -110,7 +122,7 @@ def load_module(entry: Entry, kind: str) -> types.ModuleType:
     """
     if entry.path.parent == PACKAGE:
         return importlib.import_module(f"mmpt_bench.{entry.name}")
-    name = f"mmpt_bench_own.{kind}.{entry.name}" if entry.own else f"mmpt_bench.{kind}.{entry.name}"
+    name = f"{OWN}{kind}.{entry.name}" if entry.own else f"mmpt_bench.{kind}.{entry.name}"
     module = sys.modules.get(name)
     if module is not None and getattr(module, "__file__", None) == str(entry.path):
         return module

@@ -41,7 +41,7 @@ class Sample:
     group: str = ""
     """Subtask or strategy the scores are broken down by; empty where there is none."""
     cluster: str = ""
-    """The image, for errors that are taken over images; MME's pairs are read off it."""
+    """The image, for errors that are taken over images; MME's pairs are read off it. By default the key of `image`."""
     wording: str = ""
     """The template that the question was made from, where a set has several; empty where all questions have one."""
     references: tuple[str, ...] = ()
@@ -52,6 +52,14 @@ class Sample:
     """What the system says before the question, where the backbone's chat template has a turn for that."""
     shots: tuple[Shot, ...] = ()
     """Solved examples before the question; `run --few-shot` puts them there."""
+
+    def __post_init__(self) -> None:
+        """Takes the image's key for the cluster where none is given; ValueError for one text in place of several."""
+        for name in ("choices", "references"):
+            if isinstance(getattr(self, name), str):
+                raise ValueError(f"`{name}` is one text: give a tuple of texts")
+        if not self.cluster:
+            object.__setattr__(self, "cluster", self.image.key)
 
     @property
     def images(self) -> tuple[LazyImage, ...]:

@@ -106,7 +106,7 @@ def values_of(
         if isinstance(of, Judge):
             found[name] = list(verdicts)
         elif isinstance(of, WholeOf):
-            found[name] = float(of.score(samples, answers))
+            found[name] = of.value(name, samples, answers)
         else:
             assert isinstance(of, MeanOf)
             found[name] = [sheet.score(name, number, answer) for number, answer in enumerate(answers)]
@@ -126,33 +126,33 @@ def declared_task(name: str, version: int, decode: Decode, said: Mapping[str, An
     """
     try:
         own = from_plain(Declaration, said)
-        if own.metric not in (*KNOWN, FUNCTIONS, OWN) or not own.title.strip() or len(own.title) > LONGEST:
-            raise FieldError("metric", "metric or title can be none.")
+        if own.metric not in (*KNOWN, FUNCTIONS, OWN):
+            raise FieldError("metric", "there is no such metric.")
         if own.metric not in KNOWN and not {own.headline, own.headline.partition("/")[0]} & own.scores.keys():
             raise FieldError("headline", f"no score is called `{own.headline[:LONGEST]}`.")
         if not all(isfinite(of.low) and isfinite(of.high) and of.low < of.high for of in own.scores.values()):
             raise FieldError("scores", "a range has no room between its least and its most.")
         if told := without_room(own.chance, own.ceiling):
             raise FieldError("chance", told)
-    except FieldError as error:
+        metric = KNOWN.get(own.metric) or DeclaredMetric(
+            {name: each.declared for name, each in own.scores.items()}, own.ceiling, own.chance
+        )
+        return Task(
+            name=name,
+            title=own.title,
+            data=Dataset(hub="", revision="", columns=()),
+            sample=_no_rows,
+            metric=metric,
+            headline=own.headline,
+            parse=read_open,
+            decode=decode,
+            max_new_tokens=1,
+            version=version,
+            metric_names=own.shown,
+            rule=own.rule,
+        )
+    except (FieldError, ValueError) as error:
         raise UntrustedRecord(f"What a record of `{name}` declares cannot be used: {error}") from error
-    metric = KNOWN.get(own.metric) or DeclaredMetric(
-        {name: each.declared for name, each in own.scores.items()}, own.ceiling, own.chance
-    )
-    return Task(
-        name=name,
-        title=own.title,
-        data=Dataset(hub="", revision="", columns=()),
-        sample=_no_rows,
-        metric=metric,
-        headline=own.headline,
-        parse=read_open,
-        decode=decode,
-        max_new_tokens=0,
-        version=version,
-        metric_names=own.shown,
-        rule=own.rule,
-    )
 
 
 def without_room(chance: float, ceiling: float) -> str:

@@ -8,6 +8,7 @@ references, does not follow from sums over images: it has no interval and takes 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -50,8 +51,18 @@ class WholeOf:
         if self.declared.resampled:
             raise ValueError("`WholeOf` needs `mb.Declared(resampled=False)`: a mean over questions is a `MeanOf`")
 
+    def value(self, name: str, samples: Sequence[Sample], answers: Sequence[str | None]) -> float:
+        """Returns what the answers are worth; RunFailed where that is outside the declared range."""
+        return _within(self.declared, float(self.score(samples, answers)), f"`{name}`")
+
 
 Score = MeanOf | WholeOf | Judge
+
+
+def _within(declared: Declared, value: float, what: str) -> float:
+    if not declared.low <= value <= declared.high:
+        raise RunFailed(f"{what} is {value}, outside its declared range {declared.low:g} to {declared.high:g}.")
+    return value
 
 
 def _literal(judge: Judge) -> MeanOf:
@@ -68,7 +79,15 @@ class FunctionMetric(Metric):
     scores: Mapping[str, Score] = field(hash=False)
 
     def __post_init__(self) -> None:
-        """Raises ValueError for several judges."""
+        """Raises ValueError for no score, a name that cannot be one, something that is no score, or several judges."""
+        if not self.scores:
+            raise ValueError("a metric has one score or more")
+        for name, of in self.scores.items():
+            if not re.fullmatch(r"[A-Za-z_][\w.+ -]*", name) or name == ASKED:
+                raise ValueError(f"{name!r} cannot name a score: take letters, digits and _, and not `{ASKED}`")
+            if not isinstance(of, Score):
+                raise ValueError(f"the score `{name}` is {type(of).__name__}: write `mb.MeanOf(...)` of a function of "
+                                 "one answer, `mb.WholeOf(...)` of one of all answers, or `mb.Judge(...)`")  # fmt: skip
         if sum(isinstance(of, Judge) for of in self.scores.values()) > 1:
             raise ValueError("a task has one `mb.Judge` at most")
 
@@ -82,7 +101,7 @@ class FunctionMetric(Metric):
         return FunctionMetric({name: _literal(of) if isinstance(of, Judge) else of for name, of in self.scores.items()})
 
     def declared(self, figure: str) -> Declared:
-        """Returns what is declared of a score, or of its value in one group."""
+        """Returns what is declared of a score, or of its value in one group; ValueError where there is none of it."""
         return self._of(figure).declared
 
     def coded(self, samples: Sequence[Sample]) -> FunctionSheet:
@@ -119,7 +138,10 @@ class FunctionMetric(Metric):
         return next(iter(self.scores.values())).chance
 
     def _of(self, figure: str) -> Score:
-        return self.scores[figure if figure in self.scores else figure.partition("/")[0]]
+        name = figure if figure in self.scores else figure.partition("/")[0]
+        if name not in self.scores:
+            raise ValueError(f"the metric has no score `{name}`, only {', '.join(f'`{each}`' for each in self.scores)}")
+        return self.scores[name]
 
 
 @dataclass(frozen=True)
@@ -175,7 +197,7 @@ class FunctionSheet:
         for at, name in enumerate(self.columns):
             of = self.scores.get(name)
             if isinstance(of, WholeOf):
-                sums[at] = of.score(self.samples, codes)
+                sums[at] = of.value(name, self.samples, codes)
         return sums
 
     def narrowed(self, columns: Sequence[str]) -> FunctionSheet:
@@ -198,8 +220,5 @@ class FunctionSheet:
                 )
             assert isinstance(of, MeanOf)
             score = float(of.score(sample, answer))
-            if not of.declared.low <= score <= of.declared.high:
-                wanted = f"{of.declared.low:g} to {of.declared.high:g}"
-                raise RunFailed(f"`{name}` of sample `{sample.id}` is {score}, outside its declared range {wanted}.")
-            self.known[key] = score
+            self.known[key] = _within(of.declared, score, f"`{name}` of sample `{sample.id}`")
         return self.known[key]

@@ -43,8 +43,11 @@ class Judge:
 
     def __post_init__(self) -> None:
         """Raises ValueError for a scale or a prompt that can be none."""
-        if not self.model or not 1 <= self.most <= MOST or self.max_new_tokens < 1:
-            raise ValueError(f"`mb.Judge` needs a model, `most` from 1 to {MOST}, and 1 new token or more")
+        whole = type(self.most) is int and type(self.max_new_tokens) is int
+        if not self.model or not whole or not 1 <= self.most <= MOST or self.max_new_tokens < 1:
+            raise ValueError(
+                f"`mb.Judge` needs a model, `most` from 1 to {MOST} and 1 new token or more, in whole numbers"
+            )
         try:
             named = [name for _, name, *_ in Formatter().parse(self.wording) if name is not None]
         except ValueError as error:

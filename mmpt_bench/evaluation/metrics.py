@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import lgamma, log
-from typing import Literal, Protocol
+from math import isfinite, lgamma, log
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 
@@ -19,18 +19,27 @@ from mmpt_bench.data.samples import Sample
 from mmpt_bench.evaluation.counting import CodedSamples, Sheet, code_samples
 from mmpt_bench.stats.resampling import Tally
 
+Unit = Literal["points", "fraction"]
+
 
 @dataclass(frozen=True)
 class Declared:
     """What is declared of a score: how it is shown, which values it can have, and whether it has an interval."""
 
-    unit: Literal["points", "fraction"] = "fraction"
+    unit: Unit = "fraction"
     """A fraction is shown in percent; points as they are, out of the ceiling."""
     low: float = 0.0
     high: float = 1.0
     """Least and most that it can be: a value outside is an error."""
     resampled: bool = True
     """It follows from sums over images, so that resampling images gives its interval. False: no interval, no place."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a unit that there is not, or a range that is none."""
+        if self.unit not in get_args(Unit):
+            raise ValueError(f'the unit of a score is "fraction" or "points", not {self.unit!r}')
+        if not (isfinite(self.low) and isfinite(self.high) and self.low < self.high):
+            raise ValueError(f"a score has a least and a most value, both finite, and not {self.low} to {self.high}")
 
 
 class Metric(Protocol):

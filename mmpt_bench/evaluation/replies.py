@@ -28,6 +28,7 @@ from functools import partial
 from mmpt_bench.evaluation.reply_lists import Listed, boxes, marked, shares, switches
 from mmpt_bench.evaluation.reply_numbers import in_digits, names_of_numbers
 from mmpt_bench.evaluation.reply_words import (
+    AFTER_LETTER,
     AFTER_PREDICATE,
     ALSO_DENIED,
     ASIDE,
@@ -37,6 +38,7 @@ from mmpt_bench.evaluation.reply_words import (
     CLOSE,
     CONDITIONS,
     CONFIDENCE,
+    COUNTED,
     DENIED_AFTER,
     DENIED_BEFORE,
     DENIED_LIST,
@@ -75,8 +77,7 @@ def without_reasoning(reply: str) -> str | None:
     """
     if not re.search(f"{OPEN}|{CLOSE}", reply, FLAGS):
         return reply
-    text = re.sub(f"{OPEN}.*?{CLOSE}", "", reply, flags=FLAGS)
-    text = re.split(CLOSE, text, flags=FLAGS)[-1]
+    text = re.split(CLOSE, re.sub(f"{OPEN}.*?{CLOSE}", "", reply, flags=FLAGS), flags=FLAGS)[-1]
     return None if re.search(OPEN, text, FLAGS) else text.strip()
 
 
@@ -127,7 +128,8 @@ def _names(choices: Sequence[str], others: Mapping[str, Sequence[str]]) -> dict[
         if answer in plain:
             names |= {word: plain[answer] for word in words if word not in plain}
     if len(plain) > 2:
-        names |= {f"{name}s": choice for name, choice in names.items() if name.isalpha() and f"{name}s" not in names}
+        words = [name for name in names if name[1:] and name.isalpha()]
+        names |= {f"{name}s": names[name] for name in words if f"{name}s" not in names}
     return names
 
 
@@ -217,8 +219,7 @@ class _Reader:
             return " . " if named == set(self.choices) else found.group()
 
         text = re.sub(rf"{mark}?{self.word}(?:{joint}{self.word})+", without, text)
-        answered = re.sub(r"[^.;!?\n]*\?", " ", text).strip()
-        if not re.search(r"\w", answered):
+        if not re.search(r"\w", answered := re.sub(r"[^.;!?\n]*\?", " ", text).strip()):
             return text
         unfinished = r"(?:^|(?<=[.!?]))\s*(?:is|are|does|do|which|what) (?:the|this|that|these|of)\b[^.;!?\n]*$"
         return re.sub(unfinished, "", answered)
@@ -293,9 +294,8 @@ class _Reader:
             return False
         if after == "like" and not re.match(r" like (?:an?|the|th[ai]t|this|those|these)\b", text[end:]):
             return False  # "a bird-like airplane"
-        if name.isdigit() and re.search(CONFIDENCE, text[:start]):
-            return False
-        if name.isdigit() and after in ("digit", "digits", "number", "numbers", "stroke", "strokes", "loop", "loops"):
+        is_word = name in ("a", "i") and re.match(r" [a-z]", text[end:]) and after not in AFTER_LETTER
+        if is_word or (name.isdigit() and (after in COUNTED or re.search(CONFIDENCE, text[:start]))):
             return False
         if name in (*TRUE, *FALSE, *NUMBERS, "neutral"):
             return not after or after in AFTER_PREDICATE

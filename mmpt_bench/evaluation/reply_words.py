@@ -65,6 +65,12 @@ AFTER_PREDICATE = _words(
     " indeed overall depending then would is was not by after all again nor rather than"
 )
 """Words that may follow "true", "neutral" or "seven" where it is a verdict; "true art" and "one thing" are none."""
+AFTER_LETTER = AFTER_PREDICATE | _words(
+    "is has matches fits shows seems looks answers describes can could will must should"
+)
+"""Words that may follow "A" or "I" where it is an option; "a dog" and "I see" are none."""
+COUNTED = _words("digit digits number numbers stroke strokes loop loops")
+"""Nouns before which a number is no answer."""
 CONFIDENCE = r"\b(?:confidence|certainty|score|probability|rating)\b(?: (?:is|of|level))*[\s:=]*$"
 """Stands before a number that is no answer."""
 BEFORE_YES_OR_NO = _words(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, get_args
 
 from mmpt_bench.common.errors import unknown_name
 from mmpt_bench.data.dataset import Dataset
@@ -21,6 +21,7 @@ OFFICIAL = "official"
 task's own rule."""
 PLAIN = "plain"
 """Name of the rule that reads a reply as a person would, on every task."""
+LONGEST_TITLE = 80
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,14 @@ class Task:
     """Its questions mean something without their images: solved examples (`run --few-shot`) are text alone."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError where the unit is not the one that the metric declares."""
+        """Raises ValueError for a field that no result can hold, or a unit other than the metric's."""
+        if not self.title.strip() or len(self.title) > LONGEST_TITLE or not self.title.isprintable():
+            raise ValueError(f"a task has a title of 1 to {LONGEST_TITLE} characters on one line, not {self.title!r}")
+        for name in ("version", "max_new_tokens"):
+            if type(value := getattr(self, name)) is not int or value < 1:
+                raise ValueError(f"`{name}` is a whole number from 1, not {value!r}")
+        if self.decode not in get_args(Decode):
+            raise ValueError(f'`decode` is "generate" or "rank", not {self.decode!r}')
         if self.unit not in ("", self.declared.unit):
             raise ValueError(
                 f"the metric declares `{self.headline}` in {self.declared.unit}, and the task says `{self.unit}`: give "

@@ -191,5 +191,6 @@ def look_up(known: Sequence[Choice], wanted: Wanted) -> tuple[float, str] | None
         return None
     said = [choice.said, *choice.flags]
     said += [] if rest | completed(choice.search) == plain else ["with other hyperparameters"]
-    said += [] if choice.search.budget == budget else [f"at {choice.search.budget['steps']} steps"]
+    apart = {name: value for name, value in choice.search.budget.items() if value != budget.get(name)}
+    said += [f"at {value} steps" if name == "steps" else f"with {name} {value}" for name, value in apart.items()]
     return choice.rate, ", ".join(said)

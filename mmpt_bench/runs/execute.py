@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Iterator, MutableSet, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSet, Sequence
+from typing import TYPE_CHECKING, Any
 
+from mmpt_bench.common.entries import own_fault
 from mmpt_bench.common.errors import BenchError, Interrupted, MachineError, RequestError, RunFailed
 from mmpt_bench.common.hashing import derive
 from mmpt_bench.common.locks import LONGEST_WAIT, in_turn
@@ -114,9 +115,15 @@ def _run(session: Session, job: Job, folder: RunFolder) -> Iterator[Record]:
     if not todo:
         return
     folder.write_recipe(recipe)
+    was = _state(session, job)
     try:
-        with told_of_memory("while it was put into the backbone", RunFailed):
+        with (
+            told_of_memory("while it was put into the backbone", RunFailed),
+            _own_faults(job.recipe.method_fingerprint),
+        ):
             handle = job.method.attach(session.backbone, derive(recipe.seed, "init"))
+            if not hasattr(handle, "trainable"):
+                raise RunFailed(f"`attach` returns {type(handle).__name__}, no `mb.Handle`: end it with `handle(self)`")
     except RunFailed as error:
         # Whatever was put in already is not known.
         session.loaded.drop()
@@ -130,6 +137,34 @@ def _run(session: Session, job: Job, folder: RunFolder) -> Iterator[Record]:
         yield from _kept(folder, records, made)
     finally:
         handle.remove()
+        if was != _state(session, job):
+            session.report.said(
+                f"{job.label}: `remove` leaves the backbone changed, which is therefore loaded again for the next run. "
+                "Correct the method; `mmpt-bench check` says what it leaves."
+            )
+            session.loaded.drop()
+
+
+def _state(session: Session, job: Job) -> Any:
+    """Returns what a user's own method must leave as it was; nothing for a built-in one, whose tests say so."""
+    if not job.recipe.method_fingerprint:
+        return None
+    from mmpt_bench.engine.adapters.trial import traces
+
+    return traces(session.backbone)
+
+
+@contextlib.contextmanager
+def _own_faults(own: str) -> Iterator[None]:
+    """Raises what goes wrong in a user's own file as RunFailed, with the line; `own` is empty for a built-in one."""
+    try:
+        yield
+    except BenchError:
+        raise
+    except Exception as error:
+        if not own:
+            raise
+        raise RunFailed(own_fault(error) or f"{type(error).__name__}: {error}"[:500]) from error
 
 
 def _kept(folder: RunFolder, records: Sequence[Record], made: Iterable[Record]) -> Iterator[Record]:
@@ -150,7 +185,8 @@ def _results(
     if not todo:
         return
     try:
-        costs = train_run(session, job, folder, handle)
+        with _own_faults(job.recipe.method_fingerprint):
+            costs = train_run(session, job, folder, handle)
     except (RunFailed, BadImage) as error:
         yield failed(base, job, str(error))
         return
@@ -166,14 +202,23 @@ def _results(
         gradient_checkpointing=costs.get("gradient_checkpointing", False),
         final_loss=costs["final_loss"],
         world_size=costs.get("world_size", 1),
-        notes="; ".join(each for each in (base.notes, *costs.get("alarms", ())) if each),
+        notes="; ".join(each for each in (base.notes, _fewer_steps(job, costs), *costs.get("alarms", ())) if each),
         **(costs.get("process") or {}),
     )
     for item in todo:
         try:
-            yield _evaluate(session, job, folder, trained, item)
+            with _own_faults(item.own or job.recipe.method_fingerprint):
+                record = _evaluate(session, job, folder, trained, item)
+            yield record
         except (RunFailed, BadImage) as error:
             yield failed(trained, job, f"{item.task.title}: {error}", item)
+
+
+def _fewer_steps(job: Job, costs: Mapping[str, Any]) -> str:
+    """Returns how many steps equal compute with a teacher left; empty where it does not count."""
+    if job.recipe.objective.get("compute") != "equal":
+        return ""
+    return f"{costs['steps']:,} of {job.recipe.budget.steps:,} steps, for the teacher's forward passes are counted"
 
 
 def _evaluate(session: Session, job: Job, folder: RunFolder, base: Record, item: PreparedTask) -> Record:

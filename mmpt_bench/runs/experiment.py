@@ -119,12 +119,16 @@ def _typed(document: Document, place: Place, value: Any, hint: Any) -> Any:
             return value
     elif type(value) in kinds:
         return value
+    elif type(value) is int and float in kinds:
+        return float(value)
     if isinstance(value, list) and any(kind is Sequence for kind in kinds):
         other = next(item for item in value if type(item) is not each)
         told = "a list of whole numbers" if each is int else "a list of texts"
         raise document.error(f"`{place[-1]}` holds {_as_yaml(other)} and is {told}.", place)
-    names = {str: "text", int: "a whole number", bool: "true or false", type(None): "null", Sequence: "a list",
-             Mapping: "a mapping of texts"}  # fmt: skip
+    names = {
+        str: "text", int: "a whole number", float: "a number", bool: "true or false", type(None): "null",
+        Sequence: "a list", Mapping: "a mapping of texts",
+    }  # fmt: skip
     told = " or ".join(dict.fromkeys(names[kind] for kind in kinds if kind in names))
     raise document.error(f"`{place[-1]}` is {_as_yaml(value)}, which is not {told}.", place)
 

@@ -54,6 +54,10 @@ def new(kind: str, name: str = "", into: str | Path = ".", of: str = "") -> Path
         known = task_catalog.task_entries() if kind == "task" else method_catalog.method_entries()
         if stem in known:
             raise RequestError(f"`{stem}` is a built-in {kind}: choose another name.")
+    if stem == "all":
+        raise RequestError(f"`all` stands for every built-in {kind}: choose another name.")
+    if kind == "method" and stem != stem.lower():
+        raise RequestError(f"`{name[:60]}` cannot be the name of a method: small letters, digits and `_`.")
     if not stem.replace("-", "_" if kind == "experiment" else "-").isidentifier():
         raise RequestError(f"`{name[:60]}` cannot be the name of a {kind}: letters, digits and `_`, no digit first.")
     path = Path(into) / f"{stem}{ending}"

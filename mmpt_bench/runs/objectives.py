@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmpt_bench.common.errors import RequestError, unknown_name
+from mmpt_bench.common.errors import RequestError, RunFailed, unknown_name
 from mmpt_bench.methods.method import Method
 from mmpt_bench.methods.method_catalog import method_of, named_method
 from mmpt_bench.records.adapter_kept import check_kept
@@ -74,6 +74,8 @@ def _parts(text: str) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for part in text.split(","):
         name, colon, value = (each.strip() for each in part.partition(":"))
+        if not name:
+            raise RequestError(f"`--objective {text[:80]}`: a part is empty; write it as in `{EXAMPLE}`.")
         if name not in known:
             raise unknown_name("part of an objective", name[:40], known)
         if not colon or name in values:
@@ -99,7 +101,7 @@ def _teacher_run(text: str, request: Request) -> RunFolder:
     """Returns the run that `full:RUN` or a run's whole name means; RequestError where it is no teacher."""
     store, (method, colon, key) = Store(request.out), text.partition(":")
     name = f"{method}-{key.removeprefix(f'{method}-')}" if colon else text
-    if Path(name).name != name or not (run := store.run(name)).is_trained:
+    if not name.strip("-") or Path(name).name != name or not (run := store.run(name)).is_trained:
         found = [one.name for one in store.runs() if one.is_trained]
         raise unknown_name("trained run", name[:80], found, f"A teacher is a run in {request.out.name}/.")
     check_kept(run)
@@ -119,12 +121,17 @@ def config_and_terms(
 
     Raises:
         RequestError: the teacher has another tokenizer.
+        RunFailed: the method's groups are none.
         UntrustedRecord: the teacher's adapter is damaged, or its backbone's files changed.
     """
+    from mmpt_bench.engine.adapters.attachment import Group
     from mmpt_bench.engine.training.train import TrainingConfig
 
     method, before, handle = told
-    given = (method.groups(backbone.anatomy), request.micro_batch, request.gradient_checkpointing)
+    groups = method.groups(backbone.anatomy)
+    if not isinstance(groups, tuple) or not all(isinstance(one, Group) for one in groups):
+        raise RunFailed(f"`groups` of `{method.name}` returns no tuple of `mb.Group`")
+    given = (groups, request.micro_batch, request.gradient_checkpointing)
     config = TrainingConfig(recipe.budget, method.learning_rate, recipe.seed, *given)
     terms = [*begin(store, backbone, recipe, before, handle), *terms_of_method(method)]
     if not recipe.objective:

@@ -122,6 +122,8 @@ def _jobs(
     check_asking(prepared.tasks, every, request.reader)
     questions = {sample.question for item in prepared.tasks.values() for sample in item.samples}
     longest = tuple(sorted(questions, key=lambda text: (len(text), text))[-LONG_QUESTIONS:])
+    if request.objective and not any(method.trains for _, method in every):
+        raise RequestError("A teacher is for methods that train: none of these does. Leave `--teacher` out.")
     for seed in request.seeds:
         for entry, fields in [(each, fields) for each in request.methods for fields in request.fields_of(each)]:
             method = method_catalog.method_of(entry, fields)
@@ -254,4 +256,5 @@ def _with_rate(
     if found is None:
         return method, "documented default, not searched"
     said = found[1] + (", on other training data" if is_other else ", on the whole training data" * bool(corpus.whole))
+    said += ", without a teacher" if request.objective else ""
     return dataclasses.replace(method, learning_rate=found[0]), said

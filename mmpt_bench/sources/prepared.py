@@ -8,7 +8,7 @@ from typing import Any
 
 from mmpt_bench.common.checking import CheckFailed, CheckResult, outcome
 from mmpt_bench.common.entries import Entry, own_fingerprint
-from mmpt_bench.common.errors import MachineError, RequestError
+from mmpt_bench.common.errors import MachineError, RequestError, unknown_name
 from mmpt_bench.common.words import counted
 from mmpt_bench.data.examples import Corpus
 from mmpt_bench.data.rows import Rows, is_generated
@@ -23,7 +23,7 @@ from mmpt_bench.records import keys
 from mmpt_bench.sources.corpora import TrainData, load_corpus
 from mmpt_bench.sources.opened_images import OpenedImages
 from mmpt_bench.sources.task_rows import Where, check_countable, on_part, rows_of, samples
-from mmpt_bench.sources.weights import backbone_fingerprint
+from mmpt_bench.sources.weights import DTYPES, backbone_fingerprint
 
 LEAVE_OUT = "`--on-bad-item skip` leaves them out for all methods alike."
 
@@ -152,6 +152,8 @@ def judge_setting(task: Task, offline: bool) -> dict[str, Any]:
     """
     if not isinstance(task.metric, FunctionMetric) or (judge := task.metric.judge) is None:
         return {}
+    if judge.dtype not in DTYPES:
+        raise unknown_name(f"dtype of {task.title}'s judge", judge.dtype, DTYPES)
     try:
         return judge.setting(backbone_fingerprint(judge.model, offline))
     except RequestError as error:

@@ -913,3 +913,13 @@ def test_csv_is_the_same_where_sums_round_otherwise_and_keeps_every_value() -> N
     many = {f"subtask {i}": i / 7 for i in range(60)}
     (row,) = csv.DictReader(io.StringIO(csv_table(["values"], [{"values": many}]).decode()))
     assert json.loads(row["values"]) == pytest.approx(many, rel=1e-9)
+
+
+def test_a_budget_names_what_is_not_the_default(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    add(store, "11110", recipe("lora"))
+    (board,) = made(store)
+    usual = numbers.budget(board)
+    other = dataclasses.replace(board, budget={**board.budget, "weight_decay": 0.1, "max_grad_norm": 0.01})
+    more = ", weight decay 0.1, gradient norm at most 0.01"
+    assert numbers.budget(other) == usual.replace(" schedule", f" schedule{more}")

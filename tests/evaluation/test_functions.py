@@ -6,6 +6,7 @@ import dataclasses
 import random
 from collections.abc import Sequence
 from math import nan
+from typing import Any
 
 import numpy as np
 import pytest
@@ -159,3 +160,63 @@ def test_an_open_task_that_ranks_or_mixes_does_not_pass() -> None:
     odd = dataclasses.replace(task, metric=FunctionMetric({"exact_match": MeanOf(lambda s, a: 2 * exact_match(s, a))}))
     failed = {result.name: result.detail for result in check_task(odd, rows) if not result.ok}
     assert "declared range 0 to 1" in failed["all right scores the ceiling"]
+
+
+@pytest.mark.parametrize(
+    ("scores", "told"),
+    [
+        ({}, "one score or more"),
+        ({"asked": MeanOf(exact_match)}, "cannot name a score"),
+        ({"a|b": MeanOf(exact_match)}, "cannot name a score"),
+        ({"c/d": MeanOf(exact_match)}, "cannot name a score"),
+        ({"words": length}, r"is function: write `mb.MeanOf\(...\)`"),
+    ],
+)
+def test_scores_that_can_be_none_are_refused(scores: dict[str, MeanOf], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        FunctionMetric(scores)
+
+
+@pytest.mark.parametrize(
+    ("declared", "told"),
+    [
+        (("percent", 0.0, 100.0), "the unit of a score"),
+        (("points", 0.0, float("inf")), "both finite"),
+        (("points", 1.0, 1.0), "both finite"),
+        (("points", nan, 1.0), "both finite"),
+    ],
+)
+def test_a_range_or_a_unit_that_can_be_none_is_refused(declared: tuple[Any, float, float], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        Declared(*declared)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"title": ""}, "a title of 1 to 80 characters"),
+        ({"title": "x" * 81}, "a title of 1 to 80 characters"),
+        ({"version": "1"}, "`version` is a whole number"),
+        ({"max_new_tokens": 0}, "`max_new_tokens` is a whole number"),
+        ({"decode": "guess"}, "`decode` is"),
+        ({"headline": "exact_mach"}, "no score `exact_mach`, only `exact`"),
+    ],
+)
+def test_a_task_that_no_result_could_hold_is_refused(change: dict[str, Any], told: str) -> None:
+    task = open_task(exact=MeanOf(exact_match))
+    with pytest.raises(ValueError, match=told):
+        dataclasses.replace(task, **change)
+
+
+def test_a_whole_number_of_the_set_is_held_to_its_range() -> None:
+    task = open_task(length=WholeOf(lambda samples, answers: nan, Declared("points", high=9.0, resampled=False)))
+    with pytest.raises(RunFailed, match="`length` is nan, outside its declared range 0 to 9"):
+        scored(task, ASKED, predictions(SAID))
+
+
+def test_a_sample_is_of_its_image_and_has_several_texts() -> None:
+    assert Sample("0", PICTURE, "?", (), "two").cluster == PICTURE.key
+    with pytest.raises(ValueError, match="`references` is one text"):
+        Sample("0", PICTURE, "?", (), "two", references="two")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="`choices` is one text"):
+        Sample("0", PICTURE, "?", "AB", "A")  # type: ignore[arg-type]

@@ -195,3 +195,17 @@ def test_an_answer_between_two_stretches_of_reasoning_is_kept() -> None:
         "<THINK>a\nb</THINK> Yes. <think>\n</think>",
     ):
         assert without_reasoning(reply) == "Yes."
+
+
+@pytest.mark.parametrize(
+    ("reply", "answer"),
+    [
+        ("A dog is in the image.", None), ("A photo of a cat", None), ("A person stands there, so C", "C"),
+        ("I think it is B", "B"), ("I see a C", "C"), ("It is as red as a rose, so D.", "D"),
+        ("A", "A"), ("A.", "A"), ("(A)", "A"), ("a) dog", "A"), ("A: dog", "A"), ("A - dog", "A"), ("a", "A"),
+        ("A is correct", "A"), ("A because it is red", "A"), ("The answer is A", "A"), ("A\nThe dog is red", "A"),
+        ("I", "I"), ("I is right", "I"),
+    ],
+)  # fmt: skip
+def test_an_article_or_a_pronoun_is_no_lettered_option(reply: str, answer: str | None) -> None:
+    assert read_reply(reply, tuple("ABCDEFGHI")) == answer

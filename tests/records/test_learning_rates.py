@@ -76,6 +76,8 @@ def test_what_is_said_names_criterion_rates_seeds_width_and_what_was_different()
     assert learning_rates.look_up([choice()], wanted()) == (3e-3, told)
     found = learning_rates.look_up([choice()], wanted(budget=Budget(steps=7)))
     assert found == (3e-3, f"{told}, at {Budget().steps} steps")
+    found = learning_rates.look_up([choice()], wanted(budget=Budget(weight_decay=0.1, schedule="constant")))
+    assert found == (3e-3, f"{told}, with schedule cosine, with weight_decay 0.0")
 
 
 def test_a_collapsed_seed_of_the_chosen_rate_is_said() -> None:

@@ -26,6 +26,8 @@ def experiment(folder: Path, text: str, **given: Any) -> dict[str, Any]:
 
 def test_a_file_says_what_options_say(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
+    whole = experiment(tmp_path, "methods: lora\nbudget: {warmup: 0, max_grad_norm: 2}\n")
+    assert [(whole[name], type(whole[name])) for name in ("warmup", "max_grad_norm")] == [(0.0, float), (2.0, float)]
     found = experiment(
         tmp_path,
         "methods:\n  frozen:\n  lora:\n    - {r: 2, alpha: 4}\n    - {learning_rate: 7e-4, train_projector: false}\n"
@@ -61,6 +63,8 @@ def test_what_is_given_takes_the_place_of_what_the_file_says(tmp_path: Path) -> 
         ("tasks: mme\nsteps: 3", r"line 2, column 1: `steps` stands under `budget`"),
         ("budget:\n  stepz: 3", r"line 2, column 3: There is no key `stepz`. Did you mean `steps`"),
         ("budget:\n  batch_size: many", r"line 2, column 3: `batch_size` is 'many', which is not a whole number"),
+        ("budget:\n  warmup: 10", r"line 2, column 3: `warmup` is 10: a share from 0 to 1"),
+        ("budget:\n  weight_decay: many", r"line 2, column 3: `weight_decay` is 'many', which is not a number"),
         ("budget:\n  steps: 0", r"line 2, column 3: `steps` is 0: a number from 1"),
         ("methods:\n  - lora\n  - vtp", r"line 3, column 5: There is no method `vtp`. Did you mean `vpt`"),
         ("methods:\n  lora:\n    - {r: 2}\n    - {rr: 2}", r"line 4, column 8: There is no field `rr`"),
@@ -258,6 +262,9 @@ def test_nothing_is_overwritten_and_names_that_cannot_be_are_refused(tmp_path: P
         with pytest.raises(mb.RequestError, match=message):
             mb.new("task", name, tmp_path)
     assert path.read_text() == "kept"
+    for name, message in (("Mine", "small letters"), ("all", "stands for every built-in method")):
+        with pytest.raises(mb.RequestError, match=message):
+            mb.new("method", name, tmp_path)
     with pytest.raises(mb.RequestError, match=r"There is no kind of file `metod`. Did you mean `method`"):
         mb.new("metod", into=tmp_path)
     with pytest.raises(mb.RequestError, match="cannot be written: No such file"):

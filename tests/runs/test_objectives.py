@@ -54,12 +54,26 @@ def test_a_run_is_named_by_method_and_key_or_whole(taught: tuple[Path, str]) -> 
         ("RUN", "kd:1,kd:2", "write each part once"),
         ("RUN", "kd:1,divergence:wide", "no divergence `wide`"),
         ("RUN", "kd:1,tau:2", "no part of an objective `tau`"),
+        ("RUN", "kd:1,", "a part is empty"),
+        (":", "kd:1", "no trained run"),
     ],
 )
 def test_what_cannot_be_is_refused(taught: tuple[Path, str], teacher: str, objective: str, said: str) -> None:
     out, run = taught
     with pytest.raises(RequestError, match=said):
         asked(out, teacher.replace("RUN", run), objective)
+
+
+def test_what_trains_nothing_has_no_teacher(taught: tuple[Path, str]) -> None:
+    out, run = taught
+    with pytest.raises(RequestError, match="A teacher is for methods that train"):
+        api.plan("frozen", "pope", out=out, teacher=run, objective="kd:1")
+
+
+def test_the_rate_of_a_student_says_that_it_was_searched_without_a_teacher(taught: tuple[Path, str]) -> None:
+    out, run = taught
+    (line,) = api.plan("projector", "pope", out=out, teacher=run, objective="kd:1", base=False).runs
+    assert line["learning_rate_source"].endswith(", without a teacher")
 
 
 def test_a_search_has_no_teacher(taught: tuple[Path, str]) -> None:

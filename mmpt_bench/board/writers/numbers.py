@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from mmpt_bench.board.board import Board, Cell, Column, Row
 from mmpt_bench.common.words import counted
+from mmpt_bench.records.budget import Budget
 from mmpt_bench.stats.claims import BORDERLINE, SEEDS_TO_CLAIM, SIGNIFICANT, Ratio
 from mmpt_bench.stats.intervals import Interval
 
 NOTHING = "–"
+UNUSUAL = {"warmup": "warm-up", "weight_decay": "weight decay", "max_grad_norm": "gradient norm at most",
+           "max_length": "tokens at most"}  # fmt: skip
+"""Fields of a budget that are named where they are not the default."""
 BORDERLINE_SIGN = "†"
 
 
@@ -172,13 +178,18 @@ def rate(row: Row) -> str:
 
 
 def budget(board: Board, has_steps: bool = True) -> str:
-    """Returns what every method was given: "400 steps of 16 examples, cosine schedule, float32"; or all but steps."""
+    """Returns what every method was given: "400 steps of 16 examples, cosine schedule, float32"; or all but steps.
+
+    What else a budget says is named where it is not the default.
+    """
     b = board.budget
     if not b:
         return f"budget unknown, {board.dtype}"
     examples = counted(b["batch_size"], "example")
     given = f"{counted(b['steps'], 'step')} of {examples}" if has_steps else f"{examples} a step"
-    return f"{given}, {b['schedule']} schedule, {board.dtype}"
+    usual = dataclasses.asdict(Budget())
+    others = [f"{words} {b[name]:g}" for name, words in UNUSUAL.items() if b.get(name, usual[name]) != usual[name]]
+    return ", ".join((given, f"{b['schedule']} schedule", *others, board.dtype))
 
 
 def signed(value: float | None, column: Column | None = None) -> str:

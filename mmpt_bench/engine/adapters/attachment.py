@@ -99,6 +99,14 @@ class Group:
     weight_decay: float | None = None
     """None: the budget's."""
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for a factor or a weight decay that can be none."""
+        if not (0 < self.rate < math.inf and 0 <= (self.weight_decay or 0) < math.inf):
+            raise ValueError(
+                f"the group `{self.prefix}` has a factor of the learning rate above 0 and a weight decay from 0, not "
+                f"{self.rate} and {self.weight_decay}"
+            )
+
 
 class Attachment:
     """Changes that a method makes to a backbone, and how to undo each of them."""

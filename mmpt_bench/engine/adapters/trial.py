@@ -117,6 +117,17 @@ def snapshot(backbone: Backbone) -> dict[str, Any]:
     }
 
 
+def traces(backbone: Backbone) -> dict[str, Any]:
+    """Returns what tells, at little cost, that a method left something behind: what caches add is not of it."""
+    model, found = backbone.model, snapshot(backbone)
+    kept = {name: value for name, value in model.state_dict().items() if type(value) is Tensor and not value.is_meta}
+    wide = {name: torch.float32 if value.device.type == "mps" else torch.float64 for name, value in kept.items()}
+    return {kind: found[kind] for kind in ("hooks", "modules", "flags")} | {
+        "forwards": [name for name, module in model.named_modules() if "forward" in vars(module)],
+        "sums": {name: str(value.sum(dtype=wide[name]).item()) for name, value in kept.items()},
+    }
+
+
 def answers_shared_and_alone(backbone: Backbone) -> str:
     """Returns how many answers, asked with what they share done once, are those of the plain way, asked alone.
 

@@ -53,7 +53,7 @@ class Distill(Term):
         if given.shape != logits.shape:
             raise RunFailed(f"the teacher has {given.shape[-1]} words and the student {logits.shape[-1]}")
         found = divergence(given / self._temperature, logits / self._temperature, self._divergence)
-        return self._weight * self._temperature**2 * found
+        return (self._weight * self._temperature**2 * found).to(logits.dtype)
 
     def close(self) -> None:
         """Ends the thread that makes the teacher's images ready."""
@@ -61,8 +61,12 @@ class Distill(Term):
 
 
 def divergence(teacher: Float[Tensor, "tokens words"], student: Float[Tensor, "tokens words"], kind: str) -> Tensor:
-    """Returns the divergence between two models' logits, summed over tokens, in nats."""
-    theirs, own = functional.log_softmax(teacher, dim=-1), functional.log_softmax(student, dim=-1)
+    """Returns the divergence between two models' logits, summed over tokens, in nats.
+
+    It is computed in float64 where the device has it: at a high temperature the terms of the sum cancel.
+    """
+    wide = torch.float32 if student.device.type == "mps" else torch.float64
+    theirs, own = (functional.log_softmax(logits.to(wide), dim=-1) for logits in (teacher, student))
     if kind == "forward":
         return _kl(theirs, own)
     if kind == "reverse":

@@ -7,6 +7,7 @@ also look at the inputs first (`before`, as a teacher must) or at the parameters
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -87,6 +88,10 @@ class Term:
         """Returns the term of the trainable parameters, added once a step."""
 
 
+TAKEN = ("kd", "ewc", "lwf")
+"""Names of this package's terms."""
+
+
 class OfMethod(Term):
     """The terms of a method that has an `objective`."""
 
@@ -95,11 +100,18 @@ class OfMethod(Term):
         self._method = method
 
     def objective(self, batch: Batch, outputs: Outputs, context: Context) -> Mapping[str, Tensor]:
-        """Returns the method's terms; RunFailed for one that is no single number."""
+        """Returns the method's terms; RunFailed for one that is no single number or that nothing is learnt from."""
         found: Mapping[str, Tensor] = self._method.objective(batch, outputs, context)
+        of = f"`objective` of `{self._method.name}`"
+        if not isinstance(found, Mapping) or not all(isinstance(name, str) for name in found):
+            raise RunFailed(f"{of} returns {type(found).__name__}: return a dictionary of each term by its name")
         for name, value in found.items():
             if not isinstance(value, Tensor) or value.dim():
-                raise RunFailed(f"`objective` of `{self._method.name}`: `{name}` is no tensor of one number")
+                raise RunFailed(f"{of}: `{name}` is no tensor of one number")
+            if name in TAKEN:
+                raise RunFailed(f"{of}: `{name}` is a term of this package: give yours another name")
+            if not value.requires_grad and value.item() != 0:
+                raise RunFailed(f"{of}: `{name}` depends on no trained parameter, so that nothing is learnt from it")
         return found
 
 
@@ -250,7 +262,9 @@ def _loss(
     for term, known in zip(terms, given, strict=True):
         context = Context(losses.backbone, masters.by_name, known)
         for name, more in term.objective(batch, Outputs(logits), context).items():
-            loss, sums.added[name] = loss + more, sums.added.get(name, 0.0) + more.item()
+            if not math.isfinite(value := more.item()):
+                raise RunFailed(f"the term `{name}` of the loss is {value}")
+            loss, sums.added[name] = loss + more, sums.added.get(name, 0.0) + value
     return loss
 
 

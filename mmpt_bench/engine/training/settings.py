@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from mmpt_bench.common.errors import RequestError
+from mmpt_bench.common.errors import RunFailed
 from mmpt_bench.engine.adapters.attachment import Group
 from mmpt_bench.records.budget import Budget
 
@@ -44,7 +44,7 @@ def learning_rate(step: int, budget: Budget, peak: float) -> float:
 def grouped(parameters: Mapping[str, nn.Parameter], config: TrainingConfig) -> list[dict[str, Any]]:
     """Returns parameters as an optimizer takes them, with the factor of the learning rate as "rate"; no empty group.
 
-    Raises RequestError for a group of no parameter.
+    Raises RunFailed for a group of no parameter.
     """
     decay = config.budget.weight_decay
     plain: dict[str, Any] = {"params": [], "rate": 1.0, "weight_decay": decay}
@@ -57,7 +57,7 @@ def grouped(parameters: Mapping[str, nn.Parameter], config: TrainingConfig) -> l
         next(fits, plain)["params"].append(parameter)
     for one, made in zip(config.groups, own, strict=True):
         if not made["params"]:
-            raise RequestError(f"The method's group `{one.prefix}` holds no parameter that is trained.")
+            raise RunFailed(f"the method's group `{one.prefix}` holds no parameter that is trained")
     return [made for made in (plain, *own) if made["params"]]
 
 

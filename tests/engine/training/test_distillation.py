@@ -45,6 +45,18 @@ def test_divergences_are_torchs() -> None:
     assert divergence(TEACHER, STUDENT, "jsd").item() < 2 * math.log(2)
 
 
+@pytest.mark.parametrize("temperature", [50.0, 1000.0, 1e5])
+@pytest.mark.parametrize("kind", ["forward", "reverse", "jsd"])
+def test_at_a_high_temperature_the_term_is_that_of_variances(kind: str, temperature: float, backbone: Backbone) -> None:
+    """T^2 D goes to the variance of the difference of logits over equal words, by 1/2 (jsd: by 1/8)."""
+    teacher, student = (torch.randn(6, 500, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    term = Distill(1.0, temperature, kind, copied(backbone), 1024)  # type: ignore[arg-type]
+    wanted = (teacher - student).double().var(dim=-1, correction=0).sum() / (8 if kind == "jsd" else 2)
+    assert term.of_tokens(student, teacher).item() == pytest.approx(wanted.item(), rel=3 / temperature + 1e-4)
+    assert abs(term.of_tokens(student, student).item()) < 1e-4
+    term.close()
+
+
 def test_term_is_weight_times_squared_temperature_times_torchs_kl(backbone: Backbone) -> None:
     term = Distill(0.5, 2.0, "forward", copied(backbone), 1024)
     wanted = nn.KLDivLoss(reduction="sum")(functional.log_softmax(STUDENT / 2, -1), functional.softmax(TEACHER / 2, -1))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from mmpt_bench.common.errors import RequestError
+from mmpt_bench.common.errors import RunFailed
 from mmpt_bench.data.examples import Corpus
 from mmpt_bench.engine.adapters.attachment import Group
 from mmpt_bench.engine.models.backbone import Backbone
@@ -54,7 +54,7 @@ def test_a_group_of_the_usual_settings_changes_no_bit(backbone: Backbone, corpus
 
 
 def test_a_group_of_no_parameter_is_refused(backbone: Backbone, corpus: Corpus) -> None:
-    with pytest.raises(RequestError, match=r"`nothing\.` holds no parameter"):
+    with pytest.raises(RunFailed, match=r"`nothing\.` holds no parameter"):
         moved(backbone, corpus, (Group("nothing."),))
 
 
