@@ -7,12 +7,13 @@ import importlib.util
 import sys
 import traceback
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmpt_bench.common.errors import BenchError, RequestError, unknown_name
+from mmpt_bench.common.errors import BenchError, RequestError, RunFailed, unknown_name
 from mmpt_bench.common.hashing import file_sha256
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -105,14 +106,28 @@ def own_fingerprint(entry: Entry) -> str:
     return file_sha256(entry.path) if entry.own else ""
 
 
-def own_fault(error: Exception) -> str:
-    """Returns the line of a user's own file that an error came through, and what it is; empty where there is none."""
-    running = [
-        (Path(frame.f_code.co_filename).name, line)
-        for frame, line in traceback.walk_tb(error.__traceback__)
-        if str(frame.f_globals.get("__name__", "")).startswith(OWN)
-    ]
-    return f"`{running[-1][0]}`, line {running[-1][1]}: {type(error).__name__}: {error}"[:500] if running else ""
+def is_own(of: object) -> bool:
+    """Returns whether an object's class stands in a user's own file."""
+    return type(of).__module__.startswith(OWN)
+
+
+@contextmanager
+def own_faults(own: bool) -> Iterator[None]:
+    """Raises what goes wrong in a user's own file, where it is one, as RunFailed with the line there."""
+    try:
+        yield
+    except BenchError:
+        raise
+    except Exception as error:
+        if not own:
+            raise
+        running = [
+            (Path(frame.f_code.co_filename).name, line)
+            for frame, line in traceback.walk_tb(error.__traceback__)
+            if str(frame.f_globals.get("__name__", "")).startswith(OWN)
+        ]
+        where = f"`{running[-1][0]}`, line {running[-1][1]}: " if running else ""
+        raise RunFailed(f"{where}{type(error).__name__}: {error}"[:500]) from error
 
 
 def load_module(entry: Entry, kind: str) -> types.ModuleType:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSet, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mmpt_bench.common.entries import own_fault
+from mmpt_bench.common.entries import is_own, own_faults
 from mmpt_bench.common.errors import BenchError, Interrupted, MachineError, RequestError, RunFailed
 from mmpt_bench.common.hashing import derive
 from mmpt_bench.common.locks import LONGEST_WAIT, in_turn
@@ -119,7 +119,7 @@ def _run(session: Session, job: Job, folder: RunFolder) -> Iterator[Record]:
     try:
         with (
             told_of_memory("while it was put into the backbone", RunFailed),
-            _own_faults(job.recipe.method_fingerprint),
+            own_faults(is_own(job.method)),
         ):
             handle = job.method.attach(session.backbone, derive(recipe.seed, "init"))
             if not hasattr(handle, "trainable"):
@@ -147,24 +147,11 @@ def _run(session: Session, job: Job, folder: RunFolder) -> Iterator[Record]:
 
 def _state(session: Session, job: Job) -> Any:
     """Returns what a user's own method must leave as it was; nothing for a built-in one, whose tests say so."""
-    if not job.recipe.method_fingerprint:
+    if not is_own(job.method):
         return None
     from mmpt_bench.engine.adapters.trial import traces
 
     return traces(session.backbone)
-
-
-@contextlib.contextmanager
-def _own_faults(own: str) -> Iterator[None]:
-    """Raises what goes wrong in a user's own file as RunFailed, with the line; `own` is empty for a built-in one."""
-    try:
-        yield
-    except BenchError:
-        raise
-    except Exception as error:
-        if not own:
-            raise
-        raise RunFailed(own_fault(error) or f"{type(error).__name__}: {error}"[:500]) from error
 
 
 def _kept(folder: RunFolder, records: Sequence[Record], made: Iterable[Record]) -> Iterator[Record]:
@@ -185,7 +172,7 @@ def _results(
     if not todo:
         return
     try:
-        with _own_faults(job.recipe.method_fingerprint):
+        with own_faults(is_own(job.method)):
             costs = train_run(session, job, folder, handle)
     except (RunFailed, BadImage) as error:
         yield failed(base, job, str(error))
@@ -207,7 +194,7 @@ def _results(
     )
     for item in todo:
         try:
-            with _own_faults(item.own or job.recipe.method_fingerprint):
+            with own_faults(bool(item.own) or is_own(job.method)):
                 record = _evaluate(session, job, folder, trained, item)
             yield record
         except (RunFailed, BadImage) as error:

@@ -21,7 +21,7 @@ from mmpt_bench.sources.weights import backbone_fingerprint, check_backbone
 
 if TYPE_CHECKING:
     from mmpt_bench.data.examples import Corpus
-    from mmpt_bench.engine.adapters.attachment import Handle
+    from mmpt_bench.engine.adapters.attachment import Group, Handle
     from mmpt_bench.engine.models.backbone import Backbone
     from mmpt_bench.engine.training.objective import Term
     from mmpt_bench.engine.training.train import TrainingConfig
@@ -124,14 +124,10 @@ def config_and_terms(
         RunFailed: the method's groups are none.
         UntrustedRecord: the teacher's adapter is damaged, or its backbone's files changed.
     """
-    from mmpt_bench.engine.adapters.attachment import Group
     from mmpt_bench.engine.training.train import TrainingConfig
 
     method, before, handle = told
-    groups = method.groups(backbone.anatomy)
-    if not isinstance(groups, tuple) or not all(isinstance(one, Group) for one in groups):
-        raise RunFailed(f"`groups` of `{method.name}` returns no tuple of `mb.Group`")
-    given = (groups, request.micro_batch, request.gradient_checkpointing)
+    given = (groups_of(method, backbone), request.micro_batch, request.gradient_checkpointing)
     config = TrainingConfig(recipe.budget, method.learning_rate, recipe.seed, *given)
     terms = [*begin(store, backbone, recipe, before, handle), *terms_of_method(method)]
     if not recipe.objective:
@@ -151,6 +147,16 @@ def config_and_terms(
     ]
     budget = dataclasses.replace(recipe.budget, steps=steps_at_equal_compute(recipe.budget.steps, *sizes))
     return dataclasses.replace(config, budget=budget), terms
+
+
+def groups_of(method: Any, backbone: Backbone) -> tuple[Group, ...]:
+    """Returns the parameters with settings of their own; RunFailed where a user's method returns something else."""
+    from mmpt_bench.engine.adapters.attachment import Group
+
+    groups = method.groups(backbone.anatomy)
+    if not isinstance(groups, tuple) or not all(isinstance(one, Group) for one in groups):
+        raise RunFailed(f"`groups` of `{method.name}` returns no tuple of `mb.Group`")
+    return groups
 
 
 def terms_of_method(method: Any) -> list[Term]:

@@ -10,6 +10,7 @@ import pytest
 
 import mmpt_bench as mb
 from mmpt_bench.common.files import read_jsonl
+from mmpt_bench.embedded import suite
 from mmpt_bench.records.store import Store
 
 SMALL: dict[str, Any] = {"steps": 2, "batch_size": 2, "limit": 4, "base": False}
@@ -92,3 +93,14 @@ def test_a_task_that_fails_is_a_failed_row_and_the_others_have_their_results(tmp
     failed, fine = run("frozen", tmp_path / "out", f"{path},vsr", base=True)
     assert (failed.status, failed.task, fine.status, fine.task) == ("failed", "words", "ok", "vsr")
     assert re.search(r"`words.py`, line \d+: KeyError", failed.reason), failed.reason
+
+
+@pytest.mark.parametrize("left", [HOOK, VALUES], ids=["a hook", "other values"])
+def test_a_search_ends_where_a_method_leaves_something_behind(
+    tmp_path: Path, left: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for task in suite.N_IMAGES:
+        monkeypatch.setitem(suite.N_IMAGES, task, 10 if task == "cifar10" else 2)
+    leaky = method(tmp_path, "leaky", ("        attachment = Attachment(backbone)\n", left))
+    with pytest.raises(mb.RequestError, match="`leaky`: `remove` leaves the backbone changed"):
+        mb.tune(leaky, out=tmp_path / "out", steps=2, batch_size=2)

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmpt_bench.common.entries import is_own, own_faults
 from mmpt_bench.common.errors import Interrupted, RequestError, RunFailed
 from mmpt_bench.common.hashing import content_key, derive
 from mmpt_bench.evaluation.scoring import centred_score
 from mmpt_bench.records.rate_trials import DEV, LOSS
-from mmpt_bench.runs.objectives import terms_of_method
+from mmpt_bench.runs.objectives import groups_of, terms_of_method
 from mmpt_bench.runs.request import Request
 from mmpt_bench.sources.prepared import Prepared, PreparedTask
 
@@ -95,25 +96,35 @@ class Trainer:
 
         Raises:
             Interrupted: `stopping` said so; the training's checkpoint is on the disk.
+            RequestError: a user's own method leaves the backbone changed, which the next trial would begin with.
         """
+        from mmpt_bench.engine.adapters.trial import traces
         from mmpt_bench.engine.training.train import TrainingConfig, train
 
         began = time.perf_counter()
         method = dataclasses.replace(method, learning_rate=rate)
-        handle = method.attach(self.backbone, derive(seed, "init"))
+        was = traces(self.backbone) if is_own(method) else None
+        with own_faults(is_own(method)):
+            handle = method.attach(self.backbone, derive(seed, "init"))
         try:
-            groups = method.groups(self.backbone.anatomy)
-            how = (self.micro_batch, self.gradient_checkpointing)
-            config = TrainingConfig(self.budget, rate, seed, groups, *how)
-            terms = terms_of_method(method)
-            trained = train(self.backbone, handle, self.corpus, config, checkpoint, stopping=self.stopping, terms=terms)
-            began = time.perf_counter() - trained.seconds
-            handle.let_go()
+            with own_faults(is_own(method)):
+                how = (groups_of(method, self.backbone), self.micro_batch, self.gradient_checkpointing)
+                made, terms = TrainingConfig(self.budget, rate, seed, *how), terms_of_method(method)
+                trained = train(
+                    self.backbone, handle, self.corpus, made, checkpoint, stopping=self.stopping, terms=terms
+                )
+                began = time.perf_counter() - trained.seconds
+                handle.let_go()
             found = {part: self._result(part) for part in parts}
         except RunFailed as error:
             found = {part: Result(None, {}, str(error)) for part in parts}
         finally:
             handle.remove()
+        if was is not None and was != traces(self.backbone):
+            raise RequestError(
+                f"`{method.name}`: `remove` leaves the backbone changed, with which the next trial would begin. "
+                "Correct the method; `mmpt-bench check` says what it leaves."
+            )
         return found, time.perf_counter() - began
 
     def _result(self, part: str) -> Result:
