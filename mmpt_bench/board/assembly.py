@@ -240,9 +240,19 @@ def _costs(records: Sequence[Record]) -> dict[str, Any]:
 
 
 def _question_seconds(records: Sequence[Record]) -> float | None:
-    """Returns the seconds a question, over the evaluations that had an idle machine to themselves; None without any."""
-    timed = [record for record in records if record.is_evaluation_timed]
-    return sum(record.eval_seconds for record in timed) / sum(record.n for record in timed) if timed else None
+    """Returns the seconds a question, of the evaluations that had an idle machine to themselves.
+
+    That is the mean of each task's, weighed by its questions, so that rows with the same tasks are of the same
+    questions; None where a task of the row has no such evaluation.
+    """
+    of: dict[str, list[Record]] = {record.task: [] for record in records}
+    for record in records:
+        if record.is_evaluation_timed:
+            of[record.task].append(record)
+    if not of or not all(of.values()):
+        return None
+    each = [(sum(r.eval_seconds for r in timed) / sum(r.n for r in timed), timed[0].n) for timed in of.values()]
+    return sum(seconds * n for seconds, n in each) / sum(n for _, n in each)
 
 
 def _over_seeds(

@@ -19,7 +19,7 @@ from mmpt_bench.board.ranking import OVERALL, resampled_headline, runs_of
 from mmpt_bench.board.seeds import seeds_of
 from mmpt_bench.common.hashing import derive
 from mmpt_bench.evaluation.task import Task
-from mmpt_bench.stats.claims import SEEDS_TO_CLAIM, SIGNIFICANT, Comparison, better
+from mmpt_bench.stats.claims import SEEDS_TO_CLAIM, SIGNIFICANT, Comparison, adjusted_p, better
 from mmpt_bench.stats.differences import (
     Difference,
     detectable_by_seeds,
@@ -59,6 +59,11 @@ class Contrast:
     """At method scope both tests must agree; at checkpoint scope it is said of these checkpoints alone."""
     on_board: Comparison | None = None
     """The same pair among all pairs of the board's column, over the seeds of its ranking; None where that has none."""
+
+    @property
+    def p_adjusted(self) -> float:
+        """Returns what `better` follows: the larger of `p_holm` and the sign-flip p, as both must agree."""
+        return adjusted_p(self.difference, self.p_holm)
 
 
 def contrasts(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mmpt_bench.cli.options import JSON, OUT, print_json
+from mmpt_bench.common.errors import RequestError
 from mmpt_bench.common.words import counted
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ def leaderboard(out: Path, publish: bool, form: str, as_json: bool, published: b
     """
     from mmpt_bench import api
 
+    if publish and published:
+        raise RequestError("`--published` shows the project's results, and `--publish` gathers your own: choose one.")
     made = api.published_leaderboard() if published else api.leaderboard(out, publish)
     print_leaderboard(made, "json" if as_json else form)
 

@@ -91,6 +91,8 @@ def tune(only_plan: bool, accept: bool, rounds: str, grid: str, **options: Any) 
     from mmpt_bench import api
     from mmpt_bench.runs.workers.backends import check_gpus
 
+    if accept and only_plan:
+        raise RequestError("`--plan` says what a search would do, and `--accept` reads one that was made: choose one.")
     if accept:
         click.echo(api.accept_search(options["out"]).text, nl=False)
         return
@@ -141,7 +143,9 @@ def _print_plan(plan: SearchPlan) -> None:
     cost = plan.cost(Store(plan.request.out))
     grid, rounds = plan.protocol.grid, plan.protocol.rounds
     click.echo(f"Searched: {plain_text(', '.join(of.label for of in plan.sought), 2000)}")
-    click.echo(f"Rates: {', '.join(f'{rate:g}' for rate in grid)}, then quarter decades; {rounds} seeds by round")
+    seeds = f"{', '.join(map(str, rounds))} seeds" if rounds != (1,) else "1 seed"
+    beside = "then the quarter decades beside the best; " if len(rounds) > 1 else "no other; "
+    click.echo(f"Rates: {', '.join(f'{rate:g}' for rate in grid)}, {beside}{seeds} by round")
     tasks = ", ".join(f"{name} ({len(item.samples):,})" for name, item in plan.judge.dev.items())
     click.echo(
         f"Criterion: {plan.judge.criterion}" + (f" on {tasks} questions" if tasks else " on held-out training data")

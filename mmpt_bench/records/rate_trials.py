@@ -76,10 +76,23 @@ def read_trials(path: Path) -> list[Trial]:
     """Returns the trials of a file, without those that an earlier protocol made.
 
     Raises:
-        UntrustedRecord: a line is no trial (with its number).
+        UntrustedRecord: a line is no trial, or has another score for one that stands above it (with its number).
     """
-    rows = enumerate(read_jsonl(path), start=1)
-    return [trial for number, row in rows if (trial := _trial(row, path, number)) is not None]
+    found: dict[str, list[Trial]] = {}
+    for number, row in enumerate(read_jsonl(path), start=1):
+        if (trial := _trial(row, path, number)) is not None:
+            known = found.setdefault(trial.search.key, [])
+            _check_once(trial, known, path, number)
+            known.append(trial)
+    return [trial for of in found.values() for trial in of]
+
+
+def _check_once(trial: Trial, known: Sequence[Trial], path: Path, number: int) -> None:
+    if any((of.rate, of.seed) == (trial.rate, trial.seed) and of.score != trial.score for of in known):
+        raise UntrustedRecord(
+            f"Line {number} of `{path.name}` has another score for a trial that stands above it: "
+            f"{trial.search.method} at {trial.rate:g}, seed {trial.seed}. Remove one of the two."
+        )
 
 
 def _trial(row: dict[str, Any], path: Path, number: int) -> Trial | None:
@@ -121,7 +134,9 @@ class TrialFile:
                 told = f"Line {self._lines} of `{self.path.name}` is damaged: {error}. Remove that line."
                 raise UntrustedRecord(told) from error
             if (trial := _trial(row, self.path, self._lines)) is not None:
-                self._found.setdefault(trial.search.key, []).append(trial)
+                known = self._found.setdefault(trial.search.key, [])
+                _check_once(trial, known, self.path, self._lines)
+                known.append(trial)
         self._end += len(whole) + bool(whole)
         return self
 

@@ -244,6 +244,13 @@ def test_a_questions_time_is_that_of_evaluations_on_an_idle_machine(tmp_path: Pa
     assert only.question_seconds == pytest.approx(1.2 / n)
     add(store, "1110", recipe("vpt"), eval_seconds=1.0)
     assert [row.question_seconds for row in made(store)[0].rows if row.method == "vpt"] == [None]
+    # Of two tasks it is known where both are timed, each with the weight of its questions.
+    add(store, "1110", recipe("lora"), SHAPES)
+    assert row(made(store)[0], "lora").question_seconds is None
+    add(store, "1110", recipe("lora", 1), SHAPES, eval_seconds=0.3, eval_others_cpu_seconds=0.0)
+    sizes = [len(ASKED[name]) for name in ("colours", "shapes")]
+    wanted = (1.2 / n * sizes[0] + 0.3 / sizes[1] * sizes[1]) / sum(sizes)
+    assert row(made(store)[0], "lora").question_seconds == pytest.approx(wanted)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import ttest_1samp
 
 from mmpt_bench import api
-from mmpt_bench.common.errors import RequestError
+from mmpt_bench.common.errors import RequestError, UntrustedRecord
 from mmpt_bench.common.files import append_jsonl
 from mmpt_bench.records import learning_rates
 from mmpt_bench.records.learning_rates import Choice
@@ -112,4 +112,30 @@ def test_a_choice_without_a_rate_has_no_gain() -> None:
 def test_without_test_scores_the_table_is_refused(tmp_path: Path) -> None:
     store_with(tmp_path, {})
     with pytest.raises(RequestError, match="--also-test"):
+        api.accept_search(tmp_path)
+
+
+def test_models_without_a_test_score_are_named_and_nothing_is_accepted(tmp_path: Path) -> None:
+    made = store_with(tmp_path, DEV_SCORES)
+    assert acceptances(made)[0].is_accepted
+    store_with(tmp_path, {1e-3: DEV_SCORES[1e-3]}, dataclasses.replace(SEARCH, method="full"))
+    store_with(tmp_path, {}, dataclasses.replace(SEARCH, method="vpt"))
+    assert not acceptances(made)[0].is_accepted
+    text = api.accept_search(tmp_path).text
+    assert "**Not accepted.**" in text
+    assert "Not scored on test: 7 models of full;" in text
+    assert "Not scored on test: 10 models of vpt;" in text
+
+
+def test_a_trial_with_two_scores_and_a_choice_from_other_scores_are_refused(tmp_path: Path) -> None:
+    store_with(tmp_path, DEV_SCORES)
+    trials = tmp_path / TRIALS
+    lines = trials.read_text().splitlines(keepends=True)
+    trials.write_text("".join(lines) + lines[0])
+    assert acceptances(Store(tmp_path))[0].n_models == 10
+    trials.write_text("".join(lines) + lines[0].replace('"score":0.5', '"score":0.1'))
+    with pytest.raises(UntrustedRecord, match=r"Line 11 .* another score for a trial .*: lora at 0.0001, seed 1000"):
+        api.accept_search(tmp_path)
+    trials.write_text("".join(lines).replace('"score":0.7', '"score":0.1'))
+    with pytest.raises(UntrustedRecord, match=r"was made from other scores .*: lora at 0.003, seed 1000"):
         api.accept_search(tmp_path)

@@ -118,8 +118,11 @@ def legend(board: Board) -> str:
 
 
 def p_value(p: float) -> str:
-    """Returns a p-value: ".021", "< .001", "1"."""
-    return "< .001" if p < 0.001 else "1" if p > 0.9995 else f"{p:.3f}".removeprefix("0")
+    """Returns a p-value: ".021", "< .001", "1"; with more digits where three would put it on the other side of .05."""
+    if p < 0.001 or p > 0.9995:
+        return "< .001" if p < 0.001 else "1"
+    is_across = (round(p, 3) < SIGNIFICANT) != (p < SIGNIFICANT)
+    return f"{p:.{5 if is_across else 3}f}".removeprefix("0")
 
 
 def share(row: Row) -> str:

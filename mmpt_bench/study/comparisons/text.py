@@ -47,13 +47,23 @@ class ComparisonResult:
         """A row a pair and task; the mean of the tasks has the task "".
 
         Columns: first, second, task, difference (first - second, in the task's unit; of the mean, a fraction with
-        chance removed), ci_low, ci_high (95 %), p (after Holm over this comparison), detectable (the minimum detectable
-        difference, 80 % power), better (its label; None where the two are not significantly different).
+        chance removed), ci_low, ci_high (95 %), p (the larger of Holm's over this comparison and that of sign flips),
+        detectable (the minimum detectable difference, 80 % power), better (its label; None where the two are not
+        significantly different).
         """
         import pandas as pd
 
         rows = [
-            (c.first, c.second, c.task, c.difference.estimate, *c.difference.interval, c.p_holm, c.detectable, c.better)
+            (
+                c.first,
+                c.second,
+                c.task,
+                c.difference.estimate,
+                *c.difference.interval,
+                c.p_adjusted,
+                c.detectable,
+                c.better,
+            )
             for c in self.contrasts
         ]
         names = ["first", "second", "task", "difference", "ci_low", "ci_high", "p", "detectable", "better"]
@@ -69,7 +79,7 @@ class ComparisonResult:
             amount = _amount(each.difference.estimate, each, self.board)
             better = each.better or "not significantly different"
             lines.append(
-                [each.first, each.second, on, amount, f"{low} to {high}", numbers.p_value(each.p_holm), better]
+                [each.first, each.second, on, amount, f"{low} to {high}", numbers.p_value(each.p_adjusted), better]
             )
         return html_text(self.sentence) + html_table("", header, lines)
 
@@ -107,7 +117,7 @@ def threads_note(board: Board, labels: Sequence[str]) -> str:
 def _of_pair(each: Contrast, board: Board, what: str) -> str:
     size, low, high = (_amount(value, each, board) for value in (abs(each.difference.estimate), *_toward_better(each)))
     unit = _unit(each, board)
-    basis = f"95 % interval {low} to {high}, p {numbers.p_value(each.p_holm)}{_on_board(each, board)}"
+    basis = f"95 % interval {low} to {high}, p {numbers.p_value(each.p_adjusted)}{_on_board(each, board)}"
     on = _basis(each)
     if each.scope == "checkpoint":
         where = f" at seed {each.seeds[0]}" if each.seeds else ""
@@ -122,7 +132,7 @@ def _of_pair(each: Contrast, board: Board, what: str) -> str:
         return f"{each.better} is better than {_other(each)} on {what}: by {size} {unit} ({basis}; {on})."
     flips = each.difference.p_sign_flip
     if each.p_holm <= SIGNIFICANT and flips is not None:
-        basis += f", but the seeds alone do not agree: sign flips p {numbers.p_value(flips)}"
+        basis += f"; sign flips of the seeds do not agree with the t-test, whose p is {numbers.p_value(each.p_holm)}"
     return (
         f"{each.first} and {each.second} are not significantly different on {what}: {_ahead(each)} by {size} {unit} "
         f"({basis}; {on}){_could(each, board)}."
@@ -221,7 +231,7 @@ def _differences_tables(answer: ComparisonResult) -> list[Table]:
             rich_text(_on(each, answer.board) if len(pairs) == 1 else f"{each.first} − {each.second}"),
             _amount(each.difference.estimate, each, answer.board),
             f"{low} to {high}",
-            numbers.p_value(each.p_holm),
+            numbers.p_value(each.p_adjusted),
             numbers.NOTHING if each.on_board is None else numbers.p_value(each.on_board.p_adjusted),
             numbers.NOTHING if each.detectable is None else _amount(each.detectable, each, answer.board),
             rich_text(better_text(each.first, each.better)),

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mmpt_bench.board.writers.numbers import p_value
-from mmpt_bench.common.errors import RequestError
+from mmpt_bench.common.errors import RequestError, UntrustedRecord
 from mmpt_bench.common.escaping import markdown
 from mmpt_bench.common.files import write_atomic
 from mmpt_bench.common.words import counted
@@ -72,11 +72,13 @@ class Acceptance:
     """With a dev and a test score."""
     correlation: float | None
     """Spearman's, of dev and test over all of them; None for fewer than three or where one is constant."""
+    lacking: tuple[tuple[Search, int], ...] = ()
+    """Searches with models that have a dev score and no test score, and how many those are."""
 
     @property
     def is_accepted(self) -> bool:
-        """Returns whether dev predicts test, no neighbour gains too much, and every chosen rate has a neighbour."""
-        holds = self.correlation is not None and self.correlation >= LEAST_CORRELATION
+        """Returns whether all are scored, dev predicts test, and every chosen rate has neighbours that gain little."""
+        holds = not self.lacking and self.correlation is not None and self.correlation >= LEAST_CORRELATION
         return holds and all(of.gains and not any(gain.is_large for gain in of.gains) for of in self.searched)
 
     @property
@@ -116,21 +118,41 @@ def write_acceptance(store: Store) -> Written:
 
 
 def acceptances(store: Store) -> list[Acceptance]:
-    """Returns the acceptance of the searches by dev score, those together that were made under the same conditions."""
+    """Returns the acceptance of the searches by dev score, those together that were made under the same conditions.
+
+    Raises:
+        UntrustedRecord: a choice was made from other scores than the trials that are recorded.
+    """
     trials, tests = read_trials(store.path(TRIALS)), read_trials(store.path(TESTS))
     groups: dict[str, list[Choice]] = {}
     for choice in learning_rates.read(store.path(learning_rates.FILE)):
-        if choice.search.criterion == DEV and any(trial.search == choice.search for trial in tests):
+        if choice.search.criterion == DEV:
             groups.setdefault(_conditions(choice.search), []).append(choice)
     found = []
     for choices in groups.values():
-        searched, pairs = [], []
+        searched, pairs, lacking = [], [], []
         for choice in choices:
             dev, test = scores_of(trials, choice.search), scores_of(tests, choice.search)
-            pairs += [(d, t) for key, d in dev.items() if d is not None and (t := test.get(key)) is not None]
-            searched.append(Searched(choice, test, gains(choice, test)))
-        found.append(Acceptance(tuple(searched), len(pairs), spearman(pairs)))
+            _check_same(choice, dev)
+            scored = {key: score for key, score in dev.items() if score is not None}
+            pairs += [(score, t) for key, score in scored.items() if (t := test.get(key)) is not None]
+            if n := sum(test.get(key) is None for key in scored):
+                lacking.append((choice.search, n))
+            if test:
+                searched.append(Searched(choice, test, gains(choice, test)))
+        if searched:
+            found.append(Acceptance(tuple(searched), len(pairs), spearman(pairs), tuple(lacking)))
     return found
+
+
+def _check_same(choice: Choice, dev: Scores) -> None:
+    for point in choice.curve.points:
+        for seed, score in point.scores:
+            if (point.rate, seed) in dev and dev[point.rate, seed] != score:
+                raise UntrustedRecord(
+                    f"`{learning_rates.FILE}` was made from other scores than `{TRIALS}` has: {choice.search.method} "
+                    f"at {point.rate:g}, seed {seed}. `mmpt-bench tune` with the search's options makes it anew."
+                )
 
 
 def _conditions(search: Search) -> str:
@@ -211,6 +233,10 @@ def _verdict(group: Acceptance, names: Sequence[str]) -> list[str]:
             f" After Holm over the {counted(len(tested), 'comparison')}, a one-sided paired t-test over seeds finds "
             f"a gain for {', '.join(better) if better else f'no method (lowest p {p_value(tested[0][1])})'}."
         )
+    for search, n in group.lacking:
+        searches = [*(of.choice.search for of in group.searched), *(each for each, _ in group.lacking)]
+        name = labels(list({each.key: each for each in [search, *searches]}.values()))[0]
+        said += f" Not scored on test: {counted(n, 'model')} of {markdown(name)}; `tune --also-test` does it."
     if alone:
         said += f" No neighbour of the chosen rate has {COMMON_SEEDS} seeds in common for {', '.join(alone)}."
     return [said]

@@ -13,7 +13,7 @@ from mmpt_bench.common.escaping import rich_text
 from mmpt_bench.evaluation.task import Task
 from mmpt_bench.records.store import Store
 from mmpt_bench.records.streams import read_all
-from mmpt_bench.stats.claims import SEEDS_TO_CLAIM, SIGNIFICANT, better
+from mmpt_bench.stats.claims import SEEDS_TO_CLAIM, SIGNIFICANT, adjusted_p, better
 from mmpt_bench.stats.differences import Difference, holm
 from mmpt_bench.stats.streams import MEASURES, at_trainings, measure, merged, over_units
 from mmpt_bench.study.streams.board import ROUTED, StreamRow, stream_boards
@@ -42,6 +42,11 @@ class Contrast:
     better: str | None
     """The row whose measure is better; None where they are not significantly different."""
 
+    @property
+    def p_adjusted(self) -> float:
+        """Returns what `better` follows: the larger of `p_holm` and the sign-flip p, as both must agree."""
+        return adjusted_p(self.difference, self.p_holm)
+
 
 @dataclass(frozen=True, repr=False)
 class StreamComparison:
@@ -57,7 +62,7 @@ class StreamComparison:
 
     @property
     def table(self) -> pd.DataFrame:
-        """A row a pair and measure: first, second, measure, difference, ci_low, ci_high, p (after Holm), better."""
+        """A row a pair and measure: first, second, measure, difference, ci_low, ci_high, p (as `better`), better."""
         import pandas as pd
 
         names = ["first", "second", "measure", "trainings", "difference", "ci_low", "ci_high", "p", "better"]
@@ -69,7 +74,7 @@ class StreamComparison:
         return [
             {"first": c.first, "second": c.second, "measure": c.measure, "trainings": c.trainings,
              "difference": c.difference.estimate, "ci_low": c.difference.interval[0],
-             "ci_high": c.difference.interval[1], "p": c.p_holm, "better": c.better}
+             "ci_high": c.difference.interval[1], "p": c.p_adjusted, "better": c.better}
             for c in self.contrasts
         ]  # fmt: skip
 
@@ -137,7 +142,7 @@ def _sentence(contrasts: Sequence[Contrast]) -> str:
         return f"With fewer than {SEEDS_TO_CLAIM} trainings no difference is significant; {few}."
     said = [
         f"{c.better} is better than {c.second if c.better == c.first else c.first} in {_called(c.measure).lower()} (p "
-        f"{numbers.p_value(c.p_holm)})"
+        f"{numbers.p_value(c.p_adjusted)})"
         for c in contrasts
         if c.better is not None
     ]
@@ -166,7 +171,7 @@ def comparison_table(comparison: StreamComparison) -> Table:
             _called(c.measure),
             size,
             between,
-            numbers.p_value(c.p_holm),
+            numbers.p_value(c.p_adjusted),
         )
         before = pair
     return table
