@@ -170,8 +170,10 @@ def test_trials_of_an_earlier_protocol_are_passed_over_and_damaged_ones_refused(
     trial = Trial(SEARCH, 1e-3, 1000, 0.5, {"mme": 0.5}, "", 3.0, 1, "abc", "2026-01-01T00:00:00+00:00")
     row, path = dataclasses.asdict(trial), tmp_path / TRIALS
     old = {"method": "lora", "rate": 0.1, "loss": 0.2}
-    path.write_text("".join(json.dumps(each) + "\n" for each in (old, row, row | {"score": None, "reason": "step 3"})))
-    assert read_trials(path) == [trial, dataclasses.replace(trial, score=None, reason="step 3")]
+    path.write_text(
+        "".join(json.dumps(each) + "\n" for each in (old, row, row | {"seed": 1001, "score": None, "reason": "step 3"}))
+    )
+    assert read_trials(path) == [trial, dataclasses.replace(trial, seed=1001, score=None, reason="step 3")]
     assert read_trials(tmp_path / "absent.jsonl") == []
     for damage in ({"rate": 0.0}, {"rate": "1e-3"}, {"score": 1.5}, {"search": {}}, {"loss": 1.0}, {"seed": 0.5}):
         path.write_text(json.dumps(row | damage) + "\n")
