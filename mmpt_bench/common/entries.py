@@ -74,11 +74,11 @@ def find(
             if entry.name in found:
                 raise RequestError(f"`{entry.name}` is asked for twice: run one configuration of a method at a time.")
             found[entry.name] = entry
-        elif word.endswith(".py") or "/" in word:
-            entry = own_entry(kind, word, known)
-            found[entry.name] = entry
         elif word in known:
             found.setdefault(word, known[word])
+        elif word and (word.endswith(".py") or "/" in word or Path(word).is_file()):
+            entry = own_entry(kind, word, known)
+            found[entry.name] = entry
         elif word:
             raise unknown_name(kind, word, [*known, "all"], f"`mmpt-bench ls {kind}s` lists them.")
     if not found:
@@ -93,6 +93,8 @@ def own_entry(kind: str, word: str, known: Mapping[str, Entry]) -> Entry:
         raise RequestError(f"There is no file `{word}` to read a {kind} from.")
     if path.suffix != ".py" or not path.stem.isidentifier():
         raise RequestError(f"`{word}` cannot be a {kind}: its name must be a Python identifier and end in .py.")
+    if path.stem == "all":
+        raise RequestError(f"`{word}`: `all` stands for every built-in {kind}; give the file another name.")
     if path.stem in known and path.resolve() != known[path.stem].path.resolve():
         raise RequestError(f"`{word}` would hide the built-in {kind} `{path.stem}`: give the file another name.")
     try:

@@ -27,3 +27,14 @@ def test_a_file_that_fails_is_refused_with_its_line(line: str, tmp_path: Path) -
     path.write_text("from mmpt_bench import Accuracy\n")
     with pytest.raises(RequestError, match="exports no task"):
         load_task(find_tasks(str(path))[0])
+
+
+@pytest.mark.parametrize(("name", "said"), [("notes.txt", "must be a Python identifier and end in .py"),
+                                            ("all.py", "`all` stands for every built-in task")])  # fmt: skip
+def test_a_file_that_can_be_no_task_says_why(
+    name: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / name).write_text("")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RequestError, match=said):
+        find_tasks(name)
