@@ -204,13 +204,13 @@ def check_countable(task: Task, made: Sequence[Sample], origin: str) -> None:
     """Refuses samples that the task's metric cannot count, as an MME image with one question (RequestError)."""
     try:
         task.metric.coded(made)
-    except ValueError as error:
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
         hint = "`--on-bad-item skip` leaves such images out for all methods alike."
         raise RequestError(f"{task.title} cannot be scored on {origin}: {str(error).rstrip('.')}. {hint}") from error
 
 
 def _of_each(rows: Iterable[Mapping[str, Any]], make: Callable[[Any, int], T], origin: str) -> list[T]:
-    """Returns what is made of each row and its number; all bad ones (ValueError) are found before ten are named."""
+    """Returns what is made of each row and its number; all bad ones are found before ten are named."""
     made: list[T] = []
     faults: list[str] = []
     for number, row in enumerate(rows):
@@ -218,6 +218,8 @@ def _of_each(rows: Iterable[Mapping[str, Any]], make: Callable[[Any, int], T], o
             made.append(make(row, number))
         except ValueError as error:
             faults.append(f"row {number}: {error}")
+        except (AttributeError, LookupError, TypeError) as error:
+            faults.append(f"row {number}: {type(error).__name__}: {error}")
     if faults:
         raise tables.bad_rows(origin, "row cannot|rows cannot be used", faults)
     return made

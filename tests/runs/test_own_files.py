@@ -95,6 +95,15 @@ def test_a_task_that_fails_is_a_failed_row_and_the_others_have_their_results(tmp
     assert re.search(r"`words.py`, line \d+: KeyError", failed.reason), failed.reason
 
 
+def test_a_row_that_becomes_no_sample_is_named(tmp_path: Path) -> None:
+    path = mb.new("task", "words", tmp_path, "open")
+    old, text = "    return mb.Sample(", path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, "    row['nowhere']\n" + old, 1))
+    with pytest.raises(mb.RequestError, match="row 0: KeyError: 'nowhere'"):
+        mb.plan("frozen", str(path), out=tmp_path)
+
+
 @pytest.mark.parametrize("left", [HOOK, VALUES], ids=["a hook", "other values"])
 def test_a_search_ends_where_a_method_leaves_something_behind(
     tmp_path: Path, left: str, monkeypatch: pytest.MonkeyPatch
