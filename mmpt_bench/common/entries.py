@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import os
 import sys
 import traceback
 import types
@@ -76,7 +77,7 @@ def find(
             found[entry.name] = entry
         elif word in known:
             found.setdefault(word, known[word])
-        elif word and (word.endswith(".py") or "/" in word or Path(word).is_file()):
+        elif word and (word.endswith(".py") or "/" in word or os.path.isfile(word)):
             entry = own_entry(kind, word, known)
             found[entry.name] = entry
         elif word:
