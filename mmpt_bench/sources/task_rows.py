@@ -216,10 +216,10 @@ def _of_each(rows: Iterable[Mapping[str, Any]], make: Callable[[Any, int], T], o
     for number, row in enumerate(rows):
         try:
             made.append(make(row, number))
-        except ValueError as error:
-            faults.append(f"row {number}: {error}")
-        except (AttributeError, LookupError, TypeError) as error:
-            faults.append(f"row {number}: {type(error).__name__}: {error}")
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            faults.append(
+                f"row {number}: {'' if isinstance(error, ValueError) else f'{type(error).__name__}: '}{error}"
+            )
     if faults:
         raise tables.bad_rows(origin, "row cannot|rows cannot be used", faults)
     return made
