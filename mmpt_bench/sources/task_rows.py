@@ -217,9 +217,7 @@ def _of_each(rows: Iterable[Mapping[str, Any]], make: Callable[[Any, int], T], o
         try:
             made.append(make(row, number))
         except (AttributeError, LookupError, TypeError, ValueError) as error:
-            faults.append(
-                f"row {number}: {'' if isinstance(error, ValueError) else f'{type(error).__name__}: '}{error}"
-            )
+            faults.append(f"row {number}: {error if isinstance(error, ValueError) else repr(error)}")
     if faults:
         raise tables.bad_rows(origin, "row cannot|rows cannot be used", faults)
     return made
