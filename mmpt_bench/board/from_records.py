@@ -223,8 +223,8 @@ def _departures(record: Record) -> dict[str, object]:
 
 
 def _learnt(objective: Mapping[str, object]) -> str:
-    """Returns what is learnt from a teacher, without what is usual: "kd:0.5,temperature:2 of full-0123456789abcdef"."""
+    """Returns what is learnt from a teacher, without what is usual: "kd:0.5, temperature:2.0 of full-0123"."""
     usual = {"temperature": 1.0, "divergence": "forward", "compute": "steps"}
     named = {name: value for name, value in objective.items() if not name.startswith("teacher")}
     parts = [f"{name}:{value}" for name, value in named.items() if usual.get(name) != value]
-    return f"{','.join(parts)} of {objective['teacher']}"
+    return f"{', '.join(parts)} of {objective['teacher']}"

@@ -226,7 +226,7 @@ def _borderline(board: Board) -> str:
 
 
 def _wrapped(row: Row) -> list[str]:
-    return textwrap.wrap(style.parted(plain_text(row.label), LABEL_WIDTH), LABEL_WIDTH, max_lines=3, placeholder=" …")
+    return textwrap.wrap(plain_text(row.label), LABEL_WIDTH, max_lines=3, placeholder=" …")
 
 
 def _lines(row: Row) -> float:

@@ -183,12 +183,7 @@ def safe(text: str) -> str:
 
 def wrapped(text: str, width: int, lines: int = 3) -> str:
     """Returns text in lines of limited length."""
-    return "\n".join(textwrap.wrap(parted(safe(text), width), width, max_lines=lines, placeholder=" …"))
-
-
-def parted(text: str, width: int) -> str:
-    """Returns text with blanks after its commas where a word is longer than a line, which would break within a name."""
-    return re.sub(r",(?=\S)", ", ", text) if any(len(word) > width for word in text.split()) else text
+    return "\n".join(textwrap.wrap(safe(text), width, max_lines=lines, placeholder=" …"))
 
 
 def label_room(labels: Sequence[str], lines: int = 3) -> float:

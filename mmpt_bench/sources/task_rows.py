@@ -204,7 +204,7 @@ def check_countable(task: Task, made: Sequence[Sample], origin: str) -> None:
     """Refuses samples that the task's metric cannot count, as an MME image with one question (RequestError)."""
     try:
         task.metric.coded(made)
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
+    except ValueError as error:
         hint = "`--on-bad-item skip` leaves such images out for all methods alike."
         raise RequestError(f"{task.title} cannot be scored on {origin}: {str(error).rstrip('.')}. {hint}") from error
 

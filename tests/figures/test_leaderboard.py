@@ -16,7 +16,6 @@ from matplotlib.text import Text
 from mmpt_bench.board.assembly import Evidence
 from mmpt_bench.board.board import Board
 from mmpt_bench.board.from_records import boards
-from mmpt_bench.figures import style
 from mmpt_bench.figures.draw import figures, render
 from mmpt_bench.figures.figure_data import Drawn, FigureData, Missing
 from mmpt_bench.figures.leaderboard import ROWS_SHOWN, board_figure
@@ -159,10 +158,3 @@ def test_board_without_a_result_is_not_drawn(tmp_path: Path) -> None:
     made = drawn(boards(store, {}, 100)[0])
     assert isinstance(made, Missing)
     assert "mmpt-bench run" in made.reason
-
-
-def test_a_label_with_a_long_word_breaks_after_its_commas() -> None:
-    assert style.wrapped("mmpt (objective=kd:0.5,temperature:2.0 of full-94f7)", 30).split("\n") == [
-        "mmpt (objective=kd:0.5,", "temperature:2.0 of full-94f7)",
-    ]  # fmt: skip
-    assert style.parted("lora (alpha=4,r=2)", 30) == "lora (alpha=4,r=2)"

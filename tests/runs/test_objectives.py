@@ -101,7 +101,7 @@ def test_a_student_learns_from_its_teacher_at_equal_steps_and_at_equal_compute(t
     assert steps == {"alone": 4, "steps": 4, "equal": 3}
     labels = {row.label for board in api.load_results(out).boards for row in board.rows}
     assert labels >= {
-        "projector", f"projector (objective=kd:1.0 of {run})", f"projector (objective=compute:equal,kd:1.0 of {run})",
+        "projector", f"projector (objective=kd:1.0 of {run})", f"projector (objective=compute:equal, kd:1.0 of {run})",
     }  # fmt: skip
     curves = read_learning_curves(store)
     taught_by = [curve for curve in curves.values() if curve.terms]

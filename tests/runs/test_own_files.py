@@ -12,11 +12,12 @@ import mmpt_bench as mb
 from mmpt_bench.common.files import read_jsonl
 from mmpt_bench.embedded import suite
 from mmpt_bench.records.store import Store
+from mmpt_bench.runs.events import Reporter
 
 SMALL: dict[str, Any] = {"steps": 2, "batch_size": 2, "limit": 4, "base": False}
 HOOK = """
-        core = backbone.model.get_submodule(backbone.anatomy.core)
-        core.register_forward_pre_hook(lambda module, args, kwargs: (args, kwargs), with_kwargs=True)
+        layer = backbone.model.get_submodule(backbone.anatomy.decoder_layers[0])
+        layer.register_forward_pre_hook(lambda module, args: (3 * args[0], *args[1:]) if args else None)
         attachment = Attachment(backbone)
 """
 VALUES = """
@@ -80,9 +81,13 @@ def test_what_a_method_leaves_behind_reaches_no_other_run(tmp_path: Path, left: 
     assert first == second
 
 
-def test_a_method_that_leaves_nothing_behind_is_not_said_to(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert len(run(method(tmp_path, "tidy"), tmp_path / "out", seeds="0,1")) == 2
-    assert "leaves the backbone changed" not in "".join(capfd.readouterr())
+@pytest.mark.parametrize("leaves", [True, False])
+def test_it_is_said_of_a_method_that_leaves_something_behind_and_of_no_other(tmp_path: Path, leaves: bool) -> None:
+    changes = [("        attachment = Attachment(backbone)\n", HOOK)] if leaves else []
+    told: list[str] = []
+    made = run(method(tmp_path, "mine", *changes), tmp_path / "out", seeds="0,1", reporter=Reporter(said=told.append))
+    assert len(made) == 2
+    assert sum("leaves the backbone changed" in text for text in told) == 2 * leaves
 
 
 def test_a_task_that_fails_is_a_failed_row_and_the_others_have_their_results(tmp_path: Path) -> None:
